@@ -1,0 +1,83 @@
+"""From a cube to what models train on: derived features, gaps, outliers, splits, scaling, windows.
+
+Lazy on Dask input, computed at once on NumPy input. Writes nothing and sees no model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from smgeo.errors import SmgeoError
+from smgeo.prepare.derive import derive_features
+from smgeo.prepare.gaps import fill_gaps, measure_revisit
+from smgeo.prepare.outliers import drop_outlier_rows, flag_outliers
+from smgeo.prepare.pipeline import Prepared, prepare_cube
+from smgeo.prepare.scaling import Scaler
+from smgeo.prepare.splits import PARTS, Split, split_stations, station_folds
+from smgeo.prepare.steps import steps_of
+from smgeo.prepare.windows import Windows
+
+__all__ = [
+    "PARTS",
+    "Prepared",
+    "Scaler",
+    "Split",
+    "Windows",
+    "derive_features",
+    "drop_outlier_rows",
+    "fill_gaps",
+    "flag_outliers",
+    "measure_revisit",
+    "prepare_cube",
+    "repeat_steps",
+    "split_stations",
+    "station_folds",
+    "steps_of",
+]
+
+
+def _repeat_derive(ds: xr.Dataset, features: list[str]) -> xr.Dataset:
+    return derive_features(ds, features)
+
+
+def _repeat_scale(ds: xr.Dataset, scaler: dict[str, Any]) -> xr.Dataset:
+    return Scaler.from_dict(scaler).transform(ds)
+
+
+def _repeat_fill(ds: xr.Dataset, limit: Any, revisit: Any) -> xr.Dataset:
+    if isinstance(limit, dict):
+        limit = {n: days for n, days in limit.items() if n in ds}
+    return fill_gaps(ds, limit, revisit=revisit)
+
+
+_REPEAT = {"derive": _repeat_derive, "fill_gaps": _repeat_fill, "scale": _repeat_scale}
+
+
+def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
+    """Do to `ds` what was done to another cube, and record it; steps that `ds` went through already are not repeated.
+
+    Raises
+    ------
+    SmgeoError
+        If `ds` went through other steps, or a step is unknown to this version of smgeo.
+    """
+    done = [s for s in steps_of(ds) if s["step"] != "derive"]
+    wanted = [s for s in steps if s["step"] != "derive"]
+    if done != wanted[: len(done)]:
+        raise SmgeoError(
+            f"the cube was prepared otherwise ({', '.join(s['step'] for s in done)}) than the model's training data "
+            f"({', '.join(s['step'] for s in wanted)}, with its own numbers); give the cube as it was opened"
+        )
+    skipped = 0
+    for step in steps:
+        if step["step"] not in _REPEAT:
+            raise SmgeoError(f"unknown preparation step {step['step']!r}; this model was written by a newer smgeo")
+        if step["step"] == "derive":
+            ds = derive_features(ds, [n for n in step["features"] if n not in ds])
+        elif skipped < len(done):
+            skipped += 1
+        else:
+            ds = _REPEAT[step["step"]](ds, **{k: v for k, v in step.items() if k != "step"})
+    return ds

@@ -1,0 +1,117 @@
+"""Features computed from others: day of year, cross ratio, indices, antecedent precipitation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.catalog import FEATURES
+from smgeo.errors import SmgeoError
+from smgeo.prepare.steps import with_step
+
+
+def _day_of_year(ds: xr.Dataset) -> xr.DataArray:
+    days = pd.DatetimeIndex(ds.indexes["time"]).dayofyear.to_numpy("float64")
+    return xr.DataArray(days, dims="time", coords={"time": ds["time"]})
+
+
+def _doy_angle(ds: xr.Dataset) -> xr.DataArray:
+    """Angle of the day in the year: 0 on 1 January, 2 pi after 365.25 days."""
+    return (_day_of_year(ds) - 1) * (2 * np.pi / 365.25)
+
+
+def _normalised_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
+    total = a + b
+    return (a - b) / total.where(total > 0)
+
+
+def _running_sum(values: np.ndarray, days: int) -> np.ndarray:
+    """Sum over the last `days` entries of the last axis; NaN where one of them is missing.
+
+    >>> _running_sum(np.array([1.0, 2.0, 3.0, np.nan, 1.0]), 2)
+    array([nan,  3.,  5., nan, nan])
+    """
+    gaps = np.isnan(values)
+    padded = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
+    missing = np.zeros(padded.shape, dtype=np.int64)
+    np.cumsum(np.where(gaps, 0.0, values), axis=-1, out=padded[..., 1:])
+    np.cumsum(gaps, axis=-1, out=missing[..., 1:])
+    out = np.full(values.shape, np.nan)
+    if values.shape[-1] >= days:
+        total = padded[..., days:] - padded[..., :-days]
+        complete = missing[..., days:] == missing[..., :-days]
+        out[..., days - 1 :] = np.where(complete, total, np.nan)
+    return out
+
+
+def _antecedent(days: int) -> Callable[[xr.Dataset], xr.DataArray]:
+    def compute(ds: xr.Dataset) -> xr.DataArray:
+        rain = ds["precipitation"]
+        dims = rain.dims
+        summed = xr.apply_ufunc(
+            _running_sum,
+            rain.chunk({"time": -1}) if rain.chunks is not None else rain,
+            kwargs={"days": days},
+            input_core_dims=[["time"]],
+            output_core_dims=[["time"]],
+            dask="parallelized",
+            output_dtypes=[np.float64],
+        )
+        # The day's rate in mm d-1 times one day is the day's sum in mm.
+        return summed.transpose(*dims)
+
+    return compute
+
+
+_FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
+    "day_of_year": _day_of_year,
+    "doy_sin": lambda ds: np.sin(_doy_angle(ds)),
+    "doy_cos": lambda ds: np.cos(_doy_angle(ds)),
+    # A ratio of powers is a difference of decibels.
+    "s1_cross_ratio": lambda ds: ds["s1_vh"] - ds["s1_vv"],
+    # Rouse et al. 1974.
+    "ndvi": lambda ds: _normalised_difference(ds["s2_b8"], ds["s2_b4"]),
+    # Gao 1996, on Sentinel-2's B8 and B11.
+    "ndmi": lambda ds: _normalised_difference(ds["s2_b8"], ds["s2_b11"]),
+    "precipitation_3d": _antecedent(3),
+    "precipitation_7d": _antecedent(7),
+    "precipitation_30d": _antecedent(30),
+}
+
+
+def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
+    """Add the derived features in `names` that `ds` lacks.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube or grid cube, lazy or not.
+    names : iterable of str
+        Features wanted; those that `ds` has are left as they are.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the missing derived features added, float32, as lazy as `ds`. A value is missing where one of its
+        inputs is (for an antecedent sum: any of its days). Calendar features have the dim `time` alone.
+
+    Raises
+    ------
+    SmgeoError
+        If a name can't be derived from what `ds` has.
+    """
+    names = list(names)
+    added = [n for n in names if n not in ds]
+    out = ds
+    for name in added:
+        feature = FEATURES.get(name)
+        if feature is None or name not in _FORMULAS:
+            raise SmgeoError(f"{name!r} is not in the cube and is not a derived feature; derived: {', '.join(_FORMULAS)}")
+        lacking = [n for n in feature.derived_from if n not in ds.variables]
+        if lacking:
+            raise SmgeoError(f"{name!r} is derived from {', '.join(feature.derived_from)}; the cube lacks {', '.join(lacking)}")
+        out = out.assign({name: _FORMULAS[name](ds).astype("float32").assign_attrs(feature.attrs())})
+    return with_step(out, "derive", features=added) if added else out

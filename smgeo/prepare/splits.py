@@ -1,0 +1,150 @@
+"""Splits by station: the study's, and folds for cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import dask
+import numpy as np
+import xarray as xr
+
+from smgeo.cube import variables_of_kind
+from smgeo.errors import SmgeoError
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Station ids of each part; disjoint.
+
+    Attributes
+    ----------
+    train, validation, test : tuple of str
+        Station ids, in the cube's order.
+    forced : dict of str to tuple of str
+        Stations sent to training because they hold an extreme value, and of which variables.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    forced: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts = [set(self.train), set(self.validation), set(self.test)]
+        for i, a in enumerate(parts):
+            for b in parts[i + 1 :]:
+                if a & b:
+                    raise SmgeoError(f"split: stations in two parts: {', '.join(sorted(a & b))}")
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Part name -> station ids."""
+        return {name: getattr(self, name) for name in PARTS}
+
+
+def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
+    """Stations that hold the least or the greatest value of a dynamic or static variable or of the target.
+
+    Where several stations share an extreme (as many share a day without rain), the first of the cube is
+    taken: were all of them, no station would be left to test on.
+
+    Returns
+    -------
+    dict
+        Station id -> names of the variables, as `"min s1_vv"`.
+    """
+    names = variables_of_kind(ds, "dynamic", "static", "target")
+    per_station = ds[names]
+    if "time" in per_station.dims:
+        least, greatest = per_station.min("time"), per_station.max("time")
+    else:
+        least = greatest = per_station
+    least, greatest = dask.compute(least, greatest)
+    ids = ds["station"].values
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for word, values, pick in (("min", least[name].values, np.nanargmin), ("max", greatest[name].values, np.nanargmax)):
+            if np.isfinite(values).any() and np.nanmin(values) < np.nanmax(values):
+                found.setdefault(str(ids[pick(values)]), []).append(f"{word} {name}")
+    return {k: tuple(v) for k, v in found.items()}
+
+
+def split_stations(
+    ds: xr.Dataset,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    extremes_to_train: bool = True,
+    seed: int = 0,
+) -> Split:
+    """Split stations at random; those that hold an extreme value go to training, as in the study.
+
+    Validation and test get their share of all stations, drawn from the stations that are not forced; where too
+    few of these are left, they are shared out between the two in proportion.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube.
+    fractions : (float, float, float)
+        Shares of training, validation and test; they sum to 1.
+    extremes_to_train : bool
+        Whether the extreme rule holds. It looks at values of all stations, as the study does: it shapes the
+        test set, and fits nothing.
+    seed : int
+        Of the random order.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    SmgeoError
+        If the fractions don't sum to 1, or a part stays empty.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise SmgeoError(f"fractions must be three shares (train, validation, test) that sum to 1; got {tuple(fractions)}")
+    ids = [str(s) for s in ds["station"].values]
+    forced = find_extremes(ds) if extremes_to_train else {}
+    free = [s for s in ids if s not in forced]
+    n_val, n_test = (round(f * len(ids)) for f in fractions[1:])
+    if n_val + n_test > len(free):
+        share = len(free) / (n_val + n_test)
+        n_test = max(round(n_test * share), 1) if n_test else 0
+        n_val = len(free) - n_test
+    order = np.random.default_rng(seed).permutation(len(free))
+    validation = {free[i] for i in order[:n_val]}
+    test = {free[i] for i in order[n_val : n_val + n_test]}
+    split = Split(
+        train=tuple(s for s in ids if s not in validation and s not in test),
+        validation=tuple(s for s in ids if s in validation),
+        test=tuple(s for s in ids if s in test),
+        forced=forced,
+    )
+    empty = [name for name, part in split.parts().items() if not part]
+    if empty:
+        raise SmgeoError(
+            f"split: {' and '.join(empty)} would hold no station: {len(ids)} stations, {len(forced)} of them forced to "
+            f"training by extreme values, fractions {tuple(fractions)}. Use more stations, larger fractions, or "
+            "extremes_to_train: false"
+        )
+    return split
+
+
+def station_folds(stations: Sequence[str], folds: int, seed: int = 0) -> Iterator[tuple[list[str], list[str]]]:
+    """Folds of whole stations: (training ids, held-out ids); every station is held out once.
+
+    With as many folds as stations this is leave-one-location-out.
+
+    Raises
+    ------
+    SmgeoError
+        If there are more folds than stations.
+    """
+    if not 2 <= folds <= len(stations):
+        raise SmgeoError(f"cross-validation: {folds} folds of {len(stations)} stations; folds must lie between 2 and that")
+    order = np.random.default_rng(seed).permutation(len(stations))
+    for k in range(folds):
+        held = {stations[i] for i in order[k::folds]}
+        yield [s for s in stations if s not in held], [s for s in stations if s in held]

@@ -1,0 +1,455 @@
+"""A recipe: YAML in, frozen and checked specs out. Opens no data.
+
+Every spec refuses unknown keys, with its place and the nearest known key, so that a spelling mistake cannot
+pass for a default.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
+from smgeo.errors import SmgeoError, nearest
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+
+class Spec(BaseModel):
+    """A frozen part of a recipe that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            known = [f.alias or n for n, f in cls.model_fields.items()]
+            for key in values:
+                if key not in known:
+                    raise ValueError(f"unknown key {key!r}; {nearest(str(key), known)}")
+        return values
+
+
+class WorldSpec(Spec):
+    """The built-in world, simulated into the run's folder; the sources' paths are then relative to it."""
+
+    stations: int = 64
+    days: int = 400
+    shape: tuple[int, int] = (64, 64)
+    seed: int = 0
+
+
+class TargetSpec(Spec):
+    """What is estimated: a variable of the stations at a range of depths (m, positive downwards)."""
+
+    variable: str = "sm"
+    depth_m: tuple[float, float] = (0.0, 0.10)
+
+    @field_validator("depth_m")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] <= value[1]:
+            raise ValueError(f"depth_m is (upper, lower) in metres below the surface, 0 <= upper <= lower; got {value}")
+        return value
+
+
+class Column(Spec):
+    """One column of a table: value = column * scale + offset, in `units`."""
+
+    column: str
+    scale: float = 1.0
+    offset: float = 0.0
+    units: str | None = None
+
+
+class IsmnSource(Spec):
+    """An ISMN archive, zip or folder."""
+
+    kind: Literal["ismn"]
+    path: str
+    variables: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ("G",)
+    min_valid_share: float = Field(0.5, ge=0, le=1)
+    networks: tuple[str, ...] | None = None
+
+    def gives(self, target: str) -> set[str]:
+        """Names of the variables this source gives."""
+        return {target, *self.variables}
+
+
+class TableSource(Spec):
+    """A table of stations, long (a row per station and day) or wide (a column per station), plain or gz."""
+
+    kind: Literal["csv"]
+    path: str
+    layout: Literal["long", "wide"] = "long"
+    columns: dict[str, Column]
+    stations: str | None = None
+    crs: str = "EPSG:4326"
+    network: str = "TABLE"
+    min_valid_share: float = Field(0.0, ge=0, le=1)
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: {"column": v} if isinstance(v, str) else v for k, v in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> TableSource:
+        if missing := [c for c in ("station", "time") if c not in self.columns and self.layout == "long"]:
+            raise ValueError(f"columns lacks {', '.join(missing)}: say which column of the table holds it")
+        if self.layout == "wide" and (self.stations is None or "time" not in self.columns):
+            raise ValueError("a wide table needs columns.time and stations: a table of station, latitude, longitude")
+        return self
+
+    def gives(self, target: str) -> set[str]:
+        """Names of the variables this source gives."""
+        places = {"station", "time", "x", "y", "latitude", "longitude", "depth", "network", "station_elevation"}
+        return {target, *(c for c in self.columns if c not in places)}
+
+
+class RasterSource(Spec):
+    """GeoTIFFs, one file a date or one file of layers that do not change."""
+
+    kind: Literal["geotiff"]
+    path: str
+    bands: dict[str, int | str]
+    dates: str | dt.date | None = None
+    dates_table: str | None = None
+    units: dict[str, str] = {}
+    scale: dict[str, float] = {}
+    offset: dict[str, float] = {}
+    nodata: float | None = None
+    resampling: Literal["nearest", "bilinear", "average", "cubic"] = "nearest"
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _list_form(cls, value: Any) -> Any:
+        return {v: v for v in value} if isinstance(value, list) else value
+
+    def gives(self, target: str) -> set[str]:
+        """Names of the variables this source gives."""
+        return set(self.bands)
+
+
+class GridSpec(Spec):
+    """The target grid: like a raster, or CRS with resolution (in CRS units) and bounds (left, bottom, right, top).
+
+    `period` limits the grid cube to fewer days than the stations have.
+    """
+
+    like: str | None = None
+    crs: str | None = None
+    resolution: float | None = Field(None, gt=0)
+    bounds: tuple[float, float, float, float] | None = None
+    period: tuple[dt.date, dt.date] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> GridSpec:
+        full = [self.crs, self.resolution, self.bounds]
+        if (self.like is None) == any(v is None for v in full):
+            raise ValueError("give either like: RASTER, or all of crs, resolution and bounds")
+        if self.bounds is not None and not (self.bounds[0] < self.bounds[2] and self.bounds[1] < self.bounds[3]):
+            raise ValueError(f"bounds are left, bottom, right, top; got {self.bounds}")
+        return self
+
+
+class VariableSpec(Spec):
+    """A variable the catalogue lacks."""
+
+    units: str
+    long_name: str
+    kind: Kind
+    source: str = "the recipe"
+    valid_range: tuple[float, float] = (-3.0e38, 3.0e38)
+    revisit_days: float | None = None
+
+
+class FillSpec(Spec):
+    """Gap filling along time: limit in days, or half the revisit as measured at each place."""
+
+    limit: Literal["half-revisit"] | int | dict[str, int] = "half-revisit"
+    revisit: Literal["measured", "attribute"] = "measured"
+
+
+class OutlierSpec(Spec):
+    """z-score threshold for rows of training stations."""
+
+    z: float = Field(4.0, gt=0)
+
+
+class SplitSpec(Spec):
+    """Stations to training, validation and test."""
+
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    extremes_to_train: bool = True
+    seed: int | None = None
+
+    @field_validator("fractions")
+    @classmethod
+    def _sum_to_one(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) <= 0 or abs(sum(value) - 1) > 1e-6:
+            raise ValueError(f"three positive shares (train, validation, test) that sum to 1; got {value}")
+        return value
+
+
+class WindowSpec(Spec):
+    """Days a recurrent model sees, and the share of its values that may be missing (0: complete windows only)."""
+
+    length: int = Field(30, ge=1)
+    missing: float = Field(0.5, ge=0, lt=1)
+
+
+class PrepareSpec(Spec):
+    """What happens between the cube and the models."""
+
+    fill: FillSpec | None = FillSpec()
+    outliers: OutlierSpec | None = OutlierSpec()
+    split: SplitSpec = SplitSpec()
+    scale: Literal["minmax", "robust", "standard"] = "minmax"
+    window: WindowSpec = WindowSpec()
+
+
+class ModelSpec(Spec):
+    """A model's kind and its fixed parameters."""
+
+    kind: str
+    params: dict[str, Any] = {}
+
+
+class CrossValidationSpec(Spec):
+    """Cross-validation: folds of whole stations, or of random rows (to show what that hides)."""
+
+    method: Literal["leave-location-out", "random"] = "leave-location-out"
+    folds: int = Field(10, ge=2)
+    seed: int | None = None
+    models: tuple[str, ...] | None = None
+
+
+class MapSpec(Spec):
+    """Days to map and the models to map with."""
+
+    dates: tuple[dt.date, ...]
+    models: tuple[str, ...] | None = None
+
+
+class Recipe(Spec):
+    """A whole study; see `docs/recipes.md` for every key."""
+
+    name: str
+    seed: int = 0
+    world: WorldSpec | None = None
+    period: tuple[dt.date, dt.date] | None = None
+    target: TargetSpec = TargetSpec()
+    stations: tuple[Annotated[IsmnSource | TableSource, Field(discriminator="kind")], ...]
+    rasters: tuple[RasterSource, ...] = ()
+    grid: GridSpec | None = None
+    features: tuple[str, ...]
+    variables: dict[str, VariableSpec] = {}
+    prepare: PrepareSpec = PrepareSpec()
+    models: dict[str, ModelSpec]
+    cross_validation: tuple[CrossValidationSpec, ...] = ()
+    maps: MapSpec | None = None
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _study(cls, value: Any) -> Any:
+        return STUDY_FEATURES if value == "study" else value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _flat_models(cls, value: Any) -> Any:
+        """`ann: {units: 64}` means kind ann; `small: {kind: ann, units: 64}` names it."""
+        if not isinstance(value, Mapping):
+            return value
+        out: dict[str, Any] = {}
+        for name, params in value.items():
+            if not _NAME.fullmatch(str(name)):
+                raise ValueError(f"model name {name!r} must be letters, digits, '_', '-' or '.'")
+            params = dict(params or {})
+            if set(params) <= {"kind", "params"} and "params" in params:
+                out[name] = params
+            else:
+                out[name] = {"kind": params.pop("kind", name), "params": params}
+        return out
+
+    @field_validator("cross_validation", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
+
+    @property
+    def catalog(self) -> dict[str, Feature]:
+        """Catalogue and the recipe's own variables, by name."""
+        own = {n: Feature(name=n, **v.model_dump()) for n, v in self.variables.items()}
+        return {**FEATURES, **own}
+
+    @property
+    def station_variables(self) -> set[str]:
+        """Variables given by the station sources."""
+        return set().union(*(s.gives(self.target.variable) for s in self.stations))
+
+    @property
+    def raster_variables(self) -> set[str]:
+        """Variables given by the raster sources."""
+        return set().union(*(r.gives(self.target.variable) for r in self.rasters)) if self.rasters else set()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if not self.stations or not self.features or not self.models:
+            raise ValueError("stations, features and models must each name at least one entry")
+        catalog = self.catalog
+        named = [*self.features, self.target.variable, *self.station_variables, *self.raster_variables]
+        for name in named:
+            if name not in catalog:
+                raise ValueError(f"unknown variable {name!r}; {nearest(name, list(catalog))}; or describe it in variables")
+        if len(set(self.features)) < len(self.features):
+            raise ValueError("features names a variable twice")
+        if self.target.variable in self.features:
+            raise ValueError(f"the target {self.target.variable!r} is among the features")
+        self._check_given(catalog, self.station_variables | self.raster_variables, "no source gives it")
+        if self.maps is not None:
+            if self.grid is None:
+                raise ValueError("maps needs a grid: give grid.like, or grid.crs, grid.resolution and grid.bounds")
+            self._check_given(catalog, self.raster_variables, "no raster gives it, so no map can be made")
+        for part, names in (("maps", self.maps.models if self.maps else None),
+                            *(("cross_validation", c.models) for c in self.cross_validation)):
+            for name in names or ():
+                if name not in self.models:
+                    raise ValueError(f"{part}.models: {name!r} is not in models; {nearest(name, list(self.models))}")
+        for source in self.rasters:
+            if source.dates is None and source.dates_table is None:
+                moving = [b for b in source.bands if catalog[b].kind != "static"]
+                if moving:
+                    raise ValueError(f"rasters {source.path!r}: {', '.join(moving)} vary in time, so dates (a pattern such "
+                                     "as 's1_%Y%m%d.tif', or one date) or dates_table is needed")
+        given = [b for r in self.rasters for b in r.bands]
+        for name in given:
+            if given.count(name) > 1:
+                raise ValueError(f"rasters: {name!r} is given by two sources; name it in one of them")
+        self._check_units(catalog)
+        if self.period is not None and self.period[0] > self.period[1]:
+            raise ValueError(f"period ends before it begins: {self.period[0]} to {self.period[1]}")
+        if self.maps is not None and self.period is not None:
+            outside = [str(d) for d in self.maps.dates if not self.period[0] <= d <= self.period[1]]
+            if outside:
+                raise ValueError(f"maps.dates outside the period {self.period[0]} to {self.period[1]}: {', '.join(outside)}")
+        return self
+
+    def _check_given(self, catalog: dict[str, Feature], given: set[str], why: str) -> None:
+        for name in self.features:
+            needs = catalog[name].derived_from
+            if name in given or (needs and all(n in given or n == "time" for n in needs)):
+                continue
+            hint = f" (or {' and '.join(needs)}, from which it is derived)" if needs else ""
+            raise ValueError(f"features: {name!r}{hint}: {why}; add a source or drop the feature")
+
+    def _check_units(self, catalog: dict[str, Feature]) -> None:
+        declared = [(f"stations {s.path!r}", n, c.units)
+                    for s in self.stations if isinstance(s, TableSource) for n, c in s.columns.items() if c.units]
+        declared += [(f"rasters {r.path!r}", n, u) for r in self.rasters for n, u in r.units.items()]
+        for where, name, units in declared:
+            if name in catalog and units != catalog[name].units:
+                raise ValueError(f"{where}: {name} is given in {units!r}, the cube holds {catalog[name].units!r}; convert it "
+                                 "with scale and offset and leave units out, or name the variable otherwise")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as users mean it: 1e-3 is a number, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
+    list("-+0123456789."),
+)
+# Whole numbers stay integers: their resolver is asked first only if it is registered first.
+for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    _resolvers.sort(key=lambda pair: pair[0] == "tag:yaml.org,2002:float")
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The recipe file: `name` itself, or the recipe of that name that ships with smgeo.
+
+    Raises
+    ------
+    SmgeoError
+        If there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if path.stem in shipped and path.suffix in ("", ".yaml") and path.parent.name in ("", "recipes"):
+        return shipped[path.stem]
+    raise SmgeoError(f"recipe {str(name)!r} not found; give a path, or one that ships with smgeo: {', '.join(sorted(shipped))}")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes that come with smgeo, by name (in the wheel as data, in a checkout under `recipes/`)."""
+    root = Path(str(resources.files("smgeo")))
+    for folder in (root / "recipes", root.parent / "recipes"):
+        if folder.is_dir():
+            return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def parse_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Check the values of a recipe.
+
+    Raises
+    ------
+    SmgeoError
+        Naming the first few keys that are wrong, where they are, and what is known there.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors()[:4]:
+            place = ".".join(str(p) for p in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            problems.append(f"{place}: {message}" if place else message)
+        raise SmgeoError(f"{where}: " + "; ".join(problems)) from None
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe file.
+
+    Raises
+    ------
+    SmgeoError
+        If the file is missing, is not YAML, or does not say what a recipe must.
+    """
+    file = find_recipe(path)
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise SmgeoError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, Mapping):
+        raise SmgeoError(f"{file}: a recipe is a YAML mapping (name: ..., stations: ..., features: ..., models: ...)")
+    return parse_recipe(values, str(file))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; reading it gives an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
