@@ -12,8 +12,9 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.ismn import open_ismn
 from smgeo.sources.rasters import open_rasters
 from smgeo.sources.tables import open_table
+from smgeo.sources.world import simulate
 
-__all__ = ["open_rasters", "open_stations"]
+__all__ = ["open_rasters", "open_stations", "simulate"]
 
 
 def _open_table(path: Any, depth_m: Any, period: Any, flags: Any, **options: Any) -> xr.Dataset:

@@ -1,0 +1,24 @@
+"""Surface soil moisture at high resolution: from stations and rasters to maps with honest scores.
+
+The names below are all there is to know for scripts; each is imported when first used, so that `import smgeo`
+is quick and loads neither TensorFlow nor ydf.
+"""
+
+import lazy_loader as _lazy
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "assemble": ["extract"],
+        "cube": ["open_cube", "write_cube"],
+        "errors": ["SmgeoError", "SmgeoWarning"],
+        "evaluation": ["evaluate"],
+        "maps": ["predict_map"],
+        "models": ["load_model", "make_model"],
+        "prepare": ["Scaler", "Windows", "derive_features", "fill_gaps", "flag_outliers", "split_stations"],
+        "sources": ["open_rasters", "open_stations", "simulate"],
+        "study": ["run"],
+    },
+)

@@ -1,0 +1,208 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from smgeo.errors import SmgeoError
+
+app = typer.Typer(
+    name="smgeo",
+    help="Surface soil moisture at high resolution: from stations and rasters to maps with honest scores.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+_out = Console(highlight=False, soft_wrap=True)
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    context.obj = {"debug": debug}
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with smgeo.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")] = None,
+) -> None:
+    """Run a whole study; the same command again continues it."""
+    from smgeo.study import run
+
+    result = run(recipe, out=out, data=data)
+    _out.print(_scores_table(result.results))
+    for table in _cross_validation_table(result.results), _maps_table(result.results):
+        if table is not None:
+            _out.print(table)
+    _out.print(f"report: {result.report}", markup=False)
+    if result.maps:
+        _out.print(f"maps: {len(result.maps)} GeoTIFFs in {result.folder / 'maps'}", markup=False)
+        for path in result.maps:
+            _out.print(f"  {path}", markup=False)
+
+
+@app.command("simulate")
+def simulate_command(
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
+    stations: Annotated[int, typer.Option(help="Number of stations.")] = 317,
+    days: Annotated[int, typer.Option(help="Number of days.")] = 1684,
+    height: Annotated[int, typer.Option(help="Rows of the grid.")] = 256,
+    width: Annotated[int, typer.Option(help="Columns of the grid.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of every random process.")] = 0,
+) -> None:
+    """Write the built-in world: stations, rasters, and the truth."""
+    from smgeo.progress import Reporter
+    from smgeo.sources import simulate
+
+    with Reporter().task("simulate") as update:
+        path = simulate(out, stations, days, (height, width), seed, progress=update)
+    _out.print(f"world: {path}", markup=False)
+
+
+@app.command("features")
+def features_command() -> None:
+    """List every feature smgeo knows."""
+    from smgeo.catalog import FEATURES
+
+    table = Table("name", "unit", "kind", "revisit (d)", "valid", "meaning", "source")
+    for f in FEATURES.values():
+        low, high = f.valid_range
+        revisit = "" if f.revisit_days is None else f"{f.revisit_days:g}"
+        source = f"from {', '.join(f.derived_from)}" if f.derived_from else f.source
+        table.add_row(f.name, f.units, f.kind, revisit, f"{low:g} to {high:g}", f.long_name, source)
+    _out.print(table)
+
+
+@app.command("predict")
+def predict_command(
+    model: Annotated[Path, typer.Argument(help="A model's folder, such as RUN/models/rf.")],
+    cube: Annotated[Path, typer.Argument(help="A grid cube (Zarr).")],
+    out: Annotated[Path, typer.Argument(help="A path that ends in .zarr, or a folder for GeoTIFFs.")],
+    date: Annotated[list[str] | None, typer.Option(help="Day to map (again for more); all days by default.")] = None,
+) -> None:
+    """Map a grid cube with a model."""
+    from smgeo.cube import open_cube
+    from smgeo.maps import predict_map
+    from smgeo.models import load_model
+    from smgeo.progress import Reporter
+
+    with Reporter().task("predict") as update:
+        path = predict_map(load_model(model), open_cube(cube), out, date or None, progress=update)
+    _out.print(f"maps: {path}", markup=False)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[Path, typer.Argument(help="A model's folder, such as RUN/models/rf.")],
+    cube: Annotated[Path, typer.Argument(help="A station cube (Zarr).")],
+    run: Annotated[Path, typer.Option(help="The run whose split is used.")],
+) -> None:
+    """Score a model on the parts of a run's split."""
+    import json
+
+    from smgeo.cube import open_cube
+    from smgeo.evaluation import evaluate
+    from smgeo.models import load_model
+    from smgeo.prepare import PARTS, Split
+
+    if not (run / "results.json").is_file():
+        raise SmgeoError(f"{run} holds no finished run (no results.json), so no split")
+    split = json.loads((run / "results.json").read_text(encoding="utf-8"))["split"]
+    parts = Split(**{p: tuple(split[p]) for p in PARTS})
+    _out.print(_scores_table({"models": {model.name: evaluate(load_model(model), open_cube(cube), parts).scores}}))
+
+
+@app.command("report")
+def report_command(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Write a run's report.html again."""
+    from smgeo.report import write_report
+
+    write_report(run)
+    _out.print(f"report: {run / 'report.html'}", markup=False)
+
+
+@app.command("info")
+def info_command(path: Annotated[Path, typer.Argument(help="A store, a model or a run.")]) -> None:
+    """Say what is in a store, a model or a run."""
+    import json
+
+    from smgeo.cube import open_cube
+
+    if (path / "results.json").is_file():
+        _out.print(_scores_table(json.loads((path / "results.json").read_text(encoding="utf-8"))))
+    elif (path / "model.json").is_file():
+        model = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        _out.print(f"model: {model['kind']} {model['params']}", markup=False)
+        preparation = model["preparation"] or {}
+        _out.print(f"features: {', '.join(preparation.get('features', [])) or 'bare arrays'}", markup=False)
+        _out.print(f"window: {preparation.get('length')} day(s), trained on {model['training'].get('rows')} rows", markup=False)
+    else:
+        _out.print(repr(open_cube(path)), markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _scores_table(results: dict[str, Any]) -> Table:
+    table = Table("model", "part", title="scores (m3 m-3 for a soil-moisture target)", title_justify="left")
+    for column in ("RMSE", "ubRMSE", "bias", "r", "rows", "stations", "median RMSE"):
+        table.add_column(column, justify="right")
+    for name, parts in results["models"].items():
+        for part, s in parts.items():
+            numbers = [_number(s[k]) for k in ("rmse", "ubrmse", "bias", "r")]
+            table.add_row(name, part, *numbers, f"{s['n']:,}", str(s["stations"]), _number(s["per_station"]["rmse_median"]))
+    return table
+
+
+def _cross_validation_table(results: dict[str, Any]) -> Table | None:
+    if "cross_validation" not in results:
+        return None
+    table = Table("model", "method", title="cross-validation", title_justify="left")
+    for column in ("folds", "R2 mean of folds", "R2 pooled", "R2 station means", "RMSE pooled", "rows"):
+        table.add_column(column, justify="right")
+    for name, c in results["cross_validation"].items():
+        numbers = [_number(c[k]) for k in ("r2_mean_of_folds", "r2_pooled", "r2_station_means", "rmse_pooled")]
+        table.add_row(name, c["method"], str(c["folds"]), *numbers, f"{c['n']:,}")
+    return table
+
+
+def _maps_table(results: dict[str, Any]) -> Table | None:
+    if not any("truth" in m for m in results.get("maps", {}).values()):
+        return None
+    table = Table("model", title="maps against the truth", title_justify="left")
+    for column in ("RMSE", "ubRMSE", "bias", "r", "pixel-days"):
+        table.add_column(column, justify="right")
+    for name, m in results["maps"].items():
+        numbers = [_number(m["truth"][k]) for k in ("rmse", "ubrmse", "bias", "r")]
+        table.add_row(name, *numbers, f"{m['truth']['n']:,}")
+    return table
+
+
+def main() -> None:
+    """Run the command line; an error the user can mend is one paragraph on stderr, exit code 1."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except SmgeoError as error:
+        if debug:
+            raise
+        print(f"smgeo: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("smgeo: interrupted; the same command again continues where this one stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

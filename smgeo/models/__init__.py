@@ -1,0 +1,10 @@
+"""One estimator contract for forests and networks, and the model file.
+
+Importing this package loads neither TensorFlow nor ydf.
+"""
+
+from __future__ import annotations
+
+from smgeo.models.estimator import SoilMoistureModel, WindowSource, load_model, make_model
+
+__all__ = ["SoilMoistureModel", "WindowSource", "load_model", "make_model"]

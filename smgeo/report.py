@@ -1,0 +1,229 @@
+"""A run's folder into pictures and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import rasterio
+import xarray as xr
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from smgeo.errors import SmgeoError
+
+# Colour-blind safe (Okabe and Ito 2008).
+PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2"}
+_SERIES_SHOWN = 4
+_MAP_DATES_SHOWN = 4
+# Even in lightness and safe for colour-blind readers; dry is yellow, wet is dark blue.
+_MOISTURE = "cividis_r"
+
+
+def write_report(folder: str | Path, *, progress: Any = None) -> None:
+    """Write `report.html` into a run's folder: station map, scores, series, scatter, maps, rows removed, provenance.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A run's folder with `results.json`, `provenance.json`, `stations.zarr` and `predictions/`.
+    progress : callable, optional
+        Called with (parts done, parts in all).
+
+    Raises
+    ------
+    SmgeoError
+        If the folder holds no finished run.
+    """
+    folder = Path(folder)
+    if not (folder / "results.json").is_file():
+        raise SmgeoError(f"{folder} holds no finished run (no results.json); run the recipe with --out {folder} first")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    predictions = {
+        name: xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None) for name in results["models"]
+    }
+    steps = [
+        ("stations", lambda: _encode(draw_stations(predictions))),
+        ("scatter", lambda: _encode(draw_scatter(predictions, results))),
+        ("series", lambda: _encode(draw_series(predictions, results))),
+        ("maps", lambda: _encode(draw_maps(folder, results)) if results.get("maps") else None),
+    ]
+    pictures = {}
+    with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight"}):
+        for i, (name, draw) in enumerate(steps):
+            pictures[name] = draw()
+            if progress:
+                progress(i + 1, len(steps))
+    page = _template().render(
+        results=results,
+        provenance=provenance,
+        recipe=yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")),
+        recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        pictures=pictures,
+        scores=_score_rows(results),
+        network_counts=_network_counts(next(iter(predictions.values()))),
+    )
+    part = folder / "report.html.part"
+    part.write_text(page, encoding="utf-8")
+    os.replace(part, folder / "report.html")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(resources.files("smgeo") / "templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda v, digits=3: "–" if v is None else f"{v:.{digits}f}"
+    environment.filters["count"] = lambda v: "" if v is None else f"{v:,}"
+    return environment.get_template("report.html.j2")
+
+
+def _encode(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"model": m, "part": p, **s} for m, parts in results["models"].items() for p, s in parts.items()]
+
+
+def _network_counts(predictions: xr.Dataset) -> list[tuple[str, int]]:
+    names, counts = np.unique(predictions["network"].values.astype(str), return_counts=True)
+    return list(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def draw_stations(predictions: dict[str, xr.Dataset]) -> Figure:
+    """Where the stations are, by part of the split."""
+    ds = next(iter(predictions.values()))
+    figure = Figure(figsize=(6.4, 4.6))
+    axes = figure.subplots()
+    longitude, latitude, part = ds["longitude"].values, ds["latitude"].values, ds["part"].values.astype(str)
+    for name, colour in PART_COLOURS.items():
+        here = part == name
+        axes.scatter(longitude[here], latitude[here], s=26, c=colour, edgecolors="k", linewidths=0.4, label=f"{name} ({here.sum()})")
+    axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
+    middle = float(np.nanmean(latitude))
+    axes.set_aspect(1 / max(np.cos(np.deg2rad(middle)), 0.1), adjustable="datalim")
+    axes.ticklabel_format(useOffset=False)
+    axes.legend(loc="best", fontsize=8)
+    return figure
+
+
+def _limits(predictions: dict[str, xr.Dataset]) -> tuple[float, float]:
+    values = np.concatenate([ds["observed"].values.ravel() for ds in predictions.values()])
+    values = values[np.isfinite(values)]
+    return (0.0, 0.5) if values.size == 0 else (float(min(values.min(), 0.0)), float(values.max()) * 1.02)
+
+
+def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) -> Figure:
+    """Estimated against observed on the test stations, a panel a model."""
+    columns = min(len(predictions), 4)
+    rows = -(-len(predictions) // columns)
+    figure = Figure(figsize=(3.1 * columns, 3.0 * rows), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
+    units = results["target"]["units"]
+    low, high = _limits(predictions)
+    for axes, (name, ds) in zip(panels, predictions.items(), strict=False):
+        test = ds.isel(station=np.flatnonzero(ds["part"].values.astype(str) == "test"))
+        observed, predicted = test["observed"].values.ravel(), test["predicted"].values.ravel()
+        seen = np.isfinite(observed) & np.isfinite(predicted)
+        if seen.any():
+            axes.hexbin(observed[seen], predicted[seen], gridsize=45, extent=(low, high, low, high), mincnt=1, bins="log", cmap="viridis")
+        axes.plot([low, high], [low, high], color="k", lw=0.8)
+        score = results["models"][name]["test"]
+        label = name if score["rmse"] is None else f"{name}: RMSE {score['rmse']:.3f}, ubRMSE {score['ubrmse']:.3f}, n {score['n']:,}"
+        axes.set_title(label, fontsize=8)
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"observed ({units})")
+    panels[0].set_ylabel(f"estimated ({units})")
+    for axes in panels[len(predictions) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def choose_series(ds: xr.Dataset, count: int = _SERIES_SHOWN) -> list[int]:
+    """Test stations to show: spread from the best to the worst RMSE of one model, so that none is picked by hand."""
+    test = np.flatnonzero(ds["part"].values.astype(str) == "test")
+    error = ds["predicted"].values[test] - ds["observed"].values[test]
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(error).any(axis=1)
+        rmse = np.sqrt(np.nanmean(np.where(known[:, None], error, 0.0) ** 2, axis=1))
+    order = test[known][np.argsort(rmse[known], kind="stable")]
+    if order.size <= count:
+        return order.tolist()
+    return order[np.linspace(0, order.size - 1, count).round().astype(int)].tolist()
+
+
+def draw_series(predictions: dict[str, xr.Dataset], results: dict[str, Any]) -> Figure:
+    """Observed and estimated series of some test stations, from the best to the worst of the first model."""
+    first = next(iter(predictions.values()))
+    chosen = choose_series(first)
+    figure = Figure(figsize=(10.5, 2.1 * max(len(chosen), 1)), layout="constrained")
+    panels: np.ndarray = np.atleast_1d(figure.subplots(max(len(chosen), 1), 1, sharex=True))
+    colours = ["#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F00"]
+    for axes, i in zip(panels, chosen, strict=False):
+        _draw_one_series(axes, predictions, i, colours)
+        axes.set_ylabel(results["target"]["units"])
+    if len(chosen):
+        panels[0].legend(ncols=len(predictions) + 1, fontsize=8, loc="upper right")
+    return figure
+
+
+def _draw_one_series(axes: Axes, predictions: dict[str, xr.Dataset], station: int, colours: list[str]) -> None:
+    for k, (name, ds) in enumerate(predictions.items()):
+        one = ds.isel(station=station)
+        times = pd.DatetimeIndex(one.indexes["time"])
+        if k == 0:
+            axes.plot(times, one["observed"].values, color="k", lw=1.3, label="observed")
+            axes.set_title(str(one["station"].values), fontsize=8, loc="left")
+        axes.plot(times, one["predicted"].values, color=colours[k % len(colours)], lw=0.8, label=name)
+
+
+def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
+    """The maps of every model for some dates, all in one scale."""
+    models = list(results["maps"])
+    dates = results["maps"][models[0]]["dates"]
+    shown = [dates[i] for i in np.unique(np.linspace(0, len(dates) - 1, min(len(dates), _MAP_DATES_SHOWN)).round().astype(int))]
+    name = results["target"]["variable"]
+    images = {(m, d): _read_map(folder / "maps" / m / f"{name}_{d}.tif") for m in models for d in shown}
+    values = np.concatenate([v[np.isfinite(v)] for v, _ in images.values()])
+    low, high = np.quantile(values, [0.01, 0.99]) if values.size else (0.0, 0.5)
+    sample, _ = next(iter(images.values()))
+    shape = sample.shape[0] / sample.shape[1]
+    figure = Figure(figsize=(3.1 * len(shown) + 0.8, (3.1 * shape + 0.45) * len(models)), layout="constrained")
+    panels = figure.subplots(len(models), len(shown), squeeze=False, sharex=True, sharey=True)
+    drawn = None
+    for row, model in zip(panels, models, strict=True):
+        for axes, day in zip(row, shown, strict=True):
+            image, extent = images[model, day]
+            drawn = axes.imshow(image, extent=extent, vmin=low, vmax=high, cmap=_MOISTURE, interpolation="nearest")
+            axes.set_title(f"{model}, {day}", fontsize=8)
+            axes.set_facecolor("#e8e8e8")
+            axes.tick_params(labelsize=6)
+            axes.grid(visible=False)
+    if drawn is not None:
+        figure.colorbar(drawn, ax=panels, label=f"{name} ({results['target']['units']})", shrink=0.8)
+    return figure
+
+
+def _read_map(path: Path) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """A map at most 600 pixels wide, from the file's overviews where it has them; and its extent in CRS units."""
+    with rasterio.open(path) as src:
+        step = max(src.width // 600, src.height // 600, 1)
+        image = src.read(1, out_shape=(src.height // step, src.width // step), masked=True).filled(np.nan)
+        b = src.bounds
+    return image, (b.left, b.right, b.bottom, b.top)

@@ -1,0 +1,112 @@
+"""Stages that are skipped when their inputs have not changed, and what is remembered of them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from smgeo.errors import SmgeoError
+
+# Raised by hand when a stage's code changes what it writes, so that old results are not taken for new ones.
+FORMAT = 1
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside `path` and rename, so that no reader sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
+    os.replace(part, path)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-able value.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class Ledger:
+    """What a run's folder remembers: keys and results of finished stages, and hashes of files read.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder; the ledger lies in `.stages` there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / ".stages"
+        self._hashes = self._folder / "hashes.json"
+        self.done: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second run out of the folder; a killed run leaves no lock behind.
+
+        Raises
+        ------
+        SmgeoError
+            If another run is at work in it.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise SmgeoError(f"another run is at work in {self._folder.parent}; wait for it, or give another --out") from None
+            yield
+
+    def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[Path], work: Callable[[], Any]) -> Any:
+        """Do `work` unless it was done with the same inputs and its outputs are there; its JSON-able result.
+
+        Parameters
+        ----------
+        name : str
+            The stage; one record each.
+        inputs : mapping
+            All that the result depends on, JSON-able (keys of earlier stages among them).
+        outputs : sequence of Path
+            What the stage leaves on disk; each must appear complete or not at all.
+        work : callable
+            Does it and returns a JSON-able result.
+        """
+        key = digest({"format": FORMAT, "stage": name, **inputs})
+        record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
+        old = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        if old.get("key") == key and all(p.exists() for p in outputs):
+            self.done[name] = {"key": key, "seconds": old["seconds"], "skipped": True}
+            return old["result"]
+        record.unlink(missing_ok=True)
+        start = time.monotonic()
+        result = work()
+        seconds = round(time.monotonic() - start, 3)
+        write_json(record, {"stage": name, "key": key, "seconds": seconds, "result": result})
+        self.done[name] = {"key": key, "seconds": seconds, "skipped": False}
+        # As read back from the record, so that a skipped stage gives the same types.
+        return json.loads(record.read_text(encoding="utf-8"))["result"]
+
+    def hash_files(self, files: Sequence[Path]) -> dict[str, str]:
+        """SHA-256 of each file's content; a file whose size and time of change are as before is not read again."""
+        known = json.loads(self._hashes.read_text(encoding="utf-8")) if self._hashes.is_file() else {}
+        out, memory = {}, {}
+        for file in files:
+            stat = file.stat()
+            mark = [stat.st_size, stat.st_mtime_ns]
+            entry = known.get(str(file))
+            if not entry or entry["mark"] != mark:
+                with file.open("rb") as handle:
+                    entry = {"mark": mark, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+            memory[str(file)] = entry
+            out[str(file)] = entry["sha256"]
+        write_json(self._hashes, {**known, **memory})
+        return out

@@ -1,0 +1,451 @@
+"""A recipe's stages in order, each skipped when its inputs have not changed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.assemble import build_grid_cube, build_station_cube, merge_stations, open_grid, write_station_cube
+from smgeo.cube import open_cube, write_cube
+from smgeo.errors import SmgeoError
+from smgeo.evaluation import compute_scores, cross_validate, evaluate
+from smgeo.maps import list_maps, predict_map, write_cogs
+from smgeo.models import make_model
+from smgeo.prepare import Prepared, Split, prepare_cube, split_stations
+from smgeo.progress import Reporter
+from smgeo.recipe import CrossValidationSpec, IsmnSource, Recipe, dump_recipe, parse_recipe, read_recipe
+from smgeo.report import write_report
+from smgeo.sources import open_stations
+from smgeo.sources.rasters import open_rasters, raster_files
+from smgeo.sources.world import simulate
+from smgeo.stages import Ledger, write_json
+
+_PACKAGES = ("smgeo", "numpy", "pandas", "xarray", "zarr", "dask", "rasterio", "scikit-learn", "keras", "tensorflow", "jax", "ydf", "ismn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left behind.
+
+    Attributes
+    ----------
+    folder : Path
+        The run's folder.
+    results : dict
+        What is in `results.json`.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.folder / "report.html"
+
+    @property
+    def maps(self) -> list[Path]:
+        """The GeoTIFFs."""
+        return [self.folder / "maps" / m for m in list_maps(self.folder / "maps")]
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Run a whole study.
+
+    Parameters
+    ----------
+    recipe : path, mapping or Recipe
+        A YAML file, the name of a recipe that ships with smgeo, or its content.
+    out : str or Path, optional
+        The run's folder; `runs/NAME` by default. The same command again continues an interrupted run and skips
+        what has not changed.
+    data : str or Path, optional
+        Where relative data paths start; `$SMGEO_DATA`, else the current folder, by default. A recipe with a
+        `world` reads the world it simulates instead.
+    reporter : Reporter, optional
+        Where progress goes; the terminal by default.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    SmgeoError
+        If the recipe or the data are not as they must be; before anything is written where that can be known.
+    """
+    if isinstance(recipe, Recipe):
+        checked = recipe
+    else:
+        checked = parse_recipe(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    folder = Path(out) if out is not None else Path("runs") / checked.name
+    root = folder / "world" if checked.world else Path(data or os.environ.get("SMGEO_DATA") or ".")
+    if folder.exists() and not folder.is_dir():
+        raise SmgeoError(f"--out {folder} is a file; give a folder")
+    if not checked.world and not root.is_dir():
+        raise SmgeoError(f"data folder {root} not found; give the folder that holds the recipe's data with --data")
+    study = _Study(checked, folder, root, reporter or Reporter())
+    study.check()
+    with study.ledger.lock():
+        return study.run()
+
+
+class _Study:
+    """One run: the recipe, its folder, and the stages between them."""
+
+    def __init__(self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter) -> None:
+        self.recipe, self.folder, self.root, self.reporter = recipe, folder, root, reporter
+        self.ledger = Ledger(folder)
+        self.target = recipe.target.variable
+        self.inputs: dict[str, str] = {}
+
+    # ---- before anything is written
+
+    def check(self) -> None:
+        """All that can be known before any work: parameters of models, and, of real data, files, grids and sizes."""
+        for name, model in self.recipe.models.items():
+            try:
+                make_model(model.kind, **model.params)
+            except SmgeoError as error:
+                raise SmgeoError(f"models.{name}: {error}") from None
+        if self.recipe.world is None:
+            stations = self._open_stations()
+            self._check_sizes(stations.sizes["station"])
+            self._check_rasters()
+
+    def _check_sizes(self, stations: int) -> None:
+        fractions = self.recipe.prepare.split.fractions
+        for part, fraction in zip(("validation", "test"), fractions[1:], strict=True):
+            if round(fraction * stations) == 0:
+                raise SmgeoError(f"prepare.split.fractions: {part} would hold {fraction:g} of {stations} stations, that is none; "
+                                 "use more stations or a larger fraction")
+        for spec in self.recipe.cross_validation:
+            if spec.method == "leave-location-out" and spec.folds > stations:
+                raise SmgeoError(f"cross_validation.folds: {spec.folds} folds of {stations} stations; use {stations} or fewer")
+
+    def _check_rasters(self) -> None:
+        box = open_grid(self.recipe.grid, self.root) if self.recipe.grid else None
+        for source in self.recipe.rasters:
+            open_rasters(source, root=self.root, geobox=box, period=self.recipe.period, catalog=self.recipe.catalog)
+
+    # ---- stages
+
+    def run(self) -> Run:
+        recipe = self.recipe
+        (self.folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        if recipe.world is not None:
+            self._simulate()
+        self.inputs = self._hash_inputs()
+        counts = self._build_stations()
+        cube = open_cube(self.folder / "stations.zarr")
+        if recipe.maps is not None:
+            self._build_grid()
+        split = self._split(cube)
+        prepared = prepare_cube(cube, recipe.prepare, recipe.features, self.target, split.train)
+        models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
+        results: dict[str, Any] = {
+            "name": recipe.name,
+            "target": {"variable": self.target, "units": recipe.catalog[self.target].units, "depth_m": recipe.target.depth_m},
+            "models": {name: m["scores"] for name, m in models.items()},
+        }
+        if recipe.cross_validation:
+            results["cross_validation"] = self._cross_validate(cube)
+        if recipe.maps is not None:
+            results["maps"] = self._maps()
+        results["split"] = self._describe_split(cube, split)
+        results["rows"] = self._count_rows(counts, split, prepared, models)
+        results["left_out"] = json.loads(cube.attrs.get("left_out", "{}"))
+        results["training"] = {name: m["training"] for name, m in models.items()}
+        write_json(self.folder / "results.json", results)
+        write_json(self.folder / "provenance.json", self._provenance())
+        key = {"results": results, "keys": {n: d["key"] for n, d in self.ledger.done.items()}}
+        self._stage("report", key, [self.folder / "report.html"], partial(write_report, self.folder))
+        return Run(self.folder, results)
+
+    def _stage(self, name: str, inputs: Mapping[str, Any], outputs: list[Path], work: Callable[..., Any]) -> Any:
+        """A stage with its line of progress; `work` may take `progress`."""
+
+        def with_progress() -> Any:
+            with self.reporter.task(name) as update:
+                return work(progress=update)
+
+        result = self.ledger.run(name, inputs, outputs, with_progress)
+        if self.ledger.done[name]["skipped"]:
+            self.reporter.say(f"{name}: unchanged, not run again")
+        return result
+
+    def _key(self, *names: str) -> dict[str, str]:
+        return {n: self.ledger.done[n]["key"] for n in names}
+
+    def _simulate(self) -> None:
+        spec = self.recipe.world
+        assert spec is not None
+
+        def work(progress: Callable[[int, int], None]) -> None:
+            shutil.rmtree(self.root, ignore_errors=True)
+            simulate(self.root, spec.stations, spec.days, spec.shape, spec.seed, progress=progress)
+
+        self._stage("world", spec.model_dump(mode="json"), [self.root], work)
+
+    def _open_stations(self) -> xr.Dataset:
+        recipe = self.recipe
+        sources = []
+        for source in recipe.stations:
+            options: dict[str, Any] = {"target": self.target, "min_valid_share": source.min_valid_share}
+            if isinstance(source, IsmnSource):
+                options |= {"variables": source.variables, "networks": source.networks, "flags": source.flags}
+            else:
+                places = str(self.root / source.stations) if source.stations else None
+                options |= {"columns": source.columns, "layout": source.layout, "stations": places, "crs": source.crs,
+                            "network": source.network, "catalog": recipe.catalog}
+            sources.append(open_stations(self.root / source.path, source.kind, recipe.target.depth_m, recipe.period, **options))
+        return merge_stations(sources, recipe.period)
+
+    def _hash_inputs(self) -> dict[str, str]:
+        files: list[Path] = []
+        for source in self.recipe.stations:
+            path = self.root / source.path
+            files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for raster in self.recipe.rasters:
+            files += raster_files(raster, self.root)
+        hashes = self.ledger.hash_files(files)
+        return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
+
+    def _build_stations(self) -> dict[str, Any]:
+        recipe = self.recipe
+        path = self.folder / "stations.zarr"
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            stations = self._open_stations()
+            cube = build_station_cube(stations, recipe.rasters, recipe.features, self.target, self.root, recipe.catalog)
+            write_station_cube(cube, path, progress=progress)
+            return _station_counts(open_cube(path), self.target)
+
+        asked = recipe.model_dump(mode="json", include={"period", "target", "stations", "rasters", "features", "variables"})
+        return self._stage("stations", {"recipe": asked, "inputs": self.inputs}, [path], work)
+
+    def _grid_period(self) -> tuple[Any, Any]:
+        assert self.recipe.grid is not None
+        if self.recipe.grid.period:
+            return self.recipe.grid.period
+        times = open_cube(self.folder / "stations.zarr")["time"].values
+        return times[0], times[-1]
+
+    def _build_grid(self) -> None:
+        recipe, path = self.recipe, self.folder / "grid.zarr"
+        assert recipe.grid is not None
+        spec = recipe.grid
+
+        def work(progress: Callable[[int, int], None]) -> None:
+            box = open_grid(spec, self.root)
+            cube = build_grid_cube(recipe.rasters, box, recipe.features, self._grid_period(), self.root, recipe.catalog)
+            write_cube(cube, path, progress=progress)
+
+        asked = recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
+        self._stage("grid", {"recipe": asked, "inputs": self.inputs, **self._key("stations")}, [path], work)
+
+    def _split(self, cube: xr.Dataset) -> Split:
+        spec = self.recipe.prepare.split
+        seed = spec.seed if spec.seed is not None else self.recipe.seed
+        features = [*self.recipe.features, self.target]
+        with_target = cube[features].isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            return asdict(split_stations(with_target, spec.fractions, spec.extremes_to_train, seed))
+
+        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self._key("stations")}
+        parts = self._stage("split", inputs, [], work)
+        return Split(
+            **{p: tuple(parts[p]) for p in ("train", "validation", "test")},
+            forced={k: tuple(v) for k, v in parts["forced"].items()},
+        )
+
+    def _length(self, kind: Any) -> int:
+        """Days that a model sees: the window of the recipe, or the day itself."""
+        return self.recipe.prepare.window.length if kind.uses_window else 1
+
+    def _make(self, name: str) -> Any:
+        spec = self.recipe.models[name]
+        return make_model(spec.kind, **{"seed": self.recipe.seed, **spec.params})
+
+    def _fit(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
+        folder = self.folder / "models" / name
+        predictions = self.folder / "predictions" / f"{name}.zarr"
+        missing = self.recipe.prepare.window.missing
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            model = self._make(name)
+            length = self._length(model)
+            train = prepared.windows(split.train, length, missing)
+            validation = prepared.windows(split.validation, length, missing)
+            for part, windows in (("training", train), ("validation", validation)):
+                if not len(windows):
+                    raise SmgeoError(f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
+                                     f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps")
+            model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
+            model.save(folder)
+            evaluation = evaluate(model, cube.sel(station=[*split.train, *split.validation, *split.test]), split)
+            _write_zarr(evaluation.predictions, predictions)
+            return {
+                "scores": evaluation.scores,
+                "training": {"rows": len(train), "window_days": length, "left_out": train.left_out},
+            }
+
+        spec = self.recipe.models[name].model_dump(mode="json")
+        inputs = {"model": spec, "seed": self.recipe.seed, "prepare": self.recipe.prepare.model_dump(mode="json"), **self._key("stations", "split")}
+        return self._stage(f"model {name}", inputs, [folder, predictions], work)
+
+    def _cross_validate(self, cube: xr.Dataset) -> dict[str, Any]:
+        recipe = self.recipe
+        out: dict[str, Any] = {}
+        for number, spec in enumerate(recipe.cross_validation):
+            for name in spec.models or recipe.models:
+                entry = name if number == 0 or name not in out else f"{name}_{spec.method}"
+                out[entry] = self._cross_validate_one(cube, name, spec)
+        return out
+
+    def _cross_validate_one(self, cube: xr.Dataset, name: str, spec: CrossValidationSpec) -> dict[str, Any]:
+        recipe = self.recipe
+        model = self._make(name)
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
+            return cross_validate(
+                lambda: self._make(name), with_target[[*recipe.features, self.target]].assign_attrs(cube.attrs).load(), spec,
+                recipe.prepare, recipe.features, self.target, length=self._length(model),
+                needs_validation=model.uses_validation, seed=recipe.seed, progress=progress,
+            )
+
+        inputs = {"model": recipe.models[name].model_dump(mode="json"), "seed": recipe.seed, "spec": spec.model_dump(mode="json"),
+                  "prepare": recipe.prepare.model_dump(mode="json"), **self._key("stations")}
+        return self._stage(f"cross-validation {spec.method} {name}", inputs, [], work)
+
+    def _maps(self) -> dict[str, Any]:
+        maps = self.recipe.maps
+        assert maps is not None
+        return {name: self._map(name) for name in maps.models or self.recipe.models}
+
+    def _map(self, name: str) -> dict[str, Any]:
+        from smgeo.models import load_model
+
+        maps = self.recipe.maps
+        assert maps is not None
+        folder, store = self.folder / "maps" / name, self.folder / "maps" / f"{name}.zarr"
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            shutil.rmtree(folder, ignore_errors=True)
+            grid = open_cube(self.folder / "grid.zarr")
+            predict_map(load_model(self.folder / "models" / name), grid, store, list(maps.dates), progress=progress)
+            write_cogs(store, folder)
+            return self._describe_map(store)
+
+        inputs = {"maps": maps.model_dump(mode="json", exclude={"models"}), **self._key("grid", f"model {name}")}
+        return self._stage(f"map {name}", inputs, [folder, store], work)
+
+    def _describe_map(self, store: Path) -> dict[str, Any]:
+        """Share without a value, and, in the built-in world, the scores against the truth at every pixel."""
+        estimate = open_cube(store)[self.target]
+        out: dict[str, Any] = {"dates": [str(d.date()) for d in pd.DatetimeIndex(estimate.indexes["time"])],
+                               "nodata_share": estimate.attrs["nodata_share"]}
+        if self.recipe.world is not None:
+            truth = xr.open_zarr(self.root / "truth.zarr", consolidated=False, decode_coords="all")["sm"]
+            known = truth.sel(time=estimate["time"]).interp(y=estimate["y"], x=estimate["x"], method="nearest").values
+            values = estimate.values
+            seen = np.isfinite(values) & np.isfinite(known)
+            pixel = np.broadcast_to(np.arange(values[0].size).reshape(values[0].shape), values.shape)
+            out["truth"] = compute_scores(known[seen], values[seen], np.zeros(int(seen.sum()), dtype="int8"))
+            out["truth"]["pixels"] = int(np.unique(pixel[seen]).size)
+            out["truth"].pop("per_station")
+            out["truth"].pop("stations")
+        return out
+
+    # ---- what the report tells
+
+    def _describe_split(self, cube: xr.Dataset, split: Split) -> dict[str, Any]:
+        total = sum(len(p) for p in split.parts().values())
+        return {
+            **{p: list(ids) for p, ids in split.parts().items()},
+            "forced": {k: list(v) for k, v in split.forced.items()},
+            "forced_share": round(len(split.forced) / total, 4),
+        }
+
+    def _count_rows(self, counts: dict[str, Any], split: Split, prepared: Prepared, models: dict[str, Any]) -> list[dict[str, Any]]:
+        """Rows (station-days with a target) after each step, and what the step removed."""
+        rows: list[dict[str, Any]] = list(counts["steps"])
+        start = counts["rows"]
+        rows.append({"step": "station cube: days with a target", "stations": counts["stations"], "rows": start, "removed": 0})
+        kept = sum(len(p) for p in split.parts().values())
+        rows.append({"step": "stations without any target left out", "stations": kept, "rows": start, "removed": 0})
+        after = start - prepared.outlier_rows
+        rows.append({"step": "outliers of training stations (z-score)", "stations": kept, "rows": after, "removed": prepared.outlier_rows})
+        for name, model in models.items():
+            n = sum(model["scores"][p]["n"] for p in ("validation", "test")) + model["training"]["rows"]
+            rows.append({"step": f"{name}: windows of {model['training']['window_days']} day(s) with enough values", "stations": None,
+                         "rows": n, "removed": after - n})
+        return rows
+
+    def _provenance(self) -> dict[str, Any]:
+        versions = {"python": platform.python_version()}
+        for package in _PACKAGES:
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return {
+            "recipe": self.recipe.name,
+            "seed": self.recipe.seed,
+            "versions": versions,
+            "platform": platform.platform(),
+            "inputs": self.inputs,
+            "stages": {n: {"key": d["key"], "seconds": d["seconds"]} for n, d in self.ledger.done.items()},
+        }
+
+
+def _station_counts(cube: xr.Dataset, target: str) -> dict[str, Any]:
+    """Rows of the cube, and what reading removed, by the diagnostics of the sources."""
+    steps: list[dict[str, Any]] = []
+    n = cube.sizes["station"]
+
+    def total(name: str) -> int:
+        return int(np.nansum(cube[name].values))
+
+    if "hours_read" in cube:
+        read, flagged = total("hours_read"), total("hours_flagged")
+        steps.append({"step": "hours read", "stations": n, "rows": read, "removed": 0})
+        steps.append({"step": "hours with a quality flag not wanted", "stations": n, "rows": read - flagged, "removed": flagged})
+        days = total("days_incomplete")
+        steps.append({"step": "days with too few valid hours", "stations": n, "rows": None, "removed": days})
+    if "rows_read" in cube:
+        read, other = total("rows_read"), total("rows_other_depth")
+        steps.append({"step": "table rows read", "stations": n, "rows": read, "removed": 0})
+        steps.append({"step": "rows of another depth", "stations": n, "rows": read - other, "removed": other})
+    return {"steps": steps, "stations": n, "rows": int(cube[target].notnull().sum())}
+
+
+def _write_zarr(ds: xr.Dataset, path: Path) -> None:
+    """A small store, beside first, then renamed."""
+    from smgeo.cube import replace_folder
+
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    ds.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
+    replace_folder(part, path)
