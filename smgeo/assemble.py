@@ -222,7 +222,7 @@ def build_grid_cube(
         if bands:
             spec = source.model_copy(update={"bands": bands})
             parts.append(open_rasters(spec, root=root, geobox=box, period=period, catalog=catalog))
-    cube = xr.merge(parts, compat="override", join="override", combine_attrs="drop")
+    cube = parts[0].assign({n: v for part in parts[1:] for n, v in part.data_vars.items()})
     if "time" not in cube.coords:
         cube = cube.assign_coords(time=pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time"))
     return derive_features(cube, features)[list(features)].assign_attrs(title="grid cube")

@@ -43,6 +43,11 @@ def is_grid(ds: xr.Dataset) -> bool:
     raise SmgeoError(f"a cube has dims {STATION_DIMS} or {GRID_DIMS}; found {tuple(ds.dims)}")
 
 
+def text_of(variable: xr.DataArray) -> np.ndarray:
+    """Strings of a coordinate as an object array; Zarr gives them back as NumPy's variable-length strings."""
+    return np.array([str(v) for v in variable.values], dtype=object)
+
+
 def variables_of_kind(ds: xr.Dataset, *kinds: str) -> list[str]:
     """Names of the variables whose `kind` attribute is one of `kinds`; by dims where the attribute is missing."""
     return [str(n) for n, v in ds.data_vars.items() if kind_of(v) in kinds]

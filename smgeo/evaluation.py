@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.cube import text_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Scaler, Split, Windows, prepare_cube, repeat_steps, station_folds
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
@@ -229,7 +230,7 @@ def cross_validate(
             others["validation"] = _windows_like(windows.preparation, repeat_steps(validation_ds, windows.preparation["steps"]))
         model.fit(windows, **others)
         o, p, held = predict_stations(model, repeat_steps(test_ds, windows.preparation["steps"]))
-        ids_here = test_ds["station"].values.astype(str)
+        ids_here = text_of(test_ds["station"])
         fold_r2.append(_r2(o, p))
         observed.append(o)
         predicted.append(p)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
 import pandas as pd
 import rasterio
 import rasterio.shutil
@@ -246,10 +247,11 @@ def write_cogs(store: str | Path, folder: str | Path) -> Path:
     ds = xr.open_zarr(store, consolidated=False, chunks=None, decode_coords="all")
     name = next(iter(ds.data_vars))
     variable = ds[name]
+    box = variable.odc.geobox
     height, width = variable.sizes["y"], variable.sizes["x"]
     profile = {
         "driver": "GTiff", "dtype": "float32", "count": 1, "height": height, "width": width, "nodata": float("nan"),
-        "crs": ds.rio.crs, "transform": ds.rio.transform(), "tiled": True, "blockxsize": 256, "blockysize": 256,
+        "crs": str(box.crs), "transform": box.affine, "tiled": True, "blockxsize": 256, "blockysize": 256,
         "bigtiff": "if_safer",
     }
     for t, day in enumerate(pd.DatetimeIndex(ds.indexes["time"])):

@@ -20,6 +20,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smgeo.cube import text_of
 from smgeo.errors import SmgeoError
 
 # Colour-blind safe (Okabe and Ito 2008).
@@ -103,7 +104,7 @@ def _score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _network_counts(predictions: xr.Dataset) -> list[tuple[str, int]]:
-    names, counts = np.unique(predictions["network"].values.astype(str), return_counts=True)
+    names, counts = np.unique(text_of(predictions["network"]), return_counts=True)
     return list(zip(names.tolist(), counts.tolist(), strict=True))
 
 
@@ -112,7 +113,7 @@ def draw_stations(predictions: dict[str, xr.Dataset]) -> Figure:
     ds = next(iter(predictions.values()))
     figure = Figure(figsize=(6.4, 4.6))
     axes = figure.subplots()
-    longitude, latitude, part = ds["longitude"].values, ds["latitude"].values, ds["part"].values.astype(str)
+    longitude, latitude, part = ds["longitude"].values, ds["latitude"].values, text_of(ds["part"])
     for name, colour in PART_COLOURS.items():
         here = part == name
         axes.scatter(longitude[here], latitude[here], s=26, c=colour, edgecolors="k", linewidths=0.4, label=f"{name} ({here.sum()})")
@@ -139,7 +140,7 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
     units = results["target"]["units"]
     low, high = _limits(predictions)
     for axes, (name, ds) in zip(panels, predictions.items(), strict=False):
-        test = ds.isel(station=np.flatnonzero(ds["part"].values.astype(str) == "test"))
+        test = ds.isel(station=np.flatnonzero(text_of(ds["part"]) == "test"))
         observed, predicted = test["observed"].values.ravel(), test["predicted"].values.ravel()
         seen = np.isfinite(observed) & np.isfinite(predicted)
         if seen.any():
@@ -157,7 +158,7 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
 
 def choose_series(ds: xr.Dataset, count: int = _SERIES_SHOWN) -> list[int]:
     """Test stations to show: spread from the best to the worst RMSE of one model, so that none is picked by hand."""
-    test = np.flatnonzero(ds["part"].values.astype(str) == "test")
+    test = np.flatnonzero(text_of(ds["part"]) == "test")
     error = ds["predicted"].values[test] - ds["observed"].values[test]
     with np.errstate(invalid="ignore"):
         known = np.isfinite(error).any(axis=1)

@@ -1,7 +1,8 @@
 """Forward models of the built-in world: fields, weather, soil water, plants, radar, reflectance, temperature.
 
 Pure functions on float arrays of any one shape, usually `(y, x)`; state goes in and comes out. Each function names the
-equation it computes, each constant its source. No value here was chosen by looking at how well a model retrieves moisture.
+equation it computes, each constant its source (the order of it; values are rounded). None was chosen by looking at how
+well a model retrieves moisture.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SECONDS_PER_DAY = 86400.0
 SURFACE_DEPTH_MM = 100.0  # top layer, 0-0.10 m: what a probe at 0.05 m integrates
 ROOT_DEPTH_MM = 500.0  # second layer, 0.10-0.60 m
 ROOTS_IN_SURFACE = 0.42  # Jackson et al. 1996, Y = 1 - beta^d with beta = 0.95: 0.40 of 0.95 lies above 0.10 m
-DEGREE_DAY_MM = 4.0  # mm degC-1 d-1, mid-range of Hock 2003, Table 1
+DEGREE_DAY_MM = 4.0  # mm degC-1 d-1, mid-range of Hock 2003
 SNOW_RAIN_DEGC = 1.0  # air temperature below which it snows, Jennings et al. 2018
 RUNOFF_EXPONENT = 4.0  # HBV's beta, 1 to 6 in Seibert 1997
 CAPILLARY_PER_DAY = 0.05  # restoring rate of the surface to the root zone, order of C2/tau of Noilhan & Planton 1989
@@ -27,8 +28,11 @@ INTERCEPTION_MM_PER_LAI = 0.2  # Dickinson 1984
 
 
 class Soil(NamedTuple):
-    """Hydraulic properties, each `(y, x)`: saturation (m3 m-3), exponent b (1), suction at saturation (mm, positive),
-    conductivity at saturation (mm d-1), field capacity and wilting point (m3 m-3)."""
+    """Hydraulic properties, each `(y, x)`.
+
+    Saturation (m3 m-3), exponent b (1), suction at saturation (mm, positive), conductivity at saturation (mm d-1), field
+    capacity and wilting point (m3 m-3).
+    """
 
     theta_s: Array
     b: Array
@@ -64,7 +68,7 @@ class Spectrum(NamedTuple):
     b12: float
 
 
-# Typical of the mineral soils in Lobell & Asner 2002, Fig. 1 and of green canopies in Jacquemoud & Baret 1990 (PROSPECT).
+# Typical of the mineral soils in Lobell & Asner 2002 and of green canopies in Jacquemoud & Baret 1990 (PROSPECT).
 DRY_SOIL = Spectrum(0.14, 0.19, 0.27, 0.38, 0.34)
 SATURATED_SOIL = Spectrum(0.06, 0.08, 0.13, 0.16, 0.11)
 SOIL_DECAY = Spectrum(9.0, 9.0, 8.0, 5.0, 5.0)  # per m3 m-3: the visible saturates at lower moisture than the SWIR
@@ -72,8 +76,8 @@ GREEN_LEAVES = Spectrum(0.06, 0.03, 0.45, 0.20, 0.09)
 WILTED_LEAVES = Spectrum(0.08, 0.06, 0.38, 0.29, 0.17)
 SNOW = Spectrum(0.85, 0.83, 0.75, 0.12, 0.09)  # Dozier 1989
 
-# (K1, K2, optical depth per cm of water vapour) of TIRS bands; K1 and K2 from the Landsat 8 Data Users Handbook, App. A;
-# the depth so that B11 absorbs about 1.3 times as much as B10 (Jimenez-Munoz et al. 2014).
+# (K1, K2, optical depth per cm of water vapour) of TIRS bands; K1, K2 from the Landsat 8 Data Users Handbook, and the
+# depth so that B11 absorbs about 1.3 times as much as B10 (Jimenez-Munoz et al. 2014).
 TIRS = {"l8_b10": (774.8853, 1321.0789, 0.10), "l8_b11": (480.8883, 1201.1442, 0.13)}
 
 
@@ -107,7 +111,9 @@ def spectral_filter(shape: tuple[int, int], *, length: float = 0.0, slope: float
 
 def random_fields(rng: np.random.Generator, amplitude: Array) -> tuple[Array, Array]:
     """Two independent Gaussian fields of zero mean and unit variance with the spectrum `amplitude`, float32."""
-    white = rng.standard_normal(amplitude.shape, dtype=np.float32) + 1j * rng.standard_normal(amplitude.shape, dtype=np.float32)
+    white = rng.standard_normal(amplitude.shape, dtype=np.float32) + 1j * rng.standard_normal(
+        amplitude.shape, dtype=np.float32
+    )
     field = np.fft.ifft2(np.fft.fft2(white) * amplitude)
     return field.real.astype(np.float32), field.imag.astype(np.float32)
 
@@ -134,7 +140,7 @@ def gamma_quantiles(shape: float, probability: Array) -> Array:
 
 
 def wet_probability(was_wet: Array, wet_fraction: Array, persistence: Array) -> Array:
-    """Chance of rain today of the two-state Markov chain, Richardson 1981, eq. 1-4.
+    """Chance of rain today of the two-state Markov chain, Richardson 1981.
 
     `wet_fraction` is its stationary share of wet days and `persistence` its lag-1 correlation p11 - p01 (Wilks 1998).
     """
@@ -142,7 +148,7 @@ def wet_probability(was_wet: Array, wet_fraction: Array, persistence: Array) -> 
 
 
 def extraterrestrial_radiation(latitude: Array, day_of_year: int) -> Array:
-    """Daily radiation at the top of the atmosphere, MJ m-2 d-1, FAO-56 (Allen et al. 1998), eq. 21; latitude in degrees."""
+    """Daily radiation above the atmosphere, MJ m-2 d-1, FAO-56 (Allen et al. 1998), eq. 21; latitude in degrees."""
     phi = np.radians(latitude)
     angle = 2.0 * math.pi * day_of_year / 365.0
     declination = 0.409 * math.sin(angle - 1.39)
@@ -152,7 +158,7 @@ def extraterrestrial_radiation(latitude: Array, day_of_year: int) -> Array:
 
 
 def potential_evaporation(radiation: Array, mean_degc: Array, range_degc: Array) -> Array:
-    """Reference evapotranspiration, mm d-1, Hargreaves & Samani 1985 (FAO-56, eq. 52); radiation in MJ m-2 d-1, aloft."""
+    """Reference evapotranspiration, mm d-1, Hargreaves & Samani 1985 (FAO-56, eq. 52); `radiation` MJ m-2 d-1 aloft."""
     return np.maximum(0.0023 * 0.408 * radiation * (mean_degc + 17.8) * np.sqrt(range_degc), 0.0)
 
 
@@ -160,7 +166,7 @@ def potential_evaporation(radiation: Array, mean_degc: Array, range_degc: Array)
 
 
 def soil_hydraulics(sand: Array, clay: Array, *, porosity: Array, log_conductivity: Array, exponent: Array) -> Soil:
-    """Hydraulic properties by Cosby et al. 1984, Table 5 (univariate), with a local deviation that texture does not tell.
+    """Hydraulic properties by Cosby et al. 1984 (univariate), with a local deviation that texture does not tell.
 
     Parameters
     ----------
@@ -184,7 +190,7 @@ def soil_hydraulics(sand: Array, clay: Array, *, porosity: Array, log_conductivi
 
 
 def drained(saturation: Array, b: Array, k_s: Array, storage_mm: Array) -> Array:
-    """Degree of saturation after one day of gravity drainage, K = k_s S^(2b+3) (Clapp & Hornberger 1978), solved exactly.
+    """Degree of saturation after a day of gravity drainage, K = k_s S^(2b+3) (Clapp & Hornberger 1978), exactly.
 
     dS/dt = -k_s S^n / storage, hence S(t) = (S0^(1-n) + (n-1) k_s t / storage)^(1/(1-n)).
     """
@@ -194,7 +200,7 @@ def drained(saturation: Array, b: Array, k_s: Array, storage_mm: Array) -> Array
 
 
 def liquid_water(theta: Array, soil_degc: Array, soil: Soil) -> Array:
-    """Unfrozen water, m3 m-3: the freezing-point depression of Niu & Yang 2006, eq. 3."""
+    """Unfrozen water, m3 m-3: the freezing-point depression of Niu & Yang 2006."""
     below = np.maximum(-soil_degc, 1e-6)
     suction_mm = 3.34e5 * below / (9.81 * (273.15 - below)) * 1000.0
     limit = soil.theta_s * np.minimum((suction_mm / soil.psi_s) ** (-1.0 / soil.b), 1.0)
@@ -202,7 +208,16 @@ def liquid_water(theta: Array, soil_degc: Array, soil: Soil) -> Array:
 
 
 def step_water(
-    water: Water, soil: Soil, *, rain: Array, air_degc: Array, soil_degc: Array, demand: Array, lai: Array, tilt: Array, outflow: Array
+    water: Water,
+    soil: Soil,
+    *,
+    rain: Array,
+    air_degc: Array,
+    soil_degc: Array,
+    demand: Array,
+    lai: Array,
+    tilt: Array,
+    outflow: Array,
 ) -> tuple[Water, Fluxes]:
     """One day of the water balance of snow, a surface layer and a root layer.
 
@@ -217,13 +232,14 @@ def step_water(
     air_degc, soil_degc : degC
     lai : leaf area index, m2 m-2
     tilt : tangent of the slope, which adds to runoff
-    outflow : factor of 0 to 1 on the conductivity below the root layer (1 drains freely, 0 stands on rock or groundwater)
+    outflow : factor on the conductivity below the root layer (1 drains freely, 0 stands on rock or groundwater)
 
     Notes
     -----
-    In this order: snow by degree days (Hock 2003); interception (Dickinson 1984); runoff by HBV (Bergstrom 1995); bare-soil
-    evaporation (Lee & Pielke 1992, eq. 5) and transpiration (FAO-56, eq. 84, p = 0.5); gravity drainage (`drained`), ice
-    excluded; rise to a drier surface; what exceeds saturation fills the layer above, then runs off. Closes to rounding.
+    In this order: snow by degree days (Hock 2003); interception (Dickinson 1984); runoff by HBV (Bergstrom 1995);
+    bare-soil evaporation (Lee & Pielke 1992) and transpiration (FAO-56, eq. 84, p = 0.5); gravity drainage (`drained`),
+    ice excluded; rise to a drier surface; what exceeds saturation fills the layer above, then runs off. Closes to
+    rounding.
     """
     capacity = (SURFACE_DEPTH_MM * soil.theta_s, ROOT_DEPTH_MM * soil.theta_s)
     snowfall = np.where(air_degc < SNOW_RAIN_DEGC, rain, 0.0)
@@ -242,22 +258,34 @@ def step_water(
     theta_1, theta_2 = surface / SURFACE_DEPTH_MM, root / ROOT_DEPTH_MM
     liquid = liquid_water(theta_1, soil_degc, soil) / np.maximum(theta_1, 1e-6)
     bare = 0.25 * (1.0 - np.cos(np.pi * np.minimum(theta_1 / soil.theta_fc, 1.0))) ** 2
-    stress = [np.clip((t - soil.theta_wp) / (0.5 * (soil.theta_fc - soil.theta_wp)), 0.0, 1.0) for t in (theta_1, theta_2)]
+    stress = [
+        np.clip((t - soil.theta_wp) / (0.5 * (soil.theta_fc - soil.theta_wp)), 0.0, 1.0) for t in (theta_1, theta_2)
+    ]
     from_surface = left * liquid * ((1.0 - cover) * bare + cover * ROOTS_IN_SURFACE * stress[0])
     from_surface = np.minimum(from_surface, 0.5 * surface)
     from_root = np.minimum(left * liquid * cover * (1.0 - ROOTS_IN_SURFACE) * stress[1], 0.5 * root)
     surface, root = surface - from_surface, root - from_root
 
-    down = surface - capacity[0] * drained(np.minimum(surface / capacity[0], 1.0), soil.b, soil.k_s * liquid, capacity[0])
-    up = CAPILLARY_PER_DAY * SURFACE_DEPTH_MM * np.maximum(root / ROOT_DEPTH_MM - (surface - down) / SURFACE_DEPTH_MM, 0.0)
+    down = surface - capacity[0] * drained(
+        np.minimum(surface / capacity[0], 1.0), soil.b, soil.k_s * liquid, capacity[0]
+    )
+    up = (
+        CAPILLARY_PER_DAY
+        * SURFACE_DEPTH_MM
+        * np.maximum(root / ROOT_DEPTH_MM - (surface - down) / SURFACE_DEPTH_MM, 0.0)
+    )
     surface, root = surface - down + up, root + down - up
-    percolation = root - capacity[1] * drained(np.minimum(root / capacity[1], 1.0), soil.b, soil.k_s * outflow, capacity[1])
+    percolation = root - capacity[1] * drained(
+        np.minimum(root / capacity[1], 1.0), soil.b, soil.k_s * outflow, capacity[1]
+    )
     percolation = np.where(root > capacity[1], percolation - (root - capacity[1]), percolation)
     root = root - percolation
     excess = np.maximum(root - capacity[1], 0.0)
     root, surface = root - excess, surface + excess
     spilled = np.maximum(surface - capacity[0], 0.0)
-    return Water(surface - spilled, root, snow), Fluxes(intercepted + from_surface + from_root, runoff + spilled, percolation)
+    return Water(surface - spilled, root, snow), Fluxes(
+        intercepted + from_surface + from_root, runoff + spilled, percolation
+    )
 
 
 def canopy_cover(lai: Array) -> Array:
@@ -266,7 +294,7 @@ def canopy_cover(lai: Array) -> Array:
 
 
 def step_greenness(greenness: Array, air_degc: Array, root_wetness: Array) -> Array:
-    """Growing-season index, 0 to 1, one day on: Jolly et al. 2005, eq. 1-4, with a 21-day memory.
+    """Growing-season index, 0 to 1, one day on: Jolly et al. 2005, with a 21-day memory.
 
     Warmth rises from -2 to 5 degC as in the paper (on the minimum; here the mean less 5 K), root-zone wetness (0 at the
     wilting point, 1 at field capacity) stands for the vapour-pressure deficit.
@@ -294,12 +322,15 @@ def soil_backscatter(theta: Array, incidence: Array, roughness: Array) -> tuple[
     return vv, vh
 
 
-# A and B for a canopy described by its NDVI, Baghdadi et al. 2017, Table 4.
+# A and B for a canopy described by its NDVI, Baghdadi et al. 2017.
 WATER_CLOUD = {"s1_vv": (0.0950, 0.5513), "s1_vh": (0.0413, 1.1662)}
 
 
 def water_cloud(soil_power: Array, ndvi: Array, incidence: Array, *, a: float, b: Array | float) -> Array:
-    """Backscatter of soil under a canopy, linear power, Attema & Ulaby 1978: A V cos(i) (1 - T) + T soil, T = exp(-2 B V / cos(i))."""
+    """Backscatter of soil under a canopy, linear power, by the water-cloud model of Attema & Ulaby 1978.
+
+    A V cos(i) (1 - T) + T soil, with T = exp(-2 B V / cos(i)) and V the NDVI; incidence i in degrees.
+    """
     cosine = np.cos(np.radians(incidence))
     v = np.maximum(ndvi, 0.0)
     transmitted = np.exp(-2.0 * b * v / cosine)
@@ -312,13 +343,15 @@ def speckle(rng: np.random.Generator, shape: tuple[int, ...], looks: float) -> A
 
 
 def soil_reflectance(band: str, theta: Array, brightness: Array) -> Array:
-    """Reflectance of bare soil, darker when wet, Lobell & Asner 2002, eq. 2: R_sat + (R_dry - R_sat) exp(-c theta)."""
+    """Reflectance of bare soil, darker when wet, Lobell & Asner 2002: R_sat + (R_dry - R_sat) exp(-c theta)."""
     dry, wet, decay = getattr(DRY_SOIL, band), getattr(SATURATED_SOIL, band), getattr(SOIL_DECAY, band)
     return brightness * (wet + (dry - wet) * np.exp(-decay * theta))
 
 
-def surface_reflectance(band: str, theta: Array, *, brightness: Array, cover: Array, stress: Array, snow_cover: Array) -> Array:
-    """Linear mixture of soil, leaves (`stress` 0 green to 1 wilted) and snow, reflectance (1) of one Sentinel-2 band."""
+def surface_reflectance(
+    band: str, theta: Array, *, brightness: Array, cover: Array, stress: Array, snow_cover: Array
+) -> Array:
+    """Reflectance (1) of one Sentinel-2 band: linear mixture of soil, leaves (`stress`: 1 is wilted) and snow."""
     leaf = getattr(GREEN_LEAVES, band) + stress * (getattr(WILTED_LEAVES, band) - getattr(GREEN_LEAVES, band))
     ground = cover * leaf + (1.0 - cover) * soil_reflectance(band, theta, brightness)
     return snow_cover * getattr(SNOW, band) + (1.0 - snow_cover) * ground
@@ -328,8 +361,8 @@ def surface_temperature(air_degc: Array, radiation: Array, evaporative_fraction:
     """Clear-sky land-surface temperature in the late morning, degC: air + r_a H / (rho c_p).
 
     The sensible heat H is what evaporation leaves of the available energy. Incoming short wave is 0.75 of that aloft
-    (FAO-56, eq. 37), 2.2 times its daily mean in the late morning; albedo 0.23 (FAO-56), net long wave -80 W m-2, ground
-    heat 0.1 of net. The aerodynamic resistance falls from 75 s m-1 (FAO-56, eq. 4 at 2.8 m s-1) as the canopy grows.
+    (FAO-56, eq. 37), 2.2 times its daily mean in the late morning; albedo 0.23 (FAO-56), net long wave -80 W m-2,
+    ground heat 0.1 of net. The aerodynamic resistance falls from 75 s m-1 (FAO-56, eq. 4 at 2.8 m s-1) as the canopy grows.
     """
     net = np.maximum((1.0 - 0.23) * 0.75 * radiation * 1e6 / SECONDS_PER_DAY * 2.2 - 80.0, 0.0)
     resistance = 75.0 / (1.0 + 0.25 * lai)
@@ -340,8 +373,8 @@ def brightness_temperature(band: str, surface_degc: Array, air_degc: Array, cove
     """Landsat 8 brightness temperature at the top of the atmosphere, K, by the Handbook's K1, K2 form of Planck's law.
 
     One absorbing layer: emissivity 0.97 (soil) to 0.99 (leaves) (Sobrino et al. 2008); water vapour from the air
-    temperature at 60 % humidity, w = 0.14 e + 0.2 cm with e in hPa (Leckner 1978, rounded); air radiates 10 K below that
-    at the ground, upwards and downwards alike.
+    temperature at 60 % humidity, w = 0.14 e + 0.2 cm with e in hPa (Leckner 1978, rounded); air radiates 10 K below
+    that at the ground, upwards and downwards alike.
     """
     k1, k2, depth = TIRS[band]
     emissivity = 0.97 + 0.02 * cover
@@ -354,7 +387,7 @@ def brightness_temperature(band: str, surface_degc: Array, air_degc: Array, cove
 
 
 def slope_aspect(elevation: Array, pixel_m: float) -> tuple[Array, Array]:
-    """Slope and aspect (degree; aspect clockwise from north, downhill) of a north-up grid by Horn 1981, eq. 3-4."""
+    """Slope and aspect (degree; aspect clockwise from north, downhill) of a north-up grid by Horn 1981."""
     z = np.pad(elevation.astype(np.float64), 1, mode="edge")
     west = z[:-2, :-2] + 2.0 * z[1:-1, :-2] + z[2:, :-2]
     east = z[:-2, 2:] + 2.0 * z[1:-1, 2:] + z[2:, 2:]

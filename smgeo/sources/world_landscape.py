@@ -1,7 +1,8 @@
 """The landscape of the built-in world: regions, terrain, soils, canopies, and the parameters behind them.
 
-Sixteen climates lie side by side on one grid of 1 km pixels, as warped tiles. Distances between them are not to scale, and
-neither is the latitude: each takes its sunshine from the latitude in its row of the table. Within a climate, 1 km is 1 km.
+Sixteen climates lie side by side on one grid of 1 km pixels, as warped tiles. Distances between them are not to scale,
+and neither is the latitude: each takes its sunshine from the latitude in its row of the table. Within a climate, 1 km
+is 1 km.
 
 The parameters were set from the literature and from statistics of real stations, before any model saw the data.
 """
@@ -23,10 +24,11 @@ LANDSCAPE_STREAMS = ("regions", "terrain", "texture", "soil_deviation", "soil_pr
 class Region:
     """One climate with its soils, plants and network.
 
-    Annual rain in mm, `wet` the share of rainy days, `peak` the day of most rain and `season` how much more than the mean falls
-    then (0 to 1); mean, half range (positive where July is warm) and day-to-day deviation of air temperature in degC; base
-    elevation and relief in m; mean texture in percent; `porosity` (m3 m-3) and `outflow` as in `physics`; largest leaf
-    area index; `opacity` of its canopy to radar, relative to crops and grass.
+    Annual rain in mm, `wet` the share of rainy days, `peak` the day of most rain and `season` how much more than the
+    mean falls then (0 to 1); mean, half range (positive where July is warm) and day-to-day deviation of air temperature
+    in degC; base elevation and relief in m; mean texture in percent; `porosity` (m3 m-3) and `outflow` as in `physics`;
+    largest leaf area index; `opacity` of its canopy to radar, relative to crops and grass; `network`, its share of the
+    stations relative to the others (most of ISMN is temperate: Dorigo et al. 2021).
     """
 
     name: str
@@ -47,36 +49,40 @@ class Region:
     outflow: float
     lai: float
     opacity: float
+    network: float = 1.0
 
 
-# Climates after Peel et al. 2007 and Harris et al. 2020 (CRU), soils after SoilGrids (Poggio et al. 2021), leaf area after
-# Asner et al. 2003, Table 2, outflow by judgement: low over bedrock, clay, permafrost or groundwater.
+# Rounded values of typical places: climates after Peel et al. 2007 and Harris et al. 2020 (CRU), soils after SoilGrids
+# (Poggio et al. 2021), leaf area after Asner et al. 2003; outflow by judgement: low over rock, clay, ice, groundwater.
 REGIONS = tuple(
     Region(*row)
     for row in (
         ("ALPINE", "Dfc", 46.8, 1400, 0.48, 190, 0.3, 4.0, 9.0, 3.5, 1500, 320, 45, 17, 0.08, 0.30, 4.0, 1.2),
-        ("ATLANTIC", "Cfb", 51.5, 900, 0.50, 350, 0.3, 10.5, 6.0, 2.8, 90, 50, 30, 24, 0.03, 0.30, 4.0, 1.0),
+        ("ATLANTIC", "Cfb", 51.5, 900, 0.50, 350, 0.3, 10.5, 6.0, 2.8, 90, 50, 30, 24, 0.03, 0.30, 4.0, 1.0, 1.3),
         ("STEPPE", "BSk", 48.0, 330, 0.22, 180, 0.6, 5.0, 15.0, 4.0, 700, 90, 38, 24, 0.00, 0.80, 1.5, 0.8),
-        ("PRAIRIE", "Dfa", 42.0, 780, 0.28, 165, 0.5, 9.0, 14.0, 4.5, 330, 40, 20, 31, 0.02, 0.40, 4.5, 1.0),
+        ("PRAIRIE", "Dfa", 42.0, 780, 0.28, 165, 0.5, 9.0, 14.0, 4.5, 330, 40, 20, 31, 0.02, 0.40, 4.5, 1.0, 1.5),
         ("IBERIA", "Csa", 41.0, 520, 0.22, 345, 0.6, 14.0, 8.5, 2.8, 500, 170, 38, 26, -0.01, 0.70, 2.2, 0.9),
-        ("DESERT", "BWh", 33.0, 150, 0.06, 20, 0.4, 20.0, 10.0, 2.8, 450, 110, 72, 11, -0.03, 1.00, 0.5, 0.7),
-        ("MONSOON", "Aw", 21.0, 1200, 0.33, 210, 0.9, 26.0, 4.5, 1.8, 300, 70, 32, 38, 0.00, 0.40, 3.5, 1.0),
-        ("SAHEL", "BSh", 13.5, 540, 0.17, 225, 0.98, 28.5, 3.0, 1.7, 260, 30, 80, 8, -0.03, 0.90, 1.8, 0.8),
-        ("BOREAL", "Dfc", 64.0, 560, 0.45, 215, 0.4, 1.5, 14.0, 4.5, 220, 60, 62, 9, 0.07, 0.40, 3.5, 2.0),
-        ("TUNDRA", "ET", 68.5, 330, 0.35, 220, 0.5, -6.0, 13.0, 4.5, 250, 80, 50, 14, 0.20, 0.05, 1.2, 0.8),
-        ("LOWLAND", "Cfb", 52.8, 730, 0.47, 200, 0.15, 9.5, 8.5, 3.3, 30, 15, 74, 7, 0.02, 0.35, 3.5, 1.0),
-        ("LOESS", "Cfb", 50.5, 600, 0.42, 190, 0.3, 9.5, 9.5, 3.3, 170, 50, 12, 22, 0.00, 0.50, 4.0, 1.0),
-        ("SUBTROPICS", "Cfa", 33.0, 1280, 0.31, 190, 0.1, 17.5, 9.5, 3.4, 120, 50, 60, 17, 0.00, 0.50, 4.5, 1.4),
+        ("DESERT", "BWh", 33.0, 150, 0.06, 20, 0.4, 20.0, 10.0, 2.8, 450, 110, 72, 11, -0.03, 1.00, 0.5, 0.7, 0.5),
+        ("MONSOON", "Aw", 21.0, 1200, 0.33, 210, 0.9, 26.0, 4.5, 1.8, 300, 70, 32, 38, 0.00, 0.40, 3.5, 1.0, 0.6),
+        ("SAHEL", "BSh", 13.5, 540, 0.17, 225, 0.98, 28.5, 3.0, 1.7, 260, 30, 80, 8, -0.03, 0.90, 1.8, 0.8, 0.4),
+        ("BOREAL", "Dfc", 64.0, 560, 0.45, 215, 0.4, 1.5, 14.0, 4.5, 220, 60, 62, 9, 0.07, 0.40, 3.5, 2.0, 0.8),
+        ("TUNDRA", "ET", 68.5, 330, 0.35, 220, 0.5, -6.0, 13.0, 4.5, 250, 80, 50, 14, 0.20, 0.05, 1.2, 0.8, 0.5),
+        ("LOWLAND", "Cfb", 52.8, 730, 0.47, 200, 0.15, 9.5, 8.5, 3.3, 30, 15, 74, 7, 0.02, 0.35, 3.5, 1.0, 1.3),
+        ("LOESS", "Cfb", 50.5, 600, 0.42, 190, 0.3, 9.5, 9.5, 3.3, 170, 50, 12, 22, 0.00, 0.50, 4.0, 1.0, 1.3),
+        ("SUBTROPICS", "Cfa", 33.0, 1280, 0.31, 190, 0.1, 17.5, 9.5, 3.4, 120, 50, 60, 17, 0.00, 0.50, 4.5, 1.4, 1.5),
         ("DELTA", "Csa", 37.5, 420, 0.17, 15, 0.8, 16.0, 8.0, 2.4, 12, 5, 17, 46, 0.02, 0.10, 3.0, 1.0),
         ("AUSTRAL", "BSk", -34.8, 410, 0.25, 190, 0.4, 16.5, -7.5, 3.2, 130, 25, 55, 27, -0.02, 0.70, 2.0, 0.9),
-        ("PLATEAU", "ETh", 31.5, 430, 0.28, 210, 0.9, 0.5, 9.5, 2.5, 4500, 250, 66, 10, 0.03, 0.60, 1.2, 0.8),
+        ("PLATEAU", "ETh", 31.5, 430, 0.28, 210, 0.9, 0.5, 9.5, 2.5, 4500, 250, 66, 10, 0.03, 0.60, 1.2, 0.8, 0.7),
     )
 )
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the world assumes besides its regions and the constants of `physics`; written to world.json."""
+    """What the world assumes besides its regions and the constants of `physics`; written to world.json.
+
+    The sources give the order of each; the values are rounded.
+    """
 
     rain_gamma_shape: float = 0.75  # 1; Wilks & Wilby 1999: 0.6 to 0.9
     rain_persistence: float = 0.30  # 1; lag-1 correlation of wet days, 0.2 to 0.4 in Wilks 1998
@@ -90,9 +96,9 @@ class Parameters:
     range_dry_degc: float = 13.0  # daily range on dry days; wet: 8 (Dai et al. 1999)
     range_wet_degc: float = 8.0
     soil_temperature_rate: float = 0.2  # d-1; damping of air temperature at 0.05 m, Zheng et al. 1993
-    texture_sd: float = 11.0  # percent; within region, of sand; clay two thirds (Poggio et al. 2021, Fig. 5)
+    texture_sd: float = 11.0  # percent; within region, of sand; clay two thirds (Poggio et al. 2021)
     texture_product_sd: float = 11.0  # percent; RMSE of SoilGrids sand about 12 to 19, clay 9 to 12 (same)
-    porosity_sd: float = 0.055  # m3 m-3; within a texture class, Cosby et al. 1984, Table 4: 0.04 to 0.09
+    porosity_sd: float = 0.055  # m3 m-3; within a texture class, Cosby et al. 1984: 0.04 to 0.09
     log_conductivity_sd: float = 0.45  # 1; same: 0.3 to 0.7
     exponent_sd: float = 0.25  # 1, relative; same: 0.25 to 0.4
     roughness_ks: float = 1.3  # 1; heights of 1.1 cm at C band, middle of Baghdadi et al. 2016
@@ -113,7 +119,11 @@ P = Parameters()
 
 @dataclass(frozen=True)
 class Landscape:
-    """What does not change in time, each `(y, x)`; `product` holds the static layers as a user gets them."""
+    """What does not change in time, each `(y, x)`; `product` holds the static layers as a user gets them.
+
+    `tilt` is the tangent of the slope, `sunward` a factor on sunshine, `tillage` the phase of the yearly change of
+    roughness (share of a year), `rain_bias` the factor by which the rain product errs.
+    """
 
     region: Array
     elevation: Array
@@ -126,6 +136,8 @@ class Landscape:
     brightness: Array
     roughness: Array
     backscatter_db: tuple[Array, Array]
+    tillage: Array
+    rain_bias: Array
     product: dict[str, Array]
 
     def of(self, attribute: str) -> Array:
@@ -146,7 +158,9 @@ def _regions(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     y, x = np.meshgrid((np.arange(shape[0]) + 0.5) / shape[0], (np.arange(shape[1]) + 0.5) / shape[1], indexing="ij")
     warp_y, warp_x = physics.random_fields(rng, physics.spectral_filter(shape, length=max(shape) / 16))
     centres = (np.stack(np.divmod(np.arange(16), 4), axis=1) + 0.5 + rng.uniform(-0.15, 0.15, (16, 2))) / 4
-    square = (y + 0.012 * warp_y - centres[:, 0, None, None]) ** 2 + (x + 0.012 * warp_x - centres[:, 1, None, None]) ** 2
+    square = (y + 0.012 * warp_y - centres[:, 0, None, None]) ** 2 + (
+        x + 0.012 * warp_x - centres[:, 1, None, None]
+    ) ** 2
     return rng.permutation(16)[np.argmin(square, axis=0)]
 
 
@@ -170,8 +184,10 @@ def make_landscape(shape: tuple[int, int], rng: dict[str, np.random.Generator]) 
     slope, aspect = physics.slope_aspect(elevation, PIXEL_M)
 
     sand_field, clay_field = _texture_fields(rng["texture"], shape)
-    sand, clay = _texture(of("sand") + P.texture_sd * sand_field, of("clay") + P.texture_sd * (0.55 * clay_field - 0.35 * sand_field))
-    own = np.random.default_rng(rng["soil_deviation"].integers(2**63))
+    sand, clay = _texture(
+        of("sand") + P.texture_sd * sand_field, of("clay") + P.texture_sd * (0.55 * clay_field - 0.35 * sand_field)
+    )
+    own = rng["soil_deviation"]
     by_region = own.standard_normal((3, len(REGIONS))).astype(np.float32)
     local = (*_texture_fields(own, shape), _texture_fields(own, shape)[0])
     deviation = [np.sqrt(0.25) * by_region[i][region] + np.sqrt(0.75) * local[i] for i in range(3)]
@@ -192,6 +208,8 @@ def make_landscape(shape: tuple[int, int], rng: dict[str, np.random.Generator]) 
     colour, rough = _texture_fields(surface, shape)
     structure = _texture_fields(surface, shape)
     region_rough = surface.normal(0.0, 0.5, len(REGIONS))[region]
+    tillage = surface.random(len(REGIONS)).astype(np.float32)[region]
+    rain_bias = np.exp(P.rain_product_region_sd * surface.standard_normal(len(REGIONS)))[region]
     product = _static_product(sand, clay, elevation, slope, aspect, rng["soil_product"])
     towards_sun = np.where(of("latitude") > 0, -1.0, 1.0) * np.cos(np.radians(aspect))
     return Landscape(
@@ -205,7 +223,12 @@ def make_landscape(shape: tuple[int, int], rng: dict[str, np.random.Generator]) 
         opacity=np.maximum(of("opacity") * (1.0 + 0.25 * patch), 0.3),
         brightness=np.clip(1.0 + 0.2 * colour, 0.5, 1.6),
         roughness=(P.roughness_ks * np.exp(P.roughness_log_sd * (0.85 * rough + region_rough))).astype(np.float32),
-        backscatter_db=(P.backscatter_sd_db * structure[0], P.backscatter_sd_db * (0.7 * structure[0] + 0.7 * structure[1])),
+        backscatter_db=(
+            P.backscatter_sd_db * structure[0],
+            P.backscatter_sd_db * (0.7 * structure[0] + 0.7 * structure[1]),
+        ),
+        tillage=tillage,
+        rain_bias=rain_bias,
         product=product,
     )
 
@@ -223,7 +246,8 @@ def _static_product(
     """The static layers as published: terrain as it is, texture smoothed and with its error."""
     errors = (*_texture_fields(rng, sand.shape), _texture_fields(rng, sand.shape)[0])
     sand_2, clay_2 = _texture(
-        _smooth(sand, 2.0) + P.texture_product_sd * errors[0], _smooth(clay, 2.0) + 0.65 * P.texture_product_sd * errors[1]
+        _smooth(sand, 2.0) + P.texture_product_sd * errors[0],
+        _smooth(clay, 2.0) + 0.65 * P.texture_product_sd * errors[1],
     )
     other = np.clip(_smooth(sand, 4.0) + 1.2 * P.texture_product_sd * errors[2], 0.0, 100.0)
     layers = {"sand": sand_2, "silt": 100.0 - sand_2 - clay_2, "clay": clay_2, "texture_sand": other}
