@@ -30,8 +30,8 @@ INTERCEPTION_MM_PER_LAI = 0.2  # Dickinson 1984
 class Soil(NamedTuple):
     """Hydraulic properties, each `(y, x)`.
 
-    Saturation (m3 m-3), exponent b (1), suction at saturation (mm, positive), conductivity at saturation (mm d-1), field
-    capacity and wilting point (m3 m-3).
+    Saturation (m3 m-3), exponent b (1), suction at saturation (mm, positive), conductivity at saturation (mm d-1),
+    field capacity and wilting point (m3 m-3).
     """
 
     theta_s: Array
@@ -139,7 +139,7 @@ def gamma_quantiles(shape: float, probability: Array) -> Array:
     return np.exp(np.interp(probability, cdf / cdf[-1], log_x))
 
 
-def wet_probability(was_wet: Array, wet_fraction: Array, persistence: Array) -> Array:
+def wet_probability(was_wet: Array, wet_fraction: Array, persistence: float) -> Array:
     """Chance of rain today of the two-state Markov chain, Richardson 1981.
 
     `wet_fraction` is its stationary share of wet days and `persistence` its lag-1 correlation p11 - p01 (Wilks 1998).
@@ -362,7 +362,8 @@ def surface_temperature(air_degc: Array, radiation: Array, evaporative_fraction:
 
     The sensible heat H is what evaporation leaves of the available energy. Incoming short wave is 0.75 of that aloft
     (FAO-56, eq. 37), 2.2 times its daily mean in the late morning; albedo 0.23 (FAO-56), net long wave -80 W m-2,
-    ground heat 0.1 of net. The aerodynamic resistance falls from 75 s m-1 (FAO-56, eq. 4 at 2.8 m s-1) as the canopy grows.
+    ground heat 0.1 of net. The aerodynamic resistance falls from 75 s m-1 (FAO-56, eq. 4 at 2.8 m s-1) as the canopy
+    grows.
     """
     net = np.maximum((1.0 - 0.23) * 0.75 * radiation * 1e6 / SECONDS_PER_DAY * 2.2 - 80.0, 0.0)
     resistance = 75.0 / (1.0 + 0.25 * lai)

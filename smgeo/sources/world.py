@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 import pyproj
 import rasterio
 import xarray as xr
+import zarr
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
@@ -125,6 +127,9 @@ def simulate(
         if progress is not None:
             progress(day + 1, days)
 
+    with warnings.catch_warnings():  # zarr warns that consolidated metadata is not yet part of the format's text
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(part / "truth.zarr")
     site = {k: v[rows, cols] for k, v in land.product.items()} | {"porosity": land.soil.theta_s[rows, cols]}
     climates = [REGIONS[land.region[s.row, s.col]].climate for s in placed]
     placed = write_archive(part / "ismn", placed, series, days_index, site, climates, rng)
@@ -151,7 +156,7 @@ def _check(out: Path, stations: int, days: int, shape: tuple[int, int], seed: in
     if stations > shape[0] * shape[1] // 4:
         most = shape[0] * shape[1] // 4
         raise SmgeoError(
-            f"stations is {stations}, but shape {tuple(shape)} has room for {most} (one in 4 pixels); take a larger shape."
+            f"stations is {stations}, but shape {tuple(shape)} has room for {most} (1 in 4 pixels); take a larger one."
         )
     if seed < 0:
         raise SmgeoError(f"seed is {seed}, but must be 0 or more.")
@@ -190,7 +195,7 @@ class _State:
 
     def step(self, date: pd.Timestamp) -> None:
         """One day of weather, then of water, then of plants."""
-        self.doy = date.dayofyear
+        self.doy = date.day_of_year
         self._weather(self.doy)
         land, soil = self.land, self.land.soil
         self.lai = (0.1 + (land.lai_max - 0.1) * self.greenness).astype(np.float32)
@@ -220,9 +225,7 @@ class _State:
         seasonal = 1.0 + of["season"] * np.cos(2.0 * np.pi * (doy - of["peak"]) / 365.25)
         wet_fraction = np.clip(of["wet"] * seasonal**0.6, 0.0, 0.95)
         front = self._mixed("occurrence", self._wide, P.rain_shared)
-        self.wet = physics.normal_cdf(front) < physics.wet_probability(
-            self.wet, wet_fraction, np.float32(P.rain_persistence)
-        )
+        self.wet = physics.normal_cdf(front) < physics.wet_probability(self.wet, wet_fraction, P.rain_persistence)
         heavy = physics.normal_cdf(self._mixed("amount", self._wide, 0.4))
         mean_mm = of["rain"] * seasonal / 365.25 / np.maximum(wet_fraction, 0.01)
         lift = np.clip(1.0 - self._lapse / 6.5 * 0.2, 0.6, 1.6)  # a fifth more rain a km up

@@ -84,7 +84,7 @@ def test_extraterrestrial_radiation_and_hargreaves_of_fao56():
 
 
 def test_bare_soil_backscatter_by_hand():
-    # 45 degrees, 20 % moisture, k s = 1: VV = 10^-1.138 x 0.70711^1.528 x 10^0.16, VH = 10^-2.325 x 0.70711^-0.01 x 10^0.22
+    # 45 degrees, 20 %, k s = 1: VV = 10^-1.138 x 0.70711^1.528 x 10^0.16, VH = 10^-2.325 x 0.70711^-0.01 x 10^0.22
     vv, vh = physics.soil_backscatter(np.array(0.20), np.array(45.0), np.array(1.0))
     assert 10 * np.log10(vv) == pytest.approx(-11.38 - 2.300 + 1.6, abs=0.002)
     assert 10 * np.log10(vh) == pytest.approx(-23.25 + 0.015 + 2.2, abs=0.002)
@@ -173,7 +173,7 @@ def test_markov_chain_keeps_its_share_and_memory():
     rng = np.random.default_rng(2)
     wet, runs = np.zeros(4000, bool), []
     for _ in range(200):
-        wet = rng.random(4000) < physics.wet_probability(wet, np.full(4000, 0.3), np.array(0.4))
+        wet = rng.random(4000) < physics.wet_probability(wet, np.full(4000, 0.3), 0.4)
         runs.append(wet)
     series = np.array(runs[50:])
     assert series.mean() == pytest.approx(0.3, abs=0.01)
