@@ -42,7 +42,9 @@ def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
             raise SmgeoError(f"grid.like: {path} not found (relative paths start at --data)")
         with rasterio.open(path) as src:
             if src.crs is None:
-                raise SmgeoError(f"grid.like: {path} has no CRS; give grid.crs, grid.resolution and grid.bounds instead")
+                raise SmgeoError(
+                    f"grid.like: {path} has no CRS; give grid.crs, grid.resolution and grid.bounds instead"
+                )
             return GeoBox((src.height, src.width), src.transform, src.crs)
     assert spec.bounds is not None
     assert spec.crs is not None
@@ -50,7 +52,9 @@ def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
     try:
         box = BoundingBox(*spec.bounds, crs=spec.crs)
     except Exception as error:
-        raise SmgeoError(f"grid.crs: {spec.crs!r} is not a CRS known to PROJ ({error}); write one such as EPSG:32632") from None
+        raise SmgeoError(
+            f"grid.crs: {spec.crs!r} is not a CRS known to PROJ ({error}); write one such as EPSG:32632"
+        ) from None
     return GeoBox.from_bbox(box, resolution=spec.resolution, tight=True)
 
 
@@ -83,7 +87,9 @@ def extract(
         If the raster has no CRS, or no station lies on it.
     """
     if method != "nearest" or radius_m is not None:
-        raise SmgeoError(f"extract: method 'nearest' without radius_m is what there is; got {method!r}, radius_m={radius_m}")
+        raise SmgeoError(
+            f"extract: method 'nearest' without radius_m is what there is; got {method!r}, radius_m={radius_m}"
+        )
     box = rasters.odc.geobox
     if box is None or box.crs is None:
         raise SmgeoError("extract: the raster has no CRS; set one with rasters.rio.write_crs('EPSG:...')")
@@ -97,10 +103,14 @@ def extract(
     ids = stations["station"].values
     left_out = {str(s): "outside the raster" for s in ids[~inside]}
     if not inside.any():
-        raise SmgeoError(f"extract: none of the {len(ids)} stations lies on the raster ({box.crs}, bounds {tuple(box.boundingbox)}); check the "
-                         "stations' coordinates and the raster's CRS")
+        raise SmgeoError(
+            f"extract: none of the {len(ids)} stations lies on the raster ({box.crs}, bounds {tuple(box.boundingbox)}); check the "
+            "stations' coordinates and the raster's CRS"
+        )
     if left_out:
-        warnings.warn(f"{len(left_out)} station(s) outside the raster are left out: {', '.join(left_out)}", SmgeoWarning)
+        warnings.warn(
+            f"{len(left_out)} station(s) outside the raster are left out: {', '.join(left_out)}", SmgeoWarning
+        )
     kept = stations.isel(station=np.flatnonzero(inside))
     r, c = rows[inside].astype(int), columns[inside].astype(int)
     data: dict[str, Any] = {}
@@ -128,7 +138,11 @@ def _pick(values: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
         last = block.ndim - 1
         parts.append(
             block.map_blocks(
-                _pick, rows[here] - y_edges[by], columns[here] - x_edges[bx], dtype=values.dtype, drop_axis=last,
+                _pick,
+                rows[here] - y_edges[by],
+                columns[here] - x_edges[bx],
+                dtype=values.dtype,
+                drop_axis=last,
                 chunks=(*block.chunks[:-2], (here.size,)),
             )
         )
@@ -153,8 +167,18 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[Any, Any] | None
     for ds in sources[1:]:
         shared = [str(n) for n in ds.data_vars if n in sources[0]]
         check_units(units_of(ds, shared), units_of(sources[0], shared), "the stations' sources")
-    merged = sources[0] if len(sources) == 1 else xr.concat(
-        list(sources), dim="station", join="outer", data_vars="all", coords="minimal", compat="override", combine_attrs="override"
+    merged = (
+        sources[0]
+        if len(sources) == 1
+        else xr.concat(
+            list(sources),
+            dim="station",
+            join="outer",
+            data_vars="all",
+            coords="minimal",
+            compat="override",
+            combine_attrs="override",
+        )
     )
     left_out = reduce(lambda a, b: a | b, (json.loads(ds.attrs.get("left_out", "{}")) for ds in sources))
     first, last = period if period else (merged["time"].values[0], merged["time"].values[-1])
@@ -185,10 +209,12 @@ def build_station_cube(
         bands = {n: b for n, b in source.bands.items() if n in needed and n not in cube}
         if not bands:
             continue
-        scenes = open_rasters(source.model_copy(update={"bands": bands}), root=root, period=(days[0], days[-1]), catalog=catalog)
+        scenes = open_rasters(
+            source.model_copy(update={"bands": bands}), root=root, period=(days[0], days[-1]), catalog=catalog
+        )
         values = extract(scenes, cube)
         left_out |= json.loads(values.attrs["left_out"])
-        cube = cube.sel(station=values["station"]).assign({n: v for n, v in values.data_vars.items()})
+        cube = cube.sel(station=values["station"]).assign(dict(values.data_vars))
     cube = derive_features(cube, features)
     diagnostics = [str(n) for n, v in cube.data_vars.items() if v.attrs.get("kind") == "diagnostic"]
     return cube[[*features, target, *diagnostics]].assign_attrs(left_out=json.dumps(left_out), title="station cube")
@@ -224,5 +250,7 @@ def build_grid_cube(
             parts.append(open_rasters(spec, root=root, geobox=box, period=period, catalog=catalog))
     cube = parts[0].assign({n: v for part in parts[1:] for n, v in part.data_vars.items()})
     if "time" not in cube.coords:
-        cube = cube.assign_coords(time=pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time"))
+        cube = cube.assign_coords(
+            time=pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
+        )
     return derive_features(cube, features)[list(features)].assign_attrs(title="grid cube")

@@ -35,7 +35,9 @@ def _root(
 def run_command(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with smgeo.")],
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
+    ] = None,
 ) -> None:
     """Run a whole study; the same command again continues it."""
     from smgeo.study import run
@@ -114,12 +116,12 @@ def evaluate_command(
     from smgeo.cube import open_cube
     from smgeo.evaluation import evaluate
     from smgeo.models import load_model
-    from smgeo.prepare import PARTS, Split
+    from smgeo.prepare import Split
 
     if not (run / "results.json").is_file():
         raise SmgeoError(f"{run} holds no finished run (no results.json), so no split")
     split = json.loads((run / "results.json").read_text(encoding="utf-8"))["split"]
-    parts = Split(**{p: tuple(split[p]) for p in PARTS})
+    parts = Split.from_dict(split)
     _out.print(_scores_table({"models": {model.name: evaluate(load_model(model), open_cube(cube), parts).scores}}))
 
 
@@ -146,7 +148,9 @@ def info_command(path: Annotated[Path, typer.Argument(help="A store, a model or 
         _out.print(f"model: {model['kind']} {model['params']}", markup=False)
         preparation = model["preparation"] or {}
         _out.print(f"features: {', '.join(preparation.get('features', [])) or 'bare arrays'}", markup=False)
-        _out.print(f"window: {preparation.get('length')} day(s), trained on {model['training'].get('rows')} rows", markup=False)
+        _out.print(
+            f"window: {preparation.get('length')} day(s), trained on {model['training'].get('rows')} rows", markup=False
+        )
     else:
         _out.print(repr(open_cube(path)), markup=False)
 
@@ -162,7 +166,9 @@ def _scores_table(results: dict[str, Any]) -> Table:
     for name, parts in results["models"].items():
         for part, s in parts.items():
             numbers = [_number(s[k]) for k in ("rmse", "ubrmse", "bias", "r")]
-            table.add_row(name, part, *numbers, f"{s['n']:,}", str(s["stations"]), _number(s["per_station"]["rmse_median"]))
+            table.add_row(
+                name, part, *numbers, f"{s['n']:,}", str(s["stations"]), _number(s["per_station"]["rmse_median"])
+            )
     return table
 
 

@@ -77,7 +77,9 @@ def check_daily(ds: xr.Dataset) -> pd.DatetimeIndex:
     bad = np.flatnonzero(steps != np.timedelta64(1, "D"))
     if bad.size:
         i = int(bad[0])
-        raise SmgeoError(f"time must be daily without gaps; {times[i]} is followed by {times[i + 1]}. Use ds.resample(time='1D')")
+        raise SmgeoError(
+            f"time must be daily without gaps; {times[i]} is followed by {times[i + 1]}. Use ds.resample(time='1D')"
+        )
     return times
 
 
@@ -94,7 +96,9 @@ def check_units(have: Mapping[str, str], need: Mapping[str, str], where: str) ->
         raise SmgeoError(f"{where} lacks {', '.join(missing)}; it has {', '.join(sorted(have)) or 'nothing'}")
     wrong = [f"{n} is in {have[n]!r}, needed in {need[n]!r}" for n in need if have[n] != need[n]]
     if wrong:
-        raise SmgeoError(f"units in {where} do not match: {'; '.join(wrong)}. Convert the values and set attrs['units']")
+        raise SmgeoError(
+            f"units in {where} do not match: {'; '.join(wrong)}. Convert the values and set attrs['units']"
+        )
 
 
 def units_of(ds: xr.Dataset, names: Iterable[str]) -> dict[str, str]:
@@ -129,7 +133,8 @@ def plan_chunks(ds: xr.Dataset) -> dict[str, dict[str, tuple[int, ...]]]:
             continue
         chunk = tuple(min(GRID_CHUNK[str(d)], var.sizes[d]) for d in var.dims)
         shard = tuple(
-            c if var.sizes[d] <= GRID_CHUNK[str(d)] else GRID_SHARD[str(d)] for c, d in zip(chunk, var.dims, strict=True)
+            c if var.sizes[d] <= GRID_CHUNK[str(d)] else GRID_SHARD[str(d)]
+            for c, d in zip(chunk, var.dims, strict=True)
         )
         plan[str(name)] = {"chunks": chunk, "shards": shard} if shard != chunk else {"chunks": chunk}
     return plan

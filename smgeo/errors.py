@@ -31,4 +31,6 @@ def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
 
 def missing_extra(feature: str, extra: str) -> SmgeoError:
     """The error for an optional dependency that is not installed."""
-    return SmgeoError(f"{feature} needs an optional dependency that is not installed. Install it with: pip install 'smgeo[{extra}]'")
+    return SmgeoError(
+        f"{feature} needs an optional dependency that is not installed. Install it with: pip install 'smgeo[{extra}]'"
+    )

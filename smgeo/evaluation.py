@@ -37,7 +37,10 @@ class Evaluation:
     @property
     def table(self) -> pd.DataFrame:
         """One row a part: rmse, ubrmse, bias, r, n, stations, and the medians over stations."""
-        rows = {p: {**{k: v for k, v in s.items() if k != "per_station"}, **s["per_station"]} for p, s in self.scores.items()}
+        rows = {
+            p: {**{k: v for k, v in s.items() if k != "per_station"}, **s["per_station"]}
+            for p, s in self.scores.items()
+        }
         return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -79,7 +82,12 @@ def compute_scores(observed: np.ndarray, predicted: np.ndarray, station: np.ndar
     observed, predicted = observed.astype("float64"), predicted.astype("float64")
     places = np.unique(station)
     if observed.size == 0:
-        return {**dict.fromkeys(names), "n": 0, "stations": 0, "per_station": dict.fromkeys(f"{n}_median" for n in names)}
+        return {
+            **dict.fromkeys(names),
+            "n": 0,
+            "stations": 0,
+            "per_station": dict.fromkeys(f"{n}_median" for n in names),
+        }
     pooled = _four(observed, predicted)
     each = np.array([_four(observed[station == s], predicted[station == s]) for s in places])
     medians = [float(np.nanmedian(c)) if np.isfinite(c).any() else float("nan") for c in each.T]
@@ -145,7 +153,9 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     """
     preparation = getattr(model, "preparation_", None)
     if not preparation:
-        raise SmgeoError("evaluate needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays")
+        raise SmgeoError(
+            "evaluate needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays"
+        )
     prepared = repeat_steps(ds, preparation["steps"])
     scores: dict[str, Scores] = {}
     shape = (ds.sizes["station"], ds.sizes["time"])
@@ -165,7 +175,7 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     dims = ("station", "time")
     out = xr.Dataset(
         {"observed": (dims, observed, attrs), "predicted": (dims, predicted, attrs)},
-        {**{n: c for n, c in ds.coords.items()}, "part": ("station", part_of)},
+        {**dict(ds.coords), "part": ("station", part_of)},
     )
     return Evaluation(scores, out)
 
@@ -217,17 +227,24 @@ def cross_validate(
     features = list(features)
     fold_r2, observed, predicted, station = [], [], [], []
     seed = spec.seed if spec.seed is not None else seed
-    folds = _station_parts(ds, spec.folds, seed) if spec.method == "leave-location-out" else _row_parts(ds, target, spec.folds, seed)
-    for k, (train_ds, validation_ds, test_ds) in enumerate(folds):
-        if not needs_validation:
-            train_ds, validation_ds = _join(train_ds, validation_ds, target), None
+    folds = (
+        _station_parts(ds, spec.folds, seed)
+        if spec.method == "leave-location-out"
+        else _row_parts(ds, target, spec.folds, seed)
+    )
+    for k, (train_ds, apart_ds, test_ds) in enumerate(folds):
+        validation_ds = apart_ds if needs_validation else None
+        if validation_ds is None:
+            train_ds = _join(train_ds, apart_ds, target)
         ids = [str(s) for s in train_ds["station"].values]
         prepared = prepare_cube(train_ds, prepare, features, target, ids)
         windows = prepared.windows(ids, length, prepare.window.missing)
         model = make()
         others = {}
         if validation_ds is not None:
-            others["validation"] = _windows_like(windows.preparation, repeat_steps(validation_ds, windows.preparation["steps"]))
+            others["validation"] = _windows_like(
+                windows.preparation, repeat_steps(validation_ds, windows.preparation["steps"])
+            )
         model.fit(windows, **others)
         o, p, held = predict_stations(model, repeat_steps(test_ds, windows.preparation["steps"]))
         ids_here = text_of(test_ds["station"])
@@ -276,7 +293,9 @@ def _station_parts(ds: xr.Dataset, folds: int, seed: int) -> Iterable[tuple[xr.D
         )
 
 
-def _row_parts(ds: xr.Dataset, target: str, folds: int, seed: int) -> Iterable[tuple[xr.Dataset, xr.Dataset, xr.Dataset]]:
+def _row_parts(
+    ds: xr.Dataset, target: str, folds: int, seed: int
+) -> Iterable[tuple[xr.Dataset, xr.Dataset, xr.Dataset]]:
     shape = (ds.sizes["station"], ds.sizes["time"])
     fold = np.random.default_rng(seed).integers(folds, size=shape)
     for k in range(folds):
@@ -295,4 +314,12 @@ def _join(a: xr.Dataset, b: xr.Dataset, target: str) -> xr.Dataset:
     """The stations, or the rows, of both."""
     if a["station"].equals(b["station"]):
         return a.assign({target: a[target].fillna(b[target]).assign_attrs(a[target].attrs)})
-    return xr.concat([a, b], dim="station", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override", join="override")
+    return xr.concat(
+        [a, b],
+        dim="station",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        combine_attrs="override",
+        join="override",
+    )

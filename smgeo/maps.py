@@ -81,13 +81,17 @@ def _predict_zarr(
 ) -> Path:
     preparation = getattr(model, "preparation_", None)
     if not preparation:
-        raise SmgeoError("predict_map needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays")
+        raise SmgeoError(
+            "predict_map needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays"
+        )
     cube = _check_cube(grid_cube, preparation)
     days = pd.DatetimeIndex(cube.indexes["time"])
     wanted = days if times is None else pd.DatetimeIndex([pd.Timestamp(t) for t in times]).sort_values()
     outside = [str(t.date()) for t in wanted if t not in days]
     if outside:
-        raise SmgeoError(f"maps: {', '.join(outside)} not in the grid cube, which holds {days[0].date()} to {days[-1].date()}")
+        raise SmgeoError(
+            f"maps: {', '.join(outside)} not in the grid cube, which holds {days[0].date()} to {days[-1].date()}"
+        )
     ends = days.get_indexer(wanted)
     part = out.with_name(out.name + ".part")
     target = _create(part, cube, wanted, preparation, model)
@@ -109,7 +113,9 @@ def _check_cube(cube: xr.Dataset, preparation: dict[str, Any]) -> xr.Dataset:
     if not is_grid(cube):
         raise SmgeoError("predict_map needs a grid cube with dims (time, y, x); for stations use evaluate")
     if "spatial_ref" not in cube.coords:
-        raise SmgeoError("the grid cube has no CRS (no coordinate spatial_ref); open it with smgeo.open_cube, or set one with cube.rio.write_crs")
+        raise SmgeoError(
+            "the grid cube has no CRS (no coordinate spatial_ref); open it with smgeo.open_cube, or set one with cube.rio.write_crs"
+        )
     cube = derive_features(cube, [f for f in preparation["features"] if f not in cube and _derivable(f, cube)])
     check_units(units_of(cube, map(str, cube.data_vars)), preparation["units"], "the grid cube")
     return cube[preparation["features"]].assign_attrs(cube.attrs)
@@ -126,7 +132,9 @@ def _blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:
             yield slice(y, min(y + GRID_CHUNK["y"], height)), slice(x, min(x + GRID_CHUNK["x"], width))
 
 
-def _create(part: Path, cube: xr.Dataset, days: pd.DatetimeIndex, preparation: dict[str, Any], model: Any) -> zarr.Array:
+def _create(
+    part: Path, cube: xr.Dataset, days: pd.DatetimeIndex, preparation: dict[str, Any], model: Any
+) -> zarr.Array:
     """An empty map store with coordinates and CRS; the array to write into."""
     import dask.array as da
 
@@ -136,16 +144,26 @@ def _create(part: Path, cube: xr.Dataset, days: pd.DatetimeIndex, preparation: d
     chunks = tuple(min(n, GRID_CHUNK[d]) for n, d in zip(shape, ("time", "y", "x"), strict=True))
     attrs = {
         "units": preparation["target_units"] or "",
-        "long_name": "estimated surface soil moisture" if preparation["target"] == "sm" else f"estimated {preparation['target']}",
+        "long_name": "estimated surface soil moisture"
+        if preparation["target"] == "sm"
+        else f"estimated {preparation['target']}",
         "kind": "target",
         "source": f"smgeo model {type(model).__name__}",
         "grid_mapping": "spatial_ref",
     }
     name = preparation["target"]
     coords = {"time": ("time", days), "y": cube["y"], "x": cube["x"], "spatial_ref": cube["spatial_ref"]}
-    empty = xr.Dataset({name: (("time", "y", "x"), da.full(shape, np.nan, dtype="float32", chunks=chunks), attrs)}, coords)
-    empty.to_zarr(part, mode="w", zarr_format=3, consolidated=False, compute=False,
-                  encoding={name: {"chunks": chunks, "_FillValue": np.float32(np.nan)}})
+    empty = xr.Dataset(
+        {name: (("time", "y", "x"), da.full(shape, np.nan, dtype="float32", chunks=chunks), attrs)}, coords
+    )
+    empty.to_zarr(
+        part,
+        mode="w",
+        zarr_format=3,
+        consolidated=False,
+        compute=False,
+        encoding={name: {"chunks": chunks, "_FillValue": np.float32(np.nan)}},
+    )
     return zarr.open_group(part, mode="r+")[name]  # type: ignore[return-value]
 
 
@@ -157,7 +175,8 @@ def _predict_block(model: Any, block: xr.Dataset, preparation: dict[str, Any], e
     channels = len(preparation["features"]) * (3 if preparation["missing"] > 0 else 2)
     rows = int(max(1, min(height, _BUDGET // (4 * channels * days * width))))
     parts = [
-        _predict_strip(model, block.isel(y=slice(y, y + rows)), preparation, runs, len(ends)) for y in range(0, height, rows)
+        _predict_strip(model, block.isel(y=slice(y, y + rows)), preparation, runs, len(ends))
+        for y in range(0, height, rows)
     ]
     return np.concatenate(parts, axis=1)
 
@@ -250,8 +269,17 @@ def write_cogs(store: str | Path, folder: str | Path) -> Path:
     box = variable.odc.geobox
     height, width = variable.sizes["y"], variable.sizes["x"]
     profile = {
-        "driver": "GTiff", "dtype": "float32", "count": 1, "height": height, "width": width, "nodata": float("nan"),
-        "crs": str(box.crs), "transform": box.affine, "tiled": True, "blockxsize": 256, "blockysize": 256,
+        "driver": "GTiff",
+        "dtype": "float32",
+        "count": 1,
+        "height": height,
+        "width": width,
+        "nodata": float("nan"),
+        "crs": str(box.crs),
+        "transform": box.affine,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
         "bigtiff": "if_safer",
     }
     for t, day in enumerate(pd.DatetimeIndex(ds.indexes["time"])):
@@ -263,9 +291,21 @@ def write_cogs(store: str | Path, folder: str | Path) -> Path:
                 dst.write(rows, 1, window=Window(0, y, width, rows.shape[0]))
             dst.set_band_description(1, str(name))
             dst.units = (variable.attrs["units"],)
-            dst.update_tags(date=str(day.date()), units=variable.attrs["units"], long_name=variable.attrs["long_name"],
-                            source=variable.attrs["source"])
-        rasterio.shutil.copy(plain, cog, driver="COG", compress="DEFLATE", predictor="YES", overviews="AUTO", overview_resampling="average")
+            dst.update_tags(
+                date=str(day.date()),
+                units=variable.attrs["units"],
+                long_name=variable.attrs["long_name"],
+                source=variable.attrs["source"],
+            )
+        rasterio.shutil.copy(
+            plain,
+            cog,
+            driver="COG",
+            compress="DEFLATE",
+            predictor="YES",
+            overviews="AUTO",
+            overview_resampling="average",
+        )
         os.replace(cog, final)
         plain.unlink()
     return folder
@@ -275,4 +315,3 @@ def list_maps(folder: str | Path) -> list[str]:
     """The COGs in a run's `maps` folder, relative to it."""
     root = Path(folder)
     return sorted(p.relative_to(root).as_posix() for p in root.rglob("*.tif"))
-

@@ -44,8 +44,14 @@ class Reporter:
             yield lambda *a, **k: None
             return
         if self._console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                       TextColumn("{task.fields[note]}"))
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             with Progress(*columns, console=self._console, transient=True) as bar:
                 handle = bar.add_task(name, total=None, note="")
                 yield lambda done, total, note="": bar.update(handle, completed=done, total=total, note=note)

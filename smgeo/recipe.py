@@ -185,7 +185,7 @@ class FillSpec(Spec):
 class OutlierSpec(Spec):
     """z-score threshold for rows of training stations."""
 
-    z: float = Field(4.0, gt=0)
+    z: float = Field(default=4.0, gt=0)
 
 
 class SplitSpec(Spec):
@@ -206,8 +206,8 @@ class SplitSpec(Spec):
 class WindowSpec(Spec):
     """Days a recurrent model sees, and the share of its values that may be missing (0: complete windows only)."""
 
-    length: int = Field(30, ge=1)
-    missing: float = Field(0.5, ge=0, lt=1)
+    length: int = Field(default=30, ge=1)
+    missing: float = Field(default=0.5, ge=0, lt=1)
 
 
 class PrepareSpec(Spec):
@@ -312,7 +312,9 @@ class Recipe(Spec):
         named = [*self.features, self.target.variable, *self.station_variables, *self.raster_variables]
         for name in named:
             if name not in catalog:
-                raise ValueError(f"unknown variable {name!r}; {nearest(name, list(catalog))}; or describe it in variables")
+                raise ValueError(
+                    f"unknown variable {name!r}; {nearest(name, list(catalog))}; or describe it in variables"
+                )
         if len(set(self.features)) < len(self.features):
             raise ValueError("features names a variable twice")
         if self.target.variable in self.features:
@@ -322,8 +324,10 @@ class Recipe(Spec):
             if self.grid is None:
                 raise ValueError("maps needs a grid: give grid.like, or grid.crs, grid.resolution and grid.bounds")
             self._check_given(catalog, self.raster_variables, "no raster gives it, so no map can be made")
-        for part, names in (("maps", self.maps.models if self.maps else None),
-                            *(("cross_validation", c.models) for c in self.cross_validation)):
+        for part, names in (
+            ("maps", self.maps.models if self.maps else None),
+            *(("cross_validation", c.models) for c in self.cross_validation),
+        ):
             for name in names or ():
                 if name not in self.models:
                     raise ValueError(f"{part}.models: {name!r} is not in models; {nearest(name, list(self.models))}")
@@ -331,8 +335,10 @@ class Recipe(Spec):
             if source.dates is None and source.dates_table is None:
                 moving = [b for b in source.bands if catalog[b].kind != "static"]
                 if moving:
-                    raise ValueError(f"rasters {source.path!r}: {', '.join(moving)} vary in time, so dates (a pattern such "
-                                     "as 's1_%Y%m%d.tif', or one date) or dates_table is needed")
+                    raise ValueError(
+                        f"rasters {source.path!r}: {', '.join(moving)} vary in time, so dates (a pattern such "
+                        "as 's1_%Y%m%d.tif', or one date) or dates_table is needed"
+                    )
         given = [b for r in self.rasters for b in r.bands]
         for name in given:
             if given.count(name) > 1:
@@ -343,7 +349,9 @@ class Recipe(Spec):
         if self.maps is not None and self.period is not None:
             outside = [str(d) for d in self.maps.dates if not self.period[0] <= d <= self.period[1]]
             if outside:
-                raise ValueError(f"maps.dates outside the period {self.period[0]} to {self.period[1]}: {', '.join(outside)}")
+                raise ValueError(
+                    f"maps.dates outside the period {self.period[0]} to {self.period[1]}: {', '.join(outside)}"
+                )
         return self
 
     def _check_given(self, catalog: dict[str, Feature], given: set[str], why: str) -> None:
@@ -355,13 +363,20 @@ class Recipe(Spec):
             raise ValueError(f"features: {name!r}{hint}: {why}; add a source or drop the feature")
 
     def _check_units(self, catalog: dict[str, Feature]) -> None:
-        declared = [(f"stations {s.path!r}", n, c.units)
-                    for s in self.stations if isinstance(s, TableSource) for n, c in s.columns.items() if c.units]
+        declared = [
+            (f"stations {s.path!r}", n, c.units)
+            for s in self.stations
+            if isinstance(s, TableSource)
+            for n, c in s.columns.items()
+            if c.units
+        ]
         declared += [(f"rasters {r.path!r}", n, u) for r in self.rasters for n, u in r.units.items()]
         for where, name, units in declared:
             if name in catalog and units != catalog[name].units:
-                raise ValueError(f"{where}: {name} is given in {units!r}, the cube holds {catalog[name].units!r}; convert it "
-                                 "with scale and offset and leave units out, or name the variable otherwise")
+                raise ValueError(
+                    f"{where}: {name} is given in {units!r}, the cube holds {catalog[name].units!r}; convert it "
+                    "with scale and offset and leave units out, or name the variable otherwise"
+                )
 
 
 class _Loader(yaml.SafeLoader):
@@ -399,7 +414,9 @@ def find_recipe(name: str | Path) -> Path:
     shipped = shipped_recipes()
     if path.stem in shipped and path.suffix in ("", ".yaml") and path.parent.name in ("", "recipes"):
         return shipped[path.stem]
-    raise SmgeoError(f"recipe {str(name)!r} not found; give a path, or one that ships with smgeo: {', '.join(sorted(shipped))}")
+    raise SmgeoError(
+        f"recipe {str(name)!r} not found; give a path, or one that ships with smgeo: {', '.join(sorted(shipped))}"
+    )
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -52,7 +52,8 @@ def write_report(folder: str | Path, *, progress: Any = None) -> None:
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     predictions = {
-        name: xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None) for name in results["models"]
+        name: xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None)
+        for name in results["models"]
     }
     steps = [
         ("stations", lambda: _encode(draw_stations(predictions))),
@@ -116,7 +117,15 @@ def draw_stations(predictions: dict[str, xr.Dataset]) -> Figure:
     longitude, latitude, part = ds["longitude"].values, ds["latitude"].values, text_of(ds["part"])
     for name, colour in PART_COLOURS.items():
         here = part == name
-        axes.scatter(longitude[here], latitude[here], s=26, c=colour, edgecolors="k", linewidths=0.4, label=f"{name} ({here.sum()})")
+        axes.scatter(
+            longitude[here],
+            latitude[here],
+            s=26,
+            c=colour,
+            edgecolors="k",
+            linewidths=0.4,
+            label=f"{name} ({here.sum()})",
+        )
     axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
     middle = float(np.nanmean(latitude))
     axes.set_aspect(1 / max(np.cos(np.deg2rad(middle)), 0.1), adjustable="datalim")
@@ -144,10 +153,22 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
         observed, predicted = test["observed"].values.ravel(), test["predicted"].values.ravel()
         seen = np.isfinite(observed) & np.isfinite(predicted)
         if seen.any():
-            axes.hexbin(observed[seen], predicted[seen], gridsize=45, extent=(low, high, low, high), mincnt=1, bins="log", cmap="viridis")
+            axes.hexbin(
+                observed[seen],
+                predicted[seen],
+                gridsize=45,
+                extent=(low, high, low, high),
+                mincnt=1,
+                bins="log",
+                cmap="viridis",
+            )
         axes.plot([low, high], [low, high], color="k", lw=0.8)
         score = results["models"][name]["test"]
-        label = name if score["rmse"] is None else f"{name}: RMSE {score['rmse']:.3f}, ubRMSE {score['ubrmse']:.3f}, n {score['n']:,}"
+        label = (
+            name
+            if score["rmse"] is None
+            else f"{name}: RMSE {score['rmse']:.3f}, ubRMSE {score['ubrmse']:.3f}, n {score['n']:,}"
+        )
         axes.set_title(label, fontsize=8)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"observed ({units})")
     panels[0].set_ylabel(f"estimated ({units})")
@@ -198,7 +219,10 @@ def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
     """The maps of every model for some dates, all in one scale."""
     models = list(results["maps"])
     dates = results["maps"][models[0]]["dates"]
-    shown = [dates[i] for i in np.unique(np.linspace(0, len(dates) - 1, min(len(dates), _MAP_DATES_SHOWN)).round().astype(int))]
+    shown = [
+        dates[i]
+        for i in np.unique(np.linspace(0, len(dates) - 1, min(len(dates), _MAP_DATES_SHOWN)).round().astype(int))
+    ]
     name = results["target"]["variable"]
     images = {(m, d): _read_map(folder / "maps" / m / f"{name}_{d}.tif") for m in models for d in shown}
     values = np.concatenate([v[np.isfinite(v)] for v, _ in images.values()])

@@ -64,7 +64,9 @@ class Ledger:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise SmgeoError(f"another run is at work in {self._folder.parent}; wait for it, or give another --out") from None
+                raise SmgeoError(
+                    f"another run is at work in {self._folder.parent}; wait for it, or give another --out"
+                ) from None
             yield
 
     def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[Path], work: Callable[[], Any]) -> Any:
@@ -81,7 +83,7 @@ class Ledger:
         work : callable
             Does it and returns a JSON-able result.
         """
-        key = digest({"format": FORMAT, "stage": name, **inputs})
+        key = digest({"format": FORMAT, "smgeo": version("smgeo"), "stage": name, **inputs})
         record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
         old = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
         if old.get("key") == key and all(p.exists() for p in outputs):

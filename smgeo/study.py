@@ -18,11 +18,11 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.assemble import build_grid_cube, build_station_cube, merge_stations, open_grid, write_station_cube
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube import open_cube, replace_folder, write_cube
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compute_scores, cross_validate, evaluate
 from smgeo.maps import list_maps, predict_map, write_cogs
-from smgeo.models import make_model
+from smgeo.models import load_model, make_model
 from smgeo.prepare import Prepared, Split, prepare_cube, split_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, IsmnSource, Recipe, dump_recipe, parse_recipe, read_recipe
@@ -32,7 +32,21 @@ from smgeo.sources.rasters import open_rasters, raster_files
 from smgeo.sources.world import simulate
 from smgeo.stages import Ledger, write_json
 
-_PACKAGES = ("smgeo", "numpy", "pandas", "xarray", "zarr", "dask", "rasterio", "scikit-learn", "keras", "tensorflow", "jax", "ydf", "ismn")
+_PACKAGES = (
+    "smgeo",
+    "numpy",
+    "pandas",
+    "xarray",
+    "zarr",
+    "dask",
+    "rasterio",
+    "scikit-learn",
+    "keras",
+    "tensorflow",
+    "jax",
+    "ydf",
+    "ismn",
+)
 
 
 @dataclass(frozen=True)
@@ -92,10 +106,10 @@ def run(
     SmgeoError
         If the recipe or the data are not as they must be; before anything is written where that can be known.
     """
-    if isinstance(recipe, Recipe):
-        checked = recipe
+    if isinstance(recipe, Mapping):
+        checked = parse_recipe(recipe)
     else:
-        checked = parse_recipe(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+        checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     folder = Path(out) if out is not None else Path("runs") / checked.name
     root = folder / "world" if checked.world else Path(data or os.environ.get("SMGEO_DATA") or ".")
     if folder.exists() and not folder.is_dir():
@@ -135,11 +149,15 @@ class _Study:
         fractions = self.recipe.prepare.split.fractions
         for part, fraction in zip(("validation", "test"), fractions[1:], strict=True):
             if round(fraction * stations) == 0:
-                raise SmgeoError(f"prepare.split.fractions: {part} would hold {fraction:g} of {stations} stations, that is none; "
-                                 "use more stations or a larger fraction")
+                raise SmgeoError(
+                    f"prepare.split.fractions: {part} would hold {fraction:g} of {stations} stations, that is none; "
+                    "use more stations or a larger fraction"
+                )
         for spec in self.recipe.cross_validation:
             if spec.method == "leave-location-out" and spec.folds > stations:
-                raise SmgeoError(f"cross_validation.folds: {spec.folds} folds of {stations} stations; use {stations} or fewer")
+                raise SmgeoError(
+                    f"cross_validation.folds: {spec.folds} folds of {stations} stations; use {stations} or fewer"
+                )
 
     def _check_rasters(self) -> None:
         box = open_grid(self.recipe.grid, self.root) if self.recipe.grid else None
@@ -163,7 +181,11 @@ class _Study:
         models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
         results: dict[str, Any] = {
             "name": recipe.name,
-            "target": {"variable": self.target, "units": recipe.catalog[self.target].units, "depth_m": recipe.target.depth_m},
+            "target": {
+                "variable": self.target,
+                "units": recipe.catalog[self.target].units,
+                "depth_m": recipe.target.depth_m,
+            },
             "models": {name: m["scores"] for name, m in models.items()},
         }
         if recipe.cross_validation:
@@ -214,9 +236,17 @@ class _Study:
                 options |= {"variables": source.variables, "networks": source.networks, "flags": source.flags}
             else:
                 places = str(self.root / source.stations) if source.stations else None
-                options |= {"columns": source.columns, "layout": source.layout, "stations": places, "crs": source.crs,
-                            "network": source.network, "catalog": recipe.catalog}
-            sources.append(open_stations(self.root / source.path, source.kind, recipe.target.depth_m, recipe.period, **options))
+                options |= {
+                    "columns": source.columns,
+                    "layout": source.layout,
+                    "stations": places,
+                    "crs": source.crs,
+                    "network": source.network,
+                    "catalog": recipe.catalog,
+                }
+            sources.append(
+                open_stations(self.root / source.path, source.kind, recipe.target.depth_m, recipe.period, **options)
+            )
         return merge_stations(sources, recipe.period)
 
     def _hash_inputs(self) -> dict[str, str]:
@@ -239,7 +269,9 @@ class _Study:
             write_station_cube(cube, path, progress=progress)
             return _station_counts(open_cube(path), self.target)
 
-        asked = recipe.model_dump(mode="json", include={"period", "target", "stations", "rasters", "features", "variables"})
+        asked = recipe.model_dump(
+            mode="json", include={"period", "target", "stations", "rasters", "features", "variables"}
+        )
         return self._stage("stations", {"recipe": asked, "inputs": self.inputs}, [path], work)
 
     def _grid_period(self) -> tuple[Any, Any]:
@@ -272,11 +304,7 @@ class _Study:
             return asdict(split_stations(with_target, spec.fractions, spec.extremes_to_train, seed))
 
         inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self._key("stations")}
-        parts = self._stage("split", inputs, [], work)
-        return Split(
-            **{p: tuple(parts[p]) for p in ("train", "validation", "test")},
-            forced={k: tuple(v) for k, v in parts["forced"].items()},
-        )
+        return Split.from_dict(self._stage("split", inputs, [], work))
 
     def _length(self, kind: Any) -> int:
         """Days that a model sees: the window of the recipe, or the day itself."""
@@ -298,8 +326,10 @@ class _Study:
             validation = prepared.windows(split.validation, length, missing)
             for part, windows in (("training", train), ("validation", validation)):
                 if not len(windows):
-                    raise SmgeoError(f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
-                                     f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps")
+                    raise SmgeoError(
+                        f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
+                        f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
+                    )
             model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
             model.save(folder)
             evaluation = evaluate(model, cube.sel(station=[*split.train, *split.validation, *split.test]), split)
@@ -310,7 +340,12 @@ class _Study:
             }
 
         spec = self.recipe.models[name].model_dump(mode="json")
-        inputs = {"model": spec, "seed": self.recipe.seed, "prepare": self.recipe.prepare.model_dump(mode="json"), **self._key("stations", "split")}
+        inputs = {
+            "model": spec,
+            "seed": self.recipe.seed,
+            "prepare": self.recipe.prepare.model_dump(mode="json"),
+            **self._key("stations", "split"),
+        }
         return self._stage(f"model {name}", inputs, [folder, predictions], work)
 
     def _cross_validate(self, cube: xr.Dataset) -> dict[str, Any]:
@@ -329,13 +364,25 @@ class _Study:
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
             return cross_validate(
-                lambda: self._make(name), with_target[[*recipe.features, self.target]].assign_attrs(cube.attrs).load(), spec,
-                recipe.prepare, recipe.features, self.target, length=self._length(model),
-                needs_validation=model.uses_validation, seed=recipe.seed, progress=progress,
+                lambda: self._make(name),
+                with_target[[*recipe.features, self.target]].assign_attrs(cube.attrs).load(),
+                spec,
+                recipe.prepare,
+                recipe.features,
+                self.target,
+                length=self._length(model),
+                needs_validation=model.uses_validation,
+                seed=recipe.seed,
+                progress=progress,
             )
 
-        inputs = {"model": recipe.models[name].model_dump(mode="json"), "seed": recipe.seed, "spec": spec.model_dump(mode="json"),
-                  "prepare": recipe.prepare.model_dump(mode="json"), **self._key("stations")}
+        inputs = {
+            "model": recipe.models[name].model_dump(mode="json"),
+            "seed": recipe.seed,
+            "spec": spec.model_dump(mode="json"),
+            "prepare": recipe.prepare.model_dump(mode="json"),
+            **self._key("stations"),
+        }
         return self._stage(f"cross-validation {spec.method} {name}", inputs, [], work)
 
     def _maps(self) -> dict[str, Any]:
@@ -344,8 +391,6 @@ class _Study:
         return {name: self._map(name) for name in maps.models or self.recipe.models}
 
     def _map(self, name: str) -> dict[str, Any]:
-        from smgeo.models import load_model
-
         maps = self.recipe.maps
         assert maps is not None
         folder, store = self.folder / "maps" / name, self.folder / "maps" / f"{name}.zarr"
@@ -363,8 +408,10 @@ class _Study:
     def _describe_map(self, store: Path) -> dict[str, Any]:
         """Share without a value, and, in the built-in world, the scores against the truth at every pixel."""
         estimate = open_cube(store)[self.target]
-        out: dict[str, Any] = {"dates": [str(d.date()) for d in pd.DatetimeIndex(estimate.indexes["time"])],
-                               "nodata_share": estimate.attrs["nodata_share"]}
+        out: dict[str, Any] = {
+            "dates": [str(d.date()) for d in pd.DatetimeIndex(estimate.indexes["time"])],
+            "nodata_share": estimate.attrs["nodata_share"],
+        }
         if self.recipe.world is not None:
             truth = xr.open_zarr(self.root / "truth.zarr", consolidated=False, decode_coords="all")["sm"]
             known = truth.sel(time=estimate["time"]).interp(y=estimate["y"], x=estimate["x"], method="nearest").values
@@ -387,19 +434,36 @@ class _Study:
             "forced_share": round(len(split.forced) / total, 4),
         }
 
-    def _count_rows(self, counts: dict[str, Any], split: Split, prepared: Prepared, models: dict[str, Any]) -> list[dict[str, Any]]:
+    def _count_rows(
+        self, counts: dict[str, Any], split: Split, prepared: Prepared, models: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         """Rows (station-days with a target) after each step, and what the step removed."""
         rows: list[dict[str, Any]] = list(counts["steps"])
         start = counts["rows"]
-        rows.append({"step": "station cube: days with a target", "stations": counts["stations"], "rows": start, "removed": 0})
+        rows.append(
+            {"step": "station cube: days with a target", "stations": counts["stations"], "rows": start, "removed": 0}
+        )
         kept = sum(len(p) for p in split.parts().values())
         rows.append({"step": "stations without any target left out", "stations": kept, "rows": start, "removed": 0})
         after = start - prepared.outlier_rows
-        rows.append({"step": "outliers of training stations (z-score)", "stations": kept, "rows": after, "removed": prepared.outlier_rows})
+        rows.append(
+            {
+                "step": "outliers of training stations (z-score)",
+                "stations": kept,
+                "rows": after,
+                "removed": prepared.outlier_rows,
+            }
+        )
         for name, model in models.items():
             n = sum(model["scores"][p]["n"] for p in ("validation", "test")) + model["training"]["rows"]
-            rows.append({"step": f"{name}: windows of {model['training']['window_days']} day(s) with enough values", "stations": None,
-                         "rows": n, "removed": after - n})
+            rows.append(
+                {
+                    "step": f"{name}: windows of {model['training']['window_days']} day(s) with enough values",
+                    "stations": None,
+                    "rows": n,
+                    "removed": after - n,
+                }
+            )
         return rows
 
     def _provenance(self) -> dict[str, Any]:
@@ -430,7 +494,9 @@ def _station_counts(cube: xr.Dataset, target: str) -> dict[str, Any]:
     if "hours_read" in cube:
         read, flagged = total("hours_read"), total("hours_flagged")
         steps.append({"step": "hours read", "stations": n, "rows": read, "removed": 0})
-        steps.append({"step": "hours with a quality flag not wanted", "stations": n, "rows": read - flagged, "removed": flagged})
+        steps.append(
+            {"step": "hours with a quality flag not wanted", "stations": n, "rows": read - flagged, "removed": flagged}
+        )
         days = total("days_incomplete")
         steps.append({"step": "days with too few valid hours", "stations": n, "rows": None, "removed": days})
     if "rows_read" in cube:
@@ -442,8 +508,6 @@ def _station_counts(cube: xr.Dataset, target: str) -> dict[str, Any]:
 
 def _write_zarr(ds: xr.Dataset, path: Path) -> None:
     """A small store, beside first, then renamed."""
-    from smgeo.cube import replace_folder
-
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)

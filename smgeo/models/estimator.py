@@ -108,7 +108,11 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         x, target, preparation = self._take(X, y)
         if len(x) == 0:
             raise SmgeoError(f"{self.kind}: no rows to train on")
-        held = None if validation is None else (self._take(validation) if isinstance(validation, WindowSource) else self._take(*validation))
+        held = (
+            None
+            if validation is None
+            else (self._take(validation) if isinstance(validation, WindowSource) else self._take(*validation))
+        )
         self.n_features_in_ = int(x.shape[-1])
         self.input_shape_ = tuple(int(n) for n in x.shape[1:])
         self.preparation_ = preparation
@@ -122,13 +126,17 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             raise SmgeoError(f"this {self.kind} model is not fitted yet; call fit first")
         x, _, _ = self._take(X, need_y=False)
         if tuple(x.shape[1:]) != self.input_shape_:
-            raise SmgeoError(f"{self.kind}: X has shape (n, {', '.join(map(str, x.shape[1:]))}); the model was fitted on "
-                             f"(n, {', '.join(map(str, self.input_shape_))})")
+            raise SmgeoError(
+                f"{self.kind}: X has shape (n, {', '.join(map(str, x.shape[1:]))}); the model was fitted on "
+                f"(n, {', '.join(map(str, self.input_shape_))})"
+            )
         return self._predict(x) if len(x) else np.empty(0, dtype="float32")
 
     # ---- what each kind of model does
 
-    def _fit(self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None) -> None:
+    def _fit(
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None
+    ) -> None:
         raise NotImplementedError
 
     def _predict(self, x: Rows) -> np.ndarray:
@@ -162,7 +170,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
                 raise SmgeoError(f"{self.kind} needs X of shape {wanted}; got {array.shape}")
             gaps = int(np.isnan(array).sum())
             if gaps:
-                raise SmgeoError(f"{self.kind}: X holds {gaps} missing values; fill them, or train from Windows with missing > 0")
+                raise SmgeoError(
+                    f"{self.kind}: X holds {gaps} missing values; fill them, or train from Windows with missing > 0"
+                )
             rows = Rows(array)
         if not need_y:
             return rows, np.empty(0, dtype="float32"), preparation
@@ -281,7 +291,9 @@ def load_model(path: str | Path) -> SoilMoistureModel:
     """
     path = Path(path)
     if not (path / "model.json").is_file():
-        raise SmgeoError(f"{path} holds no model (no model.json); give a folder that model.save wrote, such as RUN/models/rf")
+        raise SmgeoError(
+            f"{path} holds no model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
+        )
     try:
         manifest = json.loads((path / "model.json").read_text(encoding="utf-8"))
         if manifest["format"] > FORMAT:
@@ -296,7 +308,9 @@ def load_model(path: str | Path) -> SoilMoistureModel:
             raise SmgeoError(f"{path}/model.json names a file outside the model: {name!r}; nothing is loaded")
         file = path / inside
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise SmgeoError(f"{file} is missing or damaged (its checksum is not the one in model.json); save the model again")
+            raise SmgeoError(
+                f"{file} is missing or damaged (its checksum is not the one in model.json); save the model again"
+            )
     model = make_model(kind, **params)
     model.n_features_in_ = int(manifest["n_features"])
     model.input_shape_ = tuple(shape)

@@ -70,13 +70,22 @@ class Forest(SoilMoistureModel):
         import ydf
 
         ydf.verbose(0)
-        params: dict[str, Any] = {"num_trees": self.trees, "max_depth": self.max_depth, "min_examples": self.min_examples}
+        params: dict[str, Any] = {
+            "num_trees": self.trees,
+            "max_depth": self.max_depth,
+            "min_examples": self.min_examples,
+        }
         template = _TEMPLATES[self.template]
         if template is not None:
             params = {**ydf.RandomForestLearner.hyperparameter_templates()[template], **params}
         learner = ydf.RandomForestLearner(
-            label="y", task=ydf.Task.REGRESSION, random_seed=self.seed, num_threads=self.threads,
-            compute_oob_performances=False, pure_serving_model=True, **params,
+            label="y",
+            task=ydf.Task.REGRESSION,
+            random_seed=self.seed,
+            num_threads=self.threads,
+            compute_oob_performances=False,
+            pure_serving_model=True,
+            **params,
         )
         self._model = learner.train({"x": x.all(), "y": y})
         if progress:

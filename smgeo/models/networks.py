@@ -74,10 +74,16 @@ class _Network(SoilMoistureModel):
         return keras.Sequential([keras.Input(self.input_shape_), *self._hidden(keras.layers), keras.layers.Dense(1)])
 
     def _compile(self, keras: Any) -> None:
-        optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}[self.optimizer]
+        optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}[
+            self.optimizer
+        ]
         # Gradients are clipped, because one saturated day can throw a recurrent network off.
-        self._model.compile(optimizer=optimizer(self.learning_rate, clipnorm=1.0), loss="mse",
-                            metrics=[keras.metrics.RootMeanSquaredError(name="rmse")], jit_compile=False)
+        self._model.compile(
+            optimizer=optimizer(self.learning_rate, clipnorm=1.0),
+            loss="mse",
+            metrics=[keras.metrics.RootMeanSquaredError(name="rmse")],
+            jit_compile=False,
+        )
 
     def _fit(
         self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None
@@ -90,9 +96,16 @@ class _Network(SoilMoistureModel):
         held = None
         if validation is not None:
             held = _batches(keras, *validation, _PREDICT_BATCH, None)
-            callbacks.append(keras.callbacks.EarlyStopping("val_rmse", mode="min", patience=self.patience, restore_best_weights=True))
-        history = self._model.fit(_batches(keras, x, y, self.batch_size, self.seed), validation_data=held, epochs=self.epochs,
-                                  callbacks=callbacks, verbose=0)
+            callbacks.append(
+                keras.callbacks.EarlyStopping("val_rmse", mode="min", patience=self.patience, restore_best_weights=True)
+            )
+        history = self._model.fit(
+            _batches(keras, x, y, self.batch_size, self.seed),
+            validation_data=held,
+            epochs=self.epochs,
+            callbacks=callbacks,
+            verbose=0,
+        )
         self.history_ = {k: [float(v) for v in values] for k, values in history.history.items()}
 
     def _predict(self, x: Rows) -> np.ndarray:
@@ -198,7 +211,11 @@ class Ann(_Network):
         self.seed = seed
 
     def _hidden(self, layers: Any) -> list[Any]:
-        return [part for _ in range(self.layers) for part in (layers.Dense(self.units, self.activation), layers.Dropout(self.dropout))]
+        return [
+            part
+            for _ in range(self.layers)
+            for part in (layers.Dense(self.units, self.activation), layers.Dropout(self.dropout))
+        ]
 
 
 class _Recurrent(_Network):
@@ -247,17 +264,22 @@ class _Recurrent(_Network):
 
     def _hidden(self, layers: Any) -> list[Any]:
         layer = getattr(layers, self._layer)
-        return [*(layer(self.units, return_sequences=i < self.layers - 1) for i in range(self.layers)), layers.Dropout(self.dropout)]
+        return [
+            *(layer(self.units, return_sequences=i < self.layers - 1) for i in range(self.layers)),
+            layers.Dropout(self.dropout),
+        ]
 
 
 class Gru(_Recurrent):
-    __doc__ = (_Recurrent.__doc__ or "").replace("Recurrent network", "Gated recurrent units (Cho et al. 2014)")
+    """Gated recurrent units (Cho et al. 2014); parameters of `_Recurrent`."""
+
     kind: ClassVar[str] = "gru"
     _layer: ClassVar[str] = "GRU"
 
 
 class Lstm(_Recurrent):
-    __doc__ = (_Recurrent.__doc__ or "").replace("Recurrent network", "Long short-term memory (Hochreiter and Schmidhuber 1997)")
+    """Long short-term memory (Hochreiter and Schmidhuber 1997); parameters of `_Recurrent`."""
+
     kind: ClassVar[str] = "lstm"
     _layer: ClassVar[str] = "LSTM"
 
@@ -309,5 +331,8 @@ class Cnn(_Network):
         self.seed = seed
 
     def _hidden(self, layers: Any) -> list[Any]:
-        convolutions = [layers.Conv1D(self.filters, self.kernel, padding="causal", activation=self.activation) for _ in range(self.layers)]
+        convolutions = [
+            layers.Conv1D(self.filters, self.kernel, padding="causal", activation=self.activation)
+            for _ in range(self.layers)
+        ]
         return [*convolutions, layers.Flatten(), layers.Dropout(self.dropout)]

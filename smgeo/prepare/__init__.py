@@ -5,6 +5,7 @@ Lazy on Dask input, computed at once on NumPy input. Writes nothing and sees no 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import xarray as xr
@@ -52,7 +53,11 @@ def _repeat_fill(ds: xr.Dataset, limit: Any, revisit: Any) -> xr.Dataset:
     return fill_gaps(ds, limit, revisit=revisit)
 
 
-_REPEAT = {"derive": _repeat_derive, "fill_gaps": _repeat_fill, "scale": _repeat_scale}
+_REPEAT: dict[str, Callable[..., xr.Dataset]] = {
+    "derive": _repeat_derive,
+    "fill_gaps": _repeat_fill,
+    "scale": _repeat_scale,
+}
 
 
 def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:

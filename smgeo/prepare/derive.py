@@ -68,8 +68,8 @@ def _antecedent(days: int) -> Callable[[xr.Dataset], xr.DataArray]:
 
 _FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "day_of_year": _day_of_year,
-    "doy_sin": lambda ds: np.sin(_doy_angle(ds)),
-    "doy_cos": lambda ds: np.cos(_doy_angle(ds)),
+    "doy_sin": lambda ds: xr.ufuncs.sin(_doy_angle(ds)),
+    "doy_cos": lambda ds: xr.ufuncs.cos(_doy_angle(ds)),
     # A ratio of powers is a difference of decibels.
     "s1_cross_ratio": lambda ds: ds["s1_vh"] - ds["s1_vv"],
     # Rouse et al. 1974.
@@ -109,9 +109,13 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
     for name in added:
         feature = FEATURES.get(name)
         if feature is None or name not in _FORMULAS:
-            raise SmgeoError(f"{name!r} is not in the cube and is not a derived feature; derived: {', '.join(_FORMULAS)}")
+            raise SmgeoError(
+                f"{name!r} is not in the cube and is not a derived feature; derived: {', '.join(_FORMULAS)}"
+            )
         lacking = [n for n in feature.derived_from if n not in ds.variables]
         if lacking:
-            raise SmgeoError(f"{name!r} is derived from {', '.join(feature.derived_from)}; the cube lacks {', '.join(lacking)}")
+            raise SmgeoError(
+                f"{name!r} is derived from {', '.join(feature.derived_from)}; the cube lacks {', '.join(lacking)}"
+            )
         out = out.assign({name: _FORMULAS[name](ds).astype("float32").assign_attrs(feature.attrs())})
     return with_step(out, "derive", features=added) if added else out

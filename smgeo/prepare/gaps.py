@@ -154,7 +154,9 @@ def fill_gaps(
         limits = limit
         for name in limits:
             if name not in dynamic:
-                raise SmgeoError(f"limit names {name!r}, which is no dynamic variable of the cube; {nearest(name, dynamic)}")
+                raise SmgeoError(
+                    f"limit names {name!r}, which is no dynamic variable of the cube; {nearest(name, dynamic)}"
+                )
     else:
         limits = dict.fromkeys(dynamic, limit)
     filled = {}

@@ -72,7 +72,9 @@ class Scaler:
         center, scale = dask.compute(*_STATISTICS[self.kind](ds[names].astype("float64")))
         empty = [n for n in names if not np.isfinite(float(center[n]))]
         if empty:
-            raise SmgeoError(f"scaler: no value of {', '.join(empty)} at the {ds.sizes.get('station', 0)} stations it is fitted on")
+            raise SmgeoError(
+                f"scaler: no value of {', '.join(empty)} at the {ds.sizes.get('station', 0)} stations it is fitted on"
+            )
         self.center_ = {n: float(center[n]) for n in names}
         self.scale_ = {n: float(scale[n]) or 1.0 for n in names}
         self.units_ = {n: str(ds[n].attrs.get("units", "")) for n in names}
@@ -84,7 +86,9 @@ class Scaler:
         out = {}
         for n in self._known(ds):
             attrs = {**ds[n].attrs, "units": "1", "unscaled_units": self.units_[n]}
-            out[n] = ((ds[n].astype("float64") - self.center_[n]) / self.scale_[n]).astype("float32").assign_attrs(attrs)
+            out[n] = (
+                ((ds[n].astype("float64") - self.center_[n]) / self.scale_[n]).astype("float32").assign_attrs(attrs)
+            )
         return with_step(ds.assign(out), "scale", scaler=self.to_dict())
 
     def inverse_transform(self, ds: xr.Dataset) -> xr.Dataset:

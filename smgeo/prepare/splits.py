@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dask
 import numpy as np
@@ -39,6 +40,12 @@ class Split:
                 if a & b:
                     raise SmgeoError(f"split: stations in two parts: {', '.join(sorted(a & b))}")
 
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Any]) -> Split:
+        """The split that a run's results describe: lists of ids by part, and `forced`."""
+        forced = {str(k): tuple(v) for k, v in parts.get("forced", {}).items()}
+        return cls(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]), forced)
+
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Part name -> station ids."""
         return {name: getattr(self, name) for name in PARTS}
@@ -65,7 +72,10 @@ def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
     ids = ds["station"].values
     found: dict[str, list[str]] = {}
     for name in names:
-        for word, values, pick in (("min", least[name].values, np.nanargmin), ("max", greatest[name].values, np.nanargmax)):
+        for word, values, pick in (
+            ("min", least[name].values, np.nanargmin),
+            ("max", greatest[name].values, np.nanargmax),
+        ):
             if np.isfinite(values).any() and np.nanmin(values) < np.nanmax(values):
                 found.setdefault(str(ids[pick(values)]), []).append(f"{word} {name}")
     return {k: tuple(v) for k, v in found.items()}
@@ -104,7 +114,9 @@ def split_stations(
         If the fractions don't sum to 1, or a part stays empty.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise SmgeoError(f"fractions must be three shares (train, validation, test) that sum to 1; got {tuple(fractions)}")
+        raise SmgeoError(
+            f"fractions must be three shares (train, validation, test) that sum to 1; got {tuple(fractions)}"
+        )
     ids = [str(s) for s in ds["station"].values]
     forced = find_extremes(ds) if extremes_to_train else {}
     free = [s for s in ids if s not in forced]
@@ -143,7 +155,9 @@ def station_folds(stations: Sequence[str], folds: int, seed: int = 0) -> Iterato
         If there are more folds than stations.
     """
     if not 2 <= folds <= len(stations):
-        raise SmgeoError(f"cross-validation: {folds} folds of {len(stations)} stations; folds must lie between 2 and that")
+        raise SmgeoError(
+            f"cross-validation: {folds} folds of {len(stations)} stations; folds must lie between 2 and that"
+        )
     order = np.random.default_rng(seed).permutation(len(stations))
     for k in range(folds):
         held = {stations[i] for i in order[k::folds]}

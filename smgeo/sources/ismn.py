@@ -143,7 +143,9 @@ def open_ismn(
     if unreadable:
         warnings.warn(
             f"{path}: {len(unreadable)} file(s) can't be read as ISMN header+values and are left out: "
-            f"{', '.join(sorted(unreadable)[:10])}", SmgeoWarning)
+            f"{', '.join(sorted(unreadable)[:10])}",
+            SmgeoWarning,
+        )
     times = _days(chosen, period)
     ds = _assemble(Path(path), chosen, names, target, times, tuple(flags), min_valid_share)
     return ds.assign_attrs(left_out=json.dumps({**left_out, **unreadable}))
@@ -154,7 +156,9 @@ def _check_members(path: Path) -> list[str]:
     if path.is_dir():
         return sorted(str(PurePosixPath(p.relative_to(path))) for p in path.rglob("*") if p.is_file())
     if not path.exists():
-        raise SmgeoError(f"ISMN archive {path} not found; give the zip or its unpacked folder (relative paths start at --data)")
+        raise SmgeoError(
+            f"ISMN archive {path} not found; give the zip or its unpacked folder (relative paths start at --data)"
+        )
     if not zipfile.is_zipfile(path):
         raise SmgeoError(f"{path} is neither a folder nor a zip archive")
     with zipfile.ZipFile(path) as archive:
@@ -162,7 +166,9 @@ def _check_members(path: Path) -> list[str]:
     for member in members:
         parts = PurePosixPath(member.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):
-            raise SmgeoError(f"{path}: member {member!r} points outside the archive's folder; this is no ISMN download, nothing is read")
+            raise SmgeoError(
+                f"{path}: member {member!r} points outside the archive's folder; this is no ISMN download, nothing is read"
+            )
     return sorted(m for m in members if not m.endswith("/"))
 
 
@@ -228,7 +234,7 @@ def _choose(
             inside = low - 1e-9 <= file.depth[0] and file.depth[1] <= high + 1e-9
             if inside or not series.at_depth:
                 stations.setdefault(file.id, {}).setdefault(name, []).append(file)
-    chosen = {}
+    chosen: dict[str, dict[str, list[_File]]] = {}
     left_out = {f.id: f"no {target} sensor between {low:g} and {high:g} m" for f in files}
     for station, by_name in sorted(stations.items()):
         if target not in by_name:
@@ -245,7 +251,9 @@ def _days(chosen: dict[str, dict[str, list[_File]]], period: tuple[Any, Any] | N
     if period is not None:
         return pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
     files = [f for by_name in chosen.values() for fs in by_name.values() for f in fs]
-    return pd.date_range(min(f.first for f in files).normalize(), max(f.last for f in files).normalize(), freq="D", name="time")
+    return pd.date_range(
+        min(f.first for f in files).normalize(), max(f.last for f in files).normalize(), freq="D", name="time"
+    )
 
 
 def _assemble(
@@ -315,7 +323,10 @@ def _static_values(path: Path, chosen: dict[str, dict[str, list[_File]]], names:
             unreadable.append(f"{file.id} ({type(error).__name__})")
     root.close()
     if unreadable:
-        warnings.warn(f"{path}: static variables of {len(unreadable)} station(s) can't be read: {', '.join(unreadable[:10])}", SmgeoWarning)
+        warnings.warn(
+            f"{path}: static variables of {len(unreadable)} station(s) can't be read: {', '.join(unreadable[:10])}",
+            SmgeoWarning,
+        )
     return out
 
 
@@ -361,9 +372,10 @@ def _daily(
     given = table[flag_column].astype(str)
     combinations = {c: set(map(str.strip, c.split(","))) <= set(flags) for c in given.unique()}
     good = given.map(combinations).to_numpy(bool) & np.isfinite(values)
-    day = (table.index.normalize() - times[0]).days.to_numpy()
+    stamps = pd.DatetimeIndex(table.index)
+    day = (stamps.normalize() - times[0]).days.to_numpy()
     # Two values of one hour count as one hour, so that duplicates can't complete a day.
-    hour = day * HOURS + table.index.hour.to_numpy()
+    hour = day * HOURS + stamps.hour.to_numpy()
     total = np.bincount(hour[good], weights=values[good], minlength=times.size * HOURS)
     n = np.bincount(hour[good], minlength=times.size * HOURS)
     hourly = np.where(n > 0, total / np.maximum(n, 1), 0.0).reshape(-1, HOURS)

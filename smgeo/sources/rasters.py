@@ -93,8 +93,14 @@ def open_rasters(
     data: dict[str, Any] = {}
     for name, band in bands.items():
         feature = catalog[name]
-        reading = _Reading(band, source.scale.get(name, 1.0), source.offset.get(name, 0.0), source.nodata, source.resampling, box)
-        attrs = {**feature.attrs(), "source": f"{feature.source}; {Path(source.path).name}", "grid_mapping": "spatial_ref"}
+        reading = _Reading(
+            band, source.scale.get(name, 1.0), source.offset.get(name, 0.0), source.nodata, source.resampling, box
+        )
+        attrs = {
+            **feature.attrs(),
+            "source": f"{feature.source}; {Path(source.path).name}",
+            "grid_mapping": "spatial_ref",
+        }
         if feature.kind == "static":
             data[name] = (("y", "x"), _static_array(files[0], reading), attrs)
         else:
@@ -130,13 +136,17 @@ def _check_files(files: list[Path], same_grid: bool) -> GeoBox:
         try:
             with rasterio.open(file) as src:
                 if src.crs is None:
-                    raise SmgeoError(f"{file} has no CRS, so its place on Earth is not known; add one with: rio edit-info --crs EPSG:... {file}")
+                    raise SmgeoError(
+                        f"{file} has no CRS, so its place on Earth is not known; add one with: rio edit-info --crs EPSG:... {file}"
+                    )
                 boxes.append(GeoBox((src.height, src.width), src.transform, src.crs))
         except rasterio.errors.RasterioIOError as error:
             raise SmgeoError(f"{file} can't be opened as a raster: {error}") from None
         if same_grid and boxes[-1] != boxes[0]:
-            raise SmgeoError(f"{file} lies on another grid ({boxes[-1].crs}, {boxes[-1].shape.yx}) than {files[0]} ({boxes[0].crs}, "
-                             f"{boxes[0].shape.yx}); give a grid to warp both onto")
+            raise SmgeoError(
+                f"{file} lies on another grid ({boxes[-1].crs}, {boxes[-1].shape.yx}) than {files[0]} ({boxes[0].crs}, "
+                f"{boxes[0].shape.yx}); give a grid to warp both onto"
+            )
     return boxes[0]
 
 
@@ -147,14 +157,20 @@ def _band_number(src: rasterio.DatasetReader, band: int | str, name: str) -> int
         return band
     known = [d or f"band {i + 1}" for i, d in enumerate(src.descriptions)]
     if band not in known:
-        raise SmgeoError(f"{src.name} has no band named {band!r} (for {name}); {nearest(band, known)}; or give its number")
+        raise SmgeoError(
+            f"{src.name} has no band named {band!r} (for {name}); {nearest(band, known)}; or give its number"
+        )
     return known.index(band) + 1
 
 
-def _check_band_units(file: Path, found: str | None, name: str, source: RasterSource, catalog: Mapping[str, Feature]) -> None:
+def _check_band_units(
+    file: Path, found: str | None, name: str, source: RasterSource, catalog: Mapping[str, Feature]
+) -> None:
     converted = name in source.scale or name in source.offset
     if found and not converted and found != catalog[name].units:
-        raise SmgeoError(f"{file}: {name} is in {found!r}, the cube holds {catalog[name].units!r}; convert it with scale and offset")
+        raise SmgeoError(
+            f"{file}: {name} is in {found!r}, the cube holds {catalog[name].units!r}; convert it with scale and offset"
+        )
 
 
 def _dates(source: RasterSource, files: list[Path], root: Path) -> list[pd.Timestamp]:
@@ -163,7 +179,9 @@ def _dates(source: RasterSource, files: list[Path], root: Path) -> list[pd.Times
     if source.dates_table is not None:
         table = pd.read_csv(root / source.dates_table)
         if not {"file", "date"} <= set(table):
-            raise SmgeoError(f"{root / source.dates_table} needs columns file, date; it has {', '.join(map(str, table))}")
+            raise SmgeoError(
+                f"{root / source.dates_table} needs columns file, date; it has {', '.join(map(str, table))}"
+            )
         by_name = dict(zip(table["file"].astype(str), pd.to_datetime(table["date"]), strict=True))
         lacking = [f.name for f in files if f.name not in by_name]
         if lacking:
@@ -174,8 +192,10 @@ def _dates(source: RasterSource, files: list[Path], root: Path) -> list[pd.Times
         try:
             out.append(pd.Timestamp(dt.datetime.strptime(file.name, str(source.dates))).normalize())
         except ValueError:
-            raise SmgeoError(f"{file.name} does not match dates {source.dates!r}; write the whole file name with %Y, %m, %d (or %j) in place "
-                             "of its date") from None
+            raise SmgeoError(
+                f"{file.name} does not match dates {source.dates!r}; write the whole file name with %Y, %m, %d (or %j) in place "
+                "of its date"
+            ) from None
     return out
 
 
@@ -191,8 +211,13 @@ def _blocks(shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, 
 
 def _static_array(file: Path, reading: _Reading) -> da.Array:
     chunks = _blocks(reading.geobox.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]))
-    return da.map_blocks(partial(_read_static_block, file, reading), chunks=chunks, dtype="float32", meta=np.empty((0, 0), "float32"),
-                         name=f"static-{da.core.tokenize(str(file), reading)}")
+    return da.map_blocks(
+        partial(_read_static_block, file, reading),
+        chunks=chunks,
+        dtype="float32",
+        meta=np.empty((0, 0), "float32"),
+        name=f"static-{da.core.tokenize(str(file), reading)}",
+    )
 
 
 def _dynamic_array(
@@ -205,8 +230,13 @@ def _dynamic_array(
             per_day.setdefault(position[date], []).append(file)
     shape = (len(days), *reading.geobox.shape.yx)
     chunks = _blocks(shape, tuple(GRID_SHARD.values()))
-    return da.map_blocks(partial(_read_block, per_day, reading, decibels), chunks=chunks, dtype="float32",
-                         meta=np.empty((0, 0, 0), "float32"), name=f"raster-{da.core.tokenize(sorted(map(str, files)), reading, list(days))}")
+    return da.map_blocks(
+        partial(_read_block, per_day, reading, decibels),
+        chunks=chunks,
+        dtype="float32",
+        meta=np.empty((0, 0, 0), "float32"),
+        name=f"raster-{da.core.tokenize(sorted(map(str, files)), reading, list(days))}",
+    )
 
 
 def _read_static_block(file: Path, reading: _Reading, block_info: Any = None) -> np.ndarray:
@@ -214,7 +244,9 @@ def _read_static_block(file: Path, reading: _Reading, block_info: Any = None) ->
     return _read_window(file, reading, y0, y1, x0, x1)
 
 
-def _read_block(per_day: dict[int, list[Path]], reading: _Reading, decibels: bool, block_info: Any = None) -> np.ndarray:
+def _read_block(
+    per_day: dict[int, list[Path]], reading: _Reading, decibels: bool, block_info: Any = None
+) -> np.ndarray:
     (t0, t1), (y0, y1), (x0, x1) = block_info[None]["array-location"]
     out = np.full((t1 - t0, y1 - y0, x1 - x0), np.nan, dtype="float32")
     for t in range(t0, t1):
@@ -242,8 +274,17 @@ def _read_window(file: Path, reading: _Reading, y0: int, y1: int, x0: int, x1: i
         if GeoBox((src.height, src.width), src.transform, src.crs) == box:
             values = src.read(reading.band, window=window).astype("float32")
         else:
-            with WarpedVRT(src, crs=str(box.crs), transform=box.affine, height=box.shape.y, width=box.shape.x, src_nodata=nodata,
-                           nodata=np.nan, dtype="float32", resampling=Resampling[reading.resampling]) as warped:
+            with WarpedVRT(
+                src,
+                crs=str(box.crs),
+                transform=box.affine,
+                height=box.shape.y,
+                width=box.shape.x,
+                src_nodata=nodata,
+                nodata=np.nan,
+                dtype="float32",
+                resampling=Resampling[reading.resampling],
+            ) as warped:
                 values = warped.read(reading.band, window=window)
     if nodata is not None and not np.isnan(nodata):
         values[values == np.float32(nodata)] = np.nan

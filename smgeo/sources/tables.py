@@ -79,7 +79,10 @@ def open_table(
     file = Path(path)
     if not file.is_file():
         raise SmgeoError(f"table {file} not found (relative paths start at --data)")
-    spec = {k: c if isinstance(c, Column) else Column.model_validate({"column": c} if isinstance(c, str) else c) for k, c in columns.items()}
+    spec = {
+        k: c if isinstance(c, Column) else Column.model_validate({"column": c} if isinstance(c, str) else c)
+        for k, c in columns.items()
+    }
     reader = _read_wide if layout == "wide" else _read_long
     table = reader(file, spec, target, Path(stations) if stations else None)
     if "network" not in table:
@@ -87,14 +90,21 @@ def open_table(
     table["station"] = table["network"].astype(str) + "/" + table["station"].astype(str)
     table["time"] = _parse_days(table["time"], file)
     if period is not None:
-        table = table[(table["time"] >= pd.Timestamp(period[0])) & (table["time"] < pd.Timestamp(period[1]) + pd.Timedelta(days=1))]
+        table = table[
+            (table["time"] >= pd.Timestamp(period[0]))
+            & (table["time"] < pd.Timestamp(period[1]) + pd.Timedelta(days=1))
+        ]
         if table.empty:
             raise SmgeoError(f"{file}: no row between {period[0]} and {period[1]}")
     read = table.groupby("station").size()
     table = _choose_depth(table, depth_m, file, target)
     days = table["time"].dt.normalize()
-    times = pd.date_range(pd.Timestamp(period[0]) if period else days.min(), pd.Timestamp(period[1]) if period else days.max(),
-                          freq="D", name="time")
+    times = pd.date_range(
+        pd.Timestamp(period[0]) if period else days.min(),
+        pd.Timestamp(period[1]) if period else days.max(),
+        freq="D",
+        name="time",
+    )
     ids = sorted(table["station"].unique())
     variables = [c for c in table.columns if c not in _PLACE]
     grouped = table.assign(time=days).groupby(["station", "time"])
@@ -108,7 +118,9 @@ def open_table(
     for name in variables:
         feature = catalog.get(name)
         if feature is None:
-            raise SmgeoError(f"{file}: column for unknown variable {name!r}; {nearest(name, list(catalog))}; or describe it in variables")
+            raise SmgeoError(
+                f"{file}: column for unknown variable {name!r}; {nearest(name, list(catalog))}; or describe it in variables"
+            )
         values = full[name].to_numpy().reshape(len(ids), times.size)
         attrs = {**feature.attrs(), "source": f"table {file.name}"}
         if feature.kind == "static":
@@ -127,7 +139,9 @@ def open_table(
 
 def _column(table: pd.DataFrame, name: str, column: Column, file: Path) -> pd.Series:
     if column.column not in table:
-        raise SmgeoError(f"{file}: no column {column.column!r} (for {name}); {nearest(column.column, [str(c) for c in table.columns])}")
+        raise SmgeoError(
+            f"{file}: no column {column.column!r} (for {name}); {nearest(column.column, [str(c) for c in table.columns])}"
+        )
     values = table[column.column]
     if name in ("station", "time", "network"):
         return values
@@ -135,7 +149,9 @@ def _column(table: pd.DataFrame, name: str, column: Column, file: Path) -> pd.Se
     bad = numbers.isna() & values.notna()
     if bad.any():
         line = int(np.flatnonzero(bad.to_numpy())[0])
-        raise SmgeoError(f"{file}, line {line + 2}: column {column.column!r} holds {values.iloc[line]!r}, which is no number")
+        raise SmgeoError(
+            f"{file}, line {line + 2}: column {column.column!r} holds {values.iloc[line]!r}, which is no number"
+        )
     return numbers * column.scale + column.offset
 
 
@@ -169,7 +185,9 @@ def _read_places(path: Path) -> pd.DataFrame:
         raise SmgeoError(f"table of stations {path} not found (relative paths start at --data)")
     places = pd.read_csv(path)
     if "station" not in places or not ({"latitude", "longitude"} <= set(places) or {"x", "y"} <= set(places)):
-        raise SmgeoError(f"{path} needs columns station, latitude, longitude (or station, x, y); it has {', '.join(map(str, places))}")
+        raise SmgeoError(
+            f"{path} needs columns station, latitude, longitude (or station, x, y); it has {', '.join(map(str, places))}"
+        )
     return places[[c for c in places.columns if c in _PLACE]]
 
 
@@ -177,7 +195,9 @@ def _parse_days(column: pd.Series, file: Path) -> pd.Series:
     parsed = pd.to_datetime(column, errors="coerce", utc=True).dt.tz_localize(None)
     if parsed.isna().any():
         line = int(np.flatnonzero(parsed.isna().to_numpy())[0])
-        raise SmgeoError(f"{file}, line {line + 2}: {column.iloc[line]!r} is no date; write 2012-03-25 or 2012-03-25T06:00Z")
+        raise SmgeoError(
+            f"{file}, line {line + 2}: {column.iloc[line]!r} is no date; write 2012-03-25 or 2012-03-25T06:00Z"
+        )
     return parsed
 
 
@@ -188,7 +208,9 @@ def _choose_depth(table: pd.DataFrame, depth_m: tuple[float, float], file: Path,
     inside = table[table["depth"].between(low - 1e-9, high + 1e-9)]
     if inside.empty:
         found = ", ".join(f"{d:g}" for d in sorted(table["depth"].unique())[:20])
-        raise SmgeoError(f"{file}: no station has {target} between {low:g} and {high:g} m; depths in the table: {found} m. Change target.depth_m")
+        raise SmgeoError(
+            f"{file}: no station has {target} between {low:g} and {high:g} m; depths in the table: {found} m. Change target.depth_m"
+        )
     distance = (inside["depth"] - (low + high) / 2).abs().round(6)
     nearest_depth = distance.groupby(inside["station"]).transform("min")
     return inside[distance == nearest_depth]
@@ -201,7 +223,9 @@ def _constant(values: np.ndarray, ids: list[str], name: str, file: Path) -> np.n
     varies = np.flatnonzero((filled - least) > 1e-5 * np.maximum(np.abs(filled), 1))
     if varies.size:
         i = int(varies[0])
-        raise SmgeoError(f"{file}: {name} is static, but varies at {ids[i]} between {least[i]:g} and {filled[i]:g}; give it kind: dynamic in variables")
+        raise SmgeoError(
+            f"{file}: {name} is static, but varies at {ids[i]} between {least[i]:g} and {filled[i]:g}; give it kind: dynamic in variables"
+        )
     return np.where(np.isfinite(filled), filled, np.nan).astype("float32")
 
 
@@ -213,11 +237,15 @@ def _places(table: pd.DataFrame, ids: list[str], crs: str, file: Path) -> dict[s
         try:
             to_degrees = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
         except CRSError as error:
-            raise SmgeoError(f"{file}: crs {crs!r} is not known to PROJ ({error}); give one such as EPSG:32632") from None
+            raise SmgeoError(
+                f"{file}: crs {crs!r} is not known to PROJ ({error}); give one such as EPSG:32632"
+            ) from None
         longitude, latitude = to_degrees.transform(first["x"].to_numpy("float64"), first["y"].to_numpy("float64"))
     else:
         raise SmgeoError(f"{file}: columns must say where stations are: latitude and longitude, or x and y with crs")
-    elevation = first["station_elevation"].to_numpy("float64") if "station_elevation" in first else np.full(len(ids), np.nan)
+    elevation = (
+        first["station_elevation"].to_numpy("float64") if "station_elevation" in first else np.full(len(ids), np.nan)
+    )
     return {
         "latitude": ("station", latitude, {"units": "degrees_north", "standard_name": "latitude"}),
         "longitude": ("station", longitude, {"units": "degrees_east", "standard_name": "longitude"}),

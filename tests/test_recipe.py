@@ -1,0 +1,263 @@
+"""Recipes: what is read, what is refused, and what a refusal says."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from pathlib import Path
+
+import pytest
+import yaml
+
+from smgeo.catalog import STUDY_FEATURES
+from smgeo.errors import SmgeoError
+from smgeo.recipe import dump_recipe, find_recipe, parse_recipe, read_recipe, shipped_recipes
+
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+MINIMAL = {
+    "name": "small",
+    "period": ["2020-01-01", "2020-01-31"],
+    "stations": [{"kind": "csv", "path": "t.csv", "columns": {"station": "id", "time": "day", "x": "e", "y": "n", "sm": "vw"}}],
+    "rasters": [{"kind": "geotiff", "path": "s1_*.tif", "dates": "s1_%Y%m%d.tif", "bands": ["s1_vv", "s1_vh"]}],
+    "grid": {"crs": "EPSG:32632", "resolution": 100.0, "bounds": [0, 0, 1000, 1000]},
+    "features": ["s1_vv", "s1_cross_ratio", "doy_sin"],
+    "models": {"rf": {}, "small": {"kind": "ann", "units": 8}},
+    "maps": {"dates": ["2020-01-15"]},
+}
+
+
+def changed(**parts):
+    return {**copy.deepcopy(MINIMAL), **parts}
+
+
+def refusal(values) -> str:
+    with pytest.raises(SmgeoError) as error:
+        parse_recipe(values)
+    return str(error.value)
+
+
+def test_minimal_recipe_is_read_as_it_is_written():
+    recipe = parse_recipe(MINIMAL)
+    assert recipe.period == (dt.date(2020, 1, 1), dt.date(2020, 1, 31))
+    assert recipe.stations[0].columns["sm"].column == "vw"
+    assert recipe.stations[0].columns["sm"].scale == 1.0
+    assert recipe.rasters[0].bands == {"s1_vv": "s1_vv", "s1_vh": "s1_vh"}
+    assert (recipe.models["small"].kind, recipe.models["small"].params) == ("ann", {"units": 8})
+    assert (recipe.models["rf"].kind, recipe.models["rf"].params) == ("rf", {})
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_recipe_is_read(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe.models
+
+
+def test_three_recipes_ship_and_are_found_by_name():
+    assert {"quickstart", "ismn", "cookfarm"} <= set(shipped_recipes())
+    assert find_recipe("quickstart").read_text(encoding="utf-8").startswith("#")
+
+
+def test_study_features_are_the_27():
+    assert read_recipe("quickstart").features == STUDY_FEATURES
+    assert len(STUDY_FEATURES) == 27
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_dump_then_read_gives_an_equal_recipe(path, tmp_path):
+    recipe = read_recipe(path)
+    copy_path = tmp_path / "copy.yaml"
+    copy_path.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert read_recipe(copy_path) == recipe
+
+
+def test_fill_null_survives_the_round_trip(tmp_path):
+    recipe = parse_recipe(changed(prepare={"fill": None, "outliers": None}))
+    assert recipe.prepare.fill is None
+    (tmp_path / "copy.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    again = read_recipe(tmp_path / "copy.yaml")
+    assert again.prepare.fill is None
+    assert again.prepare.outliers is None
+    assert again == recipe
+
+
+def test_name_that_looks_like_a_number_survives_the_round_trip(tmp_path):
+    recipe = parse_recipe(changed(name="1e5"))
+    (tmp_path / "copy.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert read_recipe(tmp_path / "copy.yaml").name == "1e5"
+
+
+@pytest.mark.parametrize(
+    ("values", "place", "hint"),
+    [
+        (changed(modles={}), "modles", "models"),
+        (changed(prepare={"windw": {}}), "prepare", "window"),
+        (changed(prepare={"window": {"lenght": 3}}), "prepare.window", "length"),
+        (changed(stations=[{**MINIMAL["stations"][0], "netwrk": "A"}]), "stations.0", "network"),
+        (changed(rasters=[{**MINIMAL["rasters"][0], "resampleing": "nearest"}]), "rasters.0", "resampling"),
+        (changed(stations=[{**MINIMAL["stations"][0], "columns": {"sm": {"column": "a", "scal": 1}}}]), "columns.sm", "scale"),
+        (changed(cross_validation=[{"fold": 3}]), "cross_validation.0", "folds"),
+    ],
+)
+def test_unknown_key_is_refused_with_its_place_and_the_nearest(values, place, hint):
+    message = refusal(values)
+    assert place in message
+    assert f"did you mean '{hint}'?" in message
+
+
+def test_every_unknown_key_of_a_shipped_recipe_names_its_place():
+    values = yaml.safe_load(SHIPPED[0].read_text(encoding="utf-8"))
+    values["prepare"]["window"]["mising"] = 0
+    message = refusal(values)
+    assert "prepare.window" in message
+    assert "'missing'" in message
+
+
+def test_unknown_variable_names_the_nearest():
+    message = refusal(changed(features=["s1_vvv"]))
+    assert "'s1_vvv'" in message
+    assert "did you mean 's1_vv'?" in message
+
+
+def test_feature_that_no_source_gives():
+    message = refusal(changed(features=["s1_vv", "clay"], maps=None))
+    assert "'clay'" in message
+    assert "no source gives it" in message
+
+
+def test_derived_feature_names_what_it_is_derived_from():
+    message = refusal(changed(features=["s1_vv", "ndvi"], maps=None))
+    assert "'ndvi'" in message
+    assert "s2_b8" in message
+    assert "s2_b4" in message
+
+
+def test_feature_of_the_stations_alone_cannot_be_mapped():
+    stations = [{**MINIMAL["stations"][0], "columns": {**MINIMAL["stations"][0]["columns"], "clay": "c"}}]
+    message = refusal(changed(stations=stations, features=["s1_vv", "clay"]))
+    assert "'clay'" in message
+    assert "no raster gives it" in message
+    assert parse_recipe(changed(stations=stations, features=["s1_vv", "clay"], maps=None)).features == ("s1_vv", "clay")
+
+
+def test_units_of_a_station_column_must_be_the_cubes():
+    columns = {**MINIMAL["stations"][0]["columns"], "sm": {"column": "vw", "units": "percent"}}
+    message = refusal(changed(stations=[{**MINIMAL["stations"][0], "columns": columns}]))
+    assert "'percent'" in message
+    assert "'m3 m-3'" in message
+    assert "t.csv" in message
+
+
+def test_units_of_a_raster_must_be_the_cubes():
+    message = refusal(changed(rasters=[{**MINIMAL["rasters"][0], "units": {"s1_vv": "1"}}]))
+    assert "'1'" in message
+    assert "'dB'" in message
+    assert "s1_*.tif" in message
+
+
+def test_maps_need_a_grid():
+    assert "grid" in refusal(changed(grid=None))
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"crs": "EPSG:32632", "resolution": 100.0},
+        {"like": "a.tif", "crs": "EPSG:32632", "resolution": 100.0, "bounds": [0, 0, 1, 1]},
+        {"crs": "EPSG:32632", "resolution": 100.0, "bounds": [1000, 0, 0, 1000]},
+        {"crs": "EPSG:32632", "resolution": -1.0, "bounds": [0, 0, 1000, 1000]},
+    ],
+)
+def test_half_or_double_or_reversed_grid_is_refused(grid):
+    assert "grid" in refusal(changed(grid=grid))
+
+
+def test_period_reversed():
+    message = refusal(changed(period=["2020-02-01", "2020-01-01"]))
+    assert "2020-02-01" in message
+    assert "2020-01-01" in message
+
+
+def test_grid_period_reversed():
+    message = refusal(changed(grid={**MINIMAL["grid"], "period": ["2020-01-20", "2020-01-10"]}))
+    assert "2020-01-20" in message
+
+
+def test_map_outside_the_period():
+    assert "2021-01-01" in refusal(changed(maps={"dates": ["2021-01-01"]}))
+
+
+def test_map_outside_the_grids_period():
+    message = refusal(changed(grid={**MINIMAL["grid"], "period": ["2020-01-01", "2020-01-10"]}))
+    assert "2020-01-15" in message
+
+
+def test_model_of_maps_that_is_not_there():
+    message = refusal(changed(maps={"dates": ["2020-01-15"], "models": ["smal"]}))
+    assert "did you mean 'small'?" in message
+
+
+def test_target_among_the_features():
+    assert "'sm'" in refusal(changed(features=["s1_vv", "sm"]))
+
+
+def test_moving_band_without_dates():
+    raster = {k: v for k, v in MINIMAL["rasters"][0].items() if k != "dates"}
+    assert "s1_vv" in refusal(changed(rasters=[raster]))
+
+
+def test_band_given_by_two_sources():
+    assert "'s1_vv'" in refusal(changed(rasters=[MINIMAL["rasters"][0], {**MINIMAL["rasters"][0], "bands": ["s1_vv"]}]))
+
+
+def test_depths_upside_down():
+    assert "target" in refusal(changed(target={"depth_m": [0.3, 0.1]}))
+
+
+def test_fractions_that_do_not_sum_to_one():
+    assert "fractions" in refusal(changed(prepare={"split": {"fractions": [0.8, 0.1, 0.2]}}))
+
+
+def test_yaml_syntax_error_names_the_line(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: a\nseed: 0\nfeatures: [a, b\nmodels: {}\n", encoding="utf-8")
+    with pytest.raises(SmgeoError, match=r"broken\.yaml, line 4"):
+        read_recipe(path)
+
+
+def test_duplicate_key_is_refused_and_named(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: a\nmodels:\n  rf: {}\n  rf: {trees: 3}\n", encoding="utf-8")
+    with pytest.raises(SmgeoError, match="'rf' is given twice"):
+        read_recipe(path)
+
+
+def test_numbers_and_dates_as_users_write_them(tmp_path):
+    values = copy.deepcopy(MINIMAL)
+    path = tmp_path / "numbers.yaml"
+    text = yaml.safe_dump({k: v for k, v in values.items() if k not in ("models", "maps")})
+    text += "models:\n  ann: {a: 1e-3, b: 2.5E4, c: 12, d: -3, e: .5, f: 1.0, g: name, h: true}\nmaps: {dates: [2020-01-15]}\n"
+    path.write_text(text, encoding="utf-8")
+    recipe = read_recipe(path)
+    params = recipe.models["ann"].params
+    assert params == {"a": 0.001, "b": 25000.0, "c": 12, "d": -3, "e": 0.5, "f": 1.0, "g": "name", "h": True}
+    assert [type(params[k]) for k in "acdg"] == [float, int, int, str]
+    assert recipe.maps.dates == (dt.date(2020, 1, 15),)
+
+
+def test_a_list_is_no_recipe(tmp_path):
+    (tmp_path / "list.yaml").write_text("- a\n- b\n", encoding="utf-8")
+    with pytest.raises(SmgeoError, match="mapping"):
+        read_recipe(tmp_path / "list.yaml")
+
+
+def test_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(SmgeoError, match=r"bytes\.yaml"):
+        read_recipe(tmp_path / "bytes.yaml")
+
+
+def test_missing_recipe_names_those_that_ship():
+    with pytest.raises(SmgeoError, match="quickstart"):
+        read_recipe("no_such_recipe.yaml")
