@@ -12,7 +12,7 @@ from smgeo.catalog import STUDY_FEATURES
 from smgeo.recipe import GridSpec, read_recipe
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart_by_hand")
-stations, days, side = (int(a) for a in sys.argv[2:5]) if len(sys.argv) > 4 else (80, 400, 64)
+stations, days, side = (int(a) for a in sys.argv[2:5]) if len(sys.argv) > 4 else (120, 400, 64)
 world = smgeo.simulate(out / "world", stations=stations, days=days, shape=(side, side), seed=0)
 
 # Sources: lazy, one Dataset each. The rasters' paths and bands are those of the recipe.

@@ -126,11 +126,14 @@ def evaluate_command(
 
 
 @app.command("report")
-def report_command(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+def report_command(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures as PNG files too.")] = None,
+) -> None:
     """Write a run's report.html again."""
     from smgeo.report import write_report
 
-    write_report(run)
+    write_report(run, pictures=pictures)
     _out.print(f"report: {run / 'report.html'}", markup=False)
 
 

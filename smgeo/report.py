@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,15 @@ _MAP_DATES_SHOWN = 4
 _MOISTURE = "cividis_r"
 
 
-def write_report(folder: str | Path, *, progress: Any = None) -> None:
+def write_report(folder: str | Path, *, pictures: str | Path | None = None, progress: Any = None) -> None:
     """Write `report.html` into a run's folder: station map, scores, series, scatter, maps, rows removed, provenance.
 
     Parameters
     ----------
     folder : str or Path
         A run's folder with `results.json`, `provenance.json`, `stations.zarr` and `predictions/`.
+    pictures : str or Path, optional
+        A folder that receives the pictures as PNG files too.
     progress : callable, optional
         Called with (parts done, parts in all).
 
@@ -55,24 +58,29 @@ def write_report(folder: str | Path, *, progress: Any = None) -> None:
         name: xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None)
         for name in results["models"]
     }
-    steps = [
-        ("stations", lambda: _encode(draw_stations(predictions))),
-        ("scatter", lambda: _encode(draw_scatter(predictions, results))),
-        ("series", lambda: _encode(draw_series(predictions, results))),
-        ("maps", lambda: _encode(draw_maps(folder, results)) if results.get("maps") else None),
-    ]
-    pictures = {}
+    drawings: dict[str, Callable[[], Figure]] = {
+        "stations": lambda: draw_stations(predictions),
+        "scatter": lambda: draw_scatter(predictions, results),
+        "series": lambda: draw_series(predictions, results),
+    }
+    if results.get("maps"):
+        drawings["maps"] = lambda: draw_maps(folder, results)
+    encoded: dict[str, str] = {}
     with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight"}):
-        for i, (name, draw) in enumerate(steps):
-            pictures[name] = draw()
+        for i, (name, draw) in enumerate(drawings.items()):
+            png = _png(draw())
+            encoded[name] = base64.b64encode(png).decode()
+            if pictures is not None:
+                Path(pictures).mkdir(parents=True, exist_ok=True)
+                (Path(pictures) / f"{name}.png").write_bytes(png)
             if progress:
-                progress(i + 1, len(steps))
+                progress(i + 1, len(drawings))
     page = _template().render(
         results=results,
         provenance=provenance,
         recipe=yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")),
         recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
-        pictures=pictures,
+        pictures=encoded,
         scores=_score_rows(results),
         network_counts=_network_counts(next(iter(predictions.values()))),
     )
@@ -94,10 +102,10 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html.j2")
 
 
-def _encode(figure: Figure) -> str:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:

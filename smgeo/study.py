@@ -414,7 +414,7 @@ class _Study:
         }
         if self.recipe.world is not None:
             truth = xr.open_zarr(self.root / "truth.zarr", consolidated=False, decode_coords="all")["sm"]
-            known = truth.sel(time=estimate["time"]).interp(y=estimate["y"], x=estimate["x"], method="nearest").values
+            known = truth.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest").values
             values = estimate.values
             seen = np.isfinite(values) & np.isfinite(known)
             pixel = np.broadcast_to(np.arange(values[0].size).reshape(values[0].shape), values.shape)

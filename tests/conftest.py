@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from smgeo.catalog import FEATURES
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +26,57 @@ def data() -> Path:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+_LEVEL = {"s1_vv": -12.0, "precipitation": 3.0, "temperature": 12.0, "clay": 25.0, "sm": 0.25}
+
+
+def _fields(rng, series, places, gaps):
+    """name -> (is dynamic, values, attributes) of a few variables, with gaps in the dynamic features."""
+    out = {}
+    for name, level in _LEVEL.items():
+        dynamic = FEATURES[name].kind != "static"
+        values = (level * (1 + 0.2 * rng.standard_normal(series if dynamic else places))).astype("float32")
+        if dynamic and name != "sm":
+            values[rng.random(series) < gaps] = np.nan
+        out[name] = (dynamic, values, FEATURES[name].attrs())
+    return out
+
+
+@pytest.fixture(scope="session")
+def make_station_cube():
+    """(stations, days, seed, gaps) -> a station cube of s1_vv, precipitation, temperature, clay and sm."""
+
+    def make(stations=6, days=30, seed=0, gaps=0.0):
+        fields = _fields(np.random.default_rng(seed), (stations, days), (stations,), gaps)
+        coords = {
+            "station": np.array([f"N/s{i}" for i in range(stations)], dtype=object),
+            "time": pd.date_range("2020-01-01", periods=days),
+            "latitude": ("station", 45.0 + 0.01 * np.arange(stations)),
+            "longitude": ("station", 9.0 + 0.01 * np.arange(stations)),
+        }
+        return xr.Dataset({n: (("station", "time") if d else ("station",), v, a) for n, (d, v, a) in fields.items()}, coords)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_grid_cube():
+    """(days, height, width, seed, gaps) -> a grid cube of the same features, 100 m pixels in UTM 32 N."""
+
+    def make(days=30, height=4, width=5, seed=0, gaps=0.0):
+        fields = _fields(np.random.default_rng(seed), (days, height, width), (height, width), gaps)
+        coords = {
+            "time": pd.date_range("2020-01-01", periods=days),
+            **xr_coords(GeoBox((height, width), Affine(100, 0, 500_000, 0, -100, 5_000_000), "EPSG:32632"), dims=("y", "x")),
+        }
+        return xr.Dataset(
+            {
+                n: (("time", "y", "x") if d else ("y", "x"), v, {**a, "grid_mapping": "spatial_ref"})
+                for n, (d, v, a) in fields.items()
+                if n != "sm"
+            },
+            coords,
+        )
+
+    return make

@@ -272,7 +272,7 @@ def make_model(kind: str, **params: Any) -> SoilMoistureModel:
         If the kind or a parameter is unknown, or the library it needs is not installed.
     """
     found = _class_of(kind)
-    known = [p for p in inspect.signature(found).parameters]
+    known = list(inspect.signature(found).parameters)
     for name in params:
         if name not in known:
             raise SmgeoError(f"{kind} has no parameter {name!r}; {nearest(name, known)}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,9 +23,25 @@ _PREDICT_BATCH = 4096
 
 def _import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
+    if "keras" in sys.modules:
+        return sys.modules["keras"]
+    with _quiet_stderr():
+        import keras
     return keras
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Nothing to stderr: TensorFlow writes there while it loads, whatever its log level; errors are raised, not written."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _be_deterministic(keras: Any, seed: int) -> None:

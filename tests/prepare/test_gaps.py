@@ -1,0 +1,174 @@
+"""Gap filling against pandas, series by series."""
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smgeo.errors import SmgeoError
+from smgeo.prepare import fill_gaps, measure_revisit, steps_of
+
+NAN = np.nan
+
+
+def _cube(values, name="s1_vv", **attrs):
+    values = np.asarray(values, dtype="float32")
+    coords = {"station": [f"N/{i}" for i in range(len(values))], "time": pd.date_range("2020-01-01", periods=values.shape[1])}
+    return xr.Dataset({name: (("station", "time"), values, {"kind": "dynamic", **attrs})}, coords)
+
+
+def _pandas(series, limit):
+    """What pandas makes of one series; it refuses a limit of 0, which here fills nothing."""
+    if limit == 0:
+        return np.asarray(series, dtype="float32")
+    filled = pd.Series(np.asarray(series, dtype="float64")).interpolate(method="linear", limit=limit, limit_direction="both")
+    return filled.to_numpy("float32")
+
+
+gappy = st.lists(
+    st.lists(st.one_of(st.just(NAN), st.just(NAN), st.floats(-40, 40, width=32)), min_size=17, max_size=17), min_size=1, max_size=4
+)
+
+
+@given(gappy, st.integers(0, 18))
+@settings(max_examples=150, deadline=None)
+def test_equals_pandas_per_series(values, limit):
+    expected = [_pandas(v, limit) for v in values]
+    np.testing.assert_allclose(fill_gaps(_cube(values), limit)["s1_vv"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (0, [NAN, NAN, 1, NAN, NAN, NAN, NAN, NAN, 7, NAN]),
+        (1, [NAN, 1, 1, 2, NAN, NAN, NAN, 6, 7, 7]),
+        (2, [1, 1, 1, 2, 3, NAN, 5, 6, 7, 7]),
+        (3, [1, 1, 1, 2, 3, 4, 5, 6, 7, 7]),
+    ],
+)
+def test_by_hand(limit, expected):
+    series = [NAN, NAN, 1, NAN, NAN, NAN, NAN, NAN, 7, NAN]
+    np.testing.assert_array_equal(fill_gaps(_cube([series]), limit)["s1_vv"], np.array([expected], "float32"))
+
+
+def test_half_of_the_revisit_in_the_attribute():
+    series = [[1] + 9 * [NAN] + [11] + 9 * [NAN]] * 2
+    for days, limit in ((6, 3), (5, 2), (1, 0)):
+        np.testing.assert_allclose(fill_gaps(_cube(series, revisit_days=days))["s1_vv"], [_pandas(s, limit) for s in series])
+    per_station = fill_gaps(_cube(series, revisit_days=[2, 7]))["s1_vv"]
+    np.testing.assert_allclose(per_station, [_pandas(series[0], 1), _pandas(series[1], 3)])
+
+
+def test_half_of_the_measured_revisit():
+    every_four = [1 if t % 4 == 0 else NAN for t in range(25)]
+    every_four[8] = every_four[12] = NAN  # steps 4, 12, 4, 4, 4: the median stays 4, so L = 2
+    once = [NAN] * 12 + [5] + [NAN] * 12  # the catalogue's 6 days for Sentinel-1: L = 3
+    never = [NAN] * 25
+    expected = [_pandas(every_four, 2), _pandas(once, 3), never]
+    np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never], revisit_days=20), revisit="measured")["s1_vv"], expected)
+    np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never]))["s1_vv"], expected)
+    np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never], revisit_days=[4, NAN, NAN]))["s1_vv"], expected)
+
+
+def test_measured_revisit_is_the_median_step():
+    values = [[1, NAN, 1, NAN, NAN, 1, 1, 1], [NAN] * 7 + [1], [1, NAN, NAN, NAN, NAN, NAN, NAN, 1]]
+    np.testing.assert_array_equal(measure_revisit(_cube(values)["s1_vv"]), [np.median([2, 3, 1, 1]), NAN, 7])
+
+
+def test_a_variable_outside_the_catalogue_seen_once_is_not_filled():
+    once = [[NAN, NAN, 3, NAN, NAN]]
+    np.testing.assert_array_equal(fill_gaps(_cube(once, name="mine"))["mine"], np.array(once, "float32"))
+
+
+@given(st.integers(1, 6), st.integers(1, 20), st.sampled_from(["half-revisit", 1, 4]), st.sampled_from(["measured", "attribute"]))
+@settings(max_examples=25, deadline=None)
+def test_chunks_do_not_matter_for_stations(make_station_cube, per_station, per_time, limit, revisit):
+    ds = make_station_cube(stations=6, days=20, gaps=0.7)
+    lazy = fill_gaps(ds.chunk(station=per_station, time=per_time), limit, revisit=revisit)
+    assert lazy["s1_vv"].chunks is not None
+    xr.testing.assert_identical(lazy.compute(), fill_gaps(ds, limit, revisit=revisit))
+
+
+@given(st.integers(1, 20), st.integers(1, 3), st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_chunks_do_not_matter_for_grids(make_grid_cube, t, y, x):
+    ds = make_grid_cube(days=20, height=3, width=4, gaps=0.7)
+    whole = fill_gaps(ds, 2)
+    xr.testing.assert_identical(fill_gaps(ds.chunk(time=t, y=y, x=x), 2).compute(), whole)
+    assert whole["s1_vv"].dims == ("time", "y", "x")
+    for i, j in np.ndindex(3, 4):
+        np.testing.assert_allclose(whole["s1_vv"][:, i, j], _pandas(ds["s1_vv"][:, i, j], 2), rtol=1e-5)
+
+
+def test_per_station_revisit_follows_chunks():
+    values = np.full((4, 20), NAN)
+    values[:, 9] = 1
+    ds = _cube(values, revisit_days=[2, 4, 6, 8])
+    filled = fill_gaps(ds.chunk(station=1, time=7))["s1_vv"].values
+    assert np.isfinite(filled).sum(axis=1).tolist() == [3, 5, 7, 9]
+
+
+def test_nothing_is_computed_on_lazy_input(make_station_cube):
+    def forbidden(dsk, keys, **kwargs):
+        raise AssertionError("computed")
+
+    with dask.config.set(scheduler=forbidden):
+        out = fill_gaps(make_station_cube(gaps=0.5).chunk(station=2))
+    assert out["s1_vv"].chunks is not None
+
+
+def test_a_station_without_values_takes_none_from_its_neighbours():
+    filled = fill_gaps(_cube([[1, 2, 3, 4], [NAN] * 4, [5, 6, 7, 8]]), 4)["s1_vv"]
+    assert np.isnan(filled[1]).all()
+
+
+def test_target_static_and_calendar_stay_as_they_are(make_station_cube):
+    ds = make_station_cube(gaps=0.5)
+    ds["sm"][:, 5:9] = NAN
+    ds["clay"][2] = NAN
+    ds["doy_sin"] = ("time", np.where(np.arange(30) % 3, 0.5, NAN).astype("float32"), {"kind": "calendar"})
+    out = fill_gaps(ds, 3)
+    for name in ("sm", "clay", "doy_sin"):
+        xr.testing.assert_identical(out[name], ds[name])
+    assert int(out["s1_vv"].isnull().sum()) < int(ds["s1_vv"].isnull().sum())
+    assert out["s1_vv"].attrs == ds["s1_vv"].attrs
+
+
+def test_the_catalogue_says_what_the_target_is_where_the_cube_does_not(make_station_cube):
+    ds = make_station_cube()
+    ds["sm"][:, 5] = NAN
+    ds["sm"].attrs = {}
+    xr.testing.assert_identical(fill_gaps(ds, 3)["sm"], ds["sm"])
+
+
+def test_a_mapping_fills_only_what_it_names(make_station_cube):
+    ds = make_station_cube(gaps=0.5)
+    out = fill_gaps(ds, {"s1_vv": 2})
+    np.testing.assert_allclose(out["s1_vv"], [_pandas(s, 2) for s in ds["s1_vv"].values], rtol=1e-5)
+    xr.testing.assert_identical(out["temperature"], ds["temperature"])
+    assert steps_of(out) == [{"step": "fill_gaps", "limit": {"s1_vv": 2}, "revisit": "attribute"}]
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [("half", "half-revisit"), (-1, "whole number"), (1.5, "whole number"), ({"s1_v": 2}, "'s1_vv'"), ({"sm": 2}, "no dynamic variable")],
+)
+def test_limits_refused(make_station_cube, limit, message):
+    with pytest.raises(SmgeoError, match=message):
+        fill_gaps(make_station_cube(), limit)
+
+
+def test_time_must_be_daily(make_station_cube):
+    ds = make_station_cube(days=10)
+    with pytest.raises(SmgeoError, match="2020-01-04.*2020-01-06"):
+        fill_gaps(ds.isel(time=[0, 1, 2, 3, 5, 6]), 1)
+    with pytest.raises(SmgeoError, match="daily"):
+        fill_gaps(ds.drop_vars("time"), 1)
+
+
+def test_a_revisit_list_of_the_wrong_length_is_refused():
+    with pytest.raises(SmgeoError, match="3 numbers for .2. places"):
+        fill_gaps(_cube([[1, NAN], [1, 2]], revisit_days=[1, 2, 3]))

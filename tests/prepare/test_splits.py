@@ -1,0 +1,88 @@
+"""Splits by station: disjoint, complete, extremes in training; folds that hold each station out once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smgeo.errors import SmgeoError
+from smgeo.prepare import Split, split_stations, station_folds
+
+
+def _extreme_ids(ds):
+    """Stations of the least and the greatest value of every variable, one by one."""
+    found = set()
+    for name in ds.data_vars:
+        values = ds[name].values.reshape(ds.sizes["station"], -1)
+        for pick in (np.nanargmin, np.nanargmax):
+            found.add(str(ds["station"].values[np.unravel_index(pick(values), values.shape)[0]]))
+    return found
+
+
+@given(st.integers(20, 50), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_parts_are_disjoint_complete_and_train_on_extremes(make_station_cube, n, seed):
+    ds = make_station_cube(stations=n, days=5, seed=seed, gaps=0.2)
+    split = split_stations(ds, (0.7, 0.1, 0.2), seed=seed)
+    together = [*split.train, *split.validation, *split.test]
+    assert sorted(together) == sorted(ds["station"].values)
+    assert _extreme_ids(ds) == set(split.forced)
+    assert set(split.forced) <= set(split.train)
+    assert len(split.validation) == round(0.1 * n)
+    assert len(split.test) == round(0.2 * n)
+    assert split == split_stations(ds.chunk(station=3), (0.7, 0.1, 0.2), seed=seed)
+
+
+def test_seeds_and_the_order_of_the_cube(make_station_cube):
+    ds = make_station_cube(stations=40, days=3)
+    one, two = split_stations(ds, seed=1, extremes_to_train=False), split_stations(ds, seed=2, extremes_to_train=False)
+    assert one == split_stations(ds, seed=1, extremes_to_train=False)
+    assert set(one.test) != set(two.test)
+    assert not one.forced
+    order = {s: i for i, s in enumerate(ds["station"].values)}
+    for part in one.parts().values():
+        assert [order[s] for s in part] == sorted(order[s] for s in part)
+
+
+def test_extremes_name_their_variables(make_station_cube):
+    ds = make_station_cube(stations=20, days=4)[["sm", "clay"]]
+    ds["sm"][7, 2], ds["sm"][3, 0], ds["clay"][7], ds["clay"][11] = 0.9, 0.001, 99, 1
+    assert split_stations(ds).forced == {"N/s7": ("max sm", "max clay"), "N/s3": ("min sm",), "N/s11": ("min clay",)}
+
+
+def test_few_free_stations_are_shared_between_validation_and_test(make_station_cube):
+    ds = make_station_cube(stations=8, days=2)
+    forced = len(_extreme_ids(ds))
+    assert forced < 8 - 1
+    split = split_stations(ds, (0.2, 0.4, 0.4))
+    assert len(split.train) == max(forced, 2)
+    assert len(split.validation) + len(split.test) == 8 - max(forced, 2)
+
+
+def test_an_empty_part_is_refused_by_name(make_station_cube):
+    with pytest.raises(SmgeoError, match="validation and test would hold no station"):
+        split_stations(make_station_cube(stations=4), (0.9, 0.05, 0.05))
+    with pytest.raises(SmgeoError, match="sum to 1"):
+        split_stations(make_station_cube(), (0.9, 0.2, 0.1))
+    with pytest.raises(SmgeoError, match="in two parts: b"):
+        Split(("a", "b"), ("b",), ("c",))
+
+
+@given(st.integers(2, 30), st.integers(0, 100), st.data())
+@settings(max_examples=40, deadline=None)
+def test_every_station_is_held_out_once(n, seed, data):
+    ids = [f"N/{i}" for i in range(n)]
+    k = data.draw(st.integers(2, n))
+    held_out = []
+    for train, held in station_folds(ids, k, seed):
+        assert not set(train) & set(held)
+        assert sorted(train + held) == sorted(ids)
+        assert n // k <= len(held) <= n // k + 1
+        held_out += held
+    assert sorted(held_out) == sorted(ids)
+    assert list(station_folds(ids, k, seed)) == list(station_folds(ids, k, seed))
+
+
+def test_too_many_folds():
+    with pytest.raises(SmgeoError, match="4 folds of 3"):
+        list(station_folds(["a", "b", "c"], 4))

@@ -1,0 +1,253 @@
+"""GeoTIFFs: dates, days, warping, units, and laziness, on rasters of a few pixels."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import dask
+import numpy as np
+import pytest
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.transform import from_origin
+from rasterio.warp import Resampling, reproject
+
+from smgeo.cube import GRID_SHARD
+from smgeo.errors import SmgeoError
+from smgeo.sources import open_rasters
+
+TRANSFORM = from_origin(500000, 5600000, 100, 100)
+UTM = "EPSG:32632"
+
+
+def write(path, *bands, crs=UTM, transform=TRANSFORM, nodata=None, names=None, units=None, dtype="float32"):
+    bands = [np.asarray(b, dtype=dtype) for b in bands]
+    height, width = bands[0].shape
+    with rasterio.open(path, "w", driver="GTiff", height=height, width=width, count=len(bands), dtype=dtype, crs=crs,
+                       transform=transform, nodata=nodata) as dst:
+        for i, band in enumerate(bands):
+            dst.write(band, i + 1)
+            if names:
+                dst.set_band_description(i + 1, names[i])
+            if units:
+                dst.set_band_unit(i + 1, units[i])
+    return path
+
+
+def forbid(*args, **kwargs):
+    raise AssertionError("computed, where nothing must be")
+
+
+def plane(value, shape=(2, 3)):
+    return np.full(shape, value, dtype="float32")
+
+
+@pytest.fixture
+def series(tmp_path):
+    """Precipitation of 1 and 3 January: 1 and 3 mm."""
+    for d in (1, 3):
+        write(tmp_path / f"p_2020010{d}.tif", plane(d))
+    return tmp_path
+
+
+SPEC = {"path": "p_*.tif", "dates": "p_%Y%m%d.tif", "bands": {"precipitation": 1}}
+
+
+def days_of(ds):
+    return [str(t)[:10] for t in ds["time"].values]
+
+
+def test_dates_from_file_names(series):
+    ds = open_rasters(SPEC, root=series)
+    assert ds["precipitation"].dims == ("time", "y", "x")
+    assert ds["precipitation"].dtype == "float32"
+    assert days_of(ds) == ["2020-01-01", "2020-01-03"]
+    assert ds["precipitation"].values[:, 0, 0].tolist() == [1.0, 3.0]
+    assert ds["x"].values.tolist() == [500050.0, 500150.0, 500250.0]
+    assert ds["y"].values.tolist() == [5599950.0, 5599850.0]
+    assert ds.odc.geobox.crs.epsg == 32632
+    assert ds["precipitation"].attrs["units"] == "mm d-1"
+
+
+def test_day_of_the_year_in_a_name(tmp_path):
+    write(tmp_path / "p_2020060.tif", plane(1))
+    assert days_of(open_rasters({**SPEC, "dates": "p_%Y%j.tif"}, root=tmp_path)) == ["2020-02-29"]
+
+
+def test_dates_from_a_table(series):
+    (series / "dates.csv").write_text("file,date\np_20200101.tif,2021-05-01\np_20200103.tif,2021-05-02 10:30\n")
+    ds = open_rasters({**SPEC, "dates": None, "dates_table": "dates.csv"}, root=series)
+    assert days_of(ds) == ["2021-05-01", "2021-05-02"]
+    assert ds["precipitation"].values[:, 0, 0].tolist() == [1.0, 3.0]
+
+
+def test_file_that_the_table_of_dates_lacks(series):
+    (series / "dates.csv").write_text("file,date\np_20200101.tif,2021-05-01\n")
+    with pytest.raises(SmgeoError, match=r"p_20200103\.tif"):
+        open_rasters({**SPEC, "dates": None, "dates_table": "dates.csv"}, root=series)
+
+
+def test_table_of_dates_that_is_missing(series):
+    with pytest.raises(SmgeoError, match=r"dates\.csv"):
+        open_rasters({**SPEC, "dates": None, "dates_table": "dates.csv"}, root=series)
+
+
+def test_table_of_dates_with_a_date_that_is_none(series):
+    (series / "dates.csv").write_text("file,date\np_20200101.tif,soon\np_20200103.tif,2020-01-03\n")
+    with pytest.raises(SmgeoError, match="soon"):
+        open_rasters({**SPEC, "dates": None, "dates_table": "dates.csv"}, root=series)
+
+
+def test_one_date_for_a_file(series):
+    ds = open_rasters({**SPEC, "path": "p_20200101.tif", "dates": dt.date(2019, 7, 4)}, root=series)
+    assert days_of(ds) == ["2019-07-04"]
+
+
+def test_name_without_a_date_is_refused(series):
+    write(series / "p_old.tif", plane(9))
+    with pytest.raises(SmgeoError, match=r"p_old\.tif"):
+        open_rasters(SPEC, root=series)
+
+
+def test_period_gives_all_days_missing_where_there_is_no_file(series):
+    values = open_rasters(SPEC, root=series, period=("2019-12-31", "2020-01-02"))["precipitation"]
+    assert days_of(values) == ["2019-12-31", "2020-01-01", "2020-01-02"]
+    np.testing.assert_array_equal(values.values[:, 1, 2], [np.nan, 1.0, np.nan])
+
+
+def test_files_of_a_day_are_averaged_over_what_they_have(tmp_path):
+    write(tmp_path / "a_20200101.tif", [[1.0, 2.0, np.nan]])
+    write(tmp_path / "b_20200101.tif", [[3.0, np.nan, np.nan]])
+    (tmp_path / "dates.csv").write_text("file,date\na_20200101.tif,2020-01-01\nb_20200101.tif,2020-01-01\n")
+    ds = open_rasters({"path": "*.tif", "dates_table": "dates.csv", "bands": {"precipitation": 1}}, root=tmp_path)
+    np.testing.assert_array_equal(ds["precipitation"].values, [[[2.0, 2.0, np.nan]]])
+
+
+def test_decibels_are_averaged_in_linear_power(tmp_path):
+    write(tmp_path / "a.tif", [[-10.0]])
+    write(tmp_path / "b.tif", [[-20.0]])
+    ds = open_rasters({"path": "*.tif", "dates": dt.date(2020, 1, 1), "bands": {"s1_vv": 1}}, root=tmp_path)
+    # (0.1 + 0.01) / 2 = 0.055; 10 log10(0.055) = -12.596 dB, not -15.
+    np.testing.assert_allclose(ds["s1_vv"].values, [[[-12.596373]]], rtol=1e-6)
+    assert "linear power" in ds["s1_vv"].attrs["daily_rule"]
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_scale_offset_and_nodata(tmp_path, in_file):
+    write(tmp_path / "t_20200101.tif", [[0, 100, -999]], dtype="int16", nodata=-999 if in_file else None)
+    spec = {"path": "t_*.tif", "dates": "t_%Y%m%d.tif", "bands": {"temperature": 1}, "scale": {"temperature": 0.5},
+            "offset": {"temperature": -20}, "nodata": None if in_file else -999}
+    np.testing.assert_allclose(open_rasters(spec, root=tmp_path)["temperature"].values, [[[-20.0, 30.0, np.nan]]])
+
+
+@pytest.mark.parametrize(("method", "crs", "resolution"), [
+    ("nearest", "EPSG:32632", 60), ("bilinear", "EPSG:32632", 60), ("average", "EPSG:32632", 250), ("bilinear", "EPSG:32631", 100),
+    ("nearest", "EPSG:4326", 0.001),
+])
+@pytest.mark.parametrize("missing", ["nodata", "nan"])
+def test_warp_is_what_rasterio_does(tmp_path, method, crs, resolution, missing):
+    rng = np.random.default_rng(0)
+    values = rng.uniform(1, 9, (12, 10)).astype("float32")
+    values[3:5, 2:4] = -9999 if missing == "nodata" else np.nan
+    nodata = -9999 if missing == "nodata" else None
+    write(tmp_path / "p_20200101.tif", values, nodata=nodata)
+    # The target reaches beyond the source on every side.
+    left, bottom, right, top = rasterio.warp.transform_bounds(UTM, crs, 499800, 5598500, 501300, 5600200)
+    width, height = int((right - left) / resolution), int((top - bottom) / resolution)
+    transform = from_origin(left, top, resolution, resolution)
+    got = open_rasters({**SPEC, "resampling": method}, root=tmp_path, geobox=GeoBox((height, width), transform, crs))
+    expected = np.full((height, width), np.nan, dtype="float32")
+    reproject(values, expected, src_transform=TRANSFORM, src_crs=UTM, src_nodata=nodata if nodata else np.nan, dst_transform=transform, dst_crs=crs,
+              dst_nodata=np.nan, resampling=Resampling[method])
+    assert np.isnan(expected).any()
+    assert np.isfinite(expected).any()
+    np.testing.assert_allclose(got["precipitation"].values[0], expected, rtol=1e-5)
+
+
+def test_warp_keeps_zero_and_leaves_the_outside_missing(tmp_path):
+    write(tmp_path / "p_20200101.tif", plane(0, (4, 4)))
+    box = GeoBox((8, 8), from_origin(499800, 5600200, 100, 100), UTM)
+    values = open_rasters(SPEC, root=tmp_path, geobox=box)["precipitation"].values[0]
+    expected = np.full((8, 8), np.nan)
+    expected[2:6, 2:6] = 0
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_band_by_name_and_by_number(tmp_path):
+    write(tmp_path / "l.tif", plane(1), plane(2), plane(3), names=["sand", "silt", "clay"])
+    ds = open_rasters({"path": "l.tif", "bands": {"clay": "clay", "sand": 1}}, root=tmp_path)
+    assert ds["clay"].dims == ("y", "x")
+    assert (ds["clay"].values == 3).all()
+    assert (ds["sand"].values == 1).all()
+    assert "time" not in ds.coords
+
+
+def test_wrong_band_names_the_nearest(tmp_path):
+    write(tmp_path / "l.tif", plane(1), plane(2), names=["sand", "silt"])
+    with pytest.raises(SmgeoError, match="did you mean 'silt'"):
+        open_rasters({"path": "l.tif", "bands": {"silt": "sillt"}}, root=tmp_path)
+    with pytest.raises(SmgeoError, match="bands 1 to 2"):
+        open_rasters({"path": "l.tif", "bands": {"silt": 3}}, root=tmp_path)
+
+
+def test_bands_in_another_order_in_a_later_file_are_found_by_name(tmp_path):
+    write(tmp_path / "s1_20200101.tif", plane(-10), plane(-20), names=["vv", "vh"])
+    write(tmp_path / "s1_20200102.tif", plane(-21), plane(-11), names=["vh", "vv"])
+    spec = {"path": "s1_*.tif", "dates": "s1_%Y%m%d.tif", "bands": {"s1_vv": "vv"}}
+    try:
+        ds = open_rasters(spec, root=tmp_path)
+    except SmgeoError as error:
+        assert "s1_20200102.tif" in str(error)
+    else:
+        assert ds["s1_vv"].values[:, 0, 0].tolist() == [-10.0, -11.0]
+
+
+def test_layer_that_does_not_change_has_one_file(tmp_path):
+    write(tmp_path / "clay_1.tif", plane(1))
+    write(tmp_path / "clay_2.tif", plane(2))
+    with pytest.raises(SmgeoError, match="clay_2"):
+        open_rasters({"path": "clay_*.tif", "bands": {"clay": 1}}, root=tmp_path)
+
+
+def test_raster_without_crs_is_refused(tmp_path):
+    write(tmp_path / "p_20200101.tif", plane(1), crs=None)
+    with pytest.raises(SmgeoError, match=r"p_20200101\.tif has no CRS"):
+        open_rasters(SPEC, root=tmp_path)
+
+
+def test_unit_of_a_band_must_be_the_cubes_unless_converted(tmp_path):
+    write(tmp_path / "t_20200101.tif", plane(283.15), units=["K"])
+    spec = {"path": "t_*.tif", "dates": "t_%Y%m%d.tif", "bands": {"temperature": 1}}
+    with pytest.raises(SmgeoError, match="'K'.*'degC'"):
+        open_rasters(spec, root=tmp_path)
+    converted = open_rasters({**spec, "offset": {"temperature": -273.15}}, root=tmp_path)
+    np.testing.assert_allclose(converted["temperature"].values, plane(10)[None], atol=1e-4)
+
+
+def test_grids_that_differ_need_a_target(series):
+    write(series / "p_20200105.tif", plane(5), transform=from_origin(0, 0, 100, 100))
+    with pytest.raises(SmgeoError, match=r"p_20200105\.tif lies on another grid"):
+        open_rasters(SPEC, root=series)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(SmgeoError, match=r"no raster matches .*p_\*\.tif"):
+        open_rasters(SPEC, root=tmp_path)
+
+
+def test_file_that_is_no_raster(tmp_path):
+    (tmp_path / "p_20200101.tif").write_text("text")
+    with pytest.raises(SmgeoError, match=r"p_20200101\.tif can't be opened"):
+        open_rasters(SPEC, root=tmp_path)
+
+
+def test_opening_computes_nothing_and_has_one_task_a_block(series, monkeypatch):
+    box = GeoBox((GRID_SHARD["y"] + 1, 2 * GRID_SHARD["x"] + 1), TRANSFORM, UTM)
+    with dask.config.set(scheduler=forbid), monkeypatch.context() as patched:
+        patched.setattr(rasterio.DatasetReader, "read", forbid)
+        ds = open_rasters(SPEC, root=series, geobox=box, period=("2020-01-01", "2020-03-01"))
+    array = ds["precipitation"].data
+    assert array.shape == (61, 257, 513)
+    assert array.numblocks == (3, 2, 3)
+    assert len(array.__dask_graph__().to_dict()) == 3 * 2 * 3
+    assert float(array[0, 0, 0].compute()) == 1.0

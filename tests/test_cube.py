@@ -1,0 +1,191 @@
+"""Stores: what is written is what is read, whole or not at all."""
+
+import json
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401  (gives `.rio`)
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smgeo.cube import check_daily, check_units, is_grid, kind_of, open_cube, plan_chunks, text_of, units_of, variables_of_kind, write_cube
+from smgeo.errors import SmgeoError
+
+
+@pytest.mark.parametrize("chunks", [None, {"station": 2, "time": 11}])
+def test_station_cube_comes_back(make_station_cube, tmp_path, chunks):
+    ds = make_station_cube(gaps=0.3).assign_attrs(title="here", smgeo_steps="[]")
+    ds = ds.assign_coords(
+        station=np.array(["N/a", "NETWORK_WITH_A_LONG_NAME/Übersee-7", "N/c", "M/d", "M/e", "M/f"], dtype=object),
+        network=("station", np.array(["N", "NETWORK_WITH_A_LONG_NAME", "N", "M", "M", "M"], dtype=object)),
+    )
+    ds["s1_vv"].attrs["revisit_days"] = [6.0, 12.0, 6.0, 5.5, 6.0, 6.0]
+    assert write_cube(ds.chunk(chunks) if chunks else ds, tmp_path / "s.zarr") == tmp_path / "s.zarr"
+    back = open_cube(tmp_path / "s.zarr")
+    assert back.sizes == ds.sizes
+    assert back.attrs == ds.attrs
+    assert text_of(back["station"]).tolist() == ds["station"].values.tolist()
+    assert text_of(back["network"]).tolist() == ds["network"].values.tolist()
+    for name in ds.data_vars:
+        np.testing.assert_array_equal(back[name], ds[name])
+        assert (back[name].dtype, back[name].dims, back[name].attrs) == (ds[name].dtype, ds[name].dims, ds[name].attrs)
+        assert back[name].chunks is not None
+    np.testing.assert_array_equal(back["latitude"], ds["latitude"])
+    assert back.indexes["time"].equals(ds.indexes["time"])
+    assert back["sm"].sel(station="NETWORK_WITH_A_LONG_NAME/Übersee-7").shape == (30,)
+
+
+def test_grid_cube_keeps_its_crs_and_attributes(make_grid_cube, tmp_path):
+    ds = make_grid_cube(days=4)
+    back = open_cube(write_cube(ds, tmp_path / "g.zarr"))
+    again = open_cube(write_cube(back, tmp_path / "h.zarr"))
+    for got in (back, again):
+        assert "spatial_ref" in got.coords
+        assert got.rio.crs.to_epsg() == 32632
+        assert got.odc.geobox == ds.odc.geobox
+        np.testing.assert_array_equal(got["s1_vv"], ds["s1_vv"])
+        assert got["s1_vv"].attrs["units"] == "dB"
+
+
+@pytest.mark.parametrize("how", ["attribute", "rioxarray", "reopened"])
+def test_every_variable_names_its_grid_mapping_in_the_store(make_grid_cube, tmp_path, how):
+    """CF: a reader finds the CRS of a variable by the variable's attribute `grid_mapping`."""
+    ds = make_grid_cube(days=2)
+    if how == "rioxarray":
+        for variable in ds.data_vars.values():
+            variable.attrs.pop("grid_mapping")
+        ds = ds.drop_vars("spatial_ref").rio.write_crs("EPSG:32632")
+    if how == "reopened":
+        ds = open_cube(write_cube(ds, tmp_path / "first.zarr"))
+    group = zarr.open_group(write_cube(ds, tmp_path / "g.zarr"), mode="r")
+    assert {n: group[n].attrs.get("grid_mapping") for n in ("s1_vv", "clay")} == {"s1_vv": "spatial_ref", "clay": "spatial_ref"}
+
+
+@given(st.integers(1, 70), st.integers(1, 300), st.integers(1, 300), st.integers(0, 3))
+@settings(max_examples=12, deadline=None)
+def test_any_dask_chunks_give_the_source(tmp_path_factory, t, y, x, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.random((65, 270, 260), dtype="float32")[: 31 + seed * 11]
+    values = values[:, : 270 - 100 * (seed % 2)]
+    coords = {"time": pd.date_range("2020-01-01", periods=len(values)), "y": np.arange(values.shape[1])[::-1] * 1.0, "x": np.arange(260.0)}
+    lazy = da.from_array(values, chunks=(t, max(y, 60), max(x, 60)))
+    ds = xr.Dataset({"sm": (("time", "y", "x"), lazy), "clay": (("y", "x"), lazy[0])}, coords)
+    path = write_cube(ds, tmp_path_factory.mktemp("c") / "g.zarr")
+    back = open_cube(path)
+    np.testing.assert_array_equal(back["sm"], values)
+    np.testing.assert_array_equal(back["clay"], values[0])
+    array = zarr.open_group(path, mode="r")["sm"]
+    assert array.chunks == (30, 128, 128)
+    assert array.shards == (30, 256, 256)
+
+
+def test_an_opened_and_cut_cube_can_be_written_again(tmp_path):
+    values = np.random.default_rng(0).random((50, 4, 300), dtype="float32")
+    coords = {"time": pd.date_range("2020-01-01", periods=50), "y": np.arange(4.0), "x": np.arange(300.0)}
+    ds = xr.Dataset({n: (("time", "y", "x"), values + i) for i, n in enumerate("abc")}, coords)
+    cut = open_cube(write_cube(ds, tmp_path / "a.zarr")).isel(time=slice(7, 44), x=slice(30, 290))
+    back = open_cube(write_cube(cut, tmp_path / "b.zarr"))
+    for i, n in enumerate("abc"):
+        np.testing.assert_array_equal(back[n], values[7:44, :, 30:290] + i)
+
+
+def test_a_cube_can_replace_the_store_it_is_read_from(make_station_cube, tmp_path):
+    ds = make_station_cube()
+    path = write_cube(ds, tmp_path / "s.zarr")
+    opened = open_cube(path)
+    write_cube(opened.assign(sm=opened["sm"] + 1), path)
+    np.testing.assert_array_equal(open_cube(path)["sm"], ds["sm"] + 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_an_interrupted_write_leaves_the_old_store(make_station_cube, tmp_path):
+    def broken(block, block_info=None):
+        if block_info[None]["chunk-location"][0]:
+            raise RuntimeError("power cut")
+        return block
+
+    old = make_station_cube()
+    path = write_cube(old, tmp_path / "s.zarr")
+    new = make_station_cube(stations=600, seed=1)
+    lazy = da.from_array(new["sm"].values, chunks=(256, 30)).map_blocks(broken, dtype="float32", meta=np.empty((0, 0), "float32"))
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_cube(new.assign(sm=(("station", "time"), lazy)), path)
+    np.testing.assert_array_equal(open_cube(path)["sm"], old["sm"])
+    assert open_cube(path).sizes["station"] == 6
+    write_cube(new, path)
+    np.testing.assert_array_equal(open_cube(path)["sm"], new["sm"])
+
+
+def test_progress_reaches_its_end(make_station_cube, tmp_path):
+    seen = []
+    write_cube(make_station_cube().chunk(station=2), tmp_path / "s.zarr", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+
+
+def test_chunk_plan():
+    grid = xr.Dataset(
+        {
+            "big": (("time", "y", "x"), da.zeros((400, 1000, 200))),
+            "small": (("time", "y", "x"), da.zeros((400, 1000, 200))[:, :, :]),
+            "flat": (("y", "x"), da.zeros((1000, 200))),
+            "doy": (("time",), np.zeros(400)),
+        }
+    )
+    plan = plan_chunks(grid)
+    assert plan["big"] == {"chunks": (30, 128, 128), "shards": (30, 256, 256)}
+    assert plan["flat"] == {"chunks": (128, 128), "shards": (256, 256)}
+    assert plan["doy"] == {"chunks": (30,)}
+    tiny = xr.Dataset({"sm": (("time", "y", "x"), np.zeros((5, 12, 128)))})
+    assert plan_chunks(tiny)["sm"] == {"chunks": (5, 12, 128)}
+    stations = xr.Dataset({"sm": (("station", "time"), da.zeros((300, 1684))), "clay": (("station",), np.zeros(300)), "d": (("time",), np.zeros(1684))})
+    assert plan_chunks(stations) == {"sm": {"chunks": (256, 1684)}, "clay": {"chunks": (256,)}, "d": {"chunks": (1684,)}}
+
+
+def test_units_are_compared_by_name():
+    check_units({"a": "K", "b": "1"}, {"a": "K"}, "here")
+    with pytest.raises(SmgeoError, match="here lacks c; it has a"):
+        check_units({"a": "K"}, {"a": "K", "c": "m"}, "here")
+    with pytest.raises(SmgeoError, match="a is in 'degC', needed in 'K'; b is in '1', needed in 'percent'"):
+        check_units({"a": "degC", "b": "1"}, {"a": "K", "b": "percent"}, "here")
+
+
+def test_units_of_a_scaled_variable_are_those_before():
+    ds = xr.Dataset({"a": ("time", [1.0], {"units": "1", "unscaled_units": "K"}), "b": ("time", [1.0])})
+    assert units_of(ds, ["a", "b", "c"]) == {"a": "K", "b": ""}
+
+
+def test_kinds():
+    ds = xr.Dataset(
+        {
+            "a": (("station", "time"), [[1.0]]),
+            "b": (("station",), [1.0]),
+            "c": (("time",), [1.0]),
+            "d": (("station", "time"), [[1.0]], {"kind": "target"}),
+        }
+    )
+    assert [kind_of(ds[n]) for n in "abcd"] == ["dynamic", "static", "calendar", "target"]
+    assert variables_of_kind(ds, "static", "target") == ["b", "d"]
+    assert not is_grid(ds)
+    with pytest.raises(SmgeoError, match="found"):
+        is_grid(xr.Dataset({"a": ("time", [1.0])}))
+
+
+def test_daily_time():
+    days = pd.date_range("2020-02-27", periods=4)
+    assert check_daily(xr.Dataset(coords={"time": days})).equals(days)
+    with pytest.raises(SmgeoError, match="2020-02-28.*2020-03-01"):
+        check_daily(xr.Dataset(coords={"time": days[[0, 1, 3]]}))
+
+
+def test_no_store(tmp_path):
+    with pytest.raises(SmgeoError, match="not a Zarr v3 store"):
+        open_cube(tmp_path / "nothing.zarr")
+    xr.Dataset({"a": ("time", [1.0])}).to_zarr(tmp_path / "t.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(SmgeoError, match="a cube has dims"):
+        open_cube(tmp_path / "t.zarr")
+    assert json.loads((tmp_path / "t.zarr" / "zarr.json").read_text())["zarr_format"] == 3
