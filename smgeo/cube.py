@@ -173,8 +173,14 @@ def write_cube(ds: xr.Dataset, path: str | Path, resume: bool = True, *, progres
     -------
     Path
         `path`.
+
+    Raises
+    ------
+    SmgeoError
+        If `path` exists and is no Zarr store.
     """
     path = Path(path)
+    check_replaceable(path, "zarr.json")
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -199,8 +205,23 @@ def write_cube(ds: xr.Dataset, path: str | Path, resume: bool = True, *, progres
     return path
 
 
-def replace_folder(part: Path, path: Path) -> None:
-    """Put the complete folder `part` in the place of `path`, which may exist."""
+def check_replaceable(path: Path, marker: str) -> None:
+    """Refuse to write over a folder that is not of the kind to be written.
+
+    Raises
+    ------
+    SmgeoError
+        If `path` is a file, or a folder with something in it but no file `marker`.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+        raise SmgeoError(
+            f"{path} exists and is not what would replace it (no {marker} in it); give another path, or remove it"
+        )
+
+
+def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
+    """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind."""
+    check_replaceable(path, marker)
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():

@@ -20,7 +20,7 @@ import zarr
 from rasterio.windows import Window
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import GRID_CHUNK, Progress, check_units, is_grid, replace_folder, units_of
+from smgeo.cube import GRID_CHUNK, Progress, check_replaceable, check_units, is_grid, replace_folder, units_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import target_scaler
 from smgeo.prepare import Windows, derive_features, repeat_steps
@@ -84,6 +84,7 @@ def _predict_zarr(
         raise SmgeoError(
             "predict_map needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays"
         )
+    check_replaceable(out, "zarr.json")
     cube = _check_cube(grid_cube, preparation)
     days = pd.DatetimeIndex(cube.indexes["time"])
     wanted = days if times is None else pd.DatetimeIndex([pd.Timestamp(t) for t in times]).sort_values()

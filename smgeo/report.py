@@ -224,32 +224,34 @@ def _draw_one_series(axes: Axes, predictions: dict[str, xr.Dataset], station: in
 
 
 def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
-    """The maps of every model for some dates, all in one scale."""
+    """The maps of every model for some dates, all in one scale; in the built-in world, the truth above them."""
     models = list(results["maps"])
     dates = results["maps"][models[0]]["dates"]
-    shown = [
-        dates[i]
-        for i in np.unique(np.linspace(0, len(dates) - 1, min(len(dates), _MAP_DATES_SHOWN)).round().astype(int))
-    ]
+    chosen = np.unique(np.linspace(0, len(dates) - 1, min(len(dates), _MAP_DATES_SHOWN)).round().astype(int))
+    shown = [dates[i] for i in chosen]
     name = results["target"]["variable"]
-    images = {(m, d): _read_map(folder / "maps" / m / f"{name}_{d}.tif") for m in models for d in shown}
-    values = np.concatenate([v[np.isfinite(v)] for v, _ in images.values()])
+    rows: dict[str, list[tuple[np.ndarray, tuple[float, float, float, float]]]] = {
+        m: [_read_map(folder / "maps" / m / f"{name}_{d}.tif") for d in shown] for m in models
+    }
+    if any("truth" in m for m in results["maps"].values()):
+        truth = xr.open_zarr(folder / "world" / "truth.zarr", consolidated=False)["sm"].sel(time=shown).values
+        extent = rows[models[0]][0][1]
+        rows = {"truth": [(image, extent) for image in truth], **rows}
+    values = np.concatenate([image[np.isfinite(image)] for images in rows.values() for image, _ in images])
     low, high = np.quantile(values, [0.01, 0.99]) if values.size else (0.0, 0.5)
-    sample, _ = next(iter(images.values()))
-    shape = sample.shape[0] / sample.shape[1]
-    figure = Figure(figsize=(3.1 * len(shown) + 0.8, (3.1 * shape + 0.45) * len(models)), layout="constrained")
-    panels = figure.subplots(len(models), len(shown), squeeze=False, sharex=True, sharey=True)
+    height, width = rows[models[0]][0][0].shape
+    figure = Figure(figsize=(2.9 * len(shown) + 0.9, (2.6 * height / width + 0.4) * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), len(shown), squeeze=False, sharex=True, sharey=True)
     drawn = None
-    for row, model in zip(panels, models, strict=True):
-        for axes, day in zip(row, shown, strict=True):
-            image, extent = images[model, day]
+    for line, (label, images) in zip(panels, rows.items(), strict=True):
+        for axes, day, (image, extent) in zip(line, shown, images, strict=True):
             drawn = axes.imshow(image, extent=extent, vmin=low, vmax=high, cmap=_MOISTURE, interpolation="nearest")
-            axes.set_title(f"{model}, {day}", fontsize=8)
+            axes.set_title(f"{label}, {day}", fontsize=8)
             axes.set_facecolor("#e8e8e8")
             axes.tick_params(labelsize=6)
             axes.grid(visible=False)
     if drawn is not None:
-        figure.colorbar(drawn, ax=panels, label=f"{name} ({results['target']['units']})", shrink=0.8)
+        figure.colorbar(drawn, ax=panels, label=f"{name} ({results['target']['units']})", shrink=0.6, aspect=30)
     return figure
 
 

@@ -80,3 +80,30 @@ def make_grid_cube():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toy_recipe() -> dict:
+    """The quickstart recipe at toy size; a fresh copy is the caller's duty."""
+    import yaml
+
+    values = yaml.safe_load((Path(__file__).parents[1] / "recipes" / "quickstart.yaml").read_text(encoding="utf-8"))
+    values["world"] = {"stations": 20, "days": 70, "shape": [24, 24], "seed": 0}
+    values["prepare"]["window"] = {"length": 8, "missing": 0.5}
+    values["prepare"]["split"]["extremes_to_train"] = False
+    values["models"] = {
+        "rf": {"trees": 5},
+        "ann": {"units": 4, "epochs": 2},
+        "gru": {"units": 4, "epochs": 1},
+        "lstm": {"units": 4, "epochs": 1},
+    }
+    values["maps"] = {"dates": ["2016-02-10", "2016-03-01"]}
+    return values
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_recipe, tmp_path_factory):
+    """The quickstart study, run once at toy size."""
+    import smgeo
+
+    return smgeo.run(toy_recipe, out=tmp_path_factory.mktemp("toy") / "run")

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from smgeo.cube import replace_folder
+from smgeo.cube import check_replaceable, check_units, replace_folder
 from smgeo.errors import SmgeoError, nearest
 
 FORMAT = 1
@@ -124,7 +124,14 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         """Estimates (n,) float32, in the units of the y the model was fitted on."""
         if not hasattr(self, "input_shape_"):
             raise SmgeoError(f"this {self.kind} model is not fitted yet; call fit first")
-        x, _, _ = self._take(X, need_y=False)
+        x, _, preparation = self._take(X, need_y=False)
+        if preparation and self.preparation_:
+            check_units(preparation["units"], self.preparation_["units"], "X")
+            if preparation["features"] != self.preparation_["features"]:
+                raise SmgeoError(
+                    f"{self.kind}: X has the features {', '.join(preparation['features'])}; the model was fitted on "
+                    f"{', '.join(self.preparation_['features'])}, in this order"
+                )
         if tuple(x.shape[1:]) != self.input_shape_:
             raise SmgeoError(
                 f"{self.kind}: X has shape (n, {', '.join(map(str, x.shape[1:]))}); the model was fitted on "
@@ -194,6 +201,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         The folder holds `model.json` (kind, parameters, preparation, training, checksums) and the weights.
         """
         path = Path(path)
+        check_replaceable(path, "model.json")
         part = path.with_name(path.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -210,7 +218,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             "files": {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
         }
         (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        replace_folder(part, path)
+        replace_folder(part, path, "model.json")
         return path
 
 

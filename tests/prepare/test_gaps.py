@@ -84,7 +84,7 @@ def test_a_variable_outside_the_catalogue_seen_once_is_not_filled():
 
 
 @given(st.integers(1, 6), st.integers(1, 20), st.sampled_from(["half-revisit", 1, 4]), st.sampled_from(["measured", "attribute"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_chunks_do_not_matter_for_stations(make_station_cube, per_station, per_time, limit, revisit):
     ds = make_station_cube(stations=6, days=20, gaps=0.7)
     lazy = fill_gaps(ds.chunk(station=per_station, time=per_time), limit, revisit=revisit)
@@ -93,7 +93,7 @@ def test_chunks_do_not_matter_for_stations(make_station_cube, per_station, per_t
 
 
 @given(st.integers(1, 20), st.integers(1, 3), st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_chunks_do_not_matter_for_grids(make_grid_cube, t, y, x):
     ds = make_grid_cube(days=20, height=3, width=4, gaps=0.7)
     whole = fill_gaps(ds, 2)

@@ -49,7 +49,7 @@ def test_by_formula(make_station_cube, scale):
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["minmax", "robust", "standard"]), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_other_stations_change_no_number_that_is_learned(make_station_cube, seed, scale, chunked):
     rng = np.random.default_rng(seed)
     ds = make_station_cube(gaps=0.3)

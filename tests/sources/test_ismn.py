@@ -47,6 +47,8 @@ def day(date, values, flags="G"):
 
 def write_static(root, station, rows, network="NET"):
     lines = [f"{name};% weight;{top:.2f};{bottom:.2f};{value};;HWSD;;;;;;;" for name, top, bottom, value in rows]
+    # Every download has these two as well.
+    lines += ["land cover classification;CCI classes;;;10;;CCI_landcover_2000;;;;;;;", "climate classification;;;;Cfb;;koeppen_geiger_2007;;;;;;;"]
     (root / network / station / f"{network}_{network}_{station}_static_variables.csv").write_text(STATIC_HEADER + "\n".join(lines) + "\n")
 
 
@@ -288,7 +290,20 @@ def test_real_archive_has_24_of_26_stations_and_names_the_others(download):
     assert not set(left_out) & set(ds["station"].values)
     names = {n.split("/")[0] for n in ds["station"].values}
     assert names == {"DWD", "SMOSMANIA"}
-    assert ds.sizes["time"] == 366  # 2024-08-25 to 2025-08-25
+    # The archive's name ends on 25 August 2025, its last value at 5 cm on the 17th.
+    assert [str(t)[:10] for t in ds["time"].values[[0, -1]]] == ["2024-08-25", "2025-08-17"]
+    assert ds.sizes["time"] == 358
+
+
+def test_real_texture_is_the_top_layer_of_the_archives_table(download):
+    ds = open_stations(download, variables=("clay", "sand"))
+    with zipfile.ZipFile(download) as opened:
+        for station in ("DWD/Friesoythe-Altenoythe", "SMOSMANIA/Montaut"):
+            member = next(m for m in opened.namelist() if m.startswith(f"{station}/") and m.endswith("static_variables.csv"))
+            rows = [line.split(";") for line in opened.read(member).decode().splitlines()]
+            for name in ("clay", "sand"):
+                (value,) = [float(r[4]) for r in rows if r[0] == f"{name} fraction" and float(r[2]) == 0]
+                assert float(ds[name].sel(station=station)) == value
 
 
 def test_real_series_is_what_pandas_reads(download):

@@ -183,9 +183,10 @@ def test_days_as_numbers_are_not_taken_for_nanoseconds(tmp_path):
 
 
 def test_missing_column_names_the_nearest(tmp_path):
-    message = refusal(write(tmp_path, LONG), columns={**COLUMNS, "sm": "vv"})
-    assert "'vv'" in message
-    assert "did you mean 'vw'?" in message
+    path = write(tmp_path, LONG.replace("vw", "vol_water"))
+    message = refusal(path, columns={**COLUMNS, "sm": "vol_wtaer"})
+    assert "'vol_wtaer'" in message
+    assert "did you mean 'vol_water'?" in message
 
 
 def test_missing_file(tmp_path):
