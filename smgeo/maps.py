@@ -242,8 +242,8 @@ def _as_stations(variable: xr.DataArray) -> xr.Variable:
         return variable.variable
     if "time" in variable.dims:
         values = variable.transpose("time", "y", "x").values
-        return xr.Variable(("station", "time"), values.reshape(values.shape[0], -1).T)
-    return xr.Variable(("station",), variable.transpose("y", "x").values.reshape(-1))
+        return xr.Variable(("station", "time"), values.reshape(values.shape[0], -1).T, variable.attrs)
+    return xr.Variable(("station",), variable.transpose("y", "x").values.reshape(-1), variable.attrs)
 
 
 def write_cogs(store: str | Path, folder: str | Path) -> Path:

@@ -189,11 +189,13 @@ def test_path_that_holds_nothing(tmp_path, monkeypatch, capsys, command):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_simulate_into_a_folder_that_exists(tmp_path, monkeypatch, capsys):
-    code, _, err = call(monkeypatch, capsys, "simulate", tmp_path, "--stations", "16", "--days", "30", "--height", "16", "--width", "16")
+def test_simulate_into_a_folder_that_holds_something(tmp_path, monkeypatch, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    arguments = ["--stations", "16", "--days", "30", "--height", "16", "--width", "16"]
+    code, _, err = call(monkeypatch, capsys, "simulate", tmp_path, *arguments)
     assert code != 0
     assert str(tmp_path) in err
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_features_lists_every_one_with_its_unit(monkeypatch, capfd):
