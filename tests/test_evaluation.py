@@ -202,7 +202,7 @@ def test_a_revisit_for_each_station_goes_with_its_station(make_station_cube):
     seen[:, 6] = True
     ds["s1_vv"] = ds["s1_vv"].where(xr.DataArray(seen, dims=("station", "time")))
     ds["s1_vv"].attrs["revisit_days"] = [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 2.0, 4.0]
-    prepare = PrepareSpec.model_validate({"fill": {"revisit": "attribute"}, "outliers": None})
+    prepare = PrepareSpec.model_validate({"fill": {"revisit": "attribute"}, "outliers": None, "window": {"missing": 0.0}})
     for needs_validation in (False, True):
         scores, made = _cross_validate(ds, "leave-location-out", 4, needs_validation, prepare)
         # L = 0, 1, 2, 3, 4, 5, 1, 2 days on either side of day 6, and no more days than there are
