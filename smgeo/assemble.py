@@ -40,7 +40,11 @@ def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
         path = Path(root) / spec.like
         if not path.is_file():
             raise SmgeoError(f"grid.like: {path} not found (relative paths start at --data)")
-        with rasterio.open(path) as src:
+        try:
+            opened = rasterio.open(path)
+        except rasterio.errors.RasterioIOError as error:
+            raise SmgeoError(f"grid.like: {path} can't be opened as a raster: {error}") from None
+        with opened as src:
             if src.crs is None:
                 raise SmgeoError(
                     f"grid.like: {path} has no CRS; give grid.crs, grid.resolution and grid.bounds instead"
@@ -115,6 +119,9 @@ def extract(
     r, c = rows[inside].astype(int), columns[inside].astype(int)
     data: dict[str, Any] = {}
     for name, var in rasters.data_vars.items():
+        if not {"y", "x"} <= set(var.dims):  # a calendar variable is the same at every station
+            data[str(name)] = var.variable
+            continue
         attrs = {k: v for k, v in var.attrs.items() if k != "grid_mapping"}
         lead = [d for d in var.dims if d not in ("y", "x")]
         values = _pick(var.transpose(..., "y", "x").data, r, c)
@@ -164,9 +171,11 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[Any, Any] | None
     twice = sorted({s for s in ids if ids.count(s) > 1})
     if twice:
         raise SmgeoError(f"stations given by two sources: {', '.join(twice[:10])}; leave one of them out")
-    for ds in sources[1:]:
-        shared = [str(n) for n in ds.data_vars if n in sources[0]]
-        check_units(units_of(ds, shared), units_of(sources[0], shared), "the stations' sources")
+    units: dict[str, str] = {}
+    for ds in sources:
+        found = units_of(ds, map(str, ds.data_vars))
+        check_units(found, {n: u for n, u in units.items() if n in found}, "the stations' sources")
+        units |= found
     merged = (
         sources[0]
         if len(sources) == 1

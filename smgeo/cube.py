@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 from dask.callbacks import Callback
 
+from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
 
 STATION_DIMS = ("station", "time")
@@ -57,9 +58,23 @@ def kind_of(variable: xr.DataArray) -> str:
     """`kind` of a variable: its attribute, or what its dims say."""
     if "kind" in variable.attrs:
         return str(variable.attrs["kind"])
+    if variable.name in FEATURES:
+        return FEATURES[str(variable.name)].kind
     if variable.dims == ("time",):
         return "calendar"
     return "dynamic" if "time" in variable.dims else "static"
+
+
+def select_stations(ds: xr.Dataset, stations: Iterable[str]) -> xr.Dataset:
+    """The given stations of a station cube; a revisit given for each station goes with its station."""
+    ids = list(stations)
+    out = ds.sel(station=ids)
+    at = ds.indexes["station"].get_indexer(ids)
+    for name, variable in out.data_vars.items():
+        days = variable.attrs.get("revisit_days")
+        if np.ndim(days) and len(days) == ds.sizes["station"]:
+            out[name].attrs["revisit_days"] = [days[i] for i in at]
+    return out
 
 
 def check_daily(ds: xr.Dataset) -> pd.DatetimeIndex:
@@ -187,8 +202,13 @@ def write_cube(ds: xr.Dataset, path: str | Path, resume: bool = True, *, progres
     plan = plan_chunks(ds)
     out = ds.copy()
     encoding: dict[str, dict[str, Any]] = {}
-    for name, var in out.variables.items():
+    for name in list(out.variables):
+        var = out.variables[name]
+        # An opened variable keeps the name of its grid mapping in its encoding, where rioxarray puts it too.
+        mapping = var.encoding.get("grid_mapping")
         var.encoding = {}
+        if mapping is not None:
+            var.attrs = {**var.attrs, "grid_mapping": mapping}
         if name in plan:
             encoding[str(name)] = dict(plan[str(name)])
             # Dask chunks that differ from the shards would make two tasks write one shard (dask#12583).

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import text_of
+from smgeo.cube import select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Scaler, Split, Windows, prepare_cube, repeat_steps, station_folds
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
@@ -57,7 +57,7 @@ def _four(observed: np.ndarray, predicted: np.ndarray) -> tuple[float, float, fl
     # The spread about the bias, which is sqrt(RMSE^2 - bias^2) without the loss of digits.
     ubrmse = float(np.sqrt(np.mean((error - bias) ** 2)))
     rmse = float(np.sqrt(np.mean(error**2)))
-    if observed.size > 1 and observed.std() > 0 and predicted.std() > 0:
+    if observed.size > 1 and np.ptp(observed) > 0 and np.ptp(predicted) > 0:
         return rmse, ubrmse, bias, float(np.corrcoef(observed, predicted)[0, 1])
     return rmse, ubrmse, bias, float("nan")
 
@@ -166,7 +166,7 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
         ids = list(getattr(split, part))
         o, p, windows = predict_stations(model, prepared.sel(station=ids))
         scores[part] = compute_scores(o, p, windows.station_index)
-        rows = np.array([row_of[s] for s in ids])
+        rows = np.array([row_of[s] for s in ids], dtype=np.intp)
         part_of[rows] = part
         at = rows[windows.station_index], windows.time_index
         observed[at], predicted[at] = o, p
@@ -287,9 +287,9 @@ def _station_parts(ds: xr.Dataset, folds: int, seed: int) -> Iterable[tuple[xr.D
         n = max(round(0.1 * len(train)), 1)
         validation = {train[i] for i in order[:n]}
         yield (
-            ds.sel(station=[s for s in train if s not in validation]),
-            ds.sel(station=[s for s in train if s in validation]),
-            ds.sel(station=held),
+            select_stations(ds, [s for s in train if s not in validation]),
+            select_stations(ds, [s for s in train if s in validation]),
+            select_stations(ds, held),
         )
 
 
@@ -314,7 +314,7 @@ def _join(a: xr.Dataset, b: xr.Dataset, target: str) -> xr.Dataset:
     """The stations, or the rows, of both."""
     if a["station"].equals(b["station"]):
         return a.assign({target: a[target].fillna(b[target]).assign_attrs(a[target].attrs)})
-    return xr.concat(
+    out = xr.concat(
         [a, b],
         dim="station",
         data_vars="minimal",
@@ -323,3 +323,7 @@ def _join(a: xr.Dataset, b: xr.Dataset, target: str) -> xr.Dataset:
         combine_attrs="override",
         join="override",
     )
+    for name, variable in out.data_vars.items():
+        if np.ndim(variable.attrs.get("revisit_days")):
+            variable.attrs["revisit_days"] = [*a[name].attrs["revisit_days"], *b[name].attrs["revisit_days"]]
+    return out

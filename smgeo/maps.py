@@ -87,7 +87,9 @@ def _predict_zarr(
     check_replaceable(out, "zarr.json")
     cube = _check_cube(grid_cube, preparation)
     days = pd.DatetimeIndex(cube.indexes["time"])
-    wanted = days if times is None else pd.DatetimeIndex([pd.Timestamp(t) for t in times]).sort_values()
+    wanted = days if times is None else pd.DatetimeIndex([pd.Timestamp(t) for t in times]).unique().sort_values()
+    if wanted.empty:
+        raise SmgeoError("predict_map: times holds no day; give one, or leave times out for all days of the cube")
     outside = [str(t.date()) for t in wanted if t not in days]
     if outside:
         raise SmgeoError(

@@ -132,6 +132,16 @@ class RasterSource(Spec):
     nodata: float | None = None
     resampling: Literal["nearest", "bilinear", "average", "cubic"] = "nearest"
 
+    @field_validator("dates", mode="before")
+    @classmethod
+    def _one_date(cls, value: Any) -> Any:
+        """A date in quotes, as a dumped recipe has it, is a date and no pattern."""
+        return (
+            dt.date.fromisoformat(value)
+            if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value)
+            else value
+        )
+
     @field_validator("bands", mode="before")
     @classmethod
     def _list_form(cls, value: Any) -> Any:
@@ -159,6 +169,8 @@ class GridSpec(Spec):
         full = [self.crs, self.resolution, self.bounds]
         if (self.like is None) == any(v is None for v in full):
             raise ValueError("give either like: RASTER, or all of crs, resolution and bounds")
+        if self.period is not None and self.period[0] > self.period[1]:
+            raise ValueError(f"period ends before it begins: {self.period[0]} to {self.period[1]}")
         if self.bounds is not None and not (self.bounds[0] < self.bounds[2] and self.bounds[1] < self.bounds[3]):
             raise ValueError(f"bounds are left, bottom, right, top; got {self.bounds}")
         return self
@@ -346,12 +358,12 @@ class Recipe(Spec):
         self._check_units(catalog)
         if self.period is not None and self.period[0] > self.period[1]:
             raise ValueError(f"period ends before it begins: {self.period[0]} to {self.period[1]}")
-        if self.maps is not None and self.period is not None:
-            outside = [str(d) for d in self.maps.dates if not self.period[0] <= d <= self.period[1]]
-            if outside:
-                raise ValueError(
-                    f"maps.dates outside the period {self.period[0]} to {self.period[1]}: {', '.join(outside)}"
-                )
+        for where, period in (("period", self.period), ("grid.period", self.grid.period if self.grid else None)):
+            outside = (
+                [str(d) for d in self.maps.dates if not period[0] <= d <= period[1]] if self.maps and period else []
+            )
+            if outside and period:
+                raise ValueError(f"maps.dates outside {where} ({period[0]} to {period[1]}): {', '.join(outside)}")
         return self
 
     def _check_given(self, catalog: dict[str, Feature], given: set[str], why: str) -> None:
@@ -398,6 +410,13 @@ _Loader.add_implicit_resolver(
 # Whole numbers stay integers: their resolver is asked first only if it is registered first.
 for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
     _resolvers.sort(key=lambda pair: pair[0] == "tag:yaml.org,2002:float")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what `_Loader` would read as a number."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -458,6 +477,8 @@ def read_recipe(path: str | Path) -> Recipe:
     file = find_recipe(path)
     try:
         values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError as error:
+        raise SmgeoError(f"{file} is not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -469,4 +490,4 @@ def read_recipe(path: str | Path) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML; reading it gives an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -36,6 +36,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _sizes(outputs: Sequence[Path]) -> str:
+    """Digest of the names and sizes of all files of the outputs; not of their times, which a copy may change."""
+    files = [sorted(f for f in p.rglob("*") if f.is_file()) if p.is_dir() else [p] for p in outputs]
+    return digest([[str(f.relative_to(p)), f.stat().st_size] for p, fs in zip(outputs, files, strict=True) for f in fs])
+
+
 class Ledger:
     """What a run's folder remembers: keys and results of finished stages, and hashes of files read.
 
@@ -86,14 +92,16 @@ class Ledger:
         key = digest({"format": FORMAT, "smgeo": version("smgeo"), "stage": name, **inputs})
         record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
         old = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        if old.get("key") == key and all(p.exists() for p in outputs):
+        if old.get("key") == key and all(p.exists() for p in outputs) and old.get("outputs") == _sizes(outputs):
             self.done[name] = {"key": key, "seconds": old["seconds"], "skipped": True}
             return old["result"]
         record.unlink(missing_ok=True)
         start = time.monotonic()
         result = work()
         seconds = round(time.monotonic() - start, 3)
-        write_json(record, {"stage": name, "key": key, "seconds": seconds, "result": result})
+        write_json(
+            record, {"stage": name, "key": key, "seconds": seconds, "outputs": _sizes(outputs), "result": result}
+        )
         self.done[name] = {"key": key, "seconds": seconds, "skipped": False}
         # As read back from the record, so that a skipped stage gives the same types.
         return json.loads(record.read_text(encoding="utf-8"))["result"]

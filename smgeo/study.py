@@ -18,14 +18,14 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.assemble import build_grid_cube, build_station_cube, merge_stations, open_grid, write_station_cube
-from smgeo.cube import open_cube, replace_folder, write_cube
+from smgeo.cube import open_cube, replace_folder, select_stations, write_cube
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compute_scores, cross_validate, evaluate
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
 from smgeo.prepare import Prepared, Split, prepare_cube, split_stations
 from smgeo.progress import Reporter
-from smgeo.recipe import CrossValidationSpec, IsmnSource, Recipe, dump_recipe, parse_recipe, read_recipe
+from smgeo.recipe import CrossValidationSpec, IsmnSource, Recipe, TableSource, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
 from smgeo.sources import open_stations
 from smgeo.sources.rasters import open_rasters, raster_files
@@ -72,7 +72,8 @@ class Run:
     @property
     def maps(self) -> list[Path]:
         """The GeoTIFFs."""
-        return [self.folder / "maps" / m for m in list_maps(self.folder / "maps")]
+        models = self.results.get("maps", {})
+        return [self.folder / "maps" / m for m in list_maps(self.folder / "maps") if Path(m).parts[0] in models]
 
 
 def run(
@@ -143,7 +144,10 @@ class _Study:
         if self.recipe.world is None:
             stations = self._open_stations()
             self._check_sizes(stations.sizes["station"])
+            self._check_map_dates(stations["time"].values[0], stations["time"].values[-1])
             self._check_rasters()
+        else:
+            self._check_sizes(self.recipe.world.stations)
 
     def _check_sizes(self, stations: int) -> None:
         fractions = self.recipe.prepare.split.fractions
@@ -158,6 +162,18 @@ class _Study:
                 raise SmgeoError(
                     f"cross_validation.folds: {spec.folds} folds of {stations} stations; use {stations} or fewer"
                 )
+
+    def _check_map_dates(self, first: Any, last: Any) -> None:
+        """Before models are trained: the days to map lie in the grid cube's period."""
+        days = self.recipe.grid.period if self.recipe.grid and self.recipe.grid.period else (first, last)
+        start, end = (pd.Timestamp(d).normalize() for d in days)
+        outside = (
+            [str(d) for d in self.recipe.maps.dates if not start <= pd.Timestamp(d) <= end] if self.recipe.maps else []
+        )
+        if outside:
+            raise SmgeoError(
+                f"maps.dates: {', '.join(outside)} outside the grid cube's days, {start.date()} to {end.date()}"
+            )
 
     def _check_rasters(self) -> None:
         box = open_grid(self.recipe.grid, self.root) if self.recipe.grid else None
@@ -184,7 +200,7 @@ class _Study:
             "target": {
                 "variable": self.target,
                 "units": recipe.catalog[self.target].units,
-                "depth_m": recipe.target.depth_m,
+                "depth_m": list(recipe.target.depth_m),
             },
             "models": {name: m["scores"] for name, m in models.items()},
         }
@@ -254,9 +270,15 @@ class _Study:
         for source in self.recipe.stations:
             path = self.root / source.path
             files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            if isinstance(source, TableSource) and source.stations:
+                files.append(self.root / source.stations)
         for raster in self.recipe.rasters:
             files += raster_files(raster, self.root)
-        hashes = self.ledger.hash_files(files)
+            if raster.dates_table:
+                files.append(self.root / raster.dates_table)
+        if self.recipe.grid and self.recipe.grid.like:
+            files.append(self.root / self.recipe.grid.like)
+        hashes = self.ledger.hash_files(sorted(set(files)))
         return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
 
     def _build_stations(self) -> dict[str, Any]:
@@ -332,7 +354,7 @@ class _Study:
                     )
             model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
             model.save(folder)
-            evaluation = evaluate(model, cube.sel(station=[*split.train, *split.validation, *split.test]), split)
+            evaluation = evaluate(model, select_stations(cube, [*split.train, *split.validation, *split.test]), split)
             _write_zarr(evaluation.predictions, predictions)
             return {
                 "scores": evaluation.scores,

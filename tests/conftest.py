@@ -55,7 +55,9 @@ def make_station_cube():
             "latitude": ("station", 45.0 + 0.01 * np.arange(stations)),
             "longitude": ("station", 9.0 + 0.01 * np.arange(stations)),
         }
-        return xr.Dataset({n: (("station", "time") if d else ("station",), v, a) for n, (d, v, a) in fields.items()}, coords)
+        return xr.Dataset(
+            {n: (("station", "time") if d else ("station",), v, a) for n, (d, v, a) in fields.items()}, coords
+        )
 
     return make
 
@@ -68,7 +70,9 @@ def make_grid_cube():
         fields = _fields(np.random.default_rng(seed), (days, height, width), (height, width), gaps)
         coords = {
             "time": pd.date_range("2020-01-01", periods=days),
-            **xr_coords(GeoBox((height, width), Affine(100, 0, 500_000, 0, -100, 5_000_000), "EPSG:32632"), dims=("y", "x")),
+            **xr_coords(
+                GeoBox((height, width), Affine(100, 0, 500_000, 0, -100, 5_000_000), "EPSG:32632"), dims=("y", "x")
+            ),
         }
         return xr.Dataset(
             {

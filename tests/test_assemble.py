@@ -34,8 +34,10 @@ def _raster(height=4, width=6, transform=None, crs="EPSG:4326"):
     t, r, c = np.indices((3, height, width))
     values = (1000 * t + 10 * r + c).astype("float32")
     return xr.Dataset(
-        {"s1_vv": (("time", "y", "x"), values, {"units": "dB", "kind": "dynamic", "grid_mapping": "spatial_ref"}),
-         "clay": (("y", "x"), values[0] + 0.5, {"units": "percent", "kind": "static"})},
+        {
+            "s1_vv": (("time", "y", "x"), values, {"units": "dB", "kind": "dynamic", "grid_mapping": "spatial_ref"}),
+            "clay": (("y", "x"), values[0] + 0.5, {"units": "percent", "kind": "static"}),
+        },
         {"time": DAYS, **xr_coords(box, dims=("y", "x"))},
     )
 
@@ -74,7 +76,9 @@ def test_a_grid_that_runs_north():
 def test_chunks_do_not_matter(t, y, x, seed):
     rng = np.random.default_rng(seed)
     columns, rows = rng.integers(0, 6, 9), rng.integers(0, 4, 9)
-    stations = _stations(10 + 0.25 * (columns + rng.uniform(0.01, 0.99, 9)), 50 - 0.25 * (rows + rng.uniform(0.01, 0.99, 9)))
+    stations = _stations(
+        10 + 0.25 * (columns + rng.uniform(0.01, 0.99, 9)), 50 - 0.25 * (rows + rng.uniform(0.01, 0.99, 9))
+    )
     out = extract(_raster().chunk(time=t, y=y, x=x), stations)
     assert out["s1_vv"].chunks is not None
     np.testing.assert_array_equal(out["clay"], 10 * rows + columns + 0.5)
@@ -89,7 +93,9 @@ def test_each_chunk_is_read_once():
         return block
 
     ds = _raster()[["clay"]].chunk(y=2, x=3)
-    ds["clay"] = ds["clay"].copy(data=ds["clay"].data.map_blocks(read, dtype="float32", meta=np.empty((0, 0), "float32")))
+    ds["clay"] = ds["clay"].copy(
+        data=ds["clay"].data.map_blocks(read, dtype="float32", meta=np.empty((0, 0), "float32"))
+    )
     out = extract(ds, _stations([10.1, 10.2, 11.4, 10.6], [49.9, 49.8, 49.1, 49.9]))["clay"].compute(scheduler="sync")
     assert out.values.tolist() == [0.5, 0.5, 35.5, 2.5]
     assert sorted(reads) == [(0, 0), (1, 1)]
@@ -121,8 +127,15 @@ def test_extract_refuses():
 
 
 def _source(ids, start="2020-01-01", days=3, left_out=None, **units):
-    data = {n: (("station", "time"), np.full((len(ids), days), i + 1.0, "float32"), {"units": u}) for i, (n, u) in enumerate(units.items())}
-    coords = {"station": np.array(ids, dtype=object), "time": pd.date_range(start, periods=days), "latitude": ("station", np.arange(len(ids)) + 40.0)}
+    data = {
+        n: (("station", "time"), np.full((len(ids), days), i + 1.0, "float32"), {"units": u})
+        for i, (n, u) in enumerate(units.items())
+    }
+    coords = {
+        "station": np.array(ids, dtype=object),
+        "time": pd.date_range(start, periods=days),
+        "latitude": ("station", np.arange(len(ids)) + 40.0),
+    }
     return xr.Dataset(data, coords, {"left_out": json.dumps(left_out or {})})
 
 
@@ -152,7 +165,11 @@ def test_merging_refuses_doubles_and_mixed_units():
 
 
 def test_units_are_compared_between_all_sources():
-    sources = [_source(["A/1"], sm="1"), _source(["B/1"], sm="1", soil_temperature="K"), _source(["C/1"], sm="1", soil_temperature="degC")]
+    sources = [
+        _source(["A/1"], sm="1"),
+        _source(["B/1"], sm="1", soil_temperature="K"),
+        _source(["C/1"], sm="1", soil_temperature="degC"),
+    ]
     with pytest.raises(SmgeoError, match="soil_temperature is in 'degC', needed in 'K'"):
         merge_stations(sources, None)
 
@@ -186,7 +203,9 @@ def test_grid_cube_of_scenes_and_a_static_layer(tmp_path):
         RasterSource(kind="geotiff", path="vv_*.tif", bands={"s1_vv": 1}, dates="vv_%Y%m%d.tif"),
     ]
     box = open_grid(GridSpec(like="vv_20200102.tif"), tmp_path)
-    by_bounds = open_grid(GridSpec(crs="EPSG:32632", resolution=10, bounds=(500_000, 4_999_960, 500_040, 5_000_000)), tmp_path)
+    by_bounds = open_grid(
+        GridSpec(crs="EPSG:32632", resolution=10, bounds=(500_000, 4_999_960, 500_040, 5_000_000)), tmp_path
+    )
     assert box == by_bounds
     names = ["s1_vv", "clay", "doy_cos"]
     cube = build_grid_cube(sources, box, names, ("2020-01-01", "2020-01-04"), tmp_path)

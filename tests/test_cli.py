@@ -33,7 +33,17 @@ def folder(tmp_path):
 
 
 def write_raster(path, crs="EPSG:4326", units=None):
-    with rasterio.open(path, "w", driver="GTiff", height=10, width=10, count=1, dtype="float32", crs=crs, transform=from_origin(0, 1, 0.1, 0.1)) as dst:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=10,
+        width=10,
+        count=1,
+        dtype="float32",
+        crs=crs,
+        transform=from_origin(0, 1, 0.1, 0.1),
+    ) as dst:
         dst.write(np.ones((10, 10), "float32"), 1)
         if units:
             dst.set_band_unit(1, units)
@@ -42,12 +52,28 @@ def write_raster(path, crs="EPSG:4326", units=None):
 RECIPE = {
     "name": "bad",
     "target": {"variable": "sm", "depth_m": [0.0, 0.1]},
-    "stations": [{"kind": "csv", "path": "t.csv", "columns": {
-        "station": "id", "time": "day", "latitude": "lat", "longitude": "lon", "depth": "depth", "sm": "vw"}}],
+    "stations": [
+        {
+            "kind": "csv",
+            "path": "t.csv",
+            "columns": {
+                "station": "id",
+                "time": "day",
+                "latitude": "lat",
+                "longitude": "lon",
+                "depth": "depth",
+                "sm": "vw",
+            },
+        }
+    ],
     "rasters": [{"kind": "geotiff", "path": "p_*.tif", "dates": "p_%Y%m%d.tif", "bands": {"precipitation": 1}}],
     "grid": {"crs": "EPSG:4326", "resolution": 0.1, "bounds": [0, 0, 1, 1]},
     "features": ["precipitation", "doy_sin"],
-    "prepare": {"fill": None, "split": {"fractions": [0.6, 0.2, 0.2], "extremes_to_train": False}, "window": {"length": 1}},
+    "prepare": {
+        "fill": None,
+        "split": {"fractions": [0.6, 0.2, 0.2], "extremes_to_train": False},
+        "window": {"length": 1},
+    },
     "models": {"rf": {"trees": 2}},
     "maps": {"dates": ["2020-01-05"]},
 }
@@ -178,7 +204,9 @@ def test_world_with_too_few_stations_for_its_parts(folder, monkeypatch, capsys):
     assert "none" in refused(folder, monkeypatch, capsys, recipe=folder / "small.yaml")
 
 
-@pytest.mark.parametrize("command", [["info"], ["report"], ["predict", "MODEL", "CUBE"], ["evaluate", "MODEL", "CUBE", "--run"]])
+@pytest.mark.parametrize(
+    "command", [["info"], ["report"], ["predict", "MODEL", "CUBE"], ["evaluate", "MODEL", "CUBE", "--run"]]
+)
 def test_path_that_holds_nothing(tmp_path, monkeypatch, capsys, command):
     arguments = [str(tmp_path / w) if w.isupper() else w for w in command]
     code, _, err = call(monkeypatch, capsys, *arguments, tmp_path / "gone")
@@ -208,12 +236,21 @@ def test_features_lists_every_one_with_its_unit(monkeypatch, capfd):
 def test_installed_command_refuses_alike_and_debug_shows_the_traceback(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "SMGEO_DATA"}
     command = [sys.executable, "-m", "smgeo.cli"]
-    plain = subprocess.run([*command, "run", "gone.yaml"], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    plain = subprocess.run(
+        [*command, "run", "gone.yaml"], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
     assert plain.returncode == 1
     assert plain.stdout == ""
     assert plain.stderr.startswith("smgeo: recipe 'gone.yaml' not found")
     assert plain.stderr.count("\n") == 1
-    debug = subprocess.run([*command, "--debug", "run", "gone.yaml"], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    debug = subprocess.run(
+        [*command, "--debug", "run", "gone.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
     assert debug.returncode != 0
     assert "Traceback" in debug.stderr
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,18 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smgeo.cube import check_daily, check_units, is_grid, kind_of, open_cube, plan_chunks, text_of, units_of, variables_of_kind, write_cube
+from smgeo.cube import (
+    check_daily,
+    check_units,
+    is_grid,
+    kind_of,
+    open_cube,
+    plan_chunks,
+    text_of,
+    units_of,
+    variables_of_kind,
+    write_cube,
+)
 from smgeo.errors import SmgeoError
 
 
@@ -62,14 +73,21 @@ def test_every_variable_names_its_grid_mapping_in_the_store(make_grid_cube, tmp_
     if how == "reopened":
         ds = open_cube(write_cube(ds, tmp_path / "first.zarr"))
     group = zarr.open_group(write_cube(ds, tmp_path / "g.zarr"), mode="r")
-    assert {n: group[n].attrs.get("grid_mapping") for n in ("s1_vv", "clay")} == {"s1_vv": "spatial_ref", "clay": "spatial_ref"}
+    assert {n: group[n].attrs.get("grid_mapping") for n in ("s1_vv", "clay")} == {
+        "s1_vv": "spatial_ref",
+        "clay": "spatial_ref",
+    }
 
 
 @given(st.integers(1, 70), st.integers(1, 300), st.integers(1, 300), st.integers(0, 3))
 @settings(max_examples=8, deadline=None)
 def test_any_dask_chunks_give_the_source(tmp_path_factory, t, y, x, seed):
     values = np.random.default_rng(seed).random((31 + 11 * seed, 270 - 100 * (seed % 2), 260), dtype="float32")
-    coords = {"time": pd.date_range("2020-01-01", periods=len(values)), "y": np.arange(values.shape[1])[::-1] * 1.0, "x": np.arange(260.0)}
+    coords = {
+        "time": pd.date_range("2020-01-01", periods=len(values)),
+        "y": np.arange(values.shape[1])[::-1] * 1.0,
+        "x": np.arange(260.0),
+    }
     lazy = da.from_array(values, chunks=(max(t, 8), max(y, 70), max(x, 70)))
     ds = xr.Dataset({"sm": (("time", "y", "x"), lazy), "clay": (("y", "x"), lazy[0])}, coords)
     path = write_cube(ds, tmp_path_factory.mktemp("c") / "g.zarr")
@@ -109,7 +127,9 @@ def test_an_interrupted_write_leaves_the_old_store(make_station_cube, tmp_path):
     old = make_station_cube()
     path = write_cube(old, tmp_path / "s.zarr")
     new = make_station_cube(stations=600, seed=1)
-    lazy = da.from_array(new["sm"].values, chunks=(256, 30)).map_blocks(broken, dtype="float32", meta=np.empty((0, 0), "float32"))
+    lazy = da.from_array(new["sm"].values, chunks=(256, 30)).map_blocks(
+        broken, dtype="float32", meta=np.empty((0, 0), "float32")
+    )
     with pytest.raises(RuntimeError, match="power cut"):
         write_cube(new.assign(sm=(("station", "time"), lazy)), path)
     np.testing.assert_array_equal(open_cube(path)["sm"], old["sm"])
@@ -120,7 +140,11 @@ def test_an_interrupted_write_leaves_the_old_store(make_station_cube, tmp_path):
 
 def test_progress_reaches_its_end(make_station_cube, tmp_path):
     seen = []
-    write_cube(make_station_cube().chunk(station=2), tmp_path / "s.zarr", progress=lambda done, total: seen.append((done, total)))
+    write_cube(
+        make_station_cube().chunk(station=2),
+        tmp_path / "s.zarr",
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert seen[-1][0] == seen[-1][1] > 0
     assert [d for d, _ in seen] == sorted(d for d, _ in seen)
 
@@ -140,8 +164,18 @@ def test_chunk_plan():
     assert plan["doy"] == {"chunks": (30,)}
     tiny = xr.Dataset({"sm": (("time", "y", "x"), np.zeros((5, 12, 128)))})
     assert plan_chunks(tiny)["sm"] == {"chunks": (5, 12, 128)}
-    stations = xr.Dataset({"sm": (("station", "time"), da.zeros((300, 1684))), "clay": (("station",), np.zeros(300)), "d": (("time",), np.zeros(1684))})
-    assert plan_chunks(stations) == {"sm": {"chunks": (256, 1684)}, "clay": {"chunks": (256,)}, "d": {"chunks": (1684,)}}
+    stations = xr.Dataset(
+        {
+            "sm": (("station", "time"), da.zeros((300, 1684))),
+            "clay": (("station",), np.zeros(300)),
+            "d": (("time",), np.zeros(1684)),
+        }
+    )
+    assert plan_chunks(stations) == {
+        "sm": {"chunks": (256, 1684)},
+        "clay": {"chunks": (256,)},
+        "d": {"chunks": (1684,)},
+    }
 
 
 def test_units_are_compared_by_name():

@@ -52,7 +52,12 @@ def test_scores_by_hand():
     assert (scores["n"], scores["stations"]) == (4, 2)
     # by station: rmse sqrt(0.005), sqrt(0.05); bias 0.05, 0.2; r none (constant prediction), -1
     assert scores["per_station"] == pytest.approx(
-        {"rmse_median": (0.005**0.5 + 0.05**0.5) / 2, "ubrmse_median": (0.05 + 0.1) / 2, "bias_median": 0.125, "r_median": -1.0}
+        {
+            "rmse_median": (0.005**0.5 + 0.05**0.5) / 2,
+            "ubrmse_median": (0.05 + 0.1) / 2,
+            "bias_median": 0.125,
+            "r_median": -1.0,
+        }
     )
 
 
@@ -65,7 +70,9 @@ def test_scores_agree_with_pytesmo(seed, n):
     scores = compute_scores(observed, predicted, np.zeros(n))
     assert scores["rmse"] == pytest.approx(metrics.rmsd(predicted, observed))
     assert scores["ubrmse"] == pytest.approx(metrics.ubrmsd(predicted, observed))
-    assert scores["bias"] == pytest.approx(metrics.bias(predicted, observed))  # mean of the first less mean of the second
+    assert scores["bias"] == pytest.approx(
+        metrics.bias(predicted, observed)
+    )  # mean of the first less mean of the second
     assert scores["r"] == pytest.approx(np.ravel(metrics.pearsonr(predicted, observed))[0])
 
 
@@ -171,7 +178,13 @@ def test_random_folds_hold_each_row_out_once(make_station_cube, needs_validation
     ds = _numbered(make_station_cube)
     scores, made = _cross_validate(ds, "random", 4, needs_validation)
     every = {(float(i), round(float(v), 5)) for i in range(8) for v in ds["sm"].values[i]}
-    shown = [{(a, round(b, 5)) for a, b in np.concatenate([m.trained, *([m.validated] if needs_validation else [])]).round(5)} for m in made]
+    shown = [
+        {
+            (a, round(b, 5))
+            for a, b in np.concatenate([m.trained, *([m.validated] if needs_validation else [])]).round(5)
+        }
+        for m in made
+    ]
     held = [every - s for s in shown]
     assert sum(len(h) for h in held) == len(every) == scores["n"]
     assert set().union(*held) == every
@@ -190,7 +203,9 @@ def test_the_three_r2_by_hand(make_station_cube):
     o, p = sm.mean(axis=1), predicted.mean(axis=1)
     assert scores["r2_of_folds"] == pytest.approx(of_folds, rel=1e-4)
     assert scores["r2_mean_of_folds"] == pytest.approx(np.mean(of_folds), rel=1e-4)
-    assert scores["r2_pooled"] == pytest.approx(1 - ((sm - predicted) ** 2).sum() / ((sm - sm.mean()) ** 2).sum(), rel=1e-4)
+    assert scores["r2_pooled"] == pytest.approx(
+        1 - ((sm - predicted) ** 2).sum() / ((sm - sm.mean()) ** 2).sum(), rel=1e-4
+    )
     assert scores["r2_station_means"] == pytest.approx(1 - ((o - p) ** 2).sum() / ((o - o.mean()) ** 2).sum(), rel=1e-3)
     assert scores["rmse_pooled"] == pytest.approx(np.sqrt(np.mean((sm - predicted) ** 2)), rel=1e-4)
 
@@ -202,7 +217,9 @@ def test_a_revisit_for_each_station_goes_with_its_station(make_station_cube):
     seen[:, 6] = True
     ds["s1_vv"] = ds["s1_vv"].where(xr.DataArray(seen, dims=("station", "time")))
     ds["s1_vv"].attrs["revisit_days"] = [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 2.0, 4.0]
-    prepare = PrepareSpec.model_validate({"fill": {"revisit": "attribute"}, "outliers": None, "window": {"missing": 0.0}})
+    prepare = PrepareSpec.model_validate(
+        {"fill": {"revisit": "attribute"}, "outliers": None, "window": {"missing": 0.0}}
+    )
     for needs_validation in (False, True):
         scores, made = _cross_validate(ds, "leave-location-out", 4, needs_validation, prepare)
         # L = 0, 1, 2, 3, 4, 5, 1, 2 days on either side of day 6, and no more days than there are

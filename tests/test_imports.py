@@ -46,7 +46,11 @@ def imports_of(path: Path) -> set[str]:
     out = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            out |= {a.name.removeprefix("smgeo").lstrip(".") or "__init__" for a in node.names if a.name.split(".")[0] == "smgeo"}
+            out |= {
+                a.name.removeprefix("smgeo").lstrip(".") or "__init__"
+                for a in node.names
+                if a.name.split(".")[0] == "smgeo"
+            }
         elif isinstance(node, ast.ImportFrom):
             base = list((node.module or "").split(".")) if node.module else []
             if node.level:
@@ -71,7 +75,9 @@ GRAPH = {module_of(p): imports_of(p) for p in FILES}
 def test_the_walk_sees_imports_that_are_known_to_be_there():
     assert "recipe" in GRAPH["study"]
     assert "models" in GRAPH["study"]  # one of them inside a function
-    assert "sources.physics" in GRAPH["sources.world"] | GRAPH["sources.world_landscape"] | GRAPH["sources.world_stations"]
+    assert (
+        "sources.physics" in GRAPH["sources.world"] | GRAPH["sources.world_landscape"] | GRAPH["sources.world_stations"]
+    )
     assert len(GRAPH) > 20
 
 

@@ -64,7 +64,9 @@ def _by_hand(model, grid, length):
         rain = grid["precipitation"].values[:, i, j].astype("float64")
         sums = [rain[t - 2 : t + 1].sum() if t > 1 else np.nan for t in range(len(days))]
         columns = {
-            "s1_vv": pd.Series(grid["s1_vv"].values[:, i, j].astype("float64")).interpolate(limit=2, limit_direction="both"),
+            "s1_vv": pd.Series(grid["s1_vv"].values[:, i, j].astype("float64")).interpolate(
+                limit=2, limit_direction="both"
+            ),
             "precipitation_3d": pd.Series(sums).interpolate(limit=2, limit_direction="both"),
             "clay": np.full(len(days), float(grid["clay"][i, j])),
             "doy_sin": doy,
@@ -129,7 +131,9 @@ def test_forest_on_a_map_is_the_forest_at_stations(stations, grid, tmp_path, len
 def test_chunks_strips_and_blocks_do_not_matter(stations, grid, tmp_path, monkeypatch, length):
     model = _fit(stations, length)
     whole = open_cube(predict_map(model, grid, tmp_path / "a.zarr"))["sm"].load()
-    xr.testing.assert_equal(open_cube(predict_map(model, grid.chunk(time=7, y=3, x=2), tmp_path / "b.zarr"))["sm"], whole)
+    xr.testing.assert_equal(
+        open_cube(predict_map(model, grid.chunk(time=7, y=3, x=2), tmp_path / "b.zarr"))["sm"], whole
+    )
     monkeypatch.setattr(maps, "_BUDGET", 1)
     xr.testing.assert_equal(open_cube(predict_map(model, grid, tmp_path / "c.zarr"))["sm"], whole)
     monkeypatch.setattr(maps, "GRID_CHUNK", {"time": 6, "y": 3, "x": 2})
@@ -143,7 +147,9 @@ def test_chunks_strips_and_blocks_do_not_matter(stations, grid, tmp_path, monkey
 def test_wider_than_a_block(stations, make_grid_cube, tmp_path):
     grid = make_grid_cube(days=5, height=2, width=131, gaps=0.2)
     model = _fit(stations)
-    np.testing.assert_array_equal(open_cube(predict_map(model, grid, tmp_path / "m.zarr"))["sm"], _from_evaluate(model, grid))
+    np.testing.assert_array_equal(
+        open_cube(predict_map(model, grid, tmp_path / "m.zarr"))["sm"], _from_evaluate(model, grid)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 4])
@@ -207,7 +213,9 @@ def test_refusals_name_the_thing(stations, grid, tmp_path):
     wrong["clay"] = grid["clay"].assign_attrs(units="g kg-1")
     with pytest.raises(SmgeoError, match="clay is in 'g kg-1', needed in 'percent'"):
         predict_map(model, wrong, out)
-    with pytest.raises(SmgeoError, match="2021-05-01, 2022-05-01 not in the grid cube, which holds 2020-01-01 to 2020-01-20"):
+    with pytest.raises(
+        SmgeoError, match="2021-05-01, 2022-05-01 not in the grid cube, which holds 2020-01-01 to 2020-01-20"
+    ):
         predict_map(model, grid, out, times=["2020-01-02", "2021-05-01", "2022-05-01"])
     with pytest.raises(SmgeoError, match="no CRS"):
         predict_map(model, grid.drop_vars("spatial_ref"), out)

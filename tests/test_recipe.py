@@ -18,7 +18,9 @@ SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 MINIMAL = {
     "name": "small",
     "period": ["2020-01-01", "2020-01-31"],
-    "stations": [{"kind": "csv", "path": "t.csv", "columns": {"station": "id", "time": "day", "x": "e", "y": "n", "sm": "vw"}}],
+    "stations": [
+        {"kind": "csv", "path": "t.csv", "columns": {"station": "id", "time": "day", "x": "e", "y": "n", "sm": "vw"}}
+    ],
     "rasters": [{"kind": "geotiff", "path": "s1_*.tif", "dates": "s1_%Y%m%d.tif", "bands": ["s1_vv", "s1_vh"]}],
     "grid": {"crs": "EPSG:32632", "resolution": 100.0, "bounds": [0, 0, 1000, 1000]},
     "features": ["s1_vv", "s1_cross_ratio", "doy_sin"],
@@ -96,7 +98,11 @@ def test_name_that_looks_like_a_number_survives_the_round_trip(tmp_path):
         (changed(prepare={"window": {"lenght": 3}}), "prepare.window", "length"),
         (changed(stations=[{**MINIMAL["stations"][0], "netwrk": "A"}]), "stations.0", "network"),
         (changed(rasters=[{**MINIMAL["rasters"][0], "resampleing": "nearest"}]), "rasters.0", "resampling"),
-        (changed(stations=[{**MINIMAL["stations"][0], "columns": {"sm": {"column": "a", "scal": 1}}}]), "columns.sm", "scale"),
+        (
+            changed(stations=[{**MINIMAL["stations"][0], "columns": {"sm": {"column": "a", "scal": 1}}}]),
+            "columns.sm",
+            "scale",
+        ),
         (changed(cross_validation=[{"fold": 3}]), "cross_validation.0", "folds"),
     ],
 )

@@ -29,7 +29,8 @@ def cookfarm(data, tmp_path_factory):
     recipe["period"] = ["2011-10-01", "2012-06-30"]
     recipe["models"] = {"rf": {"trees": 5}, "ann": {"units": 4, "epochs": 1}}
     recipe["cross_validation"] = [
-        {"method": "leave-location-out", "folds": 2, "models": ["rf"]}, {"method": "random", "folds": 2, "models": ["rf"]},
+        {"method": "leave-location-out", "folds": 2, "models": ["rf"]},
+        {"method": "random", "folds": 2, "models": ["rf"]},
     ]
     return smgeo.run(recipe, out=tmp_path_factory.mktemp("cookfarm"), data=data)
 

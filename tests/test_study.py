@@ -88,7 +88,9 @@ def test_observations_kept_are_those_of_the_station_cube(toy_run):
     for station in toy_run.results["split"]["test"]:
         observed = ds["observed"].sel(station=station)
         seen = observed.notnull().values
-        np.testing.assert_allclose(observed.values[seen], cube["sm"].sel(station=station, time=observed["time"]).values[seen], atol=1e-5)
+        np.testing.assert_allclose(
+            observed.values[seen], cube["sm"].sel(station=station, time=observed["time"]).values[seen], atol=1e-5
+        )
 
 
 def test_parts_share_no_station(toy_run):
@@ -97,7 +99,9 @@ def test_parts_share_no_station(toy_run):
     measured = {str(s) for s in sm["station"].values if bool(sm.sel(station=s).notnull().any())}
     assert sum(map(len, parts)) == len(set.union(*parts))
     assert set.union(*parts) == measured
-    assert [len(p) for p in parts] == [len(measured) - 2 * round(0.1 * len(measured))] + [round(0.1 * len(measured))] * 2
+    assert [len(p) for p in parts] == [len(measured) - 2 * round(0.1 * len(measured))] + [
+        round(0.1 * len(measured))
+    ] * 2
 
 
 def test_maps_are_where_and_on_what_grid_they_must_be(toy_run):
@@ -120,7 +124,9 @@ def test_provenance_has_the_hash_of_every_input_and_stage(toy_run):
     provenance = json.loads((toy_run.folder / "provenance.json").read_text())
     world = toy_run.folder / "world"
     files = [p for part in ("ismn", "rasters") for p in (world / part).rglob("*") if p.is_file()]
-    assert provenance["inputs"] == {str(p.relative_to(world)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    assert provenance["inputs"] == {
+        str(p.relative_to(world)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
     stages = {"world", "stations", "grid", "split", *(f"{k} {m}" for k in ("model", "map") for m in MODELS)}
     assert stages <= set(provenance["stages"])
     assert provenance["versions"]["smgeo"] == smgeo.__version__
@@ -169,20 +175,30 @@ def make_table_study(folder):
     """Ten stations in a wide table, their places in a second one, precipitation dated by a third."""
     days = [f"2020-01-{d:02d}" for d in range(1, 11)]
     names = [f"s{i}" for i in range(10)]
-    rows = [",".join(["day", *names])] + [",".join([d, *(f"0.{(k + i) % 9 + 1}" for i in range(10))]) for k, d in enumerate(days)]
+    rows = [",".join(["day", *names])] + [
+        ",".join([d, *(f"0.{(k + i) % 9 + 1}" for i in range(10))]) for k, d in enumerate(days)
+    ]
     (folder / "wide.csv").write_text("\n".join(rows) + "\n")
-    (folder / "places.csv").write_text("station,latitude,longitude\n" + "\n".join(f"{n},0.{i}5,0.05" for i, n in enumerate(names)) + "\n")
+    (folder / "places.csv").write_text(
+        "station,latitude,longitude\n" + "\n".join(f"{n},0.{i}5,0.05" for i, n in enumerate(names)) + "\n"
+    )
     (folder / "dates.csv").write_text("file,date\n" + "\n".join(f"p{k}.tif,{d}" for k, d in enumerate(days)) + "\n")
     for k in range(10):
         write_plane(folder / f"p{k}.tif", k)
     write_plane(folder / "grid.tif", 0)
     return {
         "name": "table",
-        "stations": [{"kind": "csv", "path": "wide.csv", "layout": "wide", "stations": "places.csv", "columns": {"time": "day"}}],
+        "stations": [
+            {"kind": "csv", "path": "wide.csv", "layout": "wide", "stations": "places.csv", "columns": {"time": "day"}}
+        ],
         "rasters": [{"kind": "geotiff", "path": "p*.tif", "dates_table": "dates.csv", "bands": {"precipitation": 1}}],
         "grid": {"like": "grid.tif"},
         "features": ["precipitation", "doy_sin"],
-        "prepare": {"fill": None, "split": {"fractions": [0.6, 0.2, 0.2], "extremes_to_train": False}, "window": {"length": 1}},
+        "prepare": {
+            "fill": None,
+            "split": {"fractions": [0.6, 0.2, 0.2], "extremes_to_train": False},
+            "window": {"length": 1},
+        },
         "models": {"rf": {"trees": 2}},
         "maps": {"dates": ["2020-01-05"]},
     }
@@ -190,7 +206,17 @@ def make_table_study(folder):
 
 def write_plane(path, value, pixels=10):
     transform = rasterio.transform.from_origin(0, 1, 1 / pixels, 1 / pixels)
-    with rasterio.open(path, "w", driver="GTiff", height=pixels, width=pixels, count=1, dtype="float32", crs="EPSG:4326", transform=transform) as dst:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=pixels,
+        width=pixels,
+        count=1,
+        dtype="float32",
+        crs="EPSG:4326",
+        transform=transform,
+    ) as dst:
         dst.write(np.full((pixels, pixels), value, "float32"), 1)
 
 
@@ -203,7 +229,9 @@ def test_every_file_that_is_read_is_hashed_and_a_change_in_it_is_seen(tmp_path):
     smgeo.run(recipe, out=out, data=tmp_path)
     moved = smgeo.open_cube(out / "stations.zarr")["longitude"].sel(station="TABLE/s0")
     assert float(moved) == pytest.approx(0.95)
-    (tmp_path / "dates.csv").write_text((tmp_path / "dates.csv").read_text().replace("p0.tif,2020-01-01", "p0.tif,2020-01-02"))
+    (tmp_path / "dates.csv").write_text(
+        (tmp_path / "dates.csv").read_text().replace("p0.tif,2020-01-01", "p0.tif,2020-01-02")
+    )
     smgeo.run(recipe, out=out, data=tmp_path)
     first = smgeo.open_cube(out / "stations.zarr")["precipitation"].sel(time="2020-01-01")
     assert bool(first.isnull().all())
@@ -216,8 +244,11 @@ def test_every_file_that_is_read_is_hashed_and_a_change_in_it_is_seen(tmp_path):
 
 
 def start(recipe, out):
-    return subprocess.Popen([sys.executable, "-m", "smgeo.cli", "run", str(recipe), "--out", str(out)],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "smgeo.cli", "run", str(recipe), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_killed_runs_continue_to_the_results_of_an_undisturbed_one(toy_run, toy_recipe, tmp_path):

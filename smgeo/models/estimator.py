@@ -217,6 +217,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             "training": self.training_,
             "files": {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
         }
+        manifest["sha256"] = _checksum(manifest)
         (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         replace_folder(part, path, "model.json")
         return path
@@ -256,6 +257,10 @@ def _versions() -> dict[str, str]:
     return out
 
 
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _class_of(kind: str) -> type[SoilMoistureModel]:
     if kind not in _KINDS:
         raise SmgeoError(f"unknown model {kind!r}; {nearest(kind, list(_KINDS))}")
@@ -284,7 +289,8 @@ def make_model(kind: str, **params: Any) -> SoilMoistureModel:
     for name in params:
         if name not in known:
             raise SmgeoError(f"{kind} has no parameter {name!r}; {nearest(name, known)}")
-    model = found(**params)
+    # Numbers of NumPy, as a search space gives them, are taken as Python's: libraries and JSON want these.
+    model = found(**{k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()})
     model.check_params()  # type: ignore[attr-defined]
     return model
 
@@ -306,9 +312,18 @@ def load_model(path: str | Path) -> SoilMoistureModel:
         manifest = json.loads((path / "model.json").read_text(encoding="utf-8"))
         if manifest["format"] > FORMAT:
             raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
+        if manifest.pop("sha256", None) != _checksum(manifest):
+            raise SmgeoError(
+                f"{path}/model.json is damaged or was edited (its checksum does not fit); save the model again"
+            )
         kind, params, files = manifest["kind"], manifest["params"], manifest["files"]
-        shape, preparation, training = manifest["input_shape"], manifest["preparation"], manifest["training"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        n_features, shape, preparation, training = (
+            manifest["n_features"],
+            manifest["input_shape"],
+            manifest["preparation"],
+            manifest["training"],
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise SmgeoError(f"{path}/model.json is damaged ({error!r}); save the model again") from None
     for name, expected in files.items():
         inside = PurePosixPath(name)
@@ -320,7 +335,7 @@ def load_model(path: str | Path) -> SoilMoistureModel:
                 f"{file} is missing or damaged (its checksum is not the one in model.json); save the model again"
             )
     model = make_model(kind, **params)
-    model.n_features_in_ = int(manifest["n_features"])
+    model.n_features_in_ = int(n_features)
     model.input_shape_ = tuple(shape)
     model.preparation_, model.training_ = preparation, training
     model._load_weights(path)

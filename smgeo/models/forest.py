@@ -104,4 +104,5 @@ class Forest(SoilMoistureModel):
     def _load_weights(self, folder: Path) -> None:
         import ydf
 
+        ydf.verbose(0)
         self._model = ydf.load_model(str(folder / "forest"))

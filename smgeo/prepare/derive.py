@@ -14,7 +14,7 @@ from smgeo.prepare.steps import with_step
 
 
 def _day_of_year(ds: xr.Dataset) -> xr.DataArray:
-    days = pd.DatetimeIndex(ds.indexes["time"]).dayofyear.to_numpy("float64")
+    days = pd.DatetimeIndex(ds.indexes["time"]).day_of_year.to_numpy("float64")
     return xr.DataArray(days, dims="time", coords={"time": ds["time"]})
 
 

@@ -23,7 +23,7 @@ def _minmax(ds: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def _robust(ds: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    whole = ds.chunk(-1) if ds.chunks else ds
+    whole = ds.chunk(-1) if any(v.chunks is not None for v in ds.variables.values()) else ds
     q = whole.quantile([0.25, 0.5, 0.75], skipna=True)
     return q.sel(quantile=0.5, drop=True), q.sel(quantile=0.75, drop=True) - q.sel(quantile=0.25, drop=True)
 

@@ -82,12 +82,8 @@ def open_rasters(
     """
     source = spec if isinstance(spec, RasterSource) else RasterSource.model_validate({"kind": "geotiff", **spec})
     files = _find(source.path, Path(root))
-    own = _check_files(files, geobox is None)
+    own, bands = _check_files(files, source, catalog, same_grid=geobox is None)
     box = geobox if geobox is not None else own
-    with rasterio.open(files[0]) as first:
-        bands = {name: _band_number(first, band, name) for name, band in source.bands.items()}
-        for name, band in bands.items():
-            _check_band_units(files[0], first.units[band - 1], name, source, catalog)
     dates = _dates(source, files, Path(root)) if (source.dates or source.dates_table) else None
     days = _day_axis(dates, period)
     data: dict[str, Any] = {}
@@ -102,6 +98,11 @@ def open_rasters(
             "grid_mapping": "spatial_ref",
         }
         if feature.kind == "static":
+            if len(files) > 1:
+                raise SmgeoError(
+                    f"rasters {source.path!r}: {name} does not vary in time, but {len(files)} files match, "
+                    f"{files[1].name} among them; name one"
+                )
             data[name] = (("y", "x"), _static_array(files[0], reading), attrs)
         else:
             if dates is None or days is None:
@@ -129,25 +130,38 @@ def _find(pattern: str, root: Path) -> list[Path]:
     return files
 
 
-def _check_files(files: list[Path], same_grid: bool) -> GeoBox:
-    """Headers of all files; the first one's grid."""
-    boxes: list[GeoBox] = []
+def _check_files(
+    files: list[Path], source: RasterSource, catalog: Mapping[str, Feature], *, same_grid: bool
+) -> tuple[GeoBox, dict[str, int]]:
+    """Headers of all files, which must agree; the first one's grid, and the band of each variable."""
+    first: GeoBox | None = None
+    bands: dict[str, int] = {}
     for file in files:
         try:
-            with rasterio.open(file) as src:
-                if src.crs is None:
-                    raise SmgeoError(
-                        f"{file} has no CRS, so its place on Earth is not known; add one with: rio edit-info --crs EPSG:... {file}"
-                    )
-                boxes.append(GeoBox((src.height, src.width), src.transform, src.crs))
+            opened = rasterio.open(file)
         except rasterio.errors.RasterioIOError as error:
             raise SmgeoError(f"{file} can't be opened as a raster: {error}") from None
-        if same_grid and boxes[-1] != boxes[0]:
-            raise SmgeoError(
-                f"{file} lies on another grid ({boxes[-1].crs}, {boxes[-1].shape.yx}) than {files[0]} ({boxes[0].crs}, "
-                f"{boxes[0].shape.yx}); give a grid to warp both onto"
-            )
-    return boxes[0]
+        with opened as src:
+            if src.crs is None:
+                raise SmgeoError(
+                    f"{file} has no CRS, so its place on Earth is not known; add one with: rio edit-info --crs EPSG:... {file}"
+                )
+            box = GeoBox((src.height, src.width), src.transform, src.crs)
+            first = first or box
+            if same_grid and box != first:
+                raise SmgeoError(
+                    f"{file} lies on another grid ({box.crs}, {box.shape.yx}) than {files[0]} ({first.crs}, "
+                    f"{first.shape.yx}); give a grid to warp both onto"
+                )
+            for name, asked in source.bands.items():
+                number = _band_number(src, asked, name)
+                _check_band_units(file, src.units[number - 1], name, source, catalog)
+                if bands.setdefault(name, number) != number:
+                    raise SmgeoError(
+                        f"{file}: {name} is band {number}, in {files[0]} it is band {bands[name]}; write all files with the same bands"
+                    )
+    assert first is not None
+    return first, bands
 
 
 def _band_number(src: rasterio.DatasetReader, band: int | str, name: str) -> int:
@@ -177,12 +191,19 @@ def _dates(source: RasterSource, files: list[Path], root: Path) -> list[pd.Times
     if isinstance(source.dates, dt.date):
         return [pd.Timestamp(source.dates)] * len(files)
     if source.dates_table is not None:
-        table = pd.read_csv(root / source.dates_table)
+        path = root / source.dates_table
+        if not path.is_file():
+            raise SmgeoError(f"dates_table {path} not found (relative paths start at --data)")
+        table = pd.read_csv(path)
         if not {"file", "date"} <= set(table):
             raise SmgeoError(
                 f"{root / source.dates_table} needs columns file, date; it has {', '.join(map(str, table))}"
             )
-        by_name = dict(zip(table["file"].astype(str), pd.to_datetime(table["date"]), strict=True))
+        parsed = pd.to_datetime(table["date"].astype(str), format="ISO8601", errors="coerce")
+        if parsed.isna().any():
+            line = int(np.flatnonzero(parsed.isna().to_numpy())[0])
+            raise SmgeoError(f"{path}, line {line + 2}: {table['date'].iloc[line]!r} is no date; write 2012-03-25")
+        by_name = dict(zip(table["file"].astype(str), parsed, strict=True))
         lacking = [f.name for f in files if f.name not in by_name]
         if lacking:
             raise SmgeoError(f"{root / source.dates_table} has no date for {', '.join(lacking[:5])}")
@@ -266,6 +287,11 @@ def _mean_of_day(scenes: np.ndarray, decibels: bool) -> np.ndarray:
     return (10 * np.log10(mean) if decibels else mean).astype("float32")
 
 
+def _untagged_nodata(dtype: str) -> float | None:
+    """NaN for floating-point bands, so that warping does not spread it; whole numbers have none."""
+    return float("nan") if np.issubdtype(np.dtype(dtype), np.floating) else None
+
+
 def _read_window(file: Path, reading: _Reading, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
     box = reading.geobox
     window = Window(x0, y0, x1 - x0, y1 - y0)
@@ -280,7 +306,7 @@ def _read_window(file: Path, reading: _Reading, y0: int, y1: int, x0: int, x1: i
                 transform=box.affine,
                 height=box.shape.y,
                 width=box.shape.x,
-                src_nodata=nodata,
+                src_nodata=nodata if nodata is not None else _untagged_nodata(src.dtypes[reading.band - 1]),
                 nodata=np.nan,
                 dtype="float32",
                 resampling=Resampling[reading.resampling],

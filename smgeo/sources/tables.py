@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,13 @@ def open_table(
     return ds.assign({n: v.chunk({"station": 256}) for n, v in ds.data_vars.items()})
 
 
+def _read_csv(file: Path, **options: Any) -> pd.DataFrame:
+    try:
+        return pd.read_csv(file, **options)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise SmgeoError(f"{file} can't be read as a table: {error}") from None
+
+
 def _column(table: pd.DataFrame, name: str, column: Column, file: Path) -> pd.Series:
     if column.column not in table:
         raise SmgeoError(
@@ -156,7 +164,11 @@ def _column(table: pd.DataFrame, name: str, column: Column, file: Path) -> pd.Se
 
 
 def _read_long(file: Path, spec: dict[str, Column], target: str, stations: Path | None) -> pd.DataFrame:
-    raw = pd.read_csv(file, usecols=lambda c: c in {s.column for s in spec.values()}, low_memory=False)
+    header = [str(c) for c in _read_csv(file, nrows=0)]
+    for name, column in spec.items():
+        if column.column not in header:
+            raise SmgeoError(f"{file}: no column {column.column!r} (for {name}); {nearest(column.column, header)}")
+    raw = _read_csv(file, usecols=lambda c: c in {s.column for s in spec.values()}, low_memory=False)
     table = pd.DataFrame({name: _column(raw, name, column, file) for name, column in spec.items()})
     if target not in table:
         raise SmgeoError(f"{file}: columns does not say which column holds the target {target!r}")
@@ -168,7 +180,7 @@ def _read_long(file: Path, spec: dict[str, Column], target: str, stations: Path 
 def _read_wide(file: Path, spec: dict[str, Column], target: str, stations: Path | None) -> pd.DataFrame:
     if stations is None:
         raise SmgeoError(f"{file}: a wide table needs `stations`, a table of station, latitude, longitude")
-    raw = pd.read_csv(file)
+    raw = _read_csv(file)
     places = _read_places(stations)
     time = _column(raw, "time", spec["time"], file)
     rule = spec.get(target, Column(column=target))
@@ -183,7 +195,7 @@ def _read_wide(file: Path, spec: dict[str, Column], target: str, stations: Path 
 def _read_places(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise SmgeoError(f"table of stations {path} not found (relative paths start at --data)")
-    places = pd.read_csv(path)
+    places = _read_csv(path)
     if "station" not in places or not ({"latitude", "longitude"} <= set(places) or {"x", "y"} <= set(places)):
         raise SmgeoError(
             f"{path} needs columns station, latitude, longitude (or station, x, y); it has {', '.join(map(str, places))}"
@@ -192,7 +204,8 @@ def _read_places(path: Path) -> pd.DataFrame:
 
 
 def _parse_days(column: pd.Series, file: Path) -> pd.Series:
-    parsed = pd.to_datetime(column, errors="coerce", utc=True).dt.tz_localize(None)
+    # As text: pandas takes whole numbers such as 20120325 for nanoseconds since 1970.
+    parsed = pd.to_datetime(column.astype(str), errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
     if parsed.isna().any():
         line = int(np.flatnonzero(parsed.isna().to_numpy())[0])
         raise SmgeoError(
@@ -213,7 +226,9 @@ def _choose_depth(table: pd.DataFrame, depth_m: tuple[float, float], file: Path,
         )
     distance = (inside["depth"] - (low + high) / 2).abs().round(6)
     nearest_depth = distance.groupby(inside["station"]).transform("min")
-    return inside[distance == nearest_depth]
+    inside = inside[distance == nearest_depth]
+    # Of two depths as near, the shallower.
+    return inside[inside["depth"] == inside["depth"].groupby(inside["station"]).transform("min")]
 
 
 def _constant(values: np.ndarray, ids: list[str], name: str, file: Path) -> np.ndarray:

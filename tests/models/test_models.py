@@ -70,7 +70,9 @@ def test_the_same_seed_gives_the_same_bits(fitted):
 def test_prediction_of_a_row_does_not_depend_on_the_others(fitted):
     x, _ = _smooth(fitted.kind)
     together = fitted.predict(x)
-    assert np.array_equal(np.concatenate([fitted.predict(x[:1]), fitted.predict(x[1:333]), fitted.predict(x[333:])]), together)
+    assert np.array_equal(
+        np.concatenate([fitted.predict(x[:1]), fitted.predict(x[1:333]), fitted.predict(x[333:])]), together
+    )
     assert fitted.predict(x[:0]).shape == (0,)
 
 
@@ -103,8 +105,16 @@ for kind in sys.argv[2:]:
     same = np.array_equal(model.predict(np.load(root / f"{kind}_x.npy")), np.load(root / f"{kind}_y.npy"))
     print(kind, type(model).__name__, same)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), *KINDS], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:5] == ["rf Forest True", "ann Ann True", "cnn Cnn True", "gru Gru True", "lstm Lstm True"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), *KINDS], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:5] == [
+        "rf Forest True",
+        "ann Ann True",
+        "cnn Cnn True",
+        "gru Gru True",
+        "lstm Lstm True",
+    ]
 
 
 def test_a_loaded_model_is_saved_alike(fitted, tmp_path):
@@ -121,7 +131,9 @@ def test_a_loaded_model_is_saved_alike(fitted, tmp_path):
 def test_no_pickle_in_the_model_file(fitted, tmp_path):
     files = [p for p in fitted.save(tmp_path / "m").rglob("*") if p.is_file()]
     assert len(files) > 1
-    assert not [p for p in files if p.suffix in {".pkl", ".pickle", ".joblib", ".keras"} or p.read_bytes()[:1] == b"\x80"]
+    assert not [
+        p for p in files if p.suffix in {".pkl", ".pickle", ".joblib", ".keras"} or p.read_bytes()[:1] == b"\x80"
+    ]
 
 
 def test_a_flipped_byte_is_refused_by_file_name(fitted, tmp_path):

@@ -37,7 +37,11 @@ def test_day_of_year_and_its_angle():
 
 def test_ratios_and_indices():
     ds = _cube(
-        s1_vv=[-10, -12, NAN], s1_vh=[-17, NAN, -20], s2_b8=[0.4, 0.5, 0.0], s2_b4=[0.1, NAN, 0.0], s2_b11=[0.2, 0.5, 0.3]
+        s1_vv=[-10, -12, NAN],
+        s1_vh=[-17, NAN, -20],
+        s2_b8=[0.4, 0.5, 0.0],
+        s2_b4=[0.1, NAN, 0.0],
+        s2_b11=[0.2, 0.5, 0.3],
     )
     out = derive_features(ds, ["s1_cross_ratio", "ndvi", "ndmi"])
     np.testing.assert_allclose(out["s1_cross_ratio"], [[-7, NAN, NAN]])
@@ -53,7 +57,9 @@ def test_antecedent_sums_need_all_their_days():
     assert out.attrs["units"] == "mm"
 
 
-@given(st.lists(st.one_of(st.just(NAN), st.floats(0, 300, width=32)), min_size=1, max_size=40), st.sampled_from([3, 7, 30]))
+@given(
+    st.lists(st.one_of(st.just(NAN), st.floats(0, 300, width=32)), min_size=1, max_size=40), st.sampled_from([3, 7, 30])
+)
 @settings(max_examples=60, deadline=None)
 def test_antecedent_sums_against_slices(rain, days):
     out = derive_features(_cube(precipitation=rain), [f"precipitation_{days}d"])[f"precipitation_{days}d"].values[0]
@@ -82,7 +88,9 @@ def test_grids_any_chunks_and_lazy(make_grid_cube):
     assert lazy["s1_cross_ratio"].chunks is not None
     assert lazy["precipitation_3d"].dims == ("time", "y", "x")
     xr.testing.assert_identical(lazy.compute(), whole)
-    np.testing.assert_allclose(whole["precipitation_3d"][4], ds["precipitation"][2:5].sum("time", skipna=False), rtol=1e-5)
+    np.testing.assert_allclose(
+        whole["precipitation_3d"][4], ds["precipitation"][2:5].sum("time", skipna=False), rtol=1e-5
+    )
 
 
 def test_what_is_there_stays_and_the_record_names_what_was_added():

@@ -16,7 +16,10 @@ NAN = np.nan
 
 def _cube(values, name="s1_vv", **attrs):
     values = np.asarray(values, dtype="float32")
-    coords = {"station": [f"N/{i}" for i in range(len(values))], "time": pd.date_range("2020-01-01", periods=values.shape[1])}
+    coords = {
+        "station": [f"N/{i}" for i in range(len(values))],
+        "time": pd.date_range("2020-01-01", periods=values.shape[1]),
+    }
     return xr.Dataset({name: (("station", "time"), values, {"kind": "dynamic", **attrs})}, coords)
 
 
@@ -24,12 +27,16 @@ def _pandas(series, limit):
     """What pandas makes of one series; it refuses a limit of 0, which here fills nothing."""
     if limit == 0:
         return np.asarray(series, dtype="float32")
-    filled = pd.Series(np.asarray(series, dtype="float64")).interpolate(method="linear", limit=limit, limit_direction="both")
+    filled = pd.Series(np.asarray(series, dtype="float64")).interpolate(
+        method="linear", limit=limit, limit_direction="both"
+    )
     return filled.to_numpy("float32")
 
 
 gappy = st.lists(
-    st.lists(st.one_of(st.just(NAN), st.just(NAN), st.floats(-40, 40, width=32)), min_size=17, max_size=17), min_size=1, max_size=4
+    st.lists(st.one_of(st.just(NAN), st.just(NAN), st.floats(-40, 40, width=32)), min_size=17, max_size=17),
+    min_size=1,
+    max_size=4,
 )
 
 
@@ -57,7 +64,9 @@ def test_by_hand(limit, expected):
 def test_half_of_the_revisit_in_the_attribute():
     series = [[1] + 9 * [NAN] + [11] + 9 * [NAN]] * 2
     for days, limit in ((6, 3), (5, 2), (1, 0)):
-        np.testing.assert_allclose(fill_gaps(_cube(series, revisit_days=days))["s1_vv"], [_pandas(s, limit) for s in series])
+        np.testing.assert_allclose(
+            fill_gaps(_cube(series, revisit_days=days))["s1_vv"], [_pandas(s, limit) for s in series]
+        )
     per_station = fill_gaps(_cube(series, revisit_days=[2, 7]))["s1_vv"]
     np.testing.assert_allclose(per_station, [_pandas(series[0], 1), _pandas(series[1], 3)])
 
@@ -68,9 +77,13 @@ def test_half_of_the_measured_revisit():
     once = [NAN] * 12 + [5] + [NAN] * 12  # the catalogue's 6 days for Sentinel-1: L = 3
     never = [NAN] * 25
     expected = [_pandas(every_four, 2), _pandas(once, 3), never]
-    np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never], revisit_days=20), revisit="measured")["s1_vv"], expected)
+    np.testing.assert_allclose(
+        fill_gaps(_cube([every_four, once, never], revisit_days=20), revisit="measured")["s1_vv"], expected
+    )
     np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never]))["s1_vv"], expected)
-    np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never], revisit_days=[4, NAN, NAN]))["s1_vv"], expected)
+    np.testing.assert_allclose(
+        fill_gaps(_cube([every_four, once, never], revisit_days=[4, NAN, NAN]))["s1_vv"], expected
+    )
 
 
 def test_measured_revisit_is_the_median_step():
@@ -83,7 +96,12 @@ def test_a_variable_outside_the_catalogue_seen_once_is_not_filled():
     np.testing.assert_array_equal(fill_gaps(_cube(once, name="mine"))["mine"], np.array(once, "float32"))
 
 
-@given(st.integers(1, 6), st.integers(1, 20), st.sampled_from(["half-revisit", 1, 4]), st.sampled_from(["measured", "attribute"]))
+@given(
+    st.integers(1, 6),
+    st.integers(1, 20),
+    st.sampled_from(["half-revisit", 1, 4]),
+    st.sampled_from(["measured", "attribute"]),
+)
 @settings(max_examples=10, deadline=None)
 def test_chunks_do_not_matter_for_stations(make_station_cube, per_station, per_time, limit, revisit):
     ds = make_station_cube(stations=6, days=20, gaps=0.7)
@@ -154,7 +172,13 @@ def test_a_mapping_fills_only_what_it_names(make_station_cube):
 
 @pytest.mark.parametrize(
     ("limit", "message"),
-    [("half", "half-revisit"), (-1, "whole number"), (1.5, "whole number"), ({"s1_v": 2}, "'s1_vv'"), ({"sm": 2}, "no dynamic variable")],
+    [
+        ("half", "half-revisit"),
+        (-1, "whole number"),
+        (1.5, "whole number"),
+        ({"s1_v": 2}, "'s1_vv'"),
+        ({"sm": 2}, "no dynamic variable"),
+    ],
 )
 def test_limits_refused(make_station_cube, limit, message):
     with pytest.raises(SmgeoError, match=message):

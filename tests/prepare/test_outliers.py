@@ -23,7 +23,9 @@ def test_statistics_come_from_the_given_stations_alone(make_station_cube):
     assert flags["s1_vv"][4].values[ds["s1_vv"][4].notnull()].all()
     shifted = ds.copy(deep=True)
     shifted["s1_vv"][[1, 4]] += 1000
-    xr.testing.assert_identical(flag_outliers(shifted, 1.5, train).isel(station=[0, 2, 3]), flags.isel(station=[0, 2, 3]))
+    xr.testing.assert_identical(
+        flag_outliers(shifted, 1.5, train).isel(station=[0, 2, 3]), flags.isel(station=[0, 2, 3])
+    )
 
 
 def test_no_stations_means_all(make_station_cube):

@@ -28,7 +28,11 @@ def test_by_formula(make_station_cube, scale):
     for name in [*FEATURES, "sm"]:
         values = ds[name].values.astype("float64")
         if name in FEATURES[:3]:
-            values = np.array([pd.Series(v).interpolate(limit=2, limit_direction="both") for v in values]).astype("float32").astype("float64")
+            values = (
+                np.array([pd.Series(v).interpolate(limit=2, limit_direction="both") for v in values])
+                .astype("float32")
+                .astype("float64")
+            )
         filled[name] = values
         mean, std = np.nanmean(values[rows]), np.nanstd(values[rows])
         flag = np.abs(values - mean) > 1.8 * std

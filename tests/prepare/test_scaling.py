@@ -61,19 +61,26 @@ def test_inverse_is_exact_to_float32(kind, values, gaps):
 @pytest.mark.parametrize("n", [3, 7, 10, 101])
 def test_a_constant_keeps_its_size_elsewhere(kind, value, n):
     """As in scikit-learn: no spread in training means a scale of 1, however the mean is rounded."""
-    train = xr.Dataset({"slope": (("station",), np.full(n, value, dtype="float32"))}, {"station": [f"s{i}" for i in range(n)]})
+    train = xr.Dataset(
+        {"slope": (("station",), np.full(n, value, dtype="float32"))}, {"station": [f"s{i}" for i in range(n)]}
+    )
     other = train + 2
     np.testing.assert_allclose(Scaler(kind).fit(train).transform(other)["slope"], 2, rtol=1e-5)
 
 
 def test_by_hand_and_round_trips(tmp_path):
-    ds = xr.Dataset({"a": (("station", "time"), [[1.0, 2.0, 3.0], [4.0, np.nan, 9.0]], {"units": "mm"})}, {"station": ["x", "y"]})
+    ds = xr.Dataset(
+        {"a": (("station", "time"), [[1.0, 2.0, 3.0], [4.0, np.nan, 9.0]], {"units": "mm"})}, {"station": ["x", "y"]}
+    )
     scaler = Scaler("minmax").fit(ds)
     np.testing.assert_array_equal(scaler.transform(ds)["a"], [[0, 0.125, 0.25], [0.375, np.nan, 1]])
     scaler.save(tmp_path / "s.json")
     assert Scaler.load(tmp_path / "s.json").to_dict() == scaler.to_dict()
     assert Scaler.from_dict(scaler.to_dict()).to_dict() == {
-        "kind": "minmax", "center": {"a": 1.0}, "scale": {"a": 8.0}, "units": {"a": "mm"},
+        "kind": "minmax",
+        "center": {"a": 1.0},
+        "scale": {"a": 8.0},
+        "units": {"a": "mm"},
     }
 
 

@@ -34,11 +34,16 @@ def _every_window(ds, length, missing, fill, ends=None, target=True):
             for d in range(length):
                 for f, name in enumerate(FEATURES):
                     day = end - length + 1 + d
-                    x[d, f] = {"clay": lambda: ds["clay"].values[s], "doy_sin": lambda day=day: ds["doy_sin"].values[day]}.get(
-                        name, lambda name=name, day=day: ds[name].values[s, day]
-                    )()
+                    x[d, f] = {
+                        "clay": lambda: ds["clay"].values[s],
+                        "doy_sin": lambda day=day: ds["doy_sin"].values[day],
+                    }.get(name, lambda name=name, day=day: ds[name].values[s, day])()
             y = ds["sm"].values[s, end]
-            if (target and np.isnan(y)) or np.isnan(x).sum() > missing * x.size or (ends is not None and end not in ends):
+            if (
+                (target and np.isnan(y))
+                or np.isnan(x).sum() > missing * x.size
+                or (ends is not None and end not in ends)
+            ):
                 continue
             if missing > 0:
                 seen = ~np.isnan(x)
@@ -60,7 +65,9 @@ def _assert_same(windows, expected, target=True):
         np.testing.assert_array_equal(windows[i][1], y if target else np.nan)
 
 
-@given(st.integers(0, 200), st.integers(1, 16), st.sampled_from([0.0, 0.25, 0.5, 0.75]), st.sampled_from([0.0, 0.2, 0.6]))
+@given(
+    st.integers(0, 200), st.integers(1, 16), st.sampled_from([0.0, 0.25, 0.5, 0.75]), st.sampled_from([0.0, 0.2, 0.6])
+)
 @settings(max_examples=60, deadline=None)
 def test_against_every_window(cube, seed, length, missing, gaps):
     ds = cube(seed=seed, gaps=gaps)

@@ -28,12 +28,16 @@ def forbid(*args, **kwargs):
     raise AssertionError("computed, where nothing must be")
 
 
-def write_stm(root, station, hours, *, network="NET", variable="sm", depth=0.05, place=(45.0, 3.0, 100.0), sensor="Probe"):
+def write_stm(
+    root, station, hours, *, network="NET", variable="sm", depth=0.05, place=(45.0, 3.0, 100.0), sensor="Probe"
+):
     """One header+values file; `hours` are (time, value, flag)."""
     folder = root / network / station
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{network}_{network}_{station}_{variable}_{depth:.6f}_{depth:.6f}_{sensor}_20200101_20200103.stm"
-    lines = [f"{network} {network} {station} {place[0]:.5f} {place[1]:.5f} {place[2]:.1f} {depth:.4f} {depth:.4f} {sensor}"]
+    lines = [
+        f"{network} {network} {station} {place[0]:.5f} {place[1]:.5f} {place[2]:.1f} {depth:.4f} {depth:.4f} {sensor}"
+    ]
     lines += [f"{pd.Timestamp(t):%Y/%m/%d %H:%M} {value} {flag} 0" for t, value, flag in hours]
     (folder / name).write_text("\n".join(lines) + "\n")
     return folder / name
@@ -48,8 +52,13 @@ def day(date, values, flags="G"):
 def write_static(root, station, rows, network="NET"):
     lines = [f"{name};% weight;{top:.2f};{bottom:.2f};{value};;HWSD;;;;;;;" for name, top, bottom, value in rows]
     # Every download has these two as well.
-    lines += ["land cover classification;CCI classes;;;10;;CCI_landcover_2000;;;;;;;", "climate classification;;;;Cfb;;koeppen_geiger_2007;;;;;;;"]
-    (root / network / station / f"{network}_{network}_{station}_static_variables.csv").write_text(STATIC_HEADER + "\n".join(lines) + "\n")
+    lines += [
+        "land cover classification;CCI classes;;;10;;CCI_landcover_2000;;;;;;;",
+        "climate classification;;;;Cfb;;koeppen_geiger_2007;;;;;;;",
+    ]
+    (root / network / station / f"{network}_{network}_{station}_static_variables.csv").write_text(
+        STATIC_HEADER + "\n".join(lines) + "\n"
+    )
 
 
 def zipped(folder):
@@ -68,7 +77,12 @@ def archive(tmp_path):
     hours += day("2020-01-02", [0.2] * 11 + [0.8])
     hours += day("2020-01-03", [0.4] * 11)
     write_stm(root, "A", hours, place=(45.5, 3.25, 120.0))
-    write_stm(root, "B", [h for d in ("2020-01-01", "2020-01-02", "2020-01-03") for h in day(d, [0.25] * 24)], place=(46.0, -4.5, 7.0))
+    write_stm(
+        root,
+        "B",
+        [h for d in ("2020-01-01", "2020-01-02", "2020-01-03") for h in day(d, [0.25] * 24)],
+        place=(46.0, -4.5, 7.0),
+    )
     return root
 
 
@@ -93,9 +107,7 @@ def test_daily_means_by_hand(archive, form):
     assert json.loads(ds.attrs["left_out"]) == {}
 
 
-@pytest.mark.parametrize(
-    ("share", "third_day"), [(0.0, 0.4), (11 / 24, 0.4), (0.5, np.nan), (1.0, np.nan)]
-)
+@pytest.mark.parametrize(("share", "third_day"), [(0.0, 0.4), (11 / 24, 0.4), (0.5, np.nan), (1.0, np.nan)])
 def test_share_of_valid_hours_a_day_needs(archive, share, third_day):
     ds = open_stations(archive, min_valid_share=share)
     np.testing.assert_allclose(ds["sm"].sel(station="NET/A").values[2], third_day, rtol=1e-6)
@@ -222,7 +234,11 @@ def test_zip_member_outside_is_refused_before_anything_is_read(archive, member, 
 
 
 def test_static_variables_and_other_series(archive):
-    write_static(archive, "A", [("clay fraction", 0.3, 1.0, 9.0), ("clay fraction", 0.0, 0.3, 40.0), ("sand fraction", 0.0, 0.3, 20.5)])
+    write_static(
+        archive,
+        "A",
+        [("clay fraction", 0.3, 1.0, 9.0), ("clay fraction", 0.0, 0.3, 40.0), ("sand fraction", 0.0, 0.3, 20.5)],
+    )
     write_static(archive, "B", [("clay fraction", 0.0, 0.3, 10.0), ("sand fraction", 0.0, 0.3, 70.0)])
     write_stm(archive, "A", day("2020-01-01", [5.0] * 12 + [15.0] * 12), variable="ts")
     write_stm(archive, "A", day("2020-01-01", [0.5] * 12), variable="p", depth=-1.0)
@@ -299,7 +315,9 @@ def test_real_texture_is_the_top_layer_of_the_archives_table(download):
     ds = open_stations(download, variables=("clay", "sand"))
     with zipfile.ZipFile(download) as opened:
         for station in ("DWD/Friesoythe-Altenoythe", "SMOSMANIA/Montaut"):
-            member = next(m for m in opened.namelist() if m.startswith(f"{station}/") and m.endswith("static_variables.csv"))
+            member = next(
+                m for m in opened.namelist() if m.startswith(f"{station}/") and m.endswith("static_variables.csv")
+            )
             rows = [line.split(";") for line in opened.read(member).decode().splitlines()]
             for name in ("clay", "sand"):
                 (value,) = [float(r[4]) for r in rows if r[0] == f"{name} fraction" and float(r[2]) == 0]
@@ -315,7 +333,13 @@ def test_real_series_is_what_pandas_reads(download):
         assert len(members) == 1
         lines = opened.read(members[0]).decode().splitlines()[1:]
     rows = [line.split() for line in lines]
-    table = pd.DataFrame({"time": pd.to_datetime([f"{r[0]} {r[1]}" for r in rows]), "sm": [float(r[2]) for r in rows], "flag": [r[3] for r in rows]})
+    table = pd.DataFrame(
+        {
+            "time": pd.to_datetime([f"{r[0]} {r[1]}" for r in rows]),
+            "sm": [float(r[2]) for r in rows],
+            "flag": [r[3] for r in rows],
+        }
+    )
     good = table[table["flag"] == "G"].groupby(lambda i: table["time"][i].floor("h"))["sm"].mean()
     by_day = good.groupby(good.index.normalize())
     expected = by_day.mean()[by_day.size() >= 12].reindex(ds["time"].values)

@@ -23,8 +23,18 @@ UTM = "EPSG:32632"
 def write(path, *bands, crs=UTM, transform=TRANSFORM, nodata=None, names=None, units=None, dtype="float32"):
     bands = [np.asarray(b, dtype=dtype) for b in bands]
     height, width = bands[0].shape
-    with rasterio.open(path, "w", driver="GTiff", height=height, width=width, count=len(bands), dtype=dtype, crs=crs,
-                       transform=transform, nodata=nodata) as dst:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=len(bands),
+        dtype=dtype,
+        crs=crs,
+        transform=transform,
+        nodata=nodata,
+    ) as dst:
         for i, band in enumerate(bands):
             dst.write(band, i + 1)
             if names:
@@ -135,15 +145,27 @@ def test_decibels_are_averaged_in_linear_power(tmp_path):
 @pytest.mark.parametrize("in_file", [True, False])
 def test_scale_offset_and_nodata(tmp_path, in_file):
     write(tmp_path / "t_20200101.tif", [[0, 100, -999]], dtype="int16", nodata=-999 if in_file else None)
-    spec = {"path": "t_*.tif", "dates": "t_%Y%m%d.tif", "bands": {"temperature": 1}, "scale": {"temperature": 0.5},
-            "offset": {"temperature": -20}, "nodata": None if in_file else -999}
+    spec = {
+        "path": "t_*.tif",
+        "dates": "t_%Y%m%d.tif",
+        "bands": {"temperature": 1},
+        "scale": {"temperature": 0.5},
+        "offset": {"temperature": -20},
+        "nodata": None if in_file else -999,
+    }
     np.testing.assert_allclose(open_rasters(spec, root=tmp_path)["temperature"].values, [[[-20.0, 30.0, np.nan]]])
 
 
-@pytest.mark.parametrize(("method", "crs", "resolution"), [
-    ("nearest", "EPSG:32632", 60), ("bilinear", "EPSG:32632", 60), ("average", "EPSG:32632", 250), ("bilinear", "EPSG:32631", 100),
-    ("nearest", "EPSG:4326", 0.001),
-])
+@pytest.mark.parametrize(
+    ("method", "crs", "resolution"),
+    [
+        ("nearest", "EPSG:32632", 60),
+        ("bilinear", "EPSG:32632", 60),
+        ("average", "EPSG:32632", 250),
+        ("bilinear", "EPSG:32631", 100),
+        ("nearest", "EPSG:4326", 0.001),
+    ],
+)
 @pytest.mark.parametrize("missing", ["nodata", "nan"])
 def test_warp_is_what_rasterio_does(tmp_path, method, crs, resolution, missing):
     rng = np.random.default_rng(0)
@@ -157,8 +179,17 @@ def test_warp_is_what_rasterio_does(tmp_path, method, crs, resolution, missing):
     transform = from_origin(left, top, resolution, resolution)
     got = open_rasters({**SPEC, "resampling": method}, root=tmp_path, geobox=GeoBox((height, width), transform, crs))
     expected = np.full((height, width), np.nan, dtype="float32")
-    reproject(values, expected, src_transform=TRANSFORM, src_crs=UTM, src_nodata=nodata if nodata else np.nan, dst_transform=transform, dst_crs=crs,
-              dst_nodata=np.nan, resampling=Resampling[method])
+    reproject(
+        values,
+        expected,
+        src_transform=TRANSFORM,
+        src_crs=UTM,
+        src_nodata=nodata if nodata else np.nan,
+        dst_transform=transform,
+        dst_crs=crs,
+        dst_nodata=np.nan,
+        resampling=Resampling[method],
+    )
     assert np.isnan(expected).any()
     assert np.isfinite(expected).any()
     np.testing.assert_allclose(got["precipitation"].values[0], expected, rtol=1e-5)

@@ -138,7 +138,9 @@ def test_places_in_another_crs(tmp_path):
     path = write(tmp_path, "id,day,e,n,vw\na,2020-01-01,500000,5600000,0.1\nb,2020-01-01,364000,5612345.5,0.1\n")
     columns = {"station": "id", "time": "day", "x": "e", "y": "n", "sm": "vw"}
     ds = open_stations(path, "csv", columns=columns, crs="EPSG:32632")
-    longitude, latitude = Transformer.from_crs(32632, 4326, always_xy=True).transform([500000, 364000], [5600000, 5612345.5])
+    longitude, latitude = Transformer.from_crs(32632, 4326, always_xy=True).transform(
+        [500000, 364000], [5600000, 5612345.5]
+    )
     np.testing.assert_allclose(ds["longitude"].values, longitude, atol=1e-9)
     np.testing.assert_allclose(ds["latitude"].values, latitude, atol=1e-9)
     assert abs(ds["longitude"].values[0] - 9.0) < 1e-9  # the zone's middle meridian
@@ -203,7 +205,10 @@ def test_file_that_is_no_table(tmp_path, content):
 def test_own_variable_of_a_recipe(tmp_path):
     own = {**FEATURES, "twi": Feature("twi", "wetness", "1", "static", "here", (0.0, 9.0))}
     path = write(tmp_path, LONG)
-    assert open_stations(path, "csv", columns={**COLUMNS, "twi": "clay"}, catalog=own)["twi"].values.tolist() == [20.0, 30.0]
+    assert open_stations(path, "csv", columns={**COLUMNS, "twi": "clay"}, catalog=own)["twi"].values.tolist() == [
+        20.0,
+        30.0,
+    ]
     assert "'twi'" in refusal(path, columns={**COLUMNS, "twi": "clay"})
 
 
@@ -221,8 +226,15 @@ def test_cook_farm_at_0_3_m(data):
     recipe = read_recipe("cookfarm")
     source = recipe.stations[0]
     with dask.config.set(scheduler="synchronous"):
-        ds = open_stations(data / source.path, "csv", recipe.target.depth_m, columns=source.columns, crs=source.crs,
-                           network=source.network, catalog=recipe.catalog)
+        ds = open_stations(
+            data / source.path,
+            "csv",
+            recipe.target.depth_m,
+            columns=source.columns,
+            crs=source.crs,
+            network=source.network,
+            catalog=recipe.catalog,
+        )
     assert ds.sizes["station"] == 42
     assert int(ds["sm"].notnull().sum()) == 26_567
     raw = pd.read_csv(data / source.path)
