@@ -69,10 +69,10 @@ def select_stations(ds: xr.Dataset, stations: Iterable[str]) -> xr.Dataset:
     """The given stations of a station cube; a revisit given for each station goes with its station."""
     ids = list(stations)
     out = ds.sel(station=ids)
-    at = ds.indexes["station"].get_indexer(ids)
+    at = ds.indexes["station"].get_indexer(pd.Index(ids))
     for name, variable in out.data_vars.items():
         days = variable.attrs.get("revisit_days")
-        if np.ndim(days) and len(days) == ds.sizes["station"]:
+        if isinstance(days, list | np.ndarray) and len(days) == ds.sizes["station"]:
             out[name].attrs["revisit_days"] = [days[i] for i in at]
     return out
 

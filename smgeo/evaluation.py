@@ -324,6 +324,6 @@ def _join(a: xr.Dataset, b: xr.Dataset, target: str) -> xr.Dataset:
         join="override",
     )
     for name, variable in out.data_vars.items():
-        if np.ndim(variable.attrs.get("revisit_days")):
+        if isinstance(variable.attrs.get("revisit_days"), list | np.ndarray):
             variable.attrs["revisit_days"] = [*a[name].attrs["revisit_days"], *b[name].attrs["revisit_days"]]
     return out
