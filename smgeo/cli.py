@@ -12,6 +12,8 @@ from rich.table import Table
 
 from smgeo.errors import SmgeoError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="smgeo",
     help="Surface soil moisture at high resolution: from stations and rasters to maps with honest scores.",
@@ -209,9 +211,11 @@ def main() -> None:
             raise
         print(f"smgeo: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("smgeo: interrupted; the same command again continues where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        # typer turns Ctrl-C into exit code 130 without a word.
+        if stop.code == _INTERRUPTED:
+            print("smgeo: interrupted; the same command again continues where this one stopped", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

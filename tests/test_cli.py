@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -254,3 +255,20 @@ def test_installed_command_refuses_alike_and_debug_shows_the_traceback(tmp_path)
     assert debug.returncode != 0
     assert "Traceback" in debug.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_run_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "smgeo.cli", "run", "quickstart", "--out", str(tmp_path / "run")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith("world")
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate()[1]
+    assert process.returncode == 130
+    assert "the same command again continues" in rest
+    assert "Traceback" not in rest
+    assert not (tmp_path / "run" / "world").exists()

@@ -36,8 +36,8 @@ class _Reading:
     """How one variable is read from its files: everything a task needs."""
 
     band: int
-    scale: float
-    offset: float
+    scale: float | None
+    offset: float | None
     nodata: float | None
     resampling: str
     geobox: GeoBox
@@ -89,9 +89,7 @@ def open_rasters(
     data: dict[str, Any] = {}
     for name, band in bands.items():
         feature = catalog[name]
-        reading = _Reading(
-            band, source.scale.get(name, 1.0), source.offset.get(name, 0.0), source.nodata, source.resampling, box
-        )
+        reading = _Reading(band, source.scale.get(name), source.offset.get(name), source.nodata, source.resampling, box)
         attrs = {
             **feature.attrs(),
             "source": f"{feature.source}; {Path(source.path).name}",
@@ -297,6 +295,9 @@ def _read_window(file: Path, reading: _Reading, y0: int, y1: int, x0: int, x1: i
     window = Window(x0, y0, x1 - x0, y1 - y0)
     with rasterio.open(file) as src:
         nodata = reading.nodata if reading.nodata is not None else src.nodata
+        # What the recipe does not say, the file's own tags do (1 and 0 without tags).
+        scale = reading.scale if reading.scale is not None else src.scales[reading.band - 1]
+        offset = reading.offset if reading.offset is not None else src.offsets[reading.band - 1]
         if GeoBox((src.height, src.width), src.transform, src.crs) == box:
             values = src.read(reading.band, window=window).astype("float32")
         else:
@@ -314,7 +315,7 @@ def _read_window(file: Path, reading: _Reading, y0: int, y1: int, x0: int, x1: i
                 values = warped.read(reading.band, window=window)
     if nodata is not None and not np.isnan(nodata):
         values[values == np.float32(nodata)] = np.nan
-    return values * np.float32(reading.scale) + np.float32(reading.offset)
+    return values * np.float32(scale) + np.float32(offset)
 
 
 def raster_files(source: RasterSource, root: str | Path) -> list[Path]:

@@ -282,3 +282,19 @@ def test_opening_computes_nothing_and_has_one_task_a_block(series, monkeypatch):
     assert array.numblocks == (3, 2, 3)
     assert len(array.__dask_graph__().to_dict()) == 3 * 2 * 3
     assert float(array[0, 0, 0].compute()) == 1.0
+
+
+def test_scale_and_offset_tags_of_a_file_hold_unless_the_recipe_says_otherwise(tmp_path):
+    with rasterio.open(
+        tmp_path / "t.tif", "w", driver="GTiff", count=1, dtype="int16", height=2, width=2, crs="EPSG:32632",
+        transform=from_origin(0, 20, 10, 10), nodata=-1,
+    ) as dst:  # fmt: skip
+        dst.write(np.array([[100, 200], [300, -1]], dtype="int16"), 1)
+        dst.scales, dst.offsets = (0.1,), (5.0,)
+    spec = {"path": "t.tif", "bands": {"elevation": 1}}
+    tagged = open_rasters(spec, root=tmp_path)["elevation"].values
+    np.testing.assert_allclose(tagged, [[15, 25], [35, np.nan]], rtol=1e-6)
+    said = open_rasters({**spec, "scale": {"elevation": 2}, "offset": {"elevation": 0}}, root=tmp_path)[
+        "elevation"
+    ].values
+    np.testing.assert_allclose(said, [[200, 400], [600, np.nan]], rtol=1e-6)
