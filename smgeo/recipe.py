@@ -239,6 +239,29 @@ class ModelSpec(Spec):
     params: dict[str, Any] = {}
 
 
+class Range(Spec):
+    """A range of a searched parameter: whole numbers, or numbers on an even or a logarithmic scale; ends included."""
+
+    integer: tuple[int, int] | None = None
+    uniform: tuple[float, float] | None = None
+    log: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Range:
+        given = [r for r in (self.integer, self.uniform, self.log) if r is not None]
+        if len(given) != 1 or given[0][0] > given[0][1] or (self.log is not None and self.log[0] <= 0):
+            raise ValueError("give one of integer, uniform, log, as [least, greatest] (log: above 0)")
+        return self
+
+
+class SearchSpec(Spec):
+    """Random search of one model's parameters; the trial with the least RMSE on validation stations wins."""
+
+    trials: int = Field(default=10, ge=1)
+    seed: int | None = None
+    space: dict[str, tuple[Any, ...] | Range] = Field(min_length=1)
+
+
 class CrossValidationSpec(Spec):
     """Cross-validation: folds of whole stations, or of random rows (to show what that hides)."""
 
@@ -270,6 +293,7 @@ class Recipe(Spec):
     variables: dict[str, VariableSpec] = {}
     prepare: PrepareSpec = PrepareSpec()
     models: dict[str, ModelSpec]
+    search: dict[str, SearchSpec] = {}
     cross_validation: tuple[CrossValidationSpec, ...] = ()
     maps: MapSpec | None = None
 
@@ -338,11 +362,19 @@ class Recipe(Spec):
             self._check_given(catalog, self.raster_variables, "no raster gives it, so no map can be made")
         for part, names in (
             ("maps", self.maps.models if self.maps else None),
+            ("search", tuple(self.search)),
             *(("cross_validation", c.models) for c in self.cross_validation),
         ):
             for name in names or ():
                 if name not in self.models:
-                    raise ValueError(f"{part}.models: {name!r} is not in models; {nearest(name, list(self.models))}")
+                    raise ValueError(f"{part}: model {name!r} is not in models; {nearest(name, list(self.models))}")
+        for fold in self.cross_validation:
+            searched = [n for n in fold.models or self.models if n in self.search]
+            if searched:
+                raise ValueError(
+                    f"cross_validation: {', '.join(searched)} is searched on the split's validation stations, which a fold would "
+                    "hold out; name the other models in cross_validation.models"
+                )
         for source in self.rasters:
             if source.dates is None and source.dates_table is None:
                 moving = [b for b in source.bands if catalog[b].kind != "static"]

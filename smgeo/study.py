@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,12 +16,12 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.assemble import build_grid_cube, build_station_cube, merge_stations, open_grid, write_station_cube
-from smgeo.cube import open_cube, replace_folder, select_stations, write_cube
+from smgeo.cube import open_cube, select_stations, write_cube
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import compute_scores, cross_validate, evaluate
+from smgeo.evaluation import cross_validate, evaluate, target_scaler
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
-from smgeo.prepare import Prepared, Split, prepare_cube, split_stations
+from smgeo.prepare import Prepared, Split, Windows, prepare_cube, split_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, IsmnSource, Recipe, TableSource, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
@@ -31,22 +29,8 @@ from smgeo.sources import open_stations
 from smgeo.sources.rasters import open_rasters, raster_files
 from smgeo.sources.world import simulate
 from smgeo.stages import Ledger, write_json
-
-_PACKAGES = (
-    "smgeo",
-    "numpy",
-    "pandas",
-    "xarray",
-    "zarr",
-    "dask",
-    "rasterio",
-    "scikit-learn",
-    "keras",
-    "tensorflow",
-    "jax",
-    "ydf",
-    "ismn",
-)
+from smgeo.summary import count_rows, count_station_rows, describe_map, describe_provenance, describe_split
+from smgeo.tuning import sample_params
 
 
 @dataclass(frozen=True)
@@ -131,6 +115,7 @@ class _Study:
         self.ledger = Ledger(folder)
         self.target = recipe.target.variable
         self.inputs: dict[str, str] = {}
+        self.found: dict[str, dict[str, Any]] = {}
 
     # ---- before anything is written
 
@@ -139,6 +124,9 @@ class _Study:
         for name, model in self.recipe.models.items():
             try:
                 make_model(model.kind, **model.params)
+                if name in self.recipe.search:
+                    spec = self.recipe.search[name]
+                    make_model(model.kind, **{**model.params, **sample_params(spec.space, 0)})
             except SmgeoError as error:
                 raise SmgeoError(f"models.{name}: {error}") from None
         if self.recipe.world is None:
@@ -194,6 +182,7 @@ class _Study:
             self._build_grid()
         split = self._split(cube)
         prepared = prepare_cube(cube, recipe.prepare, recipe.features, self.target, split.train)
+        searches = {name: self._search(name, split, prepared) for name in recipe.search}
         models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
         results: dict[str, Any] = {
             "name": recipe.name,
@@ -208,12 +197,17 @@ class _Study:
             results["cross_validation"] = self._cross_validate(cube)
         if recipe.maps is not None:
             results["maps"] = self._maps()
-        results["split"] = self._describe_split(cube, split)
-        results["rows"] = self._count_rows(counts, split, prepared, models)
+        if searches:
+            results["search"] = searches
+        results["split"] = describe_split(split)
+        results["rows"] = count_rows(counts, split, prepared.outlier_rows, models)
         results["left_out"] = json.loads(cube.attrs.get("left_out", "{}"))
         results["training"] = {name: m["training"] for name, m in models.items()}
         write_json(self.folder / "results.json", results)
-        write_json(self.folder / "provenance.json", self._provenance())
+        write_json(
+            self.folder / "provenance.json",
+            describe_provenance(recipe.name, recipe.seed, self.inputs, self.ledger.done),
+        )
         key = {"results": results, "keys": {n: d["key"] for n, d in self.ledger.done.items()}}
         self._stage("report", key, [self.folder / "report.html"], partial(write_report, self.folder))
         return Run(self.folder, results)
@@ -289,7 +283,7 @@ class _Study:
             stations = self._open_stations()
             cube = build_station_cube(stations, recipe.rasters, recipe.features, self.target, self.root, recipe.catalog)
             write_station_cube(cube, path, progress=progress)
-            return _station_counts(open_cube(path), self.target)
+            return count_station_rows(open_cube(path), self.target)
 
         asked = recipe.model_dump(
             mode="json", include={"period", "target", "stations", "rasters", "features", "variables"}
@@ -333,38 +327,74 @@ class _Study:
         return self.recipe.prepare.window.length if kind.uses_window else 1
 
     def _make(self, name: str) -> Any:
-        spec = self.recipe.models[name]
-        return make_model(spec.kind, **{"seed": self.recipe.seed, **spec.params})
+        return make_model(self.recipe.models[name].kind, **self._params(name))
+
+    def _params(self, name: str) -> dict[str, Any]:
+        """A model's parameters: the recipe's, and over them what a search found."""
+        return {"seed": self.recipe.seed, **self.recipe.models[name].params, **self.found.get(name, {})}
+
+    def _windows(self, name: str, prepared: Prepared, split: Split) -> tuple[Windows, Windows]:
+        """Training and validation windows of a model."""
+        length = self._length(make_model(self.recipe.models[name].kind))
+        missing = self.recipe.prepare.window.missing
+        train, validation = (prepared.windows(ids, length, missing) for ids in (split.train, split.validation))
+        for part, windows in (("training", train), ("validation", validation)):
+            if not len(windows):
+                raise SmgeoError(
+                    f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
+                    f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
+                )
+        return train, validation
+
+    def _search(self, name: str, split: Split, prepared: Prepared) -> dict[str, Any]:
+        """Trials of one model, each a stage of its own, so that none is run twice; the best one's parameters are used."""
+        spec = self.recipe.search[name]
+        kind, fixed = self.recipe.models[name].kind, self._params(name)
+        seed = spec.seed if spec.seed is not None else self.recipe.seed
+        inputs = {
+            "kind": kind,
+            "prepare": self.recipe.prepare.model_dump(mode="json"),
+            **self._key("stations", "split"),
+        }
+        trials = []
+        for number in range(spec.trials):
+            params = sample_params(spec.space, number, seed)
+
+            def work(progress: Callable[[int, int], None], params: dict[str, Any] = params) -> float:
+                train, validation = self._windows(name, prepared, split)
+                model = make_model(kind, **{**fixed, **params})
+                model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
+                back = target_scaler(train.preparation)
+                assert validation.y is not None
+                return float(
+                    np.sqrt(np.mean((back(model.predict(validation)) - back(validation.y)).astype("float64") ** 2))
+                )
+
+            rmse = self._stage(f"search {name} trial {number}", {**inputs, "params": {**fixed, **params}}, [], work)
+            trials.append({"trial": number, "params": params, "validation_rmse": rmse})
+        best = min(trials, key=lambda t: t["validation_rmse"])
+        self.found[name] = best["params"]
+        return {"best": best["trial"], "trials": trials}
 
     def _fit(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
         folder = self.folder / "models" / name
         predictions = self.folder / "predictions" / f"{name}.zarr"
-        missing = self.recipe.prepare.window.missing
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             model = self._make(name)
-            length = self._length(model)
-            train = prepared.windows(split.train, length, missing)
-            validation = prepared.windows(split.validation, length, missing)
-            for part, windows in (("training", train), ("validation", validation)):
-                if not len(windows):
-                    raise SmgeoError(
-                        f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
-                        f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
-                    )
+            train, validation = self._windows(name, prepared, split)
             model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
             model.save(folder)
             evaluation = evaluate(model, select_stations(cube, [*split.train, *split.validation, *split.test]), split)
-            _write_zarr(evaluation.predictions, predictions)
+            write_cube(evaluation.predictions, predictions)
             return {
                 "scores": evaluation.scores,
-                "training": {"rows": len(train), "window_days": length, "left_out": train.left_out},
+                "training": {"rows": len(train), "window_days": train.length, "left_out": train.left_out},
             }
 
-        spec = self.recipe.models[name].model_dump(mode="json")
         inputs = {
-            "model": spec,
-            "seed": self.recipe.seed,
+            "kind": self.recipe.models[name].kind,
+            "params": self._params(name),
             "prepare": self.recipe.prepare.model_dump(mode="json"),
             **self._key("stations", "split"),
         }
@@ -422,116 +452,8 @@ class _Study:
             grid = open_cube(self.folder / "grid.zarr")
             predict_map(load_model(self.folder / "models" / name), grid, store, list(maps.dates), progress=progress)
             write_cogs(store, folder)
-            return self._describe_map(store)
+            truth = self.root / "truth.zarr" if self.recipe.world is not None else None
+            return describe_map(store, self.target, truth)
 
         inputs = {"maps": maps.model_dump(mode="json", exclude={"models"}), **self._key("grid", f"model {name}")}
         return self._stage(f"map {name}", inputs, [folder, store], work)
-
-    def _describe_map(self, store: Path) -> dict[str, Any]:
-        """Share without a value, and, in the built-in world, the scores against the truth at every pixel."""
-        estimate = open_cube(store)[self.target]
-        out: dict[str, Any] = {
-            "dates": [str(d.date()) for d in pd.DatetimeIndex(estimate.indexes["time"])],
-            "nodata_share": estimate.attrs["nodata_share"],
-        }
-        if self.recipe.world is not None:
-            truth = xr.open_zarr(self.root / "truth.zarr", consolidated=False, decode_coords="all")["sm"]
-            known = truth.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest").values
-            values = estimate.values
-            seen = np.isfinite(values) & np.isfinite(known)
-            pixel = np.broadcast_to(np.arange(values[0].size).reshape(values[0].shape), values.shape)
-            out["truth"] = compute_scores(known[seen], values[seen], np.zeros(int(seen.sum()), dtype="int8"))
-            out["truth"]["pixels"] = int(np.unique(pixel[seen]).size)
-            out["truth"].pop("per_station")
-            out["truth"].pop("stations")
-        return out
-
-    # ---- what the report tells
-
-    def _describe_split(self, cube: xr.Dataset, split: Split) -> dict[str, Any]:
-        total = sum(len(p) for p in split.parts().values())
-        return {
-            **{p: list(ids) for p, ids in split.parts().items()},
-            "forced": {k: list(v) for k, v in split.forced.items()},
-            "forced_share": round(len(split.forced) / total, 4),
-        }
-
-    def _count_rows(
-        self, counts: dict[str, Any], split: Split, prepared: Prepared, models: dict[str, Any]
-    ) -> list[dict[str, Any]]:
-        """Rows (station-days with a target) after each step, and what the step removed."""
-        rows: list[dict[str, Any]] = list(counts["steps"])
-        start = counts["rows"]
-        rows.append(
-            {"step": "station cube: days with a target", "stations": counts["stations"], "rows": start, "removed": 0}
-        )
-        kept = sum(len(p) for p in split.parts().values())
-        rows.append({"step": "stations without any target left out", "stations": kept, "rows": start, "removed": 0})
-        after = start - prepared.outlier_rows
-        rows.append(
-            {
-                "step": "outliers of training stations (z-score)",
-                "stations": kept,
-                "rows": after,
-                "removed": prepared.outlier_rows,
-            }
-        )
-        for name, model in models.items():
-            n = sum(model["scores"][p]["n"] for p in ("validation", "test")) + model["training"]["rows"]
-            rows.append(
-                {
-                    "step": f"{name}: windows of {model['training']['window_days']} day(s) with enough values",
-                    "stations": None,
-                    "rows": n,
-                    "removed": after - n,
-                }
-            )
-        return rows
-
-    def _provenance(self) -> dict[str, Any]:
-        versions = {"python": platform.python_version()}
-        for package in _PACKAGES:
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return {
-            "recipe": self.recipe.name,
-            "seed": self.recipe.seed,
-            "versions": versions,
-            "platform": platform.platform(),
-            "inputs": self.inputs,
-            "stages": {n: {"key": d["key"], "seconds": d["seconds"]} for n, d in self.ledger.done.items()},
-        }
-
-
-def _station_counts(cube: xr.Dataset, target: str) -> dict[str, Any]:
-    """Rows of the cube, and what reading removed, by the diagnostics of the sources."""
-    steps: list[dict[str, Any]] = []
-    n = cube.sizes["station"]
-
-    def total(name: str) -> int:
-        return int(np.nansum(cube[name].values))
-
-    if "hours_read" in cube:
-        read, flagged = total("hours_read"), total("hours_flagged")
-        steps.append({"step": "hours read", "stations": n, "rows": read, "removed": 0})
-        steps.append(
-            {"step": "hours with a quality flag not wanted", "stations": n, "rows": read - flagged, "removed": flagged}
-        )
-        days = total("days_incomplete")
-        steps.append({"step": "days with too few valid hours", "stations": n, "rows": None, "removed": days})
-    if "rows_read" in cube:
-        read, other = total("rows_read"), total("rows_other_depth")
-        steps.append({"step": "table rows read", "stations": n, "rows": read, "removed": 0})
-        steps.append({"step": "rows of another depth", "stations": n, "rows": read - other, "removed": other})
-    return {"steps": steps, "stations": n, "rows": int(cube[target].notnull().sum())}
-
-
-def _write_zarr(ds: xr.Dataset, path: Path) -> None:
-    """A small store, beside first, then renamed."""
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    ds.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
-    replace_folder(part, path)

@@ -20,8 +20,8 @@ LAYERS = [
     {"cube"},
     {"sources", "prepare"},
     {"models"},
-    {"assemble", "evaluation"},
-    {"maps", "report"},
+    {"assemble", "evaluation", "tuning"},
+    {"maps", "report", "summary"},
     {"study"},
     {"cli", "__init__", "__main__"},
 ]

@@ -284,3 +284,22 @@ def test_killed_runs_continue_to_the_results_of_an_undisturbed_one(toy_run, toy_
 def test_script_by_hand_has_fewer_than_60_lines():
     lines = (RECIPES / "quickstart.py").read_text(encoding="utf-8").splitlines()
     assert 10 < len(lines) < 60
+
+
+def test_search_uses_the_trial_with_the_least_validation_error(toy_recipe, tmp_path):
+    recipe = copy.deepcopy(toy_recipe)
+    recipe.pop("maps", None)
+    recipe.pop("grid", None)
+    recipe["models"] = {"rf": {"trees": 3}}
+    recipe["search"] = {"rf": {"trials": 3, "space": {"max_depth": {"integer": [1, 12]}, "min_examples": [2, 50]}}}
+    out = tmp_path / "run"
+    results = smgeo.run(recipe, out=out).results
+    found = results["search"]["rf"]
+    rmse = [t["validation_rmse"] for t in found["trials"]]
+    assert len(set(rmse)) > 1
+    assert found["best"] == rmse.index(min(rmse))
+    model = json.loads((out / "models" / "rf" / "model.json").read_text())
+    best = found["trials"][found["best"]]
+    assert {k: model["params"][k] for k in best["params"]} == best["params"]
+    # The model that is kept is that trial's, so its validation score is the trial's.
+    assert results["models"]["rf"]["validation"]["rmse"] == pytest.approx(best["validation_rmse"], rel=1e-6)

@@ -1,0 +1,123 @@
+"""What a run tells of itself: rows after each step, the split, maps beside the truth, provenance."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.cube import open_cube
+from smgeo.evaluation import compute_scores
+from smgeo.prepare import Split
+
+_PACKAGES = (
+    "smgeo",
+    "numpy",
+    "pandas",
+    "xarray",
+    "zarr",
+    "dask",
+    "rasterio",
+    "scikit-learn",
+    "keras",
+    "tensorflow",
+    "jax",
+    "ydf",
+    "ismn",
+)
+
+
+def describe_map(store: Path, target: str, truth: Path | None = None) -> dict[str, Any]:
+    """Days and share without a value of a map; where the truth is known, its scores against it at every pixel."""
+    estimate = open_cube(store)[target]
+    out: dict[str, Any] = {
+        "dates": [str(d.date()) for d in pd.DatetimeIndex(estimate.indexes["time"])],
+        "nodata_share": estimate.attrs["nodata_share"],
+    }
+    if truth is not None:
+        true = xr.open_zarr(truth, consolidated=False, decode_coords="all")["sm"]
+        known = true.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest").values
+        values = estimate.values
+        seen = np.isfinite(values) & np.isfinite(known)
+        scores = compute_scores(known[seen], values[seen], np.zeros(int(seen.sum()), dtype="int8"))
+        pixels = int(seen.any(axis=0).sum())
+        out["truth"] = {**{k: scores[k] for k in ("rmse", "ubrmse", "bias", "r", "n")}, "pixels": pixels}
+    return out
+
+
+def describe_split(split: Split) -> dict[str, Any]:
+    """Stations of each part, and those forced to training with the extremes they hold."""
+    total = sum(len(p) for p in split.parts().values())
+    return {
+        **{p: list(ids) for p, ids in split.parts().items()},
+        "forced": {k: list(v) for k, v in split.forced.items()},
+        "forced_share": round(len(split.forced) / total, 4),
+    }
+
+
+def _row(step: str, stations: int | None, rows: int | None, removed: int) -> dict[str, Any]:
+    return {"step": step, "stations": stations, "rows": rows, "removed": removed}
+
+
+def count_station_rows(cube: xr.Dataset, target: str) -> dict[str, Any]:
+    """Rows of a station cube, and what reading removed, by the diagnostics of the sources."""
+
+    def total(name: str) -> int:
+        return int(np.nansum(cube[name].values))
+
+    n, steps = cube.sizes["station"], []
+    if "hours_read" in cube:
+        read, flagged = total("hours_read"), total("hours_flagged")
+        steps.append(_row("hours read", n, read, 0))
+        steps.append(_row("hours without a value or with a quality flag not wanted", n, read - flagged, flagged))
+        steps.append(_row("days with too few valid hours", n, None, total("days_incomplete")))
+    if "rows_read" in cube:
+        read, other = total("rows_read"), total("rows_other_depth")
+        steps.append(_row("table rows read", n, read, 0))
+        steps.append(_row("rows of another depth", n, read - other, other))
+    return {"steps": steps, "stations": n, "rows": int(cube[target].notnull().sum())}
+
+
+def count_rows(
+    counts: Mapping[str, Any], split: Split, outlier_rows: int, models: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows (station-days with a target) after each step, and what the step removed."""
+    start, kept = counts["rows"], sum(len(p) for p in split.parts().values())
+    after = start - outlier_rows
+    rows = [
+        *counts["steps"],
+        _row("station cube: days with a target", counts["stations"], start, 0),
+        _row("stations without any target left out", kept, start, 0),
+        _row("outliers of training stations (z-score)", kept, after, outlier_rows),
+    ]
+    for name, model in models.items():
+        n = sum(model["scores"][p]["n"] for p in ("validation", "test")) + model["training"]["rows"]
+        step = f"{name}: windows of {model['training']['window_days']} day(s) with enough values"
+        rows.append(_row(step, None, n, after - n))
+    return rows
+
+
+def describe_provenance(
+    recipe: str, seed: int, inputs: Mapping[str, str], stages: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Versions, seed, hash of every input, key and seconds of every stage."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "versions": versions,
+        "platform": platform.platform(),
+        "inputs": dict(inputs),
+        "stages": {n: {"key": d["key"], "seconds": d["seconds"]} for n, d in stages.items()},
+    }
