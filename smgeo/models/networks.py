@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ def _import_keras() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" in sys.modules:
         return sys.modules["keras"]
+    # Its warnings are about how Keras calls it (a new graph for each fold), which no user can change.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with _quiet_stderr():
         import keras
     return keras
