@@ -9,6 +9,7 @@ from pathlib import Path
 import smgeo
 from smgeo.assemble import build_grid_cube, build_station_cube, open_grid
 from smgeo.catalog import STUDY_FEATURES
+from smgeo.prepare import drop_outlier_rows
 from smgeo.recipe import GridSpec, read_recipe
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart_by_hand")
@@ -28,12 +29,12 @@ smgeo.write_cube(cube, out / "stations.zarr")
 smgeo.write_cube(grid, out / "grid.zarr")
 cube, grid = smgeo.open_cube(out / "stations.zarr"), smgeo.open_cube(out / "grid.zarr")
 
-# Preparation: every statistic comes from the training stations.
+# Preparation: every statistic comes from the training stations; their outlier rows are dropped.
 split = smgeo.split_stations(cube, fractions=(0.8, 0.1, 0.1), extremes_to_train=True, seed=0)
 filled = smgeo.fill_gaps(cube, limit="half-revisit", revisit="measured")
-train = filled.sel(station=list(split.train))
-scaler = smgeo.Scaler("minmax").fit(train)
-scaled = scaler.transform(filled)
+flags = smgeo.flag_outliers(filled, z=4, stations=split.train)
+kept, _ = drop_outlier_rows(filled, flags, split.train)
+scaled = smgeo.Scaler("minmax").fit(kept.sel(station=list(split.train))).transform(kept)
 means = scaled.sel(station=list(split.train))[list(STUDY_FEATURES)].mean().compute()
 fill = [float(means[f]) for f in STUDY_FEATURES]
 
@@ -46,8 +47,8 @@ def windows(part, length):
 models = {
     "rf": {"trees": 100},
     "ann": {"units": 64, "epochs": 40},
-    "gru": {"units": 32, "epochs": 12},
-    "lstm": {"units": 32, "epochs": 12},
+    "gru": {"units": 32, "epochs": 12, "patience": 4},
+    "lstm": {"units": 32, "epochs": 12, "patience": 4},
 }
 for name, params in models.items():
     model = smgeo.make_model(name, **params)
@@ -55,5 +56,4 @@ for name, params in models.items():
     model.fit(windows(split.train, length), validation=windows(split.validation, length))
     model.save(out / "models" / name)
     print(name, smgeo.evaluate(model, cube, split).table.round(3).to_string(), sep="\n")
-    last = grid["time"].values[-31::10]
-    print("maps:", smgeo.predict_map(model, grid, out / "maps" / name, times=last))
+    print("maps:", smgeo.predict_map(model, grid, out / "maps" / name, times=grid["time"].values[-31::10]))

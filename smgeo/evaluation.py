@@ -210,7 +210,8 @@ def cross_validate(
         `leave-location-out` holds out whole stations; `random` holds out rows of every station, which share
         their days and places with the training rows.
     prepare : PrepareSpec
-        How each fold is prepared, with statistics of its training rows.
+        How each fold is prepared, with statistics of its training stations. (In `random` every station is one, so
+        features of held-out rows enter the statistics; their target does not.)
     features, target : iterable of str, str
     length : int
         Days in a window; 1 for models on rows.
@@ -263,7 +264,7 @@ def cross_validate(
         "r2_mean_of_folds": _finite(float(np.nanmean(fold_r2))),
         "r2_pooled": _finite(explained(o, p)),
         "r2_station_means": _finite(explained(means["o"].to_numpy(), means["p"].to_numpy())),
-        "rmse_pooled": float(np.sqrt(np.mean((p - o) ** 2))),
+        "rmse_pooled": _finite(float(np.sqrt(np.mean((p - o) ** 2)))),
         "n": int(o.size),
         "stations": int(means.shape[0]),
         "r2_of_folds": [_finite(v) for v in fold_r2],

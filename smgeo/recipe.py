@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+# Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class Spec(BaseModel):
@@ -146,6 +147,14 @@ class RasterSource(Spec):
     @classmethod
     def _list_form(cls, value: Any) -> Any:
         return {v: v for v in value} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _keys_are_bands(self) -> RasterSource:
+        for key in ("units", "scale", "offset"):
+            for name in getattr(self, key):
+                if name not in self.bands:
+                    raise ValueError(f"{key} names {name!r}, which is not in bands; {nearest(name, list(self.bands))}")
+        return self
 
     def gives(self, target: str) -> set[str]:
         """Names of the variables this source gives."""
@@ -274,7 +283,7 @@ class CrossValidationSpec(Spec):
 class MapSpec(Spec):
     """Days to map and the models to map with."""
 
-    dates: tuple[dt.date, ...]
+    dates: tuple[dt.date, ...] = Field(min_length=1)
     models: tuple[str, ...] | None = None
 
 
@@ -297,6 +306,13 @@ class Recipe(Spec):
     cross_validation: tuple[CrossValidationSpec, ...] = ()
     maps: MapSpec | None = None
 
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"must be letters, digits, '_' or '-', a letter first; got {value!r}")
+        return value
+
     @field_validator("features", mode="before")
     @classmethod
     def _study(cls, value: Any) -> Any:
@@ -310,8 +326,10 @@ class Recipe(Spec):
             return value
         out: dict[str, Any] = {}
         for name, params in value.items():
+            if params is not None and not isinstance(params, Mapping):
+                raise ValueError(f"model {name!r} takes a mapping of parameters, such as {{units: 64}}; got {params!r}")
             if not _NAME.fullmatch(str(name)):
-                raise ValueError(f"model name {name!r} must be letters, digits, '_', '-' or '.'")
+                raise ValueError(f"model name {name!r} must be letters, digits, '_' or '-', a letter first")
             params = dict(params or {})
             if set(params) <= {"kind", "params"} and "params" in params:
                 out[name] = params
@@ -387,6 +405,10 @@ class Recipe(Spec):
         for name in given:
             if given.count(name) > 1:
                 raise ValueError(f"rasters: {name!r} is given by two sources; name it in one of them")
+        if self.prepare.fill is not None and isinstance(self.prepare.fill.limit, dict):
+            for name in self.prepare.fill.limit:
+                if name not in self.features:
+                    raise ValueError(f"prepare.fill.limit: {name!r} is not in features; {nearest(name, self.features)}")
         self._check_units(catalog)
         if self.period is not None and self.period[0] > self.period[1]:
             raise ValueError(f"period ends before it begins: {self.period[0]} to {self.period[1]}")
@@ -479,8 +501,16 @@ def shipped_recipes() -> dict[str, Path]:
     return {}
 
 
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
 def parse_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Check the values of a recipe.
+    """Check the values of a recipe; errors as `parse_spec`."""
+    return parse_spec(Recipe, values, where)
+
+
+def parse_spec(spec: type[SpecType], values: Mapping[str, Any], where: str) -> SpecType:
+    """Check the values of a recipe or of a part of one.
 
     Raises
     ------
@@ -488,7 +518,7 @@ def parse_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
         Naming the first few keys that are wrong, where they are, and what is known there.
     """
     try:
-        return Recipe.model_validate(values)
+        return spec.model_validate(values)
     except ValidationError as error:
         problems = []
         for item in error.errors()[:4]:

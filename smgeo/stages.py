@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,15 @@ def write_json(path: Path, value: Any) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
     os.replace(part, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What `path` holds; nothing where it is missing or damaged, so that the work is done again."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def digest(value: Any) -> str:
@@ -49,9 +57,12 @@ class Ledger:
     ----------
     folder : Path
         The run's folder; the ledger lies in `.stages` there.
+    versions : mapping
+        Versions of the libraries that do the work; another version does it again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, versions: Mapping[str, str] | None = None) -> None:
+        self._versions = dict(versions or {})
         self._folder = folder / ".stages"
         self._hashes = self._folder / "hashes.json"
         self.done: dict[str, dict[str, Any]] = {}
@@ -89,9 +100,9 @@ class Ledger:
         work : callable
             Does it and returns a JSON-able result.
         """
-        key = digest({"format": FORMAT, "smgeo": version("smgeo"), "stage": name, **inputs})
+        key = digest({"format": FORMAT, "versions": self._versions, "stage": name, **inputs})
         record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
-        old = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        old = _read_json(record)
         if old.get("key") == key and all(p.exists() for p in outputs) and old.get("outputs") == _sizes(outputs):
             self.done[name] = {"key": key, "seconds": old["seconds"], "skipped": True}
             return old["result"]
@@ -108,11 +119,11 @@ class Ledger:
 
     def hash_files(self, files: Sequence[Path]) -> dict[str, str]:
         """SHA-256 of each file's content; a file whose size and time of change are as before is not read again."""
-        known = json.loads(self._hashes.read_text(encoding="utf-8")) if self._hashes.is_file() else {}
+        known = _read_json(self._hashes)
         out, memory = {}, {}
         for file in files:
             stat = file.stat()
-            mark = [stat.st_size, stat.st_mtime_ns]
+            mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             entry = known.get(str(file))
             if not entry or entry["mark"] != mark:
                 with file.open("rb") as handle:

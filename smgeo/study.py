@@ -27,9 +27,18 @@ from smgeo.recipe import CrossValidationSpec, IsmnSource, Recipe, TableSource, d
 from smgeo.report import write_report
 from smgeo.sources import open_stations
 from smgeo.sources.rasters import open_rasters, raster_files
+from smgeo.sources.world import START as WORLD_START
 from smgeo.sources.world import simulate
 from smgeo.stages import Ledger, write_json
-from smgeo.summary import count_rows, count_station_rows, describe_map, describe_provenance, describe_split
+from smgeo.summary import (
+    broken_stations,
+    count_rows,
+    count_station_rows,
+    describe_map,
+    describe_provenance,
+    describe_split,
+    find_versions,
+)
 from smgeo.tuning import sample_params
 
 
@@ -99,6 +108,8 @@ def run(
     root = folder / "world" if checked.world else Path(data or os.environ.get("SMGEO_DATA") or ".")
     if folder.exists() and not folder.is_dir():
         raise SmgeoError(f"--out {folder} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ".stages").is_dir():
+        raise SmgeoError(f"--out {folder} is not empty and is not the folder of a run; give a new or an empty folder")
     if not checked.world and not root.is_dir():
         raise SmgeoError(f"data folder {root} not found; give the folder that holds the recipe's data with --data")
     study = _Study(checked, folder, root, reporter or Reporter())
@@ -112,7 +123,7 @@ class _Study:
 
     def __init__(self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter) -> None:
         self.recipe, self.folder, self.root, self.reporter = recipe, folder, root, reporter
-        self.ledger = Ledger(folder)
+        self.ledger = Ledger(folder, find_versions())
         self.target = recipe.target.variable
         self.inputs: dict[str, str] = {}
         self.found: dict[str, dict[str, Any]] = {}
@@ -135,7 +146,10 @@ class _Study:
             self._check_map_dates(stations["time"].values[0], stations["time"].values[-1])
             self._check_rasters()
         else:
-            self._check_sizes(self.recipe.world.stations)
+            world = self.recipe.world
+            self._check_sizes(world.stations)
+            first = pd.Timestamp(WORLD_START)
+            self._check_map_dates(first, first + pd.Timedelta(days=world.days - 1))
 
     def _check_sizes(self, stations: int) -> None:
         fractions = self.recipe.prepare.split.fractions
@@ -152,18 +166,28 @@ class _Study:
                 )
 
     def _check_map_dates(self, first: Any, last: Any) -> None:
-        """Before models are trained: the days to map lie in the grid cube's period."""
+        """Before models are trained: the days to map lie in the grid cube's period, with room for a window before them."""
+        if self.recipe.maps is None:
+            return
         days = self.recipe.grid.period if self.recipe.grid and self.recipe.grid.period else (first, last)
         start, end = (pd.Timestamp(d).normalize() for d in days)
-        outside = (
-            [str(d) for d in self.recipe.maps.dates if not start <= pd.Timestamp(d) <= end] if self.recipe.maps else []
-        )
+        outside = [str(d) for d in self.recipe.maps.dates if not start <= pd.Timestamp(d) <= end]
         if outside:
             raise SmgeoError(
                 f"maps.dates: {', '.join(outside)} outside the grid cube's days, {start.date()} to {end.date()}"
             )
+        length = self.recipe.prepare.window.length
+        for name in self.recipe.maps.models or self.recipe.models:
+            early = [str(d) for d in self.recipe.maps.dates if pd.Timestamp(d) < start + pd.Timedelta(days=length - 1)]
+            if early and make_model(self.recipe.models[name].kind).uses_window:
+                raise SmgeoError(
+                    f"maps.dates: {', '.join(early)} leave no room for the window of {length} days that {name} needs in the grid "
+                    f"cube, which starts on {start.date()}; map later days, start grid.period earlier, or name other maps.models"
+                )
 
     def _check_rasters(self) -> None:
+        for source in self.recipe.rasters:  # on their own grid, from which stations are extracted
+            open_rasters(source, root=self.root, period=self.recipe.period, catalog=self.recipe.catalog)
         box = open_grid(self.recipe.grid, self.root) if self.recipe.grid else None
         for source in self.recipe.rasters:
             open_rasters(source, root=self.root, geobox=box, period=self.recipe.period, catalog=self.recipe.catalog)
@@ -178,9 +202,9 @@ class _Study:
         self.inputs = self._hash_inputs()
         counts = self._build_stations()
         cube = open_cube(self.folder / "stations.zarr")
+        split = self._split(cube)
         if recipe.maps is not None:
             self._build_grid()
-        split = self._split(cube)
         prepared = prepare_cube(cube, recipe.prepare, recipe.features, self.target, split.train)
         searches = {name: self._search(name, split, prepared) for name in recipe.search}
         models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
@@ -201,7 +225,7 @@ class _Study:
             results["search"] = searches
         results["split"] = describe_split(split)
         results["rows"] = count_rows(counts, split, prepared.outlier_rows, models)
-        results["left_out"] = json.loads(cube.attrs.get("left_out", "{}"))
+        results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)}
         results["training"] = {name: m["training"] for name, m in models.items()}
         write_json(self.folder / "results.json", results)
         write_json(
@@ -405,11 +429,14 @@ class _Study:
         out: dict[str, Any] = {}
         for number, spec in enumerate(recipe.cross_validation):
             for name in spec.models or recipe.models:
-                entry = name if number == 0 or name not in out else f"{name}_{spec.method}"
-                out[entry] = self._cross_validate_one(cube, name, spec)
+                entry = name if name not in out else f"{name}_{spec.method}"
+                entry = entry if entry not in out else f"{entry}_{number}"
+                out[entry] = self._cross_validate_one(cube, name, spec, number)
         return out
 
-    def _cross_validate_one(self, cube: xr.Dataset, name: str, spec: CrossValidationSpec) -> dict[str, Any]:
+    def _cross_validate_one(
+        self, cube: xr.Dataset, name: str, spec: CrossValidationSpec, number: int
+    ) -> dict[str, Any]:
         recipe = self.recipe
         model = self._make(name)
 
@@ -435,7 +462,7 @@ class _Study:
             "prepare": recipe.prepare.model_dump(mode="json"),
             **self._key("stations"),
         }
-        return self._stage(f"cross-validation {spec.method} {name}", inputs, [], work)
+        return self._stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
 
     def _maps(self) -> dict[str, Any]:
         maps = self.recipe.maps

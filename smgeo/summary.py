@@ -76,12 +76,32 @@ def count_station_rows(cube: xr.Dataset, target: str) -> dict[str, Any]:
         read, flagged = total("hours_read"), total("hours_flagged")
         steps.append(_row("hours read", n, read, 0))
         steps.append(_row("hours without a value or with a quality flag not wanted", n, read - flagged, flagged))
-        steps.append(_row("days with too few valid hours", n, None, total("days_incomplete")))
+        days = total("days_incomplete")
+        steps.append(
+            _row(
+                "days (from here on rows are days) with too few valid hours", n, int(cube[target].notnull().sum()), days
+            )
+        )
+    if "files_unreadable" in cube and total("files_unreadable"):
+        steps.append(_row("files broken after their header", None, None, total("files_unreadable")))
     if "rows_read" in cube:
         read, other = total("rows_read"), total("rows_other_depth")
         steps.append(_row("table rows read", n, read, 0))
         steps.append(_row("rows of another depth", n, read - other, other))
+        without, same = total("rows_without_target"), total("rows_same_day")
+        steps.append(_row("rows without a possible value of the target", n, read - other - without, without))
+        steps.append(_row("rows averaged into one with others of their day", n, read - other - without - same, same))
     return {"steps": steps, "stations": n, "rows": int(cube[target].notnull().sum())}
+
+
+def broken_stations(cube: xr.Dataset) -> dict[str, str]:
+    """Stations with files that could not be read to their end, and how many."""
+    if "files_unreadable" not in cube:
+        return {}
+    counts = cube["files_unreadable"].values
+    return {
+        str(s): f"{n} file(s) broken after the header" for s, n in zip(cube["station"].values, counts, strict=True) if n
+    }
 
 
 def count_rows(
@@ -103,20 +123,25 @@ def count_rows(
     return rows
 
 
-def describe_provenance(
-    recipe: str, seed: int, inputs: Mapping[str, str], stages: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Versions, seed, hash of every input, key and seconds of every stage."""
+def find_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that do the work."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return versions
+
+
+def describe_provenance(
+    recipe: str, seed: int, inputs: Mapping[str, str], stages: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Versions, seed, hash of every input, key and seconds of every stage."""
     return {
         "recipe": recipe,
         "seed": seed,
-        "versions": versions,
+        "versions": find_versions(),
         "platform": platform.platform(),
         "inputs": dict(inputs),
         "stages": {n: {"key": d["key"], "seconds": d["seconds"]} for n, d in stages.items()},

@@ -84,10 +84,19 @@ def test_fill_null_survives_the_round_trip(tmp_path):
     assert again == recipe
 
 
-def test_name_that_looks_like_a_number_survives_the_round_trip(tmp_path):
-    recipe = parse_recipe(changed(name="1e5"))
+def test_text_that_looks_like_a_number_survives_the_round_trip(tmp_path):
+    own = {"own": {"units": "1e5", "long_name": "x", "kind": "static"}}
+    recipe = parse_recipe(changed(variables=own))
     (tmp_path / "copy.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    assert read_recipe(tmp_path / "copy.yaml").name == "1e5"
+    assert read_recipe(tmp_path / "copy.yaml").variables["own"].units == "1e5"
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/x", "a/b", "", "rf.part", "1e5"])
+def test_names_that_would_lead_to_another_folder_are_refused(name):
+    with pytest.raises(SmgeoError, match="letters"):
+        parse_recipe(changed(name=name))
+    with pytest.raises(SmgeoError, match="letters"):
+        parse_recipe(changed(models={name: {"kind": "rf"}}))
 
 
 @pytest.mark.parametrize(

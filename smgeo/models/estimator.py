@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, cast, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -269,6 +269,15 @@ def _class_of(kind: str) -> type[SoilMoistureModel]:
     return found
 
 
+def _check_type(kind: str, name: str, value: Any, expected: Any) -> None:
+    accepted = {int: ((int,), "a whole number"), float: ((int, float), "a number"), str: ((str,), "text")}
+    options = [accepted.get(e, ((e,), "nothing")) for e in get_args(expected) or (expected,)]
+    if isinstance(value, bool) or not any(isinstance(value, types) for types, _ in options):
+        raise SmgeoError(f"{kind}: {name} must be {' or '.join(words for _, words in options)}; got {value!r}")
+    if name == "seed" and value < 0:
+        raise SmgeoError(f"{kind}: seed must be 0 or more; got {value}")
+
+
 def make_model(kind: str, **params: Any) -> SoilMoistureModel:
     """An unfitted model.
 
@@ -286,9 +295,12 @@ def make_model(kind: str, **params: Any) -> SoilMoistureModel:
     """
     found = _class_of(kind)
     known = list(inspect.signature(found).parameters)
+    hints = get_type_hints(found.__init__)
     for name in params:
         if name not in known:
             raise SmgeoError(f"{kind} has no parameter {name!r}; {nearest(name, known)}")
+    for name, value in params.items():
+        _check_type(kind, name, value.item() if isinstance(value, np.generic) else value, hints[name])
     # Numbers of NumPy, as a search space gives them, are taken as Python's: libraries and JSON want these.
     model = found(**{k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()})
     model.check_params()  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from typing import Any
 
 import xarray as xr
 
+from smgeo.cube import is_grid
 from smgeo.errors import SmgeoError
 from smgeo.prepare.derive import derive_features
 from smgeo.prepare.gaps import fill_gaps, measure_revisit
@@ -50,7 +51,8 @@ def _repeat_scale(ds: xr.Dataset, scaler: dict[str, Any]) -> xr.Dataset:
 def _repeat_fill(ds: xr.Dataset, limit: Any, revisit: Any) -> xr.Dataset:
     if isinstance(limit, dict):
         limit = {n: days for n, days in limit.items() if n in ds}
-    return fill_gaps(ds, limit, revisit=revisit)
+    # On a grid every pixel's own revisit counts: its attribute is the catalogue's, not that of the training stations.
+    return fill_gaps(ds, limit, revisit="measured" if is_grid(ds) else revisit)
 
 
 _REPEAT: dict[str, Callable[..., xr.Dataset]] = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from smgeo.catalog import FEATURES
+from smgeo.cube import GRID_CHUNK
 from smgeo.errors import SmgeoError
 from smgeo.prepare.steps import with_step
 
@@ -28,37 +30,42 @@ def _normalised_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     return (a - b) / total.where(total > 0)
 
 
-def _running_sum(values: np.ndarray, days: int) -> np.ndarray:
-    """Sum over the last `days` entries of the last axis; NaN where one of them is missing.
+@numba.njit(cache=True, nogil=True)
+def _sum_rows(rows: np.ndarray, days: int, out: np.ndarray) -> None:
+    for r in range(rows.shape[0]):
+        for t in range(rows.shape[1]):
+            total = 0.0 if t + 1 >= days else np.nan
+            for d in range(min(days, t + 1)):
+                total += rows[r, t - d]
+            out[r, t] = total
 
-    >>> _running_sum(np.array([1.0, 2.0, 3.0, np.nan, 1.0]), 2)
-    array([nan,  3.,  5., nan, nan])
+
+def _running_sum(values: np.ndarray, days: int) -> np.ndarray:
+    """Sum over the last `days` entries of the last axis, float32; NaN where one of them is missing.
+
+    >>> _running_sum(np.array([1.0, 2.0, 3.0, np.nan, 1.0]), 2).tolist()
+    [nan, 3.0, 5.0, nan, nan]
     """
-    gaps = np.isnan(values)
-    padded = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
-    missing = np.zeros(padded.shape, dtype=np.int64)
-    np.cumsum(np.where(gaps, 0.0, values), axis=-1, out=padded[..., 1:])
-    np.cumsum(gaps, axis=-1, out=missing[..., 1:])
-    out = np.full(values.shape, np.nan)
-    if values.shape[-1] >= days:
-        total = padded[..., days:] - padded[..., :-days]
-        complete = missing[..., days:] == missing[..., :-days]
-        out[..., days - 1 :] = np.where(complete, total, np.nan)
-    return out
+    rows = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+    out = np.empty(rows.shape, dtype="float32")
+    _sum_rows(rows, days, out)
+    return out.reshape(values.shape)
 
 
 def _antecedent(days: int) -> Callable[[xr.Dataset], xr.DataArray]:
     def compute(ds: xr.Dataset) -> xr.DataArray:
         rain = ds["precipitation"]
         dims = rain.dims
+        if rain.chunks is not None:
+            rain = rain.chunk({"time": -1, **{d: GRID_CHUNK[str(d)] for d in dims if d in ("y", "x")}})
         summed = xr.apply_ufunc(
             _running_sum,
-            rain.chunk({"time": -1}) if rain.chunks is not None else rain,
+            rain,
             kwargs={"days": days},
             input_core_dims=[["time"]],
             output_core_dims=[["time"]],
             dask="parallelized",
-            output_dtypes=[np.float64],
+            output_dtypes=[np.float32],
         )
         # The day's rate in mm d-1 times one day is the day's sum in mm.
         return summed.transpose(*dims)

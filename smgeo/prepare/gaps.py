@@ -178,5 +178,13 @@ def fill_gaps(
             keep_attrs=True,
         )
         filled[name] = result.transpose(*variable.dims).assign_attrs(variable.attrs)
-    record = dict(limit) if isinstance(limit, Mapping) else limit
+    # What other places will be filled by: a number where these had one for all, their own revisit otherwise.
+    record = {n: _limit_elsewhere(ds[n], days, revisit) for n, days in limits.items()}
     return with_step(ds.assign(filled), "fill_gaps", limit=record, revisit=revisit)
+
+
+def _limit_elsewhere(variable: xr.DataArray, days: int | str, revisit: str) -> int | str:
+    known = variable.attrs.get("revisit_days")
+    if not isinstance(days, str):
+        return int(days)
+    return "half-revisit" if revisit == "measured" or known is None or np.ndim(known) else int(known // 2)

@@ -116,8 +116,9 @@ def open_ismn(
     -------
     xarray.Dataset
         Dims (station, time), float32, one Dask chunk a station. Diagnostics per station: `hours_read`,
-        `hours_flagged` (removed by flag), `days_incomplete` (removed for too few valid hours). Files that can't
-        be read and stations without a sensor in range are in `attrs["left_out"]` (JSON), and warned about.
+        `hours_flagged` (removed by flag, or outside the catalogue's valid range), `days_incomplete`
+        (removed for too few valid hours), `files_unreadable` (broken after the header). Files whose header
+        can't be read and stations without a sensor in range are in `attrs["left_out"]` (JSON); files are warned about.
 
     Raises
     ------
@@ -272,12 +273,12 @@ def _assemble(
         loaded = dask.delayed(_load_station, pure=True)(path, by_name, target, times, flags, min_valid_share)
         for name in series_names:
             rows[name].append(da.from_delayed(loaded[0][name], (times.size,), dtype="float32"))
-        counts.append(da.from_delayed(loaded[1], (3,), dtype="int64"))
+        counts.append(da.from_delayed(loaded[1], (4,), dtype="int64"))
     ids = list(chosen)
     first = [next(iter(chosen[s][target])) for s in ids]
     per_station = np.array([f.depth for f in first], dtype="float32").mean(axis=1)
     data: dict[str, Any] = {n: (("station", "time"), da.stack(rows[n]), FEATURES[n].attrs()) for n in series_names}
-    for i, name in enumerate(("hours_read", "hours_flagged", "days_incomplete")):
+    for i, name in enumerate(("hours_read", "hours_flagged", "days_incomplete", "files_unreadable")):
         attrs = {"kind": "diagnostic", "units": "1", "long_name": name.replace("_", " "), "source": "ISMN"}
         data[name] = (("station",), da.stack(counts)[:, i], attrs)
     for name, values in _static_values(path, chosen, names).items():
@@ -342,15 +343,24 @@ def _load_station(
     IsmnRoot, DataFile, _ = _import_ismn()
     root = IsmnRoot(path)
     out = {n: np.full(times.size, np.nan, dtype="float32") for n in _SERIES}
-    counts = np.zeros(3, dtype="int64")
+    counts = np.zeros(4, dtype="int64")
     for name, files in by_name.items():
         sensors = []
         for file in files:
-            table = DataFile(root, file.path).read_data()
-            daily, tally = _daily(table, times, flags, min_valid_share)
+            try:
+                table = DataFile(root, file.path).read_data()
+                daily, tally = _daily(table, times, flags, min_valid_share, FEATURES[name].valid_range)
+            # As for headers: whatever the package raises on a broken line, the file is named and counted.
+            except Exception as error:
+                counts[3] += 1
+                reason = f"{type(error).__name__}: {error}"[:200]
+                warnings.warn(f"{path}: {file.path} can't be read to its end and is left out ({reason})", SmgeoWarning)
+                continue
             sensors.append(daily)
             if name == target:
-                counts += tally
+                counts[:3] += tally
+        if not sensors:
+            continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # all sensors missing on a day: that day is missing
             out[name] = _SERIES[name].daily(np.nanmean(sensors, axis=0)).astype("float32")
@@ -359,7 +369,11 @@ def _load_station(
 
 
 def _daily(
-    table: pd.DataFrame, times: pd.DatetimeIndex, flags: tuple[str, ...], min_valid_share: float
+    table: pd.DataFrame,
+    times: pd.DatetimeIndex,
+    flags: tuple[str, ...],
+    min_valid_share: float,
+    valid_range: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean of each day's valid hours; and hours read, hours with a flag not wanted, days with too few valid hours.
 
@@ -371,7 +385,7 @@ def _daily(
     values = pd.to_numeric(table[value_column], errors="coerce").to_numpy("float64")
     given = table[flag_column].astype(str)
     combinations = {c: set(map(str.strip, c.split(","))) <= set(flags) for c in given.unique()}
-    good = given.map(combinations).to_numpy(bool) & np.isfinite(values)
+    good = given.map(combinations).to_numpy(bool) & (values >= valid_range[0]) & (values <= valid_range[1])
     stamps = pd.DatetimeIndex(table.index)
     day = (stamps.normalize() - times[0]).days.to_numpy()
     # Two values of one hour count as one hour, so that duplicates can't complete a day.

@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube import GRID_SHARD
 from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe import RasterSource
+from smgeo.recipe import RasterSource, parse_spec
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,11 @@ def open_rasters(
         If no file matches, a file has no CRS or no such band, grids differ with no target given, a file's unit is
         not the one the cube holds, or a name holds no date.
     """
-    source = spec if isinstance(spec, RasterSource) else RasterSource.model_validate({"kind": "geotiff", **spec})
+    source = (
+        spec
+        if isinstance(spec, RasterSource)
+        else parse_spec(RasterSource, {"kind": "geotiff", **spec}, "open_rasters")
+    )
     files = _find(source.path, Path(root))
     own, bands = _check_files(files, source, catalog, same_grid=geobox is None)
     box = geobox if geobox is not None else own
@@ -192,12 +196,17 @@ def _dates(source: RasterSource, files: list[Path], root: Path) -> list[pd.Times
         path = root / source.dates_table
         if not path.is_file():
             raise SmgeoError(f"dates_table {path} not found (relative paths start at --data)")
-        table = pd.read_csv(path)
+        try:
+            table = pd.read_csv(path)
+        except ValueError as error:
+            raise SmgeoError(f"dates_table {path} can't be read as a table: {error}") from None
         if not {"file", "date"} <= set(table):
             raise SmgeoError(
                 f"{root / source.dates_table} needs columns file, date; it has {', '.join(map(str, table))}"
             )
-        parsed = pd.to_datetime(table["date"].astype(str), format="ISO8601", errors="coerce")
+        parsed = pd.to_datetime(table["date"].astype(str), format="ISO8601", errors="coerce", utc=True).dt.tz_localize(
+            None
+        )
         if parsed.isna().any():
             line = int(np.flatnonzero(parsed.isna().to_numpy())[0])
             raise SmgeoError(f"{path}, line {line + 2}: {table['date'].iloc[line]!r} is no date; write 2012-03-25")

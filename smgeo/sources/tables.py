@@ -69,7 +69,7 @@ def open_table(
     -------
     xarray.Dataset
         Dims (station, time), float32; static variables (station,). Diagnostics per station: `rows_read`,
-        `rows_other_depth`.
+        `rows_other_depth`, `rows_without_target` (missing, or outside the valid range), `rows_same_day` (averaged into one day).
 
     Raises
     ------
@@ -106,13 +106,16 @@ def open_table(
         freq="D",
         name="time",
     )
+    at_depth = table.groupby("station").size()
+    table = _drop_impossible(table, target, catalog, file)
+    with_target = table[target].notna().astype("int64").groupby(table["station"]).sum()
     ids = sorted(table["station"].unique())
     variables = [c for c in table.columns if c not in _PLACE]
     grouped = table.assign(time=days).groupby(["station", "time"])
     daily = grouped[variables].mean().astype("float32")
     if min_valid_share > 0:
-        sizes = grouped.size()
-        daily = daily.where(sizes >= min_valid_share * sizes.median())
+        usual = float(grouped.size().median())
+        daily = daily.where(grouped[variables].count() >= min_valid_share * usual)
     data: dict[str, Any] = {}
     index = pd.MultiIndex.from_product([ids, times], names=["station", "time"])
     full = daily.reindex(index)
@@ -128,14 +131,34 @@ def open_table(
             data[name] = (("station",), _constant(values, ids, name, file), attrs)
         else:
             data[name] = (("station", "time"), values, attrs)
-    kept = table.groupby("station").size()
-    for name, count in (("rows_read", read), ("rows_other_depth", read - kept.reindex(read.index, fill_value=0))):
+    tallies = {
+        "rows_read": read,
+        "rows_other_depth": read - at_depth.reindex(read.index, fill_value=0),
+        "rows_without_target": at_depth - with_target,
+        "rows_same_day": with_target - daily[target].notna().astype("int64").groupby("station").sum(),
+    }
+    for name, count in tallies.items():
         attrs = {"kind": "diagnostic", "units": "1", "long_name": name.replace("_", " "), "source": file.name}
         data[name] = (("station",), count.reindex(ids).to_numpy("int64"), attrs)
     left_out = {s: f"no row between {depth_m[0]:g} and {depth_m[1]:g} m" for s in read.index if s not in set(ids)}
     coords = {"station": np.array(ids, dtype=object), "time": times, **_places(table, ids, crs, file)}
     ds = xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
     return ds.assign({n: v.chunk({"station": 256}) for n, v in ds.data_vars.items()})
+
+
+def _drop_impossible(table: pd.DataFrame, target: str, catalog: Mapping[str, Feature], file: Path) -> pd.DataFrame:
+    """The table with values outside their valid range missing; a column that lies outside as a whole is refused."""
+    out = table.copy()
+    for name in [c for c in table.columns if c not in _PLACE and c in catalog]:
+        low, high = catalog[name].valid_range
+        middle = table[name].median()
+        if not np.isnan(middle) and not low <= middle <= high:
+            raise SmgeoError(
+                f"{file}: half of the values of {name} lie beyond {middle:g}, outside {low:g} to {high:g} {catalog[name].units}; is "
+                "the column in another unit? Convert it with scale and offset"
+            )
+        out[name] = table[name].where(table[name].between(low, high))
+    return out
 
 
 def _read_csv(file: Path, **options: Any) -> pd.DataFrame:
@@ -174,7 +197,7 @@ def _read_long(file: Path, spec: dict[str, Column], target: str, stations: Path 
         raise SmgeoError(f"{file}: columns does not say which column holds the target {target!r}")
     if stations is None:
         return table
-    return table.merge(_read_places(stations), on="station", how="inner")
+    return _join_places(table, stations)
 
 
 def _read_wide(file: Path, spec: dict[str, Column], target: str, stations: Path | None) -> pd.DataFrame:
@@ -185,11 +208,25 @@ def _read_wide(file: Path, spec: dict[str, Column], target: str, stations: Path 
     time = _column(raw, "time", spec["time"], file)
     rule = spec.get(target, Column(column=target))
     parts = []
-    for station in places["station"].astype(str):
+    for station in places["station"]:
         values = _column(raw, target, rule.model_copy(update={"column": station}), file)
         parts.append(pd.DataFrame({"station": station, "time": time, target: values}))
-    table = pd.concat(parts, ignore_index=True)
-    return table.merge(places.astype({"station": str}), on="station")
+    unknown = sorted(set(map(str, raw.columns)) - set(places["station"]) - {spec["time"].column})
+    if unknown:
+        raise SmgeoError(f"{file}: columns of stations that {stations} does not place: {', '.join(unknown[:10])}")
+    return _join_places(pd.concat(parts, ignore_index=True), stations)
+
+
+def _join_places(table: pd.DataFrame, stations: Path) -> pd.DataFrame:
+    """The table with each station's place; every station must have one."""
+    places = _read_places(stations)
+    table = table.assign(station=table["station"].astype(str))
+    unknown = sorted(set(table["station"]) - set(places["station"]))
+    if unknown:
+        raise SmgeoError(
+            f"{stations} lacks stations of the data: {', '.join(unknown[:10])}; add them, or take their rows out"
+        )
+    return table.merge(places, on="station", how="left", validate="m:1")
 
 
 def _read_places(path: Path) -> pd.DataFrame:
@@ -200,7 +237,11 @@ def _read_places(path: Path) -> pd.DataFrame:
         raise SmgeoError(
             f"{path} needs columns station, latitude, longitude (or station, x, y); it has {', '.join(map(str, places))}"
         )
-    return places[[c for c in places.columns if c in _PLACE]]
+    places = places[[c for c in places.columns if c in _PLACE]].astype({"station": str})
+    twice = places.loc[places["station"].duplicated(), "station"]
+    if not twice.empty:
+        raise SmgeoError(f"{path} holds stations twice: {', '.join(twice[:10])}")
+    return places
 
 
 def _parse_days(column: pd.Series, file: Path) -> pd.Series:

@@ -33,6 +33,7 @@ ORIGIN = (372_000.0, 5_700_000.0)  # west and north edge, m, EPSG:32632
 EPSG = 32632
 COARSE = 4  # pixels a side of a cell of the precipitation and temperature products
 SPIN_UP_DAYS = 365
+START = "2016-01-01"
 SLAB_DAYS = 30
 DAILY_STREAMS = (
     "occurrence",
@@ -54,7 +55,7 @@ def simulate(
     shape: tuple[int, int] = (256, 256),
     seed: int = 0,
     *,
-    start: str = "2016-01-01",
+    start: str = START,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """A folder with stations, satellite scenes, weather, static layers, and the soil moisture behind them all.

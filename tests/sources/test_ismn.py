@@ -161,12 +161,12 @@ def test_period_gives_all_its_days(archive):
 
 
 def test_sensor_nearest_to_the_middle_of_the_range(tmp_path):
-    for depth, value in ((0.02, 0.2), (0.06, 0.6), (0.10, 1.0), (0.20, 2.0)):
+    for depth, value in ((0.02, 0.2), (0.06, 0.6), (0.10, 0.9), (0.20, 0.7)):
         write_stm(tmp_path, "A", day("2020-01-01", [value] * 24), depth=depth)
     chosen = {
         (0.0, 0.10): (0.06, 0.6),  # 0.06 is nearest to 0.05
         (0.0, 0.04): (0.02, 0.2),
-        (0.15, 0.25): (0.20, 2.0),
+        (0.15, 0.25): (0.20, 0.7),
         (0.02, 0.10): (0.06, 0.6),
         (0.06, 0.10): (0.06, 0.6),  # 0.06 and 0.10 are as near to 0.08: the shallower
     }
@@ -362,3 +362,17 @@ def test_real_folder_of_mixed_formats_reads(data, tmp_path):
     with_values = ds["sm"].isel(station=slice(0, 2)).load()
     assert bool(with_values.notnull().any("time").all())
     assert 0 <= float(with_values.min()) <= float(with_values.max()) < 1
+
+
+def test_hours_outside_the_valid_range_are_flagged_and_a_file_broken_after_its_header_is_named(tmp_path):
+    write_stm(tmp_path, "A", day("2020-01-01", [0.2] * 12 + [-9999.0] * 12))
+    write_stm(tmp_path, "B", day("2020-01-01", [0.3] * 24))
+    broken = next((tmp_path).rglob("*_B_*.stm"))
+    lines = broken.read_text().splitlines()
+    broken.write_text("\n".join([*lines[:5], "2020/01/01 garbage", *lines[5:]]) + "\n")
+    ds = open_stations(tmp_path)
+    with pytest.warns(SmgeoWarning, match="_B_"):
+        ds = ds.compute(scheduler="synchronous")
+    np.testing.assert_allclose(ds["sm"].values, [[0.2], [np.nan]], rtol=1e-6)
+    assert ds["hours_flagged"].values.tolist() == [12, 0]
+    assert ds["files_unreadable"].values.tolist() == [0, 1]

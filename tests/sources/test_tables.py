@@ -203,7 +203,7 @@ def test_file_that_is_no_table(tmp_path, content):
 
 
 def test_own_variable_of_a_recipe(tmp_path):
-    own = {**FEATURES, "twi": Feature("twi", "wetness", "1", "static", "here", (0.0, 9.0))}
+    own = {**FEATURES, "twi": Feature("twi", "wetness", "1", "static", "here", (0.0, 99.0))}
     path = write(tmp_path, LONG)
     assert open_stations(path, "csv", columns={**COLUMNS, "twi": "clay"}, catalog=own)["twi"].values.tolist() == [
         20.0,
@@ -243,3 +243,13 @@ def test_cook_farm_at_0_3_m(data):
     got = ds["sm"].sel(station="COOKFARM/CAF003").dropna("time")
     assert got.size == len(one)
     np.testing.assert_allclose(got.values, one.loc[[str(t)[:10] for t in got["time"].values]].to_numpy(), rtol=1e-6)
+
+
+def test_column_in_another_unit_is_refused_and_single_impossible_values_are_dropped_and_counted(tmp_path):
+    rows = "id,day,lat,lon,vw\na,2020-01-01,50,7,20\na,2020-01-02,50,7,30\na,2020-01-03,50,7,0.3\n"
+    columns = {"station": "id", "time": "day", "latitude": "lat", "longitude": "lon", "sm": "vw"}
+    assert "another unit" in refusal(write(tmp_path, rows), columns=columns)
+    rows = "id,day,lat,lon,vw\na,2020-01-01,50,7,0.2\na,2020-01-02,50,7,-9999\na,2020-01-03,50,7,0.3\n"
+    ds = open_stations(write(tmp_path, rows), "csv", columns=columns).compute()
+    np.testing.assert_allclose(ds["sm"].values, [[0.2, np.nan, 0.3]], rtol=1e-6)
+    assert ds["rows_without_target"].values.tolist() == [1]
