@@ -1,7 +1,7 @@
 """A recipe: YAML in, frozen and checked specs out. Opens no data.
 
 Every spec refuses unknown keys, with its place and the nearest known key, so that a spelling mistake cannot
-pass for a default.
+pass for a default. The module is long because every key that a recipe may hold is found here and nowhere else.
 """
 
 from __future__ import annotations
