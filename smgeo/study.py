@@ -188,7 +188,9 @@ class _Study:
     def _check_rasters(self) -> None:
         for source in self.recipe.rasters:  # on their own grid, from which stations are extracted
             open_rasters(source, root=self.root, period=self.recipe.period, catalog=self.recipe.catalog)
-        box = open_grid(self.recipe.grid, self.root) if self.recipe.grid else None
+        if self.recipe.grid is None:
+            return
+        box = open_grid(self.recipe.grid, self.root)
         for source in self.recipe.rasters:
             open_rasters(source, root=self.root, geobox=box, period=self.recipe.period, catalog=self.recipe.catalog)
 

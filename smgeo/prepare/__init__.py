@@ -81,9 +81,7 @@ def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
     for step in steps:
         if step["step"] not in _REPEAT:
             raise SmgeoError(f"unknown preparation step {step['step']!r}; this model was written by a newer smgeo")
-        if step["step"] == "derive":
-            ds = derive_features(ds, [n for n in step["features"] if n not in ds])
-        elif skipped < len(done):
+        if step["step"] != "derive" and skipped < len(done):
             skipped += 1
         else:
             ds = _REPEAT[step["step"]](ds, **{k: v for k, v in step.items() if k != "step"})

@@ -133,7 +133,8 @@ def open_ismn(
     if target not in _SERIES:
         raise SmgeoError(f"the target must be a series of the archive ({', '.join(_SERIES)}); got {target!r}")
     wanted = {_SERIES[n].code for n in names if n in _SERIES}
-    files, unreadable = _scan(Path(path), wanted, networks)
+    members = _check_members(Path(path))
+    files, unreadable = _scan(Path(path), members, wanted, networks)
     chosen, left_out, depths = _choose(files, target, names, depth_m)
     if not chosen:
         found = ", ".join(f"{d:g}" for d in sorted(depths)) or "none"
@@ -148,7 +149,7 @@ def open_ismn(
             SmgeoWarning,
         )
     times = _days(chosen, period)
-    ds = _assemble(Path(path), chosen, names, target, times, tuple(flags), min_valid_share)
+    ds = _assemble(Path(path), members, chosen, names, target, times, tuple(flags), min_valid_share)
     return ds.assign_attrs(left_out=json.dumps({**left_out, **unreadable}))
 
 
@@ -182,9 +183,10 @@ def _import_ismn() -> tuple[Any, Any, Any]:
     return IsmnRoot, DataFile, StaticMetaFile
 
 
-def _scan(path: Path, codes: set[str], networks: Sequence[str] | None) -> tuple[list[_File], dict[str, str]]:
+def _scan(
+    path: Path, members: list[str], codes: set[str], networks: Sequence[str] | None
+) -> tuple[list[_File], dict[str, str]]:
     """Headers of all files of the wanted variables; and the files whose header can't be read, with the reason."""
-    members = _check_members(path)
     IsmnRoot, DataFile, _ = _import_ismn()
     root = IsmnRoot(path)
     files, unreadable = [], {}
@@ -259,6 +261,7 @@ def _days(chosen: dict[str, dict[str, list[_File]]], period: tuple[Any, Any] | N
 
 def _assemble(
     path: Path,
+    members: list[str],
     chosen: dict[str, dict[str, list[_File]]],
     names: list[str],
     target: str,
@@ -281,7 +284,7 @@ def _assemble(
     for i, name in enumerate(("hours_read", "hours_flagged", "days_incomplete", "files_unreadable")):
         attrs = {"kind": "diagnostic", "units": "1", "long_name": name.replace("_", " "), "source": "ISMN"}
         data[name] = (("station",), da.stack(counts)[:, i], attrs)
-    for name, values in _static_values(path, chosen, names).items():
+    for name, values in _static_values(path, members, chosen, names).items():
         data[name] = (("station",), values, {**FEATURES[name].attrs(), "source": "ISMN static variables and headers"})
     attrs = {"kind": "diagnostic", "units": "m", "long_name": f"depth of the {target} sensor", "source": "ISMN"}
     data["sensor_depth"] = (("station",), per_station, attrs)
@@ -296,12 +299,13 @@ def _assemble(
     return xr.Dataset(data, coords)
 
 
-def _static_values(path: Path, chosen: dict[str, dict[str, list[_File]]], names: list[str]) -> dict[str, np.ndarray]:
+def _static_values(
+    path: Path, members: list[str], chosen: dict[str, dict[str, list[_File]]], names: list[str]
+) -> dict[str, np.ndarray]:
     """Static variables per station, the layer nearest to the surface; NaN where the archive has none."""
     out = {n: np.full(len(chosen), np.nan, dtype="float32") for n in names if n in _STATIC or n in _HEADER}
     if not out:
         return out
-    members = _check_members(path)
     IsmnRoot, _, StaticMetaFile = _import_ismn()
     root = IsmnRoot(path)
     unreadable = []
