@@ -23,7 +23,7 @@ from smgeo.cube import open_cube, write_cube
 from smgeo.maps import predict_map
 from smgeo.models import make_model
 from smgeo.prepare import Windows
-from smgeo.recipe import GridSpec, RasterSource
+from smgeo.specs import GridSpec, RasterSource
 
 BANDS = ("s1_vv", "s1_vh", "temperature")
 DAYS = pd.date_range("2020-01-01", periods=60)

@@ -24,8 +24,9 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.cube import Progress, check_units, units_of, variables_of_kind, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features, measure_revisit
-from smgeo.recipe import GridSpec, RasterSource
+from smgeo.regions import seal
 from smgeo.sources import open_rasters
+from smgeo.specs import GridSpec, RasterSource
 
 
 def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
@@ -229,15 +230,18 @@ def build_station_cube(
     return cube[[*features, target, *diagnostics]].assign_attrs(left_out=json.dumps(left_out), title="station cube")
 
 
-def write_station_cube(ds: xr.Dataset, path: str | Path, *, progress: Progress | None = None) -> Path:
+def write_station_cube(
+    ds: xr.Dataset, path: str | Path, *, token: str | None = None, progress: Progress | None = None
+) -> Path:
     """Write a station cube, then put the revisit measured at each station into its variables' attributes."""
-    path = write_cube(ds, path, progress=progress)
+    path = write_cube(ds, path, token=token, progress=progress)
     group = zarr.open_group(path, mode="r+")
     written = xr.open_zarr(path, consolidated=False, chunks={})
     for name in variables_of_kind(written, "dynamic"):
         nominal = float(written[name].attrs.get("revisit_days", 1.0))
         days = measure_revisit(written[name]).values
         group[name].attrs["revisit_days"] = [nominal if math.isnan(d) else float(d) for d in days]
+    seal(path)
     return path
 
 

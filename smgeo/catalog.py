@@ -1,6 +1,7 @@
 """Every feature of the study in one table: name, unit, valid range, nominal revisit, and how derived ones are made.
 
-The table is data. A recipe may add variables of its own (its `variables` block); those are `Feature`s too.
+Beside it, where Earth Engine, STAC catalogues and files keep each. The tables are data. A
+recipe may add variables of its own (its `variables` block); those are `Feature`s too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["dynamic", "static", "calendar", "target"]
+# What a raw number goes through after scale and offset: linear power to dB; Landsat 8 radiance to kelvin.
+Conversion = Literal["none", "power_to_db", "landsat8_b10_to_kelvin", "landsat8_b11_to_kelvin"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Feature:
         Nominal days between observations of one place; None for what does not vary in time.
     derived_from : tuple of str
         Names it is computed from (see `smgeo.prepare.derive`); empty for what is observed.
+    cyclic : bool
+        Whether its values go round a circle (aspect), so that they are never averaged or interpolated.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Feature:
     valid_range: tuple[float, float]
     revisit_days: float | None = None
     derived_from: tuple[str, ...] = ()
+    cyclic: bool = False
 
     def attrs(self) -> dict[str, str | float]:
         """The attributes a cube's variable carries."""
@@ -87,7 +93,7 @@ FEATURES: dict[str, Feature] = {
         Feature("texture_sand", "sand fraction of the topsoil texture", "percent", "static", "ISRIC", (0.0, 100.0)),
         Feature("elevation", "elevation above the geoid", "m", "static", _DEM, (-500.0, 9000.0)),
         Feature("slope", "terrain slope", "degree", "static", _DEM, (0.0, 90.0)),
-        Feature("aspect", "terrain aspect, clockwise from north", "degree", "static", _DEM, (0.0, 360.0)),
+        Feature("aspect", "terrain aspect, clockwise from north", "degree", "static", _DEM, (0.0, 360.0), cyclic=True),
         Feature("doy_sin", "sine of the day of year", "1", "calendar", "computed", (-1.0, 1.0), None, ("time",)),
         Feature("doy_cos", "cosine of the day of year", "1", "calendar", "computed", (-1.0, 1.0), None, ("time",)),
         Feature("day_of_year", "day of year", "d", "calendar", "computed", (1.0, 366.0), None, ("time",)),
@@ -150,3 +156,242 @@ FEATURES: dict[str, Feature] = {
 
 # The 27 features of the design, in its order. `day_of_year` is in the table, and left to those who want it.
 STUDY_FEATURES: tuple[str, ...] = tuple(n for n in FEATURES if n not in ("sm", "day_of_year", "soil_temperature"))
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Pixels to leave out, by a quality band of the same scene.
+
+    Attributes
+    ----------
+    bits : tuple of int
+        Left out where one of these bits is set.
+    fields : tuple of (first bit, last bit, least value)
+        Left out where the number in these bits is at least so large (confidence fields).
+    classes : tuple of int
+        Left out where the band has one of these values.
+    """
+
+    bits: tuple[int, ...] = ()
+    fields: tuple[tuple[int, int, int], ...] = ()
+    classes: tuple[int, ...] = ()
+
+
+MASKS: dict[str, Mask] = {
+    # Landsat Collection 1 Level-1 BQA (USGS LSDS-1656): 0 fill, 4 cloud, 5-6 cloud confidence, 7-8 shadow, 9-10 snow
+    # and ice, 11-12 cirrus; confidence 3 is high (66-100 %).
+    "landsat_c1": Mask(bits=(0, 4), fields=((7, 8, 3), (11, 12, 3))),
+    # Landsat Collection 2 QA_PIXEL (USGS LSDS-1619): 0 fill, 1 dilated cloud, 2 cirrus, 3 cloud, 4 cloud shadow.
+    "landsat_c2": Mask(bits=(0, 1, 2, 3, 4)),
+    # Sentinel-2 L2A scene classification: 0 no data, 1 saturated, 3 cloud shadow, 8 and 9 cloud, 10 cirrus.
+    "s2_scl": Mask(classes=(0, 1, 3, 8, 9, 10)),
+    # MODIS MOD11A1 QC: mandatory bits 0-1, 2 and 3: not produced.
+    "modis_lst": Mask(fields=((0, 1, 2),)),
+}
+
+
+@dataclass(frozen=True)
+class EarthEngineBand:
+    """Where Google Earth Engine keeps a feature.
+
+    Attributes
+    ----------
+    asset : str
+        Image or ImageCollection ID.
+    band : str
+        Band name.
+    scale, offset : float
+        Feature = band * scale + offset.
+    image : bool
+        Whether the asset is one image; a collection otherwise.
+    daily : {"mean_power", "clearest", "mean", "mosaic"}
+        How the images of one UTC day become one value: mean in linear power, the clearest, the mean, or (static) the
+        first tile that has a value.
+    mask : str
+        The quality rule applied before (see `smgeo.sources.earthengine`); empty for none.
+    note : str
+        What it stands in for, where it is not what the study used.
+    """
+
+    asset: str
+    band: str
+    scale: float = 1.0
+    offset: float = 0.0
+    image: bool = False
+    daily: Literal["mean_power", "clearest", "mean", "mosaic"] = "mean"
+    mask: str = ""
+    note: str = ""
+
+
+def _s1(band: str, daily: Literal["mean_power", "mean"] = "mean_power") -> EarthEngineBand:
+    return EarthEngineBand("COPERNICUS/S1_GRD", band, daily=daily, mask="IW mode, one orbit direction")
+
+
+def _s2(band: str) -> EarthEngineBand:
+    # The harmonised collection has the offset of -1000 of baseline 04.00 already applied.
+    return EarthEngineBand("COPERNICUS/S2_SR_HARMONIZED", band, 1e-4, daily="clearest", mask="cloud score+ cs >= 0.60")
+
+
+def _l8(band: str) -> EarthEngineBand:
+    return EarthEngineBand("LANDSAT/LC08/C02/T1_TOA", band, daily="clearest", mask="QA_PIXEL, landsat_c2")
+
+
+def _soil(part: str) -> EarthEngineBand:
+    return EarthEngineBand(
+        f"projects/soilgrids-isric/{part}_mean", f"{part}_0-5cm_mean", 0.1, image=True, daily="mosaic"
+    )
+
+
+_GLO30 = "Copernicus GLO-30 (made from TanDEM-X) for TanDEM-X 90 m"
+
+EARTHENGINE: dict[str, EarthEngineBand] = {
+    "s1_vv": _s1("VV"),
+    "s1_vh": _s1("VH"),
+    "s1_incidence": _s1("angle", "mean"),
+    "s2_b3": _s2("B3"),
+    "s2_b4": _s2("B4"),
+    "s2_b8": _s2("B8"),
+    "s2_b11": _s2("B11"),
+    "s2_b12": _s2("B12"),
+    "l8_b10": _l8("B10"),
+    "l8_b11": _l8("B11"),
+    # mm h-1 in 48 images a day: the day's mean times 24 h.
+    "precipitation": EarthEngineBand("NASA/GPM_L3/IMERG_V07", "precipitation", 24.0, daily="mean"),
+    "temperature": EarthEngineBand(
+        "MODIS/061/MOD11A1",
+        "LST_Day_1km",
+        0.02,
+        -273.15,
+        mask="QC_Day, modis_lst",
+        note="MODIS Terra day-time land-surface temperature for NASA Earth Observations, which is made from it",
+    ),
+    "sand": _soil("sand"),
+    "silt": _soil("silt"),
+    "clay": _soil("clay"),
+    "texture_sand": EarthEngineBand(
+        "OpenLandMap/SOL/SOL_SAND-WFRACTION_USDA-3A1A1A_M/v02",
+        "b0",
+        image=True,
+        daily="mosaic",
+        note="OpenLandMap sand fraction at 0 cm for ISRIC's texture of sand",
+    ),
+    "elevation": EarthEngineBand("COPERNICUS/DEM/GLO30", "DEM", daily="mosaic", note=_GLO30),
+    "slope": EarthEngineBand("COPERNICUS/DEM/GLO30", "DEM", daily="mosaic", note=f"{_GLO30}; Horn 1981"),
+    "aspect": EarthEngineBand("COPERNICUS/DEM/GLO30", "DEM", daily="mosaic", note=f"{_GLO30}; Horn 1981"),
+}
+
+
+@dataclass(frozen=True)
+class StacBand:
+    """Where STAC catalogues keep a feature.
+
+    Attributes
+    ----------
+    collection : str
+        Collection ID, as Planetary Computer and Earth Search write it.
+    assets : tuple of str
+        Asset keys that hold it, in the order they are looked for.
+    scale, offset : float
+        Used where the item itself says nothing (`raster:bands`).
+    conversion : str
+        What follows.
+    quality : tuple of str
+        Asset keys of the quality band.
+    mask : str
+        Its rule in `MASKS`; empty for none.
+    note : str
+        What it stands in for, where it is not what the study used.
+    """
+
+    collection: str
+    assets: tuple[str, ...]
+    scale: float = 1.0
+    offset: float = 0.0
+    conversion: Conversion = "none"
+    quality: tuple[str, ...] = ()
+    mask: str = ""
+    note: str = ""
+
+
+def _s2_stac(*assets: str) -> StacBand:
+    return StacBand("sentinel-2-l2a", assets, 1e-4, quality=("SCL", "scl"), mask="s2_scl")
+
+
+_RTC = "gamma0, terrain-corrected (RTC), for sigma0 (GRD); never mix the two in one study"
+
+STAC: dict[str, StacBand] = {
+    "s1_vv": StacBand("sentinel-1-rtc", ("vv",), conversion="power_to_db", note=_RTC),
+    "s1_vh": StacBand("sentinel-1-rtc", ("vh",), conversion="power_to_db", note=_RTC),
+    "s2_b3": _s2_stac("B03", "green"),
+    "s2_b4": _s2_stac("B04", "red"),
+    "s2_b8": _s2_stac("B08", "nir"),
+    "s2_b11": _s2_stac("B11", "swir16"),
+    "s2_b12": _s2_stac("B12", "swir22"),
+    "l8_b10": StacBand(
+        "landsat-c2-l2",
+        ("lwir11", "ST_B10"),
+        0.00341802,
+        149.0,
+        quality=("qa_pixel",),
+        mask="landsat_c2",
+        note="surface temperature (collection 2 level 2) for top-of-atmosphere brightness temperature; level 2 has no B11",
+    ),
+    "elevation": StacBand("cop-dem-glo-30", ("data",), note=_GLO30),
+}
+
+
+@dataclass(frozen=True)
+class FileBand:
+    """How files of the published product keep a feature: what to write in a recipe."""
+
+    product: str
+    layout: str
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    mask: str = ""
+
+
+_S1_FILE = FileBand(
+    "Sentinel-1 GRD or RTC, processed to GeoTIFF", "geotiff; in dB, or linear with convert: power_to_db"
+)
+_S2_FILE = FileBand(
+    "Sentinel-2 L2A, GeoTIFF or JPEG2000 per band",
+    "geotiff; offset -0.1 from baseline 04.00 on",
+    1e-4,
+    0.0,
+    0.0,
+    "s2_scl",
+)
+_SOILGRIDS_FILE = FileBand("SoilGrids 2.0", "geotiff or VRT in Homolosine (ESRI:54052), g kg-1", 0.1, 0.0, -32768.0)
+_TANDEM_FILE = FileBand("TanDEM-X 90 m DEM, DLR", "geotiff tiles of 1 degree, float32, EPSG:4326", 1.0, 0.0, -32767.0)
+
+FILES: dict[str, FileBand] = {
+    **dict.fromkeys(("s1_vv", "s1_vh", "s1_incidence"), _S1_FILE),
+    **dict.fromkeys(("s2_b3", "s2_b4", "s2_b8", "s2_b11", "s2_b12"), _S2_FILE),
+    "l8_b10": FileBand(
+        "Landsat 8 level 1",
+        "geotiff, a file a band; convert: landsat8_b10_to_kelvin",
+        3.342e-4,
+        0.1,
+        0.0,
+        "landsat_c1, landsat_c2",
+    ),
+    "l8_b11": FileBand(
+        "Landsat 8 level 1",
+        "geotiff, a file a band; convert: landsat8_b11_to_kelvin",
+        3.342e-4,
+        0.1,
+        0.0,
+        "landsat_c1, landsat_c2",
+    ),
+    "precipitation": FileBand(
+        "GPM IMERG final daily (GPM_3IMERGDF)",
+        "netcdf; variable precipitation (time, lon, lat), mm d-1",
+        nodata=-9999.9,
+    ),
+    "temperature": FileBand("NEO land-surface temperature", "geotiff or csv_grid, degC", nodata=99999.0),
+    **dict.fromkeys(("sand", "silt", "clay", "texture_sand"), _SOILGRIDS_FILE),
+    "elevation": _TANDEM_FILE,
+    **dict.fromkeys(("slope", "aspect"), FileBand("computed from elevation", "Horn 1981")),
+}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from smgeo.errors import SmgeoError
 
@@ -76,8 +76,8 @@ def simulate_command(
 
 @app.command("features")
 def features_command() -> None:
-    """List every feature smgeo knows."""
-    from smgeo.catalog import FEATURES
+    """List every feature smgeo knows, and where Earth Engine, STAC catalogues and files keep it."""
+    from smgeo.catalog import EARTHENGINE, FEATURES, FILES, STAC
 
     table = Table("name", "unit", "kind", "revisit (d)", "valid", "meaning", "source")
     for f in FEATURES.values():
@@ -86,6 +86,42 @@ def features_command() -> None:
         source = f"from {', '.join(f.derived_from)}" if f.derived_from else f.source
         table.add_row(f.name, f.units, f.kind, revisit, f"{low:g} to {high:g}", f.long_name, source)
     _out.print(table)
+    engine = Table(
+        "name",
+        Column("asset", overflow="fold"),
+        "band",
+        "value",
+        "mask",
+        "note",
+        title="Google Earth Engine",
+        title_justify="left",
+    )
+    for name, e in EARTHENGINE.items():
+        engine.add_row(name, e.asset, e.band, _scaling(e.scale, e.offset), e.mask, e.note)
+    stac = Table(
+        "name",
+        Column("collection", overflow="fold"),
+        "assets",
+        "value",
+        "mask",
+        "note",
+        title="STAC catalogues",
+        title_justify="left",
+    )
+    for name, b in STAC.items():
+        stac.add_row(name, b.collection, ", ".join(b.assets), _scaling(b.scale, b.offset), b.mask, b.note)
+    files = Table("name", "product", "layout", "value", "fill", "mask", title="files", title_justify="left")
+    for name, k in FILES.items():
+        fill = "" if k.nodata is None else f"{k.nodata:g}"
+        files.add_row(name, k.product, k.layout, _scaling(k.scale, k.offset), fill, k.mask)
+    for where in (engine, stac, files):
+        _out.print(where)
+
+
+def _scaling(scale: float, offset: float) -> str:
+    """`band * 0.02 - 273.15`, or nothing where the band is the value."""
+    text = "" if scale == 1 and not offset else f"band * {scale:g}"
+    return f"{text} {'-' if offset < 0 else '+'} {abs(offset):g}" if offset else text
 
 
 @app.command("predict")
@@ -140,13 +176,20 @@ def report_command(
 
 
 @app.command("info")
-def info_command(path: Annotated[Path, typer.Argument(help="A store, a model or a run.")]) -> None:
+def info_command(
+    path: Annotated[Path, typer.Argument(help="A store, a model or a run.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read a store (or a run's stores) back; name damage.")
+    ] = False,
+) -> None:
     """Say what is in a store, a model or a run."""
     import json
 
     from smgeo.cube import open_cube
 
-    if (path / "results.json").is_file():
+    if verify:
+        _verify(path)
+    elif (path / "results.json").is_file():
         _out.print(_scores_table(json.loads((path / "results.json").read_text(encoding="utf-8"))))
     elif (path / "model.json").is_file():
         model = json.loads((path / "model.json").read_text(encoding="utf-8"))
@@ -158,6 +201,29 @@ def info_command(path: Annotated[Path, typer.Argument(help="A store, a model or 
         )
     else:
         _out.print(repr(open_cube(path)), markup=False)
+
+
+def _verify(path: Path) -> None:
+    """Compare every file of a store, or of all stores of a run, with its checksum."""
+    from smgeo.regions import LEDGER, find_damage, read_ledger
+
+    stores = [path] if (path / "zarr.json").is_file() else sorted(p.parent for p in path.rglob(LEDGER))
+    if not stores:
+        raise SmgeoError(f"{path} holds no store with a ledger of checksums; give a Zarr store or the folder of a run")
+    damaged = 0
+    for store in stores:
+        damage = find_damage(store)
+        damaged += len(damage)
+        records = read_ledger(store)
+        regions = len(records.regions) if records else 0
+        _out.print(f"{store}: {regions} regions, {len(damage) or 'none'} damaged", markup=False, soft_wrap=True)
+        for region, files in damage.items():
+            _out.print(f"  {region}: {', '.join(files)}", markup=False, soft_wrap=True)
+    if damaged:
+        raise SmgeoError(
+            f"{path}: {damaged} damaged region(s), named above; remove their files and run the same command that wrote them "
+            "again: they alone are written again"
+        )
 
 
 def _number(value: float | None) -> str:

@@ -8,25 +8,37 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.callbacks import Callback
+import zarr
+from dask.base import is_dask_collection, tokenize
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
+from smgeo.regions import (
+    Progress,
+    Records,
+    Region,
+    adopt,
+    plan_regions,
+    read_ledger,
+    seal,
+    write_ledger,
+    write_regions,
+)
 
 STATION_DIMS = ("station", "time")
 GRID_DIMS = ("time", "y", "x")
 GRID_SHARD = {"time": 30, "y": 256, "x": 256}
 GRID_CHUNK = {"time": 30, "y": 128, "x": 128}
 STATIONS_PER_CHUNK = 256
-
-Progress = Callable[[int, int], None]
 
 
 def is_grid(ds: xr.Dataset) -> bool:
@@ -155,34 +167,35 @@ def plan_chunks(ds: xr.Dataset) -> dict[str, dict[str, tuple[int, ...]]]:
     return plan
 
 
-class _TaskProgress(Callback):
-    """Calls `progress(done, total)` as Dask's local schedulers finish tasks."""
+def write_cube(
+    ds: xr.Dataset,
+    path: str | Path,
+    resume: bool = True,
+    *,
+    append: bool = False,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a cube to a Zarr v3 store region by region; beside it first, renamed when complete.
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        super().__init__(start_state=self._on_start, posttask=self._on_task)
-
-    def _on_start(self, dsk: Any, state: Any) -> None:
-        self._total = sum(len(state[k]) for k in ("ready", "waiting", "running", "finished"))
-
-    def _on_task(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
-        self._progress(len(state["finished"]), self._total)
-
-
-def write_cube(ds: xr.Dataset, path: str | Path, resume: bool = True, *, progress: Progress | None = None) -> Path:
-    """Write a cube to a Zarr v3 store, one Dask chunk per shard; beside it first, renamed when complete.
+    A region is one shard of every variable that shares its dims. An interrupted write goes on with the regions that
+    are not done; of a finished store that is to be the same, the damaged or missing ones alone are written again.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        A station cube or a grid cube; lazy variables are computed chunk by chunk, so peak memory is bounded by
-        the number of threads times a shard of every variable, not by the cube.
+        A station cube or a grid cube; lazy variables are computed region by region, on the active Dask client's workers or
+        on threads, so peak memory is bounded by the number of workers times a shard of every variable.
     path : str or Path
         The store. An old one is replaced only when the new one is complete.
     resume : bool
-        Reserved for continuing an interrupted write; today an interrupted write starts again.
+        Keep what an interrupted write of the same data finished; False starts again.
+    append : bool
+        `ds` holds later days of the cube at `path` (or all its days and later ones): its complete regions stay as they are.
+    token : str, optional
+        What the values depend on; by default Dask's token of `ds`. Regions are kept only where it is the same.
     progress : callable, optional
-        Called with (tasks done, tasks in all).
+        Called with (regions done, regions in all).
 
     Returns
     -------
@@ -192,16 +205,48 @@ def write_cube(ds: xr.Dataset, path: str | Path, resume: bool = True, *, progres
     Raises
     ------
     SmgeoError
-        If `path` exists and is no Zarr store.
+        If `path` exists and is no Zarr store, the disk is full, or the days do not continue those of the store.
     """
     path = Path(path)
     check_replaceable(path, "zarr.json")
     part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
+    kept = 0
+    if append and path.exists():
+        ds, kept = _continue_cube(ds, path)
+    ds = _without_encoding(ds)
     plan = plan_chunks(ds)
+    # Regions hold plain numbers; what CF has to encode (text, dates, truth values) is small, and xarray writes it.
+    names = [n for n in plan if ds[n].dtype.kind in "fiu"]
+    ds = ds.assign({n: v.compute() for n, v in ds.variables.items() if n not in names and is_dask_collection(v)})
+    shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
+    arrays = {n: _as_shards(ds[n].data, shards[n]) for n in names}
+    regions = plan_regions({n: tuple(map(str, ds[n].dims)) for n in names}, {n: ds[n].shape for n in names}, shards)
+    signature = _sign(ds, plan, token)
+    records = read_ledger(part) if resume else None
+    if records is None or records.signature != signature:
+        shutil.rmtree(part, ignore_errors=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        template = ds.assign(
+            {n: ds[n].copy(data=da.zeros(ds[n].shape, chunks=shards[n], dtype=ds[n].dtype)) for n in names}
+        )
+        template.to_zarr(part, mode="w", zarr_format=3, consolidated=False, encoding=plan, compute=False)
+        records = Records(signature)
+        before = read_ledger(path)
+        if append and before is not None and _same_layout(path, part, names):
+            adopt(path, part, [r for r in regions if _lies_before(r, kept)], records)
+        elif resume and before is not None and before.signature == signature:
+            adopt(path, part, regions, records)
+        write_ledger(part, records)
+    todo = [r for r in regions if r.name not in records.regions]
+    write_regions(arrays, todo, part, progress=progress, done=len(regions) - len(todo))
+    seal(part)
+    replace_folder(part, path)
+    return path
+
+
+def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
+    """A copy whose variables say nothing of how they were stored before."""
     out = ds.copy()
-    encoding: dict[str, dict[str, Any]] = {}
     for name in list(out.variables):
         var = out.variables[name]
         # An opened variable keeps the name of its grid mapping in its encoding, where rioxarray puts it too.
@@ -209,20 +254,54 @@ def write_cube(ds: xr.Dataset, path: str | Path, resume: bool = True, *, progres
         var.encoding = {}
         if mapping is not None:
             var.attrs = {**var.attrs, "grid_mapping": mapping}
-        if name in plan:
-            encoding[str(name)] = dict(plan[str(name)])
-            # Dask chunks that differ from the shards would make two tasks write one shard (dask#12583).
-            blocks = dict(zip(var.dims, plan[str(name)].get("shards", plan[str(name)]["chunks"]), strict=True))
-            if var.chunks is not None:
-                out[name] = out[name].chunk({str(d): n for d, n in blocks.items()})
-    job = out.to_zarr(part, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=False)
-    if progress is None:
-        job.compute()
-    else:
-        with _TaskProgress(progress):
-            job.compute()
-    replace_folder(part, path)
-    return path
+    return out
+
+
+def _as_shards(values: Any, shard: tuple[int, ...]) -> Any:
+    """Dask chunks that differ from the shards would make two tasks write one shard (dask#12583)."""
+    return values.rechunk(shard) if isinstance(values, da.Array) else values
+
+
+def _sign(ds: xr.Dataset, plan: Mapping[str, Any], token: str | None) -> str:
+    """What a store is made from: the layout, the coordinates, and the token of the values."""
+    coords = {str(n): (c.dims, tokenize(c.values), str(c.attrs)) for n, c in ds.coords.items()}
+    values = token if token is not None else tokenize({str(n): v.data for n, v in ds.data_vars.items()})
+    attrs = {str(n): str(v.attrs) for n, v in ds.data_vars.items()}
+    return str(tokenize(version("smgeo"), plan, coords, attrs, str(ds.attrs), values))
+
+
+def _continue_cube(ds: xr.Dataset, path: Path) -> tuple[xr.Dataset, int]:
+    """`ds` with the days of the store before it, and how many days the store has."""
+    old = open_cube(path)
+    days, new = old.indexes["time"], ds.indexes["time"]
+    for name, index in old.indexes.items():
+        if name != "time" and not index.equals(ds.indexes[name]):
+            raise SmgeoError(f"append: {name} of the new days is not that of {path}; write another cube")
+    if set(old.data_vars) != set(ds.data_vars):
+        raise SmgeoError(
+            f"append: {path} holds {', '.join(sorted(map(str, old.data_vars)))}; the new days hold {', '.join(sorted(map(str, ds.data_vars)))}"
+        )
+    if new[0] == days[0] and len(new) >= len(days):
+        return ds, len(days)
+    if new[0] != days[-1] + pd.Timedelta(1, "D"):
+        raise SmgeoError(
+            f"append: {path} ends on {days[-1].date()}, the new days begin on {new[0].date()}; they must follow, or begin on "
+            f"{days[0].date()} too"
+        )
+    moving = [n for n, v in ds.data_vars.items() if "time" in v.dims]
+    together = xr.concat([old[moving], ds[moving]], dim="time", combine_attrs="override", join="exact")
+    return old.drop_dims("time").assign_coords(time=together["time"]).merge(together).assign_attrs(old.attrs), len(days)
+
+
+def _same_layout(old: Path, new: Path, names: Iterable[str]) -> bool:
+    """Whether two stores cut their variables into the same chunks and shards."""
+    a, b = zarr.open_group(old, mode="r"), zarr.open_group(new, mode="r")
+    return all(n in a and a[n].chunks == b[n].chunks and a[n].shards == b[n].shards for n in names)  # type: ignore[union-attr]
+
+
+def _lies_before(region: Region, days: int) -> bool:
+    """Whether a region holds no day after the first `days`."""
+    return all(d != "time" or s.stop <= days for d, s in zip(region.dims, region.slices, strict=True))
 
 
 def check_replaceable(path: Path, marker: str) -> None:

@@ -1,7 +1,7 @@
 """A recipe: YAML in, frozen and checked specs out. Opens no data.
 
 Every spec refuses unknown keys, with its place and the nearest known key, so that a spelling mistake cannot
-pass for a default. The module is long because every key that a recipe may hold is found here and nowhere else.
+pass for a default. What a recipe says of its sources and its grid is in `smgeo.specs`.
 """
 
 from __future__ import annotations
@@ -11,32 +11,17 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
+from smgeo.specs import AnyStations, GridSpec, RasterSource, Spec, TableSource, parse_spec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-
-
-class Spec(BaseModel):
-    """A frozen part of a recipe that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            known = [f.alias or n for n, f in cls.model_fields.items()]
-            for key in values:
-                if key not in known:
-                    raise ValueError(f"unknown key {key!r}; {nearest(str(key), known)}")
-        return values
 
 
 class WorldSpec(Spec):
@@ -60,129 +45,6 @@ class TargetSpec(Spec):
         if not 0 <= value[0] <= value[1]:
             raise ValueError(f"depth_m is (upper, lower) in metres below the surface, 0 <= upper <= lower; got {value}")
         return value
-
-
-class Column(Spec):
-    """One column of a table: value = column * scale + offset, in `units`."""
-
-    column: str
-    scale: float = 1.0
-    offset: float = 0.0
-    units: str | None = None
-
-
-class IsmnSource(Spec):
-    """An ISMN archive, zip or folder."""
-
-    kind: Literal["ismn"]
-    path: str
-    variables: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ("G",)
-    min_valid_share: float = Field(0.5, ge=0, le=1)
-    networks: tuple[str, ...] | None = None
-
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        return {target, *self.variables}
-
-
-class TableSource(Spec):
-    """A table of stations, long (a row per station and day) or wide (a column per station), plain or gz."""
-
-    kind: Literal["csv"]
-    path: str
-    layout: Literal["long", "wide"] = "long"
-    columns: dict[str, Column]
-    stations: str | None = None
-    crs: str = "EPSG:4326"
-    network: str = "TABLE"
-    min_valid_share: float = Field(0.0, ge=0, le=1)
-
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {k: {"column": v} if isinstance(v, str) else v for k, v in value.items()}
-        return value
-
-    @model_validator(mode="after")
-    def _complete(self) -> TableSource:
-        if missing := [c for c in ("station", "time") if c not in self.columns and self.layout == "long"]:
-            raise ValueError(f"columns lacks {', '.join(missing)}: say which column of the table holds it")
-        if self.layout == "wide" and (self.stations is None or "time" not in self.columns):
-            raise ValueError("a wide table needs columns.time and stations: a table of station, latitude, longitude")
-        return self
-
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        places = {"station", "time", "x", "y", "latitude", "longitude", "depth", "network", "station_elevation"}
-        return {target, *(c for c in self.columns if c not in places)}
-
-
-class RasterSource(Spec):
-    """GeoTIFFs, one file a date or one file of layers that do not change."""
-
-    kind: Literal["geotiff"]
-    path: str
-    bands: dict[str, int | str]
-    dates: str | dt.date | None = None
-    dates_table: str | None = None
-    units: dict[str, str] = {}
-    scale: dict[str, float] = {}
-    offset: dict[str, float] = {}
-    nodata: float | None = None
-    resampling: Literal["nearest", "bilinear", "average", "cubic"] = "nearest"
-
-    @field_validator("dates", mode="before")
-    @classmethod
-    def _one_date(cls, value: Any) -> Any:
-        """A date in quotes, as a dumped recipe has it, is a date and no pattern."""
-        return (
-            dt.date.fromisoformat(value)
-            if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value)
-            else value
-        )
-
-    @field_validator("bands", mode="before")
-    @classmethod
-    def _list_form(cls, value: Any) -> Any:
-        return {v: v for v in value} if isinstance(value, list) else value
-
-    @model_validator(mode="after")
-    def _keys_are_bands(self) -> RasterSource:
-        for key in ("units", "scale", "offset"):
-            for name in getattr(self, key):
-                if name not in self.bands:
-                    raise ValueError(f"{key} names {name!r}, which is not in bands; {nearest(name, list(self.bands))}")
-        return self
-
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        return set(self.bands)
-
-
-class GridSpec(Spec):
-    """The target grid: like a raster, or CRS with resolution (in CRS units) and bounds (left, bottom, right, top).
-
-    `period` limits the grid cube to fewer days than the stations have.
-    """
-
-    like: str | None = None
-    crs: str | None = None
-    resolution: float | None = Field(None, gt=0)
-    bounds: tuple[float, float, float, float] | None = None
-    period: tuple[dt.date, dt.date] | None = None
-
-    @model_validator(mode="after")
-    def _one_form(self) -> GridSpec:
-        full = [self.crs, self.resolution, self.bounds]
-        if (self.like is None) == any(v is None for v in full):
-            raise ValueError("give either like: RASTER, or all of crs, resolution and bounds")
-        if self.period is not None and self.period[0] > self.period[1]:
-            raise ValueError(f"period ends before it begins: {self.period[0]} to {self.period[1]}")
-        if self.bounds is not None and not (self.bounds[0] < self.bounds[2] and self.bounds[1] < self.bounds[3]):
-            raise ValueError(f"bounds are left, bottom, right, top; got {self.bounds}")
-        return self
 
 
 class VariableSpec(Spec):
@@ -245,7 +107,7 @@ class ModelSpec(Spec):
     """A model's kind and its fixed parameters."""
 
     kind: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field({})
 
 
 class Range(Spec):
@@ -295,14 +157,14 @@ class Recipe(Spec):
     world: WorldSpec | None = None
     period: tuple[dt.date, dt.date] | None = None
     target: TargetSpec = TargetSpec()
-    stations: tuple[Annotated[IsmnSource | TableSource, Field(discriminator="kind")], ...]
+    stations: tuple[AnyStations, ...]
     rasters: tuple[RasterSource, ...] = ()
     grid: GridSpec | None = None
     features: tuple[str, ...]
-    variables: dict[str, VariableSpec] = {}
+    variables: dict[str, VariableSpec] = Field({})
     prepare: PrepareSpec = PrepareSpec()
     models: dict[str, ModelSpec]
-    search: dict[str, SearchSpec] = {}
+    search: dict[str, SearchSpec] = Field({})
     cross_validation: tuple[CrossValidationSpec, ...] = ()
     maps: MapSpec | None = None
 
@@ -501,31 +363,9 @@ def shipped_recipes() -> dict[str, Path]:
     return {}
 
 
-SpecType = TypeVar("SpecType", bound=Spec)
-
-
 def parse_recipe(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Check the values of a recipe; errors as `parse_spec`."""
     return parse_spec(Recipe, values, where)
-
-
-def parse_spec(spec: type[SpecType], values: Mapping[str, Any], where: str) -> SpecType:
-    """Check the values of a recipe or of a part of one.
-
-    Raises
-    ------
-    SmgeoError
-        Naming the first few keys that are wrong, where they are, and what is known there.
-    """
-    try:
-        return spec.model_validate(values)
-    except ValidationError as error:
-        problems = []
-        for item in error.errors()[:4]:
-            place = ".".join(str(p) for p in item["loc"])
-            message = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{place}: {message}" if place else message)
-        raise SmgeoError(f"{where}: " + "; ".join(problems)) from None
 
 
 def read_recipe(path: str | Path) -> Recipe:

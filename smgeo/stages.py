@@ -86,6 +86,10 @@ class Ledger:
                 ) from None
             yield
 
+    def key(self, name: str, inputs: Mapping[str, Any]) -> str:
+        """What a stage's result is known by: its inputs and the versions of the libraries."""
+        return digest({"format": FORMAT, "versions": self._versions, "stage": name, **inputs})
+
     def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[Path], work: Callable[[], Any]) -> Any:
         """Do `work` unless it was done with the same inputs and its outputs are there; its JSON-able result.
 
@@ -100,7 +104,7 @@ class Ledger:
         work : callable
             Does it and returns a JSON-able result.
         """
-        key = digest({"format": FORMAT, "versions": self._versions, "stage": name, **inputs})
+        key = self.key(name, inputs)
         record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
         old = _read_json(record)
         if old.get("key") == key and all(p.exists() for p in outputs) and old.get("outputs") == _sizes(outputs):

@@ -23,7 +23,7 @@ from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
 from smgeo.prepare import Prepared, Split, Windows, prepare_cube, split_stations
 from smgeo.progress import Reporter
-from smgeo.recipe import CrossValidationSpec, IsmnSource, Recipe, TableSource, dump_recipe, parse_recipe, read_recipe
+from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
 from smgeo.sources import open_stations
 from smgeo.sources.rasters import open_rasters, raster_files
@@ -267,19 +267,9 @@ class _Study:
         recipe = self.recipe
         sources = []
         for source in recipe.stations:
-            options: dict[str, Any] = {"target": self.target, "min_valid_share": source.min_valid_share}
-            if isinstance(source, IsmnSource):
-                options |= {"variables": source.variables, "networks": source.networks, "flags": source.flags}
-            else:
-                places = str(self.root / source.stations) if source.stations else None
-                options |= {
-                    "columns": source.columns,
-                    "layout": source.layout,
-                    "stations": places,
-                    "crs": source.crs,
-                    "network": source.network,
-                    "catalog": recipe.catalog,
-                }
+            options = {"target": self.target, **source.options(self.root)}
+            if source.takes_catalog:
+                options["catalog"] = recipe.catalog
             sources.append(
                 open_stations(self.root / source.path, source.kind, recipe.target.depth_m, recipe.period, **options)
             )
@@ -290,8 +280,7 @@ class _Study:
         for source in self.recipe.stations:
             path = self.root / source.path
             files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            if isinstance(source, TableSource) and source.stations:
-                files.append(self.root / source.stations)
+            files += source.more_files(self.root)
         for raster in self.recipe.rasters:
             files += raster_files(raster, self.root)
             if raster.dates_table:
@@ -331,10 +320,11 @@ class _Study:
         def work(progress: Callable[[int, int], None]) -> None:
             box = open_grid(spec, self.root)
             cube = build_grid_cube(recipe.rasters, box, recipe.features, self._grid_period(), self.root, recipe.catalog)
-            write_cube(cube, path, progress=progress)
+            write_cube(cube, path, token=self.ledger.key("grid", inputs), progress=progress)
 
         asked = recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
-        self._stage("grid", {"recipe": asked, "inputs": self.inputs, **self._key("stations")}, [path], work)
+        inputs = {"recipe": asked, "inputs": self.inputs, **self._key("stations")}
+        self._stage("grid", inputs, [path], work)
 
     def _split(self, cube: xr.Dataset) -> Split:
         spec = self.recipe.prepare.split

@@ -18,7 +18,7 @@ from smgeo.assemble import build_grid_cube, extract, merge_stations, open_grid, 
 from smgeo.cube import open_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features
-from smgeo.recipe import GridSpec, RasterSource
+from smgeo.specs import GridSpec, RasterSource
 
 DAYS = pd.date_range("2020-01-01", periods=3)
 

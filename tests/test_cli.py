@@ -129,6 +129,25 @@ def test_the_recipe_that_the_others_spoil_runs(folder, monkeypatch, capsys):
     assert (folder / "out" / "maps" / "rf" / "sm_2020-01-05.tif").is_file()
 
 
+def test_verify_names_a_flipped_byte_and_the_next_run_mends_it(folder, monkeypatch, capsys):
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    command = ("run", folder / "recipe.yaml", "--out", folder / "out", "--data", folder)
+    assert call(monkeypatch, capsys, *command)[0] == 0
+    code, out, _ = call(monkeypatch, capsys, "info", "--verify", folder / "out")
+    assert code == 0
+    assert "grid.zarr: 2 regions, none damaged" in out
+    shard = folder / "out" / "grid.zarr" / "precipitation" / "c" / "0" / "0" / "0"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
+    code, out, err = call(monkeypatch, capsys, "info", "--verify", folder / "out" / "grid.zarr")
+    assert code != 0
+    assert "time.y.x/0.0.0: precipitation/c/0/0/0" in out
+    assert "they alone are written again" in err
+    shard.unlink()
+    assert call(monkeypatch, capsys, *command)[0] == 0
+    assert shard.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -232,6 +251,21 @@ def test_features_lists_every_one_with_its_unit(monkeypatch, capfd):
     lines = done.stdout.splitlines()
     assert any("s1_vv" in line and "dB" in line for line in lines)
     assert any("sm" in line and "m3 m-3" in line for line in lines)
+
+
+def test_features_says_where_each_is_kept():
+    done = subprocess.run(
+        [sys.executable, "-m", "smgeo.cli", "features"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    lines = done.stdout.splitlines()
+    assert any("s1_vv" in line and "COPERNICUS/S1_GRD" in line for line in lines)
+    assert any("elevation" in line and "COPERNICUS/DEM/GLO30" in line for line in lines)
+    assert any("s2_b8" in line and "sentinel-2-l2a" in line and "B08, nir" in line for line in lines)
+    assert any("precipitation" in line and "GPM IMERG final daily" in line for line in lines)
 
 
 def test_installed_command_refuses_alike_and_debug_shows_the_traceback(tmp_path):

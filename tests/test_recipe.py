@@ -6,12 +6,14 @@ import copy
 import datetime as dt
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from smgeo.catalog import STUDY_FEATURES
 from smgeo.errors import SmgeoError
 from smgeo.recipe import dump_recipe, find_recipe, parse_recipe, read_recipe, shipped_recipes
+from smgeo.sources import open_stations
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -276,3 +278,43 @@ def test_file_that_is_not_text_is_refused(tmp_path):
 def test_missing_recipe_names_those_that_ship():
     with pytest.raises(SmgeoError, match="quickstart"):
         read_recipe("no_such_recipe.yaml")
+
+
+def test_every_kind_of_stations_says_what_its_reader_needs(tmp_path):
+    """A recipe's source opens with the options it gives, here on a folder of matrices."""
+    (tmp_path / "cells" / "2015").mkdir(parents=True)
+    (tmp_path / "cells" / "const").mkdir()
+    (tmp_path / "cells" / "crd.csv").write_text("50.0,10.0\n51.0,11.0\n")
+    (tmp_path / "cells" / "2015" / "timeStr.csv").write_text("2015-04-01\n2015-04-02\n2015-04-03\n")
+    (tmp_path / "cells" / "2015" / "SM.csv").write_text("0.1,-9999,0.3\n0.2,0.25,0.3\n")
+    (tmp_path / "cells" / "2015" / "P.csv").write_text("0,0.5,0\n0.25,0,1\n")
+    (tmp_path / "cells" / "const" / "Sand.csv").write_text("40\n60\n")
+    source = {
+        "kind": "matrix",
+        "path": "cells",
+        "variables": {"sm": "SM", "precipitation": {"file": "P", "scale": 24}},
+        "static": {"sand": "Sand"},
+    }
+    values = {"name": "m", "stations": [source], "features": ["precipitation", "sand"], "models": {"rf": {}}}
+    recipe = parse_recipe(values)
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+    spec = recipe.stations[0]
+    cube = open_stations(tmp_path / spec.path, spec.kind, target="sm", **spec.options(tmp_path))
+    np.testing.assert_allclose(cube["precipitation"].values, [[0, 12, 0], [6, 0, 24]])
+    np.testing.assert_allclose(cube["sm"].values, [[0.1, np.nan, 0.3], [0.2, 0.25, 0.3]], rtol=1e-6)
+    assert cube["sand"].values.tolist() == [40, 60]
+
+
+def test_a_tereno_source_resolves_its_files_and_columns(tmp_path):
+    source = {
+        "kind": "tereno",
+        "path": "export.txt",
+        "stations": "places.csv",
+        "columns": {"SWC_5": {"variable": "sm", "depth_m": 0.05, "units": "%"}},
+    }
+    values = {"name": "t", "stations": [source], "features": ["doy_sin"], "models": {"rf": {}}}
+    options = parse_recipe(values).stations[0].options(tmp_path)
+    assert options["stations"] == str(tmp_path / "places.csv")
+    assert options["columns"] == {"SWC_5": {"variable": "sm", "depth_m": 0.05, "units": "%"}}
+    with pytest.raises(SmgeoError, match="did you mean 'depth_m'"):
+        parse_recipe({**values, "stations": [{**source, "columns": {"a": {"variable": "sm", "depth": 0.05}}}]})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import dask.array as da
 import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import GRID_CHUNK
 from smgeo.errors import SmgeoError
 from smgeo.prepare.steps import with_step
 
@@ -55,22 +56,30 @@ def _running_sum(values: np.ndarray, days: int) -> np.ndarray:
 def _antecedent(days: int) -> Callable[[xr.Dataset], xr.DataArray]:
     def compute(ds: xr.Dataset) -> xr.DataArray:
         rain = ds["precipitation"]
-        dims = rain.dims
-        if rain.chunks is not None:
-            rain = rain.chunk({"time": -1, **{d: GRID_CHUNK[str(d)] for d in dims if d in ("y", "x")}})
-        summed = xr.apply_ufunc(
-            _running_sum,
-            rain,
-            kwargs={"days": days},
-            input_core_dims=[["time"]],
-            output_core_dims=[["time"]],
-            dask="parallelized",
-            output_dtypes=[np.float32],
-        )
         # The day's rate in mm d-1 times one day is the day's sum in mm.
-        return summed.transpose(*dims)
+        last = rain.transpose(..., "time")
+        if isinstance(last.data, da.Array):
+            return last.copy(data=_lazy_running_sum(last.data, days)).transpose(*rain.dims)
+        return last.copy(data=_running_sum(last.data, days)).transpose(*rain.dims)
 
     return compute
+
+
+def _lazy_running_sum(values: da.Array, days: int) -> da.Array:
+    """`_running_sum` chunk by chunk, each with the days before it that it needs, never the whole series."""
+    axis = values.ndim - 1
+
+    def of_block(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        extra = 0 if block_info[0]["chunk-location"][axis] == 0 else days - 1
+        return _running_sum(block, days)[..., extra:]
+
+    # Chunks shorter than `days` are joined for the sum, and cut as they were after it.
+    long_enough = values.rechunk({axis: da.overlap.ensure_minimum_chunksize(days, values.chunks[axis])})
+    with_past = da.overlap.overlap(long_enough, depth={axis: (days - 1, 0)}, boundary="none")
+    summed = with_past.map_blocks(
+        of_block, dtype="float32", chunks=long_enough.chunks, meta=np.empty((0,) * values.ndim, "float32")
+    )
+    return summed.rechunk(values.chunks)
 
 
 _FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {

@@ -10,8 +10,10 @@ import xarray as xr
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.ismn import open_ismn
+from smgeo.sources.matrix import open_matrix
 from smgeo.sources.rasters import open_rasters
 from smgeo.sources.tables import open_table
+from smgeo.sources.tereno import open_tereno
 from smgeo.sources.world import simulate
 
 __all__ = ["open_rasters", "open_stations", "simulate"]
@@ -21,7 +23,16 @@ def _open_table(path: Any, depth_m: Any, period: Any, flags: Any, **options: Any
     return open_table(path, depth_m, period, **options)
 
 
-_KINDS: dict[str, Callable[..., xr.Dataset]] = {"ismn": open_ismn, "csv": _open_table}
+def _open_matrix(path: Any, depth_m: Any, period: Any, flags: Any, **options: Any) -> xr.Dataset:
+    return open_matrix(path, depth_m, period, **options)
+
+
+_KINDS: dict[str, Callable[..., xr.Dataset]] = {
+    "ismn": open_ismn,
+    "tereno": open_tereno,
+    "csv": _open_table,
+    "matrix": _open_matrix,
+}
 
 
 def open_stations(
@@ -32,25 +43,34 @@ def open_stations(
     flags: Sequence[str] = ("G",),
     **options: Any,
 ) -> xr.Dataset:
-    """Station series of an archive or a table, as a lazy daily station cube.
+    """Station series of an archive, a table or matrices, as a lazy daily station cube.
 
     Parameters
     ----------
     path : str or Path
-        Archive or table.
-    kind : {"ismn", "csv"}
-        Reader; its own options are those of `smgeo.sources.ismn.open_ismn` and `smgeo.sources.tables.open_table`.
+        Archive, table or folder.
+    kind : {"ismn", "tereno", "csv", "matrix"}
+        Reader. Its own options are those of
+
+        - `smgeo.sources.ismn.open_ismn`: `target`, `variables`, `networks`, `min_valid_share`, `depth_rule`, `nearest_to_m`;
+        - `smgeo.sources.tereno.open_tereno`: the same without `networks`, and `columns`, `stations`, `network`, `time_column`,
+          `time_format`, `utc_offset_hours`, `separator`, `missing`;
+        - `smgeo.sources.tables.open_table`: `columns`, `target`, `layout`, `stations`, `crs`, `network`, `min_valid_share`,
+          `utc_offset_hours`;
+        - `smgeo.sources.matrix.open_matrix`: `variables`, `static`, `target`, `years`, `missing`, `network`, `coordinates`,
+          `dates`, `static_folder`.
     depth_m : (float, float)
-        Range of sensor depths, m below the surface.
+        Range of sensor depths, m below the surface; a matrix has none.
     period : (date, date), optional
         First and last day.
     flags : sequence of str
-        ISMN quality flags that count as valid.
+        Quality flags that count as valid: ISMN's, or TERENO's (`G` stands for its `ok`). Tables and matrices have none.
 
     Returns
     -------
     xarray.Dataset
-        Dims (station, time), float32; what was left out, and why, in `attrs["left_out"]` (JSON).
+        Dims (station, time), float32, days in UTC; what was left out, and why, in `attrs["left_out"]` (JSON); what was counted
+        on the way in variables of kind `diagnostic`; what a station's target is made of in the coordinate `sensors` (JSON).
 
     Raises
     ------

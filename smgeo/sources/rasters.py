@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube import GRID_SHARD
 from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe import RasterSource, parse_spec
+from smgeo.specs import RasterSource, parse_spec
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pyproj.exceptions import CRSError
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe import Column
+from smgeo.specs import Column
 
 _PLACE = ("station", "time", "x", "y", "latitude", "longitude", "depth", "network", "station_elevation")
 
@@ -33,6 +33,7 @@ def open_table(
     crs: str = "EPSG:4326",
     network: str = "TABLE",
     min_valid_share: float = 0.0,
+    utc_offset_hours: float = 0.0,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
     """Stations in a table, as a daily station cube.
@@ -62,6 +63,9 @@ def open_table(
         Name of the network, where no column holds it. Ids are `NETWORK/STATION`.
     min_valid_share : float
         Share of the usual number of rows a day (the table's median) that a day needs.
+    utc_offset_hours : float
+        Of times of day that don't say theirs (`2012-03-25 06:00`): -7 for Mountain Standard Time. Times that do
+        (`2012-03-25T06:00-07:00`) go by their own, and a day without a time (`2012-03-25`) is that day.
     catalog : mapping
         Kind and unit of each variable.
 
@@ -89,7 +93,7 @@ def open_table(
     if "network" not in table:
         table["network"] = network
     table["station"] = table["network"].astype(str) + "/" + table["station"].astype(str)
-    table["time"] = _parse_days(table["time"], file)
+    table["time"] = _parse_times(table["time"], file, utc_offset_hours)
     if period is not None:
         table = table[
             (table["time"] >= pd.Timestamp(period[0]))
@@ -141,7 +145,12 @@ def open_table(
         attrs = {"kind": "diagnostic", "units": "1", "long_name": name.replace("_", " "), "source": file.name}
         data[name] = (("station",), count.reindex(ids).to_numpy("int64"), attrs)
     left_out = {s: f"no row between {depth_m[0]:g} and {depth_m[1]:g} m" for s in read.index if s not in set(ids)}
-    coords = {"station": np.array(ids, dtype=object), "time": times, **_places(table, ids, crs, file)}
+    coords = {
+        "station": np.array(ids, dtype=object),
+        "time": times,
+        **_places(table, ids, crs, file),
+        "sensors": ("station", _sensors(table, ids), {"long_name": f"sensors that {target} is made of, JSON"}),
+    }
     ds = xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
     return ds.assign({n: v.chunk({"station": 256}) for n, v in ds.data_vars.items()})
 
@@ -244,14 +253,19 @@ def _read_places(path: Path) -> pd.DataFrame:
     return places
 
 
-def _parse_days(column: pd.Series, file: Path) -> pd.Series:
+def _parse_times(column: pd.Series, file: Path, utc_offset_hours: float) -> pd.Series:
+    """Times in UTC without zone; a time of day without an offset is `utc_offset_hours` ahead of UTC."""
     # As text: pandas takes whole numbers such as 20120325 for nanoseconds since 1970.
-    parsed = pd.to_datetime(column.astype(str), errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
+    words = column.astype(str)
+    parsed = pd.to_datetime(words, errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
     if parsed.isna().any():
         line = int(np.flatnonzero(parsed.isna().to_numpy())[0])
         raise SmgeoError(
             f"{file}, line {line + 2}: {column.iloc[line]!r} is no date; write 2012-03-25 or 2012-03-25T06:00Z"
         )
+    if utc_offset_hours:
+        local = words.str.contains(":") & ~words.str.contains(r"(?:Z|[+-]\d{2}(?::?\d{2})?)$", regex=True)
+        parsed = parsed.mask(local, parsed - pd.Timedelta(hours=utc_offset_hours))
     return parsed
 
 
@@ -270,6 +284,15 @@ def _choose_depth(table: pd.DataFrame, depth_m: tuple[float, float], file: Path,
     inside = inside[distance == nearest_depth]
     # Of two depths as near, the shallower.
     return inside[inside["depth"] == inside["depth"].groupby(inside["station"]).transform("min")]
+
+
+def _sensors(table: pd.DataFrame, ids: list[str]) -> np.ndarray:
+    """What each station's rows are made of, as JSON: the depth, where the table has one."""
+    if "depth" not in table:
+        return np.array(["[]"] * len(ids), dtype=object)
+    depths = table.groupby("station")["depth"].unique()
+    records = [[{"sensor": "", "depth_m": [round(float(d), 4)] * 2} for d in depths[s]] for s in ids]
+    return np.array([json.dumps(r) for r in records], dtype=object)
 
 
 def _constant(values: np.ndarray, ids: list[str], name: str, file: Path) -> np.ndarray:

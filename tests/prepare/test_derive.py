@@ -3,6 +3,7 @@
 import math
 
 import dask
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,3 +107,32 @@ def test_what_cannot_be_derived_is_named():
         derive_features(_cube(s1_vv=[1]), ["s1_cross_ratio"])
     with pytest.raises(SmgeoError, match="'clay'"):
         derive_features(_cube(s1_vv=[1]), ["clay"])
+
+
+@pytest.mark.parametrize("chunks", [1, 7, 30, (30, 5, 30, 5), 70])
+@pytest.mark.parametrize("days", [3, 30])
+def test_sums_do_not_depend_on_chunks_along_time(chunks: int | tuple[int, ...], days: int) -> None:
+    rng = np.random.default_rng(0)
+    rain = rng.gamma(0.3, 5, size=(70, 3, 2)).astype("float32")
+    rain[40, 1, 1] = np.nan
+    ds = xr.Dataset({"precipitation": (("time", "y", "x"), rain)}, {"time": pd.date_range("2020-01-01", periods=70)})
+    lazy = derive_features(ds.chunk(time=chunks, y=2), [f"precipitation_{days}d"])[f"precipitation_{days}d"]
+    assert lazy.chunks is not None
+    assert lazy.chunksizes["time"] == ds.chunk(time=chunks).chunksizes["time"]
+    expected = np.full(rain.shape, np.nan, dtype="float64")
+    for t in range(days - 1, 70):
+        expected[t] = rain[t - days + 1 : t + 1].astype("float64").sum(axis=0)
+    np.testing.assert_allclose(lazy.values, expected, rtol=1e-6)
+
+
+def test_a_sum_reads_no_more_than_the_chunk_before() -> None:
+    read: list[int] = []
+
+    def block(block_info: dict | None = None) -> np.ndarray:
+        read.append(block_info[None]["chunk-location"][0])
+        return np.ones([b - a for a, b in block_info[None]["array-location"]], dtype="float32")
+
+    rain = da.map_blocks(block, chunks=((30,) * 20, (4,), (4,)), dtype="float32", meta=np.empty((0, 0, 0), "float32"))
+    ds = xr.Dataset({"precipitation": (("time", "y", "x"), rain)}, {"time": pd.date_range("2020-01-01", periods=600)})
+    derive_features(ds, ["precipitation_30d"])["precipitation_30d"].isel(time=slice(300, 330)).compute()
+    assert sorted(read) == [9, 10]

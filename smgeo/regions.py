@@ -1,0 +1,341 @@
+"""Writing a Zarr store region by region, with a ledger: what is done stays done, whoever is killed.
+
+A region is one shard-aligned block of all variables that share its dims. One task computes it and writes its shards,
+each complete or not at all, then adds a line with their checksums to the ledger. The plan and the serial executor say
+what happens; threads and Dask workers do the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from dask.optimization import cull
+from dask.system import CPU_COUNT
+
+from smgeo.errors import SmgeoError
+
+# A Zarr group without members, so that readers of the store see nothing unknown in it.
+LEDGER = "smgeo_ledger"
+
+Files = dict[str, str | None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Region:
+    """One block of the variables that share `dims`; `index` counts shards along each dim."""
+
+    dims: tuple[str, ...]
+    index: tuple[int, ...]
+    slices: tuple[slice, ...]
+    variables: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """How the ledger and messages call it: `time.y.x/0.1.0`."""
+        return f"{'.'.join(self.dims)}/{'.'.join(map(str, self.index))}"
+
+
+def plan_regions(
+    dims: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple[int, ...]], shards: Mapping[str, tuple[int, ...]]
+) -> list[Region]:
+    """All regions of a store, in the order in which they are written: static layers first, then along time last.
+
+    Parameters
+    ----------
+    dims, shapes, shards : mapping
+        Dims, sizes and shard sizes of each variable.
+
+    Examples
+    --------
+    >>> [r.name for r in plan_regions({"a": ("y", "x")}, {"a": (3, 4)}, {"a": (2, 4)})]
+    ['y.x/0.0', 'y.x/1.0']
+    """
+    groups: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
+    for name in dims:
+        groups.setdefault((dims[name], shards[name]), []).append(name)
+    regions = []
+    for (where, shard), names in sorted(groups.items(), key=lambda g: len(g[0][0])):
+        shape = shapes[names[0]]
+        counts = [range(-(-n // s)) for n, s in zip(shape, shard, strict=True)]
+        for index in itertools.product(*counts):
+            slices = tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, shard, shape, strict=True))
+            regions.append(Region(where, index, slices, tuple(names)))
+    return regions
+
+
+def shard_file(variable: str, index: Iterable[int]) -> str:
+    """Where Zarr v3 keeps a shard, relative to the store.
+
+    >>> shard_file("sm", (0, 2))
+    'sm/c/0/2'
+    """
+    return "/".join([variable, "c", *map(str, index)])
+
+
+def hash_file(path: Path) -> str | None:
+    """SHA-256 of a file's content; None where there is no file (Zarr keeps no shard that is all fill value)."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+@dataclass
+class Records:
+    """What a ledger says: the signature of what is written, and the checksums of each finished region's files."""
+
+    signature: str = ""
+    regions: dict[str, Files] = field(default_factory=dict)
+    metadata: Files = field(default_factory=dict)
+
+
+def read_ledger(store: Path) -> Records | None:
+    """The ledger of a store, finished or not; None where it has none.
+
+    A last line cut short by a crash is left out: that region counts as not done.
+    """
+    folder = store / LEDGER
+    try:
+        attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError):
+        return None
+    records = Records(attributes.get("signature", ""), attributes.get("regions", {}), attributes.get("metadata", {}))
+    for lines in sorted(folder.glob("*.jsonl")):
+        for line in lines.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            records.regions[entry["region"]] = entry["files"]
+    return records
+
+
+def write_ledger(store: Path, records: Records) -> None:
+    """The whole ledger as one file, beside first and renamed; the workers' own lines are then removed."""
+    folder = store / LEDGER
+    folder.mkdir(parents=True, exist_ok=True)
+    value = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {
+            "algorithm": "sha256",
+            "signature": records.signature,
+            "regions": records.regions,
+            "metadata": records.metadata,
+        },
+    }
+    part = folder / "zarr.json.part"
+    part.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(part, folder / "zarr.json")
+    for lines in folder.glob("*.jsonl"):
+        lines.unlink()
+
+
+def _append_line(store: Path, region: str, files: Files) -> None:
+    """One line in the file of this worker thread, so that no two writers share a file."""
+    name = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.jsonl"
+    with (store / LEDGER / name).open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"region": region, "files": files}) + "\n")
+
+
+def seal(store: Path) -> None:
+    """Record the checksums of what is no region: Zarr's metadata and the coordinates."""
+    records = read_ledger(store) or Records()
+    known = {f for files in records.regions.values() for f in files}
+    records.metadata = {
+        name: hash_file(file)
+        for file in sorted(store.rglob("*"))
+        if file.is_file() and file.parent.name != LEDGER and (name := file.relative_to(store).as_posix()) not in known
+    }
+    write_ledger(store, records)
+
+
+def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """Files that are not as the ledger says, by region (`metadata` for what is none); reads every byte.
+
+    Raises
+    ------
+    SmgeoError
+        If the store has no ledger.
+    """
+    records = read_ledger(store)
+    if records is None:
+        raise SmgeoError(
+            f"{store} has no ledger of checksums ({LEDGER}/zarr.json), so damage can't be found; write it again"
+        )
+    parts = {**records.regions, "metadata": records.metadata}
+    wanted = parts if regions is None else {r: parts.get(r, {}) for r in regions}
+    damage = {
+        r: [f for f, checksum in files.items() if hash_file(store / f) != checksum] for r, files in wanted.items()
+    }
+    return {r: files for r, files in damage.items() if files}
+
+
+def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> None:
+    """Link (or copy) those finished regions of `old` into `new` whose files are undamaged, and record them."""
+    known = read_ledger(old)
+    if known is None:
+        return
+    for region in regions:
+        files = known.regions.get(region.name)
+        if files is None or any(hash_file(old / f) != checksum for f, checksum in files.items()):
+            continue
+        for file, checksum in files.items():
+            if checksum is None:
+                continue
+            target = new / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(old / file, target)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(old / file, target)
+        records.regions[region.name] = files
+
+
+def write_regions(
+    arrays: Mapping[str, Any],
+    regions: Sequence[Region],
+    store: Path,
+    *,
+    progress: Progress | None = None,
+    done: int = 0,
+) -> None:
+    """Compute and write regions, on Dask workers where a client is active, else on threads.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Variable -> NumPy array, or Dask array whose chunks are the shards.
+    regions : sequence of Region
+        What is to be written; a region is one task whatever it takes to compute it, so memory is bounded by
+        workers x a shard of every variable of a region and its intermediate results.
+    store : Path
+        A Zarr v3 store with all metadata in place.
+    progress : callable, optional
+        Called with (regions done, regions in all).
+    done : int
+        Regions that were done before.
+
+    Raises
+    ------
+    SmgeoError
+        If the disk is full; what is finished stays.
+    """
+    graph = _graph(arrays)
+    total = done + len(regions)
+    if progress:
+        progress(done, total)
+    with _executor() as (executor, workers):
+        waiting = iter(regions)
+        running: set[Future[None]] = set()
+        try:
+            while True:
+                for region in itertools.islice(waiting, 2 * workers - len(running)):
+                    running.add(executor.submit(_write_region, *_payload(arrays, graph, region), region, str(store)))
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    done += 1
+                    if progress:
+                        progress(done, total)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SmgeoError(
+                f"no space left on the disk of {store}: {done} of {total} regions are written and kept; make space and "
+                "run the same command again, which goes on from there"
+            ) from None
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _graph(arrays: Mapping[str, Any]) -> dict[Any, Any]:
+    lazy = [a for a in arrays.values() if isinstance(a, da.Array)]
+    together: dict[Any, Any] = {}
+    for collection in dask.optimize(*lazy) if lazy else ():
+        together.update(collection.__dask_graph__())
+    return together
+
+
+def _payload(arrays: Mapping[str, Any], graph: dict[Any, Any], region: Region) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """The part of the graph that a region needs, and for each variable its key in it or its values."""
+    sources = {}
+    for name in region.variables:
+        array = arrays[name]
+        sources[name] = (array.name, *region.index) if isinstance(array, da.Array) else array[region.slices]
+    keys = [s for s in sources.values() if isinstance(s, tuple)]
+    return (cull(graph, keys)[0] if keys else {}), sources
+
+
+def _write_region(graph: dict[Any, Any], sources: dict[str, Any], region: Region, store: str) -> None:
+    """Compute one region by the serial scheduler, write its shards, then record them."""
+    keys = [s for s in sources.values() if isinstance(s, tuple)]
+    computed = dict(zip(keys, dask.get(graph, keys), strict=True)) if keys else {}
+    group = zarr.open_group(store, mode="r+")
+    for name, source in sources.items():
+        values = np.asarray(computed[source] if isinstance(source, tuple) else source)
+        group[name][region.slices] = values  # type: ignore[index]
+    files = {f: hash_file(Path(store) / f) for f in (shard_file(n, region.index) for n in region.variables)}
+    _append_line(Path(store), region.name, files)
+
+
+class _Serial(Executor):
+    """Runs what is submitted at once: the specification of the others."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def _executor() -> Iterator[tuple[Executor, int]]:
+    """Where regions are computed, and by how many workers: the active Dask client, else as Dask's config says."""
+    client = _active_client()
+    if client is not None:
+        with client.get_executor(pure=False) as executor:
+            yield executor, max(1, sum(client.nthreads().values()))
+    elif dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
+        yield _Serial(), 1
+    else:
+        workers = int(dask.config.get("num_workers", None) or CPU_COUNT)
+        with ThreadPoolExecutor(workers) as threads:
+            yield threads, workers
+
+
+def _active_client() -> Any:
+    if "distributed" not in sys.modules:  # nobody made a client, and importing it takes a second
+        return None
+    from distributed import get_client
+
+    try:
+        return get_client()
+    except ValueError:
+        return None

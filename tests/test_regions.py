@@ -1,0 +1,203 @@
+"""Writing region by region: what is planned, what is kept, what is found damaged, what is written again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from smgeo.cube import open_cube, write_cube
+from smgeo.errors import SmgeoError
+from smgeo.regions import find_damage, plan_regions, read_ledger, shard_file
+
+
+def values_of(days: int, y: int = 300, x: int = 40) -> np.ndarray:
+    """Every value different: day * 100,000 + row * 100 + column."""
+    t, r, c = np.meshgrid(np.arange(days), np.arange(y), np.arange(x), indexing="ij")
+    return (t * 1e5 + r * 100 + c).astype("float32")
+
+
+def grid_cube(days: int, log: Path | None = None, start: str = "2020-01-01", first: int = 0) -> xr.Dataset:
+    """A lazy cube in two shards along y, and one along time for each 30 days; each computed block leaves a line."""
+    values = values_of(first + days)[first:]
+
+    def block(block_info: dict | None = None) -> np.ndarray:
+        where = block_info[None]["array-location"]
+        if log is not None:
+            with log.open("a") as handle:
+                handle.write(f"{where}\n")
+        return values[tuple(slice(*w) for w in where)]
+
+    chunks = (tuple(min(30, days - i) for i in range(0, days, 30)), (256, 44), (40,))
+    lazy = da.map_blocks(block, chunks=chunks, dtype="float32", meta=np.empty((0, 0, 0), "float32"))
+    times = pd.date_range(start, periods=days, name="time")
+    return xr.Dataset(
+        {"s1_vv": (("time", "y", "x"), lazy), "sand": (("y", "x"), values_of(1)[0])},
+        {"time": times, "y": np.arange(300.0), "x": np.arange(40.0)},
+    )
+
+
+def files_of(store: Path) -> dict[str, bytes]:
+    return {p.relative_to(store).as_posix(): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+
+def test_regions_cover_every_cell_once() -> None:
+    seen = np.zeros((5, 7), dtype=int)
+    regions = plan_regions({"a": ("y", "x"), "b": ("y", "x")}, {"a": (5, 7), "b": (5, 7)}, {"a": (2, 3), "b": (2, 3)})
+    for region in regions:
+        assert region.variables == ("a", "b")
+        seen[region.slices] += 1
+    assert (seen == 1).all()
+    assert [r.name for r in regions[:4]] == ["y.x/0.0", "y.x/0.1", "y.x/0.2", "y.x/1.0"]
+
+
+def test_the_ledger_names_every_shard_with_its_checksum(tmp_path: Path) -> None:
+    store = write_cube(grid_cube(45), tmp_path / "c.zarr")
+    records = read_ledger(store)
+    assert records is not None
+    assert set(records.regions) == {"y.x/0.0", "y.x/1.0", *(f"time.y.x/{t}.{y}.0" for t in (0, 1) for y in (0, 1))}
+    on_disk = {f for f in files_of(store) if "/c/" in f and f.split("/")[0] in ("s1_vv", "sand")}
+    assert {f for files in records.regions.values() for f in files} == on_disk
+    assert {"zarr.json", "s1_vv/zarr.json", "time/c/0"} <= set(records.metadata)
+    assert find_damage(store) == {}
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "cluster"])
+def test_every_scheduler_writes_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
+    with dask.config.set(scheduler="synchronous"):
+        truth = files_of(write_cube(grid_cube(65), tmp_path / "truth.zarr", token="t"))
+    if scheduler == "cluster":
+        from distributed import Client
+
+        with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+            store = write_cube(grid_cube(65), tmp_path / "c.zarr", token="t")
+    else:
+        with dask.config.set(scheduler=scheduler):
+            store = write_cube(grid_cube(65), tmp_path / "c.zarr", token="t")
+    found = files_of(store)
+    assert {f: b for f, b in found.items() if "ledger" not in f} == {
+        f: b for f, b in truth.items() if "ledger" not in f
+    }
+    np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(65))
+
+
+def test_an_interrupted_write_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def stop_at_three(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with dask.config.set(scheduler="synchronous"):
+        with pytest.raises(KeyboardInterrupt):
+            write_cube(grid_cube(65, log), tmp_path / "c.zarr", token="t", progress=stop_at_three)
+        assert not (tmp_path / "c.zarr").exists()
+        before = len(log.read_text().splitlines())
+        steps: list[tuple[int, int]] = []
+        write_cube(grid_cube(65, log), tmp_path / "c.zarr", token="t", progress=lambda a, b: steps.append((a, b)))
+    assert before + len(log.read_text().splitlines()[before:]) == 6  # blocks: 3 in time x 2 in y, none twice
+    assert steps[0] == (8 - len(steps) + 1, 8)
+    np.testing.assert_array_equal(open_cube(tmp_path / "c.zarr")["s1_vv"].values, values_of(65))
+
+
+def test_what_an_interrupted_write_of_other_data_left_is_not_used(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with dask.config.set(scheduler="synchronous"):
+        with pytest.raises(KeyboardInterrupt):
+            write_cube(grid_cube(65) + 1, tmp_path / "c.zarr", token="other", progress=stop)
+        write_cube(grid_cube(65), tmp_path / "c.zarr", token="t")
+    np.testing.assert_array_equal(open_cube(tmp_path / "c.zarr")["s1_vv"].values, values_of(65))
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove", "cut"])
+def test_a_damaged_region_is_named_and_rebuilt_alone(tmp_path: Path, harm: str) -> None:
+    log = tmp_path / "log"
+    store = write_cube(grid_cube(45, log), tmp_path / "c.zarr", token="t")
+    truth = files_of(store)
+    shard = store / shard_file("s1_vv", (1, 0, 0))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    if harm == "remove":
+        shard.unlink()
+    else:
+        shard.write_bytes(bytes(content if harm == "flip" else content[:-100]))
+    assert find_damage(store) == {"time.y.x/1.0.0": ["s1_vv/c/1/0/0"]}
+    log.write_text("")
+    write_cube(grid_cube(45, log), store, token="t")
+    assert log.read_text().splitlines() == ["[(30, 45), (0, 256), (0, 40)]"]
+    assert {f: b for f, b in files_of(store).items() if "/c/" in f} == {f: b for f, b in truth.items() if "/c/" in f}
+    assert find_damage(store) == {}
+
+
+def test_damaged_metadata_is_named(tmp_path: Path) -> None:
+    store = write_cube(grid_cube(45), tmp_path / "c.zarr")
+    (store / "time" / "c" / "0").write_bytes(b"\0")
+    assert find_damage(store) == {"metadata": ["time/c/0"]}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_later_days_are_appended_and_full_regions_stay(tmp_path: Path, whole: bool) -> None:
+    log = tmp_path / "log"
+    store = write_cube(grid_cube(45, log), tmp_path / "c.zarr")
+    inode = (store / "s1_vv/c/0/0/0").stat().st_ino
+    log.write_text("")
+    later = grid_cube(70, log) if whole else grid_cube(25, log, "2020-02-15", first=45)
+    write_cube(later, store, append=True)
+    cube = open_cube(store)
+    np.testing.assert_array_equal(cube["s1_vv"].values, values_of(70))
+    np.testing.assert_array_equal(cube["sand"].values, values_of(1)[0])
+    assert cube.indexes["time"].equals(pd.date_range("2020-01-01", periods=70, name="time"))
+    assert (store / "s1_vv/c/0/0/0").stat().st_ino == inode
+    if whole:
+        assert "(0, 30)" not in log.read_text()
+    assert find_damage(store) == {}
+
+
+def test_days_that_do_not_follow_are_refused(tmp_path: Path) -> None:
+    store = write_cube(grid_cube(45), tmp_path / "c.zarr")
+    with pytest.raises(SmgeoError, match="ends on 2020-02-14, the new days begin on 2020-03-01"):
+        write_cube(grid_cube(5, start="2020-03-01"), store, append=True)
+    with pytest.raises(SmgeoError, match="holds s1_vv, sand; the new days hold s1_vv"):
+        write_cube(grid_cube(70).drop_vars("sand"), store, append=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 5 MB; only root can have one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_the_write_goes_on_after(tmp_path: Path, small_disk: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(65, 300, 40)).astype("float32")  # 3 MB that no codec makes smaller
+    cube = grid_cube(65).assign(s1_vv=(("time", "y", "x"), da.from_array(noise, chunks=(30, 256, 40))))
+    cube = cube.assign(s1_vh=cube["s1_vv"] + 1)
+    with dask.config.set(scheduler="synchronous"):
+        with pytest.raises(SmgeoError, match="no space left on the disk.*make space and run the same command again"):
+            write_cube(cube, small_disk / "c.zarr", token="t")
+        assert not (small_disk / "c.zarr").exists()
+        kept = read_ledger(small_disk / "c.zarr.part")
+        assert kept is not None
+        assert kept.regions
+        subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+        steps: list[int] = []
+        write_cube(cube, small_disk / "c.zarr", token="t", progress=lambda done, total: steps.append(done))
+    assert steps[0] == len(kept.regions)
+    np.testing.assert_array_equal(open_cube(small_disk / "c.zarr")["s1_vh"].values, noise + 1)
+    assert find_damage(small_disk / "c.zarr") == {}
