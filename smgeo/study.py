@@ -297,13 +297,14 @@ class _Study:
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             stations = self._open_stations()
             cube = build_station_cube(stations, recipe.rasters, recipe.features, self.target, self.root, recipe.catalog)
-            write_station_cube(cube, path, progress=progress)
+            write_station_cube(cube, path, token=self.ledger.key("stations", inputs), progress=progress)
             return count_station_rows(open_cube(path), self.target)
 
         asked = recipe.model_dump(
             mode="json", include={"period", "target", "stations", "rasters", "features", "variables"}
         )
-        return self._stage("stations", {"recipe": asked, "inputs": self.inputs}, [path], work)
+        inputs = {"recipe": asked, "inputs": self.inputs}
+        return self._stage("stations", inputs, [path], work)
 
     def _grid_period(self) -> tuple[Any, Any]:
         assert self.recipe.grid is not None

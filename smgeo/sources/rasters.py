@@ -237,6 +237,12 @@ def _blocks(shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, 
     return tuple(tuple(min(s, n - i) for i in range(0, n, s)) for n, s in zip(shape, sizes, strict=True))
 
 
+def _mark(file: Path) -> tuple[str, int, int]:
+    """A file and its state, so that the name of an array says which content it is read from."""
+    state = file.stat()
+    return str(file), state.st_size, state.st_mtime_ns
+
+
 def _static_array(file: Path, reading: _Reading) -> da.Array:
     chunks = _blocks(reading.geobox.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]))
     return da.map_blocks(
@@ -244,7 +250,7 @@ def _static_array(file: Path, reading: _Reading) -> da.Array:
         chunks=chunks,
         dtype="float32",
         meta=np.empty((0, 0), "float32"),
-        name=f"static-{da.core.tokenize(str(file), reading)}",
+        name=f"static-{da.core.tokenize(_mark(file), reading)}",
     )
 
 
@@ -263,7 +269,7 @@ def _dynamic_array(
         chunks=chunks,
         dtype="float32",
         meta=np.empty((0, 0, 0), "float32"),
-        name=f"raster-{da.core.tokenize(sorted(map(str, files)), reading, list(days))}",
+        name=f"raster-{da.core.tokenize([_mark(f) for f in files], dates, reading, decibels, list(days))}",
     )
 
 
