@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from smgeo.prepare import derive_features, measure_revisit
 from smgeo.regions import seal
 from smgeo.sources import open_rasters
 from smgeo.specs import GridSpec, RasterSource
+from smgeo.terrain import TERRAIN, terrain
 
 
 def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
@@ -213,21 +214,44 @@ def build_station_cube(
     """
     days = pd.DatetimeIndex(stations.indexes["time"])
     needed = {n for f in features for n in (f, *catalog[f].derived_from)} | {target}
+    wanted = _terrain_wanted(features, rasters, stations)
     cube = stations
     left_out = json.loads(stations.attrs.get("left_out", "{}"))
     for source in rasters:
         bands = {n: b for n, b in source.bands.items() if n in needed and n not in cube}
-        if not bands:
+        slopes = wanted if "elevation" in source.bands else []
+        if not bands and not slopes:
             continue
+        opened = bands | ({"elevation": source.bands["elevation"]} if slopes else {})
         scenes = open_rasters(
-            source.model_copy(update={"bands": bands}), root=root, period=(days[0], days[-1]), catalog=catalog
+            source.model_copy(update={"bands": opened}), root=root, period=(days[0], days[-1]), catalog=catalog
         )
-        values = extract(scenes, cube)
+        # Terrain needs the pixels around a station, so it is derived on the raster's own grid.
+        scenes = scenes.assign(terrain(scenes["elevation"])[slopes].data_vars) if slopes else scenes
+        values = extract(scenes[[*bands, *slopes]], cube)
         left_out |= json.loads(values.attrs["left_out"])
         cube = cube.sel(station=values["station"]).assign(dict(values.data_vars))
     cube = derive_features(cube, features)
     diagnostics = [str(n) for n, v in cube.data_vars.items() if v.attrs.get("kind") == "diagnostic"]
     return cube[[*features, target, *diagnostics]].assign_attrs(left_out=json.dumps(left_out), title="station cube")
+
+
+def _terrain_wanted(features: Sequence[str], rasters: Sequence[RasterSource], given: Iterable[Any] = ()) -> list[str]:
+    """Slope and aspect where they are features that no source gives and a raster of elevation can."""
+    has = {n for source in rasters for n in source.bands}
+    return [n for n in TERRAIN if n in features and n not in has and n not in given] if "elevation" in has else []
+
+
+def _terrain_on_grid(
+    names: list[str], rasters: Sequence[RasterSource], box: GeoBox, root: str | Path, catalog: Mapping[str, Feature]
+) -> dict[str, xr.Variable]:
+    """Slope and aspect on the grid, of elevation resampled onto it and one pixel further, so that its border has values."""
+    source = next(s for s in rasters if "elevation" in s.bands)
+    spec = source.model_copy(update={"bands": {"elevation": source.bands["elevation"]}})
+    elevation = open_rasters(spec, root=root, geobox=box.pad(1), catalog=catalog)["elevation"]
+    inner = terrain(elevation).isel(y=slice(1, -1), x=slice(1, -1))
+    # Without coordinates: those of the wider grid may differ from the grid's in the last digit.
+    return {n: inner[n].variable for n in names}
 
 
 def write_station_cube(
@@ -266,4 +290,6 @@ def build_grid_cube(
         cube = cube.assign_coords(
             time=pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
         )
+    if wanted := _terrain_wanted(features, rasters):
+        cube = cube.assign(_terrain_on_grid(wanted, rasters, box, root, catalog))
     return derive_features(cube, features)[list(features)].assign_attrs(title="grid cube")

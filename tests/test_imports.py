@@ -16,7 +16,7 @@ ROOT = Path(smgeo.__file__).parent
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
     {"errors", "catalog"},
-    {"specs", "progress", "stages"},
+    {"specs", "progress", "stages", "terrain"},
     {"recipe", "regions"},
     {"cube"},
     {"sources", "prepare"},

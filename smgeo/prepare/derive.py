@@ -1,4 +1,4 @@
-"""Features computed from others: day of year, cross ratio, indices, antecedent precipitation."""
+"""Features computed from others: day of year, cross ratio, indices, antecedent precipitation, terrain."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import xarray as xr
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
 from smgeo.prepare.steps import with_step
+from smgeo.terrain import TERRAIN, terrain
 
 
 def _day_of_year(ds: xr.Dataset) -> xr.DataArray:
@@ -82,6 +83,19 @@ def _lazy_running_sum(values: da.Array, days: int) -> da.Array:
     return summed.rechunk(values.chunks)
 
 
+def _terrain(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    def compute(ds: xr.Dataset) -> xr.DataArray:
+        elevation = ds["elevation"]
+        if not {"y", "x"} <= set(elevation.dims):
+            raise SmgeoError(
+                f"{name!r} is derived from the elevation around a place, which a cube with dims {tuple(ds.sizes)} lacks; give "
+                f"elevation as a raster, or {name} from a source"
+            )
+        return terrain(elevation)[name]
+
+    return compute
+
+
 _FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "day_of_year": _day_of_year,
     "doy_sin": lambda ds: xr.ufuncs.sin(_doy_angle(ds)),
@@ -95,6 +109,7 @@ _FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "precipitation_3d": _antecedent(3),
     "precipitation_7d": _antecedent(7),
     "precipitation_30d": _antecedent(30),
+    **{name: _terrain(name) for name in TERRAIN},
 }
 
 
@@ -112,12 +127,13 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
     -------
     xarray.Dataset
         With the missing derived features added, float32, as lazy as `ds`. A value is missing where one of its
-        inputs is (for an antecedent sum: any of its days). Calendar features have the dim `time` alone.
+        inputs is (for an antecedent sum: any of its days; for slope and aspect: any of nine pixels, so that the raster's
+        border has none). Calendar features have the dim `time` alone.
 
     Raises
     ------
     SmgeoError
-        If a name can't be derived from what `ds` has.
+        If a name can't be derived from what `ds` has: slope and aspect need the elevation of a grid cube.
     """
     names = list(names)
     added = [n for n in names if n not in ds]
@@ -133,5 +149,7 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
             raise SmgeoError(
                 f"{name!r} is derived from {', '.join(feature.derived_from)}; the cube lacks {', '.join(lacking)}"
             )
-        out = out.assign({name: _FORMULAS[name](ds).astype("float32").assign_attrs(feature.attrs())})
+        made = _FORMULAS[name](ds).astype("float32")
+        # Terrain says itself which elevation it was made from.
+        out = out.assign({name: made if name in TERRAIN else made.assign_attrs(feature.attrs())})
     return with_step(out, "derive", features=added) if added else out
