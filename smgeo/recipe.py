@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
-from smgeo.specs import AnyStations, GridSpec, RasterSource, Spec, TableSource, parse_spec
+from smgeo.specs import AnyRaster, AnyStations, GridSpec, RasterSource, Spec, TableSource, parse_spec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -158,7 +158,7 @@ class Recipe(Spec):
     period: tuple[dt.date, dt.date] | None = None
     target: TargetSpec = TargetSpec()
     stations: tuple[AnyStations, ...]
-    rasters: tuple[RasterSource, ...] = ()
+    rasters: tuple[AnyRaster, ...] = ()
     grid: GridSpec | None = None
     features: tuple[str, ...]
     variables: dict[str, VariableSpec] = Field({})
@@ -256,11 +256,11 @@ class Recipe(Spec):
                     "hold out; name the other models in cross_validation.models"
                 )
         for source in self.rasters:
-            if source.dates is None and source.dates_table is None:
+            if isinstance(source, RasterSource) and source.dates is None and source.dates_table is None:
                 moving = [b for b in source.bands if catalog[b].kind != "static"]
                 if moving:
                     raise ValueError(
-                        f"rasters {source.path!r}: {', '.join(moving)} vary in time, so dates (a pattern such "
+                        f"rasters {source.label!r}: {', '.join(moving)} vary in time, so dates (a pattern such "
                         "as 's1_%Y%m%d.tif', or one date) or dates_table is needed"
                     )
         given = [b for r in self.rasters for b in r.bands]
@@ -298,7 +298,7 @@ class Recipe(Spec):
             for n, c in s.columns.items()
             if c.units
         ]
-        declared += [(f"rasters {r.path!r}", n, u) for r in self.rasters for n, u in r.units.items()]
+        declared += [(f"rasters {r.label!r}", n, u) for r in self.rasters for n, u in getattr(r, "units", {}).items()]
         for where, name, units in declared:
             if name in catalog and units != catalog[name].units:
                 raise ValueError(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from smgeo.catalog import EARTHENGINE, MASKS, STUDY_FEATURES, Conversion, Mask
 from smgeo.errors import SmgeoError, nearest
 
 
@@ -203,19 +204,86 @@ class TableSource(StationSource):
         return {target, *(c for c in self.columns if c not in places)}
 
 
-class RasterSource(Spec):
-    """GeoTIFFs, one file a date or one file of layers that do not change."""
+AnyStations = Annotated[IsmnSource | TerenoSource | TableSource | MatrixSource, Field(discriminator="kind")]
+
+
+Resampling = Literal["auto", "nearest", "bilinear", "average", "cubic"]
+DailyRule = Literal["auto", "mean", "clearest", "sum"]
+Bands = dict[str, int | str]
+
+
+def _names_to_themselves(value: Any) -> Any:
+    """`[s1_vv, s1_vh]` means `{s1_vv: s1_vv, s1_vh: s1_vh}`."""
+    return {v: v for v in value} if isinstance(value, list | tuple) else value
+
+
+class MaskSpec(Spec):
+    """Pixels to leave out: where a quality band of the same scene has one of the bits, fields or classes.
+
+    `rule` names a mask of the catalogue (`smgeo.catalog.MASKS`); otherwise `bits` (left out where one of these bits
+    is set), `fields` ([first bit, last bit, least value] of a confidence field) and `classes` (values) say it.
+    """
+
+    band: int | str
+    rule: str | None = None
+    bits: tuple[int, ...] = ()
+    fields: tuple[tuple[int, int, int], ...] = ()
+    classes: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_what(self) -> MaskSpec:
+        if self.rule is not None and self.rule not in MASKS:
+            raise ValueError(f"unknown rule {self.rule!r}; {nearest(self.rule, list(MASKS))}")
+        if (self.rule is None) == (not (self.bits or self.fields or self.classes)):
+            raise ValueError("give either rule, or some of bits, fields and classes")
+        return self
+
+    @property
+    def mask(self) -> Mask:
+        """What is left out, from the catalogue or from the spec itself."""
+        return MASKS[self.rule] if self.rule is not None else Mask(self.bits, self.fields, self.classes)
+
+
+class _Raster(Spec):
+    """What every raster source says.
+
+    `radius_m`: stations get the mean of the pixels whose centres lie within so many metres; without it, the pixel
+    they lie in. `daily`: the rule for several scenes a day.
+    """
+
+    resampling: Resampling = "auto"
+    daily: DailyRule = "auto"
+    radius_m: float | None = Field(None, gt=0)
+
+    def gives(self, target: str) -> set[str]:
+        """Names of the variables this source gives."""
+        return set(self.bands)  # type: ignore[attr-defined]
+
+    @property
+    def label(self) -> str:
+        """How messages and file names call this source."""
+        raise NotImplementedError
+
+
+class RasterSource(_Raster):
+    """GeoTIFFs or COGs, on disk or remote (http, https, s3, gs): scenes with a date, or layers that do not change.
+
+    `path` may be a glob pattern, a list, and may hold `{band}`, filled with each band's name, where every band is a
+    file of its own. Bands of a file that stacks several dates hold `{step}` (empty for the first date, then `_1`,
+    `_2`, ..., as Earth Engine names them), with `dates` a list.
+    """
 
     kind: Literal["geotiff"]
-    path: str
-    bands: dict[str, int | str]
-    dates: str | dt.date | None = None
+    path: str | tuple[str, ...]
+    bands: Bands
+    dates: str | dt.date | tuple[dt.date, ...] | None = None
     dates_table: str | None = None
     units: dict[str, str] = {}
     scale: dict[str, float] = {}
     offset: dict[str, float] = {}
+    convert: dict[str, Conversion] = {}
     nodata: float | None = None
-    resampling: Literal["nearest", "bilinear", "average", "cubic"] = "nearest"
+    mask: MaskSpec | None = None
 
     @field_validator("dates", mode="before")
     @classmethod
@@ -230,22 +298,142 @@ class RasterSource(Spec):
     @field_validator("bands", mode="before")
     @classmethod
     def _list_form(cls, value: Any) -> Any:
-        return {v: v for v in value} if isinstance(value, list) else value
+        return _names_to_themselves(value)
 
     @model_validator(mode="after")
     def _keys_are_bands(self) -> RasterSource:
-        for key in ("units", "scale", "offset"):
-            for name in getattr(self, key):
-                if name not in self.bands:
-                    raise ValueError(f"{key} names {name!r}, which is not in bands; {nearest(name, list(self.bands))}")
+        _check_keys(self, ("units", "scale", "offset", "convert"))
         return self
 
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        return set(self.bands)
+    @property
+    def label(self) -> str:
+        """How messages and file names call this source."""
+        return self.path if isinstance(self.path, str) else f"{self.path[0]} and {len(self.path) - 1} more"
 
 
-AnyStations = Annotated[IsmnSource | TerenoSource | TableSource | MatrixSource, Field(discriminator="kind")]
+class GriddedSource(_Raster):
+    """NetCDF, HDF5, Zarr or CSV grids: arrays with coordinates (GPM IMERG, NEO, reanalyses, other people's cubes).
+
+    `bands` names the variable in the file for each variable of the cube. A file without a time coordinate takes its day
+    from its name by the pattern `dates`, as GeoTIFFs do.
+    """
+
+    kind: Literal["netcdf", "zarr", "csv_grid"]
+    path: str | tuple[str, ...]
+    bands: Bands
+    dates: str | dt.date | None = None
+    group: str | None = None
+    crs: str | None = None
+    scale: dict[str, float] = {}
+    offset: dict[str, float] = {}
+    nodata: float | None = None
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _list_form(cls, value: Any) -> Any:
+        return _names_to_themselves(value)
+
+    @model_validator(mode="after")
+    def _keys_are_bands(self) -> GriddedSource:
+        _check_keys(self, ("scale", "offset"))
+        return self
+
+    @property
+    def label(self) -> str:
+        """How messages and file names call this source."""
+        return self.path if isinstance(self.path, str) else f"{self.path[0]} and {len(self.path) - 1} more"
+
+
+class _Remote(_Raster):
+    """What the catalogues (Earth Engine, STAC) need beside: which features, and which passes of Sentinel-1."""
+
+    bands: dict[str, str]
+    orbit: Literal["ascending", "descending"] | None = None
+    mask: bool = True
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _list_form(cls, value: Any) -> Any:
+        return {n: n for n in STUDY_FEATURES if n in EARTHENGINE} if value == "study" else _names_to_themselves(value)
+
+
+class EarthEngineSource(_Remote):
+    """Google Earth Engine, by the catalogue's names: `bands: [s1_vv, s1_vh, elevation]`, or `{s1_vv_asc: s1_vv}`.
+
+    `project` is the Cloud project that pays; `$EARTHENGINE_PROJECT` where it is not given. `credentials` is a service
+    account's key file (`$GOOGLE_APPLICATION_CREDENTIALS`, or what `earthengine authenticate` left, where not given).
+    `requests_in_flight` holds over all workers; `budget` is the most requests a build may send.
+    """
+
+    kind: Literal["earthengine"]
+    project: str | None = None
+    credentials: str | None = None
+    url: str | None = None
+    requests_in_flight: int = Field(20, ge=1, le=100)
+    budget: int | None = Field(None, ge=1)
+    timeout_s: float = Field(300.0, gt=0)
+    retries: int = Field(8, ge=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> EarthEngineSource:
+        _check_catalog(self, EARTHENGINE)
+        return self
+
+    @property
+    def label(self) -> str:
+        """How messages and file names call this source."""
+        return "earthengine"
+
+
+class StacSource(_Remote):
+    """A STAC API or a static catalogue: `url`, and either features of the catalogue or `{variable: asset}`.
+
+    `collections` defaults to those of the catalogue's table. `query` goes to the API as it is.
+    """
+
+    kind: Literal["stac"]
+    url: str
+    collections: tuple[str, ...] = ()
+    query: dict[str, Any] = {}
+    max_cloud_cover: float | None = Field(None, ge=0, le=100)
+    quality: MaskSpec | None = None
+    units: dict[str, str] = {}
+    scale: dict[str, float] = {}
+    offset: dict[str, float] = {}
+    convert: dict[str, Conversion] = {}
+    sign: Literal["planetary_computer"] | None = None
+
+    @model_validator(mode="after")
+    def _keys_are_bands(self) -> StacSource:
+        _check_keys(self, ("units", "scale", "offset", "convert"))
+        return self
+
+    @property
+    def label(self) -> str:
+        """How messages and file names call this source."""
+        return f"stac {self.url}"
+
+
+AnyRaster = Annotated[RasterSource | GriddedSource | EarthEngineSource | StacSource, Field(discriminator="kind")]
+
+
+def _check_keys(source: Any, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        for name in getattr(source, key):
+            if name not in source.bands:
+                raise ValueError(f"{key} names {name!r}, which is not in bands; {nearest(name, list(source.bands))}")
+
+
+def _check_catalog(source: EarthEngineSource, table: Mapping[str, Any]) -> None:
+    for name, feature in source.bands.items():
+        if feature not in table:
+            raise ValueError(
+                f"bands: {name} asks for {feature!r}, which the catalogue lacks; {nearest(feature, list(table))}"
+            )
+    if source.orbit is None and any(f.startswith("s1_") for f in source.bands.values()):
+        raise ValueError(
+            "Sentinel-1 needs orbit: ascending or descending (passes look at slopes from opposite sides and are not mixed)"
+        )
 
 
 class GridSpec(Spec):

@@ -25,8 +25,7 @@ from smgeo.prepare import Prepared, Split, Windows, prepare_cube, split_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
-from smgeo.sources import open_stations
-from smgeo.sources.rasters import open_rasters, raster_files
+from smgeo.sources import open_source, open_stations, raster_files
 from smgeo.sources.world import START as WORLD_START
 from smgeo.sources.world import simulate
 from smgeo.stages import Ledger, write_json
@@ -187,12 +186,12 @@ class _Study:
 
     def _check_rasters(self) -> None:
         for source in self.recipe.rasters:  # on their own grid, from which stations are extracted
-            open_rasters(source, root=self.root, period=self.recipe.period, catalog=self.recipe.catalog)
+            open_source(source, root=self.root, period=self.recipe.period, catalog=self.recipe.catalog)
         if self.recipe.grid is None:
             return
         box = open_grid(self.recipe.grid, self.root)
         for source in self.recipe.rasters:
-            open_rasters(source, root=self.root, geobox=box, period=self.recipe.period, catalog=self.recipe.catalog)
+            open_source(source, root=self.root, geobox=box, period=self.recipe.period, catalog=self.recipe.catalog)
 
     # ---- stages
 
@@ -283,8 +282,6 @@ class _Study:
             files += source.more_files(self.root)
         for raster in self.recipe.rasters:
             files += raster_files(raster, self.root)
-            if raster.dates_table:
-                files.append(self.root / raster.dates_table)
         if self.recipe.grid and self.recipe.grid.like:
             files.append(self.root / self.recipe.grid.like)
         hashes = self.ledger.hash_files(sorted(set(files)))

@@ -199,7 +199,7 @@ def test_grid_cube_of_scenes_and_a_static_layer(tmp_path):
     _tif(tmp_path / "vv_20200104.tif", np.where(scene == 5, -9999, scene + 100), fine)
     _tif(tmp_path / "clay.tif", np.array([[1, 2], [3, 4]]), coarse)
     sources = [
-        RasterSource(kind="geotiff", path="clay.tif", bands={"clay": 1}),
+        RasterSource(kind="geotiff", path="clay.tif", bands={"clay": 1}, resampling="nearest"),
         RasterSource(kind="geotiff", path="vv_*.tif", bands={"s1_vv": 1}, dates="vv_%Y%m%d.tif"),
     ]
     box = open_grid(GridSpec(like="vv_20200102.tif"), tmp_path)

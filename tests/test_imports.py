@@ -29,7 +29,15 @@ LAYERS = [
 WORLD_PARTS = {"sources.physics", "sources.world_landscape", "sources.world_stations"}
 # Parts that readers of station archives share.
 STATION_PARTS = {"sources.archive", "sources.sensors"}
+# Parts that readers of rasters share: from source pixels to the grid's or a station's, and to one value a day.
+RASTER_PARTS = {"sources.daily", "sources.footprint", "sources.warp"}
 PARTS = {
+    "sources.footprint": {"sources.daily", "sources.warp"},
+    "sources.scenes": RASTER_PARTS | {"sources.files"},
+    "sources.geotiff": RASTER_PARTS | {"sources.dates", "sources.files", "sources.scenes"},
+    "sources.stac": RASTER_PARTS | {"sources.dates", "sources.files", "sources.scenes"},
+    "sources.gridded": RASTER_PARTS | {"sources.dates"} | {"sources.gridded_files"},
+    "sources.gridded_files": RASTER_PARTS | {"sources.dates"},
     "sources.world": WORLD_PARTS,
     **dict.fromkeys(WORLD_PARTS, WORLD_PARTS),
     "sources.sensors": {"sources.archive"},

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
+from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
+from smgeo.sources.earthengine import open_earthengine
+from smgeo.sources.geotiff import geotiff_files, open_geotiffs
+from smgeo.sources.gridded import gridded_files, open_gridded
 from smgeo.sources.ismn import open_ismn
 from smgeo.sources.matrix import open_matrix
-from smgeo.sources.rasters import open_rasters
+from smgeo.sources.stac import open_stac
 from smgeo.sources.tables import open_table
 from smgeo.sources.tereno import open_tereno
 from smgeo.sources.world import simulate
+from smgeo.specs import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_spec
 
-__all__ = ["open_rasters", "open_stations", "simulate"]
+__all__ = ["open_earthengine", "open_rasters", "open_source", "open_stac", "open_stations", "raster_files", "simulate"]
 
 
 def _open_table(path: Any, depth_m: Any, period: Any, flags: Any, **options: Any) -> xr.Dataset:
@@ -80,3 +86,75 @@ def open_stations(
     if kind not in _KINDS:
         raise SmgeoError(f"unknown kind of stations {kind!r}; {nearest(kind, list(_KINDS))}")
     return _KINDS[kind](path, depth_m, period, flags, **options)
+
+
+_RASTERS: dict[type, Callable[..., xr.Dataset]] = {
+    RasterSource: open_geotiffs,
+    GriddedSource: open_gridded,
+    EarthEngineSource: open_earthengine,
+    StacSource: open_stac,
+}
+
+
+def open_source(
+    spec: AnyRaster,
+    *,
+    root: str | Path = ".",
+    geobox: GeoBox | None = None,
+    stations: xr.Dataset | None = None,
+    period: tuple[Any, Any] | None = None,
+    catalog: Mapping[str, Feature] = FEATURES,
+) -> xr.Dataset:
+    """The rasters of one source of any kind, lazily, on a grid or at stations; parameters as of `open_rasters`."""
+    return _RASTERS[type(spec)](spec, root=root, geobox=geobox, stations=stations, period=period, catalog=catalog)
+
+
+def open_rasters(
+    spec: RasterSource | GriddedSource | Mapping[str, Any],
+    *,
+    root: str | Path = ".",
+    geobox: GeoBox | None = None,
+    stations: xr.Dataset | None = None,
+    period: tuple[Any, Any] | None = None,
+    catalog: Mapping[str, Feature] = FEATURES,
+) -> xr.Dataset:
+    """Rasters in files, lazily: GeoTIFF and COG (local, http, s3, gs), NetCDF, HDF5, Zarr, CSV grids.
+
+    Parameters
+    ----------
+    spec : RasterSource, GriddedSource or mapping
+        `kind` (geotiff where a mapping says none; netcdf, zarr, csv_grid), `path`, `bands`, and the options of
+        `smgeo.sources.geotiff.open_geotiffs` or `smgeo.sources.gridded.open_gridded`.
+    root : str or Path
+        Where relative paths start.
+    geobox : odc.geo.geobox.GeoBox, optional
+        Target grid; without it and without stations, the files' own.
+    stations : xarray.Dataset, optional
+        With latitude and longitude on `station`: values there instead of a grid.
+    period : (date, date), optional
+        Gives every day of the period; by default the days that the files have.
+    catalog : mapping
+        Kind and unit of each variable.
+
+    Returns
+    -------
+    xarray.Dataset
+        float32, lazy; (time, y, x), (y, x), or at stations (station, time), (station,).
+
+    Raises
+    ------
+    SmgeoError
+        If the spec or a file is not as it must be.
+    """
+    if isinstance(spec, Mapping):
+        kind = spec.get("kind", "geotiff")
+        form = RasterSource if kind == "geotiff" else GriddedSource
+        spec = parse_spec(form, {"kind": kind, **spec}, "open_rasters")
+    return open_source(spec, root=root, geobox=geobox, stations=stations, period=period, catalog=catalog)
+
+
+def raster_files(spec: AnyRaster, root: str | Path) -> list[Path]:
+    """The local files a source reads; none of a remote one."""
+    if isinstance(spec, RasterSource):
+        return geotiff_files(spec, root)
+    return gridded_files(spec, root) if isinstance(spec, GriddedSource) else []

@@ -1,0 +1,196 @@
+"""GeoTIFFs and COGs, on disk or remote: headers, and windows of bands. The only module that opens them."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+
+from smgeo.errors import SmgeoError
+
+_OPEN_FILES = 64  # a thread keeps so many open: opening takes as long as reading a block
+_TRIES = 5
+_REMOTE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+}
+_opened = threading.local()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself.
+
+    Attributes
+    ----------
+    href : str
+        The file.
+    box : GeoBox
+        Its grid.
+    names, units : tuple of (str or None)
+        Description and unit of each band.
+    nodata, scales, offsets : tuple
+        Of each band; NaN is the missing value of floating-point bands that tag none.
+    tile : (int, int)
+        Rows and columns that lie together in the file.
+    """
+
+    href: str
+    box: GeoBox
+    names: tuple[str | None, ...]
+    units: tuple[str | None, ...]
+    nodata: tuple[float | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    tile: tuple[int, int]
+
+
+def is_remote(href: str) -> bool:
+    """Whether a name is a URL.
+
+    >>> is_remote("https://example.org/a.tif"), is_remote("a.tif")
+    (True, False)
+    """
+    return "://" in href or href.startswith("/vsi")
+
+
+def plain(href: str) -> str:
+    """A URL for messages: without what follows `?`, where signatures stand.
+
+    >>> plain("https://example.org/a.tif?sig=secret")
+    'https://example.org/a.tif'
+    """
+    return href.split("?", 1)[0] if is_remote(href) else href
+
+
+def file_state(href: str) -> tuple[str, int, int]:
+    """A file and its state, so that the name of an array says which content it is read from; of a URL, itself."""
+    if is_remote(href):
+        return plain(href), 0, 0
+    state = os.stat(href)
+    return href, state.st_size, state.st_mtime_ns
+
+
+def read_header(href: str) -> Header:
+    """The header of a file; read once while the file stays as it is.
+
+    Raises
+    ------
+    SmgeoError
+        If it can't be opened as a raster, or says no CRS.
+    """
+    return _read_header(href, _state(href))
+
+
+def _state(href: str) -> tuple[str, int, int]:
+    try:
+        return file_state(href)
+    except OSError as error:
+        raise SmgeoError(f"{href} can't be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=20_000)
+def _read_header(href: str, state: tuple[str, int, int]) -> Header:
+    def work() -> Header:
+        with rasterio.open(href) as src:
+            return _header_of(href, src)
+
+    return _retried(href, "opened as a raster", work)
+
+
+def _header_of(href: str, src: rasterio.DatasetReader) -> Header:
+    if src.crs is None:
+        raise SmgeoError(
+            f"{plain(href)} has no CRS, so its place on Earth is not known; add one with: rio edit-info --crs EPSG:... "
+            f"{plain(href)}"
+        )
+    floating = [np.issubdtype(np.dtype(d), np.floating) for d in src.dtypes]
+    nodata = tuple(float("nan") if n is None and f else n for n, f in zip(src.nodatavals, floating, strict=True))
+    return Header(
+        href,
+        GeoBox((src.height, src.width), src.transform, str(src.crs)),
+        tuple(src.descriptions),
+        tuple(src.units),
+        nodata,
+        tuple(src.scales),
+        tuple(src.offsets),
+        tuple(src.block_shapes[0]),
+    )
+
+
+def read_window(href: str, bands: Sequence[int], window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    """Numbers as stored, (band, row, column), of a window given as ((first row, last), (first column, last)), ends excluded.
+
+    Raises
+    ------
+    SmgeoError
+        If the file is damaged, or a remote one does not answer after several tries.
+    """
+    return _retried(href, "read", lambda: _dataset(href).read(list(bands), window=window))
+
+
+def _dataset(href: str) -> rasterio.DatasetReader:
+    """An open file of this thread's own; GDAL's handles are not to be shared between threads."""
+    files: OrderedDict[Any, rasterio.DatasetReader] = _opened.__dict__.setdefault("files", OrderedDict())
+    key = _state(href)
+    if key in files:
+        files.move_to_end(key)
+        return files[key]
+    while len(files) >= _OPEN_FILES:
+        files.popitem(last=False)[1].close()
+    files[key] = rasterio.open(href)
+    return files[key]
+
+
+@contextmanager
+def _environment(href: str) -> Iterator[None]:
+    if not is_remote(href):
+        yield
+        return
+    with rasterio.Env(**_REMOTE):
+        yield
+
+
+def _retried(href: str, doing: str, work: Callable[[], T]) -> T:
+    """What `work` gives; of a remote file tried again after pauses that grow."""
+    tries = _TRIES if is_remote(href) else 1
+    for number in range(1, tries + 1):
+        try:
+            with _environment(href):
+                return work()
+        except RasterioError as error:
+            _forget(href)
+            if number == tries:
+                hint = f"; tried {tries} times" if tries > 1 else ""
+                raise SmgeoError(f"{plain(href)} can't be {doing}: {_without_query(error)}{hint}") from None
+            time.sleep(random.uniform(0.05, 0.1) * 2**number)  # noqa: S311 - jitter
+    raise AssertionError("unreachable")
+
+
+def _forget(href: str) -> None:
+    """Close what this thread holds open of a file that failed."""
+    files = _opened.__dict__.get("files", {})
+    for key in [k for k in files if k[0] == plain(href)]:
+        files.pop(key).close()
+
+
+def _without_query(error: Exception) -> str:
+    return re.sub(r"\?\S*", "", str(error))

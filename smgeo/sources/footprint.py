@@ -1,0 +1,119 @@
+"""Which pixels of a grid a station gets: the one it lies in, or those of its footprint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from pyproj import Geod
+
+from smgeo.errors import SmgeoError
+from smgeo.sources.daily import mean_of_day
+from smgeo.sources.warp import apply_affine, crs_text, is_geographic, pixel_metres, transformer
+
+_WGS84 = Geod(ellps="WGS84")
+
+
+@dataclass(frozen=True, eq=False)
+class Footprints:
+    """Pixels of a grid, station by station.
+
+    Attributes
+    ----------
+    stations : array of int
+        Position of the station of each pixel, ascending.
+    rows, columns : array of int
+        The pixels.
+    """
+
+    stations: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @property
+    def covered(self) -> np.ndarray:
+        """Positions of the stations that have a pixel."""
+        return np.unique(self.stations)
+
+    def mean(self, values: np.ndarray, *, decibels: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(positions of stations, value of each) from the pixels' values (pixel, ...); of decibels in linear power."""
+        ids, first, counts = np.unique(self.stations, return_index=True, return_counts=True)
+        if (counts == 1).all():
+            return ids, np.asarray(values, dtype="float32")
+        parts = [mean_of_day(values[i : i + n], decibels=decibels) for i, n in zip(first, counts, strict=True)]
+        return ids, np.stack(parts)
+
+
+def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Longitudes and latitudes of stations, degrees, float64.
+
+    Raises
+    ------
+    SmgeoError
+        If the Dataset lacks them, or one is missing.
+    """
+    if lacking := [k for k in ("latitude", "longitude") if k not in stations]:
+        raise SmgeoError(f"stations lack {' and '.join(lacking)}, so their pixels are not known")
+    lons, lats = (stations[k].to_numpy().astype("float64") for k in ("longitude", "latitude"))
+    bad = ~(np.isfinite(lons) & np.isfinite(lats))
+    if bad.any():
+        raise SmgeoError(
+            f"station {stations['station'].values[bad][0]} has no latitude or longitude; give them or leave it out"
+        )
+    return lons, lats
+
+
+def find_footprints(lons: np.ndarray, lats: np.ndarray, box: GeoBox, radius_m: float | None) -> Footprints:
+    """The pixel each station lies in, or with a radius all whose centres lie within it, and the one it lies in.
+
+    Stations beside the grid have none. Distances are on the WGS84 ellipsoid.
+    """
+    there = transformer("EPSG:4326", crs_text(box))
+    xs, ys = (np.asarray(v, dtype="float64") for v in there.transform(lons, lats))
+    if is_geographic(box):
+        west = box.boundingbox.left
+        xs = (xs - west) % 360 + west
+    with np.errstate(invalid="ignore"):
+        columns, rows = apply_affine(~box.affine, xs, ys)
+        inside = (columns >= 0) & (rows >= 0) & (columns < box.shape.x) & (rows < box.shape.y)
+    held = np.flatnonzero(inside)
+    rows, columns = rows[held].astype(int), columns[held].astype(int)
+    if radius_m is None:
+        return Footprints(held, rows, columns)
+    parts = [_within(r, c, lons[i], lats[i], box, radius_m) for i, r, c in zip(held, rows, columns, strict=True)] or [
+        np.empty((0, 2), dtype=int)
+    ]
+    pixels = np.concatenate(parts)
+    return Footprints(np.repeat(held, [len(p) for p in parts][: len(held)]), pixels[:, 0], pixels[:, 1])
+
+
+def _within(row: int, column: int, lon: float, lat: float, box: GeoBox, radius_m: float) -> np.ndarray:
+    """(row, column) of the pixels whose centres lie within the radius, and of the one that holds the station."""
+    height, width = box.shape.yx
+    goes_round = is_geographic(box) and abs(abs(box.affine.a) * width - 360) < 1e-3
+    reach_x, reach_y = (int(np.ceil(radius_m / max(m, 1e-6))) + 1 for m in pixel_metres(box, lon, lat))
+    reach_x = min(reach_x, (width - 1) // 2 if goes_round else width)
+    rows = np.arange(max(0, row - reach_y), min(height, row + reach_y + 1))
+    columns = np.arange(column - reach_x, column + reach_x + 1)
+    if not goes_round:
+        columns = columns[(columns >= 0) & (columns < width)]
+    r, c = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
+    xs, ys = apply_affine(box.affine, c + 0.5, r + 0.5)
+    clon, clat = transformer("EPSG:4326", crs_text(box)).transform(xs, ys, direction="INVERSE")
+    _, _, metres = _WGS84.inv(np.full(r.size, lon), np.full(r.size, lat), clon, clat)
+    near = (metres <= radius_m) | ((r == row) & (c == column))
+    return np.stack([r[near], c[near] % width], axis=1)
+
+
+def tiles_of(rows: np.ndarray, columns: np.ndarray, tile: tuple[int, int]) -> list[np.ndarray]:
+    """Positions of the pixels of each tile of a file, so that a tile is read once.
+
+    >>> [t.tolist() for t in tiles_of(np.array([0, 9, 1]), np.array([0, 0, 1]), (8, 8))]
+    [[0, 2], [1]]
+    """
+    keys = np.stack([rows // tile[0], columns // tile[1]], axis=1)
+    _, member = np.unique(keys, axis=0, return_inverse=True)
+    order = np.argsort(member.ravel(), kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(member.ravel()[order])) + 1) if order.size else []

@@ -1,0 +1,373 @@
+"""GeoTIFFs and COGs as a lazy Dataset: scenes with a date, or layers that do not change, on disk or remote."""
+
+from __future__ import annotations
+
+import datetime as dt
+import glob
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from smgeo.catalog import FEATURES, Feature
+from smgeo.errors import SmgeoError, nearest
+from smgeo.sources.daily import choose_rule, rule_in_words
+from smgeo.sources.dates import date_in_name, day_axis
+from smgeo.sources.files import Header, file_state, is_remote, plain, read_header
+from smgeo.sources.footprint import station_places
+from smgeo.sources.scenes import Layer, Reading, Scene, scenes_at_stations, scenes_on_grid
+from smgeo.specs import RasterSource, parse_spec
+
+
+def open_geotiffs(
+    spec: RasterSource | Mapping[str, Any],
+    *,
+    root: str | Path = ".",
+    geobox: GeoBox | None = None,
+    stations: xr.Dataset | None = None,
+    period: tuple[Any, Any] | None = None,
+    catalog: Mapping[str, Feature] = FEATURES,
+) -> xr.Dataset:
+    """The GeoTIFFs of one source, lazily: on a grid, at stations, or as they lie.
+
+    Parameters
+    ----------
+    spec : RasterSource or mapping
+        `path` (a file or URL, a glob pattern, or a list of them; `{band}` stands for each band's name where every band is
+        a file of its own), `bands` (variable -> band number or name in the file, or the text for `{band}`), `dates` (a
+        strptime pattern for the file's name, such as `s1_%Y%m%d.tif`, with `*` for any text; the one date of a file; or
+        the dates of a stack whose band names hold `{step}`) or `dates_table` (CSV with columns file, date), and optionally
+        `units`, `scale`, `offset`, `convert`, `nodata`, `mask`, `resampling`, `daily`, `radius_m`.
+    root : str or Path
+        Where relative paths start.
+    geobox : odc.geo.geobox.GeoBox, optional
+        Target grid; without it and without stations, the files' own, which must then be the same for all.
+    stations : xarray.Dataset, optional
+        With latitude and longitude on `station`: each gets, of every scene on the scene's own grid, the pixel it lies in,
+        or with `radius_m` the mean of its footprint.
+    period : (date, date), optional
+        Gives every day of the period, missing where there is no file; by default the days that have files.
+    catalog : mapping
+        Kind and unit of each variable.
+
+    Returns
+    -------
+    xarray.Dataset
+        float32, lazy. (time, y, x) or (y, x) in blocks of at most (30, 256, 256), CRS in `spatial_ref`; with stations
+        (station, time) or (station,) in blocks of 30 days, and `attrs["left_out"]` (JSON) names the stations that no file
+        covers, whose values are missing. A day's scenes become one by `daily`: the clearest where there is a mask, else
+        their mean (in linear power for decibels); of files that do not change, the first (by name) that has a value.
+
+    Raises
+    ------
+    SmgeoError
+        If no file matches, a file has no CRS or no such band, grids differ with no target given, a file's unit is
+        not the one the cube holds, or a name holds no date.
+    """
+    source = (
+        spec
+        if isinstance(spec, RasterSource)
+        else parse_spec(RasterSource, {"kind": "geotiff", **spec}, "open_rasters")
+    )
+    if geobox is not None and stations is not None:
+        raise SmgeoError("open_rasters: give a grid or stations, not both")
+    if unknown := [n for n in source.bands if n not in catalog]:
+        raise SmgeoError(
+            f"rasters {source.label!r}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}"
+        )
+    scenes = _scenes(source, Path(root), catalog)
+    moving = [n for n in source.bands if catalog[n].kind != "static"]
+    lasting = [n for n in source.bands if catalog[n].kind == "static"]
+    if moving and scenes[0].day is None:
+        raise SmgeoError(
+            f"rasters {source.label!r}: {', '.join(moving)} varies in time, so dates or dates_table is needed"
+        )
+    if lasting:
+        _check_tiles(source, scenes, lasting[0])
+    days = day_axis([s.day for s in scenes if s.day is not None], period) if moving else None
+    if stations is not None:
+        return _at_stations(source, scenes, stations, days, catalog)
+    box = geobox if geobox is not None else _own_grid(scenes)
+    data: dict[str, Any] = {}
+    for names, axis in ((moving, days), (lasting, None)):
+        if names:
+            arrays = scenes_on_grid(scenes, _reading(source, names, catalog), box, axis)
+            dims = ("time", "y", "x") if axis is not None else ("y", "x")
+            for name in names:
+                attrs = {**_attrs(source, name, catalog), "grid_mapping": "spatial_ref"}
+                data[name] = xr.Variable(dims, arrays[name], attrs)
+    coords = dict(xr_coords(box, dims=("y", "x")))
+    if days is not None:
+        coords["time"] = xr.DataArray(days, dims="time", name="time")
+    return xr.Dataset({n: data[n] for n in source.bands}, coords)
+
+
+def _at_stations(
+    source: RasterSource,
+    scenes: list[Scene],
+    stations: xr.Dataset,
+    days: pd.DatetimeIndex | None,
+    catalog: Mapping[str, Feature],
+) -> xr.Dataset:
+    lons, lats = station_places(stations)
+    data: dict[str, Any] = {}
+    covered = np.zeros(len(lons), dtype=bool)
+    moving = [n for n in source.bands if catalog[n].kind != "static"]
+    for names, axis in ((moving, days), ([n for n in source.bands if n not in moving], None)):
+        if names:
+            reading = _reading(source, names, catalog)
+            arrays, covered = scenes_at_stations(scenes, reading, lons, lats, axis, source.radius_m)
+            dims = ("station", "time") if axis is not None else ("station",)
+            for name in names:
+                attrs = _attrs(source, name, catalog)
+                if source.radius_m is not None:
+                    attrs["footprint"] = f"mean of the pixels within {source.radius_m:g} m"
+                data[name] = xr.Variable(dims, arrays[name], attrs)
+    coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
+    coords |= {k: stations[k] for k in ("latitude", "longitude")}
+    if days is not None:
+        coords["time"] = xr.DataArray(days, dims="time", name="time")
+    left_out = {str(s): f"outside {source.label}" for s in stations["station"].values[~covered]}
+    return xr.Dataset({n: data[n] for n in source.bands}, coords, {"left_out": json.dumps(left_out)})
+
+
+def _reading(source: RasterSource, names: Sequence[str], catalog: Mapping[str, Feature]) -> Reading:
+    features = tuple(catalog[n] for n in names)
+    rules = tuple(
+        "clearest" if f.kind == "static" else choose_rule(source.daily, f, masked=source.mask is not None)
+        for f in features
+    )
+    return Reading(features, rules, source.resampling)
+
+
+def _attrs(source: RasterSource, name: str, catalog: Mapping[str, Feature]) -> dict[str, Any]:
+    feature = catalog[name]
+    attrs: dict[str, Any] = {**feature.attrs(), "source": f"{feature.source}; {Path(_patterns(source)[0]).name}"}
+    if feature.kind != "static":
+        attrs["daily_rule"] = rule_in_words(choose_rule(source.daily, feature, masked=source.mask is not None), feature)
+    return attrs
+
+
+def _own_grid(scenes: list[Scene]) -> GeoBox:
+    first = scenes[0]
+    for scene in scenes:
+        for href in {layer.href for _, layer in scene.layers}:
+            box = read_header(href).box
+            if box != first.box:
+                raise SmgeoError(
+                    f"{plain(href)} lies on another grid ({box.crs}, {box.shape.yx}) than {first.name} "
+                    f"({first.box.crs}, {first.box.shape.yx}); give a grid to warp both onto"
+                )
+    return first.box
+
+
+def _check_tiles(source: RasterSource, scenes: list[Scene], name: str) -> None:
+    """Files of what does not change are tiles, each of its own area."""
+    seen: dict[Any, str] = {}
+    for scene in scenes:
+        key = (scene.box.crs, scene.box.boundingbox)
+        if key in seen:
+            raise SmgeoError(
+                f"rasters {source.label!r}: {name} does not vary in time, but {seen[key]} and {scene.name} cover the same "
+                "area; name one"
+            )
+        seen[key] = scene.name
+
+
+# Files
+
+
+def _patterns(source: RasterSource) -> tuple[str, ...]:
+    return (source.path,) if isinstance(source.path, str) else source.path
+
+
+def _find(source: RasterSource, root: Path, band: str | int) -> dict[str, str]:
+    """Files that hold a band: scene (the path, with `{band}` where it stands in the pattern) -> file or URL."""
+    out: dict[str, str] = {}
+    for pattern in _patterns(source):
+        absolute = pattern if is_remote(pattern) or Path(pattern).is_absolute() else str(root / pattern)
+        filled = absolute.replace("{band}", str(band))
+        if is_remote(filled):
+            out[absolute] = filled
+            continue
+        found = sorted(glob.glob(filled)) if re.search(r"[*?\[]", filled) else [filled]
+        files = [f for f in found if Path(f).is_file()]
+        if not files:
+            raise SmgeoError(f"no raster matches {filled} (relative paths start at --data)")
+        out |= {scene_name(f, absolute, str(band)): f for f in files}
+    return out
+
+
+def scene_name(file: str, pattern: str, band: str) -> str:
+    """A file's path with `{band}` in the places that the pattern has it, the same for all bands of a scene.
+
+    >>> scene_name("s/LC08_1_B10.TIF", "s/LC08_*_{band}.TIF", "B10")
+    's/LC08_1_{band}.TIF'
+    """
+    if "{band}" not in pattern:
+        return file
+    pieces = [re.escape(p).replace(r"\*", ".*").replace(r"\?", ".") for p in pattern.split("{band}")]
+    match = re.fullmatch(re.escape(band).join(f"({p})" for p in pieces), file)
+    return "{band}".join(match.groups()) if match else file
+
+
+def geotiff_files(source: RasterSource, root: str | Path) -> list[Path]:
+    """The local files a source reads, its table of dates among them."""
+    bands = [*source.bands.values(), *([source.mask.band] if source.mask else [])]
+    per_band = bands if _file_per_band(source) else bands[:1]
+    files = {f: None for b in per_band for f in _find(source, Path(root), b).values() if not is_remote(f)}
+    table = [Path(root) / source.dates_table] if source.dates_table else []
+    return [*map(Path, files), *table]
+
+
+def _file_per_band(source: RasterSource) -> bool:
+    return any("{band}" in p for p in _patterns(source))
+
+
+# Scenes
+
+
+def _scenes(source: RasterSource, root: Path, catalog: Mapping[str, Feature]) -> list[Scene]:
+    """Headers of all files, checked; every scene with its day, in order of names."""
+    apart = _file_per_band(source)
+    files = {n: _find(source, root, b) for n, b in source.bands.items()}
+    flags = _find(source, root, source.mask.band) if source.mask else {}
+    names = list(dict.fromkeys(s for found in files.values() for s in sorted(found)))
+    dates = _dates(source, names, files, root)
+    bands: dict[str, int] = {}
+    scenes = []
+    for scene in names:
+        here = {n: found[scene] for n, found in files.items() if scene in found}
+        for day, step in _steps(source, dates[scene]):
+            layers = []
+            for name, href in here.items():
+                header = read_header(href)
+                asked = source.bands[name]
+                number = 1 if apart else _band_number(header, _of_step(asked, step), name)
+                _check_band_units(header, number, name, source, catalog)
+                if step is None and bands.setdefault(name, number) != number:
+                    raise SmgeoError(
+                        f"{plain(href)}: {name} is band {number}, in {plain(next(iter(files[name].values())))} it is band "
+                        f"{bands[name]}; write all files with the same bands"
+                    )
+                layers.append((name, _layer(source, name, href, number)))
+            scenes.append(_scene(source, scene, day, layers, flags, apart))
+    return scenes
+
+
+def _scene(
+    source: RasterSource,
+    name: str,
+    day: pd.Timestamp | None,
+    layers: list[tuple[str, Layer]],
+    flags: Mapping[str, str],
+    apart: bool,
+) -> Scene:
+    quality = None
+    if source.mask is not None:
+        if name not in flags:
+            raise SmgeoError(f"rasters {source.label!r}: {plain(name)} has no quality band {source.mask.band!r}")
+        header = read_header(flags[name])
+        quality = Layer(flags[name], 1 if apart else _band_number(header, source.mask.band, "mask.band"))
+    hrefs = [*dict.fromkeys(layer.href for _, layer in layers), *([quality.href] if quality else [])]
+    return Scene(
+        name,
+        day,
+        tuple(layers),
+        read_header(layers[0][1].href).box,
+        quality,
+        source.mask.mask if source.mask else None,
+        state=tuple(file_state(h) for h in hrefs),
+    )
+
+
+def _layer(source: RasterSource, name: str, href: str, band: int) -> Layer:
+    scale, offset = source.scale.get(name), source.offset.get(name)
+    return Layer(href, band, source.nodata, scale, offset, source.convert.get(name, "none"))
+
+
+def _steps(source: RasterSource, day: pd.Timestamp | None) -> list[tuple[pd.Timestamp | None, int | None]]:
+    """(day, position in the stack) of a file's dates; no position where a file is of one date."""
+    if isinstance(source.dates, tuple):
+        return [(pd.Timestamp(d), i) for i, d in enumerate(source.dates)]
+    return [(day, None)]
+
+
+def _of_step(asked: int | str, step: int | None) -> int | str:
+    """Name of a stack's band: `{step}` is empty for the first date, then `_1`, `_2`, ..."""
+    return asked.replace("{step}", f"_{step}" if step else "") if isinstance(asked, str) else asked
+
+
+def _band_number(header: Header, band: int | str, name: str) -> int:
+    where = plain(header.href)
+    if isinstance(band, int):
+        if not 1 <= band <= len(header.names):
+            raise SmgeoError(f"{where} has bands 1 to {len(header.names)}; {name} asks for band {band}")
+        return band
+    known = [d or f"band {i + 1}" for i, d in enumerate(header.names)]
+    if band not in known:
+        raise SmgeoError(f"{where} has no band named {band!r} (for {name}); {nearest(band, known)}; or give its number")
+    return known.index(band) + 1
+
+
+def _check_band_units(
+    header: Header, band: int, name: str, source: RasterSource, catalog: Mapping[str, Feature]
+) -> None:
+    found = header.units[band - 1]
+    converted = name in source.scale or name in source.offset or name in source.convert
+    if found and not converted and found != catalog[name].units:
+        raise SmgeoError(
+            f"{plain(header.href)}: {name} is in {found!r}, the cube holds {catalog[name].units!r}; convert it with scale "
+            "and offset"
+        )
+
+
+def _dates(
+    source: RasterSource, scenes: Sequence[str], files: Mapping[str, Mapping[str, str]], root: Path
+) -> dict[str, pd.Timestamp | None]:
+    """Day of each scene; None where the source says none, or all dates itself."""
+    if source.dates_table is not None:
+        return _dates_of_table(source, scenes, files, root)
+    if isinstance(source.dates, dt.date):
+        return dict.fromkeys(scenes, pd.Timestamp(source.dates))
+    if not isinstance(source.dates, str):
+        return dict.fromkeys(scenes)
+    # A pattern may say `{band}` where the name has it, or any text (`*`).
+    return {s: date_in_name(s.rsplit("/", 1)[-1].split("?", 1)[0], source.dates) for s in scenes}
+
+
+def _dates_of_table(
+    source: RasterSource, scenes: Sequence[str], files: Mapping[str, Mapping[str, str]], root: Path
+) -> dict[str, pd.Timestamp | None]:
+    path = root / str(source.dates_table)
+    if not path.is_file():
+        raise SmgeoError(f"dates_table {path} not found (relative paths start at --data)")
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        raise SmgeoError(f"dates_table {path} can't be read as a table: {error}") from None
+    if not {"file", "date"} <= set(table):
+        raise SmgeoError(f"{path} needs columns file, date; it has {', '.join(map(str, table))}")
+    parsed = pd.to_datetime(table["date"].astype(str), format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+    if parsed.isna().any():
+        line = int(np.flatnonzero(parsed.isna().to_numpy())[0])
+        raise SmgeoError(f"{path}, line {line + 2}: {table['date'].iloc[line]!r} is no date; write 2012-03-25")
+    by_name = dict(zip(table["file"].astype(str), parsed, strict=True))
+    # A table lists the file of any one band of a scene.
+    out = {
+        s: next((by_name[n] for f in files.values() if (n := Path(f.get(s, "")).name) in by_name), None) for s in scenes
+    }
+    lacking = [Path(s).name for s, day in out.items() if day is None]
+    if lacking:
+        raise SmgeoError(f"{path} has no date for {', '.join(lacking[:5])}")
+    return {s: pd.Timestamp(day).normalize() for s, day in out.items()}
+
+
+__all__ = ["geotiff_files", "open_geotiffs"]

@@ -1,0 +1,460 @@
+"""Scenes (GeoTIFFs, each on a grid of its own, on disk or remote) as lazy arrays on a grid or at stations.
+
+One task makes one block for all variables: it reads of each scene the window the block needs, leaves out what its
+quality band masks, resamples it onto the block, and makes a day's scenes one value. Every valid pixel of a day is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+from dask.highlevelgraph import HighLevelGraph
+from odc.geo.geobox import GeoBox
+
+from smgeo.catalog import Conversion, Feature, Mask
+from smgeo.cube import GRID_SHARD
+from smgeo.sources.daily import Rule, combine_day
+from smgeo.sources.files import Header, read_header, read_window
+from smgeo.sources.footprint import Footprints, find_footprints, tiles_of
+from smgeo.sources.warp import (
+    aligned_shift,
+    choose_resampling,
+    crs_text,
+    look_up,
+    resample,
+    split_blocks,
+    transformer,
+)
+
+STATION_DAYS = 30
+
+# Landsat 8 TIRS, K1 in W m-2 sr-1 um-1 and K2 in K: Landsat 8 Data Users Handbook (USGS LSDS-1574), table of thermal
+# constants; the brightness temperature is K2 / ln(K1 / L + 1).
+_TIRS = {"landsat8_b10_to_kelvin": (774.8853, 1321.0789), "landsat8_b11_to_kelvin": (480.8883, 1201.1442)}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One variable of one scene: where it is, and what its numbers mean.
+
+    Attributes
+    ----------
+    href : str
+        A file's path or URL.
+    band : int
+        Its band, from 1.
+    nodata, scale, offset : float, optional
+        What the recipe or the catalogue says; None takes the file's own tags.
+    convert : str
+        What follows scale and offset.
+    """
+
+    href: str
+    band: int = 1
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    convert: Conversion = "none"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What was taken of one place on one day.
+
+    Attributes
+    ----------
+    name : str
+        For messages, and the order of scenes that are as clear as each other.
+    day : pandas.Timestamp or None
+        UTC day; None for what does not change.
+    layers : tuple of (str, Layer)
+        Variables it holds.
+    box : GeoBox
+        The grid of its first layer; tells which blocks and stations it touches.
+    quality : Layer, optional
+        Band of flags, with `mask` saying which leave a pixel out.
+    mask : Mask, optional
+        See `quality`.
+    cloud : float
+        Share of cloud, or whatever orders the scenes of a day: the least is the clearest.
+    state : hashable
+        What tells one content from another (size and time of change of the files).
+    """
+
+    name: str
+    day: pd.Timestamp | None
+    layers: tuple[tuple[str, Layer], ...]
+    box: GeoBox
+    quality: Layer | None = None
+    mask: Mask | None = None
+    cloud: float = 0.0
+    state: Hashable = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is made of the scenes: the variables, their rules, and the method onto a grid."""
+
+    features: tuple[Feature, ...]
+    rules: tuple[Rule, ...]
+    resampling: str = "auto"
+
+    @property
+    def names(self) -> list[str]:
+        """Variables, in order."""
+        return [f.name for f in self.features]
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """All that one task needs."""
+
+    reading: Reading
+    scenes: tuple[tuple[int, Scene], ...]  # position of the day in the block, clearest first
+    days: int
+    part: GeoBox | None = None
+    stations: int = 0
+    footprints: Mapping[GeoBox, Footprints] = field(default_factory=dict)
+    lons: np.ndarray | None = None
+    lats: np.ndarray | None = None
+    radius_m: float | None = None
+
+
+def scenes_on_grid(
+    scenes: Sequence[Scene], reading: Reading, box: GeoBox, days: pd.DatetimeIndex | None
+) -> dict[str, da.Array]:
+    """Each variable on a grid: (time, y, x), or (y, x) where `days` is None; float32, missing as NaN.
+
+    Lazy in blocks of at most (30, 256, 256), of all variables together; peak memory of a task is a block of each
+    variable and the window of one scene.
+    """
+    length = 1 if days is None else len(days)
+    chunks = split_blocks((length, *box.shape.yx), tuple(GRID_SHARD.values()))
+    touched = _touched(scenes, box)
+    edges = [np.cumsum((0, *c)) for c in chunks]
+    tasks: dict[tuple[int, ...], _Block] = {}
+    for t, (t0, t1) in enumerate(itertools.pairwise(edges[0])):
+        mine = _scenes_of(scenes, days, int(t0), int(t1))
+        for y, (y0, y1) in enumerate(itertools.pairwise(edges[1])):
+            for x, (x0, x1) in enumerate(itertools.pairwise(edges[2])):
+                near = tuple((d, scenes[i]) for d, i in mine if _overlap(touched[scenes[i].box], (y0, y1, x0, x1)))
+                tasks[t, y, x] = _Block(reading, near, int(t1 - t0), part=box[int(y0) : int(y1), int(x0) : int(x1)])
+    token = da.core.tokenize(_signature(scenes), reading, box, None if days is None else list(days))
+    return _assemble(tasks, _read_grid_block, reading, chunks, f"scenes-{token}", static=days is None, axis=0)
+
+
+def scenes_at_stations(
+    scenes: Sequence[Scene],
+    reading: Reading,
+    lons: np.ndarray,
+    lats: np.ndarray,
+    days: pd.DatetimeIndex | None,
+    radius_m: float | None,
+) -> tuple[dict[str, da.Array], np.ndarray]:
+    """Each variable at stations: (station, time), or (station,) where `days` is None; and which stations a scene covers.
+
+    Each scene is read on its own grid: the pixel a station lies in, or the mean of its footprint's unmasked pixels.
+    Lazy in blocks of 30 days of all stations, so that a tile of a file is read once however many stations lie in it.
+    """
+    boxes = dict.fromkeys(s.box for s in scenes)
+    covered = np.zeros(len(lons), dtype=bool)
+    with_stations = set()
+    for own in boxes:
+        held = find_footprints(lons, lats, own, None).stations
+        covered[held] = True
+        if held.size:
+            with_stations.add(own)
+    kept = [s for s in scenes if s.box in with_stations]
+    length = 1 if days is None else len(days)
+    chunks = split_blocks((length, len(lons)), (STATION_DAYS, max(1, len(lons))))
+    edges = np.cumsum((0, *chunks[0]))
+    tasks = {}
+    for t, (t0, t1) in enumerate(itertools.pairwise(edges)):
+        mine = tuple((d, kept[i]) for d, i in _scenes_of(kept, days, int(t0), int(t1)))
+        tasks[t, 0] = _Block(reading, mine, int(t1 - t0), stations=len(lons), lons=lons, lats=lats, radius_m=radius_m)
+    token = da.core.tokenize(_signature(kept), reading, lons, lats, radius_m, None if days is None else list(days))
+    arrays = _assemble(tasks, _read_station_block, reading, chunks, f"stations-{token}", static=days is None, axis=0)
+    return {n: a.T if days is not None else a for n, a in arrays.items()}, covered
+
+
+def _signature(scenes: Sequence[Scene]) -> list[Any]:
+    return [(s.name, s.day, s.layers, s.quality, s.mask, s.cloud, s.state, str(s.box)) for s in scenes]
+
+
+def _assemble(
+    tasks: Mapping[tuple[int, ...], _Block],
+    read: Any,
+    reading: Reading,
+    chunks: tuple[tuple[int, ...], ...],
+    name: str,
+    *,
+    static: bool,
+    axis: int,
+) -> dict[str, da.Array]:
+    """One array of all variables, a task a block, and each variable as a part of it."""
+    count = len(reading.features)
+    graph = {(name, 0, *index): (partial(read, block),) for index, block in tasks.items()}
+    together = da.Array(
+        HighLevelGraph.from_collections(name, graph, dependencies=[]),
+        name,
+        ((count,), *chunks),
+        dtype="float32",
+        meta=np.empty((0,) * (1 + len(chunks)), "float32"),
+    )
+    return {n: together[i, axis] if static else together[i] for i, n in enumerate(reading.names)}
+
+
+def _scenes_of(scenes: Sequence[Scene], days: pd.DatetimeIndex | None, start: int, stop: int) -> list[tuple[int, int]]:
+    """(day in the block, position) of the scenes of a block's days, day by day, clearest first."""
+    if days is None:
+        return [(0, i) for i in sorted(range(len(scenes)), key=lambda i: (scenes[i].cloud, scenes[i].name))]
+    position = {d: i for i, d in enumerate(days[start:stop])}
+    found = [(position[s.day], s.cloud, s.name, i) for i, s in enumerate(scenes) if s.day in position]
+    return [(day, i) for day, _, _, i in sorted(found)]
+
+
+def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[GeoBox, tuple[float, float, float, float]]:
+    """Rows and columns of the target (first, last, first, last) that each of the scenes' grids may touch."""
+    out: dict[GeoBox, tuple[float, float, float, float]] = {}
+    for own in dict.fromkeys(s.box for s in scenes):
+        bounds = own.boundingbox
+        left, bottom, right, top = transformer(crs_text(own), crs_text(box)).transform_bounds(
+            *bounds.bbox, densify_pts=21
+        )
+        inverse = ~box.affine
+        corners = [inverse * (x, y) for x in (left, right) for y in (bottom, top)]
+        columns, rows = [c for c, _ in corners], [r for _, r in corners]
+        everywhere = not all(map(math.isfinite, (*columns, *rows))) or left > right
+        # A margin for what the bounds of a curved edge miss.
+        out[own] = (
+            (-math.inf, math.inf, -math.inf, math.inf)
+            if everywhere
+            else (min(rows) - 2, max(rows) + 2, min(columns) - 2, max(columns) + 2)
+        )
+    return out
+
+
+def _overlap(area: tuple[float, float, float, float], block: tuple[Any, Any, Any, Any]) -> bool:
+    return bool(area[0] < block[1] and area[1] > block[0] and area[2] < block[3] and area[3] > block[2])
+
+
+# On a grid
+
+
+def _read_grid_block(block: _Block) -> np.ndarray:
+    """(variable, time, y, x) float32."""
+    assert block.part is not None
+    shape = block.part.shape.yx
+    out = np.full((len(block.reading.features), block.days, *shape), np.nan, dtype="float32")
+    for day, scenes in _by_day(block.scenes):
+        seen: dict[str, list[np.ndarray]] = {n: [] for n in block.reading.names}
+        for scene in scenes:
+            for name, values in _scene_on_grid(scene, block.reading, block.part):
+                seen[name].append(values)
+        _combine(seen, block.reading, out[:, day])
+    return out
+
+
+def _combine(seen: Mapping[str, list[np.ndarray]], reading: Reading, out: np.ndarray) -> None:
+    for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
+        if seen[feature.name]:
+            out[i] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB")
+
+
+def _by_day(scenes: Iterable[tuple[int, Scene]]) -> list[tuple[int, list[Scene]]]:
+    days: dict[int, list[Scene]] = {}
+    for day, scene in scenes:
+        days.setdefault(day, []).append(scene)
+    return list(days.items())
+
+
+def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox) -> list[tuple[str, np.ndarray]]:
+    """Each variable of a scene on a part of the target; none where the scene lies beside it."""
+    features = {f.name: f for f in reading.features}
+    out = []
+    for href, layers in _by_file(scene, features):
+        header = read_header(href)
+        feature = features[layers[0][0]]
+        shift = aligned_shift(part, header.box)
+        if shift is not None:
+            window = _clip(shift, part.shape.yx, header.box.shape.yx)
+            if window is None:
+                continue
+            for name, values in _read_layers(scene, header, layers, window):
+                here = np.full(part.shape.yx, np.nan, dtype="float32")
+                (r0, r1), (c0, c1) = window
+                here[r0 - shift[0] : r1 - shift[0], c0 - shift[1] : c1 - shift[1]] = values
+                out.append((name, here))
+            continue
+        methods = [choose_resampling(reading.resampling, features[n], part, header.box) for n, _ in layers]
+        feature = features[layers[0][0]]
+        for method in dict.fromkeys(methods):
+            chosen = [layer for layer, m in zip(layers, methods, strict=True) if m == method]
+            found = look_up(part, header.box, method)
+            if found is None:
+                continue
+            for name, values in _read_layers(scene, header, chosen, found.window):
+                feature = features[name]
+                here = np.empty(part.shape.yx, dtype="float32")
+                power = feature.units == "dB" and method != "nearest"
+                resample(_to_power(values) if power else values, found, header.box, here)
+                out.append((name, _to_decibels(here) if power else here))
+    return out
+
+
+def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, list[tuple[str, Layer]]]]:
+    """Wanted layers of a scene, those of one file together, so that a file of many bands is read once."""
+    files: dict[str, list[tuple[str, Layer]]] = {}
+    for name, layer in scene.layers:
+        if name in features:
+            files.setdefault(layer.href, []).append((name, layer))
+    return list(files.items())
+
+
+def _clip(
+    shift: tuple[int, int], shape: tuple[int, int], own: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The window of a file that a block on the same pixels covers."""
+    (r0, r1), (c0, c1) = ((max(0, s), min(n, s + size)) for s, size, n in zip(shift, shape, own, strict=True))
+    return ((r0, r1), (c0, c1)) if r0 < r1 and c0 < c1 else None
+
+
+# At stations
+
+
+def _read_station_block(block: _Block) -> np.ndarray:
+    """(variable, time, station) float32."""
+    assert block.lons is not None
+    assert block.lats is not None
+    out = np.full((len(block.reading.features), block.days, block.stations), np.nan, dtype="float32")
+    places: dict[GeoBox, Footprints] = {}
+    for day, scenes in _by_day(block.scenes):
+        seen: dict[str, list[np.ndarray]] = {n: [] for n in block.reading.names}
+        for scene in scenes:
+            for name, values in _scene_at_stations(scene, block, places):
+                seen[name].append(values)
+        _combine(seen, block.reading, out[:, day])
+    return out
+
+
+def _scene_at_stations(scene: Scene, block: _Block, places: dict[GeoBox, Footprints]) -> list[tuple[str, np.ndarray]]:
+    features = {f.name: f for f in block.reading.features}
+    out = []
+    for href, layers in _by_file(scene, features):
+        header = read_header(href)
+        if header.box not in places:
+            places[header.box] = find_footprints(block.lons, block.lats, header.box, block.radius_m)
+        where = places[header.box]
+        picked = {name: np.empty(where.rows.size, dtype="float32") for name, _ in layers}
+        for mine in tiles_of(where.rows, where.columns, header.tile):
+            rows, columns = where.rows[mine], where.columns[mine]
+            window = ((int(rows.min()), int(rows.max()) + 1), (int(columns.min()), int(columns.max()) + 1))
+            for name, values in _read_layers(scene, header, layers, window):
+                picked[name][mine] = values[rows - window[0][0], columns - window[1][0]]
+        for name, values in picked.items():
+            here = np.full(block.stations, np.nan, dtype="float32")
+            ids, means = where.mean(values, decibels=features[name].units == "dB")
+            here[ids] = means
+            out.append((name, here))
+    return out
+
+
+# Numbers of a file into values
+
+
+def _read_layers(
+    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], window: tuple[tuple[int, int], tuple[int, int]]
+) -> list[tuple[str, np.ndarray]]:
+    """Values of the layers of one file in a window, float32, in the cube's units, masked and missing ones NaN."""
+    raw = read_window(header.href, [layer.band for _, layer in layers], window)
+    left_out = _left_out(scene, header, window)
+    out = []
+    for (name, layer), numbers in zip(layers, raw, strict=True):
+        values = _values(numbers, layer, header)
+        if left_out is not None:
+            values[left_out] = np.nan
+        out.append((name, values))
+    return out
+
+
+def _values(numbers: np.ndarray, layer: Layer, header: Header) -> np.ndarray:
+    """Numbers as stored, in the cube's units."""
+    nodata = layer.nodata if layer.nodata is not None else header.nodata[layer.band - 1]
+    values = np.array(numbers, dtype="float32")
+    if nodata is not None and not math.isnan(nodata):
+        # Compared as the file stores them: -3.4e38 as float64 is no float32.
+        values[numbers == np.asarray(nodata).astype(numbers.dtype)] = np.nan
+    scale = layer.scale if layer.scale is not None else header.scales[layer.band - 1]
+    offset = layer.offset if layer.offset is not None else header.offsets[layer.band - 1]
+    if scale != 1 or offset != 0:
+        values = values * np.float32(scale) + np.float32(offset)
+    return _convert(values, layer.convert)
+
+
+def _convert(values: np.ndarray, convert: Conversion) -> np.ndarray:
+    if convert == "none":
+        return values
+    if convert == "power_to_db":
+        return _to_decibels(values)
+    k1, k2 = _TIRS[convert]
+    radiance = np.where(values > 0, values, np.nan)
+    return (k2 / np.log(k1 / radiance + 1)).astype("float32")
+
+
+def _to_power(decibels: np.ndarray) -> np.ndarray:
+    return np.power(np.float32(10), decibels / np.float32(10))
+
+
+def _to_decibels(power: np.ndarray) -> np.ndarray:
+    """Missing where there is no power: its logarithm is no number."""
+    return np.float32(10) * np.log10(np.where(power > 0, power, np.float32(np.nan)))
+
+
+def _left_out(scene: Scene, header: Header, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray | None:
+    """Which pixels of a window the quality band leaves out; the flag of the pixel of the quality band they lie in."""
+    if scene.quality is None or scene.mask is None:
+        return None
+    flags = read_header(scene.quality.href)
+    band = [scene.quality.band]
+    crop = header.box[slice(*window[0]), slice(*window[1])]
+    shift = aligned_shift(crop, flags.box)
+    if shift is not None and _clip(shift, crop.shape.yx, flags.box.shape.yx) is not None:
+        inside = _clip(shift, crop.shape.yx, flags.box.shape.yx)
+        assert inside is not None
+        out = np.ones(crop.shape.yx, dtype=bool)  # beside the quality band nothing is known to be clear
+        (r0, r1), (c0, c1) = inside
+        values = read_window(flags.href, band, inside)[0]
+        out[r0 - shift[0] : r1 - shift[0], c0 - shift[1] : c1 - shift[1]] = is_masked(values, scene.mask)
+        return out
+    found = look_up(crop, flags.box, "nearest")
+    if found is None:
+        return np.ones(crop.shape.yx, dtype=bool)
+    masked = is_masked(read_window(flags.href, band, found.window)[0], scene.mask)
+    out = np.empty(crop.shape.yx, dtype="float32")
+    resample(masked.astype("float32"), found, flags.box, out)
+    return ~(out == 0)
+
+
+def is_masked(flags: np.ndarray, mask: Mask) -> np.ndarray:
+    """Which values of a quality band leave their pixel out.
+
+    >>> is_masked(np.array([0, 1, 16, 384]), Mask(bits=(0, 4), fields=((7, 8, 3),))).tolist()
+    [False, True, True, True]
+    """
+    whole = flags.astype("int64")
+    out = np.zeros(flags.shape, dtype=bool)
+    for bit in mask.bits:
+        out |= (whole >> bit) & 1 == 1
+    for first, last, least in mask.fields:
+        out |= (whole >> first) & ((1 << (last - first + 1)) - 1) >= least
+    if mask.classes:
+        out |= np.isin(whole, mask.classes)
+    return out

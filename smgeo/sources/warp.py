@@ -1,0 +1,247 @@
+"""From the pixels of a source to those of the target grid: which are needed, by which method, and the warp itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numba
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import Geod, Transformer
+
+from smgeo.catalog import Feature
+
+_COARSER = 1.5  # from this ratio of pixel widths on, continuous values are averaged
+_WGS84 = Geod(ellps="WGS84")
+
+
+@lru_cache(maxsize=256)
+def transformer(source: str, target: str) -> Transformer:
+    """x, y (or longitude, latitude) of one CRS in another; making one takes milliseconds."""
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def crs_text(box: GeoBox) -> str:
+    """A grid's CRS as text: `EPSG:...`, or WKT where there is no such code."""
+    return str(box.crs)
+
+
+def is_geographic(box: GeoBox) -> bool:
+    """Whether the grid's coordinates are degrees."""
+    return box.crs is not None and bool(box.crs.geographic)
+
+
+def split_blocks(shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Dask chunks of an array of `shape` in blocks of at most `sizes`.
+
+    >>> split_blocks((5, 3), (2, 4))
+    ((2, 2, 1), (3,))
+    """
+    return tuple(tuple(min(s, n - i) for i in range(0, n, s)) for n, s in zip(shape, sizes, strict=True))
+
+
+def apply_affine(affine: Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows to coordinates, or back by the inverse, for arrays."""
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
+def pixel_metres(box: GeoBox, lon: float, lat: float) -> tuple[float, float]:
+    """Width and height of a grid's pixel in metres, at a place."""
+    there = transformer("EPSG:4326", crs_text(box))
+    x, y = there.transform(lon, lat)
+    a = box.affine
+    lons, lats = there.transform([x, x + a.a, x + a.b], [y, y + a.d, y + a.e], direction="INVERSE")
+    _, _, metres = _WGS84.inv([lons[0]] * 2, [lats[0]] * 2, lons[1:], lats[1:])
+    return float(metres[0]), float(metres[1])
+
+
+def choose_resampling(asked: str, feature: Feature, box: GeoBox, own: GeoBox) -> str:
+    """The method from a source's grid to the target: what is asked, or what suits the feature.
+
+    `auto` takes the nearest of cyclic features (their mean has no meaning) and on the same grid, the mean (`average`)
+    of continuous ones where the target's pixels are more than 1.5 times as wide (in metres, at the target's centre),
+    and bilinear interpolation else. Classes are to be read with `nearest`.
+    """
+    if asked != "auto":
+        return asked
+    if feature.cyclic or box == own:
+        return "nearest"
+    x, y = box.affine * (box.shape.x / 2, box.shape.y / 2)
+    lon, lat = transformer(crs_text(box), "EPSG:4326").transform(x, y)
+    wide, native = pixel_metres(box, lon, lat), pixel_metres(own, lon, lat)
+    ratio = math.sqrt(wide[0] * wide[1] / (native[0] * native[1]))
+    return "average" if ratio > _COARSER else "bilinear"
+
+
+def aligned_shift(part: GeoBox, own: GeoBox) -> tuple[int, int] | None:
+    """(row, column) of the source's grid where `part` begins, if its pixels are the source's; None if they are not."""
+    if part.crs != own.crs:
+        return None
+    a, b = part.affine, own.affine
+    if any(abs(p - q) > 1e-9 * max(abs(b.a), abs(b.e)) for p, q in ((a.a, b.a), (a.b, b.b), (a.d, b.d), (a.e, b.e))):
+        return None
+    inverse = ~b
+    column, row = inverse.a * a.c + inverse.b * a.f + inverse.c, inverse.d * a.c + inverse.e * a.f + inverse.f
+    # A thousandth of a pixel is rounding in the files' headers.
+    if abs(column - round(column)) > 1e-3 or abs(row - round(row)) > 1e-3:
+        return None
+    return round(row), round(column)
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """Where the pixels of a part of the target lie in a source grid.
+
+    Attributes
+    ----------
+    method : str
+        How their values are found.
+    rows, columns : array of float64
+        Pixel centres (y, x) in rows and columns of the whole source grid (0 is its upper or left edge); for `average`
+        pixel corners (y + 1, x + 1). NaN where the projection has no place for them.
+    window : ((int, int), (int, int))
+        Rows and columns of the source that are needed.
+    """
+
+    method: str
+    rows: np.ndarray
+    columns: np.ndarray
+    window: tuple[tuple[int, int], tuple[int, int]]
+
+
+# Scenes of one grid follow each other, and looking up a block's pixels takes longer than resampling them.
+@lru_cache(maxsize=16)
+def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
+    """Where each pixel of a part of the target lies in the source's grid; None if none lies on it.
+
+    Each pixel is transformed by itself, exactly, so that its value does not depend on the block it is computed in.
+    """
+    height, width = part.shape.yx
+    corners = method == "average"
+    at, extra = (0.0, 1) if corners else (0.5, 0)
+    columns, rows = np.meshgrid(np.arange(width + extra) + at, np.arange(height + extra) + at)
+    xs, ys = apply_affine(part.affine, columns, rows)
+    if part.crs != own.crs:
+        xs, ys = transformer(crs_text(part), crs_text(own)).transform(xs, ys)
+    inverse = ~own.affine
+    c, r = apply_affine(inverse, np.asarray(xs), np.asarray(ys))
+    bad = ~(np.isfinite(c) & np.isfinite(r))
+    c[bad], r[bad] = np.nan, np.nan
+    if bad.all():
+        return None
+    reach = {"nearest": 0, "average": 0, "bilinear": 1, "cubic": 2}[method]
+    window = []
+    for v, n in ((r, own.shape.y), (c, own.shape.x)):
+        low = max(0, int(np.floor(np.nanmin(v))) - reach)
+        high = min(n, int(np.floor(np.nanmax(v))) + reach + 1)
+        if low >= high:
+            return None
+        window.append((low, high))
+    return Lookup(method, r, c, (window[0], window[1]))
+
+
+def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) -> None:
+    """Values of the source's window (y, x), float32, onto the target's pixels, into `out`.
+
+    Missing (NaN) values have no weight: a value is the weighted mean of those there are. It is missing where there is
+    none and, but for `average`, where the source's pixel that holds the target pixel's centre is missing, as in GDAL:
+    interpolation does not reach under a cloud.
+    """
+    (r0, _), (c0, _) = found.window
+    height, width = own.shape.yx
+    if found.method == "nearest":
+        _nearest(values, found.rows, found.columns, r0, c0, height, width, out)
+    elif found.method == "average":
+        _average(values, found.rows, found.columns, r0, c0, out)
+    else:
+        _interpolate(values, found.rows, found.columns, r0, c0, height, width, found.method == "cubic", out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest(
+    values: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    r0: int,
+    c0: int,
+    height: int,
+    width: int,
+    out: np.ndarray,
+) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            r, c = rows[i, j], columns[i, j]
+            out[i, j] = np.nan
+            if 0 <= r < height and 0 <= c < width:
+                out[i, j] = values[int(r) - r0, int(c) - c0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _weight(distance: float, cubic: bool) -> float:
+    """Weight of a pixel at a distance: linear, or Keys 1981 (cubic convolution, a = -1/2)."""
+    d = abs(distance)
+    if not cubic:
+        return max(0.0, 1.0 - d)
+    if d < 1:
+        return (1.5 * d - 2.5) * d * d + 1.0
+    return ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0 if d < 2 else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _interpolate(
+    values: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    r0: int,
+    c0: int,
+    height: int,
+    width: int,
+    cubic: bool,
+    out: np.ndarray,
+) -> None:
+    reach = 2 if cubic else 1
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            r, c = rows[i, j], columns[i, j]
+            out[i, j] = np.nan
+            if not (0 <= r < height and 0 <= c < width) or np.isnan(values[int(r) - r0, int(c) - c0]):
+                continue
+            top, left = int(np.floor(r - 0.5)), int(np.floor(c - 0.5))
+            total, weight = 0.0, 0.0
+            for y in range(max(top - reach + 1, r0), min(top + reach + 1, r0 + values.shape[0])):
+                wy = _weight(r - 0.5 - y, cubic)
+                for x in range(max(left - reach + 1, c0), min(left + reach + 1, c0 + values.shape[1])):
+                    v = values[y - r0, x - c0]
+                    w = wy * _weight(c - 0.5 - x, cubic)
+                    if not np.isnan(v):
+                        total += w * v
+                        weight += w
+            if weight > 1e-5:
+                out[i, j] = total / weight
+
+
+@numba.njit(cache=True, nogil=True)
+def _average(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, r0: int, c0: int, out: np.ndarray) -> None:
+    """Mean over the upright rectangle around a pixel's corners, each source pixel weighted by the share it has of it."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = np.nan
+            r, c = rows[i : i + 2, j : j + 2], columns[i : i + 2, j : j + 2]
+            top, bottom, left, right = r.min(), r.max(), c.min(), c.max()
+            if not (bottom > top and right > left):  # NaN among the corners too
+                continue
+            total, weight = 0.0, 0.0
+            for y in range(max(int(np.floor(top)), r0), min(int(np.ceil(bottom)), r0 + values.shape[0])):
+                wy = min(bottom, y + 1.0) - max(top, float(y))
+                for x in range(max(int(np.floor(left)), c0), min(int(np.ceil(right)), c0 + values.shape[1])):
+                    v = values[y - r0, x - c0]
+                    if not np.isnan(v):
+                        w = wy * (min(right, x + 1.0) - max(left, float(x)))
+                        total += w * v
+                        weight += w
+            # Rounding in the corners alone is no share of a pixel.
+            if weight > 1e-9:
+                out[i, j] = total / weight
