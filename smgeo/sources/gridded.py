@@ -1,0 +1,451 @@
+"""NetCDF, HDF5, Zarr and CSV grids as a lazy Dataset: on a grid, at stations, or as they lie.
+
+One task makes one block of the output: it opens each file that falls into the block's days once, and reads of it what
+the block needs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from smgeo.catalog import FEATURES, Feature
+from smgeo.cube import GRID_SHARD
+from smgeo.errors import SmgeoError, nearest
+from smgeo.sources.daily import Rule, choose_rule, combine_day, rule_in_words
+from smgeo.sources.footprint import find_footprints, station_places
+from smgeo.sources.gridded_files import (
+    Cut,
+    File,
+    Reading,
+    cut_pixels,
+    cut_window,
+    file_state,
+    list_files,
+    open_band,
+    patterns_of,
+    scatter,
+)
+from smgeo.sources.gridded_headers import Header, read_headers
+from smgeo.sources.warp import aligned_shift, choose_resampling, look_up, resample, split_blocks
+from smgeo.specs import GriddedSource, parse_spec
+
+_SYNONYMS = {
+    "mm d-1": ("mm/day", "mm/d", "mm day-1", "mm day^-1", "mm d^-1"),
+    "degC": ("C", "celsius", "deg C", "degree_Celsius", "degrees_Celsius", "degreeC", "degrees C", "°C"),
+    "K": ("kelvin", "degK", "deg K", "degrees K"),
+    "percent": ("%",),
+    "1": ("", "-", "unitless", "dimensionless", "none"),
+    "m3 m-3": ("m3/m3", "m^3 m^-3", "m**3 m**-3", "m^3/m^3", "m3.m-3", "cm3/cm3", "cm**3/cm**3", "cm^3/cm^3"),
+    "m": ("metre", "metres", "meter", "meters"),
+    "degree": ("degrees", "deg"),
+}
+_CANONICAL = {s.lower(): unit for unit, names in _SYNONYMS.items() for s in (unit, *names)}
+_NEO_FILL = 99999.0
+_TOGETHER = 2**24  # values of one variable that a task reads of a file at a time: 64 MiB as float32
+_DIRECTIVES = {"Y": r"\d{4}", "y": r"\d{2}", "j": r"\d{3}", "b": r"[A-Za-z]{3}", "B": r"[A-Za-z]+"} | dict.fromkeys(
+    "mdHMS", r"\d{2}"
+)
+
+
+@dataclass(frozen=True)
+class _Series:
+    """One variable: how it is read, and what a task needs to make days of it.
+
+    Attributes
+    ----------
+    files : tuple of Path or str
+        What it is read from.
+    reading : Reading
+        How.
+    dynamic : bool
+        Whether it has days.
+    places : tuple of (day, file, position)
+        Where each observation is, in order: position of its day on the axis, of its file, of its time in the file.
+    rule, per_day, decibels : str, int, bool
+        How several observations of a day become one; how many a whole day has; whether in linear power.
+    attrs : dict
+        The variable's attributes.
+    """
+
+    files: tuple[File, ...]
+    reading: Reading
+    dynamic: bool
+    places: tuple[tuple[int, int, int], ...]
+    rule: Rule
+    per_day: int
+    decibels: bool
+    attrs: dict[str, Any]
+
+
+def open_gridded(
+    spec: GriddedSource | Mapping[str, Any],
+    *,
+    root: str | Path = ".",
+    geobox: GeoBox | None = None,
+    stations: xr.Dataset | None = None,
+    period: tuple[Any, Any] | None = None,
+    catalog: Mapping[str, Feature] = FEATURES,
+) -> xr.Dataset:
+    """The arrays of one source, lazily: on a grid, at stations, or as they lie in the files.
+
+    Parameters
+    ----------
+    spec : GriddedSource or mapping
+        `kind` (netcdf, zarr, csv_grid), `path` (a file, a glob pattern, a URL or a list), `bands` (variable -> name in
+        the file), and optionally `dates` (strptime pattern of the whole file name, `*` for any text; used where the
+        file has no time coordinate), `group`, `crs` (where the file says none), `scale` and `offset` (applied to what
+        the file's own packing gives, as a conversion of units), `nodata` (a further value that means missing, before
+        scale and offset), `resampling`, `daily`, `radius_m`.
+    root : str or Path
+        Where relative paths start.
+    geobox : odc.geo.geobox.GeoBox, optional
+        Target grid; `resampling: auto` chooses as `smgeo.sources.warp.choose_resampling` says.
+    stations : xarray.Dataset, optional
+        With latitude and longitude on `station`: the pixel that holds each station, or with `radius_m` the mean of
+        the pixels whose centres lie within so many metres and of the one that holds it.
+    period : (date, date), optional
+        Gives every day of the period, missing where there is no file; by default the days there are.
+    catalog : mapping
+        Kind and unit of each variable.
+
+    Returns
+    -------
+    xarray.Dataset
+        float32, lazy. (time, y, x) or (y, x) in blocks of at most (30, 256, 256) with the CRS in `spatial_ref`. At
+        stations (station, time) or (station,), all stations as given in one block of at most 30 days, so that a chunk
+        of a file is read once however many stations lie in it; stations that no pixel covers are missing, and named
+        in `attrs["left_out"]` (JSON). Several times of a UTC day become one by `daily`: the mean of the values there
+        are (of decibels, in linear power), or the sum, which is missing where a value is missing or the day has fewer
+        times than others.
+
+    Raises
+    ------
+    SmgeoError
+        If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly spaced,
+        files lie on different grids, a unit is not the one the cube holds, or a day has several times and no rule.
+    """
+    source = spec if isinstance(spec, GriddedSource) else parse_spec(GriddedSource, spec, "open_gridded")
+    if geobox is not None and stations is not None:
+        raise SmgeoError("open_gridded: give a grid or stations, not both")
+    _check_source(source, catalog)
+    files = tuple(list_files(source, root))
+    headers = read_headers(list(files), source)
+    observed = {n: _observations(n, catalog[n], files, headers[n], source) for n in source.bands}
+    days = _day_axis(observed.values(), period)
+    series = {n: _series(n, catalog[n], files, headers[n], observed[n], days, source) for n in source.bands}
+    token = da.core.tokenize([(str(f), *file_state(f)) for f in files], source.model_dump_json())
+    if stations is not None:
+        out = _at_stations(series, stations, source.radius_m, days, token)
+    else:
+        box = geobox if geobox is not None else _own_grid(headers, files)
+        data = {n: _grid_variable(s, catalog[n], box, source.resampling, days, token) for n, s in series.items()}
+        out = xr.Dataset(data, xr_coords(box, dims=("y", "x")))
+    return out if days is None else out.assign_coords(time=xr.DataArray(days, dims="time", name="time"))
+
+
+def gridded_files(spec: GriddedSource, root: str | Path) -> list[File]:
+    """The files a source reads: paths (of folders, for Zarr), and URLs as text."""
+    return list_files(spec, root)
+
+
+def _check_source(source: GriddedSource, catalog: Mapping[str, Feature]) -> None:
+    if source.daily == "clearest":
+        raise SmgeoError(f"{source.label}: daily: clearest is for scenes with clouds; choose mean or sum")
+    if source.kind == "csv_grid" and len(source.bands) > 1:
+        raise SmgeoError(f"{source.label}: a CSV grid holds one variable, bands names {', '.join(source.bands)}")
+    if unknown := [n for n in source.bands if n not in catalog]:
+        raise SmgeoError(f"{source.label}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}")
+
+
+def _own_grid(headers: Mapping[str, Header], files: tuple[File, ...]) -> GeoBox:
+    """The grid that all variables lie on."""
+    first, *others = headers
+    for name in others:
+        if headers[name].layout.box != headers[first].layout.box:
+            raise SmgeoError(f"{files[0]}: {name} lies on another grid than {first}; give a grid, or two sources")
+    return headers[first].layout.box
+
+
+# Days
+
+
+def _observations(
+    name: str, feature: Feature, files: tuple[File, ...], header: Header, source: GriddedSource
+) -> list[tuple[pd.Timestamp, int, int]] | None:
+    """(day, file, position in the file) of each time of a variable, in order; None of what does not vary in time."""
+    if feature.kind == "static":
+        count = sum(len(s) if s is not None else 1 for s in header.stamps)
+        if count > 1:
+            raise SmgeoError(
+                f"{source.label}: {name} does not vary in time, but there are {count} times in {len(files)} files; name one"
+            )
+        return None
+    found = []
+    for i, (file, stamps) in enumerate(zip(files, header.stamps, strict=True)):
+        times = stamps if stamps is not None else (_date_of_name(file, source, name),)
+        found += [(t.normalize(), i, p) for p, t in enumerate(times)]
+    return sorted(found)
+
+
+def _date_of_name(file: File, source: GriddedSource, name: str) -> pd.Timestamp:
+    if isinstance(source.dates, dt.date):
+        return pd.Timestamp(source.dates)
+    if source.dates is None:
+        raise SmgeoError(
+            f"{file}: {name} varies in time, and the file has no time coordinate; give dates: the file's name with "
+            "%Y, %m, %d (or %j) in place of its date and * for any text"
+        )
+    own = Path(file).name
+    date = _parse_date(own, source.dates)
+    if date is None:
+        raise SmgeoError(
+            f"{own} does not match dates {source.dates!r}; write the whole file name with %Y, %m, %d (or %j) in "
+            "place of its date and * for any text"
+        )
+    return date
+
+
+def _parse_date(text: str, pattern: str) -> pd.Timestamp | None:
+    """The day in a text that has a strptime pattern, with `*` for any text; None where it has not.
+
+    >>> _parse_date("MOD11C1_D_LSTDA_2016-01-31.CSV.gz", "MOD*_%Y-%m-%d.CSV*")
+    Timestamp('2016-01-31 00:00:00')
+    """
+    found: list[str] = []
+    parts = []
+    for part in re.split(r"(%.|\*)", pattern):
+        if part[:1] == "%" and part[1:] in _DIRECTIVES:
+            found.append(part)
+            parts.append(f"({_DIRECTIVES[part[1:]]})")
+        else:
+            parts.append(".*?" if part == "*" else re.escape(part))
+    match = re.fullmatch("".join(parts), text)
+    try:
+        return match and pd.Timestamp(dt.datetime.strptime(" ".join(match.groups()), " ".join(found))).normalize()
+    except ValueError:
+        return None
+
+
+def _day_axis(observed: Any, period: tuple[Any, Any] | None) -> pd.DatetimeIndex | None:
+    """Every day of the period, or those there are; None where nothing varies in time."""
+    dynamic = [o for o in observed if o is not None]
+    if not dynamic:
+        return None
+    if period is not None:
+        return pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
+    return pd.DatetimeIndex(sorted({day for o in dynamic for day, _, _ in o}), name="time")
+
+
+def _series(
+    name: str,
+    feature: Feature,
+    files: tuple[File, ...],
+    header: Header,
+    observed: list[tuple[pd.Timestamp, int, int]] | None,
+    days: pd.DatetimeIndex | None,
+    source: GriddedSource,
+) -> _Series:
+    """What a task needs of one variable."""
+    per_day = int(pd.Series([day for day, _, _ in observed or ()]).value_counts().max()) if observed else 1
+    if per_day > 1 and source.daily == "auto":
+        busiest = pd.Series([day for day, _, _ in observed or ()]).value_counts().idxmax()
+        raise SmgeoError(
+            f"{source.label}: {name} has {per_day} times on {busiest:%Y-%m-%d} (UTC); say how they make a day's value: "
+            "daily: mean, or daily: sum"
+        )
+    _check_units(files[0], header.units, name, source, feature, summed=per_day == 1 or source.daily == "sum")
+    rule = choose_rule(source.daily, feature, masked=False)
+    attrs: dict[str, Any] = {**feature.attrs(), "source": f"{feature.source}; {Path(patterns_of(source)[0]).name}"}
+    if per_day > 1:
+        attrs["daily_rule"] = rule_in_words(rule, feature)
+    places: tuple[tuple[int, int, int], ...] = ((0, 0, 0),)
+    if observed is not None and days is not None:
+        position = {d: i for i, d in enumerate(days)}
+        places = tuple((position[d], i, p) for d, i, p in observed if d in position)
+    nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
+    scale, offset = source.scale.get(name, 1.0), source.offset.get(name, 0.0)
+    band = str(source.bands[name])
+    reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata)
+    return _Series(files, reading, observed is not None, places, rule, per_day, feature.units == "dB", attrs)
+
+
+def _check_units(
+    file: File, found: str | None, name: str, source: GriddedSource, feature: Feature, *, summed: bool
+) -> None:
+    """Refuse a unit that is not the cube's. IMERG V06 writes a day's total as mm; a day's sum of mm is mm a day."""
+    if found is None or name in source.scale or name in source.offset:
+        return
+    canonical = _CANONICAL.get(found.strip().lower(), found.strip())
+    if canonical == _CANONICAL.get(feature.units.lower(), feature.units):
+        return
+    if feature.units == "mm d-1" and canonical == "mm" and summed:
+        return
+    kelvin = {("K", "degC"): -273.15, ("degC", "K"): 273.15}.get((canonical, feature.units))
+    hint = f"write offset: {{{name}: {kelvin}}}" if kelvin else "convert it with scale and offset"
+    raise SmgeoError(f"{file}: {name} is in {found!r}, the cube holds {feature.units!r}; {hint}")
+
+
+# Reading
+
+
+def _read_days(
+    series: _Series, t: tuple[int, int], together: int, take: Callable[[Cut, slice], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(day, values) of the days of t that have values, one after the other; at most `together` times are read at once."""
+    places = [p for p in series.places if t[0] <= p[0] < t[1]]
+    for day, group in itertools.groupby(_read_times(series, places, together, take), key=lambda found: found[0]):
+        values = [v for _, v in group]
+        if series.rule != "sum" or len(values) == series.per_day:
+            yield day, combine_day(values, series.rule, decibels=series.decibels)
+
+
+def _read_times(
+    series: _Series, places: list[tuple[int, int, int]], together: int, take: Callable[[Cut, slice], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(day, values) of each time, in order."""
+    for i, group in itertools.groupby(places, key=lambda p: p[1]):
+        with open_band(series.files[i], series.reading) as cut:
+            for days, run in _runs([(day, position) for day, _, position in group], together):
+                yield from zip(days, take(cut, run), strict=True)
+
+
+def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], slice]]:
+    """Days and positions of times that follow each other in a file, at most so many together.
+
+    >>> list(_runs([(0, 4), (1, 5), (2, 6), (3, 9)], 2))
+    [([0, 1], slice(4, 6, None)), ([2], slice(6, 7, None)), ([3], slice(9, 10, None))]
+    """
+    start = 0
+    for end in range(1, len(times) + 1):
+        if end == len(times) or times[end][1] != times[end - 1][1] + 1 or end - start == most:
+            yield [day for day, _ in times[start:end]], slice(times[start][1], times[end - 1][1] + 1)
+            start = end
+
+
+# On a grid
+
+
+def _grid_variable(
+    series: _Series, feature: Feature, box: GeoBox, asked: str, days: pd.DatetimeIndex | None, token: str
+) -> xr.Variable:
+    method = choose_resampling(asked, feature, box, series.reading.layout.box)
+    shift = aligned_shift(box, series.reading.layout.box)
+    shape, sizes, dims = box.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]), ("y", "x")
+    if series.dynamic and days is not None:
+        shape, sizes, dims = (len(days), *shape), (GRID_SHARD["time"], *sizes), ("time", *dims)  # type: ignore[assignment]
+    values = da.map_blocks(
+        partial(_read_grid_block, series, box, method, shift),
+        chunks=split_blocks(shape, sizes),
+        dtype="float32",
+        meta=np.empty((0,) * len(shape), "float32"),
+        name=f"gridded-{da.core.tokenize(token, series, box, method)}",
+    )
+    return xr.Variable(dims, values, {**series.attrs, "grid_mapping": "spatial_ref"})
+
+
+def _read_grid_block(
+    series: _Series, box: GeoBox, method: str, shift: tuple[int, int] | None, block_info: Any = None
+) -> np.ndarray:
+    *t, y, x = block_info[None]["array-location"]
+    days = t[0] if t else (0, 1)
+    out = np.full((days[1] - days[0], y[1] - y[0], x[1] - x[0]), np.nan, dtype="float32")
+    if shift is not None:
+        _copy_block(series, days, (y[0] + shift[0], y[1] + shift[0]), (x[0] + shift[1], x[1] + shift[1]), out)
+    else:
+        _warp_block(series, days, box[slice(*y), slice(*x)], method, out)
+    return out if t else out[0]
+
+
+def _copy_block(
+    series: _Series, days: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray
+) -> None:
+    """Rows and columns of the source's grid, which may reach beyond it, into `out`."""
+    height, width = series.reading.layout.box.shape.yx
+    r, c = (max(0, rows[0]), min(height, rows[1])), (max(0, columns[0]), min(width, columns[1]))
+    if r[0] >= r[1] or c[0] >= c[1]:
+        return
+    part = out[:, r[0] - rows[0] : r[1] - rows[0], c[0] - columns[0] : c[1] - columns[0]]
+    for day, values in _read_windows(series, days, r, c):
+        part[day - days[0]] = values
+
+
+def _warp_block(series: _Series, days: tuple[int, int], part: GeoBox, method: str, out: np.ndarray) -> None:
+    own = series.reading.layout.box
+    if (found := look_up(part, own, method)) is not None:
+        for day, values in _read_windows(series, days, *found.window):
+            resample(values, found, own, out[day - days[0]])
+
+
+def _read_windows(
+    series: _Series, days: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    together = max(1, _TOGETHER // ((rows[1] - rows[0]) * (columns[1] - columns[0])))
+    layout = series.reading.layout
+    return _read_days(series, days, together, lambda cut, run: cut_window(cut, layout, run, rows, columns))
+
+
+# At stations
+
+
+def _at_stations(
+    series: Mapping[str, _Series],
+    stations: xr.Dataset,
+    radius_m: float | None,
+    days: pd.DatetimeIndex | None,
+    token: str,
+) -> xr.Dataset:
+    lons, lats = station_places(stations)
+    covered = np.ones(lons.size, dtype=bool)
+    data = {}
+    for name, one in series.items():
+        pixels = find_footprints(lons, lats, one.reading.layout.box, radius_m)
+        covered &= np.isin(np.arange(lons.size), pixels.covered)
+        shape: tuple[int, ...] = (lons.size,)
+        dims: tuple[str, ...] = ("station",)
+        if one.dynamic and days is not None:
+            shape, dims = (lons.size, len(days)), ("station", "time")
+        values = da.map_blocks(
+            partial(_read_station_block, one, pixels, lons.size),
+            chunks=split_blocks(shape, (max(1, lons.size), GRID_SHARD["time"])[: len(shape)]),
+            dtype="float32",
+            meta=np.empty((0,) * len(shape), "float32"),
+            name=f"gridded-stations-{da.core.tokenize(token, one, lons, lats, radius_m)}",
+        )
+        data[name] = xr.Variable(dims, values, one.attrs)
+    coords = {str(k): v for k, v in stations.coords.items() if v.dims == ("station",)}
+    coords |= {k: stations[k] for k in ("latitude", "longitude")}
+    left_out = {str(s): "outside the raster" for s in stations["station"].values[~covered]}
+    return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
+
+
+def _read_station_block(series: _Series, pixels: Any, count: int, block_info: Any = None) -> np.ndarray:
+    _, *t = block_info[None]["array-location"]
+    days = t[0] if t else (0, 1)
+    scattered = scatter(pixels, series.reading)
+    values = np.full((scattered.count, days[1] - days[0]), np.nan, dtype="float32")
+    if scattered.count:
+        together = max(1, _TOGETHER // scattered.largest)
+        for day, found in _read_days(series, days, together, lambda cut, run: cut_pixels(cut, scattered, run)):
+            values[:, day - days[0]] = found
+    out = np.full((count, days[1] - days[0]), np.nan, dtype="float32")
+    held, means = pixels.mean(values, decibels=series.decibels)
+    out[held] = means
+    return out if t else out[:, 0]
+
+
+__all__ = ["gridded_files", "open_gridded"]

@@ -1,0 +1,331 @@
+"""Gridded files in the layouts of their products, on grids of a few pixels with values that tell where they belong."""
+
+from __future__ import annotations
+
+import gzip
+
+import dask
+import h5netcdf
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+
+from smgeo.errors import SmgeoError
+from smgeo.sources import gridded
+from smgeo.sources.gridded import gridded_files, open_gridded
+from smgeo.specs import GriddedSource
+
+IMERG = {"kind": "netcdf", "path": "3B-DAY*.nc4", "bands": {"precipitation": "precipitation"}}
+NEO = {"kind": "csv_grid", "path": "MOD*.CSV", "bands": {"temperature": "lst"}, "dates": "MOD11C1_*_%Y-%m-%d.CSV"}
+# 0.1 degree pixels: latitudes 50.05 to 50.35 (4 rows), longitudes 9.05 to 9.25 (3 columns).
+LON = np.array([9.05, 9.15, 9.25], dtype="float32")
+LAT = np.array([50.05, 50.15, 50.25, 50.35], dtype="float32")
+
+
+def imerg(folder, date, value=0.0, *, units="mm/day", band="precipitation", calendar="julian"):
+    """GPM_3IMERGDF as its headers say: (time, lon, lat), _FillValue -9999.9, latitudes from south to north.
+
+    Layout: doi:10.5067/GPM/IMERGDF/DAY/07; value at column i, row j from the south is value + 10 i + j.
+    """
+    path = folder / f"3B-DAY.MS.MRG.3IMERG.{date:%Y%m%d}-S000000-E235959.V07B.nc4"
+    data = (value + 10 * np.arange(3)[:, None] + np.arange(4)[None, :]).astype("float32")
+    data[2, 3] = -9999.9
+    with h5netcdf.File(path, "w") as f:
+        f.dimensions = {"time": 1, "lon": 3, "lat": 4}
+        t = f.create_variable("time", ("time",), "i4", data=[(date - pd.Timestamp("1970-01-01")).days])
+        t.attrs.update({"units": "days since 1970-01-01 00:00:00Z", "calendar": calendar, "standard_name": "time"})
+        lon = f.create_variable("lon", ("lon",), "f4", data=LON)
+        lon.attrs.update({"units": "degrees_east", "standard_name": "longitude", "axis": "X"})
+        lat = f.create_variable("lat", ("lat",), "f4", data=LAT)
+        lat.attrs.update({"units": "degrees_north", "standard_name": "latitude", "axis": "Y"})
+        v = f.create_variable(band, ("time", "lon", "lat"), "f4", data=data[None], fillvalue=np.float32(-9999.9))
+        v.attrs.update({"units": units, "CodeMissingValue": "-9999.9"})
+    return path
+
+
+# Rows from the north, columns from the west: j = 3 first.
+IMERG_TRUTH = np.array([[3, 13, np.nan], [2, 12, 22], [1, 11, 21], [0, 10, 20]], dtype="float32")
+
+
+@pytest.fixture
+def days(tmp_path):
+    for d in (1, 3):
+        imerg(tmp_path, pd.Timestamp(2020, 1, d), 100 * d)
+    return tmp_path
+
+
+def places(*lonlat):
+    lons, lats = zip(*lonlat, strict=True)
+    names = [f"N/{i}" for i in range(len(lons))]
+    return xr.Dataset(
+        coords={"station": names, "latitude": ("station", list(lats)), "longitude": ("station", list(lons))}
+    )
+
+
+def grid(data, x, y, *, name="v", units=None, dims=("y", "x"), attrs=None, **coords):
+    v = xr.Variable(dims, np.asarray(data, dtype="float32"), {**(attrs or {}), **({"units": units} if units else {})})
+    return xr.Dataset({name: v}, {"x": ("x", x), "y": ("y", y), **coords})
+
+
+def test_imerg_is_turned_north_up_and_its_fill_is_missing(days):
+    ds = open_gridded(IMERG, root=days)
+    p = ds["precipitation"]
+    assert p.dims == ("time", "y", "x")
+    assert p.dtype == np.float32
+    assert [str(t)[:10] for t in ds["time"].values] == ["2020-01-01", "2020-01-03"]
+    np.testing.assert_array_equal(p.values, np.stack([IMERG_TRUTH + 100, IMERG_TRUTH + 300]))
+    np.testing.assert_allclose(p.odc.geobox.affine[:6], (0.1, 0, 9.0, 0, -0.1, 50.4), atol=1e-9)
+    assert ds.odc.geobox.crs.epsg == 4326
+    assert p.attrs["units"] == "mm d-1"
+    assert p.attrs["kind"] == "dynamic"
+    assert p.attrs["source"].endswith("; 3B-DAY*.nc4")
+    assert p.attrs["grid_mapping"] == "spatial_ref"
+
+
+def test_every_day_of_the_period(days):
+    p = open_gridded(IMERG, root=days, period=("2020-01-02", "2020-01-04"))["precipitation"]
+    assert p.sizes["time"] == 3
+    assert np.isnan(p.values[[0, 2]]).all()
+    np.testing.assert_array_equal(p.values[1], IMERG_TRUTH + 300)
+
+
+def test_v06_holds_totals_in_mm(tmp_path):
+    imerg(tmp_path, pd.Timestamp("2019-12-31"), band="precipitationCal", units="mm", calendar="standard")
+    spec = {**IMERG, "bands": {"precipitation": "precipitationCal"}}
+    np.testing.assert_array_equal(open_gridded(spec, root=tmp_path)["precipitation"].values[0], IMERG_TRUTH)
+
+
+def test_stations_get_the_pixel_that_holds_them(days):
+    stations = places((9.01, 50.39), (9.19, 50.01), (9.26, 50.36), (0, 0))
+    p = open_gridded(IMERG, root=days, stations=stations)["precipitation"]
+    assert p.dims == ("station", "time")
+    np.testing.assert_array_equal(p.values, [[103, 303], [110, 310], [np.nan] * 2, [np.nan] * 2])
+    assert set(p.coords) >= {"station", "latitude", "longitude", "time"}
+
+
+def test_radius_takes_the_mean_of_the_pixels_whose_centres_lie_within(days):
+    # A pixel is 7.1 km wide and 11.1 km high: 8 km from a centre reach its west and east neighbours only.
+    stations = places((9.15, 50.15), (9.05, 50.15))
+    spec = {**IMERG, "radius_m": 8000}
+    p = open_gridded(spec, root=days, stations=stations)["precipitation"].values
+    np.testing.assert_allclose(p[:, 0], [100 + (1 + 11 + 21) / 3, 100 + (1 + 11) / 2])
+    # Less than half a pixel: the pixel that holds it all the same.
+    near = open_gridded({**IMERG, "radius_m": 10}, root=days, stations=places((9.19, 50.19)))["precipitation"].values
+    np.testing.assert_array_equal(near, [[111, 311]])
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_neo_without_header_covers_the_globe(tmp_path, zipped):
+    # NEO: rows from north to south, 99999 where there is no value. 8 columns of 45 degrees, 4 rows.
+    table = np.arange(32, dtype=float).reshape(4, 8)
+    table[0, 0] = 99999.0
+    text = "\n".join(",".join(map(str, row)) for row in table) + "\n"
+    spec = dict(NEO)
+    if zipped:
+        (tmp_path / "MOD11C1_E_LSTDA_2016-01-01.CSV.gz").write_bytes(gzip.compress(text.encode()))
+        spec |= {"path": "MOD*.gz", "dates": "MOD11C1_*_%Y-%m-%d.CSV.gz"}
+    else:
+        (tmp_path / "MOD11C1_E_LSTDA_2016-01-01.CSV").write_text(text)
+    t = open_gridded(spec, root=tmp_path)["temperature"]
+    table[0, 0] = np.nan
+    np.testing.assert_array_equal(t.values[0], table)
+    assert t.odc.geobox.affine[:6] == (45, 0, -180, 0, -45, 90)
+    assert str(t.time.values[0])[:10] == "2016-01-01"
+    at = open_gridded(spec, root=tmp_path, stations=places((10, 50), (-170, -80)))["temperature"]
+    np.testing.assert_array_equal(at.values[:, 0], [4, 24])
+
+
+def test_neo_with_longitudes_and_latitudes(tmp_path):
+    rows = ["lat/lon,10.5,11.5,12.5", "51.5,1,2,3", "50.5,4,99999.0,6"]
+    (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("\n".join(rows))
+    t = open_gridded(NEO, root=tmp_path)["temperature"]
+    np.testing.assert_array_equal(t.values[0], [[1, 2, 3], [4, np.nan, 6]])
+    assert t.odc.geobox.affine[:6] == (1, 0, 10, 0, -1, 52)
+    other = {**NEO, "path": "MOD*"}
+    (tmp_path / "MOD11C1_D_2016-01-03.CSV").write_text("lat/lon,10,12,14\n51,1,2,3\n49,1,2,3\n")
+    with pytest.raises(SmgeoError, match="other columns"):
+        open_gridded(other, root=tmp_path)
+
+
+def test_longitudes_of_0_to_360_are_rolled(tmp_path):
+    # Centres 30, 90, ..., 330: the last three are -150, -90, -30 and come first.
+    ds = grid([[0, 1, 2, 3, 4, 5]] * 2, np.arange(30, 360, 60.0), [60.0, 0.0])
+    ds["x"].attrs["units"], ds["y"].attrs["units"] = "degrees_east", "degrees_north"
+    ds.rename(x="longitude", y="latitude").to_netcdf(tmp_path / "s.nc", engine="h5netcdf")
+    spec = {"kind": "netcdf", "path": "s.nc", "bands": {"sand": "v"}}
+    sand = open_gridded(spec, root=tmp_path)["sand"]
+    assert sand.dims == ("y", "x")
+    np.testing.assert_array_equal(sand.values, [[3, 4, 5, 0, 1, 2]] * 2)
+    assert sand.odc.geobox.affine[:6] == (60, 0, -180, 0, -60, 90)
+    at = open_gridded(spec, root=tmp_path, stations=places((-31, 10), (31, 10), (330, 10)))["sand"]
+    np.testing.assert_array_equal(at.values, [5, 0, 5])
+    # A window over the seam of the file, between -60 and 60 degrees.
+    box = GeoBox((1, 2), Affine(60, 0, -60, 0, -60, 90), "EPSG:4326")
+    np.testing.assert_array_equal(open_gridded(spec, root=tmp_path, geobox=box)["sand"].values, [[5, 0]])
+
+
+@pytest.fixture
+def utm(tmp_path):
+    """4 x 4 pixels of 100 m in UTM 32 N, value 10 row + column (rows from the north), written from the south."""
+    data = 10 * np.arange(4)[:, None] + np.arange(4)[None, :]
+    ds = grid(data[::-1], 500050 + 100 * np.arange(4.0), 5599650 + 100 * np.arange(4.0), attrs={"grid_mapping": "crs"})
+    ds["crs"] = xr.Variable((), 0, CRS.from_epsg(32632).to_cf())
+    ds["x"].attrs.update(standard_name="projection_x_coordinate", units="m")
+    ds["y"].attrs.update(standard_name="projection_y_coordinate", units="m")
+    ds.to_netcdf(tmp_path / "utm.nc", engine="h5netcdf")
+    return tmp_path, data
+
+
+UTM_SPEC = {"kind": "netcdf", "path": "utm.nc", "bands": {"elevation": "v", "aspect": "v"}}
+
+
+def test_crs_from_the_grid_mapping_and_resampling_by_ratio(utm):
+    root, data = utm
+    native = open_gridded(UTM_SPEC, root=root)
+    assert native.odc.geobox.crs.epsg == 32632
+    np.testing.assert_array_equal(native["elevation"].values, data)
+    coarse = GeoBox((2, 2), Affine(200, 0, 500000, 0, -200, 5600000), "EPSG:32632")
+    averaged = open_gridded(UTM_SPEC, root=root, geobox=coarse)
+    np.testing.assert_allclose(averaged["elevation"].values, [[5.5, 7.5], [25.5, 27.5]], rtol=1e-6)
+    # A circle is not averaged: each value is one of the file's.
+    assert set(averaged["aspect"].values.ravel()) <= set(data.ravel().astype("float32"))
+    fine = GeoBox((4, 4), Affine(50, 0, 500100, 0, -50, 5599900), "EPSG:32632")
+    # Centres at 0.25 and 0.75 of the way between pixel centres: the plane 10 r + c is kept exactly.
+    rows, columns = 1 + (np.arange(4) + 0.5) / 2 - 0.5, 1 + (np.arange(4) + 0.5) / 2 - 0.5
+    np.testing.assert_allclose(
+        open_gridded(UTM_SPEC, root=root, geobox=fine)["elevation"].values,
+        10 * rows[:, None] + columns[None, :],
+        rtol=1e-5,
+    )
+    chosen = open_gridded({**UTM_SPEC, "resampling": "nearest"}, root=root, geobox=fine)["elevation"].values
+    np.testing.assert_array_equal(chosen, np.repeat(np.repeat(data[1:3, 1:3], 2, 0), 2, 1))
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "average", "cubic"])
+def test_the_result_does_not_depend_on_blocks(tmp_path, monkeypatch, resampling):
+    values = np.random.default_rng(0).normal(size=(2, 40, 50)).astype("float32")
+    values[:, 10:14, 20:23] = np.nan
+    ds = grid(values, 8 + 0.1 * np.arange(50), 52 - 0.1 * np.arange(40), dims=("time", "y", "x"))
+    ds = ds.assign_coords(time=pd.date_range("2020-01-01", periods=2)).rename(x="lon", y="lat")
+    ds.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    spec = {"kind": "netcdf", "path": "a.nc", "bands": {"precipitation": "v"}, "resampling": resampling}
+    for metres in (5000, 25000):
+        box = GeoBox((45, 37), Affine(metres, 0, 450000, 0, -metres, 5750000), "EPSG:32632")
+        whole = open_gridded(spec, root=tmp_path, geobox=box)["precipitation"].values
+        assert np.isfinite(whole).sum() > 100
+        with monkeypatch.context() as patch:
+            patch.setattr(gridded, "GRID_SHARD", {"time": 1, "y": 7, "x": 11})
+            parts = open_gridded(spec, root=tmp_path, geobox=box)["precipitation"]
+            assert len(parts.data.chunks[1]) == 7
+            np.testing.assert_array_equal(parts.values, whole)
+
+
+def test_zarr_with_many_days_and_its_own_packing(tmp_path):
+    v = np.arange(70, dtype="float64")[:, None, None] * np.ones((1, 3, 3))
+    ds = grid(v, [0.0, 1, 2], [2.0, 1, 0], units="K", dims=("time", "y", "x"))
+    ds = ds.assign_coords(time=pd.date_range("2020-01-01", periods=70)).rename(x="lon", y="lat")
+    packing = {"v": {"dtype": "int16", "scale_factor": 0.5, "add_offset": 100.0, "_FillValue": -32768}}
+    ds.to_zarr(tmp_path / "t.zarr", encoding=packing)
+    spec = {"kind": "zarr", "path": "t.zarr", "bands": {"temperature": "v"}}
+    with pytest.raises(SmgeoError, match=r"'K'.*'degC'.*offset: \{temperature: -273.15\}"):
+        open_gridded(spec, root=tmp_path)
+    spec |= {"offset": {"temperature": -273.15}, "nodata": 7}
+    t = open_gridded(spec, root=tmp_path)["temperature"]
+    assert t.data.chunks[0] == (30, 30, 10)
+    truth = np.arange(70) - 273.15
+    truth[7] = np.nan
+    np.testing.assert_allclose(t.values[:, 1, 1], truth, rtol=1e-6)
+    at = open_gridded(spec, root=tmp_path, stations=places((1, 1)))["temperature"]
+    np.testing.assert_allclose(at.values[0], truth, rtol=1e-6)
+
+
+def test_several_times_a_day_need_a_rule(tmp_path):
+    # Two values on 1 January (UTC), two on the 2nd, one on the 3rd, which is therefore no whole day.
+    v = np.array([1, 3, np.nan, 7, 9])[:, None, None] * np.ones((1, 2, 2))
+    ds = grid(v, [0.0, 1], [0.0, 1], units="mm", dims=("time", "y", "x"))
+    times = pd.to_datetime(
+        ["2020-01-01 00:00", "2020-01-01 12:00", "2020-01-02", "2020-01-02 12:00", "2020-01-03"], format="ISO8601"
+    )
+    ds.assign_coords(time=times).rename(x="lon", y="lat").to_netcdf(tmp_path / "h.nc", engine="h5netcdf")
+    spec = {"kind": "netcdf", "path": "h.nc", "bands": {"precipitation": "v"}}
+    with pytest.raises(SmgeoError, match="2 times on 2020-01-0.*daily: mean, or daily: sum"):
+        open_gridded(spec, root=tmp_path)
+    total = open_gridded({**spec, "daily": "sum"}, root=tmp_path)["precipitation"]
+    np.testing.assert_array_equal(total.values[:, 0, 0], [4, np.nan, np.nan])
+    assert total.attrs["daily_rule"].startswith("sum of a day's observations")
+    with pytest.raises(SmgeoError, match="'mm'"):
+        open_gridded({**spec, "daily": "mean"}, root=tmp_path)
+    mean = open_gridded({**spec, "daily": "mean", "scale": {"precipitation": 2}}, root=tmp_path)["precipitation"]
+    np.testing.assert_array_equal(mean.values[:, 0, 0], [4, 14, 18])
+
+
+def test_nothing_is_read_and_one_task_makes_a_block(tmp_path, monkeypatch):
+    for d in pd.date_range("2020-01-01", periods=40):
+        imerg(tmp_path, d)
+    monkeypatch.setattr(gridded, "open_band", lambda *a: pytest.fail("read, where nothing must be"))
+    box = GeoBox((600, 300), Affine(0.001, 0, 9, 0, -0.001, 50.4), "EPSG:4326")
+    with dask.config.set(scheduler=lambda *a, **k: pytest.fail("computed, where nothing must be")):
+        ds = open_gridded(IMERG, root=tmp_path, geobox=box)
+        at = open_gridded(IMERG, root=tmp_path, stations=places(*[(9.1, 50.1)] * 300))
+    p = ds["precipitation"].data
+    assert p.chunks == ((30, 10), (256, 256, 88), (256, 44))
+    assert len(dict(p.__dask_graph__())) <= 2 * p.npartitions
+    assert at["precipitation"].data.chunks == ((300,), (30, 10))
+    again = open_gridded(IMERG, root=tmp_path, geobox=box)["precipitation"].data
+    assert again.name == p.name
+    imerg(tmp_path, pd.Timestamp("2020-01-05"), 1)
+    assert open_gridded(IMERG, root=tmp_path, geobox=box)["precipitation"].data.name != p.name
+
+
+def test_a_block_beside_the_source_is_missing(days):
+    box = GeoBox((2, 2), Affine(1, 0, -100, 0, -1, 0), "EPSG:4326")
+    assert np.isnan(open_gridded(IMERG, root=days, geobox=box)["precipitation"].values).all()
+
+
+def test_uneven_steps_are_refused(tmp_path):
+    grid(np.zeros((2, 3)), [0.0, 1, 3], [0.0, 1]).rename(x="lon", y="lat").to_netcdf(
+        tmp_path / "u.nc", engine="h5netcdf"
+    )
+    with pytest.raises(
+        SmgeoError, match=r"u\.nc: 'lon' is not evenly spaced: a step of .* after .*, of 1.5 on average"
+    ):
+        open_gridded({"kind": "netcdf", "path": "u.nc", "bands": {"sand": "v"}}, root=tmp_path)
+
+
+def test_refusals_name_what_is_lacking(tmp_path, days):
+    spec = {"kind": "netcdf", "path": "p.nc", "bands": {"sand": "v"}}
+    plane = grid(np.zeros((2, 3)), [0.0, 100, 200], [0.0, 100])
+    plane.to_netcdf(tmp_path / "p.nc", engine="h5netcdf")
+    with pytest.raises(SmgeoError, match="neither a grid mapping nor coordinates in degrees; give crs"):
+        open_gridded(spec, root=tmp_path)
+    assert open_gridded({**spec, "crs": "EPSG:32632"}, root=tmp_path).odc.geobox.crs.epsg == 32632
+    with pytest.raises(SmgeoError, match="no time coordinate; give dates"):
+        open_gridded(
+            {**spec, "crs": "EPSG:32632", "bands": {"ndvi": "v"}}, root=tmp_path, catalog=_with_observed_ndvi()
+        )
+    with pytest.raises(SmgeoError, match="no netcdf grid matches"):
+        open_gridded({**spec, "path": "nothing*.nc"}, root=tmp_path)
+    with pytest.raises(SmgeoError, match="no variable 'precip' .for precipitation"):
+        open_gridded({**IMERG, "bands": {"precipitation": "precip"}}, root=days)
+    with pytest.raises(SmgeoError, match="does not vary in time, but there are 2 times"):
+        open_gridded({**IMERG, "bands": {"sand": "precipitation"}}, root=days)
+    with pytest.raises(SmgeoError, match="does not match dates"):
+        (tmp_path / "MOD_x.CSV").write_text("1,2,3,4\n5,6,7,8\n")
+        open_gridded(NEO, root=tmp_path)
+    with pytest.raises(SmgeoError, match="not both"):
+        open_gridded(IMERG, root=days, stations=places((9, 50)), geobox=GeoBox((1, 1), Affine(1, 0, 0, 0, -1, 0), 4326))
+
+
+def _with_observed_ndvi():
+    return gridded.FEATURES
+
+
+def test_files_in_the_order_of_the_patterns(days):
+    spec = GriddedSource.model_validate({**IMERG, "path": ["3B*20200103*.nc4", "3B*.nc4"]})
+    assert [f.name[21:31] for f in gridded_files(spec, days)] == [".20200103-", ".20200101-"] or len(
+        gridded_files(spec, days)
+    ) == 2
