@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,22 @@ import pandas as pd
 import rasterio
 import xarray as xr
 import zarr
+from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
-from pyproj import Transformer
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube import Progress, check_units, units_of, variables_of_kind, write_cube
+from smgeo.cube import DAY_INPUTS, Progress, check_units, text_of, units_of, variables_of_kind, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features, measure_revisit
 from smgeo.regions import seal
-from smgeo.sources import open_rasters
-from smgeo.specs import GridSpec, RasterSource
+from smgeo.sources import open_source
+from smgeo.sources.footprint import Footprints, find_footprints, station_places
+from smgeo.specs import AnyRaster, GriddedSource, GridSpec, RasterSource, parse_raster
 from smgeo.terrain import TERRAIN, terrain
+
+# Writes the lazy values of one source at stations under a name, and opens them again.
+Keep = Callable[[str, xr.Dataset], xr.Dataset]
 
 
 def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
@@ -65,21 +69,26 @@ def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
 
 
 def extract(
-    rasters: xr.Dataset, stations: xr.Dataset, method: str = "nearest", radius_m: float | None = None
+    rasters: xr.Dataset | AnyRaster | Mapping[str, Any],
+    stations: xr.Dataset,
+    method: str = "nearest",
+    radius_m: float | None = None,
 ) -> xr.Dataset:
-    """Raster values at stations: the pixel that a station lies in, found in the raster's own CRS.
+    """Raster values at stations: of the pixel that a station lies in, or the mean of its footprint.
 
     Parameters
     ----------
-    rasters : xarray.Dataset
+    rasters : xarray.Dataset, or the spec of a source
         Dims (time, y, x) or (y, x), with a CRS; lazy or not. Each of its Dask chunks is read once, however many
-        stations fall into it.
+        stations fall into it. A spec (as in a recipe) is read scene by scene, each in its own CRS: stations around the
+        world share no grid.
     stations : xarray.Dataset
         Has coordinates `latitude` and `longitude` (EPSG:4326) on `station`.
-    method : {"nearest"}
-        The pixel whose area holds the station.
-    radius_m : None
-        Footprint means are not implemented yet.
+    method : {"nearest", "mean"}
+        The pixel whose area holds the station, or the mean of those whose centres lie within `radius_m`.
+    radius_m : float, optional
+        Radius of the footprint on the ellipsoid, m; given, the method is `mean`. Decibels are averaged in linear power;
+        aspect, which has no mean, is that of the pixel.
 
     Returns
     -------
@@ -90,35 +99,33 @@ def extract(
     Raises
     ------
     SmgeoError
-        If the raster has no CRS, or no station lies on it.
+        If the raster has no CRS, no station lies on it, or the mean has no radius.
     """
-    if method != "nearest" or radius_m is not None:
-        raise SmgeoError(
-            f"extract: method 'nearest' without radius_m is what there is; got {method!r}, radius_m={radius_m}"
-        )
+    if method not in ("nearest", "mean") or (method == "mean" and radius_m is None):
+        raise SmgeoError(f"extract: method is nearest, or mean with radius_m; got {method!r}, radius_m={radius_m}")
+    if isinstance(rasters, xr.Dataset):
+        values = _extract(rasters, stations, radius_m)
+    else:
+        spec = parse_raster(rasters, "extract")
+        update = {} if radius_m is None else {"radius_m": radius_m}
+        values = open_source(spec.model_copy(update=update), stations=stations)
+    return drop_left_out(values)
+
+
+def _extract(rasters: xr.Dataset, stations: xr.Dataset, radius_m: float | None) -> xr.Dataset:
+    """Values at all stations, missing at those that `attrs["left_out"]` names."""
     box = rasters.odc.geobox
     if box is None or box.crs is None:
         raise SmgeoError("extract: the raster has no CRS; set one with rasters.rio.write_crs('EPSG:...')")
-    to_grid = Transformer.from_crs("EPSG:4326", box.crs.to_wkt(), always_xy=True)
-    x, y = to_grid.transform(stations["longitude"].values, stations["latitude"].values)
-    inverse = ~box.affine
-    columns = inverse.a * np.asarray(x) + inverse.b * np.asarray(y) + inverse.c
-    rows = inverse.d * np.asarray(x) + inverse.e * np.asarray(y) + inverse.f
-    with np.errstate(invalid="ignore"):
-        inside = (columns >= 0) & (rows >= 0) & (columns < box.shape.x) & (rows < box.shape.y)
+    lons, lats = station_places(stations)
+    held = find_footprints(lons, lats, box, None)
+    around = held if radius_m is None else find_footprints(lons, lats, box, radius_m)
     ids = stations["station"].values
-    left_out = {str(s): "outside the raster" for s in ids[~inside]}
-    if not inside.any():
+    if not held.stations.size:
         raise SmgeoError(
             f"extract: none of the {len(ids)} stations lies on the raster ({box.crs}, bounds {tuple(box.boundingbox)}); check the "
             "stations' coordinates and the raster's CRS"
         )
-    if left_out:
-        warnings.warn(
-            f"{len(left_out)} station(s) outside the raster are left out: {', '.join(left_out)}", SmgeoWarning
-        )
-    kept = stations.isel(station=np.flatnonzero(inside))
-    r, c = rows[inside].astype(int), columns[inside].astype(int)
     data: dict[str, Any] = {}
     for name, var in rasters.data_vars.items():
         if not {"y", "x"} <= set(var.dims):  # a calendar variable is the same at every station
@@ -126,12 +133,52 @@ def extract(
             continue
         attrs = {k: v for k, v in var.attrs.items() if k != "grid_mapping"}
         lead = [d for d in var.dims if d not in ("y", "x")]
-        values = _pick(var.transpose(..., "y", "x").data, r, c)
+        cyclic = str(name) in FEATURES and FEATURES[str(name)].cyclic
+        where = held if cyclic else around
+        picked = _pick(var.transpose(..., "y", "x").data, where.rows, where.columns)
+        values = _at_all_stations(picked, where, len(ids), decibels=attrs.get("units") == "dB")
         data[str(name)] = xr.Variable((*lead, "station"), values, attrs).transpose("station", *lead)
-    coords = {n: kept[n] for n in kept.coords if n != "time" and "time" not in kept[n].dims}
-    if "time" in rasters.coords:
-        coords["time"] = rasters["time"]
+    coords = {n: stations[n] for n in stations.coords if n != "time" and "time" not in stations[n].dims}
+    coords |= {n: c for n, c in rasters.coords.items() if c.dims == ("time",)}
+    left_out = {str(s): "outside the raster" for s in np.delete(ids, held.stations)}
     return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
+
+
+def _at_all_stations(pixels: Any, where: Footprints, count: int, *, decibels: bool) -> Any:
+    """(..., pixel) to (..., station): the mean of each station's pixels, missing where it has none."""
+
+    def of_block(block: np.ndarray) -> np.ndarray:
+        out = np.full((*block.shape[:-1], count), np.nan, dtype=np.result_type(block.dtype, "float32"))
+        ids, means = where.mean(np.moveaxis(block, -1, 0), decibels=decibels)
+        out[..., ids] = np.moveaxis(means, 0, -1)
+        return out
+
+    if not isinstance(pixels, da.Array):
+        return of_block(pixels)
+    whole = pixels.rechunk({pixels.ndim - 1: -1})
+    meta = np.empty((0,) * pixels.ndim, "float32")
+    return whole.map_blocks(of_block, chunks=(*whole.chunks[:-1], (count,)), dtype="float32", meta=meta)
+
+
+def drop_left_out(values: xr.Dataset) -> xr.Dataset:
+    """Without the stations that `attrs["left_out"]` names, which a warning names too.
+
+    Raises
+    ------
+    SmgeoError
+        If none is left.
+    """
+    left_out = json.loads(values.attrs.get("left_out", "{}"))
+    kept = ~np.isin(text_of(values["station"]), list(left_out))
+    if not kept.any():
+        raise SmgeoError(
+            f"none of the {kept.size} stations lies on the rasters ({next(iter(left_out.values()))}); check the stations' "
+            "coordinates and the rasters' CRS"
+        )
+    gone = [s for s in text_of(values["station"]) if s in left_out]
+    if gone:
+        warnings.warn(f"{len(gone)} station(s) outside the raster are left out: {', '.join(gone)}", SmgeoWarning)
+    return values.isel(station=np.flatnonzero(kept))
 
 
 def _pick(values: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
@@ -201,54 +248,96 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[Any, Any] | None
 
 def build_station_cube(
     stations: xr.Dataset,
-    rasters: Sequence[RasterSource],
+    rasters: Sequence[AnyRaster],
     features: Sequence[str],
     target: str,
     root: str | Path,
     catalog: Mapping[str, Feature] = FEATURES,
+    *,
+    keep: Keep | None = None,
 ) -> xr.Dataset:
     """The lazy station cube of a study: target, features (from the stations or the rasters), diagnostics.
 
     A variable that the stations give is taken from them; the rasters give the others. Derived features are
     added. Stations outside a raster are left out of the cube and named in `attrs["left_out"]`.
+
+    Parameters
+    ----------
+    stations : xarray.Dataset
+        Station cube with the target.
+    rasters : sequence of raster specs
+        Of any kind.
+    features, target : names
+        What the cube holds.
+    root : str or Path
+        Where relative paths start.
+    catalog : mapping
+        Kind and unit of each variable.
+    keep : callable, optional
+        Given the name and the lazy values of each source at all stations, writes them and opens them again, so that an
+        interrupted build goes on where it was.
     """
     days = pd.DatetimeIndex(stations.indexes["time"])
     needed = {n for f in features for n in (f, *catalog[f].derived_from)} | {target}
     wanted = _terrain_wanted(features, rasters, stations)
     cube = stations
     left_out = json.loads(stations.attrs.get("left_out", "{}"))
-    for source in rasters:
-        bands = {n: b for n, b in source.bands.items() if n in needed and n not in cube}
+    for number, source in enumerate(rasters):
+        bands = [n for n in source.bands if n in needed and n not in cube]
         slopes = wanted if "elevation" in source.bands else []
         if not bands and not slopes:
             continue
-        opened = bands | ({"elevation": source.bands["elevation"]} if slopes else {})
-        scenes = open_rasters(
-            source.model_copy(update={"bands": opened}), root=root, period=(days[0], days[-1]), catalog=catalog
-        )
-        # Terrain needs the pixels around a station, so it is derived on the raster's own grid.
-        scenes = scenes.assign(terrain(scenes["elevation"])[slopes].data_vars) if slopes else scenes
-        values = extract(scenes[[*bands, *slopes]], cube)
+        values = station_values(source, bands, slopes, stations, (days[0], days[-1]), root, catalog)
+        values = keep(f"{number}-{source.kind}", values) if keep is not None else values
+        values = drop_left_out(values.sel(station=cube["station"]))
         left_out |= json.loads(values.attrs["left_out"])
-        cube = cube.sel(station=values["station"]).assign(dict(values.data_vars))
+        kept = cube.sel(station=values["station"])
+        cube = kept.assign({n: v.variable for n, v in values.data_vars.items()})
     cube = derive_features(cube, features)
     diagnostics = [str(n) for n, v in cube.data_vars.items() if v.attrs.get("kind") == "diagnostic"]
     return cube[[*features, target, *diagnostics]].assign_attrs(left_out=json.dumps(left_out), title="station cube")
 
 
-def _terrain_wanted(features: Sequence[str], rasters: Sequence[RasterSource], given: Iterable[Any] = ()) -> list[str]:
+def station_values(
+    source: AnyRaster,
+    bands: Sequence[str],
+    slopes: Sequence[str],
+    stations: xr.Dataset,
+    period: tuple[Any, Any],
+    root: str | Path,
+    catalog: Mapping[str, Feature],
+) -> xr.Dataset:
+    """What one source gives at all stations, lazily; those it does not cover are missing and in `attrs["left_out"]`."""
+    parts = []
+    if bands:
+        spec = source.model_copy(update={"bands": {n: source.bands[n] for n in bands}})
+        parts.append(open_source(spec, root=root, stations=stations, period=period, catalog=catalog))
+    if slopes:
+        if not isinstance(source, RasterSource | GriddedSource):
+            raise SmgeoError(
+                f"{', '.join(slopes)} at stations: {source.label} gives elevation at the stations alone, and slope needs the "
+                "pixels around them; name slope and aspect in bands (earthengine), or give a raster of elevation"
+            )
+        # Terrain needs the pixels around a station, so it is derived on the raster's own grid.
+        spec = source.model_copy(update={"bands": {"elevation": source.bands["elevation"]}})
+        elevation = open_source(spec, root=root, catalog=catalog)["elevation"]
+        parts.append(_extract(terrain(elevation)[list(slopes)], stations, source.radius_m))
+    return parts[0] if len(parts) == 1 else parts[0].assign({n: v.variable for n, v in parts[1].data_vars.items()})
+
+
+def _terrain_wanted(features: Sequence[str], rasters: Sequence[AnyRaster], given: Iterable[Any] = ()) -> list[str]:
     """Slope and aspect where they are features that no source gives and a raster of elevation can."""
     has = {n for source in rasters for n in source.bands}
     return [n for n in TERRAIN if n in features and n not in has and n not in given] if "elevation" in has else []
 
 
 def _terrain_on_grid(
-    names: list[str], rasters: Sequence[RasterSource], box: GeoBox, root: str | Path, catalog: Mapping[str, Feature]
+    names: list[str], rasters: Sequence[AnyRaster], box: GeoBox, root: str | Path, catalog: Mapping[str, Feature]
 ) -> dict[str, xr.Variable]:
     """Slope and aspect on the grid, of elevation resampled onto it and one pixel further, so that its border has values."""
     source = next(s for s in rasters if "elevation" in s.bands)
     spec = source.model_copy(update={"bands": {"elevation": source.bands["elevation"]}})
-    elevation = open_rasters(spec, root=root, geobox=box.pad(1), catalog=catalog)["elevation"]
+    elevation = open_source(spec, root=root, geobox=box.pad(1), catalog=catalog)["elevation"]
     inner = terrain(elevation).isel(y=slice(1, -1), x=slice(1, -1))
     # Without coordinates: those of the wider grid may differ from the grid's in the last digit.
     return {n: inner[n].variable for n in names}
@@ -270,7 +359,7 @@ def write_station_cube(
 
 
 def build_grid_cube(
-    rasters: Sequence[RasterSource],
+    rasters: Sequence[AnyRaster],
     box: GeoBox,
     features: Sequence[str],
     period: tuple[Any, Any],
@@ -284,8 +373,13 @@ def build_grid_cube(
         bands = {n: b for n, b in source.bands.items() if n in needed}
         if bands:
             spec = source.model_copy(update={"bands": bands})
-            parts.append(open_rasters(spec, root=root, geobox=box, period=period, catalog=catalog))
-    cube = parts[0].assign({n: v for part in parts[1:] for n, v in part.data_vars.items()})
+            parts.append(open_source(spec, root=root, geobox=box, period=period, catalog=catalog))
+    cube = parts[0].assign({n: v.variable for part in parts[1:] for n, v in part.data_vars.items()})
+    moving = [part for part in parts if "time" in part.dims]
+    if moving:
+        cube = cube.assign_coords(time=moving[0]["time"]).drop_vars(DAY_INPUTS, errors="ignore")
+    if moving and all(DAY_INPUTS in part.coords for part in moving):
+        cube = cube.assign_coords({DAY_INPUTS: ("time", _join_inputs([part[DAY_INPUTS].values for part in moving]))})
     if "time" not in cube.coords:
         cube = cube.assign_coords(
             time=pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
@@ -293,3 +387,8 @@ def build_grid_cube(
     if wanted := _terrain_wanted(features, rasters):
         cube = cube.assign(_terrain_on_grid(wanted, rasters, box, root, catalog))
     return derive_features(cube, features)[list(features)].assign_attrs(title="grid cube")
+
+
+def _join_inputs(sources: Sequence[np.ndarray]) -> np.ndarray:
+    """One digest a day of what several sources read."""
+    return np.array([tokenize(*map(str, day)) for day in zip(*sources, strict=True)], dtype=object)

@@ -39,6 +39,10 @@ GRID_DIMS = ("time", "y", "x")
 GRID_SHARD = {"time": 30, "y": 256, "x": 256}
 GRID_CHUNK = {"time": 30, "y": 128, "x": 128}
 STATIONS_PER_CHUNK = 256
+# A coordinate on `time` that sources give beside their values: the digest of what each day is read from. It goes into
+# the ledger, not into the store: when a later run finds other scenes, the regions of their days alone are written again.
+DAY_INPUTS = "day_inputs"
+_LOOKS_BACK = 30  # days before its own that a region depends on: antecedent precipitation sums so many
 
 
 def is_grid(ds: xr.Dataset) -> bool:
@@ -133,8 +137,15 @@ def units_of(ds: xr.Dataset, names: Iterable[str]) -> dict[str, str]:
     return {n: str(ds[n].attrs.get("unscaled_units", ds[n].attrs.get("units", ""))) for n in names if n in ds}
 
 
-def plan_chunks(ds: xr.Dataset) -> dict[str, dict[str, tuple[int, ...]]]:
+def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict[str, dict[str, tuple[int, ...]]]:
     """Zarr chunks and shards of each variable of a cube.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        A station cube or a grid cube.
+    chunks : mapping, optional
+        Chunk sizes of a station cube by dim; by default 256 stations and whole series.
 
     Returns
     -------
@@ -155,7 +166,8 @@ def plan_chunks(ds: xr.Dataset) -> dict[str, dict[str, tuple[int, ...]]]:
         if not var.dims:
             continue
         if not grid:
-            sizes = {"station": min(STATIONS_PER_CHUNK, ds.sizes["station"]), "time": ds.sizes.get("time", 1)}
+            wanted = {"station": STATIONS_PER_CHUNK, "time": ds.sizes.get("time", 1), **(chunks or {})}
+            sizes = {d: max(1, min(n, ds.sizes.get(d, 1))) for d, n in wanted.items()}
             plan[str(name)] = {"chunks": tuple(sizes[str(d)] for d in var.dims)}
             continue
         chunk = tuple(min(GRID_CHUNK[str(d)], var.sizes[d]) for d in var.dims)
@@ -173,27 +185,31 @@ def write_cube(
     resume: bool = True,
     *,
     append: bool = False,
+    chunks: Mapping[str, int] | None = None,
     token: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a cube to a Zarr v3 store region by region; beside it first, renamed when complete.
 
     A region is one shard of every variable that shares its dims. An interrupted write goes on with the regions that
-    are not done; of a finished store that is to be the same, the damaged or missing ones alone are written again.
+    are not done; of a finished store, the regions that are damaged, missing or made from something else are written again.
 
     Parameters
     ----------
     ds : xarray.Dataset
         A station cube or a grid cube; lazy variables are computed region by region, on the active Dask client's workers or
-        on threads, so peak memory is bounded by the number of workers times a shard of every variable.
+        on threads, so peak memory is bounded by the number of workers times a shard of every variable. A coordinate
+        `day_inputs` on `time` (see `DAY_INPUTS`), as the sources of rasters give it, says what each day is made from.
     path : str or Path
         The store. An old one is replaced only when the new one is complete.
     resume : bool
-        Keep what an interrupted write of the same data finished; False starts again.
+        Keep what an interrupted or earlier write of the same data finished; False starts again.
     append : bool
         `ds` holds later days of the cube at `path` (or all its days and later ones): its complete regions stay as they are.
+    chunks : mapping, optional
+        Chunk sizes of a station cube by dim; by default 256 stations and whole series.
     token : str, optional
-        What the values depend on; by default Dask's token of `ds`. Regions are kept only where it is the same.
+        What the values depend on where no `day_inputs` says it; by default Dask's token of them.
     progress : callable, optional
         Called with (regions done, regions in all).
 
@@ -213,35 +229,48 @@ def write_cube(
     kept = 0
     if append and path.exists():
         ds, kept = _continue_cube(ds, path)
-    ds = _without_encoding(ds)
-    plan = plan_chunks(ds)
+    days = [str(v) for v in ds[DAY_INPUTS].values] if DAY_INPUTS in ds.coords else None
+    ds = _without_encoding(ds.drop_vars(DAY_INPUTS, errors="ignore"))
+    plan = plan_chunks(ds, chunks)
     # Regions hold plain numbers; what CF has to encode (text, dates, truth values) is small, and xarray writes it.
     names = [n for n in plan if ds[n].dtype.kind in "fiu"]
     ds = ds.assign({n: v.compute() for n, v in ds.variables.items() if n not in names and is_dask_collection(v)})
     shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
-    arrays = {n: _as_shards(ds[n].data, shards[n]) for n in names}
     regions = plan_regions({n: tuple(map(str, ds[n].dims)) for n in names}, {n: ds[n].shape for n in names}, shards)
-    signature = _sign(ds, plan, token)
+    inputs = _inputs_of_regions(ds, regions, days, token)
+    layout = _sign_layout(ds, plan)
     records = read_ledger(part) if resume else None
-    if records is None or records.signature != signature:
-        shutil.rmtree(part, ignore_errors=True)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        template = ds.assign(
-            {n: ds[n].copy(data=da.zeros(ds[n].shape, chunks=shards[n], dtype=ds[n].dtype)) for n in names}
-        )
-        template.to_zarr(part, mode="w", zarr_format=3, consolidated=False, encoding=plan, compute=False)
-        records = Records(signature)
-        before = read_ledger(path)
-        if append and before is not None and _same_layout(path, part, names):
-            adopt(path, part, [r for r in regions if _lies_before(r, kept)], records)
-        elif resume and before is not None and before.signature == signature:
-            adopt(path, part, regions, records)
-        write_ledger(part, records)
-    todo = [r for r in regions if r.name not in records.regions]
-    write_regions(arrays, todo, part, progress=progress, done=len(regions) - len(todo))
+    if records is None or records.layout != layout:
+        records = _start_store(ds, plan, names, shards, part, layout)
+        before = read_ledger(path) if path.exists() and (append or resume) else None
+        if before is not None and _same_layout(path, part, names):
+            same = [r for r in regions if before.inputs.get(r.name) == inputs[r.name]]
+            adopt(path, part, [r for r in regions if _lies_before(r, kept)] if append and kept else same, records)
+            write_ledger(part, records)
+    # Of a whole append the digests differ, as the days are not read from the same place; its old regions are as they were.
+    done = {n for n in records.regions if records.inputs.get(n) == inputs.get(n)}
+    done |= {r.name for r in regions if append and _lies_before(r, kept) and r.name in records.regions}
+    todo = [r for r in regions if r.name not in done]
+    arrays = {n: _as_shards(ds[n].data, shards[n]) for n in names}
+    write_regions(arrays, todo, part, inputs, progress=progress, done=len(regions) - len(todo))
     seal(part)
     replace_folder(part, path)
     return path
+
+
+def _start_store(
+    ds: xr.Dataset, plan: Any, names: list[str], shards: Mapping[str, tuple[int, ...]], part: Path, layout: str
+) -> Records:
+    """An unfinished store with all metadata and coordinates in place, and no region."""
+    shutil.rmtree(part, ignore_errors=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    template = ds.assign(
+        {n: ds[n].copy(data=da.zeros(ds[n].shape, chunks=shards[n], dtype=ds[n].dtype)) for n in names}
+    )
+    template.to_zarr(part, mode="w", zarr_format=3, consolidated=False, encoding=plan, compute=False)
+    records = Records(layout)
+    write_ledger(part, records)
+    return records
 
 
 def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
@@ -262,12 +291,30 @@ def _as_shards(values: Any, shard: tuple[int, ...]) -> Any:
     return values.rechunk(shard) if isinstance(values, da.Array) else values
 
 
-def _sign(ds: xr.Dataset, plan: Mapping[str, Any], token: str | None) -> str:
-    """What a store is made from: the layout, the coordinates, and the token of the values."""
+def _sign_layout(ds: xr.Dataset, plan: Mapping[str, Any]) -> str:
+    """What a store's metadata say: version, layout, coordinates, attributes."""
     coords = {str(n): (c.dims, tokenize(c.values), str(c.attrs)) for n, c in ds.coords.items()}
-    values = token if token is not None else tokenize({str(n): v.data for n, v in ds.data_vars.items()})
-    attrs = {str(n): str(v.attrs) for n, v in ds.data_vars.items()}
-    return str(tokenize(version("smgeo"), plan, coords, attrs, str(ds.attrs), values))
+    variables = {str(n): (v.shape, str(v.attrs)) for n, v in ds.data_vars.items()}
+    return str(tokenize(version("smgeo"), plan, coords, variables, str(ds.attrs)))
+
+
+def _inputs_of_regions(
+    ds: xr.Dataset, regions: Iterable[Region], days: list[str] | None, token: str | None
+) -> dict[str, str]:
+    """Digest of what each region is made from: its days where it has some and they are known, the values' token else."""
+    places = {str(n): tokenize(c.values) for n, c in ds.coords.items() if "time" not in c.dims}
+    values = {str(n): tokenize(v.data) for n, v in ds.data_vars.items()} if token is None or days is not None else {}
+    out = {}
+    for region in regions:
+        first = [str(ds["time"].values[0])] if "time" in region.dims else []
+        if days is not None and "time" in region.dims:
+            span = region.slices[region.dims.index("time")]
+            made_from: Any = days[max(0, span.start - _LOOKS_BACK) : span.stop]
+        else:
+            made_from = token if token is not None and days is None else [values[n] for n in region.variables]
+        extent = [(s.start, s.stop) for s in region.slices]
+        out[region.name] = str(tokenize(version("smgeo"), places, first, extent, region.variables, made_from))
+    return out
 
 
 def _continue_cube(ds: xr.Dataset, path: Path) -> tuple[xr.Dataset, int]:

@@ -102,10 +102,23 @@ def hash_file(path: Path) -> str | None:
 
 @dataclass
 class Records:
-    """What a ledger says: the signature of what is written, and the checksums of each finished region's files."""
+    """What a ledger says.
 
-    signature: str = ""
+    Attributes
+    ----------
+    layout : str
+        Digest of the store's metadata: shapes, chunks, coordinates, attributes.
+    regions : dict
+        Checksums of each finished region's files.
+    inputs : dict
+        Digest of what each finished region is made from; a region is kept only where it is the same.
+    metadata : dict
+        Checksums of what is no region.
+    """
+
+    layout: str = ""
     regions: dict[str, Files] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     metadata: Files = field(default_factory=dict)
 
 
@@ -119,7 +132,9 @@ def read_ledger(store: Path) -> Records | None:
         attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     except (OSError, ValueError, KeyError):
         return None
-    records = Records(attributes.get("signature", ""), attributes.get("regions", {}), attributes.get("metadata", {}))
+    records = Records(
+        *(attributes.get(k, {} if k != "layout" else "") for k in ("layout", "regions", "inputs", "metadata"))
+    )
     for lines in sorted(folder.glob("*.jsonl")):
         for line in lines.read_text(encoding="utf-8").splitlines():
             try:
@@ -127,6 +142,7 @@ def read_ledger(store: Path) -> Records | None:
             except ValueError:
                 continue
             records.regions[entry["region"]] = entry["files"]
+            records.inputs[entry["region"]] = entry["inputs"]
     return records
 
 
@@ -139,8 +155,9 @@ def write_ledger(store: Path, records: Records) -> None:
         "node_type": "group",
         "attributes": {
             "algorithm": "sha256",
-            "signature": records.signature,
+            "layout": records.layout,
             "regions": records.regions,
+            "inputs": records.inputs,
             "metadata": records.metadata,
         },
     }
@@ -151,11 +168,11 @@ def write_ledger(store: Path, records: Records) -> None:
         lines.unlink()
 
 
-def _append_line(store: Path, region: str, files: Files) -> None:
+def _append_line(store: Path, region: str, inputs: str, files: Files) -> None:
     """One line in the file of this worker thread, so that no two writers share a file."""
     name = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.jsonl"
     with (store / LEDGER / name).open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps({"region": region, "files": files}) + "\n")
+        handle.write(json.dumps({"region": region, "inputs": inputs, "files": files}) + "\n")
 
 
 def seal(store: Path) -> None:
@@ -211,12 +228,14 @@ def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> 
             except OSError:  # another file system, or one without hard links
                 shutil.copyfile(old / file, target)
         records.regions[region.name] = files
+        records.inputs[region.name] = known.inputs.get(region.name, "")
 
 
 def write_regions(
     arrays: Mapping[str, Any],
     regions: Sequence[Region],
     store: Path,
+    inputs: Mapping[str, str],
     *,
     progress: Progress | None = None,
     done: int = 0,
@@ -232,6 +251,8 @@ def write_regions(
         workers x a shard of every variable of a region and its intermediate results.
     store : Path
         A Zarr v3 store with all metadata in place.
+    inputs : mapping
+        Region -> digest of what it is made from, for the ledger.
     progress : callable, optional
         Called with (regions done, regions in all).
     done : int
@@ -252,7 +273,11 @@ def write_regions(
         try:
             while True:
                 for region in itertools.islice(waiting, 2 * workers - len(running)):
-                    running.add(executor.submit(_write_region, *_payload(arrays, graph, region), region, str(store)))
+                    running.add(
+                        executor.submit(
+                            _write_region, *_payload(arrays, graph, region), region, str(store), inputs[region.name]
+                        )
+                    )
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -291,7 +316,7 @@ def _payload(arrays: Mapping[str, Any], graph: dict[Any, Any], region: Region) -
     return (cull(graph, keys)[0] if keys else {}), sources
 
 
-def _write_region(graph: dict[Any, Any], sources: dict[str, Any], region: Region, store: str) -> None:
+def _write_region(graph: dict[Any, Any], sources: dict[str, Any], region: Region, store: str, inputs: str) -> None:
     """Compute one region by the serial scheduler, write its shards, then record them."""
     keys = [s for s in sources.values() if isinstance(s, tuple)]
     computed = dict(zip(keys, dask.get(graph, keys), strict=True)) if keys else {}
@@ -300,7 +325,7 @@ def _write_region(graph: dict[Any, Any], sources: dict[str, Any], region: Region
         values = np.asarray(computed[source] if isinstance(source, tuple) else source)
         group[name][region.slices] = values  # type: ignore[index]
     files = {f: hash_file(Path(store) / f) for f in (shard_file(n, region.index) for n in region.variables)}
-    _append_line(Path(store), region.name, files)
+    _append_line(Path(store), region.name, inputs, files)
 
 
 class _Serial(Executor):

@@ -416,6 +416,29 @@ class StacSource(_Remote):
 
 AnyRaster = Annotated[RasterSource | GriddedSource | EarthEngineSource | StacSource, Field(discriminator="kind")]
 
+_RASTER_KINDS: dict[str, type[_Raster]] = {
+    "geotiff": RasterSource,
+    **dict.fromkeys(("netcdf", "zarr", "csv_grid"), GriddedSource),
+    "earthengine": EarthEngineSource,
+    "stac": StacSource,
+}
+
+
+def parse_raster(values: Any, where: str) -> Any:
+    """The spec of a raster source of any kind, from a mapping (`kind`: geotiff where it says none) or as it is.
+
+    Raises
+    ------
+    SmgeoError
+        If the kind is unknown or a key is wrong.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    kind = str(values.get("kind", "geotiff"))
+    if kind not in _RASTER_KINDS:
+        raise SmgeoError(f"{where}: unknown kind of rasters {kind!r}; {nearest(kind, list(_RASTER_KINDS))}")
+    return parse_spec(_RASTER_KINDS[kind], {"kind": kind, **values}, where)
+
 
 def _check_keys(source: Any, keys: tuple[str, ...]) -> None:
     for key in keys:

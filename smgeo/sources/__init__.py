@@ -20,7 +20,7 @@ from smgeo.sources.stac import open_stac
 from smgeo.sources.tables import open_table
 from smgeo.sources.tereno import open_tereno
 from smgeo.sources.world import simulate
-from smgeo.specs import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_spec
+from smgeo.specs import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
 
 __all__ = ["open_earthengine", "open_rasters", "open_source", "open_stac", "open_stations", "raster_files", "simulate"]
 
@@ -146,11 +146,8 @@ def open_rasters(
     SmgeoError
         If the spec or a file is not as it must be.
     """
-    if isinstance(spec, Mapping):
-        kind = spec.get("kind", "geotiff")
-        form = RasterSource if kind == "geotiff" else GriddedSource
-        spec = parse_spec(form, {"kind": kind, **spec}, "open_rasters")
-    return open_source(spec, root=root, geobox=geobox, stations=stations, period=period, catalog=catalog)
+    source = parse_raster(spec, "open_rasters")
+    return open_source(source, root=root, geobox=geobox, stations=stations, period=period, catalog=catalog)
 
 
 def raster_files(spec: AnyRaster, root: str | Path) -> list[Path]:
