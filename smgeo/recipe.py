@@ -149,24 +149,49 @@ class MapSpec(Spec):
     models: tuple[str, ...] | None = None
 
 
+class ReportSpec(Spec):
+    """What the report shows of the grid cube.
+
+    `rgb`: variables drawn as red, green and blue, on `dates` (by default the days with the most pixels). `series`: variables
+    whose daily means are drawn, over the grid or over the polygons of `outline` (GeoPackage or GeoJSON).
+    """
+
+    rgb: tuple[str, str, str] | None = None
+    dates: tuple[dt.date, ...] = ()
+    series: tuple[str, ...] = ()
+    outline: str | None = None
+
+    @model_validator(mode="after")
+    def _shows_something(self) -> ReportSpec:
+        if self.rgb is None and not self.series:
+            raise ValueError("give rgb: [red, green, blue], series: [variable, ...], or both")
+        if self.dates and self.rgb is None:
+            raise ValueError("dates are the days of rgb, which is not given")
+        return self
+
+
 class Recipe(Spec):
-    """A whole study; see `docs/recipes.md` for every key."""
+    """A whole study; see `docs/recipes.md` for every key.
+
+    Without `stations` it builds a grid cube and reports on it; without `models` it builds cubes alone.
+    """
 
     name: str
     seed: int = 0
     world: WorldSpec | None = None
     period: tuple[dt.date, dt.date] | None = None
     target: TargetSpec = TargetSpec()
-    stations: tuple[AnyStations, ...]
+    stations: tuple[AnyStations, ...] = ()
     rasters: tuple[AnyRaster, ...] = ()
     grid: GridSpec | None = None
     features: tuple[str, ...]
     variables: dict[str, VariableSpec] = Field({})
     prepare: PrepareSpec = PrepareSpec()
-    models: dict[str, ModelSpec]
+    models: dict[str, ModelSpec] = Field({})
     search: dict[str, SearchSpec] = Field({})
     cross_validation: tuple[CrossValidationSpec, ...] = ()
     maps: MapSpec | None = None
+    report: ReportSpec | None = None
 
     @field_validator("name")
     @classmethod
@@ -220,10 +245,45 @@ class Recipe(Spec):
         """Variables given by the raster sources."""
         return set().union(*(r.gives(self.target.variable) for r in self.rasters)) if self.rasters else set()
 
+    @property
+    def builds_grid(self) -> bool:
+        """Whether the run holds a grid cube: maps and the report need it, and a recipe without models is for its cubes."""
+        return self.grid is not None and (self.maps is not None or self.report is not None or not self.models)
+
+    @property
+    def grid_period(self) -> tuple[dt.date, dt.date] | None:
+        """Days of the grid cube; None where they are the stations'."""
+        return self.grid.period if self.grid is not None and self.grid.period is not None else self.period
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        """What may be left out, and what may not be asked for then."""
+        if not self.features:
+            raise ValueError("features must name at least one variable")
+        if not self.stations and self.grid is None:
+            raise ValueError(
+                "stations: a recipe names stations, or a grid to build a grid cube alone; this one has neither"
+            )
+        lacking = "stations" if not self.stations else "models" if not self.models else None
+        given = {key: bool(getattr(self, key)) for key in ("maps", "cross_validation", "search")}
+        if not self.stations:
+            given |= {
+                "models": bool(self.models),
+                "target": self.target != TargetSpec(),
+                "prepare": self.prepare != PrepareSpec(),
+            }
+        if asked := [key for key, there in given.items() if there and lacking]:
+            raise ValueError(
+                f"{asked[0]}: needs {lacking}, which this recipe leaves out; add {lacking} or drop {', '.join(asked)}"
+            )
+        if not self.stations and self.grid_period is None:
+            raise ValueError(
+                "period: without stations the days of the grid cube must be given; add period or grid.period"
+            )
+        return self
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if not self.stations or not self.features or not self.models:
-            raise ValueError("stations, features and models must each name at least one entry")
         catalog = self.catalog
         named = [*self.features, self.target.variable, *self.station_variables, *self.raster_variables]
         for name in named:
@@ -233,13 +293,18 @@ class Recipe(Spec):
                 )
         if len(set(self.features)) < len(self.features):
             raise ValueError("features names a variable twice")
-        if self.target.variable in self.features:
+        if self.stations and self.target.variable in self.features:
             raise ValueError(f"the target {self.target.variable!r} is among the features")
         self._check_given(catalog, self.station_variables | self.raster_variables, "no source gives it")
-        if self.maps is not None:
-            if self.grid is None:
-                raise ValueError("maps needs a grid: give grid.like, or grid.crs, grid.resolution and grid.bounds")
-            self._check_given(catalog, self.raster_variables, "no raster gives it, so no map can be made")
+        if self.maps is not None and self.grid is None:
+            raise ValueError("maps needs a grid: give grid.like, or grid.crs, grid.resolution and grid.bounds")
+        if self.builds_grid:
+            why = "no raster gives it, so no map can be made" if self.maps else "no raster gives it to the grid cube"
+            self._check_given(catalog, self.raster_variables, why)
+            if not any(catalog[f].kind != "calendar" for f in self.features):
+                raise ValueError(
+                    "features: a grid cube needs one that a raster gives; these are computed from the day alone"
+                )
         for part, names in (
             ("maps", self.maps.models if self.maps else None),
             ("search", tuple(self.search)),
@@ -280,6 +345,26 @@ class Recipe(Spec):
             )
             if outside and period:
                 raise ValueError(f"maps.dates outside {where} ({period[0]} to {period[1]}): {', '.join(outside)}")
+        return self
+
+    @model_validator(mode="after")
+    def _report_fits(self) -> Recipe:
+        if self.report is None:
+            return self
+        if self.grid is None:
+            raise ValueError("report: shows the grid cube, so grid is needed")
+        for key, names in (("rgb", self.report.rgb or ()), ("series", self.report.series)):
+            for name in names:
+                if name not in self.features:
+                    raise ValueError(f"report.{key}: {name!r} is not in features; {nearest(name, self.features)}")
+                if self.catalog[name].kind not in ("dynamic", "target"):
+                    raise ValueError(f"report.{key}: {name!r} does not vary in time and place; name a dynamic variable")
+        period = self.grid_period
+        outside = [str(d) for d in self.report.dates if period and not period[0] <= d <= period[1]]
+        if outside and period:
+            raise ValueError(
+                f"report.dates outside the grid cube's days ({period[0]} to {period[1]}): {', '.join(outside)}"
+            )
         return self
 
     def _check_given(self, catalog: dict[str, Feature], given: set[str], why: str) -> None:
@@ -392,4 +477,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML; reading it gives an equal recipe."""
-    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    unused = None if recipe.stations else {"target", "prepare"}
+    return yaml.dump(
+        recipe.model_dump(mode="json", exclude=unused), Dumper=_Dumper, sort_keys=False, allow_unicode=True
+    )
