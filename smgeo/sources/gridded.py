@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +23,10 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube import GRID_SHARD
+from smgeo.cube import DAY_INPUTS, GRID_SHARD
 from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.daily import Rule, choose_rule, combine_day, rule_in_words
+from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.footprint import find_footprints, station_places
 from smgeo.sources.gridded_files import (
     Cut,
@@ -57,9 +57,6 @@ _SYNONYMS = {
 _CANONICAL = {s.lower(): unit for unit, names in _SYNONYMS.items() for s in (unit, *names)}
 _NEO_FILL = 99999.0
 _TOGETHER = 2**24  # values of one variable that a task reads of a file at a time: 64 MiB as float32
-_DIRECTIVES = {"Y": r"\d{4}", "y": r"\d{2}", "j": r"\d{3}", "b": r"[A-Za-z]{3}", "B": r"[A-Za-z]+"} | dict.fromkeys(
-    "mdHMS", r"\d{2}"
-)
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def open_gridded(
         of a file is read once however many stations lie in it; stations that no pixel covers are missing, and named
         in `attrs["left_out"]` (JSON). Several times of a UTC day become one by `daily`: the mean of the values there
         are (of decibels, in linear power), or the sum, which is missing where a value is missing or the day has fewer
-        times than others.
+        times than others. The coordinate `day_inputs` on `time` is a digest of what each day is made from.
 
     Raises
     ------
@@ -146,21 +143,27 @@ def open_gridded(
     files = tuple(list_files(source, root))
     headers = read_headers(list(files), source)
     observed = {n: _observations(n, catalog[n], files, headers[n], source) for n in source.bands}
-    days = _day_axis(observed.values(), period)
+    dynamic = [o for o in observed.values() if o is not None]
+    days = day_axis([day for times in dynamic for day, _, _ in times], period) if dynamic else None
     series = {n: _series(n, catalog[n], files, headers[n], observed[n], days, source) for n in source.bands}
-    token = da.core.tokenize([(str(f), *file_state(f)) for f in files], source.model_dump_json())
+    states = [(str(f), *file_state(f)) for f in files]
+    where: Any
     if stations is not None:
-        out = _at_stations(series, stations, source.radius_m, days, token)
+        out = _at_stations(series, stations, source, days, states)
+        where = (*station_places(stations), source.radius_m)
     else:
-        box = geobox if geobox is not None else _own_grid(headers, files)
-        data = {n: _grid_variable(s, catalog[n], box, source.resampling, days, token) for n, s in series.items()}
-        out = xr.Dataset(data, xr_coords(box, dims=("y", "x")))
-    return out if days is None else out.assign_coords(time=xr.DataArray(days, dims="time", name="time"))
+        where = geobox if geobox is not None else _own_grid(headers, files)
+        data = {n: _grid_variable(s, catalog[n], where, source.resampling, days, states) for n, s in series.items()}
+        out = xr.Dataset(data, xr_coords(where, dims=("y", "x")))
+    if days is None:
+        return out
+    inputs = ("time", _inputs_of_days(series, states, (where, source.resampling), len(days)))
+    return out.assign_coords({"time": xr.DataArray(days, dims="time", name="time"), DAY_INPUTS: inputs})
 
 
-def gridded_files(spec: GriddedSource, root: str | Path) -> list[File]:
-    """The files a source reads: paths (of folders, for Zarr), and URLs as text."""
-    return list_files(spec, root)
+def gridded_files(spec: GriddedSource, root: str | Path) -> list[Path]:
+    """The local files a source reads (folders, for Zarr)."""
+    return [f for f in list_files(spec, root) if isinstance(f, Path)]
 
 
 def _check_source(source: GriddedSource, catalog: Mapping[str, Feature]) -> None:
@@ -210,45 +213,7 @@ def _date_of_name(file: File, source: GriddedSource, name: str) -> pd.Timestamp:
             f"{file}: {name} varies in time, and the file has no time coordinate; give dates: the file's name with "
             "%Y, %m, %d (or %j) in place of its date and * for any text"
         )
-    own = Path(file).name
-    date = _parse_date(own, source.dates)
-    if date is None:
-        raise SmgeoError(
-            f"{own} does not match dates {source.dates!r}; write the whole file name with %Y, %m, %d (or %j) in "
-            "place of its date and * for any text"
-        )
-    return date
-
-
-def _parse_date(text: str, pattern: str) -> pd.Timestamp | None:
-    """The day in a text that has a strptime pattern, with `*` for any text; None where it has not.
-
-    >>> _parse_date("MOD11C1_D_LSTDA_2016-01-31.CSV.gz", "MOD*_%Y-%m-%d.CSV*")
-    Timestamp('2016-01-31 00:00:00')
-    """
-    found: list[str] = []
-    parts = []
-    for part in re.split(r"(%.|\*)", pattern):
-        if part[:1] == "%" and part[1:] in _DIRECTIVES:
-            found.append(part)
-            parts.append(f"({_DIRECTIVES[part[1:]]})")
-        else:
-            parts.append(".*?" if part == "*" else re.escape(part))
-    match = re.fullmatch("".join(parts), text)
-    try:
-        return match and pd.Timestamp(dt.datetime.strptime(" ".join(match.groups()), " ".join(found))).normalize()
-    except ValueError:
-        return None
-
-
-def _day_axis(observed: Any, period: tuple[Any, Any] | None) -> pd.DatetimeIndex | None:
-    """Every day of the period, or those there are; None where nothing varies in time."""
-    dynamic = [o for o in observed if o is not None]
-    if not dynamic:
-        return None
-    if period is not None:
-        return pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
-    return pd.DatetimeIndex(sorted({day for o in dynamic for day, _, _ in o}), name="time")
+    return date_in_name(Path(file).name, source.dates)
 
 
 def _series(
@@ -300,6 +265,17 @@ def _check_units(
     raise SmgeoError(f"{file}: {name} is in {found!r}, the cube holds {feature.units!r}; {hint}")
 
 
+def _inputs_of_days(series: Mapping[str, _Series], states: list[Any], where: Any, days: int) -> np.ndarray:
+    """Digest of what each day is made from: the files and their state, how they are read, and the target."""
+    made_from: list[list[Any]] = [[] for _ in range(days)]
+    for name, one in series.items():
+        for day, file, position in one.places if one.dynamic else ():
+            made_from[day].append((name, states[file], position))
+    how = [(n, s.reading, s.rule, s.per_day) for n, s in series.items() if s.dynamic]
+    common = da.core.tokenize(how, where)
+    return np.array([da.core.tokenize(common, day) for day in made_from], dtype=object)
+
+
 # Reading
 
 
@@ -341,7 +317,7 @@ def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], 
 
 
 def _grid_variable(
-    series: _Series, feature: Feature, box: GeoBox, asked: str, days: pd.DatetimeIndex | None, token: str
+    series: _Series, feature: Feature, box: GeoBox, asked: str, days: pd.DatetimeIndex | None, states: list[Any]
 ) -> xr.Variable:
     method = choose_resampling(asked, feature, box, series.reading.layout.box)
     shift = aligned_shift(box, series.reading.layout.box)
@@ -353,7 +329,7 @@ def _grid_variable(
         chunks=split_blocks(shape, sizes),
         dtype="float32",
         meta=np.empty((0,) * len(shape), "float32"),
-        name=f"gridded-{da.core.tokenize(token, series, box, method)}",
+        name=f"gridded-{da.core.tokenize(states, series, box, method)}",
     )
     return xr.Variable(dims, values, {**series.attrs, "grid_mapping": "spatial_ref"})
 
@@ -405,10 +381,11 @@ def _read_windows(
 def _at_stations(
     series: Mapping[str, _Series],
     stations: xr.Dataset,
-    radius_m: float | None,
+    source: GriddedSource,
     days: pd.DatetimeIndex | None,
-    token: str,
+    states: list[Any],
 ) -> xr.Dataset:
+    radius_m = source.radius_m
     lons, lats = station_places(stations)
     covered = np.ones(lons.size, dtype=bool)
     data = {}
@@ -424,12 +401,13 @@ def _at_stations(
             chunks=split_blocks(shape, (max(1, lons.size), GRID_SHARD["time"])[: len(shape)]),
             dtype="float32",
             meta=np.empty((0,) * len(shape), "float32"),
-            name=f"gridded-stations-{da.core.tokenize(token, one, lons, lats, radius_m)}",
+            name=f"gridded-stations-{da.core.tokenize(states, one, lons, lats, radius_m)}",
         )
-        data[name] = xr.Variable(dims, values, one.attrs)
+        footprint = {} if radius_m is None else {"footprint": f"mean of the pixels within {radius_m:g} m"}
+        data[name] = xr.Variable(dims, values, one.attrs | footprint)
     coords = {str(k): v for k, v in stations.coords.items() if v.dims == ("station",)}
     coords |= {k: stations[k] for k in ("latitude", "longitude")}
-    left_out = {str(s): "outside the raster" for s in stations["station"].values[~covered]}
+    left_out = {str(s): f"outside {source.label}" for s in stations["station"].values[~covered]}
     return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 

@@ -223,8 +223,14 @@ class _Hdf5(Mapping[str, Stored]):
         self.scopes = [group]
         while self.scopes[-1].name != "/":
             self.scopes.append(self.scopes[-1].parent)
+        self.known: dict[str, Stored] = {}
 
     def __getitem__(self, name: str) -> Stored:
+        if name not in self.known:
+            self.known[name] = self._find(name)
+        return self.known[name]
+
+    def _find(self, name: str) -> Stored:
         for scope in self.scopes:
             item = scope.get(name)
             if isinstance(item, h5py.Dataset) and not item.attrs.get("NAME", b"").startswith(_NO_VARIABLE):
