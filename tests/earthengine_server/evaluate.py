@@ -12,10 +12,11 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from . import functions_collections, functions_images, functions_pixels, functions_values  # noqa: F401 (they fill FUNCTIONS)
 from .errors import EarthEngineError
-from .functions import FUNCTIONS
 from .grids import Projection
 from .images import Image, constant
+from .registry import FUNCTIONS
 from .values import Collection, Date, DateRange, Feature, to_date, to_geometry
 
 # Guide "Debugging": "Collection query aborted after accumulating over 5000 elements".
