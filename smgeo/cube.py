@@ -179,6 +179,15 @@ def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict
     return plan
 
 
+def chunk_sizes(ds: xr.Dataset) -> dict[str, int]:
+    """The largest Dask chunk along each dim; nothing of dims that no lazy variable has."""
+    sizes: dict[str, int] = {}
+    for variable in ds.data_vars.values():
+        for dim, parts in zip(variable.dims, variable.chunks or (), strict=False):
+            sizes[str(dim)] = max(sizes.get(str(dim), 0), *parts)
+    return sizes
+
+
 def write_cube(
     ds: xr.Dataset,
     path: str | Path,

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.assemble import build_grid_cube, build_station_cube, merge_stations, open_grid, write_station_cube
-from smgeo.cube import open_cube, select_stations, write_cube
+from smgeo.cube import chunk_sizes, open_cube, select_stations, write_cube
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import cross_validate, evaluate, target_scaler
 from smgeo.maps import list_maps, predict_map, write_cogs
@@ -143,7 +143,7 @@ class _Study:
             stations = self._open_stations()
             self._check_sizes(stations.sizes["station"])
             self._check_map_dates(stations["time"].values[0], stations["time"].values[-1])
-            self._check_rasters()
+            self._check_rasters(stations)
         else:
             world = self.recipe.world
             self._check_sizes(world.stations)
@@ -184,14 +184,20 @@ class _Study:
                     f"cube, which starts on {start.date()}; map later days, start grid.period earlier, or name other maps.models"
                 )
 
-    def _check_rasters(self) -> None:
-        for source in self.recipe.rasters:  # on their own grid, from which stations are extracted
-            open_source(source, root=self.root, period=self.recipe.period, catalog=self.recipe.catalog)
-        if self.recipe.grid is None:
-            return
-        box = open_grid(self.recipe.grid, self.root)
-        for source in self.recipe.rasters:
-            open_source(source, root=self.root, geobox=box, period=self.recipe.period, catalog=self.recipe.catalog)
+    def _check_rasters(self, stations: xr.Dataset | None) -> None:
+        """Every source opens at the stations and on the grid; a remote one is asked only while its cube is still to come."""
+        recipe = self.recipe
+        box = open_grid(recipe.grid, self.root) if recipe.grid is not None else None
+        for source in recipe.rasters:
+            remote = not raster_files(source, self.root)
+            opened = partial(open_source, source, root=self.root, catalog=recipe.catalog)
+            if stations is not None and not (remote and (self.folder / "stations.zarr").exists()):
+                opened(stations=stations, period=(stations["time"].values[0], stations["time"].values[-1]))
+            if box is not None and not (remote and (self.folder / "grid.zarr").exists()):
+                period = recipe.grid.period if recipe.grid and recipe.grid.period else recipe.period
+                if period is None and stations is not None:
+                    period = (stations["time"].values[0], stations["time"].values[-1])
+                opened(geobox=box, period=period)
 
     # ---- stages
 
@@ -293,7 +299,15 @@ class _Study:
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             stations = self._open_stations()
-            cube = build_station_cube(stations, recipe.rasters, recipe.features, self.target, self.root, recipe.catalog)
+            cube = build_station_cube(
+                stations,
+                recipe.rasters,
+                recipe.features,
+                self.target,
+                self.root,
+                recipe.catalog,
+                keep=self._keep_values,
+            )
             write_station_cube(cube, path, token=self.ledger.key("stations", inputs), progress=progress)
             return count_station_rows(open_cube(path), self.target)
 
@@ -302,6 +316,12 @@ class _Study:
         )
         inputs = {"recipe": asked, "inputs": self.inputs}
         return self._stage("stations", inputs, [path], work)
+
+    def _keep_values(self, update: Callable[..., None], name: str, values: xr.Dataset) -> xr.Dataset:
+        """What one source gives at the stations, in a store of its own, so that a killed build goes on where it was."""
+        path = self.folder / "parts" / f"{name}.zarr"
+        write_cube(values, path, chunks=chunk_sizes(values), progress=lambda done, total: update(done, total, name))
+        return open_cube(path)
 
     def _grid_period(self) -> tuple[Any, Any]:
         assert self.recipe.grid is not None

@@ -154,4 +154,5 @@ def raster_files(spec: AnyRaster, root: str | Path) -> list[Path]:
     """The local files a source reads; none of a remote one."""
     if isinstance(spec, RasterSource):
         return geotiff_files(spec, root)
-    return gridded_files(spec, root) if isinstance(spec, GriddedSource) else []
+    found = gridded_files(spec, root) if isinstance(spec, GriddedSource) else []
+    return [f for f in found if isinstance(f, Path)]

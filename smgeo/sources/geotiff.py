@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import glob
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
-from smgeo.sources.daily import choose_rule, rule_in_words
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.files import Header, file_state, is_remote, plain, read_header
-from smgeo.sources.footprint import station_places
-from smgeo.sources.scenes import Layer, Reading, Scene, scenes_at_stations, scenes_on_grid
+from smgeo.sources.scenes import (
+    Layer,
+    Scene,
+    own_grid,
+)
 from smgeo.specs import RasterSource, parse_spec
 
 
@@ -92,80 +92,19 @@ def open_geotiffs(
     if lasting:
         _check_tiles(source, scenes, lasting[0])
     days = day_axis([s.day for s in scenes if s.day is not None], period) if moving else None
+    variables = [
+        Variable(
+            catalog[n],
+            f"{catalog[n].source}; {Path(_patterns(source)[0]).name}",
+            masked=source.mask is not None,
+            daily=source.daily,
+        )
+        for n in source.bands
+    ]
     if stations is not None:
-        return _at_stations(source, scenes, stations, days, catalog)
-    box = geobox if geobox is not None else _own_grid(scenes)
-    data: dict[str, Any] = {}
-    for names, axis in ((moving, days), (lasting, None)):
-        if names:
-            arrays = scenes_on_grid(scenes, _reading(source, names, catalog), box, axis)
-            dims = ("time", "y", "x") if axis is not None else ("y", "x")
-            for name in names:
-                attrs = {**_attrs(source, name, catalog), "grid_mapping": "spatial_ref"}
-                data[name] = xr.Variable(dims, arrays[name], attrs)
-    coords = dict(xr_coords(box, dims=("y", "x")))
-    if days is not None:
-        coords["time"] = xr.DataArray(days, dims="time", name="time")
-    return xr.Dataset({n: data[n] for n in source.bands}, coords)
-
-
-def _at_stations(
-    source: RasterSource,
-    scenes: list[Scene],
-    stations: xr.Dataset,
-    days: pd.DatetimeIndex | None,
-    catalog: Mapping[str, Feature],
-) -> xr.Dataset:
-    lons, lats = station_places(stations)
-    data: dict[str, Any] = {}
-    covered = np.zeros(len(lons), dtype=bool)
-    moving = [n for n in source.bands if catalog[n].kind != "static"]
-    for names, axis in ((moving, days), ([n for n in source.bands if n not in moving], None)):
-        if names:
-            reading = _reading(source, names, catalog)
-            arrays, covered = scenes_at_stations(scenes, reading, lons, lats, axis, source.radius_m)
-            dims = ("station", "time") if axis is not None else ("station",)
-            for name in names:
-                attrs = _attrs(source, name, catalog)
-                if source.radius_m is not None:
-                    attrs["footprint"] = f"mean of the pixels within {source.radius_m:g} m"
-                data[name] = xr.Variable(dims, arrays[name], attrs)
-    coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
-    coords |= {k: stations[k] for k in ("latitude", "longitude")}
-    if days is not None:
-        coords["time"] = xr.DataArray(days, dims="time", name="time")
-    left_out = {str(s): f"outside {source.label}" for s in stations["station"].values[~covered]}
-    return xr.Dataset({n: data[n] for n in source.bands}, coords, {"left_out": json.dumps(left_out)})
-
-
-def _reading(source: RasterSource, names: Sequence[str], catalog: Mapping[str, Feature]) -> Reading:
-    features = tuple(catalog[n] for n in names)
-    rules = tuple(
-        "clearest" if f.kind == "static" else choose_rule(source.daily, f, masked=source.mask is not None)
-        for f in features
-    )
-    return Reading(features, rules, source.resampling)
-
-
-def _attrs(source: RasterSource, name: str, catalog: Mapping[str, Feature]) -> dict[str, Any]:
-    feature = catalog[name]
-    attrs: dict[str, Any] = {**feature.attrs(), "source": f"{feature.source}; {Path(_patterns(source)[0]).name}"}
-    if feature.kind != "static":
-        attrs["daily_rule"] = rule_in_words(choose_rule(source.daily, feature, masked=source.mask is not None), feature)
-    return attrs
-
-
-def _own_grid(scenes: list[Scene]) -> GeoBox:
-    first = scenes[0]
-    for scene in scenes:
-        for href in {layer.href for _, layer in scene.layers}:
-            box = read_header(href).box
-            if box != first.box:
-                raise SmgeoError(
-                    f"{plain(href)} lies on another grid ({box.crs}, {box.shape.yx}) than {first.name} "
-                    f"({first.box.crs}, {first.box.shape.yx}); give a grid to warp both onto"
-                )
-    return first.box
+        return dataset_at_stations(scenes, variables, stations, days, source.radius_m, source.label)
+    box = geobox if geobox is not None else own_grid(scenes)
+    return dataset_on_grid(scenes, variables, box, days, source.resampling)
 
 
 def _check_tiles(source: RasterSource, scenes: list[Scene], name: str) -> None:
@@ -367,7 +306,7 @@ def _dates_of_table(
     lacking = [Path(s).name for s, day in out.items() if day is None]
     if lacking:
         raise SmgeoError(f"{path} has no date for {', '.join(lacking[:5])}")
-    return {s: pd.Timestamp(day).normalize() for s, day in out.items()}
+    return {s: pd.Timestamp(str(day)).normalize() for s, day in out.items()}
 
 
 __all__ = ["geotiff_files", "open_geotiffs"]

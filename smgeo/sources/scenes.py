@@ -9,20 +9,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pandas as pd
+from affine import Affine
 from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Conversion, Feature, Mask
 from smgeo.cube import GRID_SHARD
+from smgeo.errors import SmgeoError
 from smgeo.sources.daily import Rule, combine_day
-from smgeo.sources.files import Header, read_header, read_window
+from smgeo.sources.files import Header, plain, read_header, read_window
 from smgeo.sources.footprint import Footprints, find_footprints, tiles_of
 from smgeo.sources.warp import (
     aligned_shift,
@@ -122,9 +124,7 @@ class _Block:
     days: int
     part: GeoBox | None = None
     stations: int = 0
-    footprints: Mapping[GeoBox, Footprints] = field(default_factory=dict)
-    lons: np.ndarray | None = None
-    lats: np.ndarray | None = None
+    places: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
     radius_m: float | None = None
 
 
@@ -176,17 +176,52 @@ def scenes_at_stations(
     length = 1 if days is None else len(days)
     chunks = split_blocks((length, len(lons)), (STATION_DAYS, max(1, len(lons))))
     edges = np.cumsum((0, *chunks[0]))
-    tasks = {}
+    tasks: dict[tuple[int, ...], _Block] = {}
     for t, (t0, t1) in enumerate(itertools.pairwise(edges)):
         mine = tuple((d, kept[i]) for d, i in _scenes_of(kept, days, int(t0), int(t1)))
-        tasks[t, 0] = _Block(reading, mine, int(t1 - t0), stations=len(lons), lons=lons, lats=lats, radius_m=radius_m)
+        tasks[t, 0] = _Block(reading, mine, int(t1 - t0), stations=len(lons), places=(lons, lats), radius_m=radius_m)
     token = da.core.tokenize(_signature(kept), reading, lons, lats, radius_m, None if days is None else list(days))
     arrays = _assemble(tasks, _read_station_block, reading, chunks, f"stations-{token}", static=days is None, axis=0)
     return {n: a.T if days is not None else a for n, a in arrays.items()}, covered
 
 
-def _signature(scenes: Sequence[Scene]) -> list[Any]:
+def _signature(scenes: Iterable[Scene]) -> list[Any]:
     return [(s.name, s.day, s.layers, s.quality, s.mask, s.cloud, s.state, str(s.box)) for s in scenes]
+
+
+def inputs_of_days(scenes: Iterable[Scene], reading: Reading, where: Any, days: pd.DatetimeIndex) -> np.ndarray:
+    """Digest of what each day's values are made from: its scenes, the reading, and the target (a grid, or places).
+
+    For the coordinate `smgeo.cube.DAY_INPUTS`.
+    """
+    by_day: dict[Any, list[Scene]] = {}
+    for scene in scenes:
+        by_day.setdefault(scene.day, []).append(scene)
+    common = da.core.tokenize(reading, where)
+    return np.array([da.core.tokenize(common, _signature(by_day.get(d, ()))) for d in days], dtype=object)
+
+
+def own_grid(scenes: Sequence[Scene]) -> GeoBox:
+    """The grid that all files of the scenes lie on: their common pixels, from the first to the last row and column.
+
+    Raises
+    ------
+    SmgeoError
+        If their pixels are not the same.
+    """
+    first = scenes[0].box
+    top, left, bottom, right = 0, 0, *first.shape.yx
+    for href in dict.fromkeys(layer.href for scene in scenes for _, layer in scene.layers):
+        box = read_header(href).box
+        shift = aligned_shift(box, first)
+        if shift is None:
+            raise SmgeoError(
+                f"{plain(href)} lies on another grid ({box.crs}, {box.shape.yx}) than {plain(scenes[0].name)} "
+                f"({first.crs}, {first.shape.yx}); give a grid to warp both onto"
+            )
+        top, left = min(top, shift[0]), min(left, shift[1])
+        bottom, right = max(bottom, shift[0] + box.shape.y), max(right, shift[1] + box.shape.x)
+    return GeoBox((bottom - top, right - left), first.affine * Affine.translation(left, top), first.crs)
 
 
 def _assemble(
@@ -201,7 +236,7 @@ def _assemble(
 ) -> dict[str, da.Array]:
     """One array of all variables, a task a block, and each variable as a part of it."""
     count = len(reading.features)
-    graph = {(name, 0, *index): (partial(read, block),) for index, block in tasks.items()}
+    graph: dict[Any, Any] = {(name, 0, *index): (partial(read, block),) for index, block in tasks.items()}
     together = da.Array(
         HighLevelGraph.from_collections(name, graph, dependencies=[]),
         name,
@@ -332,10 +367,8 @@ def _clip(
 
 def _read_station_block(block: _Block) -> np.ndarray:
     """(variable, time, station) float32."""
-    assert block.lons is not None
-    assert block.lats is not None
     out = np.full((len(block.reading.features), block.days, block.stations), np.nan, dtype="float32")
-    places: dict[GeoBox, Footprints] = {}
+    places: dict[tuple[GeoBox, float | None], Footprints] = {}
     for day, scenes in _by_day(block.scenes):
         seen: dict[str, list[np.ndarray]] = {n: [] for n in block.reading.names}
         for scene in scenes:
@@ -345,26 +378,39 @@ def _read_station_block(block: _Block) -> np.ndarray:
     return out
 
 
-def _scene_at_stations(scene: Scene, block: _Block, places: dict[GeoBox, Footprints]) -> list[tuple[str, np.ndarray]]:
+def _scene_at_stations(
+    scene: Scene, block: _Block, places: dict[tuple[GeoBox, float | None], Footprints]
+) -> list[tuple[str, np.ndarray]]:
     features = {f.name: f for f in block.reading.features}
     out = []
     for href, layers in _by_file(scene, features):
         header = read_header(href)
-        if header.box not in places:
-            places[header.box] = find_footprints(block.lons, block.lats, header.box, block.radius_m)
-        where = places[header.box]
-        picked = {name: np.empty(where.rows.size, dtype="float32") for name, _ in layers}
-        for mine in tiles_of(where.rows, where.columns, header.tile):
-            rows, columns = where.rows[mine], where.columns[mine]
-            window = ((int(rows.min()), int(rows.max()) + 1), (int(columns.min()), int(columns.max()) + 1))
-            for name, values in _read_layers(scene, header, layers, window):
-                picked[name][mine] = values[rows - window[0][0], columns - window[1][0]]
-        for name, values in picked.items():
-            here = np.full(block.stations, np.nan, dtype="float32")
-            ids, means = where.mean(values, decibels=features[name].units == "dB")
-            here[ids] = means
-            out.append((name, here))
+        # What goes round a circle has no mean: it is that of the pixel the station lies in.
+        radii = {n: None if features[n].cyclic else block.radius_m for n, _ in layers}
+        for radius_m in dict.fromkeys(radii.values()):
+            if (header.box, radius_m) not in places:
+                places[header.box, radius_m] = find_footprints(*block.places, header.box, radius_m)
+            where = places[header.box, radius_m]
+            chosen = [layer for layer in layers if radii[layer[0]] == radius_m]
+            for name, values in _pixels_of(scene, header, chosen, where).items():
+                here = np.full(block.stations, np.nan, dtype="float32")
+                ids, means = where.mean(values, decibels=features[name].units == "dB")
+                here[ids] = means
+                out.append((name, here))
     return out
+
+
+def _pixels_of(
+    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], where: Footprints
+) -> dict[str, np.ndarray]:
+    """Values of all pixels of the stations, each tile of the file read once."""
+    picked = {name: np.empty(where.rows.size, dtype="float32") for name, _ in layers}
+    for mine in tiles_of(where.rows, where.columns, header.tile):
+        rows, columns = where.rows[mine], where.columns[mine]
+        window = ((int(rows.min()), int(rows.max()) + 1), (int(columns.min()), int(columns.max()) + 1))
+        for name, values in _read_layers(scene, header, layers, window):
+            picked[name][mine] = values[rows - window[0][0], columns - window[1][0]]
+    return picked
 
 
 # Numbers of a file into values

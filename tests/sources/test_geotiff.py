@@ -261,7 +261,7 @@ def test_unit_of_a_band_must_be_the_cubes_unless_converted(tmp_path):
 
 
 def test_grids_that_differ_need_a_target(series):
-    write(series / "p_20200105.tif", plane(5), transform=from_origin(0, 0, 100, 100))
+    write(series / "p_20200105.tif", plane(5), transform=from_origin(0, 0, 90, 90))
     with pytest.raises(SmgeoError, match=r"p_20200105\.tif lies on another grid"):
         open_rasters(SPEC, root=series)
 
