@@ -31,11 +31,14 @@ WORLD_PARTS = {"sources.physics", "sources.world_landscape", "sources.world_stat
 STATION_PARTS = {"sources.archive", "sources.sensors"}
 # Parts that readers of rasters share: from source pixels to the grid's or a station's, and to one value a day.
 RASTER_PARTS = {"sources.daily", "sources.footprint", "sources.warp"}
+SCENE_PARTS = RASTER_PARTS | {"sources.dates", "sources.files", "sources.scenes", "sources.scene_datasets"}
 PARTS = {
     "sources.footprint": {"sources.daily", "sources.warp"},
     "sources.scenes": RASTER_PARTS | {"sources.files"},
-    "sources.geotiff": RASTER_PARTS | {"sources.dates", "sources.files", "sources.scenes"},
-    "sources.stac": RASTER_PARTS | {"sources.dates", "sources.files", "sources.scenes"},
+    "sources.scene_datasets": RASTER_PARTS | {"sources.files", "sources.scenes"},
+    "sources.geotiff": SCENE_PARTS,
+    "sources.stac": SCENE_PARTS | {"sources.stac_items", "sources.stac_search"},
+    "sources.stac_items": SCENE_PARTS,
     "sources.gridded": RASTER_PARTS | {"sources.dates", "sources.gridded_files", "sources.gridded_headers"},
     "sources.gridded_headers": {"sources.gridded_files"},
     "sources.gridded_files": RASTER_PARTS,

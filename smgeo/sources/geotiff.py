@@ -18,11 +18,8 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.files import Header, file_state, is_remote, plain, read_header
-from smgeo.sources.scenes import (
-    Layer,
-    Scene,
-    own_grid,
-)
+from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
+from smgeo.sources.scenes import Layer, Scene, own_grid
 from smgeo.specs import RasterSource, parse_spec
 
 

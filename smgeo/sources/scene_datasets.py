@@ -1,0 +1,142 @@
+"""Scenes of any source as a Dataset: on a grid or at stations, with what each variable says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from smgeo.catalog import Feature
+from smgeo.cube import DAY_INPUTS
+from smgeo.sources.daily import choose_rule, rule_in_words
+from smgeo.sources.footprint import station_places
+from smgeo.sources.scenes import Reading, Scene, inputs_of_days, scenes_at_stations, scenes_on_grid
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a Dataset of scenes.
+
+    Attributes
+    ----------
+    feature : Feature
+        Its name, unit and kind.
+    source : str
+        What its attribute `source` says.
+    masked : bool
+        Whether a quality band says which of its pixels are clear.
+    daily : str
+        The rule for several scenes a day that the recipe asks for.
+    """
+
+    feature: Feature
+    source: str
+    masked: bool = False
+    daily: str = "auto"
+
+    @property
+    def static(self) -> bool:
+        """Whether it does not vary in time."""
+        return self.feature.kind == "static"
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes in the Dataset."""
+        attrs: dict[str, Any] = {**self.feature.attrs(), "source": self.source}
+        if not self.static:
+            attrs["daily_rule"] = rule_in_words(choose_rule(self.daily, self.feature, masked=self.masked), self.feature)
+        return attrs
+
+
+def dataset_on_grid(
+    scenes: Sequence[Scene],
+    variables: Sequence[Variable],
+    box: GeoBox,
+    days: pd.DatetimeIndex | None,
+    resampling: str = "auto",
+) -> xr.Dataset:
+    """The scenes on a grid: (time, y, x), and (y, x) of what does not change; float32, lazy, CRS in `spatial_ref`.
+
+    The coordinate `day_inputs` on `time` is a digest of what each day is made from.
+    """
+    data: dict[str, Any] = {}
+    for chosen, axis in _by_time(variables, days):
+        arrays = scenes_on_grid(_with(scenes, chosen), _reading(chosen, resampling), box, axis)
+        dims = ("time", "y", "x") if axis is not None else ("y", "x")
+        for v in chosen:
+            data[v.feature.name] = xr.Variable(dims, arrays[v.feature.name], {**v.attrs, "grid_mapping": "spatial_ref"})
+    coords = dict(xr_coords(box, dims=("y", "x"))) | _time(scenes, variables, days, box, resampling)
+    return xr.Dataset({v.feature.name: data[v.feature.name] for v in variables}, coords)
+
+
+def dataset_at_stations(
+    scenes: Sequence[Scene],
+    variables: Sequence[Variable],
+    stations: xr.Dataset,
+    days: pd.DatetimeIndex | None,
+    radius_m: float | None,
+    label: str,
+) -> xr.Dataset:
+    """The scenes at stations: (station, time), and (station,) of what does not change; float32, lazy.
+
+    `attrs["left_out"]` (JSON) names the stations that no scene covers, whose values are missing.
+    """
+    lons, lats = station_places(stations)
+    data: dict[str, Any] = {}
+    covered = np.zeros(len(lons), dtype=bool)
+    for chosen, axis in _by_time(variables, days):
+        arrays, held = scenes_at_stations(_with(scenes, chosen), _reading(chosen), lons, lats, axis, radius_m)
+        covered |= held
+        dims = ("station", "time") if axis is not None else ("station",)
+        for v in chosen:
+            attrs = v.attrs
+            if radius_m is not None:
+                attrs["footprint"] = f"mean of the pixels within {radius_m:g} m"
+            data[v.feature.name] = xr.Variable(dims, arrays[v.feature.name], attrs)
+    coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
+    coords |= {k: stations[k] for k in ("latitude", "longitude")}
+    left_out = {str(s): f"outside {label}" for s in stations["station"].values[~covered]}
+    coords |= _time(scenes, variables, days, (lons, lats, radius_m))
+    return xr.Dataset(
+        {v.feature.name: data[v.feature.name] for v in variables}, coords, {"left_out": json.dumps(left_out)}
+    )
+
+
+def _by_time(
+    variables: Sequence[Variable], days: pd.DatetimeIndex | None
+) -> list[tuple[list[Variable], pd.DatetimeIndex | None]]:
+    """Variables with the days of those that vary in time, and those that do not."""
+    moving, lasting = [v for v in variables if not v.static], [v for v in variables if v.static]
+    return [(chosen, axis) for chosen, axis in ((moving, days), (lasting, None)) if chosen]
+
+
+def _with(scenes: Sequence[Scene], variables: Sequence[Variable]) -> list[Scene]:
+    names = {v.feature.name for v in variables}
+    return [s for s in scenes if any(n in names for n, _ in s.layers)]
+
+
+def _reading(variables: Sequence[Variable], resampling: str = "auto") -> Reading:
+    rules = tuple("clearest" if v.static else choose_rule(v.daily, v.feature, masked=v.masked) for v in variables)
+    return Reading(tuple(v.feature for v in variables), rules, resampling)
+
+
+def _time(
+    scenes: Sequence[Scene],
+    variables: Sequence[Variable],
+    days: pd.DatetimeIndex | None,
+    where: Any,
+    resampling: str = "auto",
+) -> dict[Any, Any]:
+    """Coordinates on `time`: the days, and the digest of what each is made from."""
+    if days is None:
+        return {}
+    moving = [v for v in variables if not v.static]
+    inputs = inputs_of_days(_with(scenes, moving), _reading(moving, resampling), where, days)
+    return {"time": xr.DataArray(days, dims="time", name="time"), DAY_INPUTS: ("time", inputs)}
