@@ -221,6 +221,10 @@ class EarthEngineBand:
         The quality rule applied before (see `smgeo.sources.earthengine`); empty for none.
     note : str
         What it stands in for, where it is not what the study used.
+    pixel_m : float
+        Width of its own pixels in metres; of grids in degrees, at the equator.
+    images_a_day : int or None
+        Images a day of products that cover the globe; None where an orbit says which day has images of a place.
     """
 
     asset: str
@@ -231,42 +235,58 @@ class EarthEngineBand:
     daily: Literal["mean_power", "clearest", "mean", "mosaic"] = "mean"
     mask: str = ""
     note: str = ""
+    pixel_m: float = 10.0
+    images_a_day: int | None = None
 
 
-def _s1(band: str, daily: Literal["mean_power", "mean"] = "mean_power") -> EarthEngineBand:
-    return EarthEngineBand("COPERNICUS/S1_GRD", band, daily=daily, mask="IW mode, one orbit direction")
+def _s1(band: str, daily: Literal["mean_power", "mean"] = "mean_power", pixel_m: float = 10.0) -> EarthEngineBand:
+    return EarthEngineBand(
+        "COPERNICUS/S1_GRD", band, daily=daily, mask="IW mode, both polarisations, one orbit direction", pixel_m=pixel_m
+    )
 
 
-def _s2(band: str) -> EarthEngineBand:
+def _s2(band: str, pixel_m: float) -> EarthEngineBand:
     # The harmonised collection has the offset of -1000 of baseline 04.00 already applied.
-    return EarthEngineBand("COPERNICUS/S2_SR_HARMONIZED", band, 1e-4, daily="clearest", mask="cloud score+ cs >= 0.60")
+    return EarthEngineBand(
+        "COPERNICUS/S2_SR_HARMONIZED", band, 1e-4, daily="clearest", mask="cloud score+ cs >= 0.60", pixel_m=pixel_m
+    )
 
 
 def _l8(band: str) -> EarthEngineBand:
-    return EarthEngineBand("LANDSAT/LC08/C02/T1_TOA", band, daily="clearest", mask="QA_PIXEL, landsat_c2")
+    # Measured at 100 m, delivered at 30 m.
+    return EarthEngineBand("LANDSAT/LC08/C02/T1_TOA", band, daily="clearest", mask="QA_PIXEL, landsat_c2", pixel_m=30.0)
 
 
 def _soil(part: str) -> EarthEngineBand:
     return EarthEngineBand(
-        f"projects/soilgrids-isric/{part}_mean", f"{part}_0-5cm_mean", 0.1, image=True, daily="mosaic"
+        f"projects/soilgrids-isric/{part}_mean", f"{part}_0-5cm_mean", 0.1, image=True, daily="mosaic", pixel_m=250.0
     )
 
 
 _GLO30 = "Copernicus GLO-30 (made from TanDEM-X) for TanDEM-X 90 m"
 
+
+def _dem(note: str) -> EarthEngineBand:
+    # 1 arc second.
+    return EarthEngineBand("COPERNICUS/DEM/GLO30", "DEM", daily="mosaic", note=note, pixel_m=30.9)
+
+
 EARTHENGINE: dict[str, EarthEngineBand] = {
     "s1_vv": _s1("VV"),
     "s1_vh": _s1("VH"),
-    "s1_incidence": _s1("angle", "mean"),
-    "s2_b3": _s2("B3"),
-    "s2_b4": _s2("B4"),
-    "s2_b8": _s2("B8"),
-    "s2_b11": _s2("B11"),
-    "s2_b12": _s2("B12"),
+    # On the sparse grid of the product's tie points, so that it is interpolated on every grid of interest.
+    "s1_incidence": _s1("angle", "mean", 15_000.0),
+    "s2_b3": _s2("B3", 10.0),
+    "s2_b4": _s2("B4", 10.0),
+    "s2_b8": _s2("B8", 10.0),
+    "s2_b11": _s2("B11", 20.0),
+    "s2_b12": _s2("B12", 20.0),
     "l8_b10": _l8("B10"),
     "l8_b11": _l8("B11"),
     # mm h-1 in 48 images a day: the day's mean times 24 h.
-    "precipitation": EarthEngineBand("NASA/GPM_L3/IMERG_V07", "precipitation", 24.0, daily="mean"),
+    "precipitation": EarthEngineBand(
+        "NASA/GPM_L3/IMERG_V07", "precipitation", 24.0, daily="mean", pixel_m=11_132.0, images_a_day=48
+    ),
     "temperature": EarthEngineBand(
         "MODIS/061/MOD11A1",
         "LST_Day_1km",
@@ -274,6 +294,8 @@ EARTHENGINE: dict[str, EarthEngineBand] = {
         -273.15,
         mask="QC_Day, modis_lst",
         note="MODIS Terra day-time land-surface temperature for NASA Earth Observations, which is made from it",
+        pixel_m=926.6,
+        images_a_day=1,
     ),
     "sand": _soil("sand"),
     "silt": _soil("silt"),
@@ -284,10 +306,11 @@ EARTHENGINE: dict[str, EarthEngineBand] = {
         image=True,
         daily="mosaic",
         note="OpenLandMap sand fraction at 0 cm for ISRIC's texture of sand",
+        pixel_m=250.0,
     ),
-    "elevation": EarthEngineBand("COPERNICUS/DEM/GLO30", "DEM", daily="mosaic", note=_GLO30),
-    "slope": EarthEngineBand("COPERNICUS/DEM/GLO30", "DEM", daily="mosaic", note=f"{_GLO30}; Horn 1981"),
-    "aspect": EarthEngineBand("COPERNICUS/DEM/GLO30", "DEM", daily="mosaic", note=f"{_GLO30}; Horn 1981"),
+    "elevation": _dem(_GLO30),
+    "slope": _dem(f"{_GLO30}; Horn 1981"),
+    "aspect": _dem(f"{_GLO30}; Horn 1981"),
 }
 
 

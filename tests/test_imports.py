@@ -32,7 +32,13 @@ STATION_PARTS = {"sources.archive", "sources.sensors"}
 # Parts that readers of rasters share: from source pixels to the grid's or a station's, and to one value a day.
 RASTER_PARTS = {"sources.daily", "sources.footprint", "sources.warp"}
 SCENE_PARTS = RASTER_PARTS | {"sources.dates", "sources.files", "sources.scenes", "sources.scene_datasets"}
+# Parts of the reader of Earth Engine, from the session up; the last two assemble them on a grid and at stations.
+EARTHENGINE_PARTS = {
+    f"sources.earthengine_{part}"
+    for part in ("session", "requests", "products", "expressions", "plan", "tasks", "grid", "stations")
+}
 PARTS = {
+    **dict.fromkeys(EARTHENGINE_PARTS | {"sources.earthengine"}, RASTER_PARTS | EARTHENGINE_PARTS),
     "sources.footprint": {"sources.daily", "sources.warp"},
     "sources.scenes": RASTER_PARTS | {"sources.files"},
     "sources.scene_datasets": RASTER_PARTS | {"sources.files", "sources.scenes"},

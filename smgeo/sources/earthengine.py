@@ -1,0 +1,144 @@
+"""Google Earth Engine as a lazy Dataset: computed pixels on our grid, or values at stations, each asked for once.
+
+What is asked is in `earthengine_expressions`, in how many requests in `earthengine_plan`, and how they are sent in
+`earthengine_requests`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from smgeo.catalog import EARTHENGINE, FEATURES, Feature
+from smgeo.errors import SmgeoError
+from smgeo.sources.daily import rule_in_words
+from smgeo.sources.earthengine_grid import grid_arrays
+from smgeo.sources.earthengine_products import Product, list_products
+from smgeo.sources.earthengine_session import find_access
+from smgeo.sources.earthengine_stations import station_arrays
+from smgeo.sources.footprint import station_places
+from smgeo.specs import EarthEngineSource, parse_spec
+from smgeo.terrain import TERRAIN
+
+
+def open_earthengine(
+    spec: EarthEngineSource | Mapping[str, Any],
+    *,
+    root: str | Path = ".",
+    geobox: GeoBox | None = None,
+    stations: xr.Dataset | None = None,
+    period: tuple[Any, Any] | None = None,
+    catalog: Mapping[str, Feature] = FEATURES,
+) -> xr.Dataset:
+    """Features of Google Earth Engine, lazily: on a grid, or at stations.
+
+    Opening signs in and asks which days have images of the place; the values are asked for when they are computed.
+
+    Parameters
+    ----------
+    spec : EarthEngineSource or mapping
+        `bands` (features of the catalogue, or variable -> feature), `project`, and optionally `credentials`, `orbit`
+        (needed for Sentinel-1), `mask`, `resampling`, `daily`, `radius_m`, `requests_in_flight`, `budget`, `timeout_s`,
+        `retries`, `url`.
+    root : str or Path
+        Where a relative path of a key file starts.
+    geobox : odc.geo.geobox.GeoBox, optional
+        Target grid; give either this or stations.
+    stations : xarray.Dataset, optional
+        With latitude and longitude on `station`: each gets, of every image in the image's own projection, the pixel it
+        lies in, or with `radius_m` the mean of the pixels whose centres lie within.
+    period : (date, date)
+        First and last day, UTC; every day of it is given, missing where there is no image.
+    catalog : mapping
+        Kind and unit of each variable.
+
+    Returns
+    -------
+    xarray.Dataset
+        float32, lazy, missing is NaN. (time, y, x) and (y, x) in blocks of at most (30, 256, 256) with the CRS in
+        `spatial_ref`; or (station, time) and (station,) in blocks of at most 256 stations and 512 days. All variables
+        of a block come from the same requests: one a day that has images, or one for 64 stations and up to 64 days of
+        each product. A day's images become one value by the catalogue's rule (`daily_rule`); Sentinel-1 is averaged in
+        linear power and given in dB; slope and aspect are made from resampled elevation (Horn 1981), at stations from
+        elevations 30 m around. `attrs["requests"]`: requests of the listing and of all values, without repeated ones
+        and without those of signing in (a few for each process).
+
+    Raises
+    ------
+    SmgeoError
+        If the spec is not right, credentials or project are missing or refused, the plan is beyond the budget, or (when
+        values are computed) a request fails for good.
+    """
+    source = (
+        spec
+        if isinstance(spec, EarthEngineSource)
+        else parse_spec(EarthEngineSource, {"kind": "earthengine", **spec}, "open_earthengine")
+    )
+    if (geobox is None) == (stations is None):
+        raise SmgeoError("earthengine: give either a grid or stations; it holds the whole Earth")
+    if period is None:
+        raise SmgeoError("earthengine: give a period (first day, last day); it holds decades")
+    _check_variables(source, catalog)
+    days = pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
+    if not len(days):
+        raise SmgeoError(f"earthengine: the period ends before it begins: {period[0]} to {period[1]}")
+    access = find_access(source, root)
+    attrs: dict[str, Any] = {}
+    place: tuple[str, ...] = ("station",)
+    if geobox is not None:
+        arrays, attrs["requests"] = grid_arrays(source, access, geobox, days)
+        coords, place = dict(xr_coords(geobox, dims=("y", "x"))), ("y", "x")
+    else:
+        assert stations is not None
+        arrays, attrs["requests"] = station_arrays(source, access, *station_places(stations), days)
+        coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
+        coords |= {k: stations[k] for k in ("latitude", "longitude")}
+        attrs["left_out"] = json.dumps({})
+    products = {p.asset: p for p in list_products(source, None)}
+    data = {}
+    for name, feature in source.bands.items():
+        product = products[EARTHENGINE[feature].asset]
+        time_last = ("time",) if not product.static else ()
+        dims = (*time_last, *place) if geobox is not None else (*place, *time_last)
+        data[name] = xr.Variable(dims, arrays[name], _attrs(source, name, feature, product, catalog))
+        if geobox is not None:
+            data[name].attrs["grid_mapping"] = "spatial_ref"
+    if any("time" in v.dims for v in data.values()):
+        coords["time"] = xr.DataArray(days, dims="time", name="time")
+    return xr.Dataset(data, coords, attrs)
+
+
+def _check_variables(source: EarthEngineSource, catalog: Mapping[str, Feature]) -> None:
+    for name, feature in source.bands.items():
+        if name not in catalog:
+            raise SmgeoError(f"earthengine: {name!r} is no known variable; describe it in the recipe's variables")
+        if catalog[name].units != FEATURES[feature].units:
+            raise SmgeoError(
+                f"earthengine: {name} is in {catalog[name].units!r}, but {feature} is given in {FEATURES[feature].units!r}"
+            )
+
+
+def _attrs(
+    source: EarthEngineSource, name: str, feature: str, product: Product, catalog: Mapping[str, Feature]
+) -> dict[str, Any]:
+    entry = EARTHENGINE[feature]
+    asked = f"Google Earth Engine, {entry.asset}, {entry.band}" + (f"; {entry.note}" if entry.note else "")
+    attrs: dict[str, Any] = {**catalog[name].attrs(), "source": asked}
+    if entry.mask and source.mask:
+        attrs["mask"] = entry.mask
+    if feature.startswith("s1_"):
+        attrs["orbit"] = source.orbit
+    if product.images_a_day == 48:
+        attrs["daily_rule"] = "sum of a day (UTC): mean of its half hours times 24 h"
+    elif not product.static:
+        attrs["daily_rule"] = rule_in_words("clearest" if product.daily == "clearest" else "mean", catalog[name])
+    if feature not in TERRAIN and product.footprint_m(source.radius_m):
+        attrs["footprint"] = f"mean of the pixels within {source.radius_m:g} m"
+    return attrs

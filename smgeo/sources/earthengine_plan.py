@@ -1,0 +1,183 @@
+"""Which requests a build needs: days and places that have images, cut into requests that keep to Earth Engine's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from odc.geo.geobox import GeoBox
+
+from smgeo.sources.earthengine_expressions import (
+    MOST_ELEMENTS,
+    MS_PER_DAY,
+    Places,
+    image_places,
+    image_times,
+    tile_times,
+)
+from smgeo.sources.earthengine_products import Product
+from smgeo.sources.earthengine_requests import Gate, fetch_table
+from smgeo.sources.earthengine_session import import_ee
+from smgeo.sources.warp import apply_affine, crs_text, transformer
+
+# Of one request at stations; with one image a day, its rows stay below MOST_ELEMENTS.
+BATCH_STATIONS, BATCH_DAYS = 64, 64
+# Days count from 1970-01-01.
+Days = range
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One request at stations: numbers of a product and of its stations, and the days that have images of them."""
+
+    product: int
+    start: int
+    stop: int
+    days: tuple[int, ...]
+
+
+def day_numbers(days: pd.DatetimeIndex) -> Days:
+    """A daily axis as numbers."""
+    first = int((days[0] - pd.Timestamp("1970-01-01")).days)
+    return range(first, first + len(days))
+
+
+def outline(box: GeoBox, points: int = 16) -> tuple[tuple[float, float], ...]:
+    """The border of a grid in degrees, as a ring of (longitude, latitude) with `points` corners a side."""
+    height, width = box.shape.yx
+    along = np.linspace(0, 1, points, endpoint=False)
+    columns = np.concatenate([along, np.ones(points), 1 - along, np.zeros(points), [0]]) * width
+    rows = np.concatenate([np.zeros(points), along, np.ones(points), 1 - along, [0]]) * height
+    x, y = apply_affine(box.affine, columns, rows)
+    lons, lats = transformer(crs_text(box), "EPSG:4326").transform(x, y)
+    return tuple(zip(np.asarray(lons).tolist(), np.asarray(lats).tolist(), strict=True))
+
+
+def polygon(ring: Sequence[tuple[float, float]]) -> Any:
+    """A ring of (longitude, latitude) as a geometry with straight edges in degrees."""
+    return import_ee().Geometry.Polygon([[list(p) for p in ring]], None, False)
+
+
+def plan_grid(
+    gate: Gate, products: Sequence[Product], ring: Sequence[tuple[float, float]], days: Days
+) -> dict[int, tuple[int, ...]]:
+    """Day -> numbers of the products that have an image of the area; days without images are not there."""
+    asks = [partial(_list_spans, gate, p, partial(_times, p, None if p.images_a_day else ring), days) for p in products]
+    found: dict[int, list[int]] = {}
+    for number, rows in enumerate(gate.together(asks)):
+        for day in sorted({int(ms // MS_PER_DAY) for ms, _ in rows}):
+            found.setdefault(day, []).append(number)
+    return {day: tuple(numbers) for day, numbers in sorted(found.items())}
+
+
+def plan_stations(
+    gate: Gate, products: Sequence[Product], places: Places, days: Days, radius_m: float | None, block_days: int
+) -> list[Batch]:
+    """The requests of products that vary in time; none crosses a multiple of `block_days` or has too many rows."""
+    parts = [(s, min(s + BATCH_STATIONS, len(places))) for s in range(0, len(places), BATCH_STATIONS)]
+    everywhere = [i for i, p in enumerate(products) if p.images_a_day]
+    keys: list[tuple[int, tuple[int, int] | None]] = [(i, None) for i in everywhere]
+    keys += [(i, part) for i in range(len(products)) if i not in everywhere for part in parts]
+    asks = []
+    for i, part in keys:
+        product = products[i]
+        ask = (
+            partial(_times, product, None)
+            if part is None
+            else partial(_counts, product, places[slice(*part)], radius_m)
+        )
+        asks.append(partial(_list_spans, gate, product, ask, days))
+    batches = []
+    for (i, part), rows in zip(keys, gate.together(asks), strict=True):
+        for start, stop in [part] if part is not None else parts:
+            # Of global products each station gets one row a day, however many images make it.
+            counted = _rows_by_day(rows) if part is not None else dict.fromkeys(_rows_by_day(rows), stop - start)
+            batches += [Batch(i, start, stop, d) for d in cut_days(counted, days.start, block_days)]
+    return batches
+
+
+def plan_static(
+    gate: Gate, products: Sequence[Product], areas: Sequence[Callable[[], Any]]
+) -> tuple[tuple[bool, ...], ...]:
+    """Whether each product has something in each area; single images are taken to be everywhere."""
+    keys = [(i, area) for i, p in enumerate(products) if not p.image for area in range(len(areas))]
+    asks = [partial(_ask, gate, partial(_tiles, products[i], areas[area]), products[i]) for i, area in keys]
+    found = [[True] * len(areas) for _ in products]
+    for (i, area), rows in zip(keys, gate.together(asks), strict=True):
+        found[i][area] = bool(rows)
+    return tuple(map(tuple, found))
+
+
+def cut_days(rows: Mapping[int, int], first: int, block_days: int) -> list[tuple[int, ...]]:
+    """Days with their numbers of rows -> groups for one request each, in order.
+
+    >>> cut_days({0: 1, 1: 4999, 2: 2, 80: 1}, first=0, block_days=512)
+    [(0, 1), (2,), (80,)]
+    """
+    groups: list[list[int]] = []
+    total = 0
+    for day, count in sorted(rows.items()):
+        total += count
+        if (
+            not groups
+            or total > MOST_ELEMENTS
+            or day - groups[-1][0] >= BATCH_DAYS
+            or (day - first) // block_days != (groups[-1][0] - first) // block_days
+        ):
+            groups.append([])
+            total = count
+        groups[-1].append(day)
+    return [tuple(g) for g in groups]
+
+
+def _rows_by_day(rows: Sequence[Sequence[Any]]) -> dict[int, int]:
+    out: dict[int, int] = {}
+    for ms, count in rows:
+        day = int(ms // MS_PER_DAY)
+        out[day] = out.get(day, 0) + int(count)
+    return {day: count for day, count in out.items() if count}
+
+
+# Listings --------------------------------------------------------------------------------------------------------
+
+
+def _list_spans(gate: Gate, product: Product, expression: Callable[[int, int], Any], days: Days) -> list[list[Any]]:
+    """[time, places] of all images in a period, however many: a span that may not be whole is halved."""
+    longest = max(1, MOST_ELEMENTS // product.images_a_day - 1) if product.images_a_day else len(days)
+    rows: list[list[Any]] = []
+    for first in range(days.start, days.stop, longest):
+        rows += _list_span(gate, product, expression, first, min(first + longest, days.stop))
+    return rows
+
+
+def _list_span(
+    gate: Gate, product: Product, expression: Callable[[int, int], Any], first: int, end: int
+) -> list[list[Any]]:
+    rows = _ask(gate, partial(expression, first * MS_PER_DAY, end * MS_PER_DAY), product)
+    if len(rows) < MOST_ELEMENTS or end - first == 1:
+        return rows
+    middle = (first + end) // 2
+    return [
+        *_list_span(gate, product, expression, first, middle),
+        *_list_span(gate, product, expression, middle, end),
+    ]
+
+
+def _ask(gate: Gate, expression: Callable[[], Any], product: Product) -> list[list[Any]]:
+    return gate.ask(lambda: fetch_table(expression(), 2), f"the listing of {product.asset}")
+
+
+def _times(product: Product, ring: Sequence[tuple[float, float]] | None, first_ms: int, end_ms: int) -> Any:
+    return image_times(product, first_ms, end_ms, None if ring is None else polygon(ring))
+
+
+def _counts(product: Product, places: Places, radius_m: float | None, first_ms: int, end_ms: int) -> Any:
+    return image_places(product, first_ms, end_ms, places, radius_m)
+
+
+def _tiles(product: Product, area: Callable[[], Any]) -> Any:
+    return tile_times(product, area())

@@ -1,0 +1,202 @@
+"""Requests to Earth Engine: bounded over all workers, counted, repeated when they fail, and their answers checked."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from dask.base import tokenize
+from odc.geo.geobox import GeoBox
+
+from smgeo.errors import SmgeoError
+from smgeo.sources.earthengine_session import Access, Again, auth_errors, connect, import_ee, not_accepted, refused
+
+T = TypeVar("T")
+
+# Waits double from the first to the longest and are drawn evenly from zero up ("full jitter": M. Brooker, "Exponential
+# backoff and jitter", AWS Architecture Blog, 2015), so that workers refused together do not come back together.
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 64.0
+
+
+class Gate:
+    """Where a task's requests pass: it bounds them over all workers, counts them, and repeats what failed.
+
+    Made in the task's own thread, then used by as many threads as there are requests.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        worker = _dask_worker()
+        self._slots = _local_slots(access) if worker is None else _shared_slots(access)
+        self._count = _local_count(access) if worker is None else _shared_count(access)
+
+    def ask(self, send: Callable[[], T], what: str) -> T:
+        """What `send` returns, when it does; it raises `Again` for answers that are not good.
+
+        Raises
+        ------
+        SmgeoError
+            If all attempts fail, the server refuses the request, or the budget is used up.
+        """
+        ee = import_ee()
+        reason = ""
+        for attempt in range(self.access.retries + 1):
+            if attempt:
+                time.sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))))  # noqa: S311 - jitter
+            with self._slots:
+                try:
+                    connect(self.access)
+                    self._count(1)
+                    return send()
+                except Again as error:
+                    reason = str(error)
+                except ee.EEException as error:
+                    refusal = refused(error)
+                    raise SmgeoError(f"{refusal} (asked for {what})") from None
+                except auth_errors() as error:
+                    raise not_accepted(self.access, error) from None
+        raise SmgeoError(
+            f"earthengine: {what}: {self.access.retries + 1} attempts failed, the last with {reason}. Run the same command again, "
+            "which goes on from what is done; raise timeout_s if it is slow, lower requests_in_flight if it is 429"
+        )
+
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Results of calls that each ask through this gate, in their order; as many at once as may be under way."""
+        if not calls:
+            return []
+        with ThreadPoolExecutor(min(len(calls), self.access.in_flight)) as threads:
+            return list(threads.map(lambda call: call(), calls))
+
+
+def _dask_worker() -> Any:
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def _group(access: Access) -> str:
+    return f"smgeo-earthengine-{tokenize(access.project, access.url, access.credentials)}-{access.in_flight}"
+
+
+_local_lock = threading.Lock()
+_slots_here: dict[str, threading.BoundedSemaphore] = {}
+_counted_here: dict[str, int] = {}
+
+
+def _local_slots(access: Access) -> Any:
+    with _local_lock:
+        return _slots_here.setdefault(_group(access), threading.BoundedSemaphore(access.in_flight))
+
+
+def _shared_slots(access: Access) -> Any:
+    from distributed import Semaphore
+
+    return Semaphore(max_leases=access.in_flight, name=_group(access))
+
+
+def _local_count(access: Access) -> Callable[[int], None]:
+    def count(requests: int) -> None:
+        with _local_lock:
+            sent = _counted_here.get(access.build, access.sent) + requests
+            _check_budget(access, sent)
+            _counted_here[access.build] = sent
+
+    return count
+
+
+def _shared_count(access: Access) -> Callable[[int], None]:
+    """Over all workers, in a variable of the scheduler; only where there is a budget to keep."""
+    if access.budget is None:
+        return lambda requests: None
+    from distributed import Semaphore, Variable, get_client
+
+    one = Semaphore(max_leases=1, name=f"smgeo-earthengine-{access.build}")
+    variable = Variable(f"smgeo-earthengine-{access.build}", client=get_client())
+
+    def count(requests: int) -> None:
+        with one:
+            try:
+                sent = int(variable.get(timeout=0.5))
+            except TimeoutError:  # nobody has set it yet
+                sent = access.sent
+            _check_budget(access, sent + requests)
+            variable.set(sent + requests)
+
+    return count
+
+
+def _check_budget(access: Access, sent: int) -> None:
+    if access.budget is not None and sent > access.budget:
+        raise SmgeoError(
+            f"earthengine: the budget of {access.budget} requests is used up, repeated ones included; what is written is kept. "
+            "Raise budget and run the same command again"
+        )
+
+
+def requests_sent(access: Access) -> int:
+    """Requests that this process has sent for a build, repeated ones included."""
+    return _counted_here.get(access.build, access.sent)
+
+
+# Answers ---------------------------------------------------------------------------------------------------------
+
+
+def fetch_table(expression: Any, columns: int) -> list[list[Any]]:
+    """Rows of an expression that gives [number of rows, rows].
+
+    Raises
+    ------
+    Again
+        If the answer is no such table, or lacks rows.
+    """
+    try:
+        answer = import_ee().data.computeValue(expression)
+    except (TypeError, KeyError, ValueError):  # the body is no JSON object with a result
+        raise Again("an answer that is not JSON") from None
+    if not (
+        isinstance(answer, list) and len(answer) == 2 and isinstance(answer[1], list) and answer[0] == len(answer[1])
+    ):
+        raise Again("a table that is not whole")
+    if any(not isinstance(row, list) or len(row) != columns for row in answer[1]):
+        raise Again(f"a table that does not have {columns} columns")
+    return answer[1]
+
+
+def fetch_pixels(image: Any, box: GeoBox, bands: Sequence[str]) -> np.ndarray:
+    """The bands of an image on a grid: (band, y, x), float32.
+
+    Raises
+    ------
+    Again
+        If the answer is no such array.
+    """
+    request = {"expression": image, "fileFormat": "NUMPY_NDARRAY", "grid": describe_grid(box)}
+    try:
+        answer = import_ee().data.computePixels(request)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:  # the body is no NPY file, or a part of one
+        raise Again(f"an answer that is no array ({type(error).__name__})") from None
+    if answer.dtype.names != tuple(bands) or answer.shape != box.shape.yx:
+        raise Again(f"an array of shape {answer.shape} and bands {answer.dtype.names}")
+    if any(answer.dtype[b] != np.float32 for b in bands):
+        raise Again(f"an array of {answer.dtype[0]}")
+    return np.stack([answer[b] for b in bands])
+
+
+def describe_grid(box: GeoBox) -> dict[str, Any]:
+    """A grid as `PixelGrid` of the REST API; WKT 1 where its CRS has no EPSG code."""
+    assert box.crs is not None
+    a, code = box.affine, box.crs.to_epsg()
+    crs = {"crsCode": f"EPSG:{code}"} if code else {"crsWkt": box.crs.proj.to_wkt("WKT1_GDAL")}
+    transform = {"scaleX": a.a, "shearX": a.b, "translateX": a.c, "shearY": a.d, "scaleY": a.e, "translateY": a.f}
+    return {"dimensions": {"width": box.shape.x, "height": box.shape.y}, "affineTransform": transform, **crs}

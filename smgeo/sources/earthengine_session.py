@@ -1,0 +1,236 @@
+"""Signing in to Earth Engine: which account, by which key, and how the client's requests travel.
+
+Tasks carry an `Access`: the path of a key, never the key. Each process signs in by itself when its first request goes out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smgeo.errors import SmgeoError, missing_extra
+from smgeo.specs import EarthEngineSource
+
+SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
+
+
+class Again(Exception):  # noqa: N818 - a reason to ask once more, not an error yet
+    """An answer that another attempt may better: too many requests, a fault of the server, a damaged body."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach Earth Engine, and within which limits. Goes into graphs, so it holds no secret.
+
+    Attributes
+    ----------
+    project : str or None
+        Cloud project; None: the one that the credentials name.
+    credentials : str or None
+        Path of a key file; None: what `earthengine authenticate` or gcloud left on this machine.
+    url : str or None
+        Server; None: Google's.
+    in_flight : int
+        Most requests under way at any time, over all workers.
+    budget : int or None
+        Most requests of the build, repeated ones included.
+    timeout_s : float
+        Silence after which a request counts as lost.
+    retries : int
+        Attempts after the first.
+    build : str
+        Under which name requests are counted.
+    sent : int
+        Requests that were sent before the first task.
+    """
+
+    project: str | None = None
+    credentials: str | None = None
+    url: str | None = None
+    in_flight: int = 20
+    budget: int | None = None
+    timeout_s: float = 300.0
+    retries: int = 8
+    build: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sent: int = 0
+
+
+def find_access(source: EarthEngineSource, root: str | Path) -> Access:
+    """Project and key file of a spec, or of the environment of the process that opens it (workers may have another).
+
+    Raises
+    ------
+    SmgeoError
+        If the key file is not there.
+    """
+    given = source.credentials or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    path = (Path(root) / Path(given).expanduser()).absolute() if given else None
+    if path is not None and not path.is_file():
+        raise SmgeoError(
+            f"earthengine: the key file {path} is not there; correct credentials in the recipe, or "
+            "$GOOGLE_APPLICATION_CREDENTIALS, or leave both out and run: earthengine authenticate"
+        )
+    return Access(
+        project=source.project or os.environ.get("EARTHENGINE_PROJECT"),
+        credentials=str(path) if path else None,
+        url=source.url,
+        in_flight=source.requests_in_flight,
+        budget=source.budget,
+        timeout_s=source.timeout_s,
+        retries=source.retries,
+    )
+
+
+def import_ee() -> Any:
+    """The `ee` package, loaded only where it is needed."""
+    try:
+        import ee
+    except ImportError:
+        raise missing_extra("Google Earth Engine", "gee") from None
+    return ee
+
+
+# Signing in ------------------------------------------------------------------------------------------------------
+
+_signing_in = threading.Lock()
+_signed_in: tuple[Any, ...] | None = None
+
+
+def connect(access: Access) -> None:
+    """Sign this process in, once for an account (the client keeps one account a process).
+
+    Raises
+    ------
+    Again
+        If the server does not answer as it should.
+    SmgeoError
+        If credentials or project are missing or refused.
+    """
+    global _signed_in
+    account = (access.project, access.credentials, access.url, access.timeout_s, access.in_flight)
+    ee = import_ee()
+    with _signing_in:
+        if _signed_in == account and ee.data.is_initialized():
+            return
+        credentials = _load_credentials(access)
+        project = access.project or getattr(credentials, "project_id", None) or credentials.quota_project_id
+        if not project:
+            raise SmgeoError(
+                "earthengine: no Cloud project is named, and Earth Engine counts every request on one. Set project: in the "
+                "recipe, or $EARTHENGINE_PROJECT, to the ID of a project that is registered for Earth Engine "
+                "(https://console.cloud.google.com/earth-engine)"
+            )
+        ee.data.setMaxRetries(0)  # attempts are counted and limited here
+        try:
+            ee.Initialize(
+                credentials,
+                project=project,
+                url=access.url,
+                http_transport=_Transport(access.in_flight, access.timeout_s),
+            )
+        except ee.EEException as error:
+            raise refused(error) from None
+        except auth_errors() as error:
+            raise not_accepted(access, error) from None
+        _signed_in = account
+
+
+def _load_credentials(access: Access) -> Any:
+    ee = import_ee()
+    import google.auth
+    from google.oauth2 import service_account
+
+    try:
+        if access.credentials is None:
+            return ee.data.get_persistent_credentials()
+        try:
+            return service_account.Credentials.from_service_account_file(access.credentials, scopes=SCOPES)
+        except google.auth.exceptions.MalformedError:  # a user's or a federated key
+            return google.auth.load_credentials_from_file(access.credentials, scopes=list(SCOPES))[0]
+    except ee.EEException:
+        raise SmgeoError(
+            "earthengine: no credentials found. Run once: earthengine authenticate; or give credentials: PATH of a service "
+            "account's key file (JSON) in the recipe, or $GOOGLE_APPLICATION_CREDENTIALS"
+        ) from None
+    except (ValueError, OSError, google.auth.exceptions.GoogleAuthError) as error:
+        # The texts of these errors may quote the file.
+        raise SmgeoError(
+            f"earthengine: {access.credentials} can't be read as a key file ({type(error).__name__}); download a new key "
+            "(JSON) of the service account, or run: earthengine authenticate"
+        ) from None
+
+
+def auth_errors() -> tuple[type[Exception], ...]:
+    """What Google's sign-in raises."""
+    import google.auth.exceptions
+
+    return (google.auth.exceptions.GoogleAuthError,)
+
+
+def not_accepted(access: Access, error: Exception) -> SmgeoError:
+    """What a failed sign-in means for the user; the error's own text may quote the key."""
+    where = access.credentials or "the credentials stored on this machine"
+    return SmgeoError(
+        f"earthengine: Google did not accept {where} ({type(error).__name__}); the key may be revoked or expired, or the clock "
+        "wrong. Make a new key, or run: earthengine authenticate"
+    )
+
+
+def refused(error: Exception) -> SmgeoError:
+    """What a request that the server understood and declined means for the user."""
+    status = getattr(getattr(error.__context__, "resp", None), "status", None)
+    text = str(error)[:400]
+    if status in (401, 403):
+        return SmgeoError(
+            f"earthengine: the account or project was refused ({status}): {text}. Register the project for Earth Engine, and give "
+            "the account the roles Earth Engine Resource Viewer and Service Usage Consumer"
+        )
+    return SmgeoError(f"earthengine: the server refused a request ({status or 'no status'}): {text}")
+
+
+class _Transport:
+    """Sends what the client sends, with a time limit, a pool wide enough, and answers checked before they are parsed."""
+
+    def __init__(self, connections: int, timeout_s: float) -> None:
+        import requests
+
+        self._timeout_s = timeout_s
+        self._session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections)
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, adapter)
+
+    def request(
+        self,
+        uri: str,
+        method: str = "GET",
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        redirections: int | None = None,
+        connection_type: Any = None,
+    ) -> tuple[Any, bytes]:
+        """As `httplib2.Http.request`: (response, content)."""
+        import httplib2
+        import requests
+
+        try:
+            answer = self._session.request(method, uri, data=body, headers=headers, timeout=self._timeout_s)
+        except requests.RequestException as error:
+            raise Again(f"no complete answer ({type(error).__name__})") from None
+        status, content = answer.status_code, answer.content
+        if status == 429 or status >= 500:
+            raise Again(f"HTTP {status}")
+        promised = answer.headers.get("Content-Length")
+        if promised is not None and "Content-Encoding" not in answer.headers and int(promised) != len(content):
+            raise Again(f"{len(content)} bytes of {promised}")
+        if status == 200 and content[:64].lstrip()[:1] == b"<":
+            raise Again("a web page in place of data")
+        return httplib2.Response({**answer.headers, "status": status}), content
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
