@@ -17,10 +17,12 @@ import xarray as xr
 
 from smgeo.assemble import build_grid_cube, build_station_cube, merge_stations, open_grid, write_station_cube
 from smgeo.cube import chunk_sizes, open_cube, select_stations, write_cube
+from smgeo.describe import count_masked, describe_grid, describe_shown
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import cross_validate, evaluate, target_scaler
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
+from smgeo.outline import pixels_inside, read_outline
 from smgeo.prepare import Prepared, Split, Windows, prepare_cube, split_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
@@ -139,7 +141,10 @@ class _Study:
                     make_model(model.kind, **{**model.params, **sample_params(spec.space, 0)})
             except SmgeoError as error:
                 raise SmgeoError(f"models.{name}: {error}") from None
-        if self.recipe.world is None:
+        self._check_outline()
+        if not self.recipe.stations:
+            self._check_grid_alone()
+        elif self.recipe.world is None:
             stations = self._open_stations()
             self._check_sizes(stations.sizes["station"])
             self._check_map_dates(stations["time"].values[0], stations["time"].values[-1])
@@ -149,6 +154,20 @@ class _Study:
             self._check_sizes(world.stations)
             first = pd.Timestamp(WORLD_START)
             self._check_map_dates(first, first + pd.Timedelta(days=world.days - 1))
+
+    def _check_outline(self) -> None:
+        report, grid = self.recipe.report, self.recipe.grid
+        if self.recipe.world is None and grid is not None and report is not None and report.outline is not None:
+            box = open_grid(grid, self.root)
+            pixels_inside(read_outline(self.root / report.outline, box.crs), box)
+
+    def _check_grid_alone(self) -> None:
+        recipe = self.recipe
+        if recipe.world is None:
+            assert recipe.grid is not None
+            box = open_grid(recipe.grid, self.root)
+            for source in recipe.rasters:
+                open_source(source, root=self.root, geobox=box, period=recipe.grid_period, catalog=recipe.catalog)
 
     def _check_sizes(self, stations: int) -> None:
         fractions = self.recipe.prepare.split.fractions
@@ -207,16 +226,34 @@ class _Study:
         if recipe.world is not None:
             self._simulate()
         self.inputs = self._hash_inputs()
+        results: dict[str, Any] = {"name": recipe.name, "models": {}}
+        if recipe.stations:
+            results |= self._run_stations()
+        else:
+            self._build_grid()
+        if recipe.report is not None or (recipe.builds_grid and not recipe.models):
+            results["grid"] = self._describe_grid()
+        write_json(self.folder / "results.json", results)
+        write_json(
+            self.folder / "provenance.json",
+            describe_provenance(recipe.name, recipe.seed, {**self.inputs, **self._hash_outline()}, self.ledger.done),
+        )
+        key = {"results": results, "keys": {n: d["key"] for n, d in self.ledger.done.items()}}
+        self._stage("report", key, [self.folder / "report.html"], partial(write_report, self.folder))
+        return Run(self.folder, results)
+
+    def _run_stations(self) -> dict[str, Any]:
+        """From the stations to the maps."""
+        recipe = self.recipe
         counts = self._build_stations()
         cube = open_cube(self.folder / "stations.zarr")
         split = self._split(cube)
-        if recipe.maps is not None:
+        if recipe.builds_grid:
             self._build_grid()
         prepared = prepare_cube(cube, recipe.prepare, recipe.features, self.target, split.train)
         searches = {name: self._search(name, split, prepared) for name in recipe.search}
         models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
         results: dict[str, Any] = {
-            "name": recipe.name,
             "target": {
                 "variable": self.target,
                 "units": recipe.catalog[self.target].units,
@@ -234,14 +271,7 @@ class _Study:
         results["rows"] = count_rows(counts, split, prepared.outlier_rows, models)
         results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)}
         results["training"] = {name: m["training"] for name, m in models.items()}
-        write_json(self.folder / "results.json", results)
-        write_json(
-            self.folder / "provenance.json",
-            describe_provenance(recipe.name, recipe.seed, self.inputs, self.ledger.done),
-        )
-        key = {"results": results, "keys": {n: d["key"] for n, d in self.ledger.done.items()}}
-        self._stage("report", key, [self.folder / "report.html"], partial(write_report, self.folder))
-        return Run(self.folder, results)
+        return results
 
     def _stage(self, name: str, inputs: Mapping[str, Any], outputs: list[Path], work: Callable[..., Any]) -> Any:
         """A stage with its line of progress; `work` may take `progress`."""
@@ -256,7 +286,8 @@ class _Study:
         return result
 
     def _key(self, *names: str) -> dict[str, str]:
-        return {n: self.ledger.done[n]["key"] for n in names}
+        """Keys of stages, of those that this recipe has."""
+        return {n: self.ledger.done[n]["key"] for n in names if n in self.ledger.done}
 
     def _simulate(self) -> None:
         spec = self.recipe.world
@@ -306,7 +337,7 @@ class _Study:
                 self.target,
                 self.root,
                 recipe.catalog,
-                keep=self._keep_values,
+                keep=partial(self._keep_values, progress),
             )
             write_station_cube(cube, path, token=self.ledger.key("stations", inputs), progress=progress)
             return count_station_rows(open_cube(path), self.target)
@@ -327,6 +358,9 @@ class _Study:
         assert self.recipe.grid is not None
         if self.recipe.grid.period:
             return self.recipe.grid.period
+        if not self.recipe.stations:
+            assert self.recipe.period is not None
+            return self.recipe.period
         times = open_cube(self.folder / "stations.zarr")["time"].values
         return times[0], times[-1]
 
@@ -343,6 +377,33 @@ class _Study:
         asked = recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
         inputs = {"recipe": asked, "inputs": self.inputs, **self._key("stations")}
         self._stage("grid", inputs, [path], work)
+
+    def _describe_grid(self) -> dict[str, Any]:
+        """What the grid cube holds, and what the report shows of it."""
+        recipe, path = self.recipe, self.folder / "grid.zarr"
+
+        def count(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            about = describe_grid(path)
+            shares = count_masked(open_cube(path), recipe.rasters, self._grid_period(), self.root, recipe.catalog)
+            for name, share in shares.items():
+                about["variables"][name]["masked_share"] = share
+            return about
+
+        about = self._stage("grid contents", self._key("grid"), [], count)
+        if (spec := recipe.report) is not None:
+            outputs = [self.folder / "outline.geojson"] if spec.outline is not None else []
+            inputs = {"report": spec.model_dump(mode="json"), "inputs": self._hash_outline(), **self._key("grid")}
+            about |= self._stage(
+                "grid shown", inputs, outputs, lambda progress: describe_shown(self.folder, spec, self.root)
+            )
+        return about
+
+    def _hash_outline(self) -> dict[str, str]:
+        """Hash of the report's outline: of no cube, so that another outline does not build one again."""
+        if self.recipe.report is None or self.recipe.report.outline is None:
+            return {}
+        hashes = self.ledger.hash_files([self.root / self.recipe.report.outline])
+        return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
 
     def _split(self, cube: xr.Dataset) -> Split:
         spec = self.recipe.prepare.split
