@@ -41,7 +41,7 @@ from smgeo.sources.gridded_files import (
     scatter,
 )
 from smgeo.sources.gridded_headers import Header, read_headers
-from smgeo.sources.warp import aligned_shift, choose_resampling, look_up, resample, split_blocks
+from smgeo.sources.warp import aligned_shift, choose_resampling, is_geographic, look_up, resample, split_blocks
 from smgeo.specs import GriddedSource, parse_spec
 
 _SYNONYMS = {
@@ -319,8 +319,11 @@ def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], 
 def _grid_variable(
     series: _Series, feature: Feature, box: GeoBox, asked: str, days: pd.DatetimeIndex | None, states: list[Any]
 ) -> xr.Variable:
-    method = choose_resampling(asked, feature, box, series.reading.layout.box)
-    shift = aligned_shift(box, series.reading.layout.box)
+    own = series.reading.layout.box
+    method = choose_resampling(asked, feature, box, own)
+    shift = aligned_shift(box, own)
+    if shift is not None and is_geographic(own) and not 0 <= shift[1] <= own.shape.x - box.shape.x:
+        shift = None  # columns beyond the source's may be had round the Earth
     shape, sizes, dims = box.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]), ("y", "x")
     if series.dynamic and days is not None:
         shape, sizes, dims = (len(days), *shape), (GRID_SHARD["time"], *sizes), ("time", *dims)  # type: ignore[assignment]

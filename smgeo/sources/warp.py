@@ -118,16 +118,21 @@ def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
     """Where each pixel of a part of the target lies in the source's grid; None if none lies on it.
 
     Each pixel is transformed by itself, exactly, so that its value does not depend on the block it is computed in.
+    Longitudes are taken round the Earth to where the source has them.
     """
     height, width = part.shape.yx
     corners = method == "average"
     at, extra = (0.0, 1) if corners else (0.5, 0)
     columns, rows = np.meshgrid(np.arange(width + extra) + at, np.arange(height + extra) + at)
-    xs, ys = apply_affine(part.affine, columns, rows)
+    xs, ys = _coordinates(part.affine, columns, rows)
     if part.crs != own.crs:
         xs, ys = transformer(crs_text(part), crs_text(own)).transform(xs, ys)
-    inverse = ~own.affine
-    c, r = apply_affine(inverse, np.asarray(xs), np.asarray(ys))
+    with np.errstate(invalid="ignore"):
+        c, r = apply_affine(~own.affine, np.asarray(xs), np.asarray(ys))
+    # A pixel centre on an edge between two source pixels is to fall to the same side in every column.
+    c, r = np.round(c, 8), np.round(r, 8)
+    if period := _period(own):
+        c -= period * np.floor((c - own.shape.x / 2) / period + 0.5)
     bad = ~(np.isfinite(c) & np.isfinite(r))
     c[bad], r[bad] = np.nan, np.nan
     if bad.all():
@@ -143,6 +148,25 @@ def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
     return Lookup(method, r, c, (window[0], window[1]))
 
 
+def _coordinates(affine: Affine, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of columns and rows of a part of a grid, to the last bit the same whichever part of it that is.
+
+    The origins of two parts are rounded differently. So whole pixels are counted from the origin of the CRS, and what
+    remains, the same for all parts, is rounded to a ten-millionth of a pixel.
+    """
+    linear = Affine(affine.a, affine.b, 0, affine.d, affine.e, 0)
+    c, r = ~linear * (affine.c, affine.f)
+    whole_c, whole_r = np.floor(c), np.floor(r)
+    u, v = (columns + whole_c) + round(c - whole_c, 7), (rows + whole_r) + round(r - whole_r, 7)
+    return apply_affine(linear, u, v)
+
+
+def _period(own: GeoBox) -> float:
+    """Columns from a meridian round the Earth to itself; 0 where x is no longitude, or the grid is rotated."""
+    upright = own.affine.b == 0 and own.affine.d == 0
+    return 360 / abs(own.affine.a) if is_geographic(own) and upright else 0.0
+
+
 def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) -> None:
     """Values of the source's window (y, x), float32, onto the target's pixels, into `out`.
 
@@ -155,7 +179,7 @@ def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) ->
     if found.method == "nearest":
         _nearest(values, found.rows, found.columns, r0, c0, height, width, out)
     elif found.method == "average":
-        _average(values, found.rows, found.columns, r0, c0, out)
+        _average(values, found.rows, found.columns, r0, c0, _period(own), out)
     else:
         _interpolate(values, found.rows, found.columns, r0, c0, height, width, found.method == "cubic", out)
 
@@ -224,24 +248,40 @@ def _interpolate(
 
 
 @numba.njit(cache=True, nogil=True)
-def _average(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, r0: int, c0: int, out: np.ndarray) -> None:
+def _average(
+    values: np.ndarray, rows: np.ndarray, columns: np.ndarray, r0: int, c0: int, period: float, out: np.ndarray
+) -> None:
     """Mean over the upright rectangle around a pixel's corners, each source pixel weighted by the share it has of it."""
+    turns = 1 if period > 0 else 0
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = np.nan
-            r, c = rows[i : i + 2, j : j + 2], columns[i : i + 2, j : j + 2]
-            top, bottom, left, right = r.min(), r.max(), c.min(), c.max()
-            if not (bottom > top and right > left):  # NaN among the corners too
-                continue
+            top, bottom, left, right = _rectangle(rows[i : i + 2, j : j + 2], columns[i : i + 2, j : j + 2], period)
             total, weight = 0.0, 0.0
-            for y in range(max(int(np.floor(top)), r0), min(int(np.ceil(bottom)), r0 + values.shape[0])):
-                wy = min(bottom, y + 1.0) - max(top, float(y))
-                for x in range(max(int(np.floor(left)), c0), min(int(np.ceil(right)), c0 + values.shape[1])):
-                    v = values[y - r0, x - c0]
-                    if not np.isnan(v):
-                        w = wy * (min(right, x + 1.0) - max(left, float(x)))
-                        total += w * v
-                        weight += w
+            # The rectangle may lie to both sides of the meridian where the source begins.
+            for turn in range(-turns, turns + 1):
+                a, b = left + turn * period, right + turn * period
+                for y in range(max(int(np.floor(top)), r0), min(int(np.ceil(bottom)), r0 + values.shape[0])):
+                    wy = min(bottom, y + 1.0) - max(top, float(y))
+                    for x in range(max(int(np.floor(a)), c0), min(int(np.ceil(b)), c0 + values.shape[1])):
+                        v = values[y - r0, x - c0]
+                        if not np.isnan(v):
+                            w = wy * (min(b, x + 1.0) - max(a, float(x)))
+                            total += w * v
+                            weight += w
             # Rounding in the corners alone is no share of a pixel.
-            if weight > 1e-9:
-                out[i, j] = total / weight
+            out[i, j] = total / weight if weight > 1e-9 else np.nan
+
+
+@numba.njit(cache=True, nogil=True)
+def _rectangle(rows: np.ndarray, columns: np.ndarray, period: float) -> tuple[float, float, float, float]:
+    """Top, bottom, left and right of a pixel's four corners; nothing (0, 0, 0, 0) where one has no place."""
+    top, bottom, left, right = rows[0, 0], rows[0, 0], columns[0, 0], columns[0, 0]
+    for i in range(2):
+        for j in range(2):
+            r, c = rows[i, j], columns[i, j]
+            if np.isnan(r) or np.isnan(c):
+                return 0.0, 0.0, 0.0, 0.0
+            if period > 0 and abs(c - columns[0, 0]) > period / 2:
+                c += period if c < columns[0, 0] else -period
+            top, bottom, left, right = min(top, r), max(bottom, r), min(left, c), max(right, c)
+    return top, bottom, left, right
