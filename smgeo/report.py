@@ -21,8 +21,9 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smgeo.cube import text_of
+from smgeo.cube import open_cube, text_of
 from smgeo.errors import SmgeoError
+from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
 
 # Colour-blind safe (Okabe and Ito 2008).
 PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2"}
@@ -33,12 +34,13 @@ _MOISTURE = "cividis_r"
 
 
 def write_report(folder: str | Path, *, pictures: str | Path | None = None, progress: Any = None) -> None:
-    """Write `report.html` into a run's folder: station map, scores, series, scatter, maps, rows removed, provenance.
+    """Write `report.html` into a run's folder: station map, scores, series, scatter, maps, grid cube, rows removed, provenance.
 
     Parameters
     ----------
     folder : str or Path
-        A run's folder with `results.json`, `provenance.json`, `stations.zarr` and `predictions/`.
+        A run's folder with `results.json` and `provenance.json`, and what these tell of: `stations.zarr` and `predictions/`,
+        `grid.zarr`.
     pictures : str or Path, optional
         A folder that receives the pictures as PNG files too.
     progress : callable, optional
@@ -58,13 +60,8 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
         name: xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None)
         for name in results["models"]
     }
-    drawings: dict[str, Callable[[], Figure]] = {
-        "stations": lambda: draw_stations(predictions),
-        "scatter": lambda: draw_scatter(predictions, results),
-        "series": lambda: draw_series(predictions, results),
-    }
-    if results.get("maps"):
-        drawings["maps"] = lambda: draw_maps(folder, results)
+    places = _places(folder, results) if "split" in results else None
+    drawings = _plan_drawings(folder, results, predictions, places)
     encoded: dict[str, str] = {}
     with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight"}):
         for i, (name, draw) in enumerate(drawings.items()):
@@ -82,11 +79,41 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
         recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         pictures=encoded,
         scores=_score_rows(results),
-        network_counts=_network_counts(next(iter(predictions.values()))),
+        network_counts=[] if places is None else _network_counts(places),
     )
     part = folder / "report.html.part"
     part.write_text(page, encoding="utf-8")
     os.replace(part, folder / "report.html")
+
+
+def _plan_drawings(
+    folder: Path, results: dict[str, Any], predictions: dict[str, xr.Dataset], places: xr.Dataset | None
+) -> dict[str, Callable[[], Figure]]:
+    """The pictures that this run has something for, by name."""
+    drawings: dict[str, Callable[[], Figure]] = {}
+    if places is not None:
+        drawings["stations"] = lambda: draw_stations(places)
+    if predictions:
+        drawings["scatter"] = lambda: draw_scatter(predictions, results)
+        drawings["series"] = lambda: draw_series(predictions, results)
+    if results.get("maps"):
+        drawings["maps"] = lambda: draw_maps(folder, results)
+    if shown := results.get("grid"):
+        if "rgb" in shown:
+            drawings["rgb"] = lambda: draw_rgb(folder, shown)
+        if "series" in shown:
+            drawings["daily_means"] = lambda: draw_daily_means(shown)
+        if not {"rgb", "series"} & set(shown):
+            drawings["last_days"] = lambda: draw_last_days(folder, shown)
+    return drawings
+
+
+def _places(folder: Path, results: dict[str, Any]) -> xr.Dataset:
+    """Stations of the split, with the part each is in."""
+    parts = {s: part for part in PART_COLOURS for s in results["split"][part]}
+    cube = open_cube(folder / "stations.zarr")
+    cube = cube.sel(station=[s for s in text_of(cube["station"]) if s in parts])
+    return cube.coords.to_dataset().assign_coords(part=("station", [parts[s] for s in text_of(cube["station"])]))
 
 
 def _template() -> jinja2.Template:
@@ -112,17 +139,16 @@ def _score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"model": m, "part": p, **s} for m, parts in results["models"].items() for p, s in parts.items()]
 
 
-def _network_counts(predictions: xr.Dataset) -> list[tuple[str, int]]:
-    names, counts = np.unique(text_of(predictions["network"]), return_counts=True)
+def _network_counts(places: xr.Dataset) -> list[tuple[str, int]]:
+    names, counts = np.unique(text_of(places["network"]), return_counts=True)
     return list(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def draw_stations(predictions: dict[str, xr.Dataset]) -> Figure:
+def draw_stations(places: xr.Dataset) -> Figure:
     """Where the stations are, by part of the split."""
-    ds = next(iter(predictions.values()))
     figure = Figure(figsize=(6.4, 4.6))
     axes = figure.subplots()
-    longitude, latitude, part = ds["longitude"].values, ds["latitude"].values, text_of(ds["part"])
+    longitude, latitude, part = places["longitude"].values, places["latitude"].values, text_of(places["part"])
     for name, colour in PART_COLOURS.items():
         here = part == name
         axes.scatter(

@@ -16,13 +16,14 @@ ROOT = Path(smgeo.__file__).parent
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
     {"errors", "catalog"},
-    {"specs", "progress", "stages", "terrain"},
+    {"specs", "progress", "stages", "terrain", "outline"},
     {"recipe", "regions"},
     {"cube"},
     {"sources", "prepare"},
     {"models"},
     {"assemble", "evaluation", "tuning"},
-    {"maps", "report", "summary"},
+    {"maps", "report_cube", "summary", "describe"},
+    {"report"},
     {"study"},
     {"cli", "__init__", "__main__"},
 ]

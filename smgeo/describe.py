@@ -1,0 +1,183 @@
+"""What a grid cube holds: days with observations, shares of valid and masked values, daily means, days worth showing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from smgeo.catalog import Feature
+from smgeo.cube import kind_of, open_cube
+from smgeo.outline import pixels_inside, read_outline, write_geojson
+from smgeo.recipe import ReportSpec
+from smgeo.sources import open_source
+from smgeo.specs import AnyRaster, RasterSource
+
+RGB_DAYS = 4
+
+
+def describe_grid(path: Path) -> dict[str, Any]:
+    """Grid, days, and of every variable the days with observations and the share of valid values on them.
+
+    Parameters
+    ----------
+    path : Path
+        A grid cube. Every value is read once, chunk by chunk.
+
+    Returns
+    -------
+    dict
+        `crs`, `shape` (rows, columns), `resolution`, `bounds`, `days` (first, last, count) and `variables`: name ->
+        `kind`, `units` and, but for calendar ones, `valid_share`: of all pixels, on the days on which any pixel has a
+        value. Dynamic ones say these too: `days`, `first_day`, `last_day`.
+    """
+    cube = open_cube(path)
+    box, times = cube.odc.geobox, pd.DatetimeIndex(cube.indexes["time"])
+    counts = _count(cube)
+    variables: dict[str, Any] = {}
+    for name, variable in cube.data_vars.items():
+        about = {"kind": kind_of(variable), "units": str(variable.attrs.get("units", ""))}
+        variables[str(name)] = {**about, **(_observed(counts[str(name)], times, box) if name in counts else {})}
+    return {
+        "crs": f"EPSG:{box.crs.epsg}" if box.crs.epsg else str(box.crs),
+        "shape": list(box.shape.yx),
+        "resolution": [abs(box.resolution.y), abs(box.resolution.x)],
+        "bounds": list(box.boundingbox.bbox),
+        "days": {"first": str(times[0].date()), "last": str(times[-1].date()), "count": len(times)},
+        "variables": variables,
+    }
+
+
+def _count(cube: xr.Dataset) -> dict[str, np.ndarray]:
+    """Pixels with a value: per day of what varies in time, in all of what does not."""
+    lazy = {
+        str(n): v.notnull().sum(("y", "x")).data
+        for n, v in cube.data_vars.items()
+        if {"y", "x"} <= set(map(str, v.dims))
+    }
+    return dict(zip(lazy, map(np.asarray, dask.compute(*lazy.values())), strict=True))
+
+
+def _observed(count: np.ndarray, times: pd.DatetimeIndex, box: GeoBox) -> dict[str, Any]:
+    pixels = box.shape.y * box.shape.x
+    if count.ndim == 0:
+        return {"valid_share": round(int(count) / pixels, 6)}
+    seen = np.flatnonzero(count)
+    if not seen.size:
+        return {"days": 0, "first_day": None, "last_day": None, "valid_share": 0.0}
+    return {
+        "days": int(seen.size),
+        "first_day": str(times[seen[0]].date()),
+        "last_day": str(times[seen[-1]].date()),
+        "valid_share": round(int(count.sum()) / (seen.size * pixels), 6),
+    }
+
+
+def count_masked(
+    cube: xr.Dataset, rasters: Sequence[AnyRaster], period: tuple[Any, Any], root: Path, catalog: Mapping[str, Feature]
+) -> dict[str, float]:
+    """Share of the values of each variable that a quality band left out, of those the files give on the grid.
+
+    Measured on the first variable of each GeoTIFF source with a mask, by reading that band again without it; it holds
+    for the others of the source, whose pixels the same band leaves out. Fill counts as masked where the source has no `nodata`.
+    """
+    out: dict[str, float] = {}
+    for source in rasters:
+        names = [n for n in source.bands if n in cube and "time" in cube[n].dims]
+        if not isinstance(source, RasterSource) or source.mask is None or not names:
+            continue
+        one = _without_mask(source, names[0])
+        given = open_source(one, root=root, geobox=cube.odc.geobox, period=period, catalog=catalog)[names[0]]
+        valid, there = dask.compute(cube[names[0]].notnull().sum().data, given.notnull().sum().data)
+        out |= dict.fromkeys(names, round(1 - int(valid) / int(there), 6) if there else 0.0)
+    return out
+
+
+def _without_mask(source: RasterSource, name: str) -> RasterSource:
+    keys = ("units", "scale", "offset", "convert")
+    own = {key: {n: v for n, v in getattr(source, key).items() if n == name} for key in keys}
+    return source.model_copy(update={"bands": {name: source.bands[name]}, "mask": None, **own})
+
+
+def describe_shown(folder: Path, spec: ReportSpec, root: Path) -> dict[str, Any]:
+    """What a report shows of a run's grid cube: the days of `rgb`, and the daily means of `series` over the outline or the grid.
+
+    Writes the outline to the run's folder, as `outline.geojson`, so that a report is written again without the data.
+    """
+    cube, inside = open_cube(folder / "grid.zarr"), None
+    shown: dict[str, Any] = {}
+    if spec.outline is not None:
+        box = cube.odc.geobox
+        outline = read_outline(root / spec.outline, box.crs)
+        inside = pixels_inside(outline, box)
+        write_geojson(outline, box.crs, folder / "outline.geojson")
+        shown["outline"] = {"file": "outline.geojson", "source": spec.outline, "pixels": int(inside.sum())}
+    if spec.rgb is not None:
+        days = [str(d) for d in spec.dates] or choose_days(cube, spec.rgb)
+        shown["rgb"] = {"variables": list(spec.rgb), "dates": days}
+    if spec.series:
+        shown["series"] = average_days(cube, spec.series, inside)
+    return shown
+
+
+def choose_days(cube: xr.Dataset, names: Sequence[str], count: int = RGB_DAYS) -> list[str]:
+    """The days with the most pixels that have all of `names`; of days that are as good, some spread over the period."""
+    together = np.logical_and.reduce([cube[n].notnull() for n in names]) if len(names) > 1 else cube[names[0]].notnull()
+    pixels = np.asarray(together.sum(("y", "x")).data.compute())
+    return [str(pd.Timestamp(d).date()) for d in cube["time"].values[best_days(pixels, count)]]
+
+
+def best_days(pixels: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the `count` largest numbers above 0, in order; ties at the end of the list are broken evenly.
+
+    >>> best_days(np.array([0, 5, 5, 5, 9, 5, 5, 0]), 3).tolist()
+    [1, 4, 6]
+    """
+    seen = np.flatnonzero(pixels)
+    if seen.size <= count:
+        return seen
+    least = np.sort(pixels[seen])[-count]
+    better, tied = seen[pixels[seen] > least], seen[pixels[seen] == least]
+    spread = tied[np.linspace(0, tied.size - 1, count - better.size).round().astype(int)]
+    return np.sort(np.concatenate([better, spread]))
+
+
+def average_days(cube: xr.Dataset, names: Sequence[str], inside: np.ndarray | None) -> dict[str, Any]:
+    """Daily means of variables over the grid, or over the pixels `inside`, and the number of pixels in each.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A grid cube, lazy; read chunk by chunk.
+    names : sequence of str
+        Variables with dims (time, y, x).
+    inside : array of bool (y, x) or None
+        Pixels that count; None for all.
+
+    Returns
+    -------
+    dict
+        Name -> `units`, `days` (those with a value), `mean` (of decibels, in linear power), `pixels`.
+    """
+    where = None if inside is None else xr.DataArray(inside, dims=("y", "x"))
+    out: dict[str, Any] = {}
+    for name in names:
+        values = cube[name].astype("float64") if where is None else cube[name].astype("float64").where(where)
+        units = str(cube[name].attrs.get("units", ""))
+        power = 10 ** (values / 10) if units == "dB" else values
+        mean, pixels = dask.compute(power.mean(("y", "x")).data, values.notnull().sum(("y", "x")).data)
+        seen = np.flatnonzero(pixels)
+        shown = 10 * np.log10(mean[seen]) if units == "dB" else mean[seen]
+        out[name] = {
+            "units": units,
+            "days": [str(pd.Timestamp(d).date()) for d in cube["time"].values[seen]],
+            "mean": [float(f"{m:.7g}") for m in shown],
+            "pixels": pixels[seen].tolist(),
+        }
+    return out

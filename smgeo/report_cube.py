@@ -1,0 +1,153 @@
+"""A grid cube into pictures: colours of some days, daily means, the last day of each variable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import shapely
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pyproj import CRS
+from shapely.geometry.base import BaseGeometry
+
+from smgeo.cube import open_cube
+from smgeo.outline import read_outline
+
+STRETCH = (2.0, 98.0)  # percentiles of a band that become black and full colour
+_PIXELS = 600  # pictures are read at most so many pixels wide
+_COLUMNS = 4
+_LINE, _BARS, _MISSING = "#0072B2", "#c8ced4", "#e8e8e8"
+_OUTLINE = ("#D55E00", 1.1)
+
+
+def draw_rgb(folder: Path, shown: Mapping[str, Any]) -> Figure:
+    """Colour pictures of the days in `shown["rgb"]`, all with one stretch, with the outline where there is one.
+
+    Each band is stretched from its 2nd to its 98th percentile over all the days shown, so that days can be compared.
+    """
+    cube = open_cube(folder / "grid.zarr")
+    names, days = shown["rgb"]["variables"], shown["rgb"]["dates"]
+    bands = _coarse(cube[[*dict.fromkeys(names)]].sel(time=pd.DatetimeIndex(days))).load()
+    pictures = stretch([bands[n].values for n in names])
+    outline = _outline(folder, shown, cube)
+    figure, panels = _panels(len(days), cube)
+    for axes, day, picture in zip(panels, days, pictures, strict=False):
+        axes.imshow(picture, extent=_extent(cube), interpolation="nearest")
+        if outline is not None:
+            _draw_outline(axes, outline)
+        axes.set_title(day, fontsize=8)
+    return figure
+
+
+def stretch(bands: Sequence[np.ndarray]) -> np.ndarray:
+    """Three bands (day, y, x) as colours (day, y, x, RGBA) between 0 and 1; transparent where one of them is missing."""
+    out = np.zeros((*bands[0].shape, 4), dtype="float32")
+    for i, band in enumerate(bands):
+        seen = band[np.isfinite(band)]
+        low, high = np.percentile(seen, STRETCH) if seen.size else (0.0, 1.0)
+        out[..., i] = np.clip((np.nan_to_num(band) - low) / max(high - low, 1e-12), 0, 1)
+    out[..., 3] = np.isfinite(np.stack(bands)).all(axis=0)
+    return out
+
+
+def draw_last_days(folder: Path, shown: Mapping[str, Any]) -> Figure:
+    """A map a variable: the last day with a value of what varies in time, and what does not vary."""
+    cube = open_cube(folder / "grid.zarr")
+    variables = {n: v for n, v in shown["variables"].items() if v.get("last_day") or v["kind"] == "static"}
+    figure, panels = _panels(len(variables), cube)
+    for axes, (name, about) in zip(panels, variables.items(), strict=False):
+        layer = cube[name].sel(time=about["last_day"]) if about.get("last_day") else cube[name]
+        image = _coarse(layer).values
+        seen = image[np.isfinite(image)]
+        low, high = np.percentile(seen, STRETCH) if seen.size else (0.0, 1.0)
+        drawn = axes.imshow(image, extent=_extent(cube), vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
+        axes.set_title(f"{name}, {about.get('last_day') or 'static'}", fontsize=8)
+        bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
+        bar.set_label(about["units"], fontsize=7)
+        bar.ax.tick_params(labelsize=6)
+    return figure
+
+
+def draw_daily_means(shown: Mapping[str, Any]) -> Figure:
+    """Daily means as lines with points, and the number of pixels in each as bars (right axis), a panel a variable."""
+    series = shown["series"]
+    figure = Figure(figsize=(9.5, 2.3 * len(series)), layout="constrained")
+    panels = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, one) in zip(panels, series.items(), strict=True):
+        days = pd.DatetimeIndex(one["days"])
+        count = axes.twinx()
+        count.bar(days, one["pixels"], width=max(1.0, len(_span(series)) / 150), color=_BARS)
+        count.set_ylim(0, max([*one["pixels"], 1]) * 3)  # bars stay in the lower third, below the line
+        count.set_ylabel("valid pixels", fontsize=7)
+        count.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        count.tick_params(labelsize=6)
+        count.grid(visible=False)
+        axes.set_zorder(count.get_zorder() + 1)
+        axes.patch.set_visible(False)
+        axes.plot(days, one["mean"], color=_LINE, lw=1.0, marker="o", ms=3.5)
+        axes.set_ylabel(name if one["units"] in ("", "1") else f"{name} ({one['units']})")
+    return figure
+
+
+def _span(series: Mapping[str, Any]) -> pd.DatetimeIndex:
+    days = [d for one in series.values() for d in one["days"]]
+    return pd.date_range(min(days), max(days)) if days else pd.DatetimeIndex([])
+
+
+def _panels(count: int, cube: xr.Dataset) -> tuple[Figure, list[Axes]]:
+    """A figure of maps of the cube's grid, axes named after its CRS."""
+    columns = min(max(count, 1), _COLUMNS)
+    rows = -(-max(count, 1) // columns)
+    crs = CRS(cube.odc.geobox.crs)
+    left, right, bottom, top = _extent(cube)
+    aspect = 1 / max(np.cos(np.deg2rad((bottom + top) / 2)), 0.1) if crs.is_geographic else 1.0
+    height = min(max((top - bottom) / (right - left) * aspect, 0.3), 3.0)
+    figure = Figure(figsize=(2.9 * columns + 0.4, (2.6 * height + 0.5) * rows + 0.3), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
+    for axes in panels:
+        axes.set_aspect(aspect)
+        axes.set_facecolor(_MISSING)
+        axes.tick_params(labelsize=6)
+        axes.ticklabel_format(useOffset=False, style="plain")
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.grid(visible=False)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    names = ("longitude (degrees)", "latitude (degrees)") if crs.is_geographic else _axis_names(crs)
+    code = crs.to_epsg()
+    figure.supxlabel(f"{names[0]}, {f'EPSG:{code}' if code else crs.name}", fontsize=8)
+    figure.supylabel(names[1], fontsize=8)
+    return figure, panels
+
+
+def _axis_names(crs: CRS) -> tuple[str, str]:
+    unit = crs.axis_info[0].unit_name if crs.axis_info else "m"
+    return f"x ({unit})", f"y ({unit})"
+
+
+def _extent(cube: xr.Dataset) -> tuple[float, float, float, float]:
+    box = cube.odc.geobox.boundingbox
+    return box.left, box.right, box.bottom, box.top
+
+
+def _coarse(values: Any) -> Any:
+    """Every n-th pixel, so that a picture of a large grid is not read whole."""
+    step = max(values.sizes["y"] // _PIXELS, values.sizes["x"] // _PIXELS, 1)
+    return values.isel(y=slice(None, None, step), x=slice(None, None, step))
+
+
+def _outline(folder: Path, shown: Mapping[str, Any], cube: xr.Dataset) -> BaseGeometry | None:
+    return read_outline(folder / shown["outline"]["file"], cube.odc.geobox.crs) if "outline" in shown else None
+
+
+def _draw_outline(axes: Axes, outline: BaseGeometry) -> None:
+    for polygon in shapely.get_parts(outline):
+        for ring in (polygon.exterior, *polygon.interiors):
+            x, y = np.asarray(ring.coords).T[:2]
+            axes.plot(x, y, color=_OUTLINE[0], lw=_OUTLINE[1])
