@@ -30,30 +30,49 @@ def algorithms() -> dict[str, dict]:
     return {a["name"].removeprefix("algorithms/"): a for a in json.loads(text)["algorithms"]}
 
 
+@cache
+def needs_world(name: str) -> bool:
+    """Whether a function loads something."""
+    return "world" in inspect.signature(FUNCTIONS[name]).parameters
+
+
+@cache
+def known_arguments(name: str) -> dict[str, dict]:
+    """Arguments of an algorithm by their names."""
+    return {a["argumentName"]: a for a in algorithms()[name].get("arguments", [])}
+
+
+class Scope(dict):
+    """Arguments of a call of an expression's own function; `known`: named values that were computed with them."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.known: dict[str, Any] = {}
+
+
 class Evaluator:
     """One expression: `Evaluator(world, expression).result()`."""
 
     def __init__(self, world: Any, expression: dict) -> None:
         self.world, self.values, self.name = world, expression["values"], expression["result"]
-        self.known: dict[str, Any] = {}
+        self.known: dict[Any, Any] = {}
         self.used: dict[str, int] = {}
-        self._free: dict[str, frozenset[str]] = {}
+        self._free: dict[Any, frozenset[str]] = {}
 
     def result(self) -> Any:
         """Its value."""
-        return self.reference(self.name, {})
+        return self.reference(self.name, Scope())
 
-    def reference(self, name: str, scope: dict[str, Any]) -> Any:
-        """A named value; computed once where it depends on no argument."""
+    def reference(self, name: str, scope: Scope) -> Any:
+        """A named value; computed once where it depends on no argument, and once a call where it does."""
         if name not in self.values:
             raise EarthEngineError(f"Invalid expression: value '{name}' is not defined.")
-        if self.free(name):
-            return self.value(self.values[name], scope)
-        if name not in self.known:
-            self.known[name] = self.value(self.values[name], {})
-        return self.known[name]
+        known = scope.known if self.free(name) else self.known
+        if name not in known:
+            known[name] = self.value(self.values[name], scope if known is scope.known else Scope())
+        return known[name]
 
-    def value(self, node: dict, scope: dict[str, Any]) -> Any:
+    def value(self, node: dict, scope: Scope) -> Any:
         """A ValueNode's value, with the arguments in scope."""
         ((kind, body),) = node.items()
         if kind == "constantValue":
@@ -73,19 +92,24 @@ class Evaluator:
         if kind == "functionDefinitionValue":
             return self.definition(body, scope)
         if kind == "functionInvocationValue":
-            return self.invocation(body, scope)
+            if not scope or self._free_of(node):
+                return self.invocation(body, scope)
+            # What the client wrote into a function's body and does not depend on its arguments.
+            if id(node) not in self.known:
+                self.known[id(node)] = self.invocation(body, scope)
+            return self.known[id(node)]
         raise EarthEngineError(f"Invalid expression: '{kind}' is not available on this server.")
 
-    def definition(self, body: dict, scope: dict[str, Any]) -> Any:
+    def definition(self, body: dict, scope: Scope) -> Any:
         """A function of the expression's own."""
         names = body["argumentNames"]
 
         def call(*given: Any) -> Any:
-            return self.reference(body["body"], {**scope, **dict(zip(names, given, strict=True))})
+            return self.reference(body["body"], Scope({**scope, **dict(zip(names, given, strict=True))}))
 
         return call
 
-    def invocation(self, body: dict, scope: dict[str, Any]) -> Any:
+    def invocation(self, body: dict, scope: Scope) -> Any:
         """A call, its arguments checked against the list of algorithms."""
         given = {k: self.value(v, scope) for k, v in body.get("arguments", {}).items()}
         if "functionReference" in body:
@@ -94,14 +118,13 @@ class Evaluator:
 
     def call(self, name: str, given: dict[str, Any]) -> Any:
         """An algorithm by name."""
-        signature = algorithms().get(name)
-        if signature is None:
+        if name not in algorithms():
             raise EarthEngineError(f"Algorithm '{name}' not found.")
         if name not in FUNCTIONS:
             raise EarthEngineError(f"Algorithm '{name}' is not available on this server.")
         self.used[name] = self.used.get(name, 0) + 1
-        arguments = checked(name, signature, given)
-        if "world" in inspect.signature(FUNCTIONS[name]).parameters:
+        arguments = checked(name, given)
+        if needs_world(name):
             arguments["world"] = self.world
         try:
             return FUNCTIONS[name](**arguments)
@@ -115,9 +138,12 @@ class Evaluator:
             self._free[name] = self._free_of(self.values[name]) if name in self.values else frozenset()
         return self._free[name]
 
-    def _free_of(self, node: Any) -> frozenset[str]:
-        if not isinstance(node, dict) or "constantValue" in node:
-            return frozenset()
+    def _free_of(self, node: dict) -> frozenset[str]:
+        if id(node) not in self._free:
+            self._free[id(node)] = self._found_free(node)
+        return self._free[id(node)]
+
+    def _found_free(self, node: dict) -> frozenset[str]:
         ((kind, body),) = node.items()
         if kind == "argumentReference":
             return frozenset({body})
@@ -136,9 +162,9 @@ class Evaluator:
         return frozenset()
 
 
-def checked(name: str, signature: dict, given: dict[str, Any]) -> dict[str, Any]:
+def checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Arguments by the signature: known names, the required ones there, simple types promoted."""
-    known = {a["argumentName"]: a for a in signature.get("arguments", [])}
+    known = known_arguments(name)
     if unknown := [k for k in given if k not in known]:
         raise EarthEngineError(f"{name}: Unrecognized argument(s): {', '.join(unknown)}.")
     for key, argument in known.items():

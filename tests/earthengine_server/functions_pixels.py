@@ -11,10 +11,11 @@ import numpy as np
 from .errors import EarthEngineError
 from .grids import COMPOSITE, Pixels, Projection
 from .images import (
+    KERNELS,
     Answer,
     Band,
     Image,
-    bilinear,
+    interpolated,
     reduced_resolution,
     reprojected,
     stacked,
@@ -22,10 +23,7 @@ from .images import (
 )
 from .reducers import REDUCERS, Reducer, reduce_arrays, reduce_bands, reduce_region, reduce_regions
 from .registry import FUNCTIONS, function
-from .values import (
-    Collection,
-    to_geometry,
-)
+from .values import Collection, to_geometry
 
 
 def needs_one_input(reducer: Reducer, where: str) -> None:
@@ -99,10 +97,10 @@ def image_reproject(
 
 @function("Image.resample")
 def image_resample(image: Image, mode: str = "bilinear") -> Image:
-    """API reference: ee.Image.resample: bilinear here; bicubic is not built."""
-    if mode != "bilinear":
-        raise EarthEngineError(f"Image.resample: mode '{mode}' is not available on this server.")
-    return image.kept([bilinear(b) for b in image.bands])
+    """API reference: ee.Image.resample."""
+    if mode not in KERNELS:
+        raise EarthEngineError(f"Image.resample: Unknown mode '{mode}'; one of {', '.join(KERNELS)}.")
+    return image.kept([interpolated(b, mode) for b in image.bands])
 
 
 @function("Image.reduceResolution")

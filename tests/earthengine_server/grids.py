@@ -117,7 +117,9 @@ class Pixels:
         """The pixels of another projection that hold these centres."""
         if target == self.projection:
             return self
-        return Pixels(target, *(snapped_floor(p) for p in self.positions(target)))
+        if target not in self.memo:
+            self.memo[target] = Pixels(target, *(snapped_floor(p) for p in self.positions(target)))
+        return self.memo[target]
 
     def shifted(self, cols: int, rows: int) -> Pixels:
         """Neighbours."""

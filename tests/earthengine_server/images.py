@@ -16,6 +16,8 @@ import shapely
 from .errors import EarthEngineError
 from .grids import COMPOSITE, LONLAT, Pixels, Projection, convert, parse_crs, snapped_floor
 
+# Weights below this are the rounding of two affine transforms.
+SNAP_WEIGHT = 1e-6
 # Values (float64) and masks (float64, 0 to 1) at some pixels.
 Answer = tuple[np.ndarray, np.ndarray]
 
@@ -165,12 +167,27 @@ def constant(value: float, name: str = "constant") -> Band:
 # Reprojection ----------------------------------------------------------------------------------------------------
 
 
-def bilinear(band: Band) -> Band:
+def _linear(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - abs(x), 0)
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Cubic convolution with a = -0.5 (Keys 1981, doi:10.1109/TASSP.1981.1163711)."""
+    x = abs(x)
+    return np.where(x < 1, (1.5 * x - 2.5) * x**2 + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0))
+
+
+# Name -> (kernel, the neighbours that it reaches).
+KERNELS: dict[str, tuple[Callable, range]] = {"bilinear": (_linear, range(2)), "bicubic": (_cubic, range(-1, 3))}
+
+
+def interpolated(band: Band, mode: str) -> Band:
     """API reference: ee.Image.resample: interpolated between the centres of the band's own pixels.
 
     At coarser scales between those of the pyramid's level. A value is valid where all pixels with weight are valid
     (the documents are silent here; this is the stricter reading).
     """
+    kernel, reach = KERNELS[mode]
 
     def read(pixels: Pixels) -> Answer:
         own = band.projection.scaled(2 ** pyramid_level(band.projection, pixels.projection))
@@ -178,20 +195,18 @@ def bilinear(band: Band) -> Band:
             return band.at(pixels)
         col, row = (p - 0.5 for p in pixels.positions(own))
         corner = Pixels(own, snapped_floor(col), snapped_floor(row))
-        across, down = np.clip(col - corner.cols, 0, 1), np.clip(row - corner.rows, 0, 1)
-        values, mask = np.zeros(col.shape), np.ones(col.shape)
-        for j, i in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            weight = (down if j else 1 - down) * (across if i else 1 - across)
-            v, m = band.at(corner.shifted(i, j))
-            values += np.where(weight > SNAP_WEIGHT, weight * v, 0)
-            mask = np.where(weight > SNAP_WEIGHT, np.minimum(mask, m), mask)
+        values, mask = np.zeros(col.shape), (np.isfinite(col) & np.isfinite(row)).astype(float)
+        for j in reach:
+            for i in reach:
+                weight = kernel(row - corner.rows - j) * kernel(col - corner.cols - i)
+                v, m = band.at(corner.shifted(i, j))
+                used = abs(weight) > SNAP_WEIGHT
+                values += np.where(used, weight * v, 0)
+                mask = np.where(used, np.minimum(mask, m), mask)
         return values, mask
 
     kind = band.dtype if band.dtype.kind == "f" else np.dtype("float64")
     return replace(band, dtype=kind, read=read)
-
-
-SNAP_WEIGHT = 1e-6
 
 
 def reprojected(band: Band, projection: Projection) -> Band:

@@ -15,6 +15,7 @@ import datetime as dt
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import shapely
@@ -171,6 +172,7 @@ def _block(projection: Projection, place: Place, half_m: float) -> tuple[int, in
     return int(row) - half, int(col) - half, 2 * half, 2 * half
 
 
+@lru_cache(maxsize=64)
 def _degrees(projection: Projection, block: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     row, col, height, width = block
     rows, cols = np.mgrid[row : row + height, col : col + width]
