@@ -39,4 +39,5 @@ def main() -> None:
         sys.stdin.read()
 
 
-main()
+if __name__ == "__main__":
+    main()

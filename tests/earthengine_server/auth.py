@@ -18,6 +18,8 @@ from google.auth import jwt
 
 from .errors import EarthEngineError
 
+# Google's client signs for this audience whatever the token endpoint in the key file is.
+AUDIENCE = "https://oauth2.googleapis.com/token"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SCOPE = "https://www.googleapis.com/auth/earthengine"
 EMAIL = "reader@smgeo-test.iam.gserviceaccount.com"
@@ -64,7 +66,7 @@ class Tokens:
         if email not in self.keys:
             raise EarthEngineError("invalid_grant: account not found")
         try:
-            claims = jwt.decode(fields["assertion"], certs=self.keys[email], audience=audience)
+            claims = jwt.decode(fields["assertion"], certs=self.keys[email], audience=[AUDIENCE, audience])
         except ValueError as error:
             raise EarthEngineError("invalid_grant: Invalid JWT") from error
         if SCOPE not in claims.get("scope", "").split():
