@@ -45,10 +45,7 @@ def run_command(
     from smgeo.study import run
 
     result = run(recipe, out=out, data=data)
-    _out.print(_scores_table(result.results))
-    for table in _cross_validation_table(result.results), _maps_table(result.results):
-        if table is not None:
-            _out.print(table)
+    _print_results(result.results)
     _out.print(f"report: {result.report}", markup=False)
     if result.maps:
         _out.print(f"maps: {len(result.maps)} GeoTIFFs in {result.folder / 'maps'}", markup=False)
@@ -158,8 +155,10 @@ def evaluate_command(
 
     if not (run / "results.json").is_file():
         raise SmgeoError(f"{run} holds no finished run (no results.json), so no split")
-    split = json.loads((run / "results.json").read_text(encoding="utf-8"))["split"]
-    parts = Split.from_dict(split)
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    if "split" not in results:
+        raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
+    parts = Split.from_dict(results["split"])
     _out.print(_scores_table({"models": {model.name: evaluate(load_model(model), open_cube(cube), parts).scores}}))
 
 
@@ -190,7 +189,7 @@ def info_command(
     if verify:
         _verify(path)
     elif (path / "results.json").is_file():
-        _out.print(_scores_table(json.loads((path / "results.json").read_text(encoding="utf-8"))))
+        _print_results(json.loads((path / "results.json").read_text(encoding="utf-8")))
     elif (path / "model.json").is_file():
         model = json.loads((path / "model.json").read_text(encoding="utf-8"))
         _out.print(f"model: {model['kind']} {model['params']}", markup=False)
@@ -228,6 +227,34 @@ def _verify(path: Path) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    """The tables that a run has something for."""
+    tables = (
+        _scores_table(results) if results["models"] else None,
+        _cross_validation_table(results),
+        _maps_table(results),
+    )
+    for table in (*tables, _grid_table(results)):
+        if table is not None:
+            _out.print(table)
+
+
+def _grid_table(results: dict[str, Any]) -> Table | None:
+    if "grid" not in results:
+        return None
+    grid = results["grid"]
+    rows, columns = grid["shape"]
+    title = f"grid cube: {rows} x {columns} pixels in {grid['crs']}, {grid['days']['first']} to {grid['days']['last']}"
+    table = Table("variable", "unit", "kind", title=title, title_justify="left")
+    for column in ("days with a value", "first", "last", "valid", "masked"):
+        table.add_column(column, justify="right")
+    for name, v in grid["variables"].items():
+        shares = [f"{v[k]:.1%}" if k in v else "" for k in ("valid_share", "masked_share")]
+        days = [str(v.get(k) or "") for k in ("days", "first_day", "last_day")]
+        table.add_row(name, v["units"], v["kind"], *days, *shares)
+    return table
 
 
 def _scores_table(results: dict[str, Any]) -> Table:

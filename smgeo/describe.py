@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
+import odc.geo.xr  # noqa: F401 - the accessor .odc
 import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -22,13 +25,15 @@ from smgeo.specs import AnyRaster, RasterSource
 RGB_DAYS = 4
 
 
-def describe_grid(path: Path) -> dict[str, Any]:
+def describe_grid(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """Grid, days, and of every variable the days with observations and the share of valid values on them.
 
     Parameters
     ----------
     path : Path
         A grid cube. Every value is read once, chunk by chunk.
+    names : sequence of str
+        Its variables, in the order wanted: a store keeps none.
 
     Returns
     -------
@@ -41,9 +46,9 @@ def describe_grid(path: Path) -> dict[str, Any]:
     box, times = cube.odc.geobox, pd.DatetimeIndex(cube.indexes["time"])
     counts = _count(cube)
     variables: dict[str, Any] = {}
-    for name, variable in cube.data_vars.items():
-        about = {"kind": kind_of(variable), "units": str(variable.attrs.get("units", ""))}
-        variables[str(name)] = {**about, **(_observed(counts[str(name)], times, box) if name in counts else {})}
+    for name in names:
+        about = {"kind": kind_of(cube[name]), "units": str(cube[name].attrs.get("units", ""))}
+        variables[name] = {**about, **(_observed(counts[name], times, box) if name in counts else {})}
     return {
         "crs": f"EPSG:{box.crs.epsg}" if box.crs.epsg else str(box.crs),
         "shape": list(box.shape.yx),
@@ -128,7 +133,7 @@ def describe_shown(folder: Path, spec: ReportSpec, root: Path) -> dict[str, Any]
 
 def choose_days(cube: xr.Dataset, names: Sequence[str], count: int = RGB_DAYS) -> list[str]:
     """The days with the most pixels that have all of `names`; of days that are as good, some spread over the period."""
-    together = np.logical_and.reduce([cube[n].notnull() for n in names]) if len(names) > 1 else cube[names[0]].notnull()
+    together = reduce(and_, (cube[n].notnull() for n in names))
     pixels = np.asarray(together.sum(("y", "x")).data.compute())
     return [str(pd.Timestamp(d).date()) for d in cube["time"].values[best_days(pixels, count)]]
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odc.geo.xr  # noqa: F401 - the accessor .odc
 import pandas as pd
 import shapely
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
@@ -38,7 +40,7 @@ def draw_rgb(folder: Path, shown: Mapping[str, Any]) -> Figure:
     outline = _outline(folder, shown, cube)
     figure, panels = _panels(len(days), cube)
     for axes, day, picture in zip(panels, days, pictures, strict=False):
-        axes.imshow(picture, extent=_extent(cube), interpolation="nearest")
+        _show(axes, picture, cube)
         if outline is not None:
             _draw_outline(axes, outline)
         axes.set_title(day, fontsize=8)
@@ -66,7 +68,7 @@ def draw_last_days(folder: Path, shown: Mapping[str, Any]) -> Figure:
         image = _coarse(layer).values
         seen = image[np.isfinite(image)]
         low, high = np.percentile(seen, STRETCH) if seen.size else (0.0, 1.0)
-        drawn = axes.imshow(image, extent=_extent(cube), vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
+        drawn = _show(axes, image, cube, vmin=low, vmax=high, cmap="viridis")
         axes.set_title(f"{name}, {about.get('last_day') or 'static'}", fontsize=8)
         bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
         bar.set_label(about["units"], fontsize=7)
@@ -83,9 +85,10 @@ def draw_daily_means(shown: Mapping[str, Any]) -> Figure:
         days = pd.DatetimeIndex(one["days"])
         count = axes.twinx()
         count.bar(days, one["pixels"], width=max(1.0, len(_span(series)) / 150), color=_BARS)
-        count.set_ylim(0, max([*one["pixels"], 1]) * 3)  # bars stay in the lower third, below the line
-        count.set_ylabel("valid pixels", fontsize=7)
-        count.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        most = max([*one["pixels"], 1])
+        count.set_ylim(0, most * 3)  # bars stay in the lower third
+        count.set_yticks([0, most])
+        count.set_ylabel("valid pixels", fontsize=7, loc="bottom")
         count.tick_params(labelsize=6)
         count.grid(visible=False)
         axes.set_zorder(count.get_zorder() + 1)
@@ -124,6 +127,13 @@ def _panels(count: int, cube: xr.Dataset) -> tuple[Figure, list[Axes]]:
     figure.supxlabel(f"{names[0]}, {f'EPSG:{code}' if code else crs.name}", fontsize=8)
     figure.supylabel(names[1], fontsize=8)
     return figure, panels
+
+
+def _show(axes: Axes, image: np.ndarray, cube: xr.Dataset, **colours: Any) -> AxesImage:
+    # imshow sets an aspect and an order of rows of its own.
+    origin: Any = "upper" if cube.odc.geobox.affine.e < 0 else "lower"
+    look = {"aspect": axes.get_aspect(), "origin": origin, "interpolation": "nearest", **colours}
+    return axes.imshow(image, extent=_extent(cube), **look)
 
 
 def _axis_names(crs: CRS) -> tuple[str, str]:

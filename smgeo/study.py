@@ -383,7 +383,7 @@ class _Study:
         recipe, path = self.recipe, self.folder / "grid.zarr"
 
         def count(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            about = describe_grid(path)
+            about = describe_grid(path, recipe.features)
             shares = count_masked(open_cube(path), recipe.rasters, self._grid_period(), self.root, recipe.catalog)
             for name, share in shares.items():
                 about["variables"][name]["masked_share"] = share
