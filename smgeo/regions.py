@@ -31,6 +31,7 @@ from dask.optimization import cull
 from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError
+from smgeo.shards import write_shard
 
 # A Zarr group without members, so that readers of the store see nothing unknown in it.
 LEDGER = "smgeo_ledger"
@@ -323,7 +324,7 @@ def _write_region(graph: dict[Any, Any], sources: dict[str, Any], region: Region
     group = zarr.open_group(store, mode="r+")
     for name, source in sources.items():
         values = np.asarray(computed[source] if isinstance(source, tuple) else source)
-        group[name][region.slices] = values  # type: ignore[index]
+        write_shard(group[name], region.index, values, Path(store) / shard_file(name, region.index))  # type: ignore[arg-type]
     files = {f: hash_file(Path(store) / f) for f in (shard_file(n, region.index) for n in region.variables)}
     _append_line(Path(store), region.name, inputs, files)
 
