@@ -36,7 +36,7 @@ File = Path | str  # a path, or a URL
 Cut = Callable[[slice, slice, slice], np.ndarray]
 
 _HDF5_OWN = {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME", "_Netcdf4Dimid", "_Netcdf4Coordinates"}
-_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +138,9 @@ def _checked_url(url: str) -> File:
 
 
 def file_state(file: File) -> tuple[Any, ...]:
-    """Size and time of change; of a Zarr store, those of its root metadata; of a URL, what its server says."""
+    """Size and time of change; of a Zarr store, those of its root metadata; nothing of a URL."""
     if isinstance(file, str):
-        info = _file_system(file).info(file)
-        return tuple(str(info.get(k)) for k in ("size", "ETag", "mtime", "LastModified"))
+        return ()
     names = ("zarr.json", ".zmetadata", ".zgroup")
     stat = next((file / n for n in names if (file / n).is_file()), file).stat()
     return stat.st_size, stat.st_mtime_ns
@@ -233,7 +232,7 @@ class _Hdf5(Mapping[str, Stored]):
     def _find(self, name: str) -> Stored:
         for scope in self.scopes:
             item = scope.get(name)
-            if isinstance(item, h5py.Dataset) and not item.attrs.get("NAME", b"").startswith(_NO_VARIABLE):
+            if isinstance(item, h5py.Dataset) and not _text(item.attrs.get("NAME", "")).startswith(_NO_VARIABLE):
                 attrs = _plain({k: item.attrs[k] for k in item.attrs if k not in _HDF5_OWN})
                 return Stored(_hdf5_dims(item), item.shape, attrs, item.chunks, item)
         raise KeyError(name)
@@ -254,12 +253,16 @@ def _hdf5_dims(item: h5py.Dataset) -> tuple[str, ...]:
     return tuple(str(s).rsplit("/", 1)[-1] for s in scales)
 
 
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """Attributes as text, numbers and tuples of them."""
     out: dict[str, Any] = {}
     for key, value in attrs.items():
         value = np.asarray("" if isinstance(value, h5py.Empty) else value)
-        items = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in value.ravel().tolist()]
+        items = [_text(v) if isinstance(v, bytes) else v for v in value.ravel().tolist()]
         out[str(key)] = items[0] if len(items) == 1 else tuple(items)
     return out
 
@@ -267,10 +270,13 @@ def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 # CSV grids
 
 
-def open_text(file: File) -> IO[str]:
+@contextmanager
+def open_text(file: File) -> Iterator[IO[str]]:
     """A CSV, plain or gz, as NEO's archive keeps them."""
-    raw = _open_binary(file)
-    return io.TextIOWrapper(gzip.open(raw) if str(file).lower().endswith(".gz") else raw, newline="")
+    with _open_binary(file) as raw:
+        plain = gzip.GzipFile(fileobj=raw) if str(file).lower().endswith(".gz") else raw
+        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
+            yield text
 
 
 def csv_header(file: File) -> tuple[bool, int, str]:
@@ -278,7 +284,7 @@ def csv_header(file: File) -> tuple[bool, int, str]:
     try:
         with open_text(file) as raw:
             row = next(csv.reader(raw))
-    except (OSError, UnicodeDecodeError, StopIteration) as error:
+    except (OSError, EOFError, UnicodeDecodeError, StopIteration) as error:
         raise SmgeoError(f"{file} can't be read as a CSV grid: {error or 'it is empty'}") from None
     try:
         float(row[0])
@@ -300,7 +306,7 @@ def _read_csv(file: File, _run: slice, rows: slice, columns: slice) -> np.ndarra
                 usecols=range(columns.start + int(header), columns.stop + int(header)),
                 dtype="float32",
             ).to_numpy()
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise SmgeoError(f"{file}: rows {rows.start + 1} to {rows.stop} can't be read as numbers: {error}") from None
     if len(table) != rows.stop - rows.start:
         raise SmgeoError(

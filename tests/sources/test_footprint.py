@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -19,9 +21,14 @@ def box(shape, left, top, pixel, crs="EPSG:32632"):
     return GeoBox(shape, Affine(pixel, 0, left, 0, -pixel, top), crs)
 
 
+@lru_cache
+def transformer(crs):
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+
+
 def brute(lon, lat, grid, radius_m):
     """(row, column) of all pixels whose centre lies within the radius, and of the one whose area holds the station."""
-    to_grid = Transformer.from_crs("EPSG:4326", str(grid.crs), always_xy=True)
+    to_grid = transformer(str(grid.crs))
     x, y = to_grid.transform(lon, lat)
     turns = (0, -360, 360) if grid.crs.geographic else (0,)
     found = set()

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
+import json
+import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import dask
 import h5netcdf
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pyproj import CRS
+from pyproj import CRS, Transformer
 
+from smgeo.cube import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources import gridded
 from smgeo.sources.gridded import gridded_files, open_gridded
+from smgeo.sources.gridded_files import open_band
 from smgeo.specs import GriddedSource
 
 IMERG = {"kind": "netcdf", "path": "3B-DAY*.nc4", "bands": {"precipitation": "precipitation"}}
@@ -105,6 +114,8 @@ def test_stations_get_the_pixel_that_holds_them(days):
     assert p.dims == ("station", "time")
     np.testing.assert_array_equal(p.values, [[103, 303], [110, 310], [np.nan] * 2, [np.nan] * 2])
     assert set(p.coords) >= {"station", "latitude", "longitude", "time"}
+    left_out = json.loads(open_gridded(IMERG, root=days, stations=stations).attrs["left_out"])
+    assert left_out == {"N/3": "outside 3B-DAY*.nc4"}  # N/2 lies on the grid, in a pixel without a value
 
 
 def test_radius_takes_the_mean_of_the_pixels_whose_centres_lie_within(days):
@@ -304,9 +315,7 @@ def test_refusals_name_what_is_lacking(tmp_path, days):
         open_gridded(spec, root=tmp_path)
     assert open_gridded({**spec, "crs": "EPSG:32632"}, root=tmp_path).odc.geobox.crs.epsg == 32632
     with pytest.raises(SmgeoError, match="no time coordinate; give dates"):
-        open_gridded(
-            {**spec, "crs": "EPSG:32632", "bands": {"ndvi": "v"}}, root=tmp_path, catalog=_with_observed_ndvi()
-        )
+        open_gridded({**spec, "crs": "EPSG:32632", "bands": {"ndvi": "v"}}, root=tmp_path)
     with pytest.raises(SmgeoError, match="no netcdf grid matches"):
         open_gridded({**spec, "path": "nothing*.nc"}, root=tmp_path)
     with pytest.raises(SmgeoError, match="no variable 'precip' .for precipitation"):
@@ -320,12 +329,304 @@ def test_refusals_name_what_is_lacking(tmp_path, days):
         open_gridded(IMERG, root=days, stations=places((9, 50)), geobox=GeoBox((1, 1), Affine(1, 0, 0, 0, -1, 0), 4326))
 
 
-def _with_observed_ndvi():
-    return gridded.FEATURES
-
-
 def test_files_in_the_order_of_the_patterns(days):
     spec = GriddedSource.model_validate({**IMERG, "path": ["3B*20200103*.nc4", "3B*.nc4"]})
-    assert [f.name[21:31] for f in gridded_files(spec, days)] == [".20200103-", ".20200101-"] or len(
-        gridded_files(spec, days)
-    ) == 2
+    assert [re.findall("202001..", f.name)[0] for f in gridded_files(spec, days)] == ["20200103", "20200101"]
+
+
+def test_smap_in_its_own_projection(tmp_path):
+    """SMAP L4-like: EASE-Grid 2.0, variables in a group, coordinates at the root, fill -9999, CF grid mapping.
+
+    Layout: doi:10.5067/LWJ6TF5SZRG3 (SPL4SMGP user guide); the projection is EPSG:6933 (Brodzik et al. 2012).
+    """
+    x, y = 700_000 + 9000 * np.arange(3.0), 5_600_000 - 9000 * np.arange(4.0)
+    values = np.arange(12, dtype="float32").reshape(4, 3) / 100
+    values[0, 1] = -9999
+    with h5netcdf.File(tmp_path / "SMAP_L4_SM_gph_20150401T013000_Vv7032_001.h5", "w") as f:
+        f.dimensions = {"x": 3, "y": 4}
+        for name, positions in (("x", x), ("y", y)):
+            v = f.create_variable(name, (name,), "f8", data=positions)
+            v.attrs.update({"units": "m", "standard_name": f"projection_{name}_coordinate"})
+        f.create_variable("EASE2_global_projection", (), "S1", data=b"a").attrs.update(
+            {
+                "grid_mapping_name": "lambert_cylindrical_equal_area",
+                "longitude_of_central_meridian": 0.0,
+                "standard_parallel": 30.0,
+                "false_easting": 0.0,
+                "false_northing": 0.0,
+                "semi_major_axis": 6378137.0,
+                "inverse_flattening": 298.257223563,
+            }
+        )
+        group = f.create_group("Geophysical_Data")
+        v = group.create_variable("sm_surface", ("y", "x"), "f4", data=values, fillvalue=np.float32(-9999))
+        v.attrs.update({"units": "m3 m-3", "grid_mapping": "EASE2_global_projection"})
+    spec = {"kind": "netcdf", "path": "SMAP*.h5", "group": "Geophysical_Data", "bands": {"sm": "sm_surface"}}
+    spec["dates"] = "SMAP_L4_SM_gph_%Y%m%d*.h5"
+    ds = open_gridded(spec, root=tmp_path)
+    values[0, 1] = np.nan
+    np.testing.assert_array_equal(ds["sm"].values[0], values)
+    assert ds["sm"].attrs["kind"] == "target"
+    assert ds.odc.geobox.affine[:6] == (9000, 0, 695_500, 0, -9000, 5_604_500)
+    to_degrees = Transformer.from_crs("EPSG:6933", "EPSG:4326", always_xy=True)
+    at = open_gridded(spec, root=tmp_path, stations=places(to_degrees.transform(x[2] - 4000, y[3] + 4000)))
+    assert at["sm"].values.tolist() == [[values[3, 2]]]
+    with pytest.raises(SmgeoError, match="group 'Geophysical'"):
+        open_gridded({**spec, "group": "Geophysical"}, root=tmp_path)
+
+
+def test_coordinates_in_kilometres_from_south_to_north(tmp_path):
+    ds = grid([[3, 4], [1, 2]], [500.5, 501.5], [5600.5, 5601.5], attrs={"grid_mapping": "crs"})
+    ds["crs"] = xr.Variable((), 0, CRS.from_epsg(32632).to_cf())
+    for axis in "xy":
+        ds[axis].attrs.update(standard_name=f"projection_{axis}_coordinate", units="km")
+    ds.to_netcdf(tmp_path / "km.nc", engine="h5netcdf")
+    got = open_gridded({"kind": "netcdf", "path": "km.nc", "bands": {"sand": "v"}}, root=tmp_path)
+    assert got.odc.geobox.affine[:6] == (1000, 0, 500_000, 0, -1000, 5_602_000)
+    np.testing.assert_array_equal(got["sand"].values, [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
+def test_packed_values_with_another_scale_in_each_file(tmp_path, engine):
+    # ERA5 as NetCDF: 16-bit numbers, scale and offset of each file its own.
+    for day, scale in ((1, 0.5), (2, 0.25)):
+        ds = grid([[[10, 20], [30, np.nan]]], [9.0, 10], [51.0, 50], dims=("time", "y", "x"), units="degC")
+        ds = ds.assign_coords(time=[pd.Timestamp(2020, 1, day)]).rename(x="longitude", y="latitude")
+        packing = {"dtype": "int16", "scale_factor": scale, "add_offset": 5.0, "_FillValue": np.int16(-32767)}
+        ds.to_netcdf(tmp_path / f"t{day}.nc", engine=engine, encoding={"v": packing})
+    t = open_gridded({"kind": "netcdf", "path": "t*.nc", "bands": {"temperature": "v"}}, root=tmp_path)["temperature"]
+    np.testing.assert_array_equal(t.values, [[[10, 20], [30, np.nan]]] * 2)
+
+
+def test_unsigned_bytes_and_missing_value(tmp_path):
+    with h5netcdf.File(tmp_path / "u.nc", "w") as f:
+        f.dimensions = {"lat": 1, "lon": 4}
+        f.create_variable("lon", ("lon",), "f8", data=[0.0, 1, 2, 3])
+        f.create_variable("lat", ("lat",), "f8", data=[0.0])
+    with pytest.raises(SmgeoError, match="'lat' has one position"):
+        with h5netcdf.File(tmp_path / "u.nc", "a") as f:
+            f.create_variable("v", ("lat", "lon"), "i1", data=[[1, 2, 3, 4]])
+        open_gridded({"kind": "netcdf", "path": "u.nc", "bands": {"sand": "v"}}, root=tmp_path)
+    with h5netcdf.File(tmp_path / "w.nc", "w") as f:
+        f.dimensions = {"lat": 2, "lon": 2}
+        f.create_variable("lon", ("lon",), "f8", data=[0.0, 1])
+        f.create_variable("lat", ("lat",), "f8", data=[1.0, 0])
+        v = f.create_variable("v", ("lat", "lon"), "i1", data=np.array([[1, -56], [-1, -2]], dtype="i1"))
+        v.attrs.update({"_Unsigned": "true", "scale_factor": 0.5, "missing_value": np.array([-1, -2], dtype="i1")})
+    sand = open_gridded({"kind": "netcdf", "path": "w.nc", "bands": {"sand": "v"}}, root=tmp_path)["sand"]
+    np.testing.assert_array_equal(sand.values, [[0.5, 100], [np.nan, np.nan]])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("consolidated", [False, True])
+def test_zarr_with_several_times_a_day(tmp_path, version, consolidated):
+    # Six times a day over three days, the last of them cut short; chunks of 5 times and 2 x 2 pixels.
+    hours = pd.date_range("2020-02-28", periods=17, freq="4h")
+    v = np.arange(17.0)[:, None, None] + np.array([[0, 100, 200], [300, 400, 500], [600, 700, 800]])
+    v[3, 0, 0] = np.nan
+    ds = grid(v, [0.0, 1, 2], [2.0, 1, 0], units="mm", dims=("time", "y", "x"), time=hours).rename(x="lon", y="lat")
+    encoding = {"v": {"chunks": (5, 2, 2), "_FillValue": np.float32(-9999)}}
+    ds.to_zarr(tmp_path / "h.zarr", zarr_format=version, consolidated=consolidated, encoding=encoding)
+    spec = {"kind": "zarr", "path": "h.zarr", "bands": {"precipitation": "v"}}
+    total = open_gridded({**spec, "daily": "sum"}, root=tmp_path)["precipitation"].values
+    offsets = 6 * np.array([[0, 100, 200], [300, 400, 500], [600, 700, 800]])
+    truth = np.stack([15 + offsets, 51 + offsets, np.full((3, 3), np.nan)])
+    truth[0, 0, 0] = np.nan
+    np.testing.assert_array_equal(total, truth)
+    mean = open_gridded({**spec, "daily": "mean", "scale": {"precipitation": 6}}, root=tmp_path)
+    np.testing.assert_allclose(mean["precipitation"].values[:, 0, 0], [6 * (15 - 3) / 5, 6 * 8.5, 6 * 14], rtol=1e-6)
+    at = open_gridded({**spec, "daily": "sum"}, root=tmp_path, stations=places((2, 0), (0, 2), (0.1, 1.9), (1, 1)))
+    np.testing.assert_array_equal(at["precipitation"].values, truth[:, [2, 0, 0, 1], [2, 0, 0, 1]].T)
+
+
+def test_however_little_is_read_together(tmp_path, monkeypatch):
+    v = np.random.default_rng(0).normal(size=(50, 4, 5)).astype("float32")
+    ds = grid(v, np.arange(5.0), 4 - np.arange(4.0), dims=("time", "y", "x"))
+    ds.assign_coords(time=pd.date_range("2020-01-01", periods=50)).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    spec = {"kind": "netcdf", "path": "a.nc", "bands": {"ndvi": "v"}, "crs": "EPSG:4326"}
+    for together in (1, 47, 10**9):
+        monkeypatch.setattr(gridded, "_TOGETHER", together)
+        np.testing.assert_array_equal(open_gridded(spec, root=tmp_path)["ndvi"].values, v)
+        at = open_gridded(spec, root=tmp_path, stations=places((4, 1), (0, 4)))["ndvi"]
+        np.testing.assert_array_equal(at.values, [v[:, 3, 4], v[:, 0, 0]])
+
+
+def test_a_file_is_opened_once_and_its_chunks_read_once(tmp_path, monkeypatch):
+    # Chunks of 300 x 300 in a grid of 600 x 400: four, of which stations lie in three.
+    v = np.arange(240_000, dtype="float32").reshape(400, 600)
+    for day in (1, 2):
+        with h5netcdf.File(tmp_path / f"c_2020010{day}.nc", "w") as f:
+            f.dimensions = {"lat": 400, "lon": 600}
+            f.create_variable("lon", ("lon",), "f8", data=360 - 360 / 600 * (np.arange(600) + 0.5))
+            f.create_variable("lat", ("lat",), "f8", data=-40 + 0.2 * (np.arange(400) + 0.5))
+            f.create_variable("v", ("lat", "lon"), "f4", data=v + day, chunks=(300, 300))
+    opened, cuts = [], []
+
+    def counted(file, reading):
+        opened.append(file)
+        real = open_band(file, reading)
+
+        class Counted:
+            def __enter__(self):
+                cut = real.__enter__()
+                return lambda run, y, x: cuts.append((y, x)) or cut(run, y, x)
+
+            def __exit__(self, *error):
+                return real.__exit__(*error)
+
+        return Counted()
+
+    monkeypatch.setattr(gridded, "open_band", counted)
+    spec = {"kind": "netcdf", "path": "c_*.nc", "bands": {"ndvi": "v"}, "dates": "c_%Y%m%d.nc"}
+    rng = np.random.default_rng(0)
+    lons, lats = rng.uniform(-180, 0, 200), rng.uniform(-40, 19.9, 200)
+    lons[:50] += 180
+    lats[150:] += 20.1
+    at = open_gridded(spec, root=tmp_path, stations=places(*zip(lons, lats, strict=True)))["ndvi"].values
+    assert len(opened) == 2
+    tiles = {(y.start // 300, (y.stop - 1) // 300, x.start // 300, (x.stop - 1) // 300) for y, x in cuts}
+    assert all(a == b and c == d for a, b, c, d in tiles)
+    assert len(cuts) == 2 * len(tiles)
+    rows = np.floor((lats + 40) / 0.2).astype(int)
+    columns = 599 - np.floor(lons % 360 / 0.6).astype(int)
+    np.testing.assert_array_equal(at, np.stack([v[rows, columns] + 1, v[rows, columns] + 2], axis=1))
+
+
+def test_days_say_what_they_are_made_from(days):
+    def inputs(spec=IMERG, **where):
+        return open_gridded(spec, root=days, period=("2020-01-01", "2020-01-03"), **where)[DAY_INPUTS].values
+
+    before, stations = inputs(), places((9.1, 50.1))
+    assert (before == inputs()).all()
+    assert before[1] != before[0] != before[2]
+    assert not (before == inputs({**IMERG, "scale": {"precipitation": 2}})).any()
+    assert not (before == inputs(stations=stations)).any()
+    assert not (inputs(stations=stations) == inputs(stations=places((9.2, 50.1)))).any()
+    imerg(days, pd.Timestamp(2020, 1, 2), 200)
+    assert (before == inputs()).tolist() == [True, False, True]
+
+
+def test_variables_on_two_grids_need_a_target(tmp_path):
+    ds = grid(np.ones((2, 2)), [0.0, 1], [1.0, 0], name="a").rename(x="lon", y="lat")
+    other = grid(np.ones((2, 2)), [0.0, 10], [10.0, 0], name="b").rename(x="longitude", y="latitude")
+    ds.merge(other).to_netcdf(tmp_path / "two.nc", engine="h5netcdf")
+    spec = {"kind": "netcdf", "path": "two.nc", "bands": {"sand": "a", "silt": "b"}}
+    with pytest.raises(SmgeoError, match="silt lies on another grid than sand"):
+        open_gridded(spec, root=tmp_path)
+    at = open_gridded(spec, root=tmp_path, stations=places((0.5, 0.4), (8, 8)))
+    np.testing.assert_array_equal(at["sand"].values, [1, np.nan])
+    np.testing.assert_array_equal(at["silt"].values, [1, 1])
+    assert list(json.loads(at.attrs["left_out"])) == ["N/1"]
+    box = GeoBox((1, 1), Affine(1, 0, 0, 0, -1, 1), "EPSG:4326")
+    assert open_gridded(spec, root=tmp_path, geobox=box)["silt"].values.tolist() == [[1]]
+
+
+def test_a_target_that_goes_beyond_the_source(days):
+    own = open_gridded(IMERG, root=days).odc.geobox
+    wide = open_gridded(IMERG, root=days, geobox=own.pad(2))["precipitation"].values
+    truth = np.full((8, 7), np.nan, dtype="float32")
+    truth[2:6, 2:5] = IMERG_TRUTH + 100
+    np.testing.assert_array_equal(wide[0], truth)
+
+
+def test_damaged_files_are_named(tmp_path, days):
+    (days / "3B-DAY.bad.nc4").write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 100)
+    with pytest.raises(SmgeoError, match=r"3B-DAY\.bad\.nc4 can't be opened as netcdf"):
+        open_gridded(IMERG, root=days)
+    (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("1,2,3,4\n5,6,7,8\n")
+    t = open_gridded(NEO, root=tmp_path)["temperature"]
+    (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("1,2,3,4\n")
+    with pytest.raises(SmgeoError, match="ends after 1 rows"):
+        t.compute(scheduler="synchronous")
+    (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("1,2,3,4\n5,x,7,8\n")
+    with pytest.raises(SmgeoError, match=r"rows 1 to 2 can't be read as numbers"):
+        t.compute(scheduler="synchronous")
+
+
+def test_a_chunk_that_is_damaged_is_named(days):
+    file = next(days.glob("*20200103*"))
+    with h5py.File(file, "r") as f:
+        data = f["precipitation"][:]
+    with h5py.File(file, "a") as f:
+        attrs = dict(f["precipitation"].attrs)
+        scales = [d[0] for d in f["precipitation"].dims]
+        del f["precipitation"]
+        v = f.create_dataset("precipitation", data=data, chunks=data.shape, compression="gzip", fletcher32=True)
+        v.attrs["units"] = attrs["units"]
+        for dim, scale in zip(v.dims, scales, strict=True):
+            dim.attach_scale(scale)
+        where = v.id.get_chunk_info(0)
+    with file.open("r+b") as raw:
+        raw.seek(where.byte_offset + 5)
+        raw.write(b"\xff\xff\xff")
+    p = open_gridded(IMERG, root=days)["precipitation"]
+    with pytest.raises(SmgeoError, match=r"20200103.*precipitation can't be read"):
+        p.compute(scheduler="synchronous")
+
+
+class Ranged(SimpleHTTPRequestHandler):
+    """Files of a folder, by parts."""
+
+    def do_GET(self):
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted is None:
+            super().do_GET()
+            return
+        with open(self.translate_path(self.path), "rb") as f:
+            body = f.read()
+        first, last = int(wanted[1]), min(int(wanted[2] or len(body)), len(body) - 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(body)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(body[first : last + 1])
+
+    def end_headers(self):
+        self.send_header("Accept-Ranges", "bytes")
+        super().end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranged, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_urls(days, served):
+    names = sorted(f.name for f in days.glob("*.nc4"))
+    spec = {**IMERG, "path": [f"{served}/{n}" for n in names]}
+    if importlib.util.find_spec("aiohttp") is None:
+        with pytest.raises(SmgeoError, match="aiohttp"):
+            open_gridded(spec)
+        return
+    np.testing.assert_array_equal(
+        open_gridded(spec)["precipitation"].values, np.stack([IMERG_TRUTH + 100, IMERG_TRUTH + 300])
+    )
+    assert gridded_files(GriddedSource.model_validate(spec), days) == []
+    table = np.arange(32, dtype=float).reshape(4, 8)
+    (days / "MOD_2016-01-01.CSV.gz").write_bytes(
+        gzip.compress("\n".join(",".join(map(str, r)) for r in table).encode())
+    )
+    neo = {**NEO, "path": f"{served}/MOD_2016-01-01.CSV.gz", "dates": "MOD_%Y-%m-%d.CSV.gz"}
+    np.testing.assert_array_equal(open_gridded(neo)["temperature"].values[0], table)
+    ds = grid([[1, 2], [3, 4]], [0.0, 1], [1.0, 0]).rename(x="lon", y="lat")
+    ds.to_zarr(days / "s.zarr", zarr_format=3, consolidated=True)
+    zarr = {"kind": "zarr", "path": f"{served}/s.zarr", "bands": {"sand": "v"}}
+    np.testing.assert_array_equal(open_gridded(zarr)["sand"].values, [[1, 2], [3, 4]])
+    with pytest.raises(SmgeoError, match=r"nothing\.nc can't be opened"):
+        open_gridded({**IMERG, "path": f"{served}/nothing.nc"})
+
+
+def test_urls_that_can_not_be_used():
+    with pytest.raises(SmgeoError, match="can't be listed by a pattern"):
+        open_gridded({**IMERG, "path": "https://example.org/3B*.nc4"})
+    for url in ("https://me:hush@example.org/a.nc", "https://example.org/a.nc?key=hush"):
+        with pytest.raises(SmgeoError, match="password or a query") as error:
+            open_gridded({**IMERG, "path": url})
+        assert "hush" not in str(error.value)
