@@ -10,7 +10,7 @@ import datetime as dt
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
@@ -27,7 +28,7 @@ from smgeo.cube import DAY_INPUTS, GRID_SHARD
 from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.daily import Rule, choose_rule, combine_day, rule_in_words
 from smgeo.sources.dates import date_in_name, day_axis
-from smgeo.sources.footprint import find_footprints, station_places
+from smgeo.sources.footprint import Footprints, find_footprints, station_places
 from smgeo.sources.gridded_files import (
     Cut,
     File,
@@ -65,28 +66,30 @@ class _Series:
 
     Attributes
     ----------
-    files : tuple of Path or str
-        What it is read from.
     reading : Reading
         How.
     dynamic : bool
         Whether it has days.
     places : tuple of (day, file, position)
-        Where each observation is, in order: position of its day on the axis, of its file, of its time in the file.
+        Where each observation is, in order: position of its day on the axis, its file, position of its time in it.
     rule, per_day, decibels : str, int, bool
         How several observations of a day become one; how many a whole day has; whether in linear power.
     attrs : dict
         The variable's attributes.
     """
 
-    files: tuple[File, ...]
     reading: Reading
     dynamic: bool
-    places: tuple[tuple[int, int, int], ...]
+    places: tuple[tuple[int, File, int], ...]
     rule: Rule
     per_day: int
     decibels: bool
     attrs: dict[str, Any]
+
+    def within(self, first: int, last: int) -> _Series:
+        """What is needed for the days first..last, counted from the first: a task carries no other files."""
+        places = tuple((day - first, file, p) for day, file, p in self.places if first <= day < last)
+        return replace(self, places=places)
 
 
 def open_gridded(
@@ -146,7 +149,7 @@ def open_gridded(
     dynamic = [o for o in observed.values() if o is not None]
     days = day_axis([day for times in dynamic for day, _, _ in times], period) if dynamic else None
     series = {n: _series(n, catalog[n], files, headers[n], observed[n], days, source) for n in source.bands}
-    states = [(str(f), *file_state(f)) for f in files]
+    states = {f: (str(f), *file_state(f)) for f in files}
     where: Any
     if stations is not None:
         out = _at_stations(series, stations, source, days, states)
@@ -238,15 +241,15 @@ def _series(
     attrs: dict[str, Any] = {**feature.attrs(), "source": f"{feature.source}; {Path(patterns_of(source)[0]).name}"}
     if per_day > 1:
         attrs["daily_rule"] = rule_in_words(rule, feature)
-    places: tuple[tuple[int, int, int], ...] = ((0, 0, 0),)
+    places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)
     if observed is not None and days is not None:
         position = {d: i for i, d in enumerate(days)}
-        places = tuple((position[d], i, p) for d, i, p in observed if d in position)
+        places = tuple((position[d], files[i], p) for d, i, p in observed if d in position)
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
     scale, offset = source.scale.get(name, 1.0), source.offset.get(name, 0.0)
     band = str(source.bands[name])
     reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata)
-    return _Series(files, reading, observed is not None, places, rule, per_day, feature.units == "dB", attrs)
+    return _Series(reading, observed is not None, places, rule, per_day, feature.units == "dB", attrs)
 
 
 def _check_units(
@@ -265,7 +268,7 @@ def _check_units(
     raise SmgeoError(f"{file}: {name} is in {found!r}, the cube holds {feature.units!r}; {hint}")
 
 
-def _inputs_of_days(series: Mapping[str, _Series], states: list[Any], where: Any, days: int) -> np.ndarray:
+def _inputs_of_days(series: Mapping[str, _Series], states: Mapping[File, Any], where: Any, days: int) -> np.ndarray:
     """Digest of what each day is made from: the files and their state, how they are read, and the target."""
     made_from: list[list[Any]] = [[] for _ in range(days)]
     for name, one in series.items():
@@ -279,23 +282,38 @@ def _inputs_of_days(series: Mapping[str, _Series], states: list[Any], where: Any
 # Reading
 
 
+def _blocks(
+    series: _Series, chunks: tuple[tuple[int, ...], ...], name: str, read: Callable[..., np.ndarray]
+) -> da.Array:
+    """A lazy array, each block of which is one task: read(series of its days, number of days, *other slices)."""
+    bounds = [list(itertools.pairwise(itertools.accumulate(sizes, initial=0))) for sizes in chunks]
+    days, *others = bounds if series.dynamic else [[(0, 1)], *bounds]
+    graph: dict[Any, Any] = {}
+    for k, (first, last) in enumerate(days):
+        part = series.within(first, last)
+        for index in itertools.product(*(range(len(b)) for b in others)):
+            key = (name, k, *index) if series.dynamic else (name, *index)
+            graph[key] = (partial(read, part, last - first, *(b[i] for b, i in zip(others, index, strict=True))),)
+    layer = HighLevelGraph.from_collections(name, graph, dependencies=[])
+    return da.Array(layer, name, chunks, dtype="float32", meta=np.empty((0,) * len(chunks), "float32"))
+
+
 def _read_days(
-    series: _Series, t: tuple[int, int], together: int, take: Callable[[Cut, slice], np.ndarray]
+    series: _Series, together: int, take: Callable[[Cut, slice], np.ndarray]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(day, values) of the days of t that have values, one after the other; at most `together` times are read at once."""
-    places = [p for p in series.places if t[0] <= p[0] < t[1]]
-    for day, group in itertools.groupby(_read_times(series, places, together, take), key=lambda found: found[0]):
+    """(day, values) of the days that have values, one after the other; at most `together` times are read at once."""
+    for day, group in itertools.groupby(_read_times(series, together, take), key=lambda found: found[0]):
         values = [v for _, v in group]
         if series.rule != "sum" or len(values) == series.per_day:
             yield day, combine_day(values, series.rule, decibels=series.decibels)
 
 
 def _read_times(
-    series: _Series, places: list[tuple[int, int, int]], together: int, take: Callable[[Cut, slice], np.ndarray]
+    series: _Series, together: int, take: Callable[[Cut, slice], np.ndarray]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(day, values) of each time, in order."""
-    for i, group in itertools.groupby(places, key=lambda p: p[1]):
-        with open_band(series.files[i], series.reading) as cut:
+    for file, group in itertools.groupby(series.places, key=lambda p: p[1]):
+        with open_band(file, series.reading) as cut:
             for days, run in _runs([(day, position) for day, _, position in group], together):
                 yield from zip(days, take(cut, run), strict=True)
 
@@ -317,65 +335,66 @@ def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], 
 
 
 def _grid_variable(
-    series: _Series, feature: Feature, box: GeoBox, asked: str, days: pd.DatetimeIndex | None, states: list[Any]
+    series: _Series,
+    feature: Feature,
+    box: GeoBox,
+    asked: str,
+    days: pd.DatetimeIndex | None,
+    states: Mapping[File, Any],
 ) -> xr.Variable:
     own = series.reading.layout.box
     method = choose_resampling(asked, feature, box, own)
     shift = aligned_shift(box, own)
     if shift is not None and is_geographic(own) and not 0 <= shift[1] <= own.shape.x - box.shape.x:
         shift = None  # columns beyond the source's may be had round the Earth
-    shape, sizes, dims = box.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]), ("y", "x")
+    chunks = split_blocks(box.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]))
     if series.dynamic and days is not None:
-        shape, sizes, dims = (len(days), *shape), (GRID_SHARD["time"], *sizes), ("time", *dims)  # type: ignore[assignment]
-    values = da.map_blocks(
-        partial(_read_grid_block, series, box, method, shift),
-        chunks=split_blocks(shape, sizes),
-        dtype="float32",
-        meta=np.empty((0,) * len(shape), "float32"),
-        name=f"gridded-{da.core.tokenize(states, series, box, method)}",
-    )
+        chunks = (*split_blocks((len(days),), (GRID_SHARD["time"],)), *chunks)
+    name = f"gridded-{da.core.tokenize(list(states.values()), series, box, method)}"
+    values = _blocks(series, chunks, name, partial(_read_grid_block, box, method, shift))
+    dims = ("time", "y", "x") if series.dynamic else ("y", "x")
     return xr.Variable(dims, values, {**series.attrs, "grid_mapping": "spatial_ref"})
 
 
 def _read_grid_block(
-    series: _Series, box: GeoBox, method: str, shift: tuple[int, int] | None, block_info: Any = None
+    box: GeoBox,
+    method: str,
+    shift: tuple[int, int] | None,
+    series: _Series,
+    days: int,
+    y: tuple[int, int],
+    x: tuple[int, int],
 ) -> np.ndarray:
-    *t, y, x = block_info[None]["array-location"]
-    days = t[0] if t else (0, 1)
-    out = np.full((days[1] - days[0], y[1] - y[0], x[1] - x[0]), np.nan, dtype="float32")
+    out = np.full((days, y[1] - y[0], x[1] - x[0]), np.nan, dtype="float32")
     if shift is not None:
-        _copy_block(series, days, (y[0] + shift[0], y[1] + shift[0]), (x[0] + shift[1], x[1] + shift[1]), out)
+        _copy_block(series, (y[0] + shift[0], y[1] + shift[0]), (x[0] + shift[1], x[1] + shift[1]), out)
     else:
-        _warp_block(series, days, box[slice(*y), slice(*x)], method, out)
-    return out if t else out[0]
+        _warp_block(series, box[slice(*y), slice(*x)], method, out)
+    return out if series.dynamic else out[0]
 
 
-def _copy_block(
-    series: _Series, days: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray
-) -> None:
+def _copy_block(series: _Series, rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray) -> None:
     """Rows and columns of the source's grid, which may reach beyond it, into `out`."""
     height, width = series.reading.layout.box.shape.yx
     r, c = (max(0, rows[0]), min(height, rows[1])), (max(0, columns[0]), min(width, columns[1]))
     if r[0] >= r[1] or c[0] >= c[1]:
         return
     part = out[:, r[0] - rows[0] : r[1] - rows[0], c[0] - columns[0] : c[1] - columns[0]]
-    for day, values in _read_windows(series, days, r, c):
-        part[day - days[0]] = values
+    for day, values in _read_windows(series, r, c):
+        part[day] = values
 
 
-def _warp_block(series: _Series, days: tuple[int, int], part: GeoBox, method: str, out: np.ndarray) -> None:
+def _warp_block(series: _Series, part: GeoBox, method: str, out: np.ndarray) -> None:
     own = series.reading.layout.box
     if (found := look_up(part, own, method)) is not None:
-        for day, values in _read_windows(series, days, *found.window):
-            resample(values, found, own, out[day - days[0]])
+        for day, values in _read_windows(series, *found.window):
+            resample(values, found, own, out[day])
 
 
-def _read_windows(
-    series: _Series, days: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
-) -> Iterator[tuple[int, np.ndarray]]:
+def _read_windows(series: _Series, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
     together = max(1, _TOGETHER // ((rows[1] - rows[0]) * (columns[1] - columns[0])))
     layout = series.reading.layout
-    return _read_days(series, days, together, lambda cut, run: cut_window(cut, layout, run, rows, columns))
+    return _read_days(series, together, lambda cut, run: cut_window(cut, layout, run, rows, columns))
 
 
 # At stations
@@ -386,47 +405,51 @@ def _at_stations(
     stations: xr.Dataset,
     source: GriddedSource,
     days: pd.DatetimeIndex | None,
-    states: list[Any],
+    states: Mapping[File, Any],
 ) -> xr.Dataset:
-    radius_m = source.radius_m
     lons, lats = station_places(stations)
     covered = np.ones(lons.size, dtype=bool)
     data = {}
     for name, one in series.items():
-        pixels = find_footprints(lons, lats, one.reading.layout.box, radius_m)
+        pixels = find_footprints(lons, lats, one.reading.layout.box, source.radius_m)
         covered &= np.isin(np.arange(lons.size), pixels.covered)
-        shape: tuple[int, ...] = (lons.size,)
-        dims: tuple[str, ...] = ("station",)
-        if one.dynamic and days is not None:
-            shape, dims = (lons.size, len(days)), ("station", "time")
-        values = da.map_blocks(
-            partial(_read_station_block, one, pixels, lons.size),
-            chunks=split_blocks(shape, (max(1, lons.size), GRID_SHARD["time"])[: len(shape)]),
-            dtype="float32",
-            meta=np.empty((0,) * len(shape), "float32"),
-            name=f"gridded-stations-{da.core.tokenize(states, one, lons, lats, radius_m)}",
-        )
-        footprint = {} if radius_m is None else {"footprint": f"mean of the pixels within {radius_m:g} m"}
-        data[name] = xr.Variable(dims, values, one.attrs | footprint)
+        data[name] = _station_variable(one, pixels, (lons, lats, source.radius_m), days, states)
     coords = {str(k): v for k, v in stations.coords.items() if v.dims == ("station",)}
     coords |= {k: stations[k] for k in ("latitude", "longitude")}
     left_out = {str(s): f"outside {source.label}" for s in stations["station"].values[~covered]}
     return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 
-def _read_station_block(series: _Series, pixels: Any, count: int, block_info: Any = None) -> np.ndarray:
-    _, *t = block_info[None]["array-location"]
-    days = t[0] if t else (0, 1)
+def _station_variable(
+    series: _Series,
+    pixels: Footprints,
+    where: tuple[np.ndarray, np.ndarray, float | None],
+    days: pd.DatetimeIndex | None,
+    states: Mapping[File, Any],
+) -> xr.Variable:
+    """(station, time) of all stations, or (station,)."""
+    count, radius_m = where[0].size, where[2]
+    chunks: tuple[tuple[int, ...], ...] = ((count,),)
+    if series.dynamic and days is not None:
+        chunks = (*split_blocks((len(days),), (GRID_SHARD["time"],)), (count,))
+    name = f"gridded-stations-{da.core.tokenize(list(states.values()), series, *where)}"
+    values = _blocks(series, chunks, name, partial(_read_station_block, pixels))
+    footprint = {} if radius_m is None else {"footprint": f"mean of the pixels within {radius_m:g} m"}
+    dims = ("time", "station") if series.dynamic else ("station",)
+    return xr.Variable(dims, values, series.attrs | footprint).transpose("station", ...)
+
+
+def _read_station_block(pixels: Footprints, series: _Series, days: int, stations: tuple[int, int]) -> np.ndarray:
     scattered = scatter(pixels, series.reading)
-    values = np.full((scattered.count, days[1] - days[0]), np.nan, dtype="float32")
+    values = np.full((scattered.count, days), np.nan, dtype="float32")
     if scattered.count:
         together = max(1, _TOGETHER // scattered.largest)
-        for day, found in _read_days(series, days, together, lambda cut, run: cut_pixels(cut, scattered, run)):
-            values[:, day - days[0]] = found
-    out = np.full((count, days[1] - days[0]), np.nan, dtype="float32")
+        for day, found in _read_days(series, together, lambda cut, run: cut_pixels(cut, scattered, run)):
+            values[:, day] = found
+    out = np.full((days, stations[1] - stations[0]), np.nan, dtype="float32")
     held, means = pixels.mean(values, decibels=series.decibels)
-    out[held] = means
-    return out if t else out[:, 0]
+    out[:, held] = means.T
+    return out if series.dynamic else out[0]
 
 
 __all__ = ["gridded_files", "open_gridded"]
