@@ -12,10 +12,6 @@ import time
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from google.auth import jwt
-
 from .errors import EarthEngineError
 
 # Google's client signs for this audience whatever the token endpoint in the key file is.
@@ -36,6 +32,9 @@ class Tokens:
 
     def write_key_file(self, path: str | Path, url: str, email: str = EMAIL, project: str = "smgeo-test") -> Path:
         """Makes a key and writes its file, whose token endpoint is this server; the server knows its public half."""
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -59,6 +58,8 @@ class Tokens:
 
     def grant(self, form: str, audience: str) -> dict:
         """A token for a signed grant; an error where grant, signature, audience, time or scope are wrong."""
+        from google.auth import jwt
+
         fields = {k: v[0] for k, v in parse_qs(form).items()}
         if fields.get("grant_type") != GRANT:
             raise EarthEngineError("unsupported_grant_type")

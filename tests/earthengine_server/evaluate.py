@@ -257,5 +257,5 @@ def _collection(collection: Collection) -> dict:
     if len(collection.elements) > MOST_ELEMENTS:
         raise EarthEngineError(f"Collection query aborted after accumulating over {MOST_ELEMENTS} elements.")
     kind = "ImageCollection" if collection.images else "FeatureCollection"
-    extra = {"bands": []} if collection.images else {"columns": {}}
+    extra: dict[str, Any] = {"bands": []} if collection.images else {"columns": {}}
     return {"type": kind, **extra, "features": [encoded(e) for e in collection.elements]}

@@ -148,7 +148,7 @@ def list_zip(list: list, other: list) -> list:
 @function("List.flatten")
 def list_flatten(list: list) -> list:
     """API reference: ee.List.flatten."""
-    out = []
+    out: Any = []
     for value in list:
         out += list_flatten(value) if isinstance(value, type(list)) else [value]
     return out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from pyproj import CRS, Transformer
@@ -77,7 +78,7 @@ class Projection:
         det = a * e - b * d
         return (e * (x - c) - b * (y - f)) / det, (a * (y - f) - d * (x - c)) / det
 
-    def from_lonlat(self, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def from_lonlat(self, lon: Any, lat: Any) -> tuple[np.ndarray, np.ndarray]:
         """Degrees -> positions in pixel space."""
         return self.to_pixels(*transformer(LONLAT, self.crs).transform(lon, lat))
 
@@ -118,7 +119,8 @@ class Pixels:
         if target == self.projection:
             return self
         if target not in self.memo:
-            self.memo[target] = Pixels(target, *(snapped_floor(p) for p in self.positions(target)))
+            col, row = self.positions(target)
+            self.memo[target] = Pixels(target, snapped_floor(col), snapped_floor(row))
         return self.memo[target]
 
     def shifted(self, cols: int, rows: int) -> Pixels:

@@ -263,7 +263,9 @@ def covered(asked: Projection, own: Projection, cols: np.ndarray, rows: np.ndarr
     # The output pixel's corners are projected, what lies between is linear.
     corners = [convert(asked, own, cols + i, rows + j) for j in (0, 1) for i in (0, 1)]
     weights = ((1 - dx) * (1 - dy), dx * (1 - dy), (1 - dx) * dy, dx * dy)
-    col, row = (sum(c[axis][:, None] * w for c, w in zip(corners, weights, strict=True)) for axis in (0, 1))
+    col, row = (
+        np.sum([c[axis][:, None] * w for c, w in zip(corners, weights, strict=True)], axis=0) for axis in (0, 1)
+    )
     return snapped_floor(col), snapped_floor(row), np.full(col.shape, 1 / count**2)
 
 

@@ -55,7 +55,7 @@ REDUCERS = {
 def reduce_arrays(reducer: Reducer, values: np.ndarray, weights: np.ndarray) -> Answer:
     """Along the last axis; what has no weight is not there. Values and masks."""
     there = weights > 0
-    any_there = there.any(-1)
+    any_there = np.asarray(there.any(-1))
     if not reducer.weighted:
         weights = there.astype(float)
     if reducer.kind in ("first", "last"):

@@ -78,7 +78,7 @@ class Stored:
 
     def value(self, lon: float, lat: float) -> float:
         """Of the pixel that a place lies in; NaN where masked."""
-        col, row = (int(np.floor(v)) for v in self.projection.from_lonlat(np.float64(lon), np.float64(lat)))
+        col, row = (int(np.floor(v)) for v in self.projection.from_lonlat(lon, lat))
         for p in self.patches:
             r, c = row - p.row, col - p.col
             if 0 <= r < p.values.shape[0] and 0 <= c < p.values.shape[1] and p.valid[r, c]:
@@ -167,7 +167,7 @@ def _field(
 
 def _block(projection: Projection, place: Place, half_m: float) -> tuple[int, int, int, int]:
     """Row, column, height, width of the pixels round a place."""
-    col, row = projection.from_lonlat(np.float64(place.lon), np.float64(place.lat))
+    col, row = projection.from_lonlat(place.lon, place.lat)
     half = max(2, round(half_m / projection.nominal_scale))
     return int(row) - half, int(col) - half, 2 * half, 2 * half
 
@@ -223,7 +223,7 @@ def _ms(date: dt.date, hours: float) -> int:
 def _utm_grid(place: Place, zone: int, pixel: float, shift: float = 0.0) -> Projection:
     """A north-up grid of a zone whose origin lies north-west of the place, on whole pixels (plus a shift)."""
     plain = Projection(place.utm(zone))
-    x, y = plain.from_lonlat(np.float64(place.lon), np.float64(place.lat))
+    x, y = plain.from_lonlat(place.lon, place.lat)
     left, top = (np.round((v + d) / 60) * 60 + shift for v, d in ((x, -6000), (y, 6000)))
     return Projection(plain.crs, (pixel, 0.0, float(left), 0.0, -pixel, float(top)))
 
