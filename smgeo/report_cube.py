@@ -62,7 +62,7 @@ def draw_last_days(folder: Path, shown: Mapping[str, Any]) -> Figure:
     """A map a variable: the last day with a value of what varies in time, and what does not vary."""
     cube = open_cube(folder / "grid.zarr")
     variables = {n: v for n, v in shown["variables"].items() if v.get("last_day") or v["kind"] == "static"}
-    figure, panels = _panels(len(variables), cube)
+    figure, panels = _panels(len(variables), cube, width=3.4)
     for axes, (name, about) in zip(panels, variables.items(), strict=False):
         layer = cube[name].sel(time=about["last_day"]) if about.get("last_day") else cube[name]
         image = _coarse(layer).values
@@ -71,7 +71,7 @@ def draw_last_days(folder: Path, shown: Mapping[str, Any]) -> Figure:
         drawn = _show(axes, image, cube, vmin=low, vmax=high, cmap="viridis")
         axes.set_title(f"{name}, {about.get('last_day') or 'static'}", fontsize=8)
         bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
-        bar.set_label(about["units"], fontsize=7)
+        bar.set_label("" if about["units"] == "1" else about["units"], fontsize=7)
         bar.ax.tick_params(labelsize=6)
     return figure
 
@@ -103,7 +103,7 @@ def _span(series: Mapping[str, Any]) -> pd.DatetimeIndex:
     return pd.date_range(min(days), max(days)) if days else pd.DatetimeIndex([])
 
 
-def _panels(count: int, cube: xr.Dataset) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, cube: xr.Dataset, width: float = 2.9) -> tuple[Figure, list[Axes]]:
     """A figure of maps of the cube's grid, axes named after its CRS."""
     columns = min(max(count, 1), _COLUMNS)
     rows = -(-max(count, 1) // columns)
@@ -111,7 +111,7 @@ def _panels(count: int, cube: xr.Dataset) -> tuple[Figure, list[Axes]]:
     left, right, bottom, top = _extent(cube)
     aspect = 1 / max(np.cos(np.deg2rad((bottom + top) / 2)), 0.1) if crs.is_geographic else 1.0
     height = min(max((top - bottom) / (right - left) * aspect, 0.3), 3.0)
-    figure = Figure(figsize=(2.9 * columns + 0.4, (2.6 * height + 0.5) * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(width * columns + 0.4, (2.6 * height + 0.5) * rows + 0.3), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     for axes in panels:
         axes.set_aspect(aspect)

@@ -55,11 +55,11 @@ def test_minimal_recipe_is_read_as_it_is_written():
 def test_shipped_recipe_is_read(path):
     recipe = read_recipe(path)
     assert recipe.name == path.stem
-    assert recipe.models
+    assert recipe.models or recipe.grid
 
 
-def test_three_recipes_ship_and_are_found_by_name():
-    assert {"quickstart", "ismn", "cookfarm"} <= set(shipped_recipes())
+def test_recipes_ship_and_are_found_by_name():
+    assert {"quickstart", "ismn", "cookfarm", "lachish", "newyork"} <= set(shipped_recipes())
     assert find_recipe("quickstart").read_text(encoding="utf-8").startswith("#")
 
 
@@ -318,3 +318,107 @@ def test_a_tereno_source_resolves_its_files_and_columns(tmp_path):
     assert options["columns"] == {"SWC_5": {"variable": "sm", "depth_m": 0.05, "units": "%"}}
     with pytest.raises(SmgeoError, match="did you mean 'depth_m'"):
         parse_recipe({**values, "stations": [{**source, "columns": {"a": {"variable": "sm", "depth": 0.05}}}]})
+
+
+# ---- cubes alone
+
+CUBE = {
+    **{k: MINIMAL[k] for k in ("name", "period", "rasters", "grid")},
+    "features": ["s1_vv", "s1_vh", "s1_cross_ratio", "doy_sin"],
+}
+
+
+def test_grid_and_period_are_enough_for_a_grid_cube():
+    recipe = parse_recipe(CUBE)
+    assert recipe.builds_grid
+    assert recipe.grid_period == (dt.date(2020, 1, 1), dt.date(2020, 1, 31))
+    own = parse_recipe({**CUBE, "period": None, "grid": {**CUBE["grid"], "period": ["2020-01-02", "2020-01-03"]}})
+    assert own.grid_period == (dt.date(2020, 1, 2), dt.date(2020, 1, 3))
+
+
+def test_resolved_recipe_of_a_grid_cube_says_nothing_of_what_needs_stations(tmp_path):
+    recipe = parse_recipe(CUBE)
+    (tmp_path / "r.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert {"target", "prepare"}.isdisjoint(yaml.safe_load((tmp_path / "r.yaml").read_text()))
+    assert read_recipe(tmp_path / "r.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("models", {"rf": {}}),
+        ("maps", {"dates": ["2020-01-15"]}),
+        ("cross_validation", {"method": "random"}),
+        ("search", {"rf": {"space": {"trees": [1, 2]}}}),
+        ("target", {"depth_m": [0.0, 0.05]}),
+        ("prepare", {"scale": "robust"}),
+    ],
+)
+def test_without_stations_nothing_that_needs_them(key, value):
+    message = refusal({**CUBE, key: value})
+    assert f"{key}: needs stations" in message
+
+
+def test_without_stations_the_days_must_be_given():
+    assert "period: without stations" in refusal({**CUBE, "period": None})
+
+
+def test_neither_stations_nor_grid():
+    assert "names stations, or a grid" in refusal({**CUBE, "grid": None})
+
+
+def test_grid_cube_needs_a_raster_for_every_feature():
+    assert "'clay'" in refusal({**CUBE, "features": ["s1_vv", "clay"]})
+    assert "a grid cube needs one that a raster gives" in refusal({**CUBE, "features": ["doy_sin"]})
+
+
+def test_soil_moisture_of_a_raster_is_no_target_without_stations():
+    raster = {"kind": "geotiff", "path": "sm_*.tif", "dates": "sm_%Y%m%d.tif", "bands": ["sm"]}
+    assert parse_recipe({**CUBE, "rasters": [raster], "features": ["sm"]}).features == ("sm",)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("maps", {"dates": ["2020-01-15"]}),
+        ("cross_validation", {"method": "random"}),
+        ("search", {"rf": {"space": {"trees": [1]}}}),
+    ],
+)
+def test_without_models_nothing_that_needs_them(key, value):
+    alone = {k: v for k, v in MINIMAL.items() if k not in ("models", "maps")}
+    assert parse_recipe(alone).builds_grid
+    assert not parse_recipe({**alone, "grid": None}).builds_grid
+    assert f"{key}: needs models" in refusal({**alone, key: value})
+
+
+def test_report_block():
+    report = {
+        "rgb": ["s1_vv", "s1_vh", "s1_cross_ratio"],
+        "dates": ["2020-01-10"],
+        "series": ["s1_vv"],
+        "outline": "f.gpkg",
+    }
+    assert parse_recipe({**CUBE, "report": report}).report.dates == (dt.date(2020, 1, 10),)
+    assert parse_recipe(changed(report={"series": ["s1_vv"]}, maps=None)).builds_grid
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ({}, "give rgb"),
+        ({"outline": "f.gpkg"}, "give rgb"),
+        ({"series": ["s1_vv"], "dates": ["2020-01-10"]}, "dates are the days of rgb"),
+        ({"series": ["s1_w"]}, "report.series: 's1_w' is not in features"),
+        ({"rgb": ["s1_vv", "s1_vh", "doy_sin"]}, "report.rgb: 'doy_sin' does not vary in time and place"),
+        ({"rgb": ["s1_vv", "s1_vh"]}, "report.rgb"),
+        ({"rgb": ["s1_vv", "s1_vh", "s1_vv"], "dates": ["2021-01-10"]}, "2021-01-10"),
+        ({"seris": ["s1_vv"]}, "series"),
+    ],
+)
+def test_report_block_that_cannot_be(report, message):
+    assert message in refusal({**CUBE, "report": report})
+
+
+def test_report_needs_a_grid():
+    assert "report: shows the grid cube" in refusal(changed(report={"series": ["s1_vv"]}, maps=None, grid=None))
