@@ -1,0 +1,142 @@
+"""What a run builds again: after damage, for later days, for other scenes; at stations too."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from typer.testing import CliRunner
+
+import smgeo
+from smgeo.cli import app
+from smgeo.cube import open_cube
+from smgeo.errors import SmgeoError
+from smgeo.progress import Reporter
+from smgeo.regions import find_damage, shard_file
+from smgeo.sources import files
+
+DAYS = pd.date_range("2020-01-01", "2020-04-29")  # four regions of 30 days
+TRANSFORM = from_origin(500000, 5600000, 100, 100)
+
+
+def write_scene(folder, day, value):
+    path = folder / f"p_{day:%Y%m%d}.tif"
+    profile = {"driver": "GTiff", "height": 4, "width": 4, "count": 1, "dtype": "float32", "crs": "EPSG:32632"}
+    with rasterio.open(path, "w", **profile, transform=TRANSFORM) as dst:
+        dst.write(value + np.arange(16, dtype="float32").reshape(4, 4), 1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A scene every tenth day, and two stations, 9.000 E 50.55 N at its middle."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for i, day in enumerate(DAYS[::10]):
+        write_scene(data, day, 100.0 * i)
+    rows = [f"{s},{day:%Y-%m-%d},0.2,{lon},50.5501" for s, lon in (("a", 9.0011), ("b", 9.0038)) for day in DAYS]
+    (data / "sm.csv").write_text("\n".join(["station,day,sm,lon,lat", *rows]))
+    return tmp_path
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Names of the files that a run reads pixels of."""
+    names: list[str] = []
+    plain = files.read_window
+
+    def counted(href, *args):
+        names.append(href.rsplit("_")[-1].removesuffix(".tif"))
+        return plain(href, *args)
+
+    for module in ("smgeo.sources.scenes",):
+        monkeypatch.setattr(f"{module}.read_window", counted)
+    return names
+
+
+RASTERS = [{"kind": "geotiff", "path": "p_*.tif", "dates": "p_%Y%m%d.tif", "bands": {"precipitation": 1}}]
+GRID = {
+    "name": "grid",
+    "period": [str(DAYS[0].date()), str(DAYS[-1].date())],
+    "rasters": RASTERS,
+    "grid": {"like": "p_20200101.tif"},
+    "features": ["precipitation", "precipitation_3d"],
+}
+STATIONS = {
+    "name": "stations",
+    "period": GRID["period"],
+    "stations": [
+        {"kind": "csv", "path": "sm.csv", "columns": {"station": "station", "time": "day", "sm": "sm", "longitude": "lon", "latitude": "lat"}}
+    ],
+    "rasters": RASTERS,
+    "features": ["precipitation", "precipitation_3d"],
+}  # fmt: skip
+
+
+def run(recipe, folder, name="run"):
+    with dask.config.set(scheduler="synchronous"):
+        return smgeo.run(recipe, out=folder / name, data=folder / "data", reporter=Reporter(quiet=True)).folder
+
+
+def bytes_of(store):
+    return {f.relative_to(store): f.read_bytes() for f in store.rglob("c/*") if f.is_file()}
+
+
+@pytest.mark.parametrize("recipe", [GRID, STATIONS], ids=["grid", "stations"])
+def test_later_days_are_added_to_a_cube(folder, read, recipe):
+    short = {**recipe, "period": [recipe["period"][0], str(DAYS[59].date())]}
+    run(short, folder)
+    assert sorted(set(read)) == [f"{d:%Y%m%d}" for d in DAYS[:60:10]]
+    read.clear()
+    out = run(recipe, folder)
+    # On a grid the sums over three days look back into the region before.
+    assert sorted(set(read)) == [f"{d:%Y%m%d}" for d in DAYS[30 if recipe is GRID else 60 :: 10]]
+    # The same as a build at once.
+    whole = run(recipe, folder, "whole")
+    store = "grid.zarr" if recipe is GRID else "stations.zarr"
+    assert open_cube(out / store).identical(open_cube(whole / store))
+    assert bytes_of(out / store) == bytes_of(whole / store)
+
+
+def test_a_new_scene_is_read_with_its_region_and_the_one_before_alone(folder, read):
+    run(GRID, folder)
+    read.clear()
+    write_scene(folder / "data", DAYS[115], 7.0)
+    out = run(GRID, folder)
+    assert sorted(set(read)) == [f"{DAYS[i]:%Y%m%d}" for i in (60, 70, 80, 90, 100, 110, 115)]
+    assert open_cube(out / "grid.zarr")["precipitation"].values[115, 0, 0] == 7
+
+
+def test_a_flipped_byte_is_named_and_its_region_rebuilt_alone(folder, read):
+    out = run(GRID, folder)
+    before = bytes_of(out / "grid.zarr")
+    shard = out / "grid.zarr" / shard_file("precipitation", (2, 0, 0))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    told = CliRunner().invoke(app, ["info", "--verify", str(out)])
+    assert isinstance(told.exception, SmgeoError)
+    assert "time.y.x/2.0.0: precipitation/c/2/0/0" in told.stdout
+    shard.unlink()
+    read.clear()
+    run(GRID, folder)
+    # The region's days, and the last two before them for its sums over three days.
+    assert set(read) <= {f"{d:%Y%m%d}" for d in DAYS[30:90:10]}
+    assert {"20200301", "20200311", "20200321"} & set(read)
+    assert bytes_of(out / "grid.zarr") == before
+    assert find_damage(out / "grid.zarr") == {}
+
+
+def test_what_a_source_gives_at_the_stations_is_not_read_again(folder, read):
+    out = run(STATIONS, folder)
+    assert len(read) > 10
+    values = open_cube(out / "stations.zarr")["precipitation"]
+    assert (
+        values.sel(time=DAYS[10]).values.tolist()
+        == open_cube(out / "parts" / "0-geotiff.zarr")["precipitation"].sel(time=DAYS[10]).values.tolist()
+    )
+    read.clear()
+    run({**STATIONS, "features": ["precipitation"]}, folder)
+    assert read == []
