@@ -96,6 +96,12 @@ def _describe(
         known[key] = _lay_out(x, y, crs, axes, file)
     units = stored.attrs.get("units", stored.attrs.get("Units"))
     stamps = _stamps(variables, axes.get("t"), file)
+    count = dict(zip(stored.dims, stored.shape, strict=True)).get(axes.get("t", ""), 1)
+    if stamps is None and count > 1:
+        raise SmgeoError(
+            f"{file}: {band} has {count} times along {axes['t']!r}, and no coordinate in units such as 'days since 1970-01-01' "
+            "says which"
+        )
     return known[key], None if units is None else str(units), stamps, _tile(stored, axes)
 
 

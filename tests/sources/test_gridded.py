@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import re
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import dask
 import h5netcdf
@@ -297,6 +293,17 @@ def test_a_block_beside_the_source_is_missing(days):
     assert np.isnan(open_gridded(IMERG, root=days, geobox=box)["precipitation"].values).all()
 
 
+def test_times_without_dates_are_refused(tmp_path):
+    ds = grid(np.ones((3, 2, 2)), [0.0, 1], [1.0, 0], dims=("time", "y", "x")).rename(x="lon", y="lat")
+    ds.to_netcdf(tmp_path / "t_20200101.nc", engine="h5netcdf")
+    spec = {"kind": "netcdf", "path": "t_*.nc", "bands": {"ndvi": "v"}, "dates": "t_%Y%m%d.nc"}
+    with pytest.raises(SmgeoError, match="v has 3 times along 'time', and no coordinate"):
+        open_gridded(spec, root=tmp_path)
+    # One is that of the name.
+    ds.isel(time=[0]).to_netcdf(tmp_path / "t_20200101.nc", engine="h5netcdf")
+    assert open_gridded(spec, root=tmp_path)["ndvi"].sizes["time"] == 1
+
+
 def test_uneven_steps_are_refused(tmp_path):
     grid(np.zeros((2, 3)), [0.0, 1, 3], [0.0, 1]).rename(x="lon", y="lat").to_netcdf(
         tmp_path / "u.nc", engine="h5netcdf"
@@ -562,71 +569,3 @@ def test_a_chunk_that_is_damaged_is_named(days):
     p = open_gridded(IMERG, root=days)["precipitation"]
     with pytest.raises(SmgeoError, match=r"20200103.*precipitation can't be read"):
         p.compute(scheduler="synchronous")
-
-
-class Ranged(SimpleHTTPRequestHandler):
-    """Files of a folder, by parts."""
-
-    def do_GET(self):
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted is None:
-            super().do_GET()
-            return
-        with open(self.translate_path(self.path), "rb") as f:
-            body = f.read()
-        first, last = int(wanted[1]), min(int(wanted[2] or len(body)), len(body) - 1)
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(body)}")
-        self.send_header("Content-Length", str(last - first + 1))
-        self.end_headers()
-        self.wfile.write(body[first : last + 1])
-
-    def end_headers(self):
-        self.send_header("Accept-Ranges", "bytes")
-        super().end_headers()
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def served(tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranged, directory=tmp_path))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_urls(days, served):
-    names = sorted(f.name for f in days.glob("*.nc4"))
-    spec = {**IMERG, "path": [f"{served}/{n}" for n in names]}
-    if importlib.util.find_spec("aiohttp") is None:
-        with pytest.raises(SmgeoError, match="aiohttp"):
-            open_gridded(spec)
-        return
-    np.testing.assert_array_equal(
-        open_gridded(spec)["precipitation"].values, np.stack([IMERG_TRUTH + 100, IMERG_TRUTH + 300])
-    )
-    assert gridded_files(GriddedSource.model_validate(spec), days) == []
-    table = np.arange(32, dtype=float).reshape(4, 8)
-    (days / "MOD_2016-01-01.CSV.gz").write_bytes(
-        gzip.compress("\n".join(",".join(map(str, r)) for r in table).encode())
-    )
-    neo = {**NEO, "path": f"{served}/MOD_2016-01-01.CSV.gz", "dates": "MOD_%Y-%m-%d.CSV.gz"}
-    np.testing.assert_array_equal(open_gridded(neo)["temperature"].values[0], table)
-    ds = grid([[1, 2], [3, 4]], [0.0, 1], [1.0, 0]).rename(x="lon", y="lat")
-    ds.to_zarr(days / "s.zarr", zarr_format=3, consolidated=True)
-    zarr = {"kind": "zarr", "path": f"{served}/s.zarr", "bands": {"sand": "v"}}
-    np.testing.assert_array_equal(open_gridded(zarr)["sand"].values, [[1, 2], [3, 4]])
-    with pytest.raises(SmgeoError, match=r"nothing\.nc can't be opened"):
-        open_gridded({**IMERG, "path": f"{served}/nothing.nc"})
-
-
-def test_urls_that_can_not_be_used():
-    with pytest.raises(SmgeoError, match="can't be listed by a pattern"):
-        open_gridded({**IMERG, "path": "https://example.org/3B*.nc4"})
-    for url in ("https://me:hush@example.org/a.nc", "https://example.org/a.nc?key=hush"):
-        with pytest.raises(SmgeoError, match="password or a query") as error:
-            open_gridded({**IMERG, "path": url})
-        assert "hush" not in str(error.value)
