@@ -185,6 +185,7 @@ def test_coarser_scales_read_the_pyramid(server):
     holed = ee.Image("TEST/holed").select("a")
     # Means of the valid ones of 2 x 2 pixels; at 25 m the level of 20 m.
     np.testing.assert_allclose(values(holed, GRID20, (2, 2)), [[5.5, (2 + 3 + 13) / 3], [25.5, 27.5]])
+    np.testing.assert_allclose(values(holed.mask(), GRID20, (2, 2)), [[1, 0.75], [1, 1]])  # masks are averaged too
     grid25 = Projection(GRID.crs, (25.0, 0.0, LEFT, 0.0, -25.0, TOP))
     np.testing.assert_allclose(values(ramp(), grid25, (1, 1)), [[5.5]])
     np.testing.assert_allclose(values(ee.Image("TEST/bits"), GRID20, (2, 2)), [[0, 2], [8, 10]])  # first of the four

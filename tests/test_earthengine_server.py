@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from smgeo.catalog import EARTHENGINE
-from tests.earthengine_server import EMAIL, Faults, Quotas, Server, build_world
+from tests.earthengine_server import EMAIL, Faults, Quotas, Server, build_world, server_process
 from tests.earthengine_server.sketch import DAY, GRID, fetch, grid_of, initialize, ramp, sign_in, sketch, values
 from tests.earthengine_server.world import CENTRE, CLOUD_SCORE, GLO30, IMERG, L8, MODIS, S1, S2
 
@@ -211,6 +208,12 @@ def test_requests_in_flight_are_bounded_and_counted(small):
         assert raw(strict, "/v1/projects/p/value:compute", {"expression": ONE})[0] == 200
 
 
+def test_requests_of_a_minute_are_bounded(small):
+    with Server(small, quotas=Quotas(per_minute=2)) as strict:
+        codes = [raw(strict, "/v1/projects/p/value:compute", {"expression": ONE})[0] for _ in range(3)]
+        assert codes == [200, 200, 429]
+
+
 # Faults ----------------------------------------------------------------------------------------------------------
 
 
@@ -272,28 +275,15 @@ def test_a_share_of_faults_is_the_same_for_a_seed():
 
 
 def test_the_server_as_a_process(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "tests.earthengine_server",
-        "--days",
-        "1",
-        "--half-hours",
-        "1",
-        "--key",
-        str(tmp_path / "k.json"),
-    ]
-    with subprocess.Popen(
-        command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        url = process.stdout.readline().strip()
-        key = ee.ServiceAccountCredentials(EMAIL, str(tmp_path / "k.json"))
-        ee.Initialize(key, project="smgeo-test", url=url)
+    path = str(tmp_path / "key.json")
+    with server_process("--days", "1", "--half-hours", "1", "--key", path) as url:
+        ee.Reset()
+        ee.Initialize(ee.ServiceAccountCredentials(EMAIL, path), project="smgeo-test", url=url)
         assert ee.ImageCollection(IMERG).size().getInfo() == 1
         with urllib.request.urlopen(f"{url}/counters", timeout=10) as answer:
             assert json.load(answer)["requests"]["value"] == 1
-        process.stdin.close()
-        assert process.wait(10) == 0
+    with pytest.raises(urllib.error.URLError):  # it has ended
+        urllib.request.urlopen(f"{url}/counters", timeout=10)
     ee.Reset()
 
 

@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that a request takes at least")
     parser.add_argument("--in-flight", type=int, default=40, help="requests at one time; more get a 429")
+    parser.add_argument("--per-minute", type=int, default=6000, help="requests in a minute; more get a 429")
     parser.add_argument("--days", type=int, default=10, help="days of the world from 2021-06-01")
     parser.add_argument("--half-hours", type=int, default=48, help="IMERG images a day")
     parser.add_argument("--fault-share", type=float, default=0.0)
@@ -29,7 +30,7 @@ def main() -> None:
         build_world(days=given.days, half_hours=given.half_hours),
         latency_s=given.latency,
         require_token=given.key is not None,
-        quotas=Quotas(in_flight=given.in_flight),
+        quotas=Quotas(in_flight=given.in_flight, per_minute=given.per_minute),
         faults=Faults(given.fault_share, given.seed, given.fault_kinds, given.hang),
         remember=given.remember,
         port=given.port,

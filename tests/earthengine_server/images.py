@@ -107,7 +107,7 @@ def stored_band(
     """A band of an asset, read by nearest neighbour from the level of its pyramid that fits.
 
     Guide "Scale": the level with the closest scale less than or equal to that of the analysis is resampled by nearest
-    neighbour. The policies are those of the guide's uploads: `mean` of the valid pixels, or `sample` (quality bands).
+    neighbour. `pyramid` is `mean`, or `sample` for quality bands.
     `levels=False` reads the full resolution always.
     """
     cache: dict[int, list[Patch]] = {0: list(patches)}
@@ -124,9 +124,9 @@ def stored_band(
         for patch in level_patches(level):
             row, col = at.rows - patch.row, at.cols - patch.col
             inside = (row >= 0) & (row < patch.values.shape[0]) & (col >= 0) & (col < patch.values.shape[1])
-            inside[inside] = patch.valid[row[inside], col[inside]]
+            inside[inside] = patch.valid[row[inside], col[inside]] > 0
             values[inside] = patch.values[row[inside], col[inside]]
-            mask[inside] = 1.0
+            mask[inside] = patch.valid[row[inside], col[inside]]
         return values, mask
 
     return Band(name, projection, np.dtype(dtype), read)
@@ -139,19 +139,23 @@ def pyramid_level(native: Projection, asked: Projection) -> int:
 
 
 def _halved(patch: Patch, policy: str) -> Patch:
-    """The next level of a pyramid: 2 x 2 pixels, aligned to the origin of the band."""
+    """The next level of a pyramid: 2 x 2 pixels, aligned to the origin of the band; `valid` is the mask, 0 to 1.
+
+    REST reference: PyramidingPolicy: the mean weighted by masks with the mean of the masks, or the upper left pixel
+    with its mask.
+    """
     top, left = patch.row % 2, patch.col % 2
     height, width = patch.values.shape
     pad = ((top, (top + height) % 2), (left, (left + width) % 2))
     values = np.pad(patch.values.astype(float), pad)
-    valid = np.pad(patch.valid, pad)
+    mask = np.pad(patch.valid.astype(float), pad)
     blocks = values.reshape(values.shape[0] // 2, 2, -1, 2)
-    ok = valid.reshape(blocks.shape)
+    masks = mask.reshape(blocks.shape)
     row, col = (patch.row - top) // 2, (patch.col - left) // 2
     if policy == "sample":
-        return Patch(row, col, blocks[:, 0, :, 0], ok[:, 0, :, 0])
-    count = ok.sum((1, 3))
-    return Patch(row, col, (blocks * ok).sum((1, 3)) / np.maximum(count, 1), count > 0)
+        return Patch(row, col, blocks[:, 0, :, 0], masks[:, 0, :, 0])
+    total = masks.sum((1, 3))
+    return Patch(row, col, (blocks * masks).sum((1, 3)) / np.where(total > 0, total, 1), total / 4)
 
 
 def constant(value: float, name: str = "constant") -> Band:

@@ -19,8 +19,8 @@ from .grids import LONLAT, Pixels, Projection
 from .images import Answer, Band, Image, stacked
 from .values import Feature, convert_geometry
 
-# Guide "Weighted Reductions": pixels of which at least about this share lies in the region are included.
-LEAST_SHARE = 0.005
+# Guide "Weighted Reductions": weights of pixels in a region are kept as 8-bit integers; below 1 of 255 a pixel is out.
+WEIGHTS = 255
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def reduce_region(image: Image, geometry: BaseGeometry, reducer: Reducer, projec
     """Output name -> value, null where no pixel takes part.
 
     Guide "Weighted Reductions": an unweighted reducer takes the pixels whose centre is in the region; a weighted one
-    those with at least 0.5 % of their area in it, weighted by mask times that share. A point takes the pixel it lies in.
+    those with about 0.4 % of their area in it, weighted by mask times that share. A point takes the pixel it lies in.
     """
     pixels, share = region_pixels(geometry, projection, reducer.weighted)
     out = {}
@@ -153,7 +153,8 @@ def region_pixels(geometry: BaseGeometry, projection: Projection, weighted: bool
     rows, cols = rows.ravel(), cols.ravel()
     if weighted:
         share = shapely.area(shapely.intersection(shapely.box(cols, rows, cols + 1, rows + 1), shape))
-        kept = share >= LEAST_SHARE
+        share = np.floor(share * WEIGHTS + 1e-6) / WEIGHTS
+        kept = share > 0
     else:
         kept = shapely.contains_xy(shape, cols + 0.5, rows + 0.5)
         share = np.ones(kept.shape)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +41,8 @@ class Quotas:
     ----------
     in_flight : int
         Requests that are being answered at one time; more get a 429.
+    per_minute : int
+        Requests in 60 seconds; more get a 429.
     pixel_bytes, side, bands : int
         Of one `computePixels` request: uncompressed bytes, pixels a side, bands.
     payload : int
@@ -48,6 +50,7 @@ class Quotas:
     """
 
     in_flight: int = 40
+    per_minute: int = 6000
     pixel_bytes: int = 50_331_648
     side: int = 32_768
     bands: int = 1024
@@ -125,6 +128,7 @@ class Server:
         self.counters = Counters()
         self.stopping = threading.Event()
         self.lock = threading.Lock()
+        self._came: deque[float] = deque()
         self._http = _Listener(("127.0.0.1", port), _Handler)
         self._http.server = self
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -162,13 +166,20 @@ class Server:
     @contextmanager
     def in_flight(self) -> Iterator[None]:
         """Counts a request that is being answered; refuses it where too many are."""
+        now = time.monotonic()
         with self.lock:
+            while self._came and self._came[0] < now - 60:
+                self._came.popleft()
+            self._came.append(now)
             self.counters.in_flight += 1
             self.counters.most_in_flight = max(self.counters.most_in_flight, self.counters.in_flight)
-            too_many = self.counters.in_flight > self.quotas.in_flight
+            too_many = self.counters.in_flight > self.quotas.in_flight or len(self._came) > self.quotas.per_minute
         try:
             if too_many:
-                raise EarthEngineError("Too Many Requests: Request was rejected because of the concurrency limit.", 429)
+                raise EarthEngineError(
+                    "Too Many Requests: Request was rejected because the request rate or concurrency limit was exceeded.",
+                    429,
+                )
             yield
         finally:
             with self.lock:
