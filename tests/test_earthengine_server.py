@@ -13,6 +13,7 @@ import pytest
 
 from smgeo.catalog import EARTHENGINE
 from tests.earthengine_server import EMAIL, Faults, Quotas, Server, build_world, server_process
+from tests.earthengine_server.auth import Tokens
 from tests.earthengine_server.sketch import DAY, GRID, fetch, grid_of, initialize, ramp, sign_in, sketch, values
 from tests.earthengine_server.world import CENTRE, CLOUD_SCORE, GLO30, IMERG, L8, MODIS, S1, S2
 
@@ -55,8 +56,7 @@ def test_a_service_account_gets_a_token_and_needs_it(small, tmp_path):
         # The client tries to refresh what can't be.
         with pytest.raises(google.auth.exceptions.InvalidOperation, match="cannot be refreshed"):
             initialize(guarded)
-        other = Server(small)  # another server's key is not known here
-        forged = other.tokens.write_key_file(tmp_path / "forged.json", guarded.url)
+        forged = Tokens().write_key_file(tmp_path / "forged.json", guarded.url)  # a key that the server does not know
         with pytest.raises(google.auth.exceptions.RefreshError, match="invalid_grant"):
             initialize(guarded, ee.ServiceAccountCredentials(EMAIL, str(forged)))
     ee.Reset()
