@@ -229,12 +229,8 @@ def reduced_resolution(band: Band, reduce: Callable, max_pixels: int, best_effor
         if pixels.projection == band.projection:
             return band.at(pixels)
         values, mask = np.zeros(pixels.cols.size), np.zeros(pixels.cols.size)
-        for start in range(0, pixels.cols.size, 4096):
-            part = slice(start, start + 4096)
-            cols, rows, share = covered(
-                pixels.projection, band.projection, pixels.cols.flat[part], pixels.rows.flat[part]
-            )
-            if not best_effort and _distinct(cols, rows, share) > max_pixels:
+        for part, (cols, rows, share), most in _covered_parts(pixels, band.projection):
+            if not best_effort and most > max_pixels:
                 raise EarthEngineError(
                     "Image.reduceResolution: Too many input pixels per output pixel. Use a larger maxPixels "
                     f"(now {max_pixels}) or bestEffort."
@@ -245,6 +241,19 @@ def reduced_resolution(band: Band, reduce: Callable, max_pixels: int, best_effor
 
     kind = band.dtype if band.dtype.kind == "f" else np.dtype("float64")
     return replace(band, dtype=kind, read=read)
+
+
+def _covered_parts(pixels: Pixels, own: Projection) -> list[tuple[slice, tuple[np.ndarray, ...], int]]:
+    """For 4096 pixels at a time: which, what they cover, and the most input pixels of one; found once for all bands."""
+    key = ("covered", own)
+    if key not in pixels.memo:
+        parts = []
+        for start in range(0, pixels.cols.size, 4096):
+            part = slice(start, start + 4096)
+            under = covered(pixels.projection, own, pixels.cols.flat[part], pixels.rows.flat[part])
+            parts.append((part, under, _distinct(*under)))
+        pixels.memo[key] = parts
+    return pixels.memo[key]
 
 
 def covered(asked: Projection, own: Projection, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
