@@ -226,7 +226,7 @@ def _lay_out(x: np.ndarray, y: np.ndarray, crs: str, axes: Mapping[str, str], fi
 def _step(values: np.ndarray, dim: str, file: File) -> float:
     if values.size < 2:
         raise SmgeoError(f"{file}: {dim!r} has one position, so the size of a pixel is not known")
-    step = round(float(values[-1] - values[0]) / (values.size - 1), 10)
+    step = round(float(values[-1] - values[0]) / (values.size - 1), 12)
     steps = np.diff(values)
     worst = int(np.argmax(np.abs(steps - step)))
     if step == 0 or abs(steps[worst] - step) > 0.01 * abs(step):

@@ -104,6 +104,33 @@ def test_v06_holds_totals_in_mm(tmp_path):
     np.testing.assert_array_equal(open_gridded(spec, root=tmp_path)["precipitation"].values[0], IMERG_TRUTH)
 
 
+def test_half_hours_of_imerg_become_a_day(tmp_path):
+    """GPM_3IMERGHH: group Grid, seconds since 1970 UTC, mm/hr; doi:10.5067/GPM/IMERG/3B-HH/07."""
+    for half_hour in range(48):
+        start = pd.Timestamp("2020-01-31") + pd.Timedelta(30 * half_hour, "min")
+        with h5netcdf.File(tmp_path / f"3B-HHR.MS.MRG.3IMERG.{start:%Y%m%d-S%H%M%S}.V07B.HDF5", "w") as f:
+            g = f.create_group("Grid")
+            g.dimensions = {"time": 1, "lon": 3, "lat": 4}
+            seconds = int((start - pd.Timestamp("1970-01-01")).total_seconds())
+            t = g.create_variable("time", ("time",), "i4", data=[seconds])
+            t.attrs.update({"units": "seconds since 1970-01-01 00:00:00 UTC", "calendar": "julian", "axis": "T"})
+            g.create_variable("lon", ("lon",), "f4", data=LON).attrs.update({"units": "degrees_east", "axis": "X"})
+            g.create_variable("lat", ("lat",), "f4", data=LAT).attrs.update({"units": "degrees_north", "axis": "Y"})
+            rain = np.full((1, 3, 4), half_hour % 2, dtype="f4")
+            rain[0, 2, 3] = -9999.9
+            v = g.create_variable(
+                "precipitation", ("time", "lon", "lat"), "f4", data=rain, fillvalue=np.float32(-9999.9)
+            )
+            v.attrs.update({"units": "mm/hr", "Units": "mm/hr"})
+    spec = {**IMERG, "path": "3B-HHR*.HDF5", "group": "Grid", "daily": "mean"}
+    with pytest.raises(SmgeoError, match="'mm/hr', the cube holds 'mm d-1'; convert it"):
+        open_gridded(spec, root=tmp_path)
+    p = open_gridded({**spec, "scale": {"precipitation": 24}}, root=tmp_path)["precipitation"]
+    assert [str(t)[:10] for t in p["time"].values] == ["2020-01-31"]
+    np.testing.assert_array_equal(p.values[0], [[12, 12, np.nan], [12, 12, 12], [12, 12, 12], [12, 12, 12]])
+    assert p.attrs["daily_rule"] == "mean of a day's observations (UTC)"
+
+
 def test_stations_get_the_pixel_that_holds_them(days):
     stations = places((9.01, 50.39), (9.19, 50.01), (9.26, 50.36), (0, 0))
     p = open_gridded(IMERG, root=days, stations=stations)["precipitation"]
@@ -344,7 +371,7 @@ def test_files_in_the_order_of_the_patterns(days):
 def test_smap_in_its_own_projection(tmp_path):
     """SMAP L4-like: EASE-Grid 2.0, variables in a group, coordinates at the root, fill -9999, CF grid mapping.
 
-    Layout: doi:10.5067/LWJ6TF5SZRG3 (SPL4SMGP user guide); the projection is EPSG:6933 (Brodzik et al. 2012).
+    Layout: doi:10.5067/EVKPQZ4AFC4D (SPL4SMGP, user guide); the projection is EPSG:6933 (Brodzik et al. 2012).
     """
     x, y = 700_000 + 9000 * np.arange(3.0), 5_600_000 - 9000 * np.arange(4.0)
     values = np.arange(12, dtype="float32").reshape(4, 3) / 100
