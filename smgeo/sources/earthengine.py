@@ -17,12 +17,13 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.catalog import EARTHENGINE, FEATURES, Feature
+from smgeo.cube import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources.daily import rule_in_words
-from smgeo.sources.earthengine_grid import grid_arrays
+from smgeo.sources.earthengine_grid import open_grid
 from smgeo.sources.earthengine_products import Product, list_products
 from smgeo.sources.earthengine_session import find_access
-from smgeo.sources.earthengine_stations import station_arrays
+from smgeo.sources.earthengine_stations import open_places
 from smgeo.sources.footprint import station_places
 from smgeo.specs import EarthEngineSource, parse_spec
 from smgeo.terrain import TERRAIN
@@ -67,8 +68,9 @@ def open_earthengine(
         of a block come from the same requests: one a day that has images, or one for 64 stations and up to 64 days of
         each product. A day's images become one value by the catalogue's rule (`daily_rule`); Sentinel-1 is averaged in
         linear power and given in dB; slope and aspect are made from resampled elevation (Horn 1981), at stations from
-        elevations 30 m around. `attrs["requests"]`: requests of the listing and of all values, without repeated ones
-        and without those of signing in (a few for each process).
+        elevations 30 m around. The coordinate `day_inputs` on `time` is a digest of what each day is made from.
+        `attrs["requests"]`: requests of the listing and of all values, without repeated ones and without those of
+        signing in (a few for each process).
 
     Raises
     ------
@@ -91,27 +93,30 @@ def open_earthengine(
         raise SmgeoError(f"earthengine: the period ends before it begins: {period[0]} to {period[1]}")
     access = find_access(source, root)
     attrs: dict[str, Any] = {}
+    coords: dict[str, Any]
     place: tuple[str, ...] = ("station",)
     if geobox is not None:
-        arrays, attrs["requests"] = grid_arrays(source, access, geobox, days)
-        coords, place = dict(xr_coords(geobox, dims=("y", "x"))), ("y", "x")
+        opened = open_grid(source, access, geobox, days)
+        coords, place = {str(k): v for k, v in xr_coords(geobox, dims=("y", "x")).items()}, ("y", "x")
     else:
         assert stations is not None
-        arrays, attrs["requests"] = station_arrays(source, access, *station_places(stations), days)
-        coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
+        opened = open_places(source, access, *station_places(stations), days)
+        coords = {str(k): stations[k] for k in stations.coords if stations[k].dims == ("station",)}
         coords |= {k: stations[k] for k in ("latitude", "longitude")}
         attrs["left_out"] = json.dumps({})
+    attrs["requests"] = opened.requests
     products = {p.asset: p for p in list_products(source, None)}
     data = {}
     for name, feature in source.bands.items():
         product = products[EARTHENGINE[feature].asset]
         time_last = ("time",) if not product.static else ()
         dims = (*time_last, *place) if geobox is not None else (*place, *time_last)
-        data[name] = xr.Variable(dims, arrays[name], _attrs(source, name, feature, product, catalog))
+        data[name] = xr.Variable(dims, opened.arrays[name], _attrs(source, name, feature, product, catalog))
         if geobox is not None:
             data[name].attrs["grid_mapping"] = "spatial_ref"
     if any("time" in v.dims for v in data.values()):
         coords["time"] = xr.DataArray(days, dims="time", name="time")
+        coords[DAY_INPUTS] = ("time", opened.day_inputs)
     return xr.Dataset(data, coords, attrs)
 
 
@@ -137,8 +142,14 @@ def _attrs(
         attrs["orbit"] = source.orbit
     if product.images_a_day == 48:
         attrs["daily_rule"] = "sum of a day (UTC): mean of its half hours times 24 h"
+    elif product.quality_band:
+        attrs["daily_rule"] = f"the clearest of a day's images (UTC) by {product.quality_band}, pixel by pixel"
+    elif product.quality_property:
+        attrs["daily_rule"] = (
+            f"of a day's images (UTC) that of least {product.quality_property}; where it has no value, the next one"
+        )
     elif not product.static:
-        attrs["daily_rule"] = rule_in_words("clearest" if product.daily == "clearest" else "mean", catalog[name])
+        attrs["daily_rule"] = rule_in_words("mean", catalog[name])
     if feature not in TERRAIN and product.footprint_m(source.radius_m):
         attrs["footprint"] = f"mean of the pixels within {source.radius_m:g} m"
     return attrs

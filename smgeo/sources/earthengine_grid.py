@@ -19,7 +19,7 @@ from smgeo.sources.earthengine_expressions import band_ids, day_image, static_im
 from smgeo.sources.earthengine_plan import day_numbers, outline, plan_grid, plan_static, polygon
 from smgeo.sources.earthengine_requests import Gate, fetch_pixels, requests_sent
 from smgeo.sources.earthengine_session import Access
-from smgeo.sources.earthengine_tasks import Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.earthengine_tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
 from smgeo.sources.warp import crs_text, pixel_metres, split_blocks, transformer
 from smgeo.specs import EarthEngineSource
 from smgeo.terrain import TERRAIN, pixel_sizes_m, slope_aspect
@@ -35,33 +35,31 @@ class _GridTask(Task):
     days: Mapping[int, tuple[int, ...]]
 
 
-def grid_arrays(
-    source: EarthEngineSource, access: Access, box: GeoBox, days: pd.DatetimeIndex
-) -> tuple[dict[str, da.Array], int]:
-    """Variable -> its lazy array, (time, y, x) or (y, x); and the number of requests, those of the listing among them."""
+def open_grid(source: EarthEngineSource, access: Access, box: GeoBox, days: pd.DatetimeIndex) -> Opened:
+    """Lists what there is; arrays are (time, y, x) or (y, x)."""
     if box.crs is None:
         raise SmgeoError("earthengine: the grid has no CRS, so its place on Earth is not known")
     moving, lasting = split_tasks(source, access, _pixel_width(box))
     if lasting.wants_terrain:
         pixel_sizes_m(box)  # refuses grids that have no metres
     ring, numbers, gate = outline(box), day_numbers(days), Gate(access)
-    plan = plan_grid(gate, moving.products, ring, numbers)
+    plan, listing = plan_grid(gate, moving.products, ring, numbers)
     there = tuple(
         i for i, (found,) in enumerate(plan_static(gate, lasting.products, [partial(polygon, ring)])) if found
     )
     blocks = split_blocks((len(days), *box.shape.yx), tuple(GRID_SHARD.values()))
-    requests = requests_sent(access) + len(blocks[1]) * len(blocks[2]) * (len(plan) + bool(there))
-    check_plan(access, requests)
+    values = len(blocks[1]) * len(blocks[2]) * (len(plan) + bool(there))
     access = replace(access, sent=requests_sent(access))
-    token = make_token(source, box, list(days), plan, there)
+    check_plan(access, values)
     arrays: dict[str, da.Array] = {}
     if moving.variables:
         task = _GridTask(access, moving.products, moving.variables, box, ring, numbers.start, plan)
+        token = make_token(source, box, numbers, listing)
         arrays |= stack_array(task, _read_days, blocks, f"earthengine-days-{token}")
     if lasting.variables:
         task = _GridTask(access, lasting.products, lasting.variables, box, ring, 0, {0: there})
-        arrays |= stack_array(task, _read_static, blocks[1:], f"earthengine-static-{token}")
-    return arrays, requests
+        arrays |= stack_array(task, _read_static, blocks[1:], f"earthengine-static-{make_token(source, box, there)}")
+    return Opened(arrays, gate.asked + values, [make_token(source, box, listing.get(d)) for d in numbers])
 
 
 def _pixel_width(box: GeoBox) -> float:

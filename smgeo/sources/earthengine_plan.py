@@ -62,26 +62,29 @@ def polygon(ring: Sequence[tuple[float, float]]) -> Any:
     return import_ee().Geometry.Polygon([[list(p) for p in ring]], None, False)
 
 
+# Day -> what it is made from: (number of a product, time in ms of an image or of the first of a day, places it touches).
+Listing = dict[int, list[tuple[int, int, int]]]
+
+
 def plan_grid(
     gate: Gate, products: Sequence[Product], ring: Sequence[tuple[float, float]], days: Days
-) -> dict[int, tuple[int, ...]]:
-    """Day -> numbers of the products that have an image of the area; days without images are not there."""
+) -> tuple[dict[int, tuple[int, ...]], Listing]:
+    """Day -> numbers of the products that have an image of the area, and the listing; days without images are not there."""
     asks = [partial(_list_spans, gate, p, partial(_times, p, None if p.images_a_day else ring), days) for p in products]
-    found: dict[int, list[int]] = {}
+    listing: Listing = {}
     for number, rows in enumerate(gate.together(asks)):
-        for day in sorted({int(ms // MS_PER_DAY) for ms, _ in rows}):
-            found.setdefault(day, []).append(number)
-    return {day: tuple(numbers) for day, numbers in sorted(found.items())}
+        _enter(listing, number, rows)
+    return {day: tuple(sorted({i for i, _, _ in found})) for day, found in listing.items()}, listing
 
 
 def plan_stations(
     gate: Gate, products: Sequence[Product], places: Places, days: Days, radius_m: float | None, block_days: int
-) -> list[Batch]:
-    """The requests of products that vary in time; none crosses a multiple of `block_days` or has too many rows."""
+) -> tuple[list[Batch], Listing]:
+    """The requests of products that vary in time, and the listing; none crosses a multiple of `block_days`, or has too many rows."""
     parts = [(s, min(s + BATCH_STATIONS, len(places))) for s in range(0, len(places), BATCH_STATIONS)]
-    everywhere = [i for i, p in enumerate(products) if p.images_a_day]
-    keys: list[tuple[int, tuple[int, int] | None]] = [(i, None) for i in everywhere]
-    keys += [(i, part) for i in range(len(products)) if i not in everywhere for part in parts]
+    keys: list[tuple[int, tuple[int, int] | None]] = []
+    for i, product in enumerate(products):
+        keys += [(i, None)] if product.images_a_day else [(i, part) for part in parts]
     asks = []
     for i, part in keys:
         product = products[i]
@@ -91,13 +94,20 @@ def plan_stations(
             else partial(_counts, product, places[slice(*part)], radius_m)
         )
         asks.append(partial(_list_spans, gate, product, ask, days))
-    batches = []
+    batches: list[Batch] = []
+    listing: Listing = {}
     for (i, part), rows in zip(keys, gate.together(asks), strict=True):
+        _enter(listing, i, rows)
         for start, stop in [part] if part is not None else parts:
             # Of global products each station gets one row a day, however many images make it.
             counted = _rows_by_day(rows) if part is not None else dict.fromkeys(_rows_by_day(rows), stop - start)
             batches += [Batch(i, start, stop, d) for d in cut_days(counted, days.start, block_days)]
-    return batches
+    return batches, dict(sorted(listing.items()))
+
+
+def _enter(listing: Listing, number: int, rows: Sequence[Sequence[Any]]) -> None:
+    for ms, count in sorted((int(ms), int(count)) for ms, count in rows):
+        listing.setdefault(ms // MS_PER_DAY, []).append((number, ms, count))
 
 
 def plan_static(

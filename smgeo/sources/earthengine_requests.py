@@ -27,11 +27,11 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 64.0
 class Gate:
     """Where a task's requests pass: it bounds them over all workers, counts them, and repeats what failed.
 
-    Made in the task's own thread, then used by as many threads as there are requests.
+    Made in the task's own thread, then used by as many threads as there are requests. `asked` counts the latter.
     """
 
     def __init__(self, access: Access) -> None:
-        self.access = access
+        self.access, self.asked = access, 0
         worker = _dask_worker()
         self._slots = _local_slots(access) if worker is None else _shared_slots(access)
         self._count = _local_count(access) if worker is None else _shared_count(access)
@@ -45,6 +45,8 @@ class Gate:
             If all attempts fail, the server refuses the request, or the budget is used up.
         """
         ee = import_ee()
+        with _local_lock:
+            self.asked += 1
         reason = ""
         for attempt in range(self.access.retries + 1):
             if attempt:

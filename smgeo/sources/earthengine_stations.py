@@ -27,7 +27,7 @@ from smgeo.sources.earthengine_plan import BATCH_STATIONS, Batch, day_numbers, p
 from smgeo.sources.earthengine_products import Product
 from smgeo.sources.earthengine_requests import Gate, fetch_table, requests_sent
 from smgeo.sources.earthengine_session import Access
-from smgeo.sources.earthengine_tasks import Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.earthengine_tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
 from smgeo.sources.warp import split_blocks
 from smgeo.specs import EarthEngineSource
 from smgeo.terrain import TERRAIN, slope_aspect
@@ -50,33 +50,32 @@ class _StationTask(Task):
     there: tuple[tuple[bool, ...], ...]
 
 
-def station_arrays(
+def open_places(
     source: EarthEngineSource, access: Access, lons: np.ndarray, lats: np.ndarray, days: pd.DatetimeIndex
-) -> tuple[dict[str, da.Array], int]:
-    """Variable -> its lazy array, (station, time) or (station,); and the number of requests, those of the listing among them."""
+) -> Opened:
+    """Lists what there is; arrays are (station, time) or (station,)."""
     places = tuple((i, lon, lat) for i, (lon, lat) in enumerate(zip(lons.tolist(), lats.tolist(), strict=True)))
     moving, lasting = split_tasks(source, access, None)
     numbers, gate = day_numbers(days), Gate(access)
-    batches = plan_stations(gate, moving.products, places, numbers, source.radius_m, STATION_BLOCK["time"])
+    batches, listing = plan_stations(gate, moving.products, places, numbers, source.radius_m, STATION_BLOCK["time"])
     parts = [places[s : s + BATCH_STATIONS] for s in range(0, len(places), BATCH_STATIONS)]
     there = plan_static(gate, lasting.products, [partial(touched, p) for p in parts])
-    still = sum(_static_requests(lasting, i, there) for i in range(len(parts)))
-    requests = requests_sent(access) + len(batches) + still
-    check_plan(access, requests)
+    values = len(batches) + sum(_static_requests(lasting, i, there) for i in range(len(parts)))
     access = replace(access, sent=requests_sent(access))
-    token = make_token(source, places, list(days), batches, there)
+    check_plan(access, values)
     blocks = split_blocks((len(places), len(days)), tuple(STATION_BLOCK.values()))
+    tokens = make_token(source, places, numbers, listing), make_token(source, places, there)
     arrays: dict[str, da.Array] = {}
     for task, read, chunks, name in (
-        (moving, _read_series, blocks, "series"),
-        (lasting, _read_places, blocks[:1], "places"),
+        (moving, _read_series, blocks, f"earthengine-series-{tokens[0]}"),
+        (lasting, _read_places, blocks[:1], f"earthengine-places-{tokens[1]}"),
     ):
         if task.variables:
             full = _StationTask(
                 access, task.products, task.variables, places, source.radius_m, numbers.start, tuple(batches), there
             )
-            arrays |= stack_array(full, read, chunks, f"earthengine-{name}-{token}")
-    return arrays, requests
+            arrays |= stack_array(full, read, chunks, name)
+    return Opened(arrays, gate.asked + values, [make_token(source, places, listing.get(d)) for d in numbers])
 
 
 def _static_requests(task: Task, part: int, there: Sequence[Sequence[bool]]) -> int:
@@ -129,7 +128,9 @@ def daily_values(
         clearness = table[:, 2] if product.quality_band else -table[:, 2]
         order = np.lexsort((table[:, 1], clearness))
         for i in range(len(product.bands)):
-            good = order[numbers[order, i] != FILL]
+            # A mosaic by quality takes the clearest as it is; one by order takes the next where it has no value.
+            counts = table[order, 2] != FILL if product.quality_band else numbers[order, i] != FILL
+            good = order[counts]
             out[i, station[good], day[good]] = numbers[good, i]
         return out
     for i, band in enumerate(product.bands):

@@ -51,6 +51,15 @@ class Task:
         return any(v.terrain for v in self.variables)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What opening gives: variable -> lazy array, the requests of a build, and a digest of what each day is made from."""
+
+    arrays: dict[str, da.Array]
+    requests: int
+    day_inputs: list[str]
+
+
 def split_tasks(source: EarthEngineSource, access: Access, pixel_m: float | None) -> tuple[Task, Task]:
     """The products and variables that vary in time, and those that do not."""
     products = list_products(source, pixel_m)
@@ -76,12 +85,12 @@ def make_token(source: EarthEngineSource, *what: Any) -> str:
     return str(tokenize(source.model_dump(exclude=account), *what))
 
 
-def check_plan(access: Access, requests: int) -> None:
-    """Refuse a build that needs more requests than its budget, before any value is asked for."""
-    if access.budget is not None and requests > access.budget:
+def check_plan(access: Access, values: int) -> None:
+    """Refuse a build whose requests for values go beyond what the listing left of its budget, before one is sent."""
+    if access.budget is not None and access.sent + values > access.budget:
         raise SmgeoError(
-            f"earthengine: this build needs {requests} requests, the budget is {access.budget}. Raise budget, or ask for fewer "
-            "days, stations, pixels or products"
+            f"earthengine: this build needs {access.sent + values} requests ({access.sent} are sent), the budget is "
+            f"{access.budget}. Raise budget, or ask for fewer days, stations, pixels or products"
         )
 
 
