@@ -2,7 +2,8 @@
 
 Run: python benchmarks/memory.py
 Prints, per size, the peak resident memory above the imports of the building process and of the mapping process, each in a
-process of its own.
+process of its own; the building's as a multiple of workers x chunk, where a chunk is one shard of every variable; and the
+tasks of the graph by region. Both must stay as they are while the grid grows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import rasterio
@@ -19,7 +21,7 @@ import xarray as xr
 from rasterio.transform import from_origin
 
 from smgeo.assemble import build_grid_cube, open_grid
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube import GRID_SHARD, open_cube, write_cube
 from smgeo.maps import predict_map
 from smgeo.models import make_model
 from smgeo.prepare import Windows
@@ -41,12 +43,22 @@ def write_scenes(folder: Path, side: int) -> None:
                 dst.write(rng.normal(size=(side, side)).astype("float32"), i + 1)
 
 
-def build(folder: Path) -> None:
+def open_scenes(folder: Path) -> xr.Dataset:
     source = RasterSource(
         kind="geotiff", path="s_*.tif", dates="s_%Y%m%d.tif", bands={b: i + 1 for i, b in enumerate(BANDS)}
     )
     box = open_grid(GridSpec(like=f"s_{DAYS[0]:%Y%m%d}.tif"), folder)
-    write_cube(build_grid_cube([source], box, BANDS, (DAYS[0], DAYS[-1]), folder), folder / "grid.zarr")
+    return build_grid_cube([source], box, BANDS, (DAYS[0], DAYS[-1]), folder)
+
+
+def build(folder: Path) -> None:
+    write_cube(open_scenes(folder), folder / "grid.zarr")
+
+
+def tasks_of_a_region(folder: Path) -> float:
+    cube = open_scenes(folder)
+    regions = np.prod(cube[BANDS[0]].data.numblocks)
+    return len(dict(dask.optimize(cube)[0].__dask_graph__())) / regions
 
 
 def predict(folder: Path) -> None:
@@ -74,7 +86,10 @@ def main() -> None:
         {"build": build, "predict": predict}[sys.argv[1]](Path(sys.argv[2]))
         print(round(peak_mb() - before))
         return
-    print("side  pixel-days  build MB  predict MB")
+    shard_mb = len(BANDS) * np.prod(list(GRID_SHARD.values())) * 4 / 2**20
+    workers = dask.system.CPU_COUNT
+    print(f"workers x chunk: {workers} x {shard_mb:.1f} MB")
+    print("side  pixel-days  build MB  constant  tasks a region  predict MB")
     for side in SIDES:
         with tempfile.TemporaryDirectory() as folder:
             write_scenes(Path(folder), side)
@@ -86,7 +101,12 @@ def main() -> None:
                 )
                 for what in ("build", "predict")
             ]
-        print(f"{side:4d}  {side * side * len(DAYS):10.1e}  {peaks[0]:8d}  {peaks[1]:10d}", flush=True)
+            tasks = tasks_of_a_region(Path(folder))
+        constant = peaks[0] / (workers * shard_mb)
+        print(
+            f"{side:4d}  {side * side * len(DAYS):10.1e}  {peaks[0]:8d}  {constant:8.2f}  {tasks:14.1f}  {peaks[1]:10d}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
