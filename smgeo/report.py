@@ -26,7 +26,7 @@ from smgeo.errors import SmgeoError
 from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
 
 # Colour-blind safe (Okabe and Ito 2008).
-PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2"}
+PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2", "stations": "#0072B2"}
 _SERIES_SHOWN = 4
 _MAP_DATES_SHOWN = 4
 # Even in lightness and safe for colour-blind readers; dry is yellow, wet is dark blue.
@@ -60,7 +60,7 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
         name: xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None)
         for name in results["models"]
     }
-    places = _places(folder, results) if "split" in results else None
+    places = _places(folder, results) if "target" in results else None
     drawings = _plan_drawings(folder, results, predictions, places)
     encoded: dict[str, str] = {}
     with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight"}):
@@ -109,8 +109,9 @@ def _plan_drawings(
 
 
 def _places(folder: Path, results: dict[str, Any]) -> xr.Dataset:
-    """Stations of the split, with the part each is in."""
-    parts = {s: part for part in PART_COLOURS for s in results["split"][part]}
+    """Stations with the target, and the part of the split each is in; one part of all where there is no split."""
+    split = results["split"] if "split" in results else {"stations": results["stations"]}
+    parts = {s: part for part in PART_COLOURS for s in split.get(part, ())}
     cube = open_cube(folder / "stations.zarr")
     cube = cube.sel(station=[s for s in text_of(cube["station"]) if s in parts])
     return cube.coords.to_dataset().assign_coords(part=("station", [parts[s] for s in text_of(cube["station"])]))
@@ -151,6 +152,8 @@ def draw_stations(places: xr.Dataset) -> Figure:
     longitude, latitude, part = places["longitude"].values, places["latitude"].values, text_of(places["part"])
     for name, colour in PART_COLOURS.items():
         here = part == name
+        if not here.any():
+            continue
         axes.scatter(
             longitude[here],
             latitude[here],

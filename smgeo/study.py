@@ -23,7 +23,7 @@ from smgeo.evaluation import cross_validate, evaluate, target_scaler
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
 from smgeo.outline import pixels_inside, read_outline
-from smgeo.prepare import Prepared, Split, Windows, prepare_cube, split_stations
+from smgeo.prepare import Prepared, Split, Windows, clean_cube, prepare_cube, split_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
@@ -170,6 +170,8 @@ class _Study:
                 open_source(source, root=self.root, geobox=box, period=recipe.grid_period, catalog=recipe.catalog)
 
     def _check_sizes(self, stations: int) -> None:
+        if not self.recipe.models:
+            return
         fractions = self.recipe.prepare.split.fractions
         for part, fraction in zip(("validation", "test"), fractions[1:], strict=True):
             if round(fraction * stations) == 0:
@@ -247,6 +249,8 @@ class _Study:
         recipe = self.recipe
         counts = self._build_stations()
         cube = open_cube(self.folder / "stations.zarr")
+        if not recipe.models:
+            return self._run_station_cube(cube, counts)
         split = self._split(cube)
         if recipe.builds_grid:
             self._build_grid()
@@ -254,11 +258,7 @@ class _Study:
         searches = {name: self._search(name, split, prepared) for name in recipe.search}
         models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
         results: dict[str, Any] = {
-            "target": {
-                "variable": self.target,
-                "units": recipe.catalog[self.target].units,
-                "depth_m": list(recipe.target.depth_m),
-            },
+            "target": self._describe_target(),
             "models": {name: m["scores"] for name, m in models.items()},
         }
         if recipe.cross_validation:
@@ -268,10 +268,30 @@ class _Study:
         if searches:
             results["search"] = searches
         results["split"] = describe_split(split)
-        results["rows"] = count_rows(counts, split, prepared.outlier_rows, models)
+        kept = sum(len(p) for p in split.parts().values())
+        results["rows"] = count_rows(counts, kept, prepared.outlier_rows, models)
         results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)}
         results["training"] = {name: m["training"] for name, m in models.items()}
         return results
+
+    def _run_station_cube(self, cube: xr.Dataset, counts: dict[str, Any]) -> dict[str, Any]:
+        """Without models: the grid cube where there is a grid, and what preparation would remove of the station cube."""
+        recipe = self.recipe
+        if recipe.builds_grid:
+            self._build_grid()
+        kept = [str(s) for s in cube["station"].values[cube[self.target].notnull().any("time").values]]
+        outliers = clean_cube(cube, recipe.prepare, recipe.features, self.target, kept)[1] if kept else 0
+        return {
+            "target": self._describe_target(),
+            "stations": kept,
+            "rows": count_rows(counts, len(kept), outliers, {}),
+            "left_out": {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)},
+        }
+
+    def _describe_target(self) -> dict[str, Any]:
+        target = self.recipe.target
+        units = self.recipe.catalog[target.variable].units
+        return {"variable": target.variable, "units": units, "depth_m": list(target.depth_m)}
 
     def _stage(self, name: str, inputs: Mapping[str, Any], outputs: list[Path], work: Callable[..., Any]) -> Any:
         """A stage with its line of progress; `work` may take `progress`."""

@@ -105,16 +105,22 @@ def broken_stations(cube: xr.Dataset) -> dict[str, str]:
 
 
 def count_rows(
-    counts: Mapping[str, Any], split: Split, outlier_rows: int, models: Mapping[str, Mapping[str, Any]]
+    counts: Mapping[str, Any],
+    kept: int,
+    outlier_rows: int,
+    models: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Rows (station-days with a target) after each step, and what the step removed."""
-    start, kept = counts["rows"], sum(len(p) for p in split.parts().values())
+    """Rows (station-days with a target) after each step, and what the step removed; `kept` stations have any.
+
+    Without models there are no training stations, so outliers are those of all stations.
+    """
+    start = counts["rows"]
     after = start - outlier_rows
     rows = [
         *counts["steps"],
         _row("station cube: days with a target", counts["stations"], start, 0),
         _row("stations without any target left out", kept, start, 0),
-        _row("outliers of training stations (z-score)", kept, after, outlier_rows),
+        _row(f"outliers of {'training' if models else 'all'} stations (z-score)", kept, after, outlier_rows),
     ]
     for name, model in models.items():
         n = sum(model["scores"][p]["n"] for p in ("validation", "test")) + model["training"]["rows"]

@@ -15,7 +15,7 @@ from smgeo.errors import SmgeoError
 from smgeo.prepare.derive import derive_features
 from smgeo.prepare.gaps import fill_gaps, measure_revisit
 from smgeo.prepare.outliers import drop_outlier_rows, flag_outliers
-from smgeo.prepare.pipeline import Prepared, prepare_cube
+from smgeo.prepare.pipeline import Prepared, clean_cube, prepare_cube
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.splits import PARTS, Split, split_stations, station_folds
 from smgeo.prepare.steps import steps_of
@@ -27,6 +27,7 @@ __all__ = [
     "Scaler",
     "Split",
     "Windows",
+    "clean_cube",
     "derive_features",
     "drop_outlier_rows",
     "fill_gaps",

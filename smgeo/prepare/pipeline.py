@@ -67,18 +67,25 @@ def prepare_cube(
     train : sequence of str
         Ids of the training stations. No value of another station changes any number learned here.
     """
-    names = [*features, target]
-    work = ds[names].assign_attrs(ds.attrs)
-    if spec.fill is not None:
-        limit = spec.fill.limit
-        chosen = {n: d for n, d in limit.items() if n in names} if isinstance(limit, dict) else limit
-        work = fill_gaps(work, chosen, revisit=spec.fill.revisit)
-    dropped = 0
-    if spec.outliers is not None:
-        work, dropped = drop_outlier_rows(work, flag_outliers(work, spec.outliers.z, train), train, target)
+    work, dropped = clean_cube(ds, spec, features, target, train)
     learn = work.sel(station=list(train))
     scaler = Scaler(spec.scale).fit(learn)
     means = dask.compute(learn[list(features)].astype("float64").mean())[0]
     fill = {f: float((means[f] - scaler.center_[f]) / scaler.scale_[f]) for f in features}
     assert all(np.isfinite(v) for v in fill.values())
     return Prepared(scaler.transform(work), scaler, tuple(features), target, fill, dropped)
+
+
+def clean_cube(
+    ds: xr.Dataset, spec: PrepareSpec, features: Sequence[str], target: str, train: Sequence[str]
+) -> tuple[xr.Dataset, int]:
+    """Gaps filled, and rows of outliers of the stations in `train` dropped; and how many rows these are."""
+    names = [*features, target]
+    work = ds[names].assign_attrs(ds.attrs)
+    if spec.fill is not None:
+        limit = spec.fill.limit
+        chosen = {n: d for n, d in limit.items() if n in names} if isinstance(limit, dict) else limit
+        work = fill_gaps(work, chosen, revisit=spec.fill.revisit)
+    if spec.outliers is None:
+        return work, 0
+    return drop_outlier_rows(work, flag_outliers(work, spec.outliers.z, train), train, target)
