@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -13,24 +14,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
+from urllib.parse import quote, unquote
 
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from smgeo.errors import SmgeoError
 
 _OPEN_FILES = 64  # a thread keeps so many open: opening takes as long as reading a block
-_TRIES = 5
+_TRIES = 10
+_LONGEST_PAUSE_S = 10.0
 _REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "CPL_VSIL_CURL_USE_HEAD": "NO",
+    # What a failing server answered is to be forgotten when the file is closed; kept, it is all that later tries see.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl:/vsis3:/vsigs",
     "GDAL_HTTP_MAX_RETRY": "4",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
 }
+_SIGNED = "/vsicurl?pc_url_signing=yes&"
 _opened = threading.local()
 T = TypeVar("T")
 
@@ -78,7 +84,21 @@ def plain(href: str) -> str:
     >>> plain("https://example.org/a.tif?sig=secret")
     'https://example.org/a.tif'
     """
+    if href.startswith(_SIGNED):
+        href = unquote(href.split("url=", 1)[1])
     return href.split("?", 1)[0] if is_remote(href) else href
+
+
+def signed_by_planetary_computer(href: str, collection: str) -> str:
+    """A URL that GDAL signs by itself at each request, so that no signature stands in a graph, a log or a message.
+
+    With a collection one token serves all its files, until it expires and GDAL gets the next.
+
+    >>> plain(signed_by_planetary_computer("https://a.blob.core.windows.net/b.tif", "c"))
+    'https://a.blob.core.windows.net/b.tif'
+    """
+    token = f"pc_collection={quote(collection, safe='')}&" if collection else ""
+    return f"{_SIGNED}{token}url={quote(href, safe='')}"
 
 
 def file_state(href: str) -> tuple[str, int, int]:
@@ -110,10 +130,31 @@ def _state(href: str) -> tuple[str, int, int]:
 @lru_cache(maxsize=20_000)
 def _read_header(href: str, state: tuple[str, int, int]) -> Header:
     def work() -> Header:
-        with rasterio.open(href) as src:
-            return _header_of(href, src)
+        with _whole_header():
+            return _header_of(href, _dataset(href))
 
     return _retried(href, "opened as a raster", work)
+
+
+@contextmanager
+def _whole_header() -> Iterator[None]:
+    """Fails where a tag could not be read: GDAL goes on without it, be it scale, missing value or CRS, and only warns."""
+    lost: list[str] = []
+    thread = threading.get_ident()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread and "IO error" in (text := record.getMessage()):
+                lost.append(text)
+
+    ear, log = Ear(logging.WARNING), logging.getLogger("rasterio._env")
+    log.addHandler(ear)
+    try:
+        yield
+    finally:
+        log.removeHandler(ear)
+        if lost:  # also where the header was refused for what it lacks
+            raise RasterioIOError(lost[0])
 
 
 def _header_of(href: str, src: rasterio.DatasetReader) -> Header:
@@ -150,7 +191,7 @@ def read_window(href: str, bands: Sequence[int], window: tuple[tuple[int, int], 
 def _dataset(href: str) -> rasterio.DatasetReader:
     """An open file of this thread's own; GDAL's handles are not to be shared between threads."""
     files: OrderedDict[Any, rasterio.DatasetReader] = _opened.__dict__.setdefault("files", OrderedDict())
-    key = _state(href)
+    key = (href, _state(href))
     if key in files:
         files.move_to_end(key)
         return files[key]
@@ -178,17 +219,17 @@ def _retried(href: str, doing: str, work: Callable[[], T]) -> T:
                 return work()
         except RasterioError as error:
             _forget(href)
-            if number == tries:
-                hint = f"; tried {tries} times" if tries > 1 else ""
+            if number == tries or "response code: 404" in str(error):
+                hint = f"; tried {number} times" if number > 1 else ""
                 raise SmgeoError(f"{plain(href)} can't be {doing}: {_without_query(error)}{hint}") from None
-            time.sleep(random.uniform(0.05, 0.1) * 2**number)  # noqa: S311 - jitter
+            time.sleep(min(random.uniform(0.05, 0.1) * 2**number, _LONGEST_PAUSE_S))  # noqa: S311 - jitter
     raise AssertionError("unreachable")
 
 
 def _forget(href: str) -> None:
     """Close what this thread holds open of a file that failed."""
     files = _opened.__dict__.get("files", {})
-    for key in [k for k in files if k[0] == plain(href)]:
+    for key in [k for k in files if k[0] == href]:
         files.pop(key).close()
 
 
