@@ -326,6 +326,8 @@ class StacBand:
         Asset keys that hold it, in the order they are looked for.
     scale, offset : float
         Used where the item itself says nothing (`raster:bands`).
+    nodata : float or None
+        Missing value, where the item says none; None takes the file's tag.
     conversion : str
         What follows.
     quality : tuple of str
@@ -340,6 +342,7 @@ class StacBand:
     assets: tuple[str, ...]
     scale: float = 1.0
     offset: float = 0.0
+    nodata: float | None = None
     conversion: Conversion = "none"
     quality: tuple[str, ...] = ()
     mask: str = ""
@@ -347,7 +350,8 @@ class StacBand:
 
 
 def _s2_stac(*assets: str) -> StacBand:
-    return StacBand("sentinel-2-l2a", assets, 1e-4, quality=("SCL", "scl"), mask="s2_scl")
+    # 0 is no data by the product's specification, whether or not the files are tagged so.
+    return StacBand("sentinel-2-l2a", assets, 1e-4, nodata=0.0, quality=("SCL", "scl"), mask="s2_scl")
 
 
 _RTC = "gamma0, terrain-corrected (RTC), for sigma0 (GRD); never mix the two in one study"
@@ -365,6 +369,7 @@ STAC: dict[str, StacBand] = {
         ("lwir11", "ST_B10"),
         0.00341802,
         149.0,
+        0.0,
         quality=("qa_pixel",),
         mask="landsat_c2",
         note="surface temperature (collection 2 level 2) for top-of-atmosphere brightness temperature; level 2 has no B11",

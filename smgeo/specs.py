@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from smgeo.catalog import EARTHENGINE, MASKS, STUDY_FEATURES, Conversion, Mask
+from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Mask
 from smgeo.errors import SmgeoError, nearest
 
 
@@ -388,30 +388,51 @@ class EarthEngineSource(_Remote):
 class StacSource(_Remote):
     """A STAC API or a static catalogue: `url`, and either features of the catalogue or `{variable: asset}`.
 
-    `collections` defaults to those of the catalogue's table. `query` goes to the API as it is.
+    `collections` defaults to those of the catalogue's table. `query` goes to the API as it is (STAC API query extension:
+    `{eo:cloud_cover: {lt: 50}}`). `bbox` (west, south, east, north, degrees) limits the search; by default it is where
+    the grid or the stations are. `quality` replaces the catalogue's quality asset and rule; `mask: false` reads all
+    pixels. `sign: planetary_computer` has assets signed at each read.
     """
 
     kind: Literal["stac"]
     url: str
     collections: tuple[str, ...] = ()
     query: dict[str, Any] = {}
+    bbox: tuple[float, float, float, float] | None = None
     max_cloud_cover: float | None = Field(None, ge=0, le=100)
     quality: MaskSpec | None = None
     units: dict[str, str] = {}
     scale: dict[str, float] = {}
     offset: dict[str, float] = {}
     convert: dict[str, Conversion] = {}
+    nodata: float | None = None
     sign: Literal["planetary_computer"] | None = None
 
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _list_form(cls, value: Any) -> Any:
+        return {n: n for n in STUDY_FEATURES if n in STAC} if value == "study" else _names_to_themselves(value)
+
     @model_validator(mode="after")
-    def _keys_are_bands(self) -> StacSource:
+    def _checked(self) -> StacSource:
         _check_keys(self, ("units", "scale", "offset", "convert"))
+        if lacking := [b for b in self.bands.values() if b not in STAC and not self.collections]:
+            raise ValueError(
+                f"bands: {lacking[0]!r} is no feature that the catalogue knows in STAC ({nearest(lacking[0], list(STAC))}); "
+                "for an asset's name, give collections too"
+            )
+        if self.quality is not None and isinstance(self.quality.band, int):
+            raise ValueError(f"quality.band is the name of an asset, not a number; got {self.quality.band}")
+        if self.bbox is not None and not (
+            -180 <= self.bbox[0] < self.bbox[2] <= 180 and -90 <= self.bbox[1] < self.bbox[3] <= 90
+        ):
+            raise ValueError(f"bbox is west, south, east, north in degrees; got {self.bbox}")
         return self
 
     @property
     def label(self) -> str:
-        """How messages and file names call this source."""
-        return f"stac {self.url}"
+        """How messages and file names call this source; without what follows `?` in its URL, where keys may stand."""
+        return f"stac {self.url.split('?', 1)[0]}"
 
 
 AnyRaster = Annotated[RasterSource | GriddedSource | EarthEngineSource | StacSource, Field(discriminator="kind")]

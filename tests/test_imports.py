@@ -15,7 +15,7 @@ ROOT = Path(smgeo.__file__).parent
 
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
-    {"errors", "catalog"},
+    {"errors", "catalog", "shards"},
     {"specs", "progress", "stages", "terrain", "outline"},
     {"recipe", "regions"},
     {"cube"},
@@ -46,6 +46,7 @@ PARTS = {
     "sources.geotiff": SCENE_PARTS,
     "sources.stac": SCENE_PARTS | {"sources.stac_items", "sources.stac_search"},
     "sources.stac_items": SCENE_PARTS,
+    "sources.stac_search": SCENE_PARTS,
     "sources.gridded": RASTER_PARTS | {"sources.dates", "sources.gridded_files", "sources.gridded_headers"},
     "sources.gridded_headers": {"sources.gridded_files"},
     "sources.gridded_files": RASTER_PARTS,

@@ -1,0 +1,279 @@
+"""STAC items as scenes: which asset holds a variable, what its numbers mean, and where it lies.
+
+Imported only where a recipe names a STAC source: `pystac` and `odc-stac` are an extra.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pystac
+from odc.geo.geobox import GeoBox
+from odc.loader.types import RasterSource
+from odc.stac import parse_item
+
+from smgeo.catalog import MASKS, STAC, Conversion, Mask, StacBand
+from smgeo.errors import SmgeoError, nearest
+from smgeo.sources.files import is_remote, plain, read_header, signed_by_planetary_computer
+from smgeo.sources.scenes import Layer, Scene
+from smgeo.specs import StacSource
+
+# Sentinel-2 Products Specification: from processing baseline 04.00 (25 January 2022) on, reflectance = (DN - 1000) / 10000.
+_BOA_OFFSET = -1000.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """How one variable is looked for in items, and what the recipe and the catalogue say of its numbers.
+
+    Attributes
+    ----------
+    name : str
+        The variable.
+    assets : tuple of str
+        Asset keys or band names that may hold it, in order.
+    collections : tuple of str
+        Where.
+    table : StacBand or None
+        The catalogue's entry: what holds where an item says nothing.
+    scale, offset, nodata : float or None
+        What the recipe says, over all else.
+    convert : str
+        What follows scale and offset.
+    quality : tuple of str
+        Assets of the quality band; empty for none.
+    mask : Mask or None
+        What it leaves out.
+    """
+
+    name: str
+    assets: tuple[str, ...]
+    collections: tuple[str, ...]
+    table: StacBand | None = None
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+    convert: Conversion = "none"
+    quality: tuple[str, ...] = ()
+    mask: Mask | None = None
+
+
+def bands_of(source: StacSource) -> list[Band]:
+    """The variables of a source, with what the catalogue's table adds."""
+    return [_band(source, name, asked) for name, asked in source.bands.items()]
+
+
+def _band(source: StacSource, name: str, asked: str) -> Band:
+    table = STAC.get(asked)
+    assets = table.assets if table else (asked,)
+    if table is None and name in STAC and asked in STAC[name].assets:
+        table = STAC[name]
+    quality: tuple[str, ...] = ()
+    mask = None
+    if source.quality is not None:
+        quality, mask = (str(source.quality.band),), source.quality.mask
+    elif table and table.mask:
+        quality, mask = table.quality, MASKS[table.mask]
+    return Band(
+        name,
+        assets,
+        source.collections or ((table.collection,) if table else ()),
+        table,
+        source.scale.get(name),
+        source.offset.get(name),
+        source.nodata,
+        source.convert.get(name, table.conversion if table else "none"),
+        quality if source.mask else (),
+        mask if source.mask else None,
+    )
+
+
+def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> list[Scene]:
+    """The scenes of one item: its variables, those under one quality rule together; none where it holds no variable.
+
+    No asset is opened, but that of an item which does not say its projection.
+
+    Raises
+    ------
+    SmgeoError
+        If the item lacks the quality band.
+    """
+    parsed = _Parsed(item, sign)
+    found = [
+        (band, at)
+        for band in bands
+        if item.collection_id in (None, *band.collections) and (at := parsed.find(band.assets))
+    ]
+    scenes = []
+    for quality, mask in dict.fromkeys((b.quality, b.mask) for b, _ in found):
+        mine = [(b, at) for b, at in found if (b.quality, b.mask) == (quality, mask)]
+        flags = parsed.quality(quality) if quality else None
+        layers = tuple((b.name, parsed.layer(b, at)) for b, at in mine)
+        hrefs = [*dict.fromkeys(layer.href for _, layer in layers), *([flags.href] if flags else [])]
+        scenes.append(
+            Scene(
+                item.id,
+                day_of(item),
+                layers,
+                parsed.box(mine[0][1], layers[0][1].href),
+                flags,
+                mask if flags else None,
+                cloud_of(item, 100.0),
+                (item.properties.get("updated"), *(_state(h, item) for h in hrefs)),
+            )
+        )
+    return scenes
+
+
+def day_of(item: pystac.Item) -> pd.Timestamp:
+    """UTC day of an item's `datetime`, or of its `start_datetime`."""
+    moment = item.datetime or item.common_metadata.start_datetime
+    if moment is None:
+        raise SmgeoError(f"STAC item {item.id} has neither datetime nor start_datetime, so its day is not known")
+    stamp = pd.Timestamp(moment)
+    return (stamp.tz_convert("UTC").tz_localize(None) if stamp.tzinfo else stamp).normalize()
+
+
+def cloud_of(item: pystac.Item, unknown: float) -> float:
+    """Percent of cloud, `eo:cloud_cover`."""
+    cover = item.properties.get("eo:cloud_cover")
+    return unknown if cover is None else float(cover)
+
+
+def backscatter_kind(item: pystac.Item) -> str | None:
+    """`gamma0` of terrain-corrected radar (RTC), `sigma0` of detected (GRD); None of what is no backscatter."""
+    said = str(item.properties.get("product:type") or item.properties.get("sar:product_type") or "").upper()
+    words = {said, *str(item.collection_id or "").upper().replace("_", "-").split("-")}
+    return "gamma0" if "RTC" in words else "sigma0" if "GRD" in words else None
+
+
+def is_radar(item: pystac.Item) -> bool:
+    """Whether an item is radar, whose passes (`sat:orbit_state`) are not to be mixed."""
+    return backscatter_kind(item) is not None or any(name.startswith("sar:") for name in item.properties)
+
+
+def known_assets(items: Sequence[pystac.Item]) -> list[str]:
+    """Asset keys and band names of items, sorted."""
+    names: set[str] = set()
+    for item in items:
+        names |= {*item.assets, *_Parsed(item, None).aliases}
+    return sorted(names)
+
+
+class _Parsed:
+    """What odc-stac knows of an item: bands of its assets, their names, grids and missing values."""
+
+    def __init__(self, item: pystac.Item, sign: str | None) -> None:
+        self.item, self.sign = item, sign
+        try:
+            self.bands = parse_item(item)
+        except ValueError:
+            # Its projection is incomplete: without it the rest is understood, and headers tell the grids.
+            bare = item.clone()
+            bare.set_self_href(item.get_self_href())
+            bare.stac_extensions = [e for e in bare.stac_extensions if "/projection/" not in e]
+            self.bands = parse_item(bare)
+        self.aliases: Mapping[str, Any] = self.bands.collection.meta.aliases
+
+    def find(self, names: Sequence[str]) -> tuple[str, int] | None:
+        """(asset, band) of the first name that the item has: an asset's, or that of a band in one."""
+        for name in names:
+            if name in self.item.assets:
+                return name, 1
+            if name in self.aliases:
+                return self.aliases[name][0]
+        return None
+
+    def layer(self, band: Band, at: tuple[str, int]) -> Layer:
+        """Where a variable is, and what its numbers mean: by the recipe, the item, the catalogue's table, the file."""
+        said = _numbers(self.item.assets[at[0]], at[1])
+        table = band.table
+        scale, offset = said.get("scale"), said.get("offset")
+        if scale is None and offset is None and table is not None:
+            scale, offset = table.scale, table.offset
+        if table is not None and table.mask == "s2_scl":
+            offset = self._boa_offset(scale, offset, given="offset" in said)
+        source = self._raster(at)
+        nodata = source.meta.nodata if source is not None and source.meta is not None else None
+        if nodata is None and table is not None:
+            nodata = table.nodata
+        return Layer(
+            self.href(at[0]),
+            at[1],
+            band.nodata if band.nodata is not None else nodata,
+            band.scale if band.scale is not None else scale,
+            band.offset if band.offset is not None else offset,
+            band.convert,
+        )
+
+    def _boa_offset(self, scale: float | None, offset: float | None, *, given: bool) -> float | None:
+        """Sentinel-2's offset: what the item says, unless its numbers have it applied already, or by its baseline."""
+        if self.item.properties.get("earthsearch:boa_offset_applied") is True:
+            return 0.0
+        if given:
+            return offset
+        try:
+            baseline = float(str(self.item.properties.get("s2:processing_baseline", 0)))
+        except ValueError:
+            baseline = 0.0
+        return _BOA_OFFSET * (scale if scale is not None else 1.0) if baseline >= 4 else offset
+
+    def quality(self, names: Sequence[str]) -> Layer:
+        """The quality band."""
+        at = self.find(names)
+        if at is None:
+            raise SmgeoError(
+                f"STAC item {self.item.id} has no quality asset {' or '.join(names)} "
+                f"({nearest(names[0], list(self.item.assets))}); name it in quality, or read all pixels with mask: false"
+            )
+        return Layer(self.href(at[0]), at[1])
+
+    def box(self, at: tuple[str, int], href: str) -> GeoBox:
+        """Grid of a band, from the item, or from the file's header where the item does not say it."""
+        source = self._raster(at)
+        own = source.geobox if source is not None else None
+        return own if isinstance(own, GeoBox) and own.crs is not None else read_header(href).box
+
+    def _raster(self, at: tuple[str, int]) -> RasterSource | None:
+        source = self.bands.bands.get(at)
+        return source if isinstance(source, RasterSource) else None
+
+    def href(self, name: str) -> str:
+        """Address of an asset: absolute, and one that is signed at each read where that is asked for."""
+        href = self.item.assets[name].get_absolute_href()
+        if href is None:
+            raise SmgeoError(
+                f"STAC item {self.item.id}: asset {name} has a relative address, and the item none of its own"
+            )
+        href = href.removeprefix("file://")
+        if self.sign and href.startswith(("http://", "https://")):
+            return signed_by_planetary_computer(href, str(self.item.collection_id or ""))
+        return href
+
+
+def _numbers(asset: pystac.Asset, band: int) -> dict[str, float]:
+    """Scale and offset that an asset gives: `raster:bands`, `bands` (STAC 1.1), or the asset itself; empty if none."""
+    fields = asset.to_dict()
+    out: dict[str, float] = {}
+    for places in (fields.get("raster:bands"), fields.get("bands"), [fields] * band):
+        if not places or len(places) < band:
+            continue
+        for key in ("scale", "offset"):
+            value = places[band - 1].get(f"raster:{key}", places[band - 1].get(key))
+            if value is not None:
+                out.setdefault(key, float(value))
+    return out
+
+
+def _state(href: str, item: pystac.Item) -> Any:
+    if is_remote(href):
+        return plain(href)
+    try:
+        state = os.stat(href)
+    except OSError as error:
+        raise SmgeoError(f"STAC item {item.id}: {href} can't be read: {error.strerror}") from None
+    return href, state.st_size, state.st_mtime_ns

@@ -1,0 +1,702 @@
+"""STAC: an API and a static catalogue of real scenes over HTTP; every valid pixel of a day kept, numbers as items say."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import sys
+from types import SimpleNamespace
+
+import dask
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from dask.distributed import Client
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from rasterio.transform import from_origin
+from rasterio.warp import Resampling, calculate_default_transform, reproject
+
+from smgeo.errors import SmgeoError
+from smgeo.sources import files, stac_search
+from smgeo.sources.stac import open_stac
+from tests.range_server import RangeServer, collection
+
+S2 = {"bands": {"s2_b3": "s2_b3", "s2_b4": "s2_b4"}}
+PERIOD = ("2022-11-01", "2023-03-31")
+EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
+]
+
+
+def forbid(*args, **kwargs):
+    raise AssertionError("computed, where nothing must be")
+
+
+# The catalogue: files of real values, and items as the large catalogues write them
+
+
+def write(path, values, crs, transform, nodata=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tile = {"tiled": True, "blockxsize": 64, "blockysize": 64} if values.shape[0] >= 64 else {}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=values.shape[0], width=values.shape[1], count=1, dtype=values.dtype, crs=crs,
+        transform=transform, nodata=nodata, compress="deflate", **tile,
+    ) as dst:  # fmt: skip
+        dst.write(values, 1)
+    return path
+
+
+def item_of(name, moment, files, collection, folder, bands=None, **properties):
+    """An item over files that lie in `folder`; assets say their grids, and `bands` what else they say."""
+    assets, boxes = {}, []
+    for key, path in files.items():
+        with rasterio.open(path) as src:
+            boxes.append(rasterio.warp.transform_bounds(src.crs, "EPSG:4326", *src.bounds))
+            assets[key] = {
+                "href": path.relative_to(folder).as_posix(),
+                "type": "image/tiff; application=geotiff",
+                "roles": ["data"],
+                "proj:shape": list(src.shape),
+                "proj:transform": list(src.transform)[:6],
+                **(bands or {}).get(key, {}),
+            }
+            properties["proj:epsg"] = src.crs.to_epsg()
+    west, south, east, north = (f(b[i] for b in boxes) for i, f in enumerate((min, min, max, max)))
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": EXTENSIONS,
+        "id": name,
+        "collection": collection,
+        "bbox": [west, south, east, north],
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"datetime": moment, **properties},
+        "links": [],
+        "assets": assets,
+    }
+
+
+# How the numbers of Sentinel-2 are written: what is added to the reflectance * 10000, and what the item says of it.
+STYLES = [
+    (1000, {"s2:processing_baseline": "05.09"}, {}),
+    (0, {"s2:processing_baseline": "03.01"}, {}),
+    (
+        0,
+        {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": True},
+        {"raster:bands": [{"nodata": 0, "scale": 0.0001, "offset": -0.1}]},
+    ),
+    (500, {"s2:processing_baseline": "05.09"}, {"raster:bands": [{"nodata": 0, "scale": 0.0001, "offset": -0.05}]}),
+    (500, {}, {"bands": [{"nodata": 0, "raster:scale": 0.0001, "raster:offset": -0.05}]}),
+]
+
+
+def lachish(data, folder):
+    """Items of the real Sentinel-2 scenes, one tile name in each of two zones, pixels blanked and clouded at random."""
+    rng = np.random.default_rng(7)
+    features, truth = [], {}
+    for n, path in enumerate(sorted((data / "s2_lachish" / "BOA").glob("*.tif"))):
+        _, date, tile = path.stem.split("_")
+        name = f"S2_{tile}_{date}"
+        crs = "EPSG:32636" if tile == "T36RXV" else "EPSG:32637"
+        added, properties, said = STYLES[n % len(STYLES)]
+        with rasterio.open(path) as src:
+            transform, width, height = calculate_default_transform(
+                src.crs, crs, src.width, src.height, *src.bounds, resolution=10
+            )
+            blank = rng.random((height, width)) < 0.3
+            cloud = np.kron(rng.random((-(-height // 10), -(-width // 10))) < 0.2, np.ones((5, 5), bool))
+            scl = np.where(cloud[: -(-height // 2), : -(-width // 2)], 9, 4).astype("uint8")
+            written, reflectance = {}, {}
+            for key, band in (("B03", 3), ("B04", 4)):
+                moved = np.full((height, width), np.nan, dtype="float32")
+                reproject(
+                    src.read(band), moved, src_transform=src.transform, src_crs=src.crs, src_nodata=np.nan,
+                    dst_transform=transform, dst_crs=crs, dst_nodata=np.nan, resampling=Resampling.nearest,
+                )  # fmt: skip
+                moved[blank] = np.nan
+                numbers = np.where(np.isnan(moved), 0, np.round(moved) + added).astype("uint16")
+                written[key] = write(folder / name / f"{key}.tif", numbers, crs, transform)
+                # The number 0 is no data: a pixel of reflectance 0 that nothing was added to is one.
+                reflectance[key] = np.where(numbers == 0, np.nan, (numbers - float(added)) / 10000)
+        wide = rasterio.Affine(20, 0, transform.c, 0, -20, transform.f)
+        written["SCL"] = write(folder / name / "SCL.tif", scl, crs, wide)
+        cover = float(rng.integers(0, 90))
+        features.append(
+            item_of(
+                name, f"{date}T08:2{n % 10}:00Z", written, "sentinel-2-l2a", folder,
+                {"B03": said, "B04": said}, **properties, **{"eo:cloud_cover": cover, "sat:orbit_state": "descending"},
+            )
+        )  # fmt: skip
+        masked = np.kron(scl == 9, np.ones((2, 2), bool))[:height, :width]
+        truth[name] = SimpleNamespace(
+            day=date, cloud=cover, crs=crs, transform=transform, masked=masked, values=reflectance
+        )
+    return features, truth
+
+
+def newyork(data, folder):
+    """Items of the real Landsat 8 scenes, as level 1 of collection 1 has them."""
+    features = []
+    for scene in sorted((data / "l8_newyork" / "L8NY18").iterdir()):
+        parts = scene.name.split("_")
+        written = {}
+        for key in ("B10", "B11", "BQA"):
+            (source,) = scene.glob(f"*_{key}.TIF")
+            target = folder / "l8" / source.name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(source.read_bytes())
+            written[key] = target
+        radiance = {"raster:bands": [{"nodata": 0, "scale": 3.342e-4, "offset": 0.1}]}
+        date = f"{parts[3][:4]}-{parts[3][4:6]}-{parts[3][6:]}"
+        cover = {"eo:cloud_cover": float(int(parts[3]) % 37)}
+        bands = {"B10": radiance, "B11": radiance}
+        features.append(item_of(scene.name, f"{date}T15:40:00Z", written, "landsat-c1-l1", folder, bands, **cover))
+    return features
+
+
+def radar(folder):
+    """Two passes a day of 2 x 3 pixels of linear power, ascending and descending, RTC; and one of GRD."""
+    features = []
+    for name, state, power, kind in (
+        ("a1", "ascending", 0.1, "rtc"),
+        ("a2", "ascending", 0.01, "rtc"),
+        ("d1", "descending", 1.0, "rtc"),
+        ("g1", "ascending", 0.5, "grd"),
+    ):
+        path = write(
+            folder / "s1" / f"{name}.tif",
+            np.full((2, 3), power, "float32"),
+            "EPSG:32636",
+            from_origin(700000, 3500000, 10, 10),
+        )
+        features.append(
+            item_of(
+                name, "2020-06-01T03:00:00Z", {"vv": path}, f"sentinel-1-{kind}", folder,
+                {"vv": {"raster:bands": [{"nodata": -32768, "data_type": "float32"}]}},
+                **{"sat:orbit_state": state, "sar:product_type": kind.upper()},
+            )
+        )  # fmt: skip
+    return features
+
+
+def static_catalogue(folder, features):
+    """catalog.json -> a catalogue in between -> collections -> years -> items, all by relative links."""
+
+    def put(path, values):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+
+    def catalog(name, links):
+        links = [{"rel": "child", "href": h} for h in links]
+        return {"type": "Catalog", "id": name, "description": name, "stac_version": "1.0.0", "links": links}
+
+    ids = list(dict.fromkeys(f["collection"] for f in features))
+    put(folder / "catalog.json", catalog("root", ["./space/catalog.json"]))
+    put(folder / "space" / "catalog.json", catalog("space", [f"./{c}/collection.json" for c in ids]))
+    for c in ids:
+        mine = [f for f in features if f["collection"] == c]
+        years = sorted({f["properties"]["datetime"][:4] for f in mine})
+        links = [{"rel": "child", "href": f"./{y}/catalog.json"} for y in years]
+        put(folder / "space" / c / "collection.json", {**collection(c, "."), "links": links})
+        for y in years:
+            here = [f for f in mine if f["properties"]["datetime"].startswith(y)]
+            links = [{"rel": "item", "href": f"./{f['id']}.json"} for f in here]
+            put(folder / "space" / c / y / "catalog.json", {**catalog(y, []), "links": links})
+            for f in here:
+                assets = {k: {**a, "href": f"../../../{a['href']}"} for k, a in f["assets"].items()}
+                put(folder / "space" / c / y / f"{f['id']}.json", {**f, "assets": assets})
+
+
+def absolute(features, url):
+    out = copy.deepcopy(features)
+    for asset in (a for feature in out for a in feature["assets"].values()):
+        asset["href"] = f"{url}/{asset['href']}"
+    return out
+
+
+@pytest.fixture(scope="module")
+def world(data, tmp_path_factory):
+    """The folder, its items with relative addresses, and what is true of the Sentinel-2 scenes."""
+    folder = tmp_path_factory.mktemp("stac")
+    s2, truth = lachish(data, folder)
+    features = s2 + newyork(data, folder) + radar(folder)
+    static_catalogue(folder, features)
+    with rasterio.open(next((data / "s2_lachish" / "BOA").glob("*.tif"))) as src:
+        box = GeoBox(src.shape, src.transform, src.crs)
+    return SimpleNamespace(folder=folder, features=features, truth=truth, box=box, data=data)
+
+
+@pytest.fixture
+def server(world):
+    with RangeServer(world.folder) as server:
+        server.features = absolute(world.features, server.url)
+        yield server
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pauses before trying again are short."""
+    monkeypatch.setattr(stac_search.time, "sleep", lambda s: None)
+    monkeypatch.setattr(files.time, "sleep", lambda s: None)
+    monkeypatch.setitem(files._REMOTE, "GDAL_HTTP_RETRY_DELAY", "0.01")
+
+
+def api(server):
+    return {"url": f"{server.url}/api"}
+
+
+def static(server):
+    return {"url": f"{server.url}/catalog.json"}
+
+
+def moved(own, scene, box, method):
+    """One file's values on the grid: of the pixel that holds a centre, or interpolated between the four around it."""
+    columns, rows = np.meshgrid(np.arange(box.shape.x) + 0.5, np.arange(box.shape.y) + 0.5)
+    x, y = box.affine * (columns, rows)
+    x, y = Transformer.from_crs(str(box.crs), scene.crs, always_xy=True).transform(x, y)
+    c, r = ~scene.transform * (np.asarray(x), np.asarray(y))
+    padded = np.pad(own, 1, constant_values=np.nan)  # pixel (i, j) is at (i + 1, j + 1), and what is beside it missing
+
+    def at(i, j):
+        return padded[np.clip(i + 1, 0, own.shape[0] + 1), np.clip(j + 1, 0, own.shape[1] + 1)]
+
+    holder = at(np.floor(r).astype(int), np.floor(c).astype(int))
+    if method == "nearest":
+        return holder
+    top, left = np.floor(r - 0.5).astype(int), np.floor(c - 0.5).astype(int)
+    total, weight = np.zeros(c.shape), np.zeros(c.shape)
+    for i in (0, 1):
+        for j in (0, 1):
+            value = at(top + i, left + j)
+            w = (1 - abs(r - 0.5 - top - i)) * (1 - abs(c - 0.5 - left - j)) * np.isfinite(value)
+            total, weight = total + w * np.nan_to_num(value), weight + w
+    # As in GDAL, interpolation does not reach under a cloud.
+    return np.where(np.isnan(holder), np.nan, total / np.where(weight > 0, weight, np.nan)).astype("float32")
+
+
+def reference(world, key, masked=True, method="bilinear"):
+    """day -> values on the grid, slowly: each file moved by itself, the clearest first, all others where it has none."""
+    days = {}
+    for name in sorted(world.truth, key=lambda n: (world.truth[n].cloud, n)):
+        scene = world.truth[name]
+        own = np.where(scene.masked & masked, np.nan, scene.values[key]).astype("float32")
+        here = moved(own, scene, world.box, method)
+        so_far = days.setdefault(scene.day, np.full_like(here, np.nan))
+        for i in range(here.shape[0]):
+            for j in range(here.shape[1]):
+                if np.isnan(so_far[i, j]):
+                    so_far[i, j] = here[i, j]
+    return dict(sorted(days.items()))
+
+
+# Values on a grid
+
+
+def test_every_valid_pixel_of_a_day_is_kept(server, world):
+    ds = open_stac({**api(server), **S2}, geobox=world.box, period=PERIOD)
+    assert ds["s2_b3"].dims == ("time", "y", "x")
+    assert ds["s2_b3"].dtype == "float32"
+    assert ds.sizes["time"] == 151
+    days = [str(d)[:10] for d in ds["time"].values]
+    for key, name in (("B03", "s2_b3"), ("B04", "s2_b4")):
+        values = ds[name].values
+        truth = reference(world, key)
+        assert len(truth) == 11
+        for day, expected in truth.items():
+            np.testing.assert_allclose(values[days.index(day)], expected, rtol=1e-5, atol=1e-8, err_msg=day)
+        others = [i for i, d in enumerate(days) if d not in truth]
+        assert np.isnan(values[others]).all()
+    # Two files of one day give more pixels than the one that has most.
+    alone = reference(
+        SimpleNamespace(**{**vars(world), "truth": {k: v for k, v in world.truth.items() if "SXA" in k}}), "B03"
+    )
+    both = truth["2022-11-11"]
+    assert np.isfinite(both).sum() > 1.1 * np.isfinite(alone["2022-11-11"]).sum()
+
+
+def test_values_are_the_originals_within_resampling(server, world):
+    """Reflectance times 10000 lies between the least and the largest of the original's pixels around it."""
+    ds = open_stac({**api(server), **S2, "mask": False}, geobox=world.box)
+    assert ds.sizes["time"] == 11
+    path = world.data / "s2_lachish" / "BOA" / "BOA_2022-12-31_T36SXA.tif"
+    with rasterio.open(path) as src:
+        original = src.read(4)
+    padded = np.pad(original, 3, constant_values=np.nan)
+    around = np.lib.stride_tricks.sliding_window_view(padded, (7, 7)).reshape(*original.shape, 49)
+    got = ds["s2_b4"].sel(time="2022-12-31").values * 10000
+    seen = np.isfinite(got)
+    assert seen.mean() > 0.2
+    low, high = np.min(around, -1, where=np.isfinite(around), initial=np.inf), np.nanmax(np.nan_to_num(around), -1)
+    assert (got[seen] >= low[seen] - 1).all()
+    assert (got[seen] <= high[seen] + 1).all()
+
+
+def test_masked_pixels_are_missing_and_mask_false_reads_them(server, world):
+    clear = open_stac({**api(server), **S2}, geobox=world.box)["s2_b3"].values
+    all_of_it = open_stac({**api(server), **S2, "mask": False}, geobox=world.box)["s2_b3"].values
+    assert np.isfinite(all_of_it[np.isfinite(clear)]).all()
+    assert np.isfinite(all_of_it).sum() > 1.02 * np.isfinite(clear).sum()
+    # Without a quality band it is the mean of a day's scenes, of one scene its own values.
+    expected = reference(world, "B03", masked=False)["2023-01-10"]
+    np.testing.assert_allclose(all_of_it[list(reference(world, "B03")).index("2023-01-10")], expected, rtol=1e-5)
+
+
+def test_api_by_get_or_post_and_static_catalogue_give_the_same(server, world):
+    first = open_stac({**api(server), **S2}, geobox=world.box, period=PERIOD).compute()
+    assert {m for m, p in server.requests if p == "/api/search"} == {"POST"}
+    assert len(server.gets("/api/search")) == 3  # 20 items by 7
+    server.requests.clear()
+    server.methods = ("GET",)
+    again = open_stac({**api(server), **S2}, geobox=world.box, period=PERIOD).compute()
+    assert {m for m, p in server.requests if p == "/api/search"} == {"GET"}
+    walked = open_stac({**static(server), **S2}, geobox=world.box, period=PERIOD).compute()
+    on_disk = open_stac({"url": "catalog.json", **S2}, root=world.folder, geobox=world.box, period=PERIOD).compute()
+    for other in (again, walked, on_disk):
+        xr.testing.assert_equal(first.drop_vars("day_inputs"), other.drop_vars("day_inputs"))
+    assert np.isfinite(first["s2_b3"].values).any()
+
+
+def test_landsat_with_its_quality_bits(server, world):
+    """Brightness temperature (USGS LSDS-1574) and BQA bits (LSDS-1656), computed by hand on one scene's own grid."""
+    folder = world.folder / "l8"
+    (b10,) = folder.glob("LC08_L1TP_014032_20180615_B10.TIF")
+    with rasterio.open(b10) as src:
+        numbers, box = src.read(1).astype("float64"), GeoBox(src.shape, src.transform, src.crs)
+    with rasterio.open(str(b10).replace("B10", "BQA")) as src:
+        flags = src.read(1).astype(int)
+    spec = {
+        **static(server),
+        "collections": ["landsat-c1-l1"],
+        "bands": {"l8_b10": "B10"},
+        "quality": {"band": "BQA", "rule": "landsat_c1"},
+        "convert": {"l8_b10": "landsat8_b10_to_kelvin"},
+    }
+    got = open_stac(spec, geobox=box, period=("2018-06-15", "2018-06-15"))["l8_b10"]
+    assert got.attrs["units"] == "K"
+    assert "clearest" in got.attrs["daily_rule"]
+    expected = np.full(numbers.shape, np.nan)
+    for i in range(numbers.shape[0]):
+        for j in range(numbers.shape[1]):
+            f = flags[i, j]
+            bad = f & 1 or f >> 4 & 1 or f >> 7 & 3 == 3 or f >> 11 & 3 == 3
+            if not bad and numbers[i, j]:
+                expected[i, j] = 1321.0789 / np.log(774.8853 / (3.342e-4 * numbers[i, j] + 0.1) + 1)
+    assert 0.1 < np.isfinite(expected).mean() < 0.9
+    np.testing.assert_allclose(got.values[0], expected, rtol=1e-5)
+
+
+def test_recipe_goes_before_item_and_table(server, world):
+    spec = {
+        **api(server),
+        "bands": ["s2_b3"],
+        "scale": {"s2_b3": 1},
+        "offset": {"s2_b3": 0},
+        "nodata": 7,
+        "mask": False,
+    }
+    got = open_stac({**spec, "resampling": "nearest"}, geobox=world.box, period=("2023-01-10", "2023-01-10"))["s2_b3"]
+    scene = world.truth["S2_T36RXV_2023-01-10"]
+    with rasterio.open(world.folder / "S2_T36RXV_2023-01-10" / "B03.tif") as src:
+        stored = src.read(1)
+    assert scene.crs == "EPSG:32636"
+    assert set(np.unique(got.values[np.isfinite(got.values)])) <= set(stored.ravel().astype("float32"))
+    assert (got.values == 0).any()  # the missing value that the item gives is one no more
+
+
+# Sentinel-1
+
+
+RADAR_BOX = GeoBox((2, 3), from_origin(700000, 3500000, 10, 10), "EPSG:32636")
+S1 = {"bands": ["s1_vv"]}
+
+
+def test_one_kind_of_pass_averaged_in_linear_power(server):
+    ds = open_stac({**api(server), **S1, "orbit": "ascending"}, geobox=RADAR_BOX)
+    # (0.1 + 0.01) / 2 = 0.055; 10 log10(0.055) = -12.596 dB
+    np.testing.assert_allclose(ds["s1_vv"].values, np.full((1, 2, 3), -12.596373), rtol=1e-6)
+    assert "ascending passes" in ds["s1_vv"].attrs["source"]
+    assert "gamma0" in ds["s1_vv"].attrs["source"]
+    down = open_stac({**api(server), **S1, "orbit": "descending"}, geobox=RADAR_BOX)
+    np.testing.assert_allclose(down["s1_vv"].values, np.zeros((1, 2, 3)), atol=1e-6)
+
+
+def test_both_passes_are_refused(server):
+    with pytest.raises(SmgeoError, match="orbit: ascending or descending"):
+        open_stac({**api(server), **S1}, geobox=RADAR_BOX)
+
+
+def test_sigma0_and_gamma0_are_not_mixed(server):
+    spec = {**api(server), **S1, "orbit": "ascending", "collections": ["sentinel-1-rtc", "sentinel-1-grd"]}
+    with pytest.raises(SmgeoError, match=r"sigma0 \(GRD\) and gamma0 \(RTC\)"):
+        open_stac(spec, geobox=RADAR_BOX)
+
+
+def test_orbit_is_no_matter_of_optical_scenes(server, world):
+    ds = open_stac({**api(server), "bands": ["s2_b3"], "orbit": "ascending"}, geobox=world.box)
+    assert ds.sizes["time"] == 11
+
+
+# Choice of items
+
+
+def test_cloudy_items_are_left_out(server, world):
+    worst = sorted(s.cloud for s in world.truth.values())[8]
+    ds = open_stac({**api(server), "bands": ["s2_b3"], "max_cloud_cover": worst}, geobox=world.box)
+    expected = {s.day for s in world.truth.values() if s.cloud <= worst}
+    assert {str(d)[:10] for d in ds["time"].values} == expected
+
+
+@pytest.mark.parametrize("conforms", [("item-search", "query"), ("item-search",)])
+@pytest.mark.parametrize("where", [api, static])
+def test_query_holds_whoever_answers_it(server, world, where, conforms):
+    server.conforms = conforms
+    spec = {**where(server), "bands": ["s2_b3"], "query": {"s2:processing_baseline": {"eq": "03.01"}}}
+    ds = open_stac(spec, geobox=world.box)
+    features = [f for f in world.features if f["properties"].get("s2:processing_baseline") == "03.01"]
+    assert {str(d)[:10] for d in ds["time"].values} == {f["properties"]["datetime"][:10] for f in features}
+
+
+def test_period_and_day_are_utc(server, world):
+    for feature in server.features:
+        if feature["id"] == "a1":
+            feature["properties"] |= {
+                "datetime": None,
+                "start_datetime": "2020-06-01T23:59:59Z",
+                "end_datetime": "2020-06-02T00:00:30Z",
+            }
+    ds = open_stac({**api(server), **S1, "orbit": "ascending"}, geobox=RADAR_BOX, period=("2020-06-01", "2020-06-01"))
+    np.testing.assert_allclose(ds["s1_vv"].values, np.full((1, 2, 3), -12.596373), rtol=1e-6)
+
+
+def test_areas_of_stations_skip_what_lies_between():
+    lons, lats = np.array([8.4, 8.6, 179.99, -70.5]), np.array([50.5, 50.1, 0.0, 10.0])
+    areas = stac_search.areas_of_stations(lons, lats, margin=0.05)
+    expected = [
+        (-70.55, 9.95, -70.45, 10.05),
+        (8.35, 50.05, 8.65, 50.55),
+        (179.94, -0.05, 180, 0.05),
+        (-180, -0.05, -179.96, 0.05),
+    ]
+    np.testing.assert_allclose(areas, expected)
+
+
+def test_grid_over_the_180th_meridian_is_two_areas():
+    box = GeoBox((10, 10), from_origin(800000, 1000000, 20000, 20000), "EPSG:32660")
+    west, east = stac_search.areas_of_grid(box)
+    assert west[2] == 180
+    assert east[0] == -180
+    assert west[1] == east[1]
+
+
+# Stations
+
+
+def stations_of(world, rows, columns):
+    x, y = world.box.affine * (np.array(columns) + 0.5, np.array(rows) + 0.5)
+    ids = np.array([f"N/s{i}" for i in range(len(rows))], dtype=object)
+    return xr.Dataset(coords={"station": ids, "latitude": ("station", y), "longitude": ("station", x)})
+
+
+def test_stations_get_the_pixel_they_lie_in(server, world):
+    rows, columns = [40, 55, 60, 70], [50, 60, 75, 80]
+    stations = stations_of(world, rows, columns)
+    ds = open_stac({**api(server), "bands": ["s2_b3"]}, stations=stations, period=PERIOD)
+    assert ds["s2_b3"].dims == ("station", "time")
+    days = [str(d)[:10] for d in ds["time"].values]
+    got = ds["s2_b3"].values
+    nearest = reference(world, "B03", method="nearest")
+    expected = np.full(got.shape, np.nan, dtype="float32")
+    for day, values in nearest.items():
+        expected[:, days.index(day)] = values[rows, columns]
+    assert np.isfinite(expected).sum() > 5
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert json.loads(ds.attrs["left_out"]) == {}
+
+
+def test_footprint_is_the_mean_of_the_pixels_around(server, world):
+    stations = stations_of(world, [55], [60])
+    spec = {**api(server), "bands": ["s2_b3"], "radius_m": 35, "mask": False}
+    got = open_stac(spec, stations=stations, period=("2023-01-10", "2023-01-10"))["s2_b3"].values
+    scene = world.truth["S2_T36RXV_2023-01-10"]
+    x, y = rasterio.warp.transform("EPSG:4326", scene.crs, stations["longitude"].values, stations["latitude"].values)
+    total = []
+    for i in range(scene.values["B03"].shape[0]):
+        for j in range(scene.values["B03"].shape[1]):
+            px, py = scene.transform * (j + 0.5, i + 0.5)
+            # 35 m on the ellipsoid are 35.01 m in the projection here; no pixel's centre lies in between.
+            if np.hypot(px - x[0], py - y[0]) <= 35.005 and np.isfinite(scene.values["B03"][i, j]):
+                total.append(scene.values["B03"][i, j])
+    assert len(total) > 10
+    np.testing.assert_allclose(got, [[np.mean(total)]], rtol=1e-5)
+
+
+def test_station_that_no_item_covers_is_left_out(server, world):
+    stations = stations_of(world, [55, 5000], [60, 60])
+    ds = open_stac({**api(server), "bands": ["s2_b3"]}, stations=stations, period=PERIOD)
+    assert list(json.loads(ds.attrs["left_out"])) == ["N/s1"]
+    assert np.isnan(ds["s2_b3"].values[1]).all()
+
+
+# Laziness, items without a projection
+
+
+def test_opening_asks_for_no_asset(server, world):
+    with dask.config.set(scheduler=forbid):
+        ds = open_stac({**api(server), **S2}, geobox=world.box, period=PERIOD)
+    assert server.gets(".tif") == []
+    assert len(ds["s2_b3"].data.__dask_graph__().to_dict()) == 2 * 6  # 151 days in blocks of 30
+    ds["s2_b3"].isel(time=slice(0, 30)).compute()
+    assert {p.split("/")[1] for p in server.gets(".tif")} == {"S2_T36RXV_2022-11-11", "S2_T36SXA_2022-11-11"}
+
+
+def test_items_that_do_not_say_their_projection_are_read_by_their_headers(server, world):
+    expected = open_stac({**api(server), **S2}, geobox=world.box).compute()
+    for n, feature in enumerate(server.features):
+        if n % 3 == 0:  # nothing of it
+            feature["stac_extensions"] = EXTENSIONS[1:]
+            feature["properties"].pop("proj:epsg")
+        for asset in feature["assets"].values():
+            if n % 3 == 0 or (n % 3 == 1 and asset["href"].endswith("B03.tif")):  # of one asset
+                asset.pop("proj:shape"), asset.pop("proj:transform")
+    got = open_stac({**api(server), **S2}, geobox=world.box).compute()
+    xr.testing.assert_equal(got.drop_vars("day_inputs"), expected.drop_vars("day_inputs"))
+
+
+def test_band_of_many_in_an_asset_is_found_by_its_name(tmp_path):
+    values = np.stack([np.full((2, 3), v, "float32") for v in (1, 2)])
+    path = tmp_path / "both.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=2, width=3, count=2, dtype="float32", crs="EPSG:32636",
+        transform=RADAR_BOX.affine,
+    ) as dst:  # fmt: skip
+        dst.write(values)
+    names = {"eo:bands": [{"name": "rain"}, {"name": "snow"}], "raster:bands": [{"scale": 1}, {"scale": 10}]}
+    feature = item_of("x", "2020-01-01T00:00:00Z", {"image": path}, "weather", tmp_path, {"image": names})
+    static_catalogue(tmp_path, [feature])
+    spec = {"url": str(tmp_path / "catalog.json"), "collections": ["weather"], "bands": {"precipitation": "snow"}}
+    ds = open_stac(spec)
+    assert ds.odc.geobox == RADAR_BOX
+    np.testing.assert_allclose(ds["precipitation"].values, np.full((1, 2, 3), 20))
+
+
+# Faults
+
+
+def test_a_fifth_of_all_requests_failing_changes_nothing(server, world, quick):
+    files._read_header.cache_clear()
+    expected = open_stac({"url": "catalog.json", **S2}, root=world.folder, geobox=world.box, period=PERIOD).compute()
+    server.share = 0.2
+    got = open_stac({**api(server), **S2}, geobox=world.box, period=PERIOD).compute(scheduler="threads", num_workers=4)
+    xr.testing.assert_equal(got.drop_vars("day_inputs"), expected.drop_vars("day_inputs"))
+    assert len(server.requests) > 50
+
+
+@pytest.mark.parametrize("fault", ["500", "cut", "html"])
+def test_asset_that_fails_for_good_is_named(server, world, quick, fault):
+    server.fails = lambda path: fault if path.endswith("B03.tif") else None
+    ds = open_stac({**api(server), "bands": ["s2_b3"]}, geobox=world.box, period=("2023-01-10", "2023-01-10"))
+    with pytest.raises(SmgeoError, match=r"S2_T36RXV_2023-01-10/B03\.tif"):
+        ds.compute(scheduler="synchronous")
+
+
+@pytest.mark.parametrize(("fault", "words"), [("503", "answered 503"), ("html", "something else than JSON")])
+def test_catalogue_that_fails_for_good_is_named(server, world, quick, fault, words):
+    server.fails = lambda path: fault
+    with pytest.raises(SmgeoError, match=words) as caught:
+        open_stac({"url": f"{server.url}/api?key=secret", **S2}, geobox=world.box)
+    assert "secret" not in str(caught.value)
+
+
+def test_server_that_is_not_there(quick):
+    with pytest.raises(SmgeoError, match="did not answer; tried"):
+        open_stac({"url": "http://127.0.0.1:9/", **S2}, geobox=RADAR_BOX)
+
+
+def test_two_worker_processes_give_the_same(server, world):
+    lazy = open_stac({**api(server), **S2}, geobox=world.box, period=PERIOD)
+    expected = lazy.compute(scheduler="synchronous")
+    server.requests.clear()
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+        got = lazy.compute()
+    xr.testing.assert_equal(got, expected)
+    assert server.gets("B03.tif")
+
+
+# What can't be
+
+
+def test_no_such_collection_names_the_nearest(server, world):
+    spec = {"collections": ["sentinel-2-l2"], **S2}
+    for where in (api(server), static(server)):
+        with pytest.raises(SmgeoError, match="no collection 'sentinel-2-l2'; did you mean 'sentinel-2-l2a'"):
+            open_stac({**spec, **where}, geobox=world.box)
+
+
+def test_no_such_asset_names_the_nearest(server, world):
+    spec = {**api(server), "collections": ["landsat-c1-l1"], "bands": {"l8_b10": "BQ"}}
+    with pytest.raises(SmgeoError, match="asset BQ for l8_b10; did you mean 'BQA'"):
+        open_stac(spec)
+    with pytest.raises(SmgeoError, match="give collections too"):
+        open_stac({**api(server), "bands": {"l8_b10": "B10"}})
+
+
+def test_no_items_says_what_was_looked_for(server, world):
+    with pytest.raises(SmgeoError, match=r"no items of sentinel-2-l2a from 2001-01-01 to 2001-02-01 within \(34\.9"):
+        open_stac({**api(server), **S2}, geobox=world.box, period=("2001-01-01", "2001-02-01"))
+    with pytest.raises(SmgeoError, match=r"20 left out by max_cloud_cover: 0"):
+        open_stac({**api(server), **S2, "max_cloud_cover": 0}, geobox=world.box)
+
+
+def test_item_without_the_quality_band_is_not_read_unmasked(server, world):
+    server.features[3]["assets"].pop("SCL")
+    with pytest.raises(SmgeoError, match="has no quality asset SCL or scl.*mask: false"):
+        open_stac({**api(server), **S2}, geobox=world.box)
+
+
+def test_grids_that_differ_need_a_target(server):
+    with pytest.raises(SmgeoError, match="lies on another grid"):
+        open_stac({**api(server), **S2})
+
+
+def test_address_that_is_no_catalogue(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    with pytest.raises(SmgeoError, match="is no STAC catalogue"):
+        open_stac({"url": "x.json", **S2}, root=tmp_path)
+    with pytest.raises(SmgeoError, match=r"none\.json can't be read"):
+        open_stac({"url": "none.json", **S2}, root=tmp_path)
+
+
+def test_missing_packages_say_what_to_install(monkeypatch):
+    for name in [m for m in sys.modules if m.startswith("smgeo.sources.stac_")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "odc.stac", None)
+    with pytest.raises(SmgeoError, match=r"pip install 'smgeo\[stac\]'"):
+        open_stac({"url": "catalog.json", **S2})
+
+
+# Signatures
+
+
+def test_assets_are_signed_when_read_and_the_signature_is_nowhere(server, world, quick, monkeypatch, caplog):
+    """GDAL asks the (local) token service, and each request for an asset carries the token."""
+    server.needs = "sig=SECRET"
+    server.features = absolute(world.features, f"{server.url}/private")
+    # Elsewhere this is the service of Planetary Computer.
+    monkeypatch.setenv("VSICURL_PC_SAS_TOKEN_URL", f"{server.url}/sas/")
+    expected = open_stac({"url": "catalog.json", **S2}, root=world.folder, geobox=world.box).compute()
+    lazy = open_stac({**api(server), **S2, "sign": "planetary_computer"}, geobox=world.box)
+    assert b"SECRET" not in pickle.dumps(lazy["s2_b3"].data.__dask_graph__().to_dict())
+    with caplog.at_level("DEBUG"):
+        got = lazy.compute()
+    xr.testing.assert_equal(got.drop_vars("day_inputs"), expected.drop_vars("day_inputs"))
+    assert len(server.gets("/sas/sentinel-2-l2a")) >= 1
+    assert "SECRET" not in caplog.text
+    unsigned = open_stac({**api(server), **S2}, geobox=world.box)
+    with pytest.raises(SmgeoError, match="B0"):
+        unsigned.compute()
