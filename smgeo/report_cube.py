@@ -24,7 +24,7 @@ from smgeo.outline import read_outline
 STRETCH = (2.0, 98.0)  # percentiles of a band that become black and full colour
 _PIXELS = 600  # pictures are read at most so many pixels wide
 _COLUMNS = 4
-_LINE, _BARS, _MISSING = "#0072B2", "#c8ced4", "#e8e8e8"
+_LINE, _BARS, _MISSING = "#0072B2", "#c8ced4", "#b0b0b0"  # no picture's white is taken for missing
 _OUTLINE = ("#D55E00", 1.1)
 
 
