@@ -300,10 +300,11 @@ def write_regions(
 
 
 def _graph(arrays: Mapping[str, Any]) -> dict[Any, Any]:
-    lazy = [a for a in arrays.values() if isinstance(a, da.Array)]
+    """All tasks of all arrays, as they are: Dask's optimisation would copy what several variables share into each."""
     together: dict[Any, Any] = {}
-    for collection in dask.optimize(*lazy) if lazy else ():
-        together.update(collection.__dask_graph__())
+    for array in arrays.values():
+        if isinstance(array, da.Array):
+            together.update(array.__dask_graph__())
     return together
 
 

@@ -201,3 +201,21 @@ def test_a_full_disk_is_said_and_the_write_goes_on_after(tmp_path: Path, small_d
     assert steps[0] == len(kept.regions)
     np.testing.assert_array_equal(open_cube(small_disk / "c.zarr")["s1_vh"].values, noise + 1)
     assert find_damage(small_disk / "c.zarr") == {}
+
+
+def test_what_variables_share_is_computed_once(tmp_path: Path) -> None:
+    log: list[int] = []
+
+    def read(block_info: object = None) -> np.ndarray:
+        log.append(1)
+        return np.ones((2, 4, 8, 8), dtype="float32")
+
+    both = da.map_blocks(read, chunks=((2,), (4,), (8,), (8,)), dtype="float32", meta=np.empty((0,) * 4, "float32"))
+    dims = ("time", "y", "x")
+    ds = xr.Dataset(
+        {"a": (dims, both[0] * 2), "b": (dims, both[1] + 1)},
+        {"time": pd.date_range("2020-01-01", periods=4), "y": np.arange(8.0), "x": np.arange(8.0)},
+    )
+    write_cube(ds, tmp_path / "c.zarr", token="t")
+    assert log == [1]
+    assert float(open_cube(tmp_path / "c.zarr")["a"].sum()) == 2 * 4 * 64

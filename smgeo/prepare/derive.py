@@ -74,6 +74,9 @@ def _lazy_running_sum(values: da.Array, days: int) -> da.Array:
         extra = 0 if block_info[0]["chunk-location"][axis] == 0 else days - 1
         return _running_sum(block, days)[..., extra:]
 
+    if values.shape[axis] <= days:
+        whole = values.rechunk({axis: -1})
+        return whole.map_blocks(_running_sum, days, dtype="float32", meta=np.empty((0,) * values.ndim, "float32"))
     # Chunks shorter than `days` are joined for the sum, and cut as they were after it.
     long_enough = values.rechunk({axis: da.overlap.ensure_minimum_chunksize(days, values.chunks[axis])})
     with_past = da.overlap.overlap(long_enough, depth={axis: (days - 1, 0)}, boundary="none")

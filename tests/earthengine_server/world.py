@@ -289,7 +289,8 @@ def _sentinel2(world: World, place: Place, day: int, date: dt.date) -> None:
         return
     zones = (place.zone - 1, place.zone) if place is CENTRE else (place.zone,)
     for number, zone in enumerate(zones):
-        index = f"{date:%Y%m%d}T101559_{date:%Y%m%d}T101555_T{zone:02d}U{place.name[:2].upper()}"
+        tile = f"{zone:02d}U{place.name[:2].upper()}"
+        index = f"{date:%Y%m%d}T101559_{date:%Y%m%d}T101555_T{tile}_{place.name}"
         rng = _rng("s2", index)
         fine, coarse = _utm_grid(place, zone, 10.0), _utm_grid(place, zone, 20.0)
         share = slice(0, 0.7) if number == 0 else slice(0.3, 1.0)
@@ -301,7 +302,7 @@ def _sentinel2(world: World, place: Place, day: int, date: dt.date) -> None:
         properties = {
             "system:time_start": _ms(date, 10.27),
             "CLOUDY_PIXEL_PERCENTAGE": round(float(rng.uniform(0, 60)), 3),
-            "MGRS_TILE": index[-5:],
+            "MGRS_TILE": tile,
         }
         world.add(f"{S2}/{index}", bands, properties)
         if (day % 10, number) != (5, len(zones) - 1) or place is not CENTRE:
@@ -417,7 +418,8 @@ def _elevation(world: World, place: Place) -> None:
         rng = _rng("glo30", place.name)
         bands = {"DEM": Stored(grid, "float32", (_patch(rng, grid, block, (420.0, 90.0, 0.5), holes=0.002),))}
         north, east = ("N" if south >= 0 else "S"), ("E" if west >= 0 else "W")
-        index = f"Copernicus_DSM_COG_10_{north}{abs(south):02d}_00_{east}{abs(west):03d}_00_DEM"
+        # Only the pixels around a place are kept, so places of one tile have an image each.
+        index = f"Copernicus_DSM_COG_10_{north}{abs(south):02d}_00_{east}{abs(west):03d}_00_DEM_{place.name}"
         world.add(f"{GLO30}/{index}", bands, {"system:time_start": _ms(dt.date(2010, 12, 1), 0)})
 
 
