@@ -45,7 +45,7 @@ PARTS = {
     "sources.scene_datasets": RASTER_PARTS | {"sources.files", "sources.scenes"},
     "sources.geotiff": SCENE_PARTS,
     "sources.stac": SCENE_PARTS | {"sources.stac_items", "sources.stac_search"},
-    "sources.stac_items": SCENE_PARTS,
+    "sources.stac_items": SCENE_PARTS | {"sources.stac_search"},
     "sources.stac_search": SCENE_PARTS,
     "sources.gridded": RASTER_PARTS | {"sources.dates", "sources.gridded_files", "sources.gridded_headers"},
     "sources.gridded_headers": {"sources.gridded_files"},

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import pystac
 from odc.geo.geobox import GeoBox
 from odc.loader.types import RasterSource
@@ -20,6 +19,7 @@ from smgeo.catalog import MASKS, STAC, Conversion, Mask, StacBand
 from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.files import is_remote, plain, read_header, signed_by_planetary_computer
 from smgeo.sources.scenes import Layer, Scene
+from smgeo.sources.stac_search import item_times
 from smgeo.specs import StacSource
 
 # Sentinel-2 Products Specification: from processing baseline 04.00 (25 January 2022) on, reflectance = (DN - 1000) / 10000.
@@ -117,7 +117,7 @@ def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> lis
         scenes.append(
             Scene(
                 item.id,
-                day_of(item),
+                item_times(item)[0].normalize(),
                 layers,
                 parsed.box(mine[0][1], layers[0][1].href),
                 flags,
@@ -127,15 +127,6 @@ def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> lis
             )
         )
     return scenes
-
-
-def day_of(item: pystac.Item) -> pd.Timestamp:
-    """UTC day of an item's `datetime`, or of its `start_datetime`."""
-    moment = item.datetime or item.common_metadata.start_datetime
-    if moment is None:
-        raise SmgeoError(f"STAC item {item.id} has neither datetime nor start_datetime, so its day is not known")
-    stamp = pd.Timestamp(moment)
-    return (stamp.tz_convert("UTC").tz_localize(None) if stamp.tzinfo else stamp).normalize()
 
 
 def cloud_of(item: pystac.Item, unknown: float) -> float:
@@ -170,14 +161,15 @@ class _Parsed:
     def __init__(self, item: pystac.Item, sign: str | None) -> None:
         self.item, self.sign = item, sign
         try:
-            self.bands = parse_item(item)
+            self.bands = parse_item(item, asset_absolute_paths=False)
         except ValueError:
             # Its projection is incomplete: without it the rest is understood, and headers tell the grids.
             bare = item.clone()
             bare.set_self_href(item.get_self_href())
             bare.stac_extensions = [e for e in bare.stac_extensions if "/projection/" not in e]
-            self.bands = parse_item(bare)
-        self.aliases: Mapping[str, Any] = self.bands.collection.meta.aliases
+            self.bands = parse_item(bare, asset_absolute_paths=False)
+        # STAC 1.1 names bands in `bands`, which odc-stac does not look into.
+        self.aliases: Mapping[str, Any] = {**_names_in_bands(item), **self.bands.collection.meta.aliases}
 
     def find(self, names: Sequence[str]) -> tuple[str, int] | None:
         """(asset, band) of the first name that the item has: an asset's, or that of a band in one."""
@@ -253,6 +245,17 @@ class _Parsed:
         if self.sign and href.startswith(("http://", "https://")):
             return signed_by_planetary_computer(href, str(self.item.collection_id or ""))
         return href
+
+
+def _names_in_bands(item: pystac.Item) -> dict[str, list[tuple[str, int]]]:
+    """Names, and common names, of bands -> (asset, band)."""
+    out: dict[str, list[tuple[str, int]]] = {}
+    for key, asset in item.assets.items():
+        for number, band in enumerate(asset.extra_fields.get("bands") or (), start=1):
+            for name in (band.get("name"), band.get("eo:common_name")):
+                if name:
+                    out.setdefault(name, []).append((key, number))
+    return out
 
 
 def _numbers(asset: pystac.Asset, band: int) -> dict[str, float]:

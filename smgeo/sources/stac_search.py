@@ -9,7 +9,7 @@ import json
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,6 +69,7 @@ class PatientIO(StacApiIO):
             except APIError as error:
                 status = getattr(error, "status_code", None)
                 if status is not None and status not in _AGAIN:
+                    error.add_note(plain(href))
                     raise
                 problem = f"answered {status}" if status is not None else "did not answer"
             except json.JSONDecodeError:
@@ -114,14 +115,8 @@ def open_catalogue(url: str) -> Client:
             root = PatientIO().read_stac_object(url)
     except SmgeoError:
         raise
-    except APIError as error:
-        raise _refused(url, error) from None
-    except OSError as error:
-        raise SmgeoError(f"stac {plain(url)} can't be read: {error.strerror or type(error).__name__}") from None
-    except (ValueError, KeyError, pystac.STACError, pystac.STACTypeError):
-        raise SmgeoError(
-            f"stac {plain(url)} is no STAC catalogue: its root says neither Catalog nor Collection"
-        ) from None
+    except _UNREADABLE as error:
+        raise _unreadable(url, error) from None
     if not isinstance(root, pystac.Catalog):
         raise SmgeoError(f"stac {plain(url)} is one STAC {type(root).__name__}, not a catalogue")
     if root.get_self_href() is None:
@@ -147,16 +142,29 @@ def find_items(catalogue: Client, search: Search) -> list[pystac.Item]:
                 if catalogue.conforms_to(ConformanceClasses.QUERY):
                     search = replace(search, query=None)  # done by the server, which may know more operators
             items = {item.id: item for item in found if _fits(item, search)}
-    except APIError as error:
-        raise _refused(catalogue.self_href, error) from None
+    except SmgeoError:
+        raise
+    except _UNREADABLE as error:
+        raise _unreadable(catalogue.self_href, error) from None
     return [items[i] for i in sorted(items)]
 
 
-def _refused(url: str, error: APIError) -> SmgeoError:
-    status = getattr(error, "status_code", None)
-    detail = "" if str(error).lstrip().startswith("<") else f": {' '.join(str(error).split())[:200]}"
-    hint = "; the server asks for credentials" if status in (401, 403) else ""
-    return SmgeoError(f"stac {plain(url)} refuses the request ({status}){detail}{hint}")
+_UNREADABLE = (APIError, OSError, ValueError, KeyError, pystac.STACError, pystac.STACTypeError)
+
+
+def _unreadable(url: str, error: Exception) -> SmgeoError:
+    """What to tell of an answer or a file of a catalogue that can't be used."""
+    if isinstance(error, APIError):
+        status = getattr(error, "status_code", None)
+        where = next(iter(getattr(error, "__notes__", ())), plain(url))
+        detail = "" if str(error).lstrip().startswith("<") else f": {' '.join(str(error).split())[:200]}"
+        hint = "; the server asks for credentials" if status in (401, 403) else ""
+        return SmgeoError(f"stac {where} refuses the request ({status}){detail}{hint}")
+    if isinstance(error, OSError):
+        return SmgeoError(
+            f"stac {plain(url)} can't be read: {error.filename or ''} {error.strerror or type(error).__name__}"
+        )
+    return SmgeoError(f"stac {plain(url)} is no STAC catalogue: {' '.join(str(error).split())[:200]}")
 
 
 def _no_collection(catalogue: pystac.Catalog, wanted: str, known: Iterable[str]) -> SmgeoError:
@@ -348,6 +356,3 @@ def _on_the_globe(west: float, south: float, east: float, north: float) -> tuple
 def local_or_remote(url: str, root: Any) -> str:
     """An address as given, or a path from `root` on."""
     return url if is_remote(url) else str(root / url)
-
-
-__all__: Sequence[str] = ["Area", "Search", "areas_of_grid", "areas_of_stations", "find_items", "open_catalogue"]

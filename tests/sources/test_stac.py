@@ -568,7 +568,14 @@ def test_items_that_do_not_say_their_projection_are_read_by_their_headers(server
     xr.testing.assert_equal(got.drop_vars("day_inputs"), expected.drop_vars("day_inputs"))
 
 
-def test_band_of_many_in_an_asset_is_found_by_its_name(tmp_path):
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"eo:bands": [{"name": "rain"}, {"name": "snow"}], "raster:bands": [{"scale": 1}, {"scale": 10}]},
+        {"bands": [{"name": "rain"}, {"name": "snow", "raster:scale": 10}]},
+    ],
+)
+def test_band_of_many_in_an_asset_is_found_by_its_name(tmp_path, names):
     values = np.stack([np.full((2, 3), v, "float32") for v in (1, 2)])
     path = tmp_path / "both.tif"
     with rasterio.open(
@@ -576,7 +583,6 @@ def test_band_of_many_in_an_asset_is_found_by_its_name(tmp_path):
         transform=RADAR_BOX.affine,
     ) as dst:  # fmt: skip
         dst.write(values)
-    names = {"eo:bands": [{"name": "rain"}, {"name": "snow"}], "raster:bands": [{"scale": 1}, {"scale": 10}]}
     feature = item_of("x", "2020-01-01T00:00:00Z", {"image": path}, "weather", tmp_path, {"image": names})
     static_catalogue(tmp_path, [feature])
     spec = {"url": str(tmp_path / "catalog.json"), "collections": ["weather"], "bands": {"precipitation": "snow"}}
@@ -670,6 +676,18 @@ def test_address_that_is_no_catalogue(tmp_path):
         open_stac({"url": "x.json", **S2}, root=tmp_path)
     with pytest.raises(SmgeoError, match=r"none\.json can't be read"):
         open_stac({"url": "none.json", **S2}, root=tmp_path)
+
+
+def test_item_that_is_gone_is_named(tmp_path):
+    path = write(tmp_path / "a.tif", np.ones((2, 3), "float32"), "EPSG:32636", RADAR_BOX.affine)
+    feature = item_of("x", "2020-01-01T00:00:00Z", {"rain": path}, "weather", tmp_path)
+    static_catalogue(tmp_path, [feature])
+    spec = {"collections": ["weather"], "bands": {"precipitation": "rain"}}
+    (tmp_path / "space" / "weather" / "2020" / "x.json").unlink()
+    with pytest.raises(SmgeoError, match=r"2020/x\.json No such file"):
+        open_stac({"url": "catalog.json", **spec}, root=tmp_path)
+    with RangeServer(tmp_path) as server, pytest.raises(SmgeoError, match=r"2020/x\.json refuses the request \(404\)"):
+        open_stac({**static(server), **spec})
 
 
 def test_missing_packages_say_what_to_install(monkeypatch):
