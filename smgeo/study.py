@@ -12,23 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from smgeo.assemble import build_grid_cube, build_station_cube, merge_stations, open_grid, write_station_cube
+from smgeo.assemble import build_grid_cube, build_station_cube, open_grid, write_station_cube
 from smgeo.cube import chunk_sizes, open_cube, select_stations, write_cube
 from smgeo.describe import count_masked, describe_grid, describe_shown
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import cross_validate, evaluate, target_scaler
+from smgeo.inputs import check_inputs, input_files, open_all_stations
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
-from smgeo.outline import pixels_inside, read_outline
 from smgeo.prepare import Prepared, Split, Windows, clean_cube, prepare_cube, split_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
-from smgeo.sources import open_source, open_stations, raster_files
-from smgeo.sources.world import START as WORLD_START
 from smgeo.sources.world import simulate
 from smgeo.stages import Ledger, write_json
 from smgeo.summary import (
@@ -114,7 +111,7 @@ def run(
     if not checked.world and not root.is_dir():
         raise SmgeoError(f"data folder {root} not found; give the folder that holds the recipe's data with --data")
     study = _Study(checked, folder, root, reporter or Reporter())
-    study.check()
+    check_inputs(checked, root, folder)
     with study.ledger.lock():
         return study.run()
 
@@ -128,97 +125,6 @@ class _Study:
         self.target = recipe.target.variable
         self.inputs: dict[str, str] = {}
         self.found: dict[str, dict[str, Any]] = {}
-
-    # ---- before anything is written
-
-    def check(self) -> None:
-        """All that can be known before any work: parameters of models, and, of real data, files, grids and sizes."""
-        for name, model in self.recipe.models.items():
-            try:
-                make_model(model.kind, **model.params)
-                if name in self.recipe.search:
-                    spec = self.recipe.search[name]
-                    make_model(model.kind, **{**model.params, **sample_params(spec.space, 0)})
-            except SmgeoError as error:
-                raise SmgeoError(f"models.{name}: {error}") from None
-        self._check_outline()
-        if not self.recipe.stations:
-            self._check_grid_alone()
-        elif self.recipe.world is None:
-            stations = self._open_stations()
-            self._check_sizes(stations.sizes["station"])
-            self._check_map_dates(stations["time"].values[0], stations["time"].values[-1])
-            self._check_rasters(stations)
-        else:
-            world = self.recipe.world
-            self._check_sizes(world.stations)
-            first = pd.Timestamp(WORLD_START)
-            self._check_map_dates(first, first + pd.Timedelta(days=world.days - 1))
-
-    def _check_outline(self) -> None:
-        report, grid = self.recipe.report, self.recipe.grid
-        if self.recipe.world is None and grid is not None and report is not None and report.outline is not None:
-            box = open_grid(grid, self.root)
-            pixels_inside(read_outline(self.root / report.outline, box.crs), box)
-
-    def _check_grid_alone(self) -> None:
-        recipe = self.recipe
-        if recipe.world is None:
-            assert recipe.grid is not None
-            box = open_grid(recipe.grid, self.root)
-            for source in recipe.rasters:
-                open_source(source, root=self.root, geobox=box, period=recipe.grid_period, catalog=recipe.catalog)
-
-    def _check_sizes(self, stations: int) -> None:
-        if not self.recipe.models:
-            return
-        fractions = self.recipe.prepare.split.fractions
-        for part, fraction in zip(("validation", "test"), fractions[1:], strict=True):
-            if round(fraction * stations) == 0:
-                raise SmgeoError(
-                    f"prepare.split.fractions: {part} would hold {fraction:g} of {stations} stations, that is none; "
-                    "use more stations or a larger fraction"
-                )
-        for spec in self.recipe.cross_validation:
-            if spec.method == "leave-location-out" and spec.folds > stations:
-                raise SmgeoError(
-                    f"cross_validation.folds: {spec.folds} folds of {stations} stations; use {stations} or fewer"
-                )
-
-    def _check_map_dates(self, first: Any, last: Any) -> None:
-        """Before models are trained: the days to map lie in the grid cube's period, with room for a window before them."""
-        if self.recipe.maps is None:
-            return
-        days = self.recipe.grid.period if self.recipe.grid and self.recipe.grid.period else (first, last)
-        start, end = (pd.Timestamp(d).normalize() for d in days)
-        outside = [str(d) for d in self.recipe.maps.dates if not start <= pd.Timestamp(d) <= end]
-        if outside:
-            raise SmgeoError(
-                f"maps.dates: {', '.join(outside)} outside the grid cube's days, {start.date()} to {end.date()}"
-            )
-        length = self.recipe.prepare.window.length
-        for name in self.recipe.maps.models or self.recipe.models:
-            early = [str(d) for d in self.recipe.maps.dates if pd.Timestamp(d) < start + pd.Timedelta(days=length - 1)]
-            if early and make_model(self.recipe.models[name].kind).uses_window:
-                raise SmgeoError(
-                    f"maps.dates: {', '.join(early)} leave no room for the window of {length} days that {name} needs in the grid "
-                    f"cube, which starts on {start.date()}; map later days, start grid.period earlier, or name other maps.models"
-                )
-
-    def _check_rasters(self, stations: xr.Dataset | None) -> None:
-        """Every source opens at the stations and on the grid; a remote one is asked only while its cube is still to come."""
-        recipe = self.recipe
-        box = open_grid(recipe.grid, self.root) if recipe.grid is not None else None
-        for source in recipe.rasters:
-            remote = not raster_files(source, self.root)
-            opened = partial(open_source, source, root=self.root, catalog=recipe.catalog)
-            if stations is not None and not (remote and (self.folder / "stations.zarr").exists()):
-                opened(stations=stations, period=(stations["time"].values[0], stations["time"].values[-1]))
-            if box is not None and not (remote and (self.folder / "grid.zarr").exists()):
-                period = recipe.grid.period if recipe.grid and recipe.grid.period else recipe.period
-                if period is None and stations is not None:
-                    period = (stations["time"].values[0], stations["time"].values[-1])
-                opened(geobox=box, period=period)
 
     # ---- stages
 
@@ -319,29 +225,8 @@ class _Study:
 
         self._stage("world", spec.model_dump(mode="json"), [self.root], work)
 
-    def _open_stations(self) -> xr.Dataset:
-        recipe = self.recipe
-        sources = []
-        for source in recipe.stations:
-            options = {"target": self.target, **source.options(self.root)}
-            if source.takes_catalog:
-                options["catalog"] = recipe.catalog
-            sources.append(
-                open_stations(self.root / source.path, source.kind, recipe.target.depth_m, recipe.period, **options)
-            )
-        return merge_stations(sources, recipe.period)
-
     def _hash_inputs(self) -> dict[str, str]:
-        files: list[Path] = []
-        for source in self.recipe.stations:
-            path = self.root / source.path
-            files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            files += source.more_files(self.root)
-        for raster in self.recipe.rasters:
-            files += raster_files(raster, self.root)
-        if self.recipe.grid and self.recipe.grid.like:
-            files.append(self.root / self.recipe.grid.like)
-        hashes = self.ledger.hash_files(sorted(set(files)))
+        hashes = self.ledger.hash_files(input_files(self.recipe, self.root))
         return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
 
     def _build_stations(self) -> dict[str, Any]:
@@ -349,7 +234,7 @@ class _Study:
         path = self.folder / "stations.zarr"
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            stations = self._open_stations()
+            stations = open_all_stations(recipe, self.root)
             cube = build_station_cube(
                 stations,
                 recipe.rasters,

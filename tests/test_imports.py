@@ -22,7 +22,7 @@ LAYERS = [
     {"sources", "prepare"},
     {"models"},
     {"assemble", "evaluation", "tuning"},
-    {"maps", "report_cube", "summary", "describe"},
+    {"maps", "report_cube", "summary", "describe", "inputs"},
     {"report"},
     {"study"},
     {"cli", "__init__", "__main__"},

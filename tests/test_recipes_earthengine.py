@@ -80,7 +80,9 @@ def test_elevation_is_that_of_the_tile_at_each_station(run, server):
     assert "GLO-30" in cube["elevation"].attrs["source"]
     tiles = [bands["DEM"] for asset, bands in server.world.stored.items() if asset.startswith(GLO30)]
     where = zip(cube["longitude"].values, cube["latitude"].values, strict=True)
-    truth = [next(v for t in tiles if np.isfinite(v := t.value(lon, lat))) for lon, lat in where]
+    # Some pixels of a tile are holes.
+    truth = [next((v for t in tiles if np.isfinite(v := t.value(lon, lat))), np.nan) for lon, lat in where]
+    assert np.isfinite(truth).sum() > 20
     np.testing.assert_allclose(cube["elevation"].values, truth, rtol=1e-6)
 
 
