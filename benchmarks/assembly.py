@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -165,7 +166,7 @@ def main() -> None:
             folder = Path(name)
             box, days = write_scenes(folder, side, count, two_zones=two_zones)
             ways = {"smgeo": by_smgeo, "loop": by_loop, "odc-stac": by_odc_stac}
-            best = time_in_turn({n: lambda out, w=w: w(folder, box, days, out) for n, w in ways.items()}, folder)
+            best = time_in_turn({n: partial(w, folder, box, days) for n, w in ways.items()}, folder)
             print("every other scene in the next zone" if two_zones else "all scenes on the cube's grid")
             megapixels = side * side * count * len(BANDS) / 1e6
             for way, seconds in best.items():

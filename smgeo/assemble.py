@@ -24,10 +24,11 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.cube import DAY_INPUTS, Progress, check_units, text_of, units_of, variables_of_kind, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features, measure_revisit
+from smgeo.raster_specs import AnyRaster, GriddedSource, RasterSource, parse_raster
 from smgeo.regions import seal
 from smgeo.sources import open_source
 from smgeo.sources.footprint import Footprints, find_footprints, station_places
-from smgeo.specs import AnyRaster, GriddedSource, GridSpec, RasterSource, parse_raster
+from smgeo.specs import GridSpec
 from smgeo.terrain import TERRAIN, terrain
 
 # Writes the lazy values of one source at stations under a name, and opens them again.

@@ -18,9 +18,9 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import Feature
 from smgeo.cube import kind_of, open_cube
 from smgeo.outline import pixels_inside, read_outline, write_geojson
+from smgeo.raster_specs import AnyRaster, RasterSource
 from smgeo.recipe import ReportSpec
 from smgeo.sources import open_source
-from smgeo.specs import AnyRaster, RasterSource
 
 RGB_DAYS = 4
 

@@ -18,7 +18,8 @@ from pydantic import Field, field_validator, model_validator
 
 from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
-from smgeo.specs import AnyRaster, AnyStations, GridSpec, RasterSource, Spec, TableSource, parse_spec
+from smgeo.raster_specs import AnyRaster, RasterSource
+from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

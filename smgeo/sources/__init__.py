@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
+from smgeo.raster_specs import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
 from smgeo.sources.earthengine import open_earthengine
 from smgeo.sources.geotiff import geotiff_files, open_geotiffs
 from smgeo.sources.gridded import gridded_files, open_gridded
@@ -20,7 +21,6 @@ from smgeo.sources.stac import open_stac
 from smgeo.sources.tables import open_table
 from smgeo.sources.tereno import open_tereno
 from smgeo.sources.world import simulate
-from smgeo.specs import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
 
 __all__ = ["open_earthengine", "open_rasters", "open_source", "open_stac", "open_stations", "raster_files", "simulate"]
 

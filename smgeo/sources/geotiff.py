@@ -16,11 +16,12 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
+from smgeo.raster_specs import RasterSource
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.files import Header, file_state, is_remote, plain, read_header
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes import Layer, Scene, own_grid
-from smgeo.specs import RasterSource, parse_spec
+from smgeo.specs import parse_spec
 
 
 def open_geotiffs(

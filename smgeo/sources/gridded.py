@@ -26,6 +26,7 @@ from odc.geo.xr import xr_coords
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube import DAY_INPUTS, GRID_SHARD
 from smgeo.errors import SmgeoError, nearest
+from smgeo.raster_specs import GriddedSource
 from smgeo.sources.daily import Rule, choose_rule, combine_day, rule_in_words
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.footprint import Footprints, find_footprints, station_places
@@ -43,7 +44,7 @@ from smgeo.sources.gridded_files import (
 )
 from smgeo.sources.gridded_headers import Header, read_headers
 from smgeo.sources.warp import aligned_shift, choose_resampling, is_geographic, look_up, resample, split_blocks
-from smgeo.specs import GriddedSource, parse_spec
+from smgeo.specs import parse_spec
 
 _SYNONYMS = {
     "mm d-1": ("mm/day", "mm/d", "mm day-1", "mm day^-1", "mm d^-1"),

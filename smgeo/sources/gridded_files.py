@@ -28,8 +28,8 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.errors import SmgeoError
+from smgeo.raster_specs import GriddedSource
 from smgeo.sources.footprint import Footprints, tiles_of
-from smgeo.specs import GriddedSource
 
 File = Path | str  # a path, or a URL
 # Values as they lie in the file, (time, y, x), of a run of times, rows and columns.

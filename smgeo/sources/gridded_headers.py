@@ -22,8 +22,8 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from smgeo.errors import SmgeoError, nearest
+from smgeo.raster_specs import GriddedSource
 from smgeo.sources.gridded_files import File, Layout, Stored, csv_header, open_text, open_variables
-from smgeo.specs import GriddedSource
 
 _X_NAMES = ("lon", "longitude", "x", "nlon", "easting")
 _Y_NAMES = ("lat", "latitude", "y", "nlat", "northing")

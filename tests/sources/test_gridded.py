@@ -19,10 +19,10 @@ from pyproj import CRS, Transformer
 
 from smgeo.cube import DAY_INPUTS
 from smgeo.errors import SmgeoError
+from smgeo.raster_specs import GriddedSource
 from smgeo.sources import gridded
 from smgeo.sources.gridded import gridded_files, open_gridded
 from smgeo.sources.gridded_files import open_band
-from smgeo.specs import GriddedSource
 
 IMERG = {"kind": "netcdf", "path": "3B-DAY*.nc4", "bands": {"precipitation": "precipitation"}}
 NEO = {"kind": "csv_grid", "path": "MOD*.CSV", "bands": {"temperature": "lst"}, "dates": "MOD11C1_*_%Y-%m-%d.CSV"}

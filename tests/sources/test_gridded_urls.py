@@ -14,8 +14,8 @@ import pytest
 import xarray as xr
 
 from smgeo.errors import SmgeoError
+from smgeo.raster_specs import GriddedSource
 from smgeo.sources.gridded import gridded_files, open_gridded
-from smgeo.specs import GriddedSource
 
 SAND = {"kind": "netcdf", "bands": {"sand": "v"}}
 

@@ -18,10 +18,10 @@ from rasterio.transform import from_origin
 from smgeo import extract
 from smgeo.cube import DAY_INPUTS, open_cube, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.raster_specs import RasterSource
 from smgeo.sources import files, open_rasters
 from smgeo.sources.files import read_header, read_window
 from smgeo.sources.geotiff import geotiff_files
-from smgeo.specs import RasterSource
 
 UTM32, UTM33 = "EPSG:32632", "EPSG:32633"
 TRANSFORM = from_origin(500000, 5600000, 100, 100)
