@@ -33,7 +33,13 @@ WORLD_PARTS = {"sources.physics", "sources.world_landscape", "sources.world_stat
 STATION_PARTS = {"sources.archive", "sources.sensors"}
 # Parts that readers of rasters share: from source pixels to the grid's or a station's, and to one value a day.
 RASTER_PARTS = {"sources.daily", "sources.footprint", "sources.warp"}
-SCENE_PARTS = RASTER_PARTS | {"sources.dates", "sources.files", "sources.scenes", "sources.scene_datasets"}
+SCENE_PARTS = RASTER_PARTS | {
+    "sources.dates",
+    "sources.files",
+    "sources.layers",
+    "sources.scenes",
+    "sources.scene_datasets",
+}
 # Parts of the reader of Earth Engine, from the session up; the last two assemble them on a grid and at stations.
 EARTHENGINE_PARTS = {
     f"sources.earthengine_{part}"
@@ -42,8 +48,9 @@ EARTHENGINE_PARTS = {
 PARTS = {
     **dict.fromkeys(EARTHENGINE_PARTS | {"sources.earthengine"}, RASTER_PARTS | EARTHENGINE_PARTS),
     "sources.footprint": {"sources.daily", "sources.warp"},
-    "sources.scenes": RASTER_PARTS | {"sources.files"},
-    "sources.scene_datasets": RASTER_PARTS | {"sources.files", "sources.scenes"},
+    "sources.layers": RASTER_PARTS | {"sources.files"},
+    "sources.scenes": RASTER_PARTS | {"sources.files", "sources.layers"},
+    "sources.scene_datasets": RASTER_PARTS | {"sources.files", "sources.layers", "sources.scenes"},
     "sources.geotiff": SCENE_PARTS,
     "sources.stac": SCENE_PARTS | {"sources.stac_items", "sources.stac_search"},
     "sources.stac_items": SCENE_PARTS | {"sources.stac_search"},

@@ -51,8 +51,7 @@ def read(monkeypatch):
         names.append(href.rsplit("_")[-1].removesuffix(".tif"))
         return plain(href, *args)
 
-    for module in ("smgeo.sources.scenes",):
-        monkeypatch.setattr(f"{module}.read_window", counted)
+    monkeypatch.setattr("smgeo.sources.layers.read_window", counted)
     return names
 
 

@@ -19,8 +19,9 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.raster_specs import RasterSource
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.files import Header, file_state, is_remote, plain, read_header
+from smgeo.sources.layers import Layer, Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
-from smgeo.sources.scenes import Layer, Scene, own_grid
+from smgeo.sources.scenes import own_grid
 from smgeo.specs import parse_spec
 
 

@@ -17,7 +17,8 @@ from smgeo.catalog import Feature
 from smgeo.cube import DAY_INPUTS
 from smgeo.sources.daily import choose_rule, rule_in_words
 from smgeo.sources.footprint import station_places
-from smgeo.sources.scenes import Reading, Scene, inputs_of_days, scenes_at_stations, scenes_on_grid
+from smgeo.sources.layers import Scene
+from smgeo.sources.scenes import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
 
 
 @dataclass(frozen=True)

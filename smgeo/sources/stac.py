@@ -15,8 +15,9 @@ from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.raster_specs import StacSource
 from smgeo.sources.dates import day_axis
 from smgeo.sources.footprint import station_places
+from smgeo.sources.layers import Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
-from smgeo.sources.scenes import Scene, own_grid
+from smgeo.sources.scenes import own_grid
 from smgeo.specs import parse_spec
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from smgeo.catalog import MASKS, STAC, Conversion, Mask, StacBand
 from smgeo.errors import SmgeoError, nearest
 from smgeo.raster_specs import StacSource
 from smgeo.sources.files import is_remote, plain, read_header, signed_by_planetary_computer
-from smgeo.sources.scenes import Layer, Scene
+from smgeo.sources.layers import Layer, Scene
 from smgeo.sources.stac_search import item_times
 
 # Sentinel-2 Products Specification: from processing baseline 04.00 (25 January 2022) on, reflectance = (DN - 1000) / 10000.

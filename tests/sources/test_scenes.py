@@ -297,7 +297,7 @@ def test_new_scenes_rewrite_the_regions_of_their_days_alone(tmp_path, monkeypatc
         read.append(href.rsplit("_")[-1])
         return plain(href, *args)
 
-    monkeypatch.setattr("smgeo.sources.scenes.read_window", counted)
+    monkeypatch.setattr("smgeo.sources.layers.read_window", counted)
     store = tmp_path / "c.zarr"
     with dask.config.set(scheduler="synchronous"):
         write_cube(open_rasters(spec, root=tmp_path, period=period), store)

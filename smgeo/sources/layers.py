@@ -1,0 +1,176 @@
+"""One scene's layers: where they are, what their numbers mean, and which pixels their quality band leaves out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from odc.geo.geobox import GeoBox
+
+from smgeo.catalog import Conversion, Mask
+from smgeo.sources.files import Header, read_header, read_window
+from smgeo.sources.warp import aligned_shift, look_up, resample
+
+# Landsat 8 TIRS, K1 in W m-2 sr-1 um-1 and K2 in K: Landsat 8 Data Users Handbook (USGS LSDS-1574), table of thermal
+# constants; the brightness temperature is K2 / ln(K1 / L + 1).
+_TIRS = {"landsat8_b10_to_kelvin": (774.8853, 1321.0789), "landsat8_b11_to_kelvin": (480.8883, 1201.1442)}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One variable of one scene: where it is, and what its numbers mean.
+
+    Attributes
+    ----------
+    href : str
+        A file's path or URL.
+    band : int
+        Its band, from 1.
+    nodata, scale, offset : float, optional
+        What the recipe or the catalogue says; None takes the file's own tags.
+    convert : str
+        What follows scale and offset.
+    """
+
+    href: str
+    band: int = 1
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    convert: Conversion = "none"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What was taken of one place on one day.
+
+    Attributes
+    ----------
+    name : str
+        For messages, and the order of scenes that are as clear as each other.
+    day : pandas.Timestamp or None
+        UTC day; None for what does not change.
+    layers : tuple of (str, Layer)
+        Variables it holds.
+    box : GeoBox
+        The grid of its first layer; tells which blocks and stations it touches.
+    quality : Layer, optional
+        Band of flags, with `mask` saying which leave a pixel out.
+    mask : Mask, optional
+        See `quality`.
+    cloud : float
+        Share of cloud, or whatever orders the scenes of a day: the least is the clearest.
+    state : hashable
+        What tells one content from another (size and time of change of the files).
+    """
+
+    name: str
+    day: pd.Timestamp | None
+    layers: tuple[tuple[str, Layer], ...]
+    box: GeoBox
+    quality: Layer | None = None
+    mask: Mask | None = None
+    cloud: float = 0.0
+    state: Hashable = None
+
+
+def clip_window(
+    shift: tuple[int, int], shape: tuple[int, int], own: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The window of a file that a block on the same pixels covers."""
+    (r0, r1), (c0, c1) = ((max(0, s), min(n, s + size)) for s, size, n in zip(shift, shape, own, strict=True))
+    return ((r0, r1), (c0, c1)) if r0 < r1 and c0 < c1 else None
+
+
+def read_layers(
+    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], window: tuple[tuple[int, int], tuple[int, int]]
+) -> list[tuple[str, np.ndarray]]:
+    """Values of the layers of one file in a window, float32, in the cube's units, masked and missing ones NaN."""
+    raw = read_window(header.href, [layer.band for _, layer in layers], window)
+    left_out = _left_out(scene, header, window)
+    out = []
+    for (name, layer), numbers in zip(layers, raw, strict=True):
+        values = _values(numbers, layer, header)
+        if left_out is not None:
+            values[left_out] = np.nan
+        out.append((name, values))
+    return out
+
+
+def _values(numbers: np.ndarray, layer: Layer, header: Header) -> np.ndarray:
+    """Numbers as stored, in the cube's units."""
+    nodata = layer.nodata if layer.nodata is not None else header.nodata[layer.band - 1]
+    values = np.array(numbers, dtype="float32")
+    if nodata is not None and not math.isnan(nodata):
+        # Compared as the file stores them: -3.4e38 as float64 is no float32.
+        values[numbers == np.asarray(nodata).astype(numbers.dtype)] = np.nan
+    scale = layer.scale if layer.scale is not None else header.scales[layer.band - 1]
+    offset = layer.offset if layer.offset is not None else header.offsets[layer.band - 1]
+    if scale != 1 or offset != 0:
+        values = values * np.float32(scale) + np.float32(offset)
+    return _convert(values, layer.convert)
+
+
+def _convert(values: np.ndarray, convert: Conversion) -> np.ndarray:
+    if convert == "none":
+        return values
+    if convert == "power_to_db":
+        return to_decibels(values)
+    k1, k2 = _TIRS[convert]
+    radiance = np.where(values > 0, values, np.nan)
+    return (k2 / np.log(k1 / radiance + 1)).astype("float32")
+
+
+def to_power(decibels: np.ndarray) -> np.ndarray:
+    """Linear power."""
+    return np.power(np.float32(10), decibels / np.float32(10))
+
+
+def to_decibels(power: np.ndarray) -> np.ndarray:
+    """Decibels; missing where there is no power, whose logarithm is no number."""
+    return np.float32(10) * np.log10(np.where(power > 0, power, np.float32(np.nan)))
+
+
+def _left_out(scene: Scene, header: Header, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray | None:
+    """Which pixels of a window the quality band leaves out; the flag of the pixel of the quality band they lie in."""
+    if scene.quality is None or scene.mask is None:
+        return None
+    flags = read_header(scene.quality.href)
+    band = [scene.quality.band]
+    crop = header.box[slice(*window[0]), slice(*window[1])]
+    shift = aligned_shift(crop, flags.box)
+    if shift is not None and clip_window(shift, crop.shape.yx, flags.box.shape.yx) is not None:
+        inside = clip_window(shift, crop.shape.yx, flags.box.shape.yx)
+        assert inside is not None
+        out = np.ones(crop.shape.yx, dtype=bool)  # beside the quality band nothing is known to be clear
+        (r0, r1), (c0, c1) = inside
+        values = read_window(flags.href, band, inside)[0]
+        out[r0 - shift[0] : r1 - shift[0], c0 - shift[1] : c1 - shift[1]] = is_masked(values, scene.mask)
+        return out
+    found = look_up(crop, flags.box, "nearest")
+    if found is None:
+        return np.ones(crop.shape.yx, dtype=bool)
+    masked = is_masked(read_window(flags.href, band, found.window)[0], scene.mask)
+    out = np.empty(crop.shape.yx, dtype="float32")
+    resample(masked.astype("float32"), found, flags.box, out)
+    return ~(out == 0)
+
+
+def is_masked(flags: np.ndarray, mask: Mask) -> np.ndarray:
+    """Which values of a quality band leave their pixel out.
+
+    >>> is_masked(np.array([0, 1, 16, 384]), Mask(bits=(0, 4), fields=((7, 8, 3),))).tolist()
+    [False, True, True, True]
+    """
+    whole = flags.astype("int64")
+    out = np.zeros(flags.shape, dtype=bool)
+    for bit in mask.bits:
+        out |= (whole >> bit) & 1 == 1
+    for first, last, least in mask.fields:
+        out |= (whole >> first) & ((1 << (last - first + 1)) - 1) >= least
+    if mask.classes:
+        out |= np.isin(whole, mask.classes)
+    return out
