@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Conversion, Mask
-from smgeo.sources.files import Header, read_header, read_window
+from smgeo.sources.files import Header, file_state, read_header, read_window
 from smgeo.sources.warp import aligned_shift, look_up, resample
 
 # Landsat 8 TIRS, K1 in W m-2 sr-1 um-1 and K2 in K: Landsat 8 Data Users Handbook (USGS LSDS-1574), table of thermal
@@ -138,25 +139,28 @@ def _left_out(scene: Scene, header: Header, window: tuple[tuple[int, int], tuple
     """Which pixels of a window the quality band leaves out; the flag of the pixel of the quality band they lie in."""
     if scene.quality is None or scene.mask is None:
         return None
-    flags = read_header(scene.quality.href)
-    band = [scene.quality.band]
     crop = header.box[slice(*window[0]), slice(*window[1])]
+    return _masked(scene.quality, file_state(scene.quality.href), scene.mask, crop)
+
+
+# The bands of a scene follow each other, and share its flags.
+@lru_cache(maxsize=8)
+def _masked(quality: Layer, state: Hashable, mask: Mask, crop: GeoBox) -> np.ndarray:
+    flags = read_header(quality.href)
+    out = np.ones(crop.shape.yx, dtype=bool)  # beside the quality band nothing is known to be clear
     shift = aligned_shift(crop, flags.box)
-    if shift is not None and clip_window(shift, crop.shape.yx, flags.box.shape.yx) is not None:
-        inside = clip_window(shift, crop.shape.yx, flags.box.shape.yx)
-        assert inside is not None
-        out = np.ones(crop.shape.yx, dtype=bool)  # beside the quality band nothing is known to be clear
+    inside = clip_window(shift, crop.shape.yx, flags.box.shape.yx) if shift is not None else None
+    if shift is not None and inside is not None:
         (r0, r1), (c0, c1) = inside
-        values = read_window(flags.href, band, inside)[0]
-        out[r0 - shift[0] : r1 - shift[0], c0 - shift[1] : c1 - shift[1]] = is_masked(values, scene.mask)
-        return out
-    found = look_up(crop, flags.box, "nearest")
-    if found is None:
-        return np.ones(crop.shape.yx, dtype=bool)
-    masked = is_masked(read_window(flags.href, band, found.window)[0], scene.mask)
-    out = np.empty(crop.shape.yx, dtype="float32")
-    resample(masked.astype("float32"), found, flags.box, out)
-    return ~(out == 0)
+        values = read_window(flags.href, [quality.band], inside)[0]
+        out[r0 - shift[0] : r1 - shift[0], c0 - shift[1] : c1 - shift[1]] = is_masked(values, mask)
+    elif shift is None and (found := look_up(crop, flags.box, "nearest")) is not None:
+        values = is_masked(read_window(flags.href, [quality.band], found.window)[0], mask).astype("float32")
+        moved = np.empty(crop.shape.yx, dtype="float32")
+        resample(values, found, flags.box, moved)
+        out = ~(moved == 0)
+    out.flags.writeable = False
+    return out
 
 
 def is_masked(flags: np.ndarray, mask: Mask) -> np.ndarray:
