@@ -15,13 +15,13 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.cube import GRID_SHARD
 from smgeo.errors import SmgeoError
+from smgeo.raster_specs import EarthEngineSource
 from smgeo.sources.earthengine_expressions import band_ids, day_image, static_image
 from smgeo.sources.earthengine_plan import day_numbers, outline, plan_grid, plan_static, polygon
 from smgeo.sources.earthengine_requests import Gate, fetch_pixels, requests_sent
 from smgeo.sources.earthengine_session import Access
 from smgeo.sources.earthengine_tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
 from smgeo.sources.warp import crs_text, pixel_metres, split_blocks, transformer
-from smgeo.specs import EarthEngineSource
 from smgeo.terrain import TERRAIN, pixel_sizes_m, slope_aspect
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -15,7 +14,16 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 
 from smgeo.errors import SmgeoError
-from smgeo.sources.earthengine_session import Access, Again, auth_errors, connect, import_ee, not_accepted, refused
+from smgeo.sources.earthengine_session import (
+    SLOTS,
+    Access,
+    Again,
+    auth_errors,
+    connect,
+    import_ee,
+    not_accepted,
+    refused,
+)
 
 T = TypeVar("T")
 
@@ -32,6 +40,8 @@ class Gate:
 
     def __init__(self, access: Access) -> None:
         self.access, self.asked = access, 0
+        self._failure: SmgeoError | None = None
+        self._closed = threading.Event()
         worker = _dask_worker()
         self._slots = _local_slots(access) if worker is None else _shared_slots(access)
         self._count = _local_count(access) if worker is None else _shared_count(access)
@@ -42,37 +52,58 @@ class Gate:
         Raises
         ------
         SmgeoError
-            If all attempts fail, the server refuses the request, or the budget is used up.
+            If all attempts fail, the server refuses the request, the budget is used up, or another request through this
+            gate failed for good.
         """
-        ee = import_ee()
         with _local_lock:
             self.asked += 1
         reason = ""
         for attempt in range(self.access.retries + 1):
             if attempt:
-                time.sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))))  # noqa: S311 - jitter
-            with self._slots:
-                try:
-                    connect(self.access)
-                    self._count(1)
-                    return send()
-                except Again as error:
-                    reason = str(error)
-                except ee.EEException as error:
-                    refusal = refused(error)
-                    raise SmgeoError(f"{refusal} (asked for {what})") from None
-                except auth_errors() as error:
-                    raise not_accepted(self.access, error) from None
-        raise SmgeoError(
-            f"earthengine: {what}: {self.access.retries + 1} attempts failed, the last with {reason}. Run the same command again, "
-            "which goes on from what is done; raise timeout_s if it is slow, lower requests_in_flight if it is 429"
+                longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
+                self._closed.wait(random.uniform(0, longest))  # noqa: S311 - jitter
+            if self._failure is not None:  # the task is lost, whatever this request brings
+                raise SmgeoError(str(self._failure))
+            try:
+                return self._send(send, what)
+            except Again as error:
+                reason = str(error)
+            except SmgeoError as error:
+                raise self._fail(error) from None
+        raise self._fail(
+            SmgeoError(
+                f"earthengine: {what}: {self.access.retries + 1} attempts failed, the last with {reason}. Run the same command "
+                "again, which goes on from what is done; raise timeout_s if it is slow, lower requests_in_flight if it is 429"
+            )
         )
 
+    def _send(self, send: Callable[[], T], what: str) -> T:
+        ee = import_ee()
+        passing = SLOTS.set(self._slots)
+        try:
+            connect(self.access)
+            self._count(1)
+            return send()
+        except ee.EEException as error:
+            raise SmgeoError(f"{refused(error)} (asked for {what})") from None
+        except auth_errors() as error:
+            raise not_accepted(self.access, error) from None
+        finally:
+            SLOTS.reset(passing)
+
+    def _fail(self, error: SmgeoError) -> SmgeoError:
+        """The first failure, after which no request is sent."""
+        with _local_lock:
+            self._failure = self._failure or error
+        self._closed.set()
+        return SmgeoError(str(self._failure))
+
     def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Results of calls that each ask through this gate, in their order; as many at once as may be under way."""
+        """Results of calls that each ask through this gate, in their order."""
         if not calls:
             return []
-        with ThreadPoolExecutor(min(len(calls), self.access.in_flight)) as threads:
+        # Some more than may be under way: while these are, others write their question or read their answer.
+        with ThreadPoolExecutor(min(len(calls), self.access.in_flight + 2)) as threads:
             return list(threads.map(lambda call: call(), calls))
 
 

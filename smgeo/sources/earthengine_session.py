@@ -5,17 +5,24 @@ Tasks carry an `Access`: the path of a key, never the key. Each process signs in
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import uuid
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.specs import EarthEngineSource
+from smgeo.raster_specs import EarthEngineSource
 
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
+
+
+# What a thread's requests pass through while they are under way, and not while they are written or read.
+SLOTS: ContextVar[AbstractContextManager[Any] | None] = ContextVar("SLOTS", default=None)
 
 
 class Again(Exception):  # noqa: N818 - a reason to ask once more, not an error yet
@@ -142,15 +149,9 @@ def connect(access: Access) -> None:
 def _load_credentials(access: Access) -> Any:
     ee = import_ee()
     import google.auth
-    from google.oauth2 import service_account
 
     try:
-        if access.credentials is None:
-            return ee.data.get_persistent_credentials()
-        try:
-            return service_account.Credentials.from_service_account_file(access.credentials, scopes=SCOPES)
-        except google.auth.exceptions.MalformedError:  # a user's or a federated key
-            return google.auth.load_credentials_from_file(access.credentials, scopes=list(SCOPES))[0]
+        return ee.data.get_persistent_credentials() if access.credentials is None else _read_key(access.credentials)
     except ee.EEException:
         raise SmgeoError(
             "earthengine: no credentials found. Run once: earthengine authenticate; or give credentials: PATH of a service "
@@ -162,6 +163,20 @@ def _load_credentials(access: Access) -> Any:
             f"earthengine: {access.credentials} can't be read as a key file ({type(error).__name__}); download a new key "
             "(JSON) of the service account, or run: earthengine authenticate"
         ) from None
+
+
+def _read_key(path: str) -> Any:
+    """Credentials of a service account, of a user (`gcloud auth application-default login`), or federated ones."""
+    import google.auth
+    from google.oauth2 import credentials, service_account
+
+    info = json.loads(Path(path).read_text(encoding="utf-8"))
+    kind = info.get("type") if isinstance(info, dict) else None
+    if kind == "service_account":
+        return service_account.Credentials.from_service_account_info(info, scopes=SCOPES)
+    if kind == "authorized_user":
+        return credentials.Credentials.from_authorized_user_info(info, scopes=SCOPES)
+    return google.auth.load_credentials_from_file(path, scopes=list(SCOPES))[0]
 
 
 def auth_errors() -> tuple[type[Exception], ...]:
@@ -218,7 +233,8 @@ class _Transport:
         import requests
 
         try:
-            answer = self._session.request(method, uri, data=body, headers=headers, timeout=self._timeout_s)
+            with SLOTS.get() or nullcontext():
+                answer = self._session.request(method, uri, data=body, headers=headers, timeout=self._timeout_s)
         except requests.RequestException as error:
             raise Again(f"no complete answer ({type(error).__name__})") from None
         status, content = answer.status_code, answer.content

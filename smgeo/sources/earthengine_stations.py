@@ -13,6 +13,7 @@ import pandas as pd
 from pyproj import Geod
 
 from smgeo.cube import STATIONS_PER_CHUNK
+from smgeo.raster_specs import EarthEngineSource
 from smgeo.sources.earthengine_expressions import (
     FILL,
     MS_PER_DAY,
@@ -29,7 +30,6 @@ from smgeo.sources.earthengine_requests import Gate, fetch_table, requests_sent
 from smgeo.sources.earthengine_session import Access
 from smgeo.sources.earthengine_tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
 from smgeo.sources.warp import split_blocks
-from smgeo.specs import EarthEngineSource
 from smgeo.terrain import TERRAIN, slope_aspect
 
 # Of one task at stations: the width of a station cube's chunk, and days enough to keep all requests in flight busy.

@@ -13,10 +13,10 @@ from dask.base import tokenize
 
 from smgeo.catalog import EARTHENGINE
 from smgeo.errors import SmgeoError
+from smgeo.raster_specs import EarthEngineSource
 from smgeo.sources.earthengine_expressions import FILL
 from smgeo.sources.earthengine_products import Product, list_products
 from smgeo.sources.earthengine_session import Access
-from smgeo.specs import EarthEngineSource
 from smgeo.terrain import TERRAIN
 
 

@@ -12,9 +12,9 @@ from pyproj import Geod, Transformer
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 
+from smgeo.raster_specs import EarthEngineSource
 from smgeo.sources import open_earthengine
 from smgeo.sources.earthengine_products import list_products
-from smgeo.specs import EarthEngineSource
 from smgeo.terrain import pixel_sizes_m, slope_aspect
 from tests.earthengine_server import Server, build_world
 from tests.earthengine_server.world import CENTRE, GLO30, IMERG, L8, MODIS, S1, S2
@@ -126,7 +126,8 @@ def centres(box):
 
 def over(box, value):
     """value(lon, lat) at each pixel's centre."""
-    return np.vectorize(value, otypes=[float])(*centres(box))
+    lons, lats = centres(box)
+    return np.array([value(*place) for place in zip(lons.flat, lats.flat, strict=True)]).reshape(box.shape.yx)
 
 
 def decibels(power):
