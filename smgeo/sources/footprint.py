@@ -11,7 +11,7 @@ from pyproj import Geod
 
 from smgeo.errors import SmgeoError
 from smgeo.sources.daily import mean_of_day
-from smgeo.sources.warp import apply_affine, crs_text, is_geographic, pixel_metres, transformer
+from smgeo.sources.warp import apply_affine, crs_text, is_geographic, period_columns, pixel_metres, transformer
 
 _WGS84 = Geod(ellps="WGS84")
 
@@ -68,15 +68,16 @@ def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 def find_footprints(lons: np.ndarray, lats: np.ndarray, box: GeoBox, radius_m: float | None) -> Footprints:
     """The pixel each station lies in, or with a radius all whose centres lie within it, and the one it lies in.
 
-    Stations beside the grid have none. Distances are on the WGS84 ellipsoid.
+    A station on an edge between two pixels has the one with the higher row or column. Stations beside the grid have none.
+    Distances are on the WGS84 ellipsoid.
     """
     there = transformer("EPSG:4326", crs_text(box))
     xs, ys = (np.asarray(v, dtype="float64") for v in there.transform(lons, lats))
-    if is_geographic(box):
-        west = box.boundingbox.left
-        xs = (xs - west) % 360 + west
     with np.errstate(invalid="ignore"):
-        columns, rows = apply_affine(~box.affine, xs, ys)
+        # As for pixels of a target grid: rounding is not to move a station that lies on an edge.
+        columns, rows = (np.round(v, 8) for v in apply_affine(~box.affine, xs, ys))
+        if period := period_columns(box):
+            columns = columns % period
         inside = (columns >= 0) & (rows >= 0) & (columns < box.shape.x) & (rows < box.shape.y)
     held = np.flatnonzero(inside)
     rows, columns = rows[held].astype(int), columns[held].astype(int)

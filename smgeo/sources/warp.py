@@ -62,18 +62,28 @@ def choose_resampling(asked: str, feature: Feature, box: GeoBox, own: GeoBox) ->
     """The method from a source's grid to the target: what is asked, or what suits the feature.
 
     `auto` takes the nearest of cyclic features (their mean has no meaning) and on the same grid, the mean (`average`)
-    of continuous ones where the target's pixels are more than 1.5 times as wide (in metres, at the target's centre),
-    and bilinear interpolation else. Classes are to be read with `nearest`.
+    of continuous ones where the target's pixels are more than 1.5 times as wide (in metres, at the target's centre, or
+    beside it where one of the two has no pixels there), and bilinear interpolation else. Classes are to be read with `nearest`.
     """
     if asked != "auto":
         return asked
     if feature.cyclic or box == own:
         return "nearest"
-    x, y = box.affine * (box.shape.x / 2, box.shape.y / 2)
-    lon, lat = transformer(crs_text(box), "EPSG:4326").transform(x, y)
-    wide, native = pixel_metres(box, lon, lat), pixel_metres(own, lon, lat)
-    ratio = math.sqrt(wide[0] * wide[1] / (native[0] * native[1]))
-    return "average" if ratio > _COARSER else "bilinear"
+    # One of the two may have no pixels at the centre: degrees at a pole, a projection beside its map.
+    ratios = (_ratio_of_widths(box, own, g, part) for g, part in ((box, 1 / 2), (box, 1 / 4), (own, 1 / 2)))
+    return "average" if next((r for r in ratios if math.isfinite(r)), 1.0) > _COARSER else "bilinear"
+
+
+def _ratio_of_widths(box: GeoBox, own: GeoBox, grid: GeoBox, part: float) -> float:
+    """How many times as wide as the source's the target's pixels are, at a part of a grid's height and width.
+
+    NaN where one of them has no pixels.
+    """
+    x, y = grid.affine * (grid.shape.x * part, grid.shape.y * part)
+    lon, lat = transformer(crs_text(grid), "EPSG:4326").transform(x, y)
+    wide, native = (math.prod(pixel_metres(b, lon, lat)) for b in (box, own))
+    # Less than a square millimetre is rounding.
+    return math.sqrt(wide / native) if math.isfinite(wide) and min(wide, native) > 1e-6 else math.nan
 
 
 def aligned_shift(part: GeoBox, own: GeoBox) -> tuple[int, int] | None:
@@ -131,7 +141,7 @@ def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
         c, r = apply_affine(~own.affine, np.asarray(xs), np.asarray(ys))
     # A pixel centre on an edge between two source pixels is to fall to the same side in every column.
     c, r = np.round(c, 8), np.round(r, 8)
-    if period := _period(own):
+    if period := period_columns(own):
         c -= period * np.floor((c - own.shape.x / 2) / period + 0.5)
     bad = ~(np.isfinite(c) & np.isfinite(r))
     c[bad], r[bad] = np.nan, np.nan
@@ -161,10 +171,10 @@ def _coordinates(affine: Affine, columns: np.ndarray, rows: np.ndarray) -> tuple
     return apply_affine(linear, u, v)
 
 
-def _period(own: GeoBox) -> float:
+def period_columns(own: GeoBox) -> float:
     """Columns from a meridian round the Earth to itself; 0 where x is no longitude, or the grid is rotated."""
     upright = own.affine.b == 0 and own.affine.d == 0
-    return 360 / abs(own.affine.a) if is_geographic(own) and upright else 0.0
+    return round(360 / abs(own.affine.a), 8) if is_geographic(own) and upright else 0.0
 
 
 def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) -> None:
@@ -179,7 +189,7 @@ def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) ->
     if found.method == "nearest":
         _nearest(values, found.rows, found.columns, r0, c0, height, width, out)
     elif found.method == "average":
-        _average(values, found.rows, found.columns, r0, c0, _period(own), out)
+        _average(values, found.rows, found.columns, r0, c0, period_columns(own), out)
     else:
         _interpolate(values, found.rows, found.columns, r0, c0, height, width, found.method == "cubic", out)
 

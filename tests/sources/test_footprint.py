@@ -130,6 +130,17 @@ def test_a_pixel_each_keeps_its_values():
     assert values.shape == (0, 5)
 
 
+@pytest.mark.parametrize("width", [0.1, 0.05, 1 / 120])
+def test_stations_on_edges_between_pixels(width):
+    """1.2 / 0.1 is 11.999999999999998 as computers count, and an edge is the western edge of one pixel all the same."""
+    grid = GeoBox((2, 2400), Affine(width, 0, 8.1, 0, -width, 1.0), "EPSG:4326")
+    edges = np.arange(2400)
+    found = find_footprints(8.1 + edges * width, np.full(2400, 1.0), grid, None)
+    assert found.columns.tolist() == edges.tolist()
+    globe = GeoBox((2, 4320), Affine(0.083333333, 0, -180, 0, -0.083333333, 1.0), "EPSG:4326")
+    assert find_footprints(np.array([180.0, -180, -180 - 1e-14]), np.ones(3), globe, None).columns.tolist() == [0, 0, 0]
+
+
 def test_places_of_stations():
     coords = {"station": ["N/a", "N/b"], "latitude": ("station", [50.0, 51.0]), "longitude": ("station", [9.0, np.nan])}
     stations = xr.Dataset(coords=coords)

@@ -256,6 +256,16 @@ def test_choice_of_the_method():
     assert choose_resampling("auto", elevation, own, degrees) == "bilinear"
 
 
+def test_the_method_on_a_grid_around_the_pole():
+    """At its centre meridians meet, and a sinusoidal map ends: the pixels beside it tell, 25 km against 2.5 and 11 km."""
+    polar = box((100, 100), -1_250_000, 1_250_000, 25_000, "EPSG:3413")
+    globe = GeoBox((1800, 3600), Affine(0.1, 0, -180, 0, -0.1, 90), "EPSG:4326")
+    coarse = GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
+    modis = GeoBox((1200, 1200), Affine(926.6, 0, 0, 0, -926.6, 10_007_554), "+proj=sinu +R=6371007.181 +units=m")
+    found = [choose_resampling("auto", FEATURES["elevation"], polar, own) for own in (globe, coarse, modis)]
+    assert found == ["average", "bilinear", "average"]
+
+
 def test_a_pixel_in_metres():
     # One degree of the meridian and of the parallel on WGS84 at 50 N: 111,229 and 71,696 m.
     width, height = pixel_metres(box((1, 1), 9.5, 50.5, 0.01, WGS84), 9.5, 50.0)
