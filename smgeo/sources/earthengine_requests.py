@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.errors import SmgeoError
 from smgeo.sources.earthengine_session import (
-    SLOTS,
+    PASSAGE,
     Access,
     Again,
     auth_errors,
@@ -79,7 +79,7 @@ class Gate:
 
     def _send(self, send: Callable[[], T], what: str) -> T:
         ee = import_ee()
-        passing = SLOTS.set(self._slots)
+        passing = PASSAGE.set((self._slots, self.access.timeout_s))
         try:
             connect(self.access)
             self._count(1)
@@ -89,7 +89,7 @@ class Gate:
         except auth_errors() as error:
             raise not_accepted(self.access, error) from None
         finally:
-            SLOTS.reset(passing)
+            PASSAGE.reset(passing)
 
     def _fail(self, error: SmgeoError) -> SmgeoError:
         """The first failure, after which no request is sent."""

@@ -21,8 +21,11 @@ from smgeo.raster_specs import EarthEngineSource
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
 
 
-# What a thread's requests pass through while they are under way, and not while they are written or read.
-SLOTS: ContextVar[AbstractContextManager[Any] | None] = ContextVar("SLOTS", default=None)
+# What a thread's requests pass through while they are under way (and not while they are written or read), and the silence
+# in seconds after which they count as lost.
+PASSAGE: ContextVar[tuple[AbstractContextManager[Any], float] | None] = ContextVar("PASSAGE", default=None)
+_LONGEST_S = 300.0  # Earth Engine gives up a computation after five minutes
+_MOST_CONNECTIONS = 100
 
 
 class Again(Exception):  # noqa: N818 - a reason to ask once more, not an error yet
@@ -118,8 +121,10 @@ def connect(access: Access) -> None:
         If credentials or project are missing or refused.
     """
     global _signed_in
-    account = (access.project, access.credentials, access.url, access.timeout_s, access.in_flight)
+    account = (access.project, access.credentials, access.url)
     ee = import_ee()
+    from googleapiclient.errors import Error
+
     with _signing_in:
         if _signed_in == account and ee.data.is_initialized():
             return
@@ -133,13 +138,8 @@ def connect(access: Access) -> None:
             )
         ee.data.setMaxRetries(0)  # attempts are counted and limited here
         try:
-            ee.Initialize(
-                credentials,
-                project=project,
-                url=access.url,
-                http_transport=_Transport(access.in_flight, access.timeout_s),
-            )
-        except ee.EEException as error:
+            ee.Initialize(credentials, project=project, url=access.url, http_transport=_Transport())
+        except (ee.EEException, Error) as error:
             raise refused(error) from None
         except auth_errors() as error:
             raise not_accepted(access, error) from None
@@ -197,7 +197,9 @@ def not_accepted(access: Access, error: Exception) -> SmgeoError:
 
 def refused(error: Exception) -> SmgeoError:
     """What a request that the server understood and declined means for the user."""
-    status = getattr(getattr(error.__context__, "resp", None), "status", None)
+    # The client's own exception does not tell the status; the one it was made of does.
+    resp = getattr(error, "resp", None) or getattr(error.__context__, "resp", None)
+    status = getattr(resp, "status", None)
     text = str(error)[:400]
     if status in (401, 403):
         return SmgeoError(
@@ -210,12 +212,11 @@ def refused(error: Exception) -> SmgeoError:
 class _Transport:
     """Sends what the client sends, with a time limit, a pool wide enough, and answers checked before they are parsed."""
 
-    def __init__(self, connections: int, timeout_s: float) -> None:
+    def __init__(self) -> None:
         import requests
 
-        self._timeout_s = timeout_s
         self._session = requests.Session()
-        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections)
+        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=_MOST_CONNECTIONS)
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, adapter)
 
@@ -233,8 +234,9 @@ class _Transport:
         import requests
 
         try:
-            with SLOTS.get() or nullcontext():
-                answer = self._session.request(method, uri, data=body, headers=headers, timeout=self._timeout_s)
+            slots, timeout_s = PASSAGE.get() or (nullcontext(), _LONGEST_S)
+            with slots:
+                answer = self._session.request(method, uri, data=body, headers=headers, timeout=timeout_s)
         except requests.RequestException as error:
             raise Again(f"no complete answer ({type(error).__name__})") from None
         status, content = answer.status_code, answer.content

@@ -228,6 +228,11 @@ def test_a_refused_request_is_not_repeated(server, quick):
     assert server.counters.statuses[400] == 1
 
 
+def test_a_server_that_is_none_of_earth_engine_says_so(server):
+    with pytest.raises(SmgeoError, match=r"refused a request.*earthengine"):
+        open_earthengine({**spec_of(server), "url": f"{server.url}/nowhere"}, geobox=BOX, period=PERIOD)
+
+
 def server_without(server, collection):
     kept = server.world.collections.pop(collection)
     try:
