@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
 
 from smgeo.errors import SmgeoError
@@ -57,6 +58,8 @@ class Header:
         Of each band; NaN is the missing value of floating-point bands that tag none.
     tile : (int, int)
         Rows and columns that lie together in the file.
+    masked : bool
+        Whether a mask or an alpha band of the file says where it has values.
     """
 
     href: str
@@ -67,6 +70,7 @@ class Header:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     tile: tuple[int, int]
+    masked: bool = False
 
 
 def is_remote(href: str) -> bool:
@@ -174,6 +178,7 @@ def _header_of(href: str, src: rasterio.DatasetReader) -> Header:
         tuple(src.scales),
         tuple(src.offsets),
         tuple(src.block_shapes[0]),
+        any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums),
     )
 
 
@@ -186,6 +191,17 @@ def read_window(href: str, bands: Sequence[int], window: tuple[tuple[int, int], 
         If the file is damaged, or a remote one does not answer after several tries.
     """
     return _retried(href, "read", lambda: _dataset(href).read(list(bands), window=window))
+
+
+def read_mask(href: str, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    """Where a file's own mask, or alpha band, says that it has no values: bool, (row, column).
+
+    Raises
+    ------
+    SmgeoError
+        As `read_window`.
+    """
+    return _retried(href, "read", lambda: np.asarray(_dataset(href).read_masks(1, window=window) == 0))
 
 
 def _dataset(href: str) -> rasterio.DatasetReader:

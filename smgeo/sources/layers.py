@@ -12,7 +12,7 @@ import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Conversion, Mask
-from smgeo.sources.files import Header, file_state, read_header, read_window
+from smgeo.sources.files import Header, file_state, read_header, read_mask, read_window
 from smgeo.sources.warp import aligned_shift, look_up, resample
 
 # Landsat 8 TIRS, K1 in W m-2 sr-1 um-1 and K2 in K: Landsat 8 Data Users Handbook (USGS LSDS-1574), table of thermal
@@ -92,6 +92,9 @@ def read_layers(
     """Values of the layers of one file in a window, float32, in the cube's units, masked and missing ones NaN."""
     raw = read_window(header.href, [layer.band for _, layer in layers], window)
     left_out = _left_out(scene, header, window)
+    if header.masked:
+        outside = read_mask(header.href, window)
+        left_out = outside if left_out is None else left_out | outside
     out = []
     for (name, layer), numbers in zip(layers, raw, strict=True):
         values = _values(numbers, layer, header)
@@ -106,13 +109,20 @@ def _values(numbers: np.ndarray, layer: Layer, header: Header) -> np.ndarray:
     nodata = layer.nodata if layer.nodata is not None else header.nodata[layer.band - 1]
     values = np.array(numbers, dtype="float32")
     if nodata is not None and not math.isnan(nodata):
-        # Compared as the file stores them: -3.4e38 as float64 is no float32.
-        values[numbers == np.asarray(nodata).astype(numbers.dtype)] = np.nan
+        values[_equal(numbers, nodata)] = np.nan
     scale = layer.scale if layer.scale is not None else header.scales[layer.band - 1]
     offset = layer.offset if layer.offset is not None else header.offsets[layer.band - 1]
     if scale != 1 or offset != 0:
         values = values * np.float32(scale) + np.float32(offset)
     return _convert(values, layer.convert)
+
+
+def _equal(numbers: np.ndarray, nodata: float) -> np.ndarray:
+    """Where numbers are the missing value, as their type stores it; nowhere if it can't."""
+    if numbers.dtype.kind == "f":  # -3.4e38 as float64 is no float32
+        return np.asarray(numbers == np.asarray(nodata).astype(numbers.dtype))
+    # -32768 turned into an unsigned number would be 32768, which is a value.
+    return np.asarray(numbers == int(nodata)) if float(nodata).is_integer() else np.zeros(numbers.shape, dtype=bool)
 
 
 def _convert(values: np.ndarray, convert: Conversion) -> np.ndarray:
@@ -164,13 +174,14 @@ def _masked(quality: Layer, state: Hashable, mask: Mask, crop: GeoBox) -> np.nda
 
 
 def is_masked(flags: np.ndarray, mask: Mask) -> np.ndarray:
-    """Which values of a quality band leave their pixel out.
+    """Which values of a quality band leave their pixel out; those that are no numbers do.
 
     >>> is_masked(np.array([0, 1, 16, 384]), Mask(bits=(0, 4), fields=((7, 8, 3),))).tolist()
     [False, True, True, True]
     """
-    whole = flags.astype("int64")
-    out = np.zeros(flags.shape, dtype=bool)
+    out = ~np.isfinite(flags)
+    # Whole numbers stay as they are stored: as int64 those of a large window would take gigabytes.
+    whole = flags if flags.dtype.kind in "iu" else np.where(out, 0, flags).astype("int64")
     for bit in mask.bits:
         out |= (whole >> bit) & 1 == 1
     for first, last, least in mask.fields:
