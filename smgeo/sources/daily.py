@@ -15,7 +15,7 @@ Rule = Literal["mean", "clearest", "sum"]
 _WORDS = {
     "mean": "mean of a day's observations (UTC)",
     "clearest": "the clearest of a day's observations (UTC), pixel by pixel; where it has no value, the next one",
-    "sum": "sum of a day's observations (UTC); missing where one is missing",
+    "sum": "sum of a day's observations (UTC); missing where one is missing, and on days that have fewer than others",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,9 @@ from odc.geo.xr import xr_coords
 
 from smgeo.catalog import Feature
 from smgeo.cube import DAY_INPUTS
+from smgeo.errors import SmgeoError
 from smgeo.sources.daily import choose_rule, rule_in_words
+from smgeo.sources.files import plain
 from smgeo.sources.footprint import station_places
 from smgeo.sources.layers import Scene
 from smgeo.sources.scenes import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
@@ -69,7 +72,8 @@ def dataset_on_grid(
     """
     data: dict[str, Any] = {}
     for chosen, axis in _by_time(variables, days):
-        arrays = scenes_on_grid(_with(scenes, chosen), _reading(chosen, resampling), box, axis)
+        mine = _with(scenes, chosen)
+        arrays = scenes_on_grid(mine, _reading(mine, chosen, resampling), box, axis)
         dims = ("time", "y", "x") if axis is not None else ("y", "x")
         for v in chosen:
             data[v.feature.name] = xr.Variable(dims, arrays[v.feature.name], {**v.attrs, "grid_mapping": "spatial_ref"})
@@ -93,7 +97,8 @@ def dataset_at_stations(
     data: dict[str, Any] = {}
     covered = np.zeros(len(lons), dtype=bool)
     for chosen, axis in _by_time(variables, days):
-        arrays, held = scenes_at_stations(_with(scenes, chosen), _reading(chosen), lons, lats, axis, radius_m)
+        mine = _with(scenes, chosen)
+        arrays, held = scenes_at_stations(mine, _reading(mine, chosen), lons, lats, axis, radius_m)
         covered |= held
         dims = ("station", "time") if axis is not None else ("station",)
         for v in chosen:
@@ -123,9 +128,29 @@ def _with(scenes: Sequence[Scene], variables: Sequence[Variable]) -> list[Scene]
     return [s for s in scenes if any(n in names for n, _ in s.layers)]
 
 
-def _reading(variables: Sequence[Variable], resampling: str = "auto") -> Reading:
+def _reading(scenes: Sequence[Scene], variables: Sequence[Variable], resampling: str = "auto") -> Reading:
     rules = tuple("clearest" if v.static else choose_rule(v.daily, v.feature, masked=v.masked) for v in variables)
-    return Reading(tuple(v.feature for v in variables), rules, resampling)
+    whole = tuple(
+        _scenes_a_day(scenes, v.feature.name) if rule == "sum" else 1 for v, rule in zip(variables, rules, strict=True)
+    )
+    return Reading(tuple(v.feature for v in variables), rules, resampling, whole)
+
+
+def _scenes_a_day(scenes: Sequence[Scene], name: str) -> int:
+    """Scenes of a variable that a whole day has: as many as the fullest. A sum of fewer would be too low.
+
+    Raises
+    ------
+    SmgeoError
+        If they lie on different grids: a sum would count twice what two of them cover.
+    """
+    mine = [s for s in scenes if any(n == name for n, _ in s.layers)]
+    if other := next((s for s in mine if s.box != mine[0].box), None):
+        raise SmgeoError(
+            f"daily: sum of {name} needs all its files on one grid; {plain(other.name)} lies on another than "
+            f"{plain(mine[0].name)}. Choose mean, or join the tiles of a time into one file"
+        )
+    return max(Counter(s.day for s in mine).values(), default=1)
 
 
 def _time(
@@ -139,5 +164,6 @@ def _time(
     if days is None:
         return {}
     moving = [v for v in variables if not v.static]
-    inputs = inputs_of_days(_with(scenes, moving), _reading(moving, resampling), where, days)
+    mine = _with(scenes, moving)
+    inputs = inputs_of_days(mine, _reading(mine, moving, resampling), where, days)
     return {"time": xr.DataArray(days, dims="time", name="time"), DAY_INPUTS: ("time", inputs)}

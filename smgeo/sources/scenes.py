@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,25 +28,33 @@ from smgeo.sources.files import Header, plain, read_header
 from smgeo.sources.footprint import Footprints, find_footprints, tiles_of
 from smgeo.sources.layers import Layer, Scene, clip_window, read_layers, to_decibels, to_power
 from smgeo.sources.warp import (
+    Lookup,
     aligned_shift,
     choose_resampling,
     crs_text,
+    is_geographic,
     look_up,
+    period_columns,
     resample,
     split_blocks,
     transformer,
 )
 
 STATION_DAYS = 30
+_TOGETHER = 2**24  # pixels of a scene that a task reads at a time: 64 MiB as float32
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is made of the scenes: the variables, their rules, and the method onto a grid."""
+    """What is made of the scenes: the variables, their rules, and the method onto a grid.
+
+    `whole_day` says how many scenes a whole day of each variable has, where a day with fewer is missing (sums).
+    """
 
     features: tuple[Feature, ...]
     rules: tuple[Rule, ...]
     resampling: str = "auto"
+    whole_day: tuple[int, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -62,6 +70,7 @@ class _Block:
     scenes: tuple[tuple[int, Scene], ...]  # position of the day in the block, clearest first
     days: int
     part: GeoBox | None = None
+    whole: GeoBox | None = None  # the target that `part` is of
     stations: int = 0
     places: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
     radius_m: float | None = None
@@ -73,19 +82,24 @@ def scenes_on_grid(
     """Each variable on a grid: (time, y, x), or (y, x) where `days` is None; float32, missing as NaN.
 
     Lazy in blocks of at most (30, 256, 256), of all variables together; peak memory of a task is a block of each
-    variable and the window of one scene.
+    variable and 16 million pixels of one scene.
     """
     length = 1 if days is None else len(days)
     chunks = split_blocks((length, *box.shape.yx), tuple(GRID_SHARD.values()))
-    touched = _touched(scenes, box)
-    edges = [np.cumsum((0, *c)) for c in chunks]
+    bounds = [list(itertools.pairwise(itertools.accumulate(c, initial=0))) for c in chunks]
+    touched = {own: _blocks_in(area, bounds[1], bounds[2]) for own, area in _touched(scenes, box).items()}
+    parts = {
+        (y, x): box[slice(*rows), slice(*columns)]
+        for (y, rows), (x, columns) in itertools.product(enumerate(bounds[1]), enumerate(bounds[2]))
+    }
     tasks: dict[tuple[int, ...], _Block] = {}
-    for t, (t0, t1) in enumerate(itertools.pairwise(edges[0])):
-        mine = _scenes_of(scenes, days, int(t0), int(t1))
-        for y, (y0, y1) in enumerate(itertools.pairwise(edges[1])):
-            for x, (x0, x1) in enumerate(itertools.pairwise(edges[2])):
-                near = tuple((d, scenes[i]) for d, i in mine if _overlap(touched[scenes[i].box], (y0, y1, x0, x1)))
-                tasks[t, y, x] = _Block(reading, near, int(t1 - t0), part=box[int(y0) : int(y1), int(x0) : int(x1)])
+    for t, (first, last) in enumerate(bounds[0]):
+        near: dict[tuple[int, int], list[tuple[int, Scene]]] = {place: [] for place in parts}
+        for day, i in _scenes_of(scenes, days, first, last):
+            for place in touched[scenes[i].box]:
+                near[place].append((day, scenes[i]))
+        for place, part in parts.items():
+            tasks[t, *place] = _Block(reading, tuple(near[place]), last - first, part=part, whole=box)
     token = da.core.tokenize(_signature(scenes), reading, box, None if days is None else list(days))
     return _assemble(tasks, _read_grid_block, reading, chunks, f"scenes-{token}", static=days is None, axis=0)
 
@@ -206,18 +220,24 @@ def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[GeoBox, tuple[float, 
         inverse = ~box.affine
         corners = [inverse * (x, y) for x in (left, right) for y in (bottom, top)]
         columns, rows = [c for c, _ in corners], [r for _, r in corners]
-        everywhere = not all(map(math.isfinite, (*columns, *rows))) or left > right
+        if not all(map(math.isfinite, (*columns, *rows))) or left > right:
+            out[own] = (-math.inf, math.inf, -math.inf, math.inf)
+            continue
         # A margin for what the bounds of a curved edge miss.
-        out[own] = (
-            (-math.inf, math.inf, -math.inf, math.inf)
-            if everywhere
-            else (min(rows) - 2, max(rows) + 2, min(columns) - 2, max(columns) + 2)
-        )
+        out[own] = (min(rows) - 2, max(rows) + 2, min(columns) - 2, max(columns) + 2)
+        wide = box.boundingbox
+        if is_geographic(box) and (min(left, wide.left) < -180 - 1e-9 or max(right, wide.right) > 180 + 1e-9):
+            out[own] = (*out[own][:2], -math.inf, math.inf)  # a place has several longitudes
     return out
 
 
-def _overlap(area: tuple[float, float, float, float], block: tuple[Any, Any, Any, Any]) -> bool:
-    return bool(area[0] < block[1] and area[1] > block[0] and area[2] < block[3] and area[3] > block[2])
+def _blocks_in(
+    area: tuple[float, float, float, float], rows: Sequence[tuple[int, int]], columns: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Blocks (y, x) of a target that an area of it touches."""
+    ys = [y for y, (first, last) in enumerate(rows) if area[0] < last and area[1] > first]
+    xs = [x for x, (first, last) in enumerate(columns) if area[2] < last and area[3] > first]
+    return list(itertools.product(ys, xs))
 
 
 # On a grid
@@ -226,20 +246,22 @@ def _overlap(area: tuple[float, float, float, float], block: tuple[Any, Any, Any
 def _read_grid_block(block: _Block) -> np.ndarray:
     """(variable, time, y, x) float32."""
     assert block.part is not None
+    assert block.whole is not None
     shape = block.part.shape.yx
     out = np.full((len(block.reading.features), block.days, *shape), np.nan, dtype="float32")
     for day, scenes in _by_day(block.scenes):
         seen: dict[str, list[np.ndarray]] = {n: [] for n in block.reading.names}
         for scene in scenes:
-            for name, values in _scene_on_grid(scene, block.reading, block.part):
+            for name, values in _scene_on_grid(scene, block.reading, block.part, block.whole):
                 seen[name].append(values)
         _combine(seen, block.reading, out[:, day])
     return out
 
 
 def _combine(seen: Mapping[str, list[np.ndarray]], reading: Reading, out: np.ndarray) -> None:
+    least = reading.whole_day or (1,) * len(reading.features)
     for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
-        if seen[feature.name]:
+        if len(seen[feature.name]) >= least[i]:
             out[i] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB")
 
 
@@ -250,38 +272,76 @@ def _by_day(scenes: Iterable[tuple[int, Scene]]) -> list[tuple[int, list[Scene]]
     return list(days.items())
 
 
-def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox) -> list[tuple[str, np.ndarray]]:
-    """Each variable of a scene on a part of the target; none where the scene lies beside it."""
+def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox, whole: GeoBox) -> list[tuple[str, np.ndarray]]:
+    """Each variable of a scene on a part of the target; none where the scene lies beside it.
+
+    The method is that of the whole target, or neighbouring blocks would be read by different ones.
+    """
     features = {f.name: f for f in reading.features}
-    out = []
+    out: list[tuple[str, np.ndarray]] = []
     for href, layers in _by_file(scene, features):
         header = read_header(href)
-        feature = features[layers[0][0]]
         shift = aligned_shift(part, header.box)
         if shift is not None:
-            window = clip_window(shift, part.shape.yx, header.box.shape.yx)
-            if window is None:
-                continue
-            for name, values in read_layers(scene, header, layers, window):
-                here = np.full(part.shape.yx, np.nan, dtype="float32")
-                (r0, r1), (c0, c1) = window
-                here[r0 - shift[0] : r1 - shift[0], c0 - shift[1] : c1 - shift[1]] = values
-                out.append((name, here))
+            out += _copy(scene, header, layers, part, shift).items()
             continue
-        methods = [choose_resampling(reading.resampling, features[n], part, header.box) for n, _ in layers]
-        feature = features[layers[0][0]]
+        methods = [choose_resampling(reading.resampling, features[n], whole, header.box) for n, _ in layers]
         for method in dict.fromkeys(methods):
             chosen = [layer for layer, m in zip(layers, methods, strict=True) if m == method]
-            found = look_up(part, header.box, method)
-            if found is None:
-                continue
-            for name, values in read_layers(scene, header, chosen, found.window):
-                feature = features[name]
-                here = np.empty(part.shape.yx, dtype="float32")
-                power = feature.units == "dB" and method != "nearest"
-                resample(to_power(values) if power else values, found, header.box, here)
-                out.append((name, to_decibels(here) if power else here))
+            decibels = {n for n, _ in chosen if features[n].units == "dB" and method != "nearest"}
+            out += _warp(scene, header, chosen, part, method, decibels).items()
     return out
+
+
+def _copy(
+    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], part: GeoBox, shift: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Layers whose pixels are those of the target."""
+    out: dict[str, np.ndarray] = {}
+    round_the_earth = round(period_columns(header.box))
+    for turn in dict.fromkeys((0, round_the_earth, -round_the_earth)):
+        row, column = shift[0], shift[1] + turn
+        window = clip_window((row, column), part.shape.yx, header.box.shape.yx)
+        if window is None:
+            continue
+        (r0, r1), (c0, c1) = window
+        for name, values in read_layers(scene, header, layers, window):
+            here = out.setdefault(name, np.full(part.shape.yx, np.nan, dtype="float32"))
+            here[r0 - row : r1 - row, c0 - column : c1 - column] = values
+    return out
+
+
+def _warp(
+    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], part: GeoBox, method: str, decibels: set[str]
+) -> dict[str, np.ndarray]:
+    """Layers resampled, those in `decibels` in linear power."""
+    out: dict[str, np.ndarray] = {}
+    for rows, columns, found in _pieces(part, header.box, method):
+        for name, values in read_layers(scene, header, layers, found.window):
+            here = out.setdefault(name, np.full(part.shape.yx, np.nan, dtype="float32"))[rows, columns]
+            resample(to_power(values) if name in decibels else values, found, header.box, here)
+            if name in decibels:
+                here[...] = to_decibels(here)
+    return out
+
+
+def _pieces(part: GeoBox, own: GeoBox, method: str) -> Iterator[tuple[slice, slice, Lookup]]:
+    """Rows and columns of a part of the target, cut so that what each needs of the source fits into memory."""
+    todo = [(0, part.shape.y, 0, part.shape.x)]
+    while todo:
+        y0, y1, x0, x1 = todo.pop()
+        found = look_up(part[y0:y1, x0:x1], own, method)
+        if found is None:
+            continue
+        height, width = (last - first for first, last in found.window)
+        if height * width <= _TOGETHER or (y1 - y0) * (x1 - x0) == 1:
+            yield slice(y0, y1), slice(x0, x1), found
+        elif y1 - y0 > x1 - x0:
+            middle = (y0 + y1) // 2
+            todo += [(y0, middle, x0, x1), (middle, y1, x0, x1)]
+        else:
+            middle = (x0 + x1) // 2
+            todo += [(y0, y1, x0, middle), (y0, y1, middle, x1)]
 
 
 def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, list[tuple[str, Layer]]]]:

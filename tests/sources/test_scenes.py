@@ -16,12 +16,13 @@ from pyproj import Geod, Transformer
 from rasterio.transform import from_origin
 
 from smgeo import extract
-from smgeo.cube import DAY_INPUTS, open_cube, write_cube
+from smgeo.cube import DAY_INPUTS, GRID_SHARD, open_cube, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.raster_specs import RasterSource
-from smgeo.sources import files, open_rasters
+from smgeo.sources import files, open_rasters, scenes
 from smgeo.sources.files import read_header, read_window
 from smgeo.sources.geotiff import geotiff_files
+from smgeo.sources.layers import read_layers
 
 UTM32, UTM33 = "EPSG:32632", "EPSG:32633"
 TRANSFORM = from_origin(500000, 5600000, 100, 100)
@@ -338,3 +339,88 @@ def test_headers_are_read_once_while_a_file_stays(tmp_path, monkeypatch):
     assert read_header(path).box.shape == (1, 2)
     assert read_window(path, [1], ((0, 1), (1, 2))).tolist() == [[[2.0]]]
     assert len(files._opened.files) <= 64
+
+
+# Any target
+
+
+@pytest.mark.parametrize("left", [177, 177.5, 200, -200])
+def test_a_target_beyond_the_180th_meridian(tmp_path, left):
+    """A globe in pixels of one degree, each of which holds its longitude and latitude; the target goes round the Earth."""
+    lons, lats = np.meshgrid(np.arange(-179.5, 180), np.arange(9.5, -10, -1))
+    path = write(tmp_path / "globe.tif", lons * 100 + lats, crs="EPSG:4326", transform=from_origin(-180, 10, 1, 1))
+    target = GeoBox((4, 6), Affine(1, 0, left, 0, -1, 2), "EPSG:4326")
+    spec = {"path": str(path), "bands": {"elevation": 1}, "resampling": "nearest"}
+    found = open_rasters(spec, geobox=target)["elevation"].values
+    centres = (np.floor(left + np.arange(6) + 0.5) + 0.5 + 180) % 360 - 180
+    np.testing.assert_array_equal(found, centres * 100 + np.array([[1.5], [0.5], [-0.5], [-1.5]]))
+
+
+def test_longitudes_of_0_to_360(tmp_path):
+    path = write(tmp_path / "a.tif", np.arange(360)[None], crs="EPSG:4326", transform=from_origin(0, 1, 1, 1))
+    spec = {"path": str(path), "bands": {"elevation": 1}, "resampling": "nearest"}
+    for left in (-70, -70.25):
+        target = GeoBox((1, 3), Affine(1, 0, left, 0, -1, 1), "EPSG:4326")
+        np.testing.assert_array_equal(open_rasters(spec, geobox=target)["elevation"].values, [[290, 291, 292]])
+
+
+@pytest.mark.parametrize("resolution", [0.0163, 0.017, 0.0175])
+def test_the_method_is_one_for_all_blocks(tmp_path, monkeypatch, resolution):
+    """Degrees are narrower in the north, so that blocks of their own would not all average."""
+    rng = np.random.default_rng(0)
+    laea = from_origin(4_000_000, 3_300_000, 1000, 1000)
+    path = write(tmp_path / "a.tif", rng.random((600, 600)), crs="EPSG:3035", transform=laea)
+    box = GeoBox((360, 500), Affine(resolution, 0, 7, 0, -resolution, 52.5), "EPSG:4326")
+    spec = {"path": str(path), "bands": {"elevation": 1}}
+    found = []
+    for size in (64, 256, 1000):
+        monkeypatch.setitem(GRID_SHARD, "y", size)
+        monkeypatch.setitem(GRID_SHARD, "x", size)
+        found.append(open_rasters(spec, geobox=box)["elevation"].values)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "average", "cubic"])
+def test_a_wide_window_is_read_in_pieces(tmp_path, monkeypatch, method):
+    values = np.random.default_rng(0).random((300, 300))
+    values[100:130, 50:200] = np.nan
+    path = write(tmp_path / "a.tif", values)
+    box = GeoBox((17, 23), Affine(0.018, 0, 9.01, 0, -0.011, 50.55), "EPSG:4326")
+    spec = {"path": str(path), "bands": {"elevation": 1}, "resampling": method}
+    whole = open_rasters(spec, geobox=box)["elevation"].values
+    read = []
+    monkeypatch.setattr(scenes, "_TOGETHER", 2000)
+    monkeypatch.setattr(scenes, "read_layers", lambda *args: read.append(args[-1]) or read_layers(*args))
+    np.testing.assert_array_equal(open_rasters(spec, geobox=box)["elevation"].values, whole)
+    assert max((r[1] - r[0]) * (c[1] - c[0]) for r, c in read) <= 2000
+    assert np.isfinite(whole).any()
+
+
+# Sums of a day
+
+
+@pytest.fixture
+def hours(tmp_path):
+    """Rain of three times a day; one file of the second day is missing."""
+    for day, hour in ((1, 0), (1, 8), (1, 16), (2, 0), (2, 8)):
+        write(tmp_path / f"rain_2020010{day}{hour:02d}.tif", [[1, hour]])
+    return tmp_path
+
+
+RAIN = {"path": "rain_*.tif", "bands": {"precipitation": 1}, "dates": "rain_%Y%m%d%H.tif", "daily": "sum"}
+
+
+def test_a_day_that_lacks_a_time_has_no_sum(hours):
+    ds = open_rasters(RAIN, root=hours)
+    np.testing.assert_array_equal(ds["precipitation"].values[:, 0], [[3, 24], [np.nan, np.nan]])
+    at = open_rasters(RAIN, root=hours, stations=places(lonlat(UTM32, 500150, 5599950)))
+    np.testing.assert_array_equal(at["precipitation"].values, [[24, np.nan]])
+
+
+def test_a_sum_of_tiles_is_refused(hours):
+    write(hours / "rain_2020010300.tif", [[1, 1]], transform=from_origin(500100, 5600000, 100, 100))
+    with pytest.raises(
+        SmgeoError, match=r"sum of precipitation needs all its files on one grid; .*rain_2020010300.tif"
+    ):
+        open_rasters(RAIN, root=hours)
