@@ -126,7 +126,7 @@ class Records:
 def read_ledger(store: Path) -> Records | None:
     """The ledger of a store, finished or not; None where it has none.
 
-    A last line cut short by a crash is left out: that region counts as not done.
+    A line cut short or spoilt by a crash is left out: that region counts as not done.
     """
     folder = store / LEDGER
     try:
@@ -137,7 +137,7 @@ def read_ledger(store: Path) -> Records | None:
         *(attributes.get(k, {} if k != "layout" else "") for k in ("layout", "regions", "inputs", "metadata"))
     )
     for lines in sorted(folder.glob("*.jsonl")):
-        for line in lines.read_text(encoding="utf-8").splitlines():
+        for line in lines.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
@@ -176,9 +176,11 @@ def _append_line(store: Path, region: str, inputs: str, files: Files) -> None:
         handle.write(json.dumps({"region": region, "inputs": inputs, "files": files}) + "\n")
 
 
-def seal(store: Path) -> None:
-    """Record the checksums of what is no region: Zarr's metadata and the coordinates."""
+def seal(store: Path) -> Records:
+    """Record the checksums of what is no region: Zarr's metadata and the coordinates; killed writers' leavings go."""
     records = read_ledger(store) or Records()
+    for file in store.rglob("*.part"):
+        file.unlink(missing_ok=True)
     known = {f for files in records.regions.values() for f in files}
     records.metadata = {
         name: hash_file(file)
@@ -186,6 +188,7 @@ def seal(store: Path) -> None:
         if file.is_file() and file.parent.name != LEDGER and (name := file.relative_to(store).as_posix()) not in known
     }
     write_ledger(store, records)
+    return records
 
 
 def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, list[str]]:
@@ -202,11 +205,33 @@ def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, 
             f"{store} has no ledger of checksums ({LEDGER}/zarr.json), so damage can't be found; write it again"
         )
     parts = {**records.regions, "metadata": records.metadata}
-    wanted = parts if regions is None else {r: parts.get(r, {}) for r in regions}
-    damage = {
-        r: [f for f, checksum in files.items() if hash_file(store / f) != checksum] for r, files in wanted.items()
-    }
-    return {r: files for r, files in damage.items() if files}
+    return _damaged(store, parts if regions is None else {r: parts.get(r, {}) for r in regions})
+
+
+def _damaged(store: Path, parts: Mapping[str, Files]) -> dict[str, list[str]]:
+    """Files that are not as their checksums say, by part; hashed on threads, which share no lock in it."""
+    with ThreadPoolExecutor(CPU_COUNT) as threads:
+        found = threads.map(
+            lambda files: [f for f, known in files.items() if hash_file(store / f) != known], parts.values()
+        )
+        return {part: files for part, files in zip(parts, found, strict=True) if files}
+
+
+def resume_store(store: Path, layout: str) -> Records | None:
+    """What an interrupted write of the same layout finished and is undamaged; None where it can't go on.
+
+    The ledger is written anew, so that lines of what is written again are not found beside those to come.
+    """
+    records = read_ledger(store)
+    if records is None or records.layout != layout:
+        return None
+    damage = find_damage(store)
+    if "metadata" in damage:
+        return None
+    for region in damage:
+        del records.regions[region], records.inputs[region]
+    write_ledger(store, records)
+    return records
 
 
 def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> None:
@@ -214,9 +239,10 @@ def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> 
     known = read_ledger(old)
     if known is None:
         return
-    for region in regions:
-        files = known.regions.get(region.name)
-        if files is None or any(hash_file(old / f) != checksum for f, checksum in files.items()):
+    wanted = {r.name: known.regions[r.name] for r in regions if r.name in known.regions}
+    damage = _damaged(old, wanted)
+    for name, files in wanted.items():
+        if name in damage:
             continue
         for file, checksum in files.items():
             if checksum is None:
@@ -228,8 +254,8 @@ def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> 
                 os.link(old / file, target)
             except OSError:  # another file system, or one without hard links
                 shutil.copyfile(old / file, target)
-        records.regions[region.name] = files
-        records.inputs[region.name] = known.inputs.get(region.name, "")
+        records.regions[name] = files
+        records.inputs[name] = known.inputs.get(name, "")
 
 
 def write_regions(
@@ -268,7 +294,10 @@ def write_regions(
     total = done + len(regions)
     if progress:
         progress(done, total)
-    with _executor() as (executor, workers):
+    with (
+        say_full_disk(store, lambda: f"{done} of {total} regions are written and kept; "),
+        _executor() as (executor, workers),
+    ):
         waiting = iter(regions)
         running: set[Future[None]] = set()
         try:
@@ -287,16 +316,29 @@ def write_regions(
                     done += 1
                     if progress:
                         progress(done, total)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise SmgeoError(
-                f"no space left on the disk of {store}: {done} of {total} regions are written and kept; make space and "
-                "run the same command again, which goes on from there"
-            ) from None
         finally:
             for future in running:
                 future.cancel()
+
+
+@contextmanager
+def say_full_disk(store: Path, told: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn the system's word of a full disk (or quota) into one that says what to do; `told`: what is kept.
+
+    Raises
+    ------
+    SmgeoError
+        If the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SmgeoError(
+            f"no space left on the disk of {store}: {told()}make space and run the same command again, which goes on from "
+            "there"
+        ) from None
 
 
 def _graph(arrays: Mapping[str, Any]) -> dict[Any, Any]:
