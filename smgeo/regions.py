@@ -36,6 +36,10 @@ from smgeo.shards import write_shard
 # A Zarr group without members, so that readers of the store see nothing unknown in it.
 LEDGER = "smgeo_ledger"
 
+# Resource of Dask workers that reach the internet, where others of the cluster do not (`dask worker --resources
+# "internet=1"`, one for each thread): cubes are built on these, since their sources may be remote.
+INTERNET = "internet"
+
 Files = dict[str, str | None]
 Progress = Callable[[int, int], None]
 
@@ -305,7 +309,7 @@ def write_regions(
                 for region in itertools.islice(waiting, 2 * workers - len(running)):
                     running.add(
                         executor.submit(
-                            _write_region, *_payload(arrays, graph, region), region, str(store), inputs[region.name]
+                            _write_region, _payload(arrays, graph, region), region, str(store), inputs[region.name]
                         )
                     )
                 if not running:
@@ -350,20 +354,31 @@ def _graph(arrays: Mapping[str, Any]) -> dict[Any, Any]:
     return together
 
 
-def _payload(arrays: Mapping[str, Any], graph: dict[Any, Any], region: Region) -> tuple[dict[Any, Any], dict[str, Any]]:
-    """The part of the graph that a region needs, and for each variable its key in it or its values."""
+@dataclass(frozen=True, eq=False)
+class _Payload:
+    """What a region is computed from: its part of the graph, and for each variable its key in it or its values.
+
+    A type of its own, so that distributed does not take the graph, given as an argument, for tasks of the cluster.
+    """
+
+    graph: dict[Any, Any]
+    sources: dict[str, Any]
+
+
+def _payload(arrays: Mapping[str, Any], graph: dict[Any, Any], region: Region) -> _Payload:
     sources = {}
     for name in region.variables:
         array = arrays[name]
         sources[name] = (array.name, *region.index) if isinstance(array, da.Array) else array[region.slices]
     keys = [s for s in sources.values() if isinstance(s, tuple)]
-    return (cull(graph, keys)[0] if keys else {}), sources
+    return _Payload(cull(graph, keys)[0] if keys else {}, sources)
 
 
-def _write_region(graph: dict[Any, Any], sources: dict[str, Any], region: Region, store: str, inputs: str) -> None:
+def _write_region(payload: _Payload, region: Region, store: str, inputs: str) -> None:
     """Compute one region by the serial scheduler, write its shards, then record them."""
+    sources = payload.sources
     keys = [s for s in sources.values() if isinstance(s, tuple)]
-    computed = dict(zip(keys, dask.get(graph, keys), strict=True)) if keys else {}
+    computed = dict(zip(keys, dask.get(payload.graph, keys), strict=True)) if keys else {}
     group = zarr.open_group(store, mode="r+")
     for name, source in sources.items():
         values = np.asarray(computed[source] if isinstance(source, tuple) else source)
@@ -386,11 +401,17 @@ class _Serial(Executor):
 
 @contextmanager
 def _executor() -> Iterator[tuple[Executor, int]]:
-    """Where regions are computed, and by how many workers: the active Dask client, else as Dask's config says."""
+    """Where regions are computed, and by how many workers: the active Dask client, else as Dask's config says.
+
+    Where some of the client's workers declare the resource `internet`, regions go to them alone.
+    """
     client = _active_client()
     if client is not None:
-        with client.get_executor(pure=False) as executor:
-            yield executor, max(1, sum(client.nthreads().values()))
+        known = client.scheduler_info(n_workers=-1)["workers"].values()
+        online = [w["nthreads"] for w in known if w.get("resources", {}).get(INTERNET, 0) > 0]
+        resources = {"resources": {INTERNET: 1}} if online else {}
+        with client.get_executor(pure=False, **resources) as executor:
+            yield executor, max(1, sum(online or client.nthreads().values()))
     elif dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         yield _Serial(), 1
     else:

@@ -289,8 +289,7 @@ if __name__ == "__main__":
     spec, store = json.loads(sys.argv[1]), sys.argv[2]
     box = GeoBox((30, 270), Affine(10, 0, 283_000, 0, -10, 5_532_300), "EPSG:32633")
     with Client(n_workers=2, threads_per_worker=2, dashboard_address=None):
-        cube = open_earthengine(spec, geobox=box, period=("2021-06-01", "2021-06-10")).compute()
-    write_cube(cube, store)
+        write_cube(open_earthengine(spec, geobox=box, period=("2021-06-01", "2021-06-10")), store)
 """
 
 
