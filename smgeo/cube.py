@@ -6,8 +6,11 @@ same units, so that a model trained on one predicts on the other.
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,18 +20,21 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 from dask.base import is_dask_collection, tokenize
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
 from smgeo.regions import (
+    LEDGER,
     Progress,
     Records,
     Region,
     adopt,
+    find_damage,
     plan_regions,
     read_ledger,
+    resume_store,
+    say_full_disk,
     seal,
     write_ledger,
     write_regions,
@@ -247,23 +253,25 @@ def write_cube(
     shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
     regions = plan_regions({n: tuple(map(str, ds[n].dims)) for n in names}, {n: ds[n].shape for n in names}, shards)
     inputs = _inputs_of_regions(ds, regions, days, token)
-    layout = _sign_layout(ds, plan)
-    records = read_ledger(part) if resume else None
-    if records is None or records.layout != layout:
-        records = _start_store(ds, plan, names, shards, part, layout)
-        before = read_ledger(path) if path.exists() and (append or resume) else None
-        if before is not None and _same_layout(path, part, names):
-            same = [r for r in regions if before.inputs.get(r.name) == inputs[r.name]]
-            adopt(path, part, [r for r in regions if _lies_before(r, kept)] if append and kept else same, records)
+    layout = _sign_layout(ds, plan, names)
+    before = (read_ledger(path) if path.exists() and (append or resume) else None) or Records()
+    same = {r.name for r in regions if before.inputs.get(r.name) == inputs[r.name]}
+    # Of an append the digests differ, as the days are not read from the same place; its old regions are as they were.
+    old = {r.name for r in regions if r.name in before.regions and _lies_before(r, kept)} if kept else same
+    with say_full_disk(path):
+        resumed = resume_store(part, layout) if resume else None
+        records = resumed or _start_store(ds, plan, names, shards, part, layout)
+        old = old if _same_layout(path, part, names) else set()
+        if resumed is None and old:
+            adopt(path, part, [r for r in regions if r.name in old], records)
             write_ledger(part, records)
-    # Of a whole append the digests differ, as the days are not read from the same place; its old regions are as they were.
-    done = {n for n in records.regions if records.inputs.get(n) == inputs.get(n)}
-    done |= {r.name for r in regions if append and _lies_before(r, kept) and r.name in records.regions}
-    todo = [r for r in regions if r.name not in done]
-    arrays = {n: _as_shards(ds[n].data, shards[n]) for n in names}
-    write_regions(arrays, todo, part, inputs, progress=progress, done=len(regions) - len(todo))
-    seal(part)
-    replace_folder(part, path)
+        done = {n for n in records.regions if records.inputs[n] == inputs.get(n)}
+        done |= {n for n, files in records.regions.items() if kept and n in old and files == before.regions[n]}
+        todo = [r for r in regions if r.name not in done]
+        arrays = {n: _as_shards(ds[n].data, shards[n]) for n in names}
+        write_regions(arrays, todo, part, inputs, progress=progress, done=len(regions) - len(todo))
+        seal(part)
+        replace_folder(part, path)
     return path
 
 
@@ -271,15 +279,16 @@ def _start_store(
     ds: xr.Dataset, plan: Any, names: list[str], shards: Mapping[str, tuple[int, ...]], part: Path, layout: str
 ) -> Records:
     """An unfinished store with all metadata and coordinates in place, and no region."""
+    # The ledger first: of a removal that is killed half-way, nothing may call itself finished.
+    shutil.rmtree(part / LEDGER, ignore_errors=True)
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
     template = ds.assign(
         {n: ds[n].copy(data=da.zeros(ds[n].shape, chunks=shards[n], dtype=ds[n].dtype)) for n in names}
     )
     template.to_zarr(part, mode="w", zarr_format=3, consolidated=False, encoding=plan, compute=False)
-    records = Records(layout)
-    write_ledger(part, records)
-    return records
+    write_ledger(part, Records(layout))
+    return seal(part)
 
 
 def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
@@ -300,11 +309,12 @@ def _as_shards(values: Any, shard: tuple[int, ...]) -> Any:
     return values.rechunk(shard) if isinstance(values, da.Array) else values
 
 
-def _sign_layout(ds: xr.Dataset, plan: Mapping[str, Any]) -> str:
-    """What a store's metadata say: version, layout, coordinates, attributes."""
+def _sign_layout(ds: xr.Dataset, plan: Mapping[str, Any], regions: Iterable[str]) -> str:
+    """What a store holds beside its regions: version, layout, coordinates, attributes, values written with them."""
     coords = {str(n): (c.dims, tokenize(c.values), str(c.attrs)) for n, c in ds.coords.items()}
-    variables = {str(n): (v.shape, str(v.attrs)) for n, v in ds.data_vars.items()}
-    return str(tokenize(version("smgeo"), plan, coords, variables, str(ds.attrs)))
+    variables = {str(n): (v.shape, str(v.dtype), str(v.attrs)) for n, v in ds.data_vars.items()}
+    small = {str(n): tokenize(v.values) for n, v in ds.drop_vars(regions).data_vars.items()}
+    return str(tokenize(version("smgeo"), plan, coords, variables, small, str(ds.attrs)))
 
 
 def _inputs_of_regions(
@@ -342,7 +352,12 @@ def _continue_cube(ds: xr.Dataset, path: Path) -> tuple[xr.Dataset, int]:
     if new[0] != days[-1] + pd.Timedelta(1, "D"):
         raise SmgeoError(
             f"append: {path} ends on {days[-1].date()}, the new days begin on {new[0].date()}; they must follow, or begin on "
-            f"{days[0].date()} too"
+            f"{days[0].date()} too and hold all days until then"
+        )
+    if damage := find_damage(path) if read_ledger(path) is not None else {}:
+        raise SmgeoError(
+            f"append: {path} is damaged ({', '.join(list(damage)[:3])}), and its days can't be read again from the new days "
+            "alone; append all days, or write the cube again"
         )
     moving = [n for n, v in ds.data_vars.items() if "time" in v.dims]
     together = xr.concat([old[moving], ds[moving]], dim="time", combine_attrs="override", join="exact")
@@ -350,9 +365,13 @@ def _continue_cube(ds: xr.Dataset, path: Path) -> tuple[xr.Dataset, int]:
 
 
 def _same_layout(old: Path, new: Path, names: Iterable[str]) -> bool:
-    """Whether two stores cut their variables into the same chunks and shards."""
-    a, b = zarr.open_group(old, mode="r"), zarr.open_group(new, mode="r")
-    return all(n in a and a[n].chunks == b[n].chunks and a[n].shards == b[n].shards for n in names)  # type: ignore[union-attr]
+    """Whether a shard of one store is one of the other: the same chunks, data type, fill value and codecs."""
+    said = ("data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs")
+    try:
+        a, b = ({n: json.loads((s / n / "zarr.json").read_text(encoding="utf-8")) for n in names} for s in (old, new))
+    except (OSError, ValueError):  # there is no old one, it lacks a variable, or its metadata are damaged
+        return False
+    return all(a[n].get(key) == b[n].get(key) for n in names for key in said)
 
 
 def _lies_before(region: Region, days: int) -> bool:
@@ -375,14 +394,29 @@ def check_replaceable(path: Path, marker: str) -> None:
 
 
 def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
-    """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind."""
+    """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind.
+
+    On Linux's local file systems in one step, so that a reader finds the old one or the new one at every moment.
+    """
     check_replaceable(path, marker)
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(part, path)
+    if path.exists() and exchange_folders(part, path):
+        os.replace(part, old)
+    else:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def exchange_folders(a: Path, b: Path) -> bool:
+    """Let two folders take each other's place in one step; False, and nothing done, where the system can't.
+
+    Linux, renameat2(2): -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
+    """
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    return rename is not None and rename(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
 
 
 def open_cube(path: str | Path) -> xr.Dataset:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dask
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube import exchange_folders, open_cube, replace_folder, write_cube
 from smgeo.errors import SmgeoError
 from smgeo.regions import find_damage, plan_regions, read_ledger, shard_file
 
@@ -120,6 +122,86 @@ def test_what_an_interrupted_write_of_other_data_left_is_not_used(tmp_path: Path
     np.testing.assert_array_equal(open_cube(tmp_path / "c.zarr")["s1_vv"].values, values_of(65))
 
 
+def interrupted(ds: xr.Dataset, path: Path, regions: int = 3, token: str = "t", **options: bool) -> Path:
+    """What is left of a write that stops after so many regions."""
+
+    def stop(done: int, total: int) -> None:
+        if done >= regions:
+            raise KeyboardInterrupt
+
+    with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
+        write_cube(ds, path, token=token, progress=stop, **options)
+    return path.with_name(path.name + ".part")
+
+
+@pytest.mark.parametrize("file", ["sand/c/0/0", "s1_vv/c/0/0/0", "time/c/0", "s1_vv/zarr.json"])
+@pytest.mark.parametrize("harm", ["remove", "flip"])
+def test_what_was_lost_of_an_interrupted_write_is_written_again(tmp_path: Path, file: str, harm: str) -> None:
+    part = interrupted(grid_cube(65), tmp_path / "c.zarr")
+    content = bytearray((part / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (part / file).unlink()
+    if harm == "flip":
+        (part / file).write_bytes(content)
+    store = write_cube(grid_cube(65), tmp_path / "c.zarr", token="t")
+    assert open_cube(store).identical(open_cube(write_cube(grid_cube(65), tmp_path / "truth.zarr", token="t")))
+    np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(65))
+    assert find_damage(store) == {}
+
+
+def test_a_spoilt_line_of_the_ledger_costs_its_region_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    part = interrupted(grid_cube(65), tmp_path / "c.zarr", regions=5)
+    (lines,) = (part / "smgeo_ledger").glob("*.jsonl")
+    whole = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(b"".join(whole[:3]) + whole[3][:-9] + b"\xff\0\n" + whole[4])
+    with dask.config.set(scheduler="synchronous"):
+        write_cube(grid_cube(65, log), tmp_path / "c.zarr", token="t")
+    # Two static ones and three of six in time were done; one of them is lost.
+    assert len(log.read_text().splitlines()) == 4
+    assert find_damage(tmp_path / "c.zarr") == {}
+
+
+def test_lines_of_what_is_written_again_do_not_outlive_it(tmp_path: Path) -> None:
+    part = interrupted(grid_cube(65) + 1, tmp_path / "c.zarr", token="other")
+    (lines,) = (part / "smgeo_ledger").glob("*.jsonl")
+    lines.rename(lines.with_name("zzz.jsonl"))  # read after those of the next writer
+    write_cube(grid_cube(65), tmp_path / "c.zarr", token="t")
+    assert find_damage(tmp_path / "c.zarr") == {}
+
+
+def test_leavings_of_a_killed_writer_are_not_in_the_store(tmp_path: Path) -> None:
+    part = interrupted(grid_cube(65), tmp_path / "c.zarr")
+    (part / "s1_vv/c/0/0/0.4711.part").write_bytes(b"half a shard")
+    store = write_cube(grid_cube(65), tmp_path / "c.zarr", token="t")
+    truth = write_cube(grid_cube(65), tmp_path / "truth.zarr", token="t")
+    assert set(files_of(store)) == set(files_of(truth))
+
+
+def test_small_variables_of_an_interrupted_write_of_other_data_are_not_used(tmp_path: Path) -> None:
+    def cube(yes: bool, text: str, number: float) -> xr.Dataset:
+        return grid_cube(65).assign(
+            flag=(("y", "x"), np.full((300, 40), yes)),
+            text=("y", np.array([text] * 300, dtype=object)),
+            number=((), np.float32(number)),
+        )
+
+    interrupted(cube(False, "old", 1), tmp_path / "c.zarr")
+    new = open_cube(write_cube(cube(True, "new", 2), tmp_path / "c.zarr", token="t"))
+    assert (new["flag"].values.all(), set(new["text"].values.tolist()), float(new["number"])) == (True, {"new"}, 2)
+
+
+@pytest.mark.parametrize("harm", ["data type", "metadata"])
+def test_shards_that_the_new_store_could_not_read_are_not_kept(tmp_path: Path, harm: str) -> None:
+    store = write_cube(grid_cube(45), tmp_path / "c.zarr", token="t")
+    if harm == "metadata":
+        (store / "s1_vv" / "zarr.json").write_text("{")
+    ds = grid_cube(45).astype("float64") if harm == "data type" else grid_cube(45)
+    write_cube(ds, store, token="t")
+    np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(45))
+    assert find_damage(store) == {}
+
+
 @pytest.mark.parametrize("harm", ["flip", "remove", "cut"])
 def test_a_damaged_region_is_named_and_rebuilt_alone(tmp_path: Path, harm: str) -> None:
     log = tmp_path / "log"
@@ -172,6 +254,64 @@ def test_days_that_do_not_follow_are_refused(tmp_path: Path) -> None:
         write_cube(grid_cube(70).drop_vars("sand"), store, append=True)
 
 
+def test_an_append_keeps_nothing_of_an_interrupted_write_of_other_data(tmp_path: Path) -> None:
+    store = write_cube(grid_cube(60), tmp_path / "c.zarr")
+    interrupted(grid_cube(90) + 1, store, regions=6)
+    write_cube(grid_cube(90), store, append=True)
+    np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(90))
+
+
+def test_an_interrupted_append_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    store = write_cube(grid_cube(60), tmp_path / "c.zarr")
+    # Two regions that do not vary in time and four of the old days are kept; four of the new days are to come.
+    part = interrupted(grid_cube(120, log), store, regions=7, token="new", append=True)
+    records = read_ledger(part)
+    assert records is not None
+    written = len(log.read_text().splitlines())
+    assert len(records.regions) == 6 + written > 6
+    with dask.config.set(scheduler="synchronous"):
+        write_cube(grid_cube(120, log), store, append=True, token="new")
+    assert len(log.read_text().splitlines()) == 4
+    np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(120))
+
+
+def test_later_days_alone_are_not_appended_to_a_damaged_cube(tmp_path: Path) -> None:
+    store = write_cube(grid_cube(45), tmp_path / "c.zarr")
+    (store / shard_file("s1_vv", (1, 0, 0))).unlink()
+    with pytest.raises(SmgeoError, match=r"is damaged \(time.y.x/1.0.0\).*append all days"):
+        write_cube(grid_cube(25, start="2020-02-15", first=45), store, append=True)
+    write_cube(grid_cube(70), store, append=True)
+    np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(70))
+
+
+def test_a_reader_finds_a_store_at_every_moment(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.mkdir(), b.mkdir()
+    if not exchange_folders(a, b):
+        pytest.skip("this file system can't exchange two folders in one step")
+    path, part, marker = tmp_path / "c.zarr", tmp_path / "c.zarr.part", tmp_path / "c.zarr" / "zarr.json"
+    path.mkdir()
+    marker.touch()
+    found, over = [], threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            found.append(marker.is_file())
+
+    with ThreadPoolExecutor(1) as threads:
+        watching = threads.submit(watch)
+        for _ in range(2000):
+            part.mkdir()
+            (part / "zarr.json").touch()
+            replace_folder(part, path)
+        over.set()
+        watching.result()
+    assert len(found) > 100
+    assert all(found)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c.zarr"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 5 MB; only root can have one."""
@@ -203,6 +343,17 @@ def test_a_full_disk_is_said_and_the_write_goes_on_after(tmp_path: Path, small_d
     assert find_damage(small_disk / "c.zarr") == {}
 
 
+def test_a_disk_that_is_full_at_the_start_is_said(small_disk: Path) -> None:
+    with pytest.raises(OSError), (small_disk / "other").open("wb", buffering=0) as other:
+        while True:
+            other.write(bytes(4096))
+    with pytest.raises(SmgeoError, match=r"no space left on the disk of .*c.zarr: make space"):
+        write_cube(grid_cube(65), small_disk / "c.zarr", token="t")
+    (small_disk / "other").unlink()
+    store = write_cube(grid_cube(65), small_disk / "c.zarr", token="t")
+    np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(65))
+
+
 def test_what_variables_share_is_computed_once(tmp_path: Path) -> None:
     log: list[int] = []
 
@@ -219,3 +370,41 @@ def test_what_variables_share_is_computed_once(tmp_path: Path) -> None:
     write_cube(ds, tmp_path / "c.zarr", token="t")
     assert log == [1]
     assert float(open_cube(tmp_path / "c.zarr")["a"].sum()) == 2 * 4 * 64
+
+
+def test_graphs_of_several_layers_are_computed_on_workers(tmp_path: Path) -> None:
+    from distributed import Client
+
+    both = da.ones((2, 45, 8, 8), chunks=(2, 30, 8, 8), dtype="float32")
+    dims = ("time", "y", "x")
+    ds = xr.Dataset(
+        {"a": (dims, both[0] * 2), "b": (dims, both[1] + 1)},
+        {"time": pd.date_range("2020-01-01", periods=45), "y": np.arange(8.0), "x": np.arange(8.0)},
+    )
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+        write_cube(ds, tmp_path / "c.zarr", token="t")
+    cube = open_cube(tmp_path / "c.zarr")
+    assert float(cube["a"].sum()) == 2 * 45 * 64
+    assert float(cube["b"].sum()) == 2 * 45 * 64
+
+
+def test_regions_go_to_the_workers_that_reach_the_internet(tmp_path: Path) -> None:
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    log = tmp_path / "log"
+    options = {"nthreads": 1, "dashboard_address": None}
+    workers = {
+        "inside": {"cls": Nanny, "options": options},
+        "outside": {"cls": Nanny, "options": {**options, "resources": {"internet": 1}}},
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": None, "port": 0}}
+    with SpecCluster(workers, scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        write_cube(grid_cube(95, log), tmp_path / "c.zarr", token="t")
+        where = client.run(lambda dask_worker: (dask_worker.name, len(dask_worker.state.log)))
+        ledger = read_ledger(tmp_path / "c.zarr")
+    assert ledger is not None
+    assert len(ledger.regions) == 10
+    ran = dict(where.values())
+    assert ran["inside"] == 0
+    assert ran["outside"] > 0
