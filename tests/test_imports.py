@@ -32,7 +32,7 @@ WORLD_PARTS = {"sources.physics", "sources.world_landscape", "sources.world_stat
 # Parts that readers of station archives share.
 STATION_PARTS = {"sources.archive", "sources.sensors"}
 # Parts that readers of rasters share: from source pixels to the grid's or a station's, and to one value a day.
-RASTER_PARTS = {"sources.daily", "sources.footprint", "sources.warp"}
+RASTER_PARTS = {"sources.daily", "sources.footprint", "sources.units", "sources.warp"}
 SCENE_PARTS = RASTER_PARTS | {
     "sources.dates",
     "sources.files",

@@ -9,7 +9,8 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ from rasterio.errors import RasterioError, RasterioIOError
 from smgeo.errors import SmgeoError
 
 _OPEN_FILES = 64  # a thread keeps so many open: opening takes as long as reading a block
+_HEADERS_AT_ONCE = 16
 _TRIES = 10
 _LONGEST_PAUSE_S = 10.0
 _REMOTE = {
@@ -122,6 +124,23 @@ def read_header(href: str) -> Header:
         If it can't be opened as a raster, or says no CRS.
     """
     return _read_header(href, _state(href))
+
+
+def read_headers(hrefs: Iterable[str]) -> None:
+    """Read the headers of remote files, many at a time, so that `read_header` has them: each takes several round trips.
+
+    Raises
+    ------
+    SmgeoError
+        As `read_header`.
+    """
+    remote = [h for h in dict.fromkeys(hrefs) if is_remote(h)]
+    pool = ThreadPoolExecutor(_HEADERS_AT_ONCE)
+    try:
+        for header in [pool.submit(read_header, h) for h in remote]:
+            header.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # where one fails, the others would keep the user waiting
 
 
 def _state(href: str) -> tuple[str, int, int]:

@@ -18,10 +18,11 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
 from smgeo.raster_specs import RasterSource
 from smgeo.sources.dates import date_in_name, day_axis
-from smgeo.sources.files import Header, file_state, is_remote, plain, read_header
+from smgeo.sources.files import Header, file_state, is_remote, plain, read_header, read_headers
 from smgeo.sources.layers import Layer, Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes import own_grid
+from smgeo.sources.units import known_unit
 from smgeo.specs import parse_spec
 
 
@@ -179,6 +180,7 @@ def _scenes(source: RasterSource, root: Path, catalog: Mapping[str, Feature]) ->
     flags = _find(source, root, source.mask.band) if source.mask else {}
     names = list(dict.fromkeys(s for found in files.values() for s in sorted(found)))
     dates = _dates(source, names, files, root)
+    read_headers([href for found in (*files.values(), flags) for href in found.values()])
     bands: dict[str, int] = {}
     scenes = []
     for scene in names:
@@ -260,7 +262,7 @@ def _check_band_units(
 ) -> None:
     found = header.units[band - 1]
     converted = name in source.scale or name in source.offset or name in source.convert
-    if found and not converted and found != catalog[name].units:
+    if found and not converted and known_unit(found) != known_unit(catalog[name].units):
         raise SmgeoError(
             f"{plain(header.href)}: {name} is in {found!r}, the cube holds {catalog[name].units!r}; convert it with scale "
             "and offset"

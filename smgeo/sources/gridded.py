@@ -43,20 +43,10 @@ from smgeo.sources.gridded_files import (
     scatter,
 )
 from smgeo.sources.gridded_headers import Header, read_headers
+from smgeo.sources.units import known_unit
 from smgeo.sources.warp import aligned_shift, choose_resampling, is_geographic, look_up, resample, split_blocks
 from smgeo.specs import parse_spec
 
-_SYNONYMS = {
-    "mm d-1": ("mm/day", "mm/d", "mm day-1", "mm day^-1", "mm d^-1"),
-    "degC": ("C", "celsius", "deg C", "degree_Celsius", "degrees_Celsius", "degreeC", "degrees C", "°C"),
-    "K": ("kelvin", "degK", "deg K", "degrees K"),
-    "percent": ("%",),
-    "1": ("", "-", "unitless", "dimensionless", "none"),
-    "m3 m-3": ("m3/m3", "m^3 m^-3", "m**3 m**-3", "m^3/m^3", "m3.m-3", "cm3/cm3", "cm**3/cm**3", "cm^3/cm^3"),
-    "m": ("metre", "metres", "meter", "meters"),
-    "degree": ("degrees", "deg"),
-}
-_CANONICAL = {s.lower(): unit for unit, names in _SYNONYMS.items() for s in (unit, *names)}
 _NEO_FILL = 99999.0
 _TOGETHER = 2**24  # values of one variable that a task reads of a file at a time: 64 MiB as float32
 
@@ -259,8 +249,8 @@ def _check_units(
     """Refuse a unit that is not the cube's. IMERG V06 writes a day's total as mm; a day's sum of mm is mm a day."""
     if found is None or name in source.scale or name in source.offset:
         return
-    canonical = _CANONICAL.get(found.strip().lower(), found.strip())
-    if canonical == _CANONICAL.get(feature.units.lower(), feature.units):
+    canonical = known_unit(found)
+    if canonical == known_unit(feature.units):
         return
     if feature.units == "mm d-1" and canonical == "mm" and summed:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 
 import dask
 import numpy as np
@@ -14,7 +15,9 @@ from rasterio.warp import Resampling, reproject
 
 from smgeo.cube import GRID_SHARD
 from smgeo.errors import SmgeoError
-from smgeo.sources import open_rasters
+from smgeo.sources import files, open_rasters
+from smgeo.sources.files import _header_of as header_of
+from tests.range_server import RangeServer
 
 TRANSFORM = from_origin(500000, 5600000, 100, 100)
 UTM = "EPSG:32632"
@@ -258,6 +261,34 @@ def test_unit_of_a_band_must_be_the_cubes_unless_converted(tmp_path):
         open_rasters(spec, root=tmp_path)
     converted = open_rasters({**spec, "offset": {"temperature": -273.15}}, root=tmp_path)
     np.testing.assert_allclose(converted["temperature"].values, plane(10)[None], atol=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["metre", "m", "Meters"])
+def test_a_unit_has_several_names(tmp_path, unit):
+    """GDAL says metre of a DEM whose CRS has a vertical part."""
+    write(tmp_path / "dem.tif", plane(7), units=[unit])
+    ds = open_rasters({"path": "dem.tif", "bands": {"elevation": 1}}, root=tmp_path)
+    assert ds["elevation"].values[0, 0] == 7
+    assert ds["elevation"].attrs["units"] == "m"
+
+
+@pytest.mark.parametrize(("key", "value"), [("bands", {}), ("path", []), ("path", "")])
+def test_a_source_names_files_and_bands(key, value):
+    with pytest.raises(SmgeoError, match=f"{key} is empty"):
+        open_rasters({**SPEC, key: value})
+
+
+def test_headers_of_remote_files_are_read_many_at_a_time(series, monkeypatch):
+    threads = set()
+    monkeypatch.setattr(files, "_header_of", lambda *a: threads.add(threading.get_ident()) or header_of(*a))
+    with RangeServer(series) as server:
+        urls = [f"{server.url}/{name}" for name in ("p_20200101.tif", "p_20200103.tif")]
+        ds = open_rasters({**SPEC, "path": urls})
+        assert ds["precipitation"].values[:, 0, 0].tolist() == [1, 3]
+        assert len(threads) == 2
+        assert threading.get_ident() not in threads
+        with pytest.raises(SmgeoError, match=r"p_20200104\.tif can't be opened as a raster"):
+            open_rasters({**SPEC, "path": [*urls, f"{server.url}/p_20200104.tif"]})
 
 
 def test_grids_that_differ_need_a_target(series):

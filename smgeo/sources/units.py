@@ -1,0 +1,24 @@
+"""Units as files of rasters write them, in the catalogue's words."""
+
+from __future__ import annotations
+
+_SYNONYMS = {
+    "mm d-1": ("mm/day", "mm/d", "mm day-1", "mm day^-1", "mm d^-1"),
+    "degC": ("C", "celsius", "deg C", "degree_Celsius", "degrees_Celsius", "degreeC", "degrees C", "°C"),
+    "K": ("kelvin", "degK", "deg K", "degrees K"),
+    "percent": ("%",),
+    "1": ("", "-", "unitless", "dimensionless", "none"),
+    "m3 m-3": ("m3/m3", "m^3 m^-3", "m**3 m**-3", "m^3/m^3", "m3.m-3", "cm3/cm3", "cm**3/cm**3", "cm^3/cm^3"),
+    "m": ("metre", "metres", "meter", "meters"),
+    "degree": ("degrees", "deg"),
+}
+_CANONICAL = {s.lower(): unit for unit, names in _SYNONYMS.items() for s in (unit, *names)}
+
+
+def known_unit(text: str) -> str:
+    """A unit in the catalogue's words; as it is, where it is none of them.
+
+    >>> known_unit("Metre"), known_unit("mm/day"), known_unit("furlong")
+    ('m', 'mm d-1', 'furlong')
+    """
+    return _CANONICAL.get(text.strip().lower(), text.strip())
