@@ -61,6 +61,12 @@ class _Raster(Spec):
     daily: DailyRule = "auto"
     radius_m: float | None = Field(None, gt=0)
 
+    @model_validator(mode="after")
+    def _says_something(self) -> _Raster:
+        if empty := [key for key in ("path", "bands") if hasattr(self, key) and not getattr(self, key)]:
+            raise ValueError(f"{empty[0]} is empty")
+        return self
+
     def gives(self, target: str) -> set[str]:
         """Names of the variables this source gives."""
         return set(self.bands)  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ def date_in_name(name: str, pattern: str) -> pd.Timestamp:
     Raises
     ------
     SmgeoError
-        If the name does not match.
+        If the name does not match, or the pattern has no year or one of its parts twice.
 
     Examples
     --------
@@ -42,9 +42,13 @@ def date_in_name(name: str, pattern: str) -> pd.Timestamp:
             parts.append(f"({_DIRECTIVES[part[1:]]})")
         else:
             parts.append(".*?" if part == "*" else re.escape(part))
+    if not {"%Y", "%y"} & set(found) or len(set(found)) < len(found):
+        raise SmgeoError(
+            f"dates {pattern!r} needs a year (%Y), and each of %Y, %m, %d, ... once; write * for a second date"
+        )
     match = re.fullmatch("".join(parts), name)
     try:
-        if match is None or not found:
+        if match is None:
             raise ValueError
         return pd.Timestamp(dt.datetime.strptime(" ".join(match.groups()), " ".join(found))).normalize()
     except ValueError:
@@ -57,6 +61,26 @@ def date_in_name(name: str, pattern: str) -> pd.Timestamp:
 def day_axis(days: list[pd.Timestamp], period: tuple[object, object] | None) -> pd.DatetimeIndex:
     """Every day of the period, or without one the days there are, in order."""
     if period is not None:
-        first, last = (pd.Timestamp(str(p)) if not isinstance(p, pd.Timestamp) else p for p in period)
-        return pd.date_range(first, last, freq="D", name="time")
+        return pd.date_range(*period_days(period), freq="D", name="time")
     return pd.DatetimeIndex(sorted(set(days)), name="time")
+
+
+def period_days(period: tuple[object, object]) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """First and last UTC day of a period.
+
+    Raises
+    ------
+    SmgeoError
+        If one is no date, or the last is before the first.
+    """
+    first, last = map(_day, period)
+    if last < first:
+        raise SmgeoError(f"period: {last:%Y-%m-%d} is before {first:%Y-%m-%d}; write the first day first")
+    return first, last
+
+
+def _day(value: object) -> pd.Timestamp:
+    moment = pd.to_datetime(str(value), errors="coerce")
+    if pd.isna(moment):
+        raise SmgeoError(f"period: {value!r} is no date; write 2020-01-31")
+    return (moment.tz_convert("UTC").tz_localize(None) if moment.tzinfo else moment).normalize()

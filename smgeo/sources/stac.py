@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.raster_specs import StacSource
-from smgeo.sources.dates import day_axis
+from smgeo.sources.dates import day_axis, period_days
 from smgeo.sources.footprint import station_places
 from smgeo.sources.layers import Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
@@ -118,7 +117,7 @@ def _search(
     from smgeo.sources.stac_search import Search, find_items, local_or_remote, open_catalogue
 
     root_catalogue = open_catalogue(local_or_remote(source.url, root))
-    days = (pd.Timestamp(str(period[0])), pd.Timestamp(str(period[1]))) if period is not None else None
+    days = period_days(period) if period is not None else None
     out = {}
     for collection in dict.fromkeys(c for band in bands for c in band.collections):
         moving = any(catalog[b.name].kind != "static" for b in bands if collection in b.collections)
