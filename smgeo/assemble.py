@@ -102,11 +102,20 @@ def extract(
     SmgeoError
         If the raster has no CRS, no station lies on it, or the mean has no radius.
     """
-    if method not in ("nearest", "mean") or (method == "mean" and radius_m is None):
-        raise SmgeoError(f"extract: method is nearest, or mean with radius_m; got {method!r}, radius_m={radius_m}")
+    if (
+        method not in ("nearest", "mean")
+        or (method == "mean" and radius_m is None)
+        or not (radius_m is None or radius_m > 0)
+    ):
+        raise SmgeoError(f"extract: method is nearest, or mean with radius_m > 0; got {method!r}, radius_m={radius_m}")
     if isinstance(rasters, xr.Dataset):
         values = _extract(rasters, stations, radius_m)
     else:
+        if isinstance(rasters, str | Path | xr.DataArray):
+            raise SmgeoError(
+                f"extract: rasters is a Dataset or the spec of a source, such as {{path: ..., bands: {{elevation: 1}}}}; got "
+                f"a {type(rasters).__name__}"
+            )
         spec = parse_raster(rasters, "extract")
         update = {} if radius_m is None else {"radius_m": radius_m}
         values = open_source(spec.model_copy(update=update), stations=stations)
@@ -149,7 +158,7 @@ def _at_all_stations(pixels: Any, where: Footprints, count: int, *, decibels: bo
     """(..., pixel) to (..., station): the mean of each station's pixels, missing where it has none."""
 
     def of_block(block: np.ndarray) -> np.ndarray:
-        out = np.full((*block.shape[:-1], count), np.nan, dtype=np.result_type(block.dtype, "float32"))
+        out = np.full((*block.shape[:-1], count), np.nan, dtype="float32")
         ids, means = where.mean(np.moveaxis(block, -1, 0), decibels=decibels)
         out[..., ids] = np.moveaxis(means, 0, -1)
         return out

@@ -125,6 +125,19 @@ def test_extract_refuses():
         extract(nowhere, _stations([10.3], [49.9]))
     with pytest.raises(SmgeoError, match="bilinear"):
         extract(_raster(), _stations([10.3], [49.9]), method="bilinear")
+    with pytest.raises(SmgeoError, match="radius_m=-5"):
+        extract(_raster(), _stations([10.3], [49.9]), radius_m=-5)
+    with pytest.raises(SmgeoError, match="got a str"):
+        extract("clay.tif", _stations([10.3], [49.9]))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64"])
+def test_values_are_float32_whatever_the_raster_holds(dtype):
+    raster = (_raster()[["clay"]] * 2).astype(dtype).assign_coords(spatial_ref=_raster()["spatial_ref"])
+    for one in (raster, raster.chunk(y=2)):
+        out = extract(one, _stations([10.3], [49.9]))["clay"]
+        assert (out.dtype, out.compute().dtype) == (np.float32, np.float32)
+        assert out.values.tolist() == [3]
 
 
 def _source(ids, start="2020-01-01", days=3, left_out=None, **units):

@@ -284,8 +284,10 @@ def csv_header(file: File) -> tuple[bool, int, str]:
     try:
         with open_text(file) as raw:
             row = next(csv.reader(raw))
-    except (OSError, EOFError, UnicodeDecodeError, StopIteration) as error:
-        raise SmgeoError(f"{file} can't be read as a CSV grid: {error or 'it is empty'}") from None
+    except StopIteration:
+        raise SmgeoError(f"{file} can't be read as a CSV grid: it is empty") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise SmgeoError(f"{file} can't be read as a CSV grid: {error}") from None
     try:
         float(row[0])
     except ValueError:

@@ -575,6 +575,9 @@ def test_damaged_files_are_named(tmp_path, days):
     (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("1,2,3,4\n5,x,7,8\n")
     with pytest.raises(SmgeoError, match=r"rows 1 to 2 can't be read as numbers"):
         t.compute(scheduler="synchronous")
+    (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("")
+    with pytest.raises(SmgeoError, match=r"MOD11C1_D_2016-01-02\.CSV can't be read as a CSV grid: it is empty"):
+        open_gridded(NEO, root=tmp_path)
 
 
 def test_a_chunk_that_is_damaged_is_named(days):
