@@ -167,7 +167,7 @@ def write_ledger(store: Path, records: Records) -> None:
         },
     }
     part = folder / "zarr.json.part"
-    part.write_text(json.dumps(value), encoding="utf-8")
+    part.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
     os.replace(part, folder / "zarr.json")
     for lines in folder.glob("*.jsonl"):
         lines.unlink()

@@ -25,9 +25,10 @@ from smgeo.models import load_model, make_model
 from smgeo.prepare import Prepared, Split, Windows, clean_cube, prepare_cube, split_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
+from smgeo.regions import read_ledger
 from smgeo.report import write_report
 from smgeo.sources.world import simulate
-from smgeo.stages import Ledger, write_json
+from smgeo.stages import Ledger, digest, write_json
 from smgeo.summary import (
     broken_stations,
     count_rows,
@@ -235,6 +236,7 @@ class _Study:
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             stations = open_all_stations(recipe, self.root)
+            parts: dict[str, Any] = {}
             cube = build_station_cube(
                 stations,
                 recipe.rasters,
@@ -242,9 +244,11 @@ class _Study:
                 self.target,
                 self.root,
                 recipe.catalog,
-                keep=partial(self._keep_values, progress),
+                keep=partial(self._keep_values, progress, parts),
             )
-            write_station_cube(cube, path, token=self.ledger.key("stations", inputs), progress=progress)
+            # Of a remote source only the values kept of it tell whether it is as it was.
+            token = digest({"key": self.ledger.key("stations", inputs), "parts": parts})
+            write_station_cube(cube, path, token=token, progress=progress)
             return count_station_rows(open_cube(path), self.target)
 
         asked = recipe.model_dump(
@@ -253,10 +257,17 @@ class _Study:
         inputs = {"recipe": asked, "inputs": self.inputs}
         return self._stage("stations", inputs, [path], work)
 
-    def _keep_values(self, update: Callable[..., None], name: str, values: xr.Dataset) -> xr.Dataset:
-        """What one source gives at the stations, in a store of its own, so that a killed build goes on where it was."""
+    def _keep_values(
+        self, update: Callable[..., None], parts: dict[str, Any], name: str, values: xr.Dataset
+    ) -> xr.Dataset:
+        """What one source gives at the stations, in a store of its own, so that a killed build goes on where it was.
+
+        `parts` gets the checksums of what is kept.
+        """
         path = self.folder / "parts" / f"{name}.zarr"
         write_cube(values, path, chunks=chunk_sizes(values), progress=lambda done, total: update(done, total, name))
+        records = read_ledger(path)
+        parts[name] = records.regions if records else None
         return open_cube(path)
 
     def _grid_period(self) -> tuple[Any, Any]:

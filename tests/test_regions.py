@@ -84,10 +84,7 @@ def test_every_scheduler_writes_the_same_bytes(tmp_path: Path, scheduler: str) -
     else:
         with dask.config.set(scheduler=scheduler):
             store = write_cube(grid_cube(65), tmp_path / "c.zarr", token="t")
-    found = files_of(store)
-    assert {f: b for f, b in found.items() if "ledger" not in f} == {
-        f: b for f, b in truth.items() if "ledger" not in f
-    }
+    assert files_of(store) == truth  # the ledger too, whatever the order in which regions were finished
     np.testing.assert_array_equal(open_cube(store)["s1_vv"].values, values_of(65))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import dask
 import numpy as np
 import pandas as pd
@@ -139,3 +141,41 @@ def test_what_a_source_gives_at_the_stations_is_not_read_again(folder, read):
     read.clear()
     run({**STATIONS, "features": ["precipitation"]}, folder)
     assert read == []
+
+
+def write_catalogue(folder):
+    """A static STAC catalogue of one item, whose file is the only one of the folder's scenes named e.tif."""
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "e", "collection": "dem", "links": [],
+        "properties": {"datetime": "2020-01-01T00:00:00Z"}, "bbox": [8.9, 50.4, 9.1, 50.6],
+        "geometry": {"type": "Polygon", "coordinates": [[[8.9, 50.4], [9.1, 50.4], [9.1, 50.6], [8.9, 50.6], [8.9, 50.4]]]},
+        "assets": {"data": {"href": "./e.tif", "type": "image/tiff; application=geotiff"}},
+    }  # fmt: skip
+    extent = {"spatial": {"bbox": [[8.9, 50.4, 9.1, 50.6]]}, "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]}}
+    common = {"stac_version": "1.0.0", "description": "x"}
+    collection = {**common, "type": "Collection", "id": "dem", "license": "other", "extent": extent}
+    root = {**common, "type": "Catalog", "id": "root", "links": [{"rel": "child", "href": "./collection.json"}]}
+    (folder / "item.json").write_text(json.dumps(item))
+    (folder / "collection.json").write_text(
+        json.dumps({**collection, "links": [{"rel": "item", "href": "./item.json"}]})
+    )
+    (folder / "catalog.json").write_text(json.dumps(root))
+
+
+def test_a_remote_source_that_changed_is_not_mixed_with_what_it_was(folder):
+    """A lost shard has the stage run again; of a catalogue no file is hashed, so that its key is the same."""
+    data = folder / "data"
+    write_catalogue(data)
+    write_scene(data, DAYS[0], 500.0)
+    (data / "p_20200101.tif").rename(data / "e.tif")
+    write_scene(data, DAYS[0], 0.0)
+    stac = {"kind": "stac", "url": "catalog.json", "collections": ["dem"], "bands": {"elevation": "data"}}
+    recipe = {**STATIONS, "rasters": [*RASTERS, stac], "features": ["precipitation", "elevation"]}
+    out = run(recipe, folder)
+    before = open_cube(out / "stations.zarr")["elevation"].values
+    write_scene(data, DAYS[0], 700.0)
+    (data / "p_20200101.tif").rename(data / "e.tif")
+    write_scene(data, DAYS[0], 0.0)
+    (out / "stations.zarr" / shard_file("precipitation", (0, 0))).unlink()
+    run(recipe, folder)
+    assert open_cube(out / "stations.zarr")["elevation"].values.tolist() == (before + 200).tolist()
