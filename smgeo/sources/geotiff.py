@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import fnmatch
 import glob
 import re
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ def open_geotiffs(
         Target grid; without it and without stations, the files' own, which must then be the same for all.
     stations : xarray.Dataset, optional
         With latitude and longitude on `station`: each gets, of every scene on the scene's own grid, the pixel it lies in,
-        or with `radius_m` the mean of its footprint.
+        or with `radius_m` the mean of its footprint, as far as the scene's own file reaches.
     period : (date, date), optional
         Gives every day of the period, missing where there is no file; by default the days that have files.
     catalog : mapping
@@ -90,7 +91,9 @@ def open_geotiffs(
             f"rasters {source.label!r}: {', '.join(moving)} varies in time, so dates or dates_table is needed"
         )
     if lasting:
-        _check_tiles(source, scenes, lasting[0])
+        _check_tiles(source, [s for s in scenes if any(n in lasting for n, _ in s.layers)], lasting[0])
+    if isinstance(source.dates, tuple) and len(source.dates) > 1:
+        _check_steps(source, moving, len(source.dates))
     days = day_axis([s.day for s in scenes if s.day is not None], period) if moving else None
     variables = [
         Variable(
@@ -105,6 +108,15 @@ def open_geotiffs(
         return dataset_at_stations(scenes, variables, stations, days, source.radius_m, source.label)
     box = geobox if geobox is not None else own_grid(scenes)
     return dataset_on_grid(scenes, variables, box, days, source.resampling)
+
+
+def _check_steps(source: RasterSource, moving: Sequence[str], dates: int) -> None:
+    """In a stack each date has a band of its own."""
+    if same := [n for n in moving if "{step}" not in str(source.bands[n])]:
+        raise SmgeoError(
+            f"rasters {source.label!r}: there are {dates} dates, so {same[0]} needs a band for each: its name in the file with "
+            "{step} where _1, _2, ... stand from the second date on"
+        )
 
 
 def _check_tiles(source: RasterSource, scenes: list[Scene], name: str) -> None:
@@ -131,16 +143,19 @@ def _find(source: RasterSource, root: Path, band: str | int) -> dict[str, str]:
     """Files that hold a band: scene (the path, with `{band}` where it stands in the pattern) -> file or URL."""
     out: dict[str, str] = {}
     for pattern in _patterns(source):
-        absolute = pattern if is_remote(pattern) or Path(pattern).is_absolute() else str(root / pattern)
-        filled = absolute.replace("{band}", str(band))
+        filled = pattern.replace("{band}", str(band))
         if is_remote(filled):
-            out[absolute] = filled
+            out[pattern] = filled
             continue
-        found = sorted(glob.glob(filled)) if re.search(r"[*?\[]", filled) else [filled]
-        files = [f for f in found if Path(f).is_file()]
+        if (root / filled).is_file():  # also where its name has brackets
+            out[str(root / pattern)] = str(root / filled)
+            continue
+        # Only the recipe's part is a pattern.
+        start = "" if Path(pattern).is_absolute() else glob.escape(str(root / "x"))[:-1]
+        files = [f for f in sorted(glob.glob(start + filled)) if Path(f).is_file()]
         if not files:
-            raise SmgeoError(f"no raster matches {filled} (relative paths start at --data)")
-        out |= {scene_name(f, absolute, str(band)): f for f in files}
+            raise SmgeoError(f"no raster matches {root / filled} (relative paths start at --data)")
+        out |= {scene_name(f, start + pattern, str(band)): f for f in files}
     return out
 
 
@@ -152,7 +167,7 @@ def scene_name(file: str, pattern: str, band: str) -> str:
     """
     if "{band}" not in pattern:
         return file
-    pieces = [re.escape(p).replace(r"\*", ".*").replace(r"\?", ".") for p in pattern.split("{band}")]
+    pieces = [fnmatch.translate(p)[:-2] for p in pattern.split("{band}")]  # without the end of text, \\Z
     match = re.fullmatch(re.escape(band).join(f"({p})" for p in pieces), file)
     return "{band}".join(match.groups()) if match else file
 
@@ -188,6 +203,8 @@ def _scenes(source: RasterSource, root: Path, catalog: Mapping[str, Feature]) ->
         for day, step in _steps(source, dates[scene]):
             layers = []
             for name, href in here.items():
+                if step and catalog[name].kind == "static":
+                    continue  # once in a stack of dates
                 header = read_header(href)
                 asked = source.bands[name]
                 number = 1 if apart else _band_number(header, _of_step(asked, step), name)
@@ -198,7 +215,8 @@ def _scenes(source: RasterSource, root: Path, catalog: Mapping[str, Feature]) ->
                         f"{bands[name]}; write all files with the same bands"
                     )
                 layers.append((name, _layer(source, name, href, number)))
-            scenes.append(_scene(source, scene, day, layers, flags, apart))
+            if layers:
+                scenes.append(_scene(source, scene, day, layers, flags, apart))
     return scenes
 
 

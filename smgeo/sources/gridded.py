@@ -44,7 +44,7 @@ from smgeo.sources.gridded_files import (
 )
 from smgeo.sources.gridded_headers import Header, read_headers
 from smgeo.sources.units import known_unit
-from smgeo.sources.warp import aligned_shift, choose_resampling, is_geographic, look_up, resample, split_blocks
+from smgeo.sources.warp import aligned_shift, choose_resampling, is_geographic, pieces, resample, split_blocks
 from smgeo.specs import parse_spec
 
 _NEO_FILL = 99999.0
@@ -377,9 +377,9 @@ def _copy_block(series: _Series, rows: tuple[int, int], columns: tuple[int, int]
 
 def _warp_block(series: _Series, part: GeoBox, method: str, out: np.ndarray) -> None:
     own = series.reading.layout.box
-    if (found := look_up(part, own, method)) is not None:
+    for rows, columns, found in pieces(part, own, method, _TOGETHER):
         for day, values in _read_windows(series, *found.window):
-            resample(values, found, own, out[day])
+            resample(values, found, own, out[day, rows, columns])
 
 
 def _read_windows(series: _Series, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:

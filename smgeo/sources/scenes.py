@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,13 +28,12 @@ from smgeo.sources.files import Header, plain, read_header
 from smgeo.sources.footprint import Footprints, find_footprints, tiles_of
 from smgeo.sources.layers import Layer, Scene, clip_window, read_layers, to_decibels, to_power
 from smgeo.sources.warp import (
-    Lookup,
     aligned_shift,
     choose_resampling,
     crs_text,
     is_geographic,
-    look_up,
     period_columns,
+    pieces,
     resample,
     split_blocks,
     transformer,
@@ -316,32 +315,13 @@ def _warp(
 ) -> dict[str, np.ndarray]:
     """Layers resampled, those in `decibels` in linear power."""
     out: dict[str, np.ndarray] = {}
-    for rows, columns, found in _pieces(part, header.box, method):
+    for rows, columns, found in pieces(part, header.box, method, _TOGETHER):
         for name, values in read_layers(scene, header, layers, found.window):
             here = out.setdefault(name, np.full(part.shape.yx, np.nan, dtype="float32"))[rows, columns]
             resample(to_power(values) if name in decibels else values, found, header.box, here)
             if name in decibels:
                 here[...] = to_decibels(here)
     return out
-
-
-def _pieces(part: GeoBox, own: GeoBox, method: str) -> Iterator[tuple[slice, slice, Lookup]]:
-    """Rows and columns of a part of the target, cut so that what each needs of the source fits into memory."""
-    todo = [(0, part.shape.y, 0, part.shape.x)]
-    while todo:
-        y0, y1, x0, x1 = todo.pop()
-        found = look_up(part[y0:y1, x0:x1], own, method)
-        if found is None:
-            continue
-        height, width = (last - first for first, last in found.window)
-        if height * width <= _TOGETHER or (y1 - y0) * (x1 - x0) == 1:
-            yield slice(y0, y1), slice(x0, x1), found
-        elif y1 - y0 > x1 - x0:
-            middle = (y0 + y1) // 2
-            todo += [(y0, middle, x0, x1), (middle, y1, x0, x1)]
-        else:
-            middle = (x0 + x1) // 2
-            todo += [(y0, y1, x0, middle), (y0, y1, middle, x1)]
 
 
 def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, list[tuple[str, Layer]]]]:

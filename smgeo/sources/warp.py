@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -156,6 +157,28 @@ def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
             return None
         window.append((low, high))
     return Lookup(method, r, c, (window[0], window[1]))
+
+
+def pieces(part: GeoBox, own: GeoBox, method: str, most: int) -> Iterator[tuple[slice, slice, Lookup]]:
+    """Rows and columns of a part of the target, and where they lie, cut so that each needs `most` pixels of the source.
+
+    What no cut makes smaller (one pixel of the target) needs what it needs.
+    """
+    todo = [(0, part.shape.y, 0, part.shape.x)]
+    while todo:
+        y0, y1, x0, x1 = todo.pop()
+        found = look_up(part[y0:y1, x0:x1], own, method)
+        if found is None:
+            continue
+        height, width = (last - first for first, last in found.window)
+        if height * width <= most or (y1 - y0) * (x1 - x0) == 1:
+            yield slice(y0, y1), slice(x0, x1), found
+        elif y1 - y0 > x1 - x0:
+            middle = (y0 + y1) // 2
+            todo += [(y0, middle, x0, x1), (middle, y1, x0, x1)]
+        else:
+            middle = (x0 + x1) // 2
+            todo += [(y0, y1, x0, middle), (y0, y1, middle, x1)]
 
 
 def _coordinates(affine: Affine, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -256,6 +256,8 @@ def test_the_result_does_not_depend_on_blocks(tmp_path, monkeypatch, resampling)
             parts = open_gridded(spec, root=tmp_path, geobox=box)["precipitation"]
             assert len(parts.data.chunks[1]) == 7
             np.testing.assert_array_equal(parts.values, whole)
+            patch.setattr(gridded, "_TOGETHER", 60)  # pixels of the file at a time
+            np.testing.assert_array_equal(open_gridded(spec, root=tmp_path, geobox=box)["precipitation"].values, whole)
 
 
 def test_zarr_with_many_days_and_its_own_packing(tmp_path):

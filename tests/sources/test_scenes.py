@@ -165,6 +165,25 @@ def test_a_stack_of_dates_in_one_file(tmp_path):
     assert [str(t)[:10] for t in ds["time"].values] == spec["dates"]
     assert ds["s1_vv"].values[:, 0, 0].tolist() == [0, 2, 4]
     assert ds["s1_vh"].values[:, 0, 0].tolist() == [1, 3, 5]
+    both = open_rasters({**spec, "bands": {"s1_vv": "VV{step}", "elevation": "elevation"}}, root=tmp_path)
+    assert both["s1_vv"].values[:, 0, 0].tolist() == [0, 2, 4]
+    assert both["elevation"].values[0, 0] == 6
+    with pytest.raises(SmgeoError, match="there are 3 dates, so s1_vh needs a band for each"):
+        open_rasters({**spec, "bands": {"s1_vv": "VV{step}", "s1_vh": "VH"}}, root=tmp_path)
+
+
+def test_brackets_in_paths(landsat):
+    """Those of a folder's name are no pattern; those of a recipe are, for all files of a scene alike."""
+    folder = landsat / "run [1]"
+    folder.mkdir()
+    for file in landsat.glob("*.TIF"):
+        file.rename(folder / file.name)
+    expected = open_rasters({**LANDSAT, "path": "LC08_20200101_*_{band}.TIF"}, root=folder)["l8_b10"].values
+    for path in ("LC08_2020010[12]_[ab]_{band}.TIF", "LC08_2020010?_?_{band}.TIF"):
+        found = open_rasters({**LANDSAT, "path": path}, root=folder)["l8_b10"]
+        np.testing.assert_array_equal(found.values[0], expected[0])
+    one = open_rasters({**LANDSAT, "path": "run [1]/LC08_20200103_a_{band}.TIF"}, root=landsat)["l8_b10"]
+    assert one.values[0, 0, 0] == 160
 
 
 def test_tiles_of_what_does_not_change_are_put_together(tmp_path):
