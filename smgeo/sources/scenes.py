@@ -40,7 +40,7 @@ from smgeo.sources.warp import (
 )
 
 STATION_DAYS = 30
-_TOGETHER = 2**24  # pixels of a scene that a task reads at a time: 64 MiB as float32
+_TOGETHER = 2**22  # pixels of a scene that a task reads at a time: 16 MiB as float32
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def scenes_on_grid(
     """Each variable on a grid: (time, y, x), or (y, x) where `days` is None; float32, missing as NaN.
 
     Lazy in blocks of at most (30, 256, 256), of all variables together; peak memory of a task is a block of each
-    variable and 16 million pixels of one scene.
+    variable and what four million pixels of one scene need.
     """
     length = 1 if days is None else len(days)
     chunks = split_blocks((length, *box.shape.yx), tuple(GRID_SHARD.values()))
