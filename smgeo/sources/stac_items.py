@@ -24,6 +24,10 @@ from smgeo.sources.stac_search import item_times
 
 # Sentinel-2 Products Specification: from processing baseline 04.00 (25 January 2022) on, reflectance = (DN - 1000) / 10000.
 _BOA_OFFSET = -1000.0
+# Assets that hold reflectance, by the names of Planetary Computer and of Earth Search.
+_S2_REFLECTANCE = {f"B{n:02d}" for n in range(1, 13)} | {
+    "B8A", "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "swir16", "swir22",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,9 @@ class _Parsed:
         scale, offset = said.get("scale"), said.get("offset")
         if scale is None and offset is None and table is not None:
             scale, offset = table.scale, table.offset
-        if table is not None and table.mask == "s2_scl":
+        scale = band.scale if band.scale is not None else scale
+        said_of_s2 = {"s2:processing_baseline", "earthsearch:boa_offset_applied"} & set(self.item.properties)
+        if said_of_s2 and _S2_REFLECTANCE & set(band.assets):
             offset = self._boa_offset(scale, offset, given="offset" in said)
         source = self._raster(at)
         nodata = source.meta.nodata if source is not None and source.meta is not None else None
@@ -197,7 +203,7 @@ class _Parsed:
             self.href(at[0]),
             at[1],
             band.nodata if band.nodata is not None else nodata,
-            band.scale if band.scale is not None else scale,
+            scale,
             band.offset if band.offset is not None else offset,
             band.convert,
         )

@@ -19,6 +19,7 @@ from pyproj import Transformer
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
+from smgeo.catalog import Feature
 from smgeo.errors import SmgeoError
 from smgeo.sources import files, stac_search
 from smgeo.sources.stac import open_stac
@@ -460,6 +461,26 @@ def test_query_holds_whoever_answers_it(server, world, where, conforms):
     ds = open_stac(spec, geobox=world.box)
     features = [f for f in world.features if f["properties"].get("s2:processing_baseline") == "03.01"]
     assert {str(d)[:10] for d in ds["time"].values} == {f["properties"]["datetime"][:10] for f in features}
+
+
+@pytest.mark.parametrize(
+    ("baseline", "scale", "expected"),
+    [("03.01", 1e-4, 0.3), ("05.09", 1e-4, 0.2), ("05.09", 1, 2000), ("05.09", None, 2000)],
+)
+def test_a_sentinel_2_band_by_its_assets_name_has_its_offset_too(tmp_path, baseline, scale, expected):
+    """The number 3000 is reflectance 0.3 before baseline 04.00, 0.2 from it on, whatever the variable is called."""
+    path = write(
+        tmp_path / "b02.tif", np.full((2, 3), 3000, "uint16"), "EPSG:32636", from_origin(700000, 3500000, 10, 10)
+    )
+    item = item_of(
+        "x", "2022-06-01T08:00:00Z", {"B02": path}, "sentinel-2-l2a", tmp_path, **{"s2:processing_baseline": baseline}
+    )
+    static_catalogue(tmp_path, [item])
+    blue = Feature("blue", "reflectance, blue", "1", "dynamic", "Sentinel-2", (0.0, 1e4), 5.0)
+    spec = {"url": str(tmp_path / "catalog.json"), "bands": {"blue": "B02"}, "collections": ["sentinel-2-l2a"]}
+    spec |= {} if scale is None else {"scale": {"blue": scale}}
+    found = open_stac(spec, catalog={"blue": blue})["blue"].values
+    np.testing.assert_allclose(found, np.full((1, 2, 3), expected), rtol=1e-6)
 
 
 def test_period_and_day_are_utc(server, world):
