@@ -236,10 +236,15 @@ def write_cube(
     Raises
     ------
     SmgeoError
-        If `path` exists and is no Zarr store, the disk is full, or the days do not continue those of the store.
+        If `path` exists and is no Zarr store, `ds` is empty, the disk is full, or the days do not continue those of the
+        store: others of its dims, variables or units, a gap, or a store that is damaged.
     """
     path = Path(path)
     check_replaceable(path, "zarr.json")
+    if empty := [str(d) for d, n in ds.sizes.items() if n == 0]:
+        raise SmgeoError(
+            f"{path}: the cube to write is empty along {', '.join(empty)}; nothing is left of what was chosen"
+        )
     part = path.with_name(path.name + ".part")
     kept = 0
     if append and path.exists():
@@ -339,14 +344,15 @@ def _inputs_of_regions(
 def _continue_cube(ds: xr.Dataset, path: Path) -> tuple[xr.Dataset, int]:
     """`ds` with the days of the store before it, and how many days the store has."""
     old = open_cube(path)
-    days, new = old.indexes["time"], ds.indexes["time"]
+    days, new = check_daily(old), check_daily(ds)
     for name, index in old.indexes.items():
-        if name != "time" and not index.equals(ds.indexes[name]):
+        if name != "time" and not index.equals(ds.indexes.get(name)):
             raise SmgeoError(f"append: {name} of the new days is not that of {path}; write another cube")
     if set(old.data_vars) != set(ds.data_vars):
         raise SmgeoError(
             f"append: {path} holds {', '.join(sorted(map(str, old.data_vars)))}; the new days hold {', '.join(sorted(map(str, ds.data_vars)))}"
         )
+    check_units(units_of(ds, map(str, ds.data_vars)), units_of(old, map(str, old.data_vars)), "append: the new days")
     if new[0] == days[0] and len(new) >= len(days):
         return ds, len(days)
     if new[0] != days[-1] + pd.Timedelta(1, "D"):

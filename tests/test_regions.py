@@ -251,6 +251,27 @@ def test_days_that_do_not_follow_are_refused(tmp_path: Path) -> None:
         write_cube(grid_cube(70).drop_vars("sand"), store, append=True)
 
 
+@pytest.mark.parametrize("days", [70, 25])
+def test_days_that_are_not_of_the_cube_are_refused(tmp_path: Path, days: int) -> None:
+    def in_units(ds: xr.Dataset, units: str) -> xr.Dataset:
+        return ds.assign(s1_vv=ds["s1_vv"].assign_attrs(units=units))
+
+    later = grid_cube(70) if days == 70 else grid_cube(25, start="2020-02-15", first=45)
+    store = write_cube(in_units(grid_cube(45), "dB"), tmp_path / "c.zarr")
+    with pytest.raises(SmgeoError, match="new days do not match: s1_vv is in '1', needed in 'dB'"):
+        write_cube(in_units(later, "1"), store, append=True)
+    with pytest.raises(SmgeoError, match="y of the new days is not that"):
+        write_cube(in_units(later, "dB").isel(y=slice(9)), store, append=True)
+    with pytest.raises(SmgeoError, match="y of the new days is not that"):
+        write_cube(in_units(later, "dB").drop_vars("y"), store, append=True)
+    with pytest.raises(
+        SmgeoError, match="time must be daily without gaps; 2020-02-19 00:00:00 is followed by 2020-02-21"
+    ):
+        write_cube(in_units(later, "dB").isel(time=np.r_[0 : days - 20, days - 19 : days]), store, append=True)
+    with pytest.raises(SmgeoError, match="c.zarr: the cube to write is empty along time"):
+        write_cube(grid_cube(45).isel(time=slice(0, 0)), store)
+
+
 def test_an_append_keeps_nothing_of_an_interrupted_write_of_other_data(tmp_path: Path) -> None:
     store = write_cube(grid_cube(60), tmp_path / "c.zarr")
     interrupted(grid_cube(90) + 1, store, regions=6)
