@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 
 _INTERRUPTED = 130
 
@@ -294,9 +295,16 @@ def _maps_table(results: dict[str, Any]) -> Table | None:
     return table
 
 
+def _say_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """One line on stderr; where in the code a warning comes from helps no user."""
+    said = "warning: " if issubclass(category, SmgeoWarning) else f"{category.__name__}: "
+    print(f"smgeo: {said}{message}", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command line; an error the user can mend is one paragraph on stderr, exit code 1."""
     debug = "--debug" in sys.argv
+    warnings.showwarning = _say_warning
     try:
         app()
     except SmgeoError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import dask
@@ -40,7 +41,10 @@ def flag_outliers(ds: xr.Dataset, z: float, stations: Sequence[str] | None = Non
     names = variables_of_kind(ds, "dynamic", "static", "target")
     source = ds[names] if stations is None else ds[names].sel(station=list(stations))
     wide = source.astype("float64")
-    mean, std = dask.compute(wide.mean(), wide.std())
+    with warnings.catch_warnings():
+        # A variable without any value has no mean, and flags nothing.
+        warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
+        mean, std = dask.compute(wide.mean(), wide.std())
     # Compared as |x - mean| > z std, so that a constant variable (std 0) flags nothing.
     return xr.Dataset({n: np.abs(ds[n].astype("float64") - mean[n]) > z * std[n] for n in names}, coords=ds.coords)
 

@@ -107,12 +107,15 @@ def signed_by_planetary_computer(href: str, collection: str) -> str:
     return f"{_SIGNED}{token}url={quote(href, safe='')}"
 
 
-def file_state(href: str) -> tuple[str, int, int]:
-    """A file and its state, so that the name of an array says which content it is read from; of a URL, itself."""
+def file_state(href: str) -> tuple[str, ...]:
+    """A file and its state, so that the name of an array says which content it is read from; of a URL, itself.
+
+    The time of the inode's change is part of it: a copy that keeps size and time of the content is another file.
+    """
     if is_remote(href):
-        return plain(href), 0, 0
+        return (plain(href),)
     state = os.stat(href)
-    return href, state.st_size, state.st_mtime_ns
+    return href, str(state.st_size), str(state.st_mtime_ns), str(state.st_ctime_ns)
 
 
 def read_header(href: str) -> Header:
@@ -143,7 +146,7 @@ def read_headers(hrefs: Iterable[str]) -> None:
         pool.shutdown(cancel_futures=True)  # where one fails, the others would keep the user waiting
 
 
-def _state(href: str) -> tuple[str, int, int]:
+def _state(href: str) -> tuple[str, ...]:
     try:
         return file_state(href)
     except OSError as error:
@@ -151,7 +154,7 @@ def _state(href: str) -> tuple[str, int, int]:
 
 
 @lru_cache(maxsize=20_000)
-def _read_header(href: str, state: tuple[str, int, int]) -> Header:
+def _read_header(href: str, state: tuple[str, ...]) -> Header:
     def work() -> Header:
         with _whole_header():
             return _header_of(href, _dataset(href))

@@ -138,12 +138,12 @@ def _checked_url(url: str) -> File:
 
 
 def file_state(file: File) -> tuple[Any, ...]:
-    """Size and time of change; of a Zarr store, those of its root metadata; nothing of a URL."""
+    """Size and times of change; of a Zarr store, those of its root metadata; nothing of a URL."""
     if isinstance(file, str):
         return ()
     names = ("zarr.json", ".zmetadata", ".zgroup")
     stat = next((file / n for n in names if (file / n).is_file()), file).stat()
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _file_system(url: str) -> Any:

@@ -5,7 +5,6 @@ Imported only where a recipe names a STAC source: `pystac` and `odc-stac` are an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from odc.stac import parse_item
 from smgeo.catalog import MASKS, STAC, Conversion, Mask, StacBand
 from smgeo.errors import SmgeoError, nearest
 from smgeo.raster_specs import StacSource
-from smgeo.sources.files import is_remote, plain, read_header, signed_by_planetary_computer
+from smgeo.sources.files import file_state, read_header, signed_by_planetary_computer
 from smgeo.sources.layers import Layer, Scene
 from smgeo.sources.stac_search import item_times
 
@@ -279,10 +278,7 @@ def _numbers(asset: pystac.Asset, band: int) -> dict[str, float]:
 
 
 def _state(href: str, item: pystac.Item) -> Any:
-    if is_remote(href):
-        return plain(href)
     try:
-        state = os.stat(href)
+        return file_state(href)
     except OSError as error:
         raise SmgeoError(f"STAC item {item.id}: {href} can't be read: {error.strerror}") from None
-    return href, state.st_size, state.st_mtime_ns

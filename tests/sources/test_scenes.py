@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import dask
@@ -338,6 +339,19 @@ def test_new_scenes_rewrite_the_regions_of_their_days_alone(tmp_path, monkeypatc
     values = open_cube(store)["precipitation"].values
     assert [int(values[i, 0, 0]) for i in (0, 39, 69, 79)] == [2, 40, 70, 80]
     assert np.isfinite(values[:, 0, 0]).sum() == 4
+
+
+def test_a_copy_of_the_same_size_and_time_is_another_file(tmp_path):
+    path = write(tmp_path / "p_20200101.tif", [[1.0, 2.0]])
+    before = path.stat()
+    spec = {"path": "p_*.tif", "dates": "p_%Y%m%d.tif", "bands": {"precipitation": 1}}
+    write_cube(open_rasters(spec, root=tmp_path), tmp_path / "c.zarr")
+    write(tmp_path / "other.tif", [[3.0, 2.0]])
+    os.utime(tmp_path / "other.tif", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(tmp_path / "other.tif", path)  # as rsync -t does
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    write_cube(open_rasters(spec, root=tmp_path), tmp_path / "c.zarr")
+    assert open_cube(tmp_path / "c.zarr")["precipitation"].values[0].tolist() == [[3.0, 2.0]]
 
 
 def test_a_damaged_file_is_named(tmp_path):
