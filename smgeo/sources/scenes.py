@@ -100,7 +100,7 @@ def scenes_on_grid(
         for place, part in parts.items():
             tasks[t, *place] = _Block(reading, tuple(near[place]), last - first, part=part, whole=box)
     token = da.core.tokenize(_signature(scenes), reading, box, None if days is None else list(days))
-    return _assemble(tasks, _read_grid_block, reading, chunks, f"scenes-{token}", static=days is None, axis=0)
+    return _assemble(tasks, _read_grid_block, reading, chunks, f"scenes-{token}", static=days is None)
 
 
 def scenes_at_stations(
@@ -133,7 +133,7 @@ def scenes_at_stations(
         mine = tuple((d, kept[i]) for d, i in _scenes_of(kept, days, int(t0), int(t1)))
         tasks[t, 0] = _Block(reading, mine, int(t1 - t0), stations=len(lons), places=(lons, lats), radius_m=radius_m)
     token = da.core.tokenize(_signature(kept), reading, lons, lats, radius_m, None if days is None else list(days))
-    arrays = _assemble(tasks, _read_station_block, reading, chunks, f"stations-{token}", static=days is None, axis=0)
+    arrays = _assemble(tasks, _read_station_block, reading, chunks, f"stations-{token}", static=days is None)
     return {n: a.T if days is not None else a for n, a in arrays.items()}, covered
 
 
@@ -184,7 +184,6 @@ def _assemble(
     name: str,
     *,
     static: bool,
-    axis: int,
 ) -> dict[str, da.Array]:
     """One array of all variables, a task a block, and each variable as a part of it."""
     count = len(reading.features)
@@ -196,7 +195,7 @@ def _assemble(
         dtype="float32",
         meta=np.empty((0,) * (1 + len(chunks)), "float32"),
     )
-    return {n: together[i, axis] if static else together[i] for i, n in enumerate(reading.names)}
+    return {n: together[i, 0] if static else together[i] for i, n in enumerate(reading.names)}
 
 
 def _scenes_of(scenes: Sequence[Scene], days: pd.DatetimeIndex | None, start: int, stop: int) -> list[tuple[int, int]]:
