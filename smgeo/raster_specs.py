@@ -74,10 +74,33 @@ class _Raster(Spec):
     @property
     def label(self) -> str:
         """How messages and file names call this source."""
-        raise NotImplementedError
+        return str(self.kind)  # type: ignore[attr-defined]
 
 
-class RasterSource(_Raster):
+class _Files(_Raster):
+    """What sources of files say: where these are (a path, a glob pattern, or a list), and what to read of them."""
+
+    path: str | tuple[str, ...]
+    bands: Bands
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _list_form(cls, value: Any) -> Any:
+        return _names_to_themselves(value)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Paths and patterns, one or many."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
+    def label(self) -> str:
+        """How messages and file names call this source."""
+        more = len(self.patterns) - 1
+        return f"{self.patterns[0]} and {more} more" if more else self.patterns[0]
+
+
+class RasterSource(_Files):
     """GeoTIFFs or COGs, on disk or remote (http, https, s3, gs): scenes with a date, or layers that do not change.
 
     `path` may be a glob pattern, a list, and may hold `{band}`, filled with each band's name, where every band is a
@@ -86,8 +109,6 @@ class RasterSource(_Raster):
     """
 
     kind: Literal["geotiff"]
-    path: str | tuple[str, ...]
-    bands: Bands
     dates: str | dt.date | tuple[dt.date, ...] | None = None
     dates_table: str | None = None
     units: dict[str, str] = Field({})
@@ -107,23 +128,13 @@ class RasterSource(_Raster):
             else value
         )
 
-    @field_validator("bands", mode="before")
-    @classmethod
-    def _list_form(cls, value: Any) -> Any:
-        return _names_to_themselves(value)
-
     @model_validator(mode="after")
     def _keys_are_bands(self) -> RasterSource:
         _check_keys(self, ("units", "scale", "offset", "convert"))
         return self
 
-    @property
-    def label(self) -> str:
-        """How messages and file names call this source."""
-        return self.path if isinstance(self.path, str) else f"{self.path[0]} and {len(self.path) - 1} more"
 
-
-class GriddedSource(_Raster):
+class GriddedSource(_Files):
     """NetCDF, HDF5, Zarr or CSV grids: arrays with coordinates (GPM IMERG, NEO, reanalyses, other people's cubes).
 
     `bands` names the variable in the file for each variable of the cube. A file without a time coordinate takes its day
@@ -131,8 +142,6 @@ class GriddedSource(_Raster):
     """
 
     kind: Literal["netcdf", "zarr", "csv_grid"]
-    path: str | tuple[str, ...]
-    bands: Bands
     dates: str | dt.date | None = None
     group: str | None = None
     crs: str | None = None
@@ -140,20 +149,10 @@ class GriddedSource(_Raster):
     offset: dict[str, float] = Field({})
     nodata: float | None = None
 
-    @field_validator("bands", mode="before")
-    @classmethod
-    def _list_form(cls, value: Any) -> Any:
-        return _names_to_themselves(value)
-
     @model_validator(mode="after")
     def _keys_are_bands(self) -> GriddedSource:
         _check_keys(self, ("scale", "offset"))
         return self
-
-    @property
-    def label(self) -> str:
-        """How messages and file names call this source."""
-        return self.path if isinstance(self.path, str) else f"{self.path[0]} and {len(self.path) - 1} more"
 
 
 class _Remote(_Raster):
@@ -190,11 +189,6 @@ class EarthEngineSource(_Remote):
     def _known(self) -> EarthEngineSource:
         _check_catalog(self, EARTHENGINE)
         return self
-
-    @property
-    def label(self) -> str:
-        """How messages and file names call this source."""
-        return "earthengine"
 
 
 class StacSource(_Remote):

@@ -98,7 +98,7 @@ def open_geotiffs(
     variables = [
         Variable(
             catalog[n],
-            f"{catalog[n].source}; {Path(_patterns(source)[0]).name}",
+            f"{catalog[n].source}; {Path(source.patterns[0]).name}",
             masked=source.mask is not None,
             daily=source.daily,
         )
@@ -135,14 +135,10 @@ def _check_tiles(source: RasterSource, scenes: list[Scene], name: str) -> None:
 # Files
 
 
-def _patterns(source: RasterSource) -> tuple[str, ...]:
-    return (source.path,) if isinstance(source.path, str) else source.path
-
-
 def _find(source: RasterSource, root: Path, band: str | int) -> dict[str, str]:
     """Files that hold a band: scene (the path, with `{band}` where it stands in the pattern) -> file or URL."""
     out: dict[str, str] = {}
-    for pattern in _patterns(source):
+    for pattern in source.patterns:
         filled = pattern.replace("{band}", str(band))
         if is_remote(filled):
             out[pattern] = filled
@@ -182,7 +178,7 @@ def geotiff_files(source: RasterSource, root: str | Path) -> list[Path]:
 
 
 def _file_per_band(source: RasterSource) -> bool:
-    return any("{band}" in p for p in _patterns(source))
+    return any("{band}" in p for p in source.patterns)
 
 
 # Scenes

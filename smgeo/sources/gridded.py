@@ -39,7 +39,6 @@ from smgeo.sources.gridded_files import (
     file_state,
     list_files,
     open_band,
-    patterns_of,
     scatter,
 )
 from smgeo.sources.gridded_headers import Header, read_headers
@@ -229,7 +228,7 @@ def _series(
         )
     _check_units(files[0], header.units, name, source, feature, summed=per_day == 1 or source.daily == "sum")
     rule = choose_rule(source.daily, feature, masked=False)
-    attrs: dict[str, Any] = {**feature.attrs(), "source": f"{feature.source}; {Path(patterns_of(source)[0]).name}"}
+    attrs: dict[str, Any] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
     if per_day > 1:
         attrs["daily_rule"] = rule_in_words(rule, feature)
     places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)

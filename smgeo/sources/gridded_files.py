@@ -105,17 +105,12 @@ def list_files(source: GriddedSource, root: str | Path) -> list[File]:
         If a pattern matches nothing, or a URL is a pattern or carries a password or a query.
     """
     out: dict[File, None] = {}
-    for pattern in patterns_of(source):
+    for pattern in source.patterns:
         found = [_checked_url(pattern)] if "://" in pattern else _matches(pattern, Path(root))
         if not found:
             raise SmgeoError(f"no {source.kind} grid matches {Path(root) / pattern} (relative paths start at --data)")
         out |= dict.fromkeys(found)
     return list(out)
-
-
-def patterns_of(source: GriddedSource) -> tuple[str, ...]:
-    """A source's paths."""
-    return (source.path,) if isinstance(source.path, str) else source.path
 
 
 def _matches(pattern: str, root: Path) -> list[File]:
