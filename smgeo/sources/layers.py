@@ -87,14 +87,25 @@ def clip_window(
 
 
 def read_layers(
-    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], window: tuple[tuple[int, int], tuple[int, int]]
+    scene: Scene,
+    header: Header,
+    layers: Sequence[tuple[str, Layer]],
+    window: tuple[tuple[int, int], tuple[int, int]],
+    pixels: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[tuple[str, np.ndarray]]:
-    """Values of the layers of one file in a window, float32, in the cube's units, masked and missing ones NaN."""
+    """Values of the layers of one file in a window, float32, in the cube's units, masked and missing ones NaN.
+
+    With `pixels` (rows and columns of the window), the values of these alone.
+    """
     raw = read_window(header.href, [layer.band for _, layer in layers], window)
     left_out = _left_out(scene, header, window)
     if header.masked:
         outside = read_mask(header.href, window)
         left_out = outside if left_out is None else left_out | outside
+    if pixels is not None:
+        # A few of a tile's numbers are wanted: the others need not be turned into values.
+        raw = raw[:, *pixels]
+        left_out = left_out[pixels] if left_out is not None else None
     out = []
     for (name, layer), numbers in zip(layers, raw, strict=True):
         values = _values(numbers, layer, header)

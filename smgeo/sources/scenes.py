@@ -40,6 +40,7 @@ from smgeo.sources.warp import (
 )
 
 STATION_DAYS = 30
+_Window = tuple[tuple[int, int], tuple[int, int]]
 _TOGETHER = 2**22  # pixels of a scene that a task reads at a time: 16 MiB as float32
 
 
@@ -338,7 +339,7 @@ def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, l
 def _read_station_block(block: _Block) -> np.ndarray:
     """(variable, time, station) float32."""
     out = np.full((len(block.reading.features), block.days, block.stations), np.nan, dtype="float32")
-    places: dict[tuple[GeoBox, float | None], Footprints] = {}
+    places: dict[Any, _Places] = {}
     for day, scenes in _by_day(block.scenes):
         seen: dict[str, list[np.ndarray]] = {n: [] for n in block.reading.names}
         for scene in scenes:
@@ -348,9 +349,7 @@ def _read_station_block(block: _Block) -> np.ndarray:
     return out
 
 
-def _scene_at_stations(
-    scene: Scene, block: _Block, places: dict[tuple[GeoBox, float | None], Footprints]
-) -> list[tuple[str, np.ndarray]]:
+def _scene_at_stations(scene: Scene, block: _Block, places: dict[Any, _Places]) -> list[tuple[str, np.ndarray]]:
     features = {f.name: f for f in block.reading.features}
     out = []
     for href, layers in _by_file(scene, features):
@@ -358,26 +357,53 @@ def _scene_at_stations(
         # What goes round a circle has no mean: it is that of the pixel the station lies in.
         radii = {n: None if features[n].cyclic else block.radius_m for n, _ in layers}
         for radius_m in dict.fromkeys(radii.values()):
-            if (header.box, radius_m) not in places:
-                places[header.box, radius_m] = find_footprints(*block.places, header.box, radius_m)
-            where = places[header.box, radius_m]
+            key = header.box, header.tile, radius_m
+            if key not in places:
+                places[key] = _find_places(block, header, radius_m)
             chosen = [layer for layer in layers if radii[layer[0]] == radius_m]
-            for name, values in _pixels_of(scene, header, chosen, where).items():
+            for name, values in _pixels_of(scene, header, chosen, places[key]).items():
                 here = np.full(block.stations, np.nan, dtype="float32")
-                ids, means = where.mean(values, decibels=features[name].units == "dB")
+                ids, means = places[key].where.mean(values, decibels=features[name].units == "dB")
                 here[ids] = means
                 out.append((name, here))
     return out
 
 
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Pixels of the stations in a grid, and for each window to be read which of them lie in it, and where in it."""
+
+    where: Footprints
+    windows: tuple[tuple[np.ndarray, _Window, tuple[np.ndarray, np.ndarray]], ...]
+
+
+def _find_places(block: _Block, header: Header, radius_m: float | None) -> _Places:
+    where = find_footprints(*block.places, header.box, radius_m)
+    windows = []
+    for mine in _together(where, header.tile):
+        rows, columns = where.rows[mine], where.columns[mine]
+        top, left = int(rows.min()), int(columns.min())
+        window = ((top, int(rows.max()) + 1), (left, int(columns.max()) + 1))
+        windows.append((mine, window, (rows - top, columns - left)))
+    return _Places(where, tuple(windows))
+
+
+def _together(where: Footprints, tile: tuple[int, int]) -> list[np.ndarray]:
+    """Pixels that are read at once: all, where most tiles between them are needed anyway, or those of a tile each."""
+    tiles = tiles_of(where.rows, where.columns, tile)
+    if not tiles:
+        return []
+    height, width = (int(np.ptp(v // size)) + 1 for v, size in zip((where.rows, where.columns), tile, strict=True))
+    dense = len(tiles) * 2 >= height * width and height * width * tile[0] * tile[1] <= _TOGETHER
+    return [np.arange(where.rows.size)] if dense else tiles
+
+
 def _pixels_of(
-    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], where: Footprints
+    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], places: _Places
 ) -> dict[str, np.ndarray]:
     """Values of all pixels of the stations, each tile of the file read once."""
-    picked = {name: np.empty(where.rows.size, dtype="float32") for name, _ in layers}
-    for mine in tiles_of(where.rows, where.columns, header.tile):
-        rows, columns = where.rows[mine], where.columns[mine]
-        window = ((int(rows.min()), int(rows.max()) + 1), (int(columns.min()), int(columns.max()) + 1))
-        for name, values in read_layers(scene, header, layers, window):
-            picked[name][mine] = values[rows - window[0][0], columns - window[1][0]]
+    picked = {name: np.empty(places.where.rows.size, dtype="float32") for name, _ in layers}
+    for mine, window, pixels in places.windows:
+        for name, values in read_layers(scene, header, layers, window, pixels):
+            picked[name][mine] = values
     return picked
