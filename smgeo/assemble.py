@@ -17,6 +17,7 @@ import rasterio
 import xarray as xr
 import zarr
 from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
 
@@ -27,7 +28,7 @@ from smgeo.prepare import derive_features, measure_revisit
 from smgeo.raster_specs import AnyRaster, GriddedSource, RasterSource, parse_raster
 from smgeo.regions import seal
 from smgeo.sources import open_source
-from smgeo.sources.footprint import Footprints, find_footprints, station_places
+from smgeo.sources.footprint import Footprints, find_footprints, station_places, tiles_of
 from smgeo.specs import GridSpec
 from smgeo.terrain import TERRAIN, terrain
 
@@ -145,8 +146,9 @@ def _extract(rasters: xr.Dataset, stations: xr.Dataset, radius_m: float | None) 
         lead = [d for d in var.dims if d not in ("y", "x")]
         cyclic = str(name) in FEATURES and FEATURES[str(name)].cyclic
         where = held if cyclic else around
-        picked = _pick(var.transpose(..., "y", "x").data, where.rows, where.columns)
-        values = _at_all_stations(picked, where, len(ids), decibels=attrs.get("units") == "dB")
+        values = _at_all_stations(
+            var.transpose(..., "y", "x").data, where, len(ids), decibels=attrs.get("units") == "dB"
+        )
         data[str(name)] = xr.Variable((*lead, "station"), values, attrs).transpose("station", *lead)
     coords = {n: stations[n] for n in stations.coords if n != "time" and "time" not in stations[n].dims}
     coords |= {n: c for n, c in rasters.coords.items() if c.dims == ("time",)}
@@ -154,20 +156,51 @@ def _extract(rasters: xr.Dataset, stations: xr.Dataset, radius_m: float | None) 
     return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 
-def _at_all_stations(pixels: Any, where: Footprints, count: int, *, decibels: bool) -> Any:
-    """(..., pixel) to (..., station): the mean of each station's pixels, missing where it has none."""
+def _at_all_stations(values: Any, where: Footprints, count: int, *, decibels: bool) -> Any:
+    """(..., y, x) to (..., station): the mean of each station's pixels, missing where it has none.
 
-    def of_block(block: np.ndarray) -> np.ndarray:
-        out = np.full((*block.shape[:-1], count), np.nan, dtype="float32")
-        ids, means = where.mean(np.moveaxis(block, -1, 0), decibels=decibels)
-        out[..., ids] = np.moveaxis(means, 0, -1)
-        return out
+    Of a Dask array each chunk that holds a pixel is read by one task, and one more puts together those of a day's chunks.
+    """
+    if not isinstance(values, da.Array):
+        return _means([values[..., where.rows, where.columns]], None, where, count, decibels)
+    edges = [np.cumsum((0, *c)) for c in values.chunks[-2:]]
+    ys, xs = (np.searchsorted(e, v, "right") - 1 for e, v in zip(edges, (where.rows, where.columns), strict=True))
+    members = tiles_of(ys, xs, (1, 1))
+    order = np.argsort(np.concatenate(members)) if members else None
+    pick, name = (
+        f"{n}-{tokenize(values.name, where.rows, where.columns, where.stations, count)}" for n in ("pick", "at")
+    )
+    graph: dict[Any, Any] = {}
+    for lead in np.ndindex(*values.numblocks[:-2]):
+        parts: list[Any] = []
+        for i, mine in enumerate(members):
+            y, x = int(ys[mine[0]]), int(xs[mine[0]])
+            rows, columns = where.rows[mine] - edges[0][y], where.columns[mine] - edges[1][x]
+            parts.append((pick, *lead, i))
+            graph[parts[-1]] = (_take, (values.name, *lead, y, x), rows, columns)
+        graph[name, *lead, 0] = (_means, parts, order, where, count, decibels)
+    return da.Array(
+        HighLevelGraph.from_collections(name, graph, dependencies=[values]),  # type: ignore[list-item]
+        name,
+        (*values.chunks[:-2], (count,)),
+        dtype="float32",
+        meta=np.empty((0,) * (values.ndim - 1), "float32"),
+    )
 
-    if not isinstance(pixels, da.Array):
-        return of_block(pixels)
-    whole = pixels.rechunk({pixels.ndim - 1: -1})
-    meta = np.empty((0,) * pixels.ndim, "float32")
-    return whole.map_blocks(of_block, chunks=(*whole.chunks[:-1], (count,)), dtype="float32", meta=meta)
+
+def _take(block: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return block[..., rows, columns]
+
+
+def _means(
+    parts: list[np.ndarray], order: np.ndarray | None, where: Footprints, count: int, decibels: bool
+) -> np.ndarray:
+    pixels = np.concatenate(parts, axis=-1) if len(parts) != 1 else parts[0]
+    pixels = pixels[..., order] if order is not None else pixels
+    out = np.full((*pixels.shape[:-1], count), np.nan, dtype="float32")
+    ids, means = where.mean(np.moveaxis(pixels, -1, 0), decibels=decibels)
+    out[..., ids] = np.moveaxis(means, 0, -1)
+    return out
 
 
 def drop_left_out(values: xr.Dataset) -> xr.Dataset:
@@ -189,33 +222,6 @@ def drop_left_out(values: xr.Dataset) -> xr.Dataset:
     if gone:
         warnings.warn(f"{len(gone)} station(s) outside the raster are left out: {', '.join(gone)}", SmgeoWarning)
     return values.isel(station=np.flatnonzero(kept))
-
-
-def _pick(values: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
-    """values[..., rows, columns]; of a Dask array, reading each chunk once."""
-    if not isinstance(values, da.Array):
-        return values[..., rows, columns]
-    y_edges, x_edges = (np.cumsum((0, *values.chunks[axis])) for axis in (-2, -1))
-    iy, ix = np.searchsorted(y_edges, rows, "right") - 1, np.searchsorted(x_edges, columns, "right") - 1
-    parts, order = [], []
-    for by, bx in sorted(set(zip(iy.tolist(), ix.tolist(), strict=True))):
-        here = np.flatnonzero((iy == by) & (ix == bx))
-        block = values[..., y_edges[by] : y_edges[by + 1], x_edges[bx] : x_edges[bx + 1]]
-        last = block.ndim - 1
-        parts.append(
-            block.map_blocks(
-                _pick,
-                rows[here] - y_edges[by],
-                columns[here] - x_edges[bx],
-                dtype=values.dtype,
-                drop_axis=last,
-                chunks=(*block.chunks[:-2], (here.size,)),
-            )
-        )
-        order.append(here)
-    together = da.concatenate(parts, axis=-1)
-    position = np.argsort(np.concatenate(order))
-    return together if (position == np.arange(position.size)).all() else together[..., position]
 
 
 def merge_stations(sources: Sequence[xr.Dataset], period: tuple[Any, Any] | None) -> xr.Dataset:
