@@ -1,12 +1,12 @@
 """Values at stations: against rasterio's sample, date by date, and xarray's vectorised sel.
 
 Run: python benchmarks/extraction.py [STATIONS] [DATES] [SIDE]
-A GeoTIFF a date (float32, tiles of 256, uncompressed and then deflate), stations at random pixels. Three ways to the same
-table (station, date): smgeo's reader of scenes at stations; `rasterio.sample` a file at a time; and the files as one lazy
-array (rioxarray with Dask chunks of a tile, a file a date) with `sel(x=..., y=..., method="nearest")`. Then the same from a
-grid cube (Zarr): `smgeo.extract` against `sel`. Each runs three times, in turn, each time on the files under new names, so that nothing is found open or in
-GDAL's memory; the best counts. The tables are compared. Where tiles are compressed, every way has to unpack each tile in
-which a station lies: that is the limit then.
+A GeoTIFF a date (float32, tiles of 256, uncompressed and then deflate), stations at random pixels. Three ways to the
+same table (station, date): smgeo's reader of scenes at stations; `rasterio.sample` a file at a time; and the files as
+one lazy array (rioxarray with Dask chunks of a tile, a file a date) with `sel(x=..., y=..., method="nearest")`. Then
+the same from a grid cube (Zarr): `smgeo.extract` against `sel`. Each runs three times, in turn, each time on the files
+under new names, so that nothing is found open or in GDAL's memory; the best counts. The tables are compared. Where
+tiles are compressed, every way has to unpack each tile in which a station lies: that is the limit then.
 """
 
 from __future__ import annotations
