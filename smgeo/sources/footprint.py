@@ -46,14 +46,43 @@ class Footprints:
         return ids, np.stack(parts)
 
 
+def check_target(caller: str, geobox: object, stations: object) -> None:
+    """Check where values are asked for: on a grid, at stations, or neither.
+
+    Raises
+    ------
+    SmgeoError
+        If both are given, or one is something else.
+    """
+    if geobox is not None and stations is not None:
+        raise SmgeoError(f"{caller}: give a grid or stations, not both")
+    if geobox is not None and not isinstance(geobox, GeoBox):
+        raise SmgeoError(
+            f"{caller}: geobox is an odc.geo.geobox.GeoBox, such as ds.odc.geobox of a Dataset on the grid; got a "
+            f"{type(geobox).__name__}"
+        )
+    if stations is not None:
+        _check_stations(stations, f"{caller}: ")
+
+
+def _check_stations(stations: object, where: str = "") -> None:
+    if not isinstance(stations, xr.Dataset) or "station" not in stations.dims:
+        what = "one without it" if isinstance(stations, xr.Dataset) else f"a {type(stations).__name__}"
+        raise SmgeoError(
+            f"{where}stations is an xarray.Dataset with latitude and longitude on the dimension station, as "
+            f"smgeo.open_stations gives it; got {what}"
+        )
+
+
 def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Longitudes and latitudes of stations, degrees, float64.
 
     Raises
     ------
     SmgeoError
-        If the Dataset lacks them, or one is missing.
+        If it is no Dataset of stations, lacks them, or one is missing.
     """
+    _check_stations(stations)
     if lacking := [k for k in ("latitude", "longitude") if k not in stations]:
         raise SmgeoError(f"stations lack {' and '.join(lacking)}, so their pixels are not known")
     lons, lats = (stations[k].to_numpy().astype("float64") for k in ("longitude", "latitude"))

@@ -20,6 +20,7 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.raster_specs import RasterSource
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.files import Header, file_state, is_remote, plain, read_header, read_headers
+from smgeo.sources.footprint import check_target
 from smgeo.sources.layers import Layer, Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes import own_grid
@@ -77,8 +78,7 @@ def open_geotiffs(
         if isinstance(spec, RasterSource)
         else parse_spec(RasterSource, {"kind": "geotiff", **spec}, "open_rasters")
     )
-    if geobox is not None and stations is not None:
-        raise SmgeoError("open_rasters: give a grid or stations, not both")
+    check_target("open_rasters", geobox, stations)
     if unknown := [n for n in source.bands if n not in catalog]:
         raise SmgeoError(
             f"rasters {source.label!r}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}"

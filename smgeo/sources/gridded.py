@@ -29,7 +29,7 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.raster_specs import GriddedSource
 from smgeo.sources.daily import Rule, choose_rule, combine_day, rule_in_words
 from smgeo.sources.dates import date_in_name, day_axis
-from smgeo.sources.footprint import Footprints, find_footprints, station_places
+from smgeo.sources.footprint import Footprints, check_target, find_footprints, station_places
 from smgeo.sources.gridded_files import (
     Cut,
     File,
@@ -130,8 +130,7 @@ def open_gridded(
         files lie on different grids, a unit is not the one the cube holds, or a day has several times and no rule.
     """
     source = spec if isinstance(spec, GriddedSource) else parse_spec(GriddedSource, spec, "open_gridded")
-    if geobox is not None and stations is not None:
-        raise SmgeoError("open_gridded: give a grid or stations, not both")
+    check_target("open_gridded", geobox, stations)
     _check_source(source, catalog)
     files = tuple(list_files(source, root))
     headers = read_headers(list(files), source)

@@ -13,7 +13,7 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.raster_specs import StacSource
 from smgeo.sources.dates import day_axis, period_days
-from smgeo.sources.footprint import station_places
+from smgeo.sources.footprint import check_target, station_places
 from smgeo.sources.layers import Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes import own_grid
@@ -72,8 +72,7 @@ def open_stac(
         or assets, or items do not go together (both passes of Sentinel-1; sigma0 and gamma0).
     """
     source = spec if isinstance(spec, StacSource) else parse_spec(StacSource, {"kind": "stac", **spec}, "open_stac")
-    if geobox is not None and stations is not None:
-        raise SmgeoError("open_stac: give a grid or stations, not both")
+    check_target("open_stac", geobox, stations)
     if unknown := [n for n in source.bands if n not in catalog]:
         raise SmgeoError(f"{source.label}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}")
     try:

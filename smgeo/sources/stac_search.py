@@ -22,12 +22,14 @@ from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from urllib3.exceptions import NewConnectionError
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.files import is_remote, plain
 from smgeo.sources.warp import crs_text, transformer
 
 _TRIES = 8
+_TRIES_UNREACHED = 3  # of a server that is not there, which seldom changes
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _THREADS = 4
 _PAGE = 100
@@ -37,7 +39,10 @@ Area = tuple[float, float, float, float]  # west, south, east, north, degrees
 
 
 class PatientIO(StacApiIO):
-    """JSON over HTTP: what fails, is cut short or is no JSON is asked for again, after pauses that grow."""
+    """JSON over HTTP: what fails, is cut short or is no JSON is asked for again, after pauses that grow.
+
+    A server that refuses the connection or whose name is not found is asked three times, any other eight times.
+    """
 
     def __init__(self) -> None:
         super().__init__(timeout=_TIMEOUT_S, max_retries=None)
@@ -58,10 +63,11 @@ class PatientIO(StacApiIO):
         SmgeoError
             If it fails as often as it is tried.
         """
-        problem = ""
-        for number in range(_TRIES):
+        problem, number, tries = "", 0, _TRIES
+        while number < tries:
             if number:
                 time.sleep(random.uniform(0.05, 0.1) * 2**number)  # noqa: S311 - jitter
+            number += 1
             try:
                 text = super().request(href, method, headers, parameters)
                 json.loads(text)
@@ -72,11 +78,21 @@ class PatientIO(StacApiIO):
                     error.add_note(plain(href))
                     raise
                 problem = f"answered {status}" if status is not None else "did not answer"
+                if _is_unreached(error):
+                    problem, tries = "can't be reached (connection refused, or name not found)", _TRIES_UNREACHED
             except json.JSONDecodeError:
                 problem = "answered with something else than JSON"
         raise SmgeoError(
-            f"stac {plain(href)} {problem}; tried {_TRIES} times. Is it the address of a STAC API or catalogue?"
+            f"stac {plain(href)} {problem}; tried {number} times. Is it the address of a STAC API or catalogue?"
         )
+
+
+def _is_unreached(error: BaseException) -> bool:
+    """Whether no connection came about: it was refused, or there is no server of that name."""
+    cause = error.__cause__ or error.__context__
+    # requests puts urllib3's error into its own, and that one the `reason`.
+    reason = getattr(cause.args[0] if cause is not None and cause.args else None, "reason", None)
+    return isinstance(reason, NewConnectionError)
 
 
 @dataclass(frozen=True)

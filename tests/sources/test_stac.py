@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import socket
 import sys
+import threading
 from types import SimpleNamespace
 
 import dask
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
@@ -640,9 +643,44 @@ def test_catalogue_that_fails_for_good_is_named(server, world, quick, fault, wor
     assert "secret" not in str(caught.value)
 
 
-def test_server_that_is_not_there(quick):
-    with pytest.raises(SmgeoError, match="did not answer; tried"):
-        open_stac({"url": "http://127.0.0.1:9/", **S2}, geobox=RADAR_BOX)
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/stac", "http://nowhere.invalid/stac"])
+def test_server_that_is_not_there_is_given_up_soon(quick, monkeypatch, address):
+    monkeypatch.setenv("NO_PROXY", "*")
+    with pytest.raises(SmgeoError, match=rf"{address} can't be reached \(.*\); tried 3 times"):
+        open_stac({"url": f"{address}?key=secret", **S2}, geobox=RADAR_BOX)
+
+
+def test_connection_that_breaks_is_tried_as_often_as_any_failure(quick, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                accepted.append(connection.close())
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(SmgeoError, match="did not answer; tried 8 times"):
+            open_stac({"url": f"http://127.0.0.1:{listener.getsockname()[1]}/", **S2}, geobox=RADAR_BOX)
+    assert len(accepted) == 8
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"geobox": "EPSG:4326"}, "open_stac: geobox is an odc.geo.geobox.GeoBox.*got a str"),
+        ({"stations": pd.DataFrame({"latitude": [1.0]})}, "stations is an xarray.Dataset.*got a DataFrame"),
+        ({"stations": xr.Dataset({"latitude": ("x", [1.0])})}, "dimension station.*got one without it"),
+        ({"geobox": "EPSG:4326", "stations": []}, "not both"),
+    ],
+)
+def test_target_of_another_kind_is_refused(target, words):
+    with pytest.raises(SmgeoError, match=words):
+        open_stac({"url": "http://127.0.0.1:9/", **S2}, **target)
 
 
 def test_two_worker_processes_give_the_same(server, world):
