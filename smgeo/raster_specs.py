@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Mask
 from smgeo.errors import SmgeoError, nearest
-from smgeo.specs import Spec, parse_spec
+from smgeo.specs import Spec, known_kind, parse_spec
 
 Resampling = Literal["auto", "nearest", "bilinear", "average", "cubic"]
 DailyRule = Literal["auto", "mean", "clearest", "sum"]
@@ -241,7 +241,11 @@ class StacSource(_Remote):
         return f"stac {self.url.split('?', 1)[0]}"
 
 
-AnyRaster = Annotated[RasterSource | GriddedSource | EarthEngineSource | StacSource, Field(discriminator="kind")]
+AnyRaster = Annotated[
+    RasterSource | GriddedSource | EarthEngineSource | StacSource,
+    Field(discriminator="kind"),
+    known_kind(RasterSource, GriddedSource, EarthEngineSource, StacSource),
+]
 
 _RASTER_KINDS: dict[str, type[_Raster]] = {
     "geotiff": RasterSource,

@@ -394,7 +394,15 @@ class Recipe(Spec):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as users mean it: 1e-3 is a number, and a key given twice is an error."""
+    """YAML as users mean it: 1e-3 is a number, and a key given twice or a day that no month has is an error."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            what = "date" if node.tag.endswith("timestamp") else "number"
+            problem = f"{node.value!r} is no {what} ({error}); correct it, or put it in quotes if it is text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(k, deep=True) for k, _ in node.value]  # type: ignore[no-untyped-call]

@@ -131,6 +131,88 @@ def test_every_unknown_key_of_a_shipped_recipe_names_its_place():
     assert "'missing'" in message
 
 
+RASTER, STATIONS = MINIMAL["rasters"][0], MINIMAL["stations"][0]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (changed(rasters=[{**RASTER, "kind": "geotif"}]), "rasters.0: unknown kind 'geotif'; did you mean 'geotiff'?"),
+        (changed(stations=[{**STATIONS, "kind": "ismm"}]), "stations.0: unknown kind 'ismm'; did you mean 'ismn'?"),
+        (
+            changed(stations=[{k: v for k, v in STATIONS.items() if k != "kind"}]),
+            "stations.0: kind is missing; known: csv, ismn, matrix, tereno",
+        ),
+        (
+            changed(rasters=[{k: v for k, v in RASTER.items() if k != "kind"}]),
+            "rasters.0: kind is missing; known: csv_grid, earthengine, geotiff, netcdf, stac, zarr",
+        ),
+    ],
+)
+def test_kind_that_is_unknown_or_missing_names_the_kinds(values, says):
+    assert refusal(values) == f"recipe: {says}"
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            changed(rasters=[{**RASTER, "daily": "men"}]),
+            "rasters.0.daily: needs 'auto', 'mean', 'clearest' or 'sum'; got 'men'",
+        ),
+        (changed(rasters=[{k: v for k, v in RASTER.items() if k != "path"}]), "rasters.0.path is missing"),
+        (changed(rasters=[{**RASTER, "path": 3}]), "rasters.0.path: needs text or a list; got 3"),
+        # Of the three forms of dates, the one that was begun.
+        (
+            changed(rasters=[{**RASTER, "dates": ["2020-01-01", "x"]}]),
+            "rasters.0.dates.1: needs a date such as 2020-01-31; got 'x'",
+        ),
+        (
+            changed(rasters=[{**RASTER, "mask": {"band": 1, "fields": [[1, 2]]}}]),
+            "rasters.0.mask.fields.0: needs 3 values; got [1, 2]",
+        ),
+        (changed(stations=STATIONS), "stations: needs a list; got a mapping"),
+        (changed(stations=["a.csv"]), "stations.0: needs a mapping (key: value); got 'a.csv'"),
+        (changed(period="2020-01-01"), "period: needs a list; got '2020-01-01'; write [2020-01-01]"),
+        (changed(period=["2020-01-01"]), "period: needs 2 values; got ['2020-01-01']"),
+        (changed(period=[1, 2, 3]), "period: needs no more than 2 values; got [1, 2, 3]"),
+        (changed(period=["2020-01-01", "2020-02-31"]), "period.1: needs a date such as 2020-01-31; got '2020-02-31'"),
+        (changed(grid={**MINIMAL["grid"], "bounds": [0, 0, 1]}), "grid.bounds: needs 4 values; got [0, 0, 1]"),
+        (changed(grid={**MINIMAL["grid"], "resolution": 0}), "grid.resolution: needs a number above 0; got 0"),
+        (changed(features=None), "features: needs a list; got nothing"),
+        (changed(name=3), "name: needs text; got 3; put it in quotes"),
+        (changed(maps={"dates": []}), "maps.dates: needs 1 or more values; got []"),
+        (changed(maps={}), "maps.dates is missing"),
+        (
+            changed(prepare={"scale": "robust", "window": {"length": 2.5, "missing": "no"}}),
+            "prepare.window.length: needs a whole number; got 2.5; prepare.window.missing: needs a number; got 'no'",
+        ),
+    ],
+)
+def test_wrong_value_says_where_and_what_is_needed_and_what_was_found(values, says):
+    assert refusal(values) == f"recipe: {says}"
+
+
+def test_missing_features_are_named_beside_other_mistakes():
+    values = {k: v for k, v in changed(seed="x").items() if k != "features"}
+    assert refusal(values) == "recipe: seed: needs a whole number; got 'x'; features is missing"
+
+
+def test_key_in_a_url_is_not_shown():
+    message = refusal(changed(rasters=[{**RASTER, "radius_m": "https://a.org/b.tif?sig=secret"}]))
+    assert "https://a.org/b.tif?..." in message
+    assert "secret" not in message
+
+
+def test_resolution_in_metres_of_a_grid_in_degrees():
+    grid = {"crs": "EPSG:4326", "resolution": 5000, "bounds": [34, 31, 36, 32.5]}
+    message = refusal(changed(grid=grid))
+    assert "grid: resolution 5000 is wider than the bounds, 2 x 1.5: 1 x 1 pixels" in message
+    assert "units of EPSG:4326 (degrees for EPSG:4326)" in message
+    one = {"crs": "EPSG:32632", "resolution": 100, "bounds": [0, 0, 300, 100]}
+    assert parse_recipe(changed(grid=one)).grid.resolution == 100
+
+
 def test_unknown_variable_names_the_nearest():
     message = refusal(changed(features=["s1_vvv"]))
     assert "'s1_vvv'" in message
@@ -241,6 +323,15 @@ def test_yaml_syntax_error_names_the_line(tmp_path):
     path.write_text("name: a\nseed: 0\nfeatures: [a, b\nmodels: {}\n", encoding="utf-8")
     with pytest.raises(SmgeoError, match=r"broken\.yaml, line 4"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize("value", ["2018-06-31", "2018-13-01", "2018-01-01T25:00:00"])
+def test_day_that_no_month_has_names_its_line(tmp_path, value):
+    path = tmp_path / "june.yaml"
+    path.write_text(f"name: a\nperiod: [2018-01-01,\n  {value}]\n", encoding="utf-8")
+    with pytest.raises(SmgeoError, match=rf"june\.yaml, line 3: .*'{value}' is no date") as error:
+        read_recipe(path)
+    assert "\n" not in str(error.value)
 
 
 def test_duplicate_key_is_refused_and_named(tmp_path):
