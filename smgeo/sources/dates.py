@@ -12,9 +12,14 @@ from smgeo.errors import SmgeoError
 _DIRECTIVES = {"Y": r"\d{4}", "y": r"\d{2}", "j": r"\d{3}", "b": r"[A-Za-z]{3}", "B": r"[A-Za-z]+"} | dict.fromkeys(
     "mdHMS", r"\d{2}"
 )
+_PARTS = {"Y": "year", "y": "year", "j": "day of the year", "b": "month", "B": "month", "m": "month", "d": "day"} | {
+    "H": "hour",
+    "M": "minute",
+    "S": "second",
+}
 
 
-def date_in_name(name: str, pattern: str) -> pd.Timestamp:
+def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timestamp:
     """The UTC day that a file's name holds.
 
     Parameters
@@ -23,11 +28,13 @@ def date_in_name(name: str, pattern: str) -> pd.Timestamp:
         The whole file name.
     pattern : str
         The same with %Y, %m, %d (or %j) in place of the date, and `*` for any text.
+    file : str, optional
+        How messages call the file, where `name` holds `{band}` in place of a band's text.
 
     Raises
     ------
     SmgeoError
-        If the name does not match, or the pattern has no year or one of its parts twice.
+        If the name does not match, the date is none that there is, or the pattern has no year or one of its parts twice.
 
     Examples
     --------
@@ -47,14 +54,19 @@ def date_in_name(name: str, pattern: str) -> pd.Timestamp:
             f"dates {pattern!r} needs a year (%Y), and each of %Y, %m, %d, ... once; write * for a second date"
         )
     match = re.fullmatch("".join(parts), name)
+    if match is None:
+        apart = "{band} where the name of a band stands, " if "{band}" in name and "{band}" not in pattern else ""
+        raise SmgeoError(
+            f"{file or name} does not match dates {pattern!r}; write the whole file name with %Y, %m, %d (or %j) in place of "
+            f"its date, {apart}and * for any text"
+        )
     try:
-        if match is None:
-            raise ValueError
         return pd.Timestamp(dt.datetime.strptime(" ".join(match.groups()), " ".join(found))).normalize()
     except ValueError:
+        read = ", ".join(f"{_PARTS[d[1]]} {text}" for d, text in zip(found, match.groups(), strict=True))
         raise SmgeoError(
-            f"{name} does not match dates {pattern!r}; write the whole file name with %Y, %m, %d (or %j) in place of its "
-            "date and * for any text"
+            f"{file or name} matches dates {pattern!r}, but its date would be {read}, which there is not; correct the order "
+            "of %Y, %m, %d"
         ) from None
 
 

@@ -150,9 +150,21 @@ def _find(source: RasterSource, root: Path, band: str | int) -> dict[str, str]:
         start = "" if Path(pattern).is_absolute() else glob.escape(str(root / "x"))[:-1]
         files = [f for f in sorted(glob.glob(start + filled)) if Path(f).is_file()]
         if not files:
-            raise SmgeoError(f"no raster matches {root / filled} (relative paths start at --data)")
+            known = _band_texts(start + pattern)
+            hint = f"; files have {known} in place of {{band}}" if known else ""
+            raise SmgeoError(f"no raster matches {root / filled} (relative paths start at --data){hint}")
         out |= {scene_name(f, start + pattern, str(band)): f for f in files}
     return out
+
+
+def _band_texts(pattern: str) -> str:
+    """The texts that files have in place of `{band}`, the first few."""
+    if "{band}" not in pattern:
+        return ""
+    before, *between, after = (fnmatch.translate(p)[:-2] for p in pattern.split("{band}"))
+    whole = re.compile(before + "(?P<band>[^/]+?)" + "".join(p + "(?P=band)" for p in between) + after)
+    found = {m["band"] for f in glob.glob(pattern.replace("{band}", "*")) if (m := whole.fullmatch(f))}
+    return ", ".join(sorted(found)[:8]) + (", ..." if len(found) > 8 else "")
 
 
 def scene_name(file: str, pattern: str, band: str) -> str:
@@ -294,7 +306,12 @@ def _dates(
     if not isinstance(source.dates, str):
         return dict.fromkeys(scenes)
     # A pattern may say `{band}` where the name has it, or any text (`*`).
-    return {s: date_in_name(s.rsplit("/", 1)[-1].split("?", 1)[0], source.dates) for s in scenes}
+    one_of = {s: f[s] for f in files.values() for s in f}
+    return {s: date_in_name(_file_name(s), source.dates, _file_name(one_of[s])) for s in scenes}
+
+
+def _file_name(href: str) -> str:
+    return href.rsplit("/", 1)[-1].split("?", 1)[0]
 
 
 def _dates_of_table(

@@ -30,7 +30,8 @@ def test_a_pattern_tells_the_day(name, pattern, day):
         ("s_20200101.tif", "needs a year"),
         ("s_%Y%m%d_%Y%m%d.tif", "each of %Y, %m, %d, ... once"),
         ("s_%Y-%m-%d.tif", "does not match"),
-        ("s_%d%m%Y.tif", "does not match"),  # no 20th month
+        ("s_%Y.%m%d.tif", "does not match"),
+        ("s_%d%m%Y.tif", "date would be day 20, month 20, year 0101, which there is not"),
     ],
 )
 def test_a_pattern_that_tells_no_day_is_refused(pattern, why):

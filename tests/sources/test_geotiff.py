@@ -302,6 +302,37 @@ def test_no_file(tmp_path):
         open_rasters(SPEC, root=tmp_path)
 
 
+def band_files(folder, *bands):
+    for band in bands:
+        for day in ("20180131", "20180201"):
+            write(folder / f"LC08_{day}_T1_{band}.TIF", plane(1))
+    return {"bands": {"l8_b10": "B10"}, "path": "LC08_*_{band}.TIF", "dates": "LC08_%Y%m%d_*_{band}.TIF"}
+
+
+def test_band_that_no_file_has_names_those_that_are_there(tmp_path):
+    spec = band_files(tmp_path, "B10", "B11")
+    with pytest.raises(SmgeoError, match=r"no raster matches .*_B12\.TIF .*; files have B10, B11 in place of \{band\}"):
+        open_rasters({**spec, "bands": {"l8_b10": "B12"}}, root=tmp_path)
+    (tmp_path / "B10").mkdir()
+    write(tmp_path / "B10" / "x_B10.TIF", plane(1))
+    with pytest.raises(SmgeoError, match=r"; files have B10 in place of \{band\}"):
+        open_rasters({**spec, "path": "{band}/*_{band}.TIF", "bands": {"l8_b10": "B12"}}, root=tmp_path)
+    with pytest.raises(SmgeoError, match=r"no raster matches .*_B10\.tiff \(relative paths start at --data\)$"):
+        open_rasters({**spec, "path": "LC08_*_{band}.tiff"}, root=tmp_path)
+
+
+def test_refused_date_names_a_file_that_is_there(tmp_path):
+    spec = band_files(tmp_path, "B10")
+    with pytest.raises(
+        SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF does not match dates 'LC09.*place of its date, and"
+    ):
+        open_rasters({**spec, "dates": "LC09_%Y%m%d_*_{band}.TIF"}, root=tmp_path)
+    with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*\{band\} where the name of a band stands"):
+        open_rasters({**spec, "dates": "LC08_%Y%m%d_*_B10.TIF"}, root=tmp_path)
+    with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*would be year 2018, day 01, month 31"):
+        open_rasters({**spec, "dates": "LC08_%Y%d%m_*_{band}.TIF"}, root=tmp_path)
+
+
 def test_file_that_is_no_raster(tmp_path):
     (tmp_path / "p_20200101.tif").write_text("text")
     with pytest.raises(SmgeoError, match=r"p_20200101\.tif can't be opened"):
