@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import warnings
@@ -31,6 +32,8 @@ from smgeo.sources import open_source
 from smgeo.sources.footprint import Footprints, find_footprints, station_places, tiles_of
 from smgeo.specs import GridSpec
 from smgeo.terrain import TERRAIN, terrain
+
+_MOSTLY = 0.5  # share of impossible values that are no outliers
 
 # Writes the lazy values of one source at stations under a name, and opens them again.
 Keep = Callable[[str, xr.Dataset], xr.Dataset]
@@ -392,6 +395,9 @@ def build_grid_cube(
             parts.append(open_source(spec, root=root, geobox=box, period=period, catalog=catalog))
     cube = parts[0].assign({n: v.variable for part in parts[1:] for n, v in part.data_vars.items()})
     moving = [part for part in parts if "time" in part.dims]
+    if moving and all(part.attrs.get("days_observed") == 0 for part in moving):
+        first, last = (pd.Timestamp(p).date() for p in period)
+        raise SmgeoError(f"no source has an observation between {first} and {last}, so the grid cube would be empty")
     if moving:
         cube = cube.assign_coords(time=moving[0]["time"]).drop_vars(DAY_INPUTS, errors="ignore")
     if moving and all(DAY_INPUTS in part.coords for part in moving):
@@ -403,6 +409,43 @@ def build_grid_cube(
     if wanted := _terrain_wanted(features, rasters):
         cube = cube.assign(_terrain_on_grid(wanted, rasters, box, root, catalog))
     return derive_features(cube, features)[list(features)].assign_attrs(title="grid cube")
+
+
+def check_ranges(ds: xr.Dataset, catalog: Mapping[str, Feature], where: str) -> None:
+    """Refuse a variable most of whose values are impossible: it is in another unit.
+
+    Raises
+    ------
+    SmgeoError
+        Naming the first such variable, the share, the valid range and the median.
+    """
+    for name in map(str, ds.data_vars):
+        if name not in catalog:
+            continue
+        low, high = catalog[name].valid_range
+        values = ds[name].values[np.isfinite(ds[name].values)]
+        outside = float(np.mean((values < low) | (values > high))) if values.size else 0.0
+        if outside > _MOSTLY:
+            raise SmgeoError(
+                f"{where}: {outside:.0%} of the values of {name} lie outside {low:g} to {high:g} {catalog[name].units} (median "
+                f"{np.median(values):g}), so they are in another unit: give scale, offset or convert for {name}, or a variable "
+                "of your own with its valid_range"
+            )
+
+
+def check_grid_ranges(cube: xr.Dataset, rasters: Sequence[AnyRaster], catalog: Mapping[str, Feature]) -> None:
+    """`check_ranges` of what files give, on the middle block of the first, middle and last days, before a cube is written."""
+    for source in rasters:
+        names = [n for n in source.bands if n in cube and isinstance(source, RasterSource | GriddedSource)]
+        for moving in ([n for n in names if "time" in cube[n].dims], [n for n in names if "time" not in cube[n].dims]):
+            if not moving:
+                continue
+            chunks = cube[moving[0]].chunksizes
+            parts = {d: [0, len(c) // 2, len(c) - 1] if d == "time" else [len(c) // 2] for d, c in chunks.items()}
+            for place in dict.fromkeys(itertools.product(*parts.values())):
+                edges = {d: np.cumsum((0, *chunks[d])) for d in parts}
+                block = {d: slice(edges[d][i], edges[d][i + 1]) for d, i in zip(parts, place, strict=True)}
+                check_ranges(cube[moving].isel(block).compute(), catalog, f"rasters {source.label!r}")
 
 
 def _join_inputs(sources: Sequence[np.ndarray]) -> np.ndarray:

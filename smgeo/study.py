@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from smgeo.assemble import build_grid_cube, build_station_cube, open_grid, write_station_cube
+from smgeo.assemble import (
+    build_grid_cube,
+    build_station_cube,
+    check_grid_ranges,
+    check_ranges,
+    open_grid,
+    write_station_cube,
+)
 from smgeo.cube import chunk_sizes, open_cube, select_stations, write_cube
 from smgeo.describe import count_masked, describe_grid, describe_shown
 from smgeo.errors import SmgeoError
@@ -268,7 +275,9 @@ class _Study:
         write_cube(values, path, chunks=chunk_sizes(values), progress=lambda done, total: update(done, total, name))
         records = read_ledger(path)
         parts[name] = records.regions if records else None
-        return open_cube(path)
+        kept = open_cube(path)
+        check_ranges(kept, self.recipe.catalog, f"stations, source {name}")
+        return kept
 
     def _grid_period(self) -> tuple[Any, Any]:
         assert self.recipe.grid is not None
@@ -288,7 +297,10 @@ class _Study:
         def work(progress: Callable[[int, int], None]) -> None:
             box = open_grid(spec, self.root)
             cube = build_grid_cube(recipe.rasters, box, recipe.features, self._grid_period(), self.root, recipe.catalog)
+            if not path.exists():  # before hours of work; what is built again is checked after
+                check_grid_ranges(cube, recipe.rasters, recipe.catalog)
             write_cube(cube, path, token=self.ledger.key("grid", inputs), progress=progress)
+            check_grid_ranges(open_cube(path), recipe.rasters, recipe.catalog)
 
         asked = recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
         inputs = {"recipe": asked, "inputs": self.inputs, **self._key("stations")}

@@ -178,12 +178,37 @@ def test_without_a_report_block_a_map_a_variable(recipe, folder, tmp_path):
 
 
 def test_days_without_a_value_are_drawn_and_said(recipe, folder):
-    recipe["period"] = ["2020-07-01", "2020-07-02"]
+    recipe["period"] = ["2020-06-04", "2020-06-05"]  # one scene, all cloud
     found = smgeo.run(recipe, out=folder / "run", data=folder)
     assert found.results["grid"]["rgb"]["dates"] == []
     assert found.results["grid"]["series"]["s2_b4"]["mean"] == []
     assert found.results["grid"]["variables"]["s2_b4"]["days"] == 0
     assert "No day has a pixel" in found.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"period": ["2020-07-01", "2020-07-02"]}, "no source has an observation between 2020-07-01 and 2020-07-02"),
+        (
+            {"grid": {"crs": "EPSG:32632", "resolution": 10, "bounds": [600_000, 5_000_000, 600_050, 5_000_040]}},
+            r"none of the 3 scenes touches the grid .*s_2020-06-01\.tif",
+        ),
+    ],
+    ids=["period", "grid"],
+)
+def test_a_cube_that_would_be_empty_is_refused(recipe, folder, change, message):
+    del recipe["report"]
+    with pytest.raises(SmgeoError, match=message):
+        smgeo.run({**recipe, **change}, out=folder / "run", data=folder)
+    assert not (folder / "run" / "grid.zarr").exists()
+
+
+def test_values_in_another_unit_are_refused(recipe, folder):
+    del recipe["rasters"][0]["scale"]
+    with pytest.raises(SmgeoError, match=r"100% of the values of s2_b4 lie outside 0 to 1.5 1 \(median 1\d\d\d\)"):
+        smgeo.run(recipe, out=folder / "run", data=folder)
+    assert not (folder / "run" / "grid.zarr").exists()
 
 
 def test_second_run_skips_every_stage(finished, recipe, folder):

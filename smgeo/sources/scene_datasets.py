@@ -78,7 +78,12 @@ def dataset_on_grid(
         for v in chosen:
             data[v.feature.name] = xr.Variable(dims, arrays[v.feature.name], {**v.attrs, "grid_mapping": "spatial_ref"})
     coords = dict(xr_coords(box, dims=("y", "x"))) | _time(scenes, variables, days, box, resampling)
-    return xr.Dataset({v.feature.name: data[v.feature.name] for v in variables}, coords)
+    return xr.Dataset({v.feature.name: data[v.feature.name] for v in variables}, coords, _observed(scenes, days))
+
+
+def _observed(scenes: Sequence[Scene], days: pd.DatetimeIndex | None) -> dict[str, Any]:
+    """How many of the days have a scene, as an attribute."""
+    return {} if days is None else {"days_observed": len({s.day for s in scenes} & set(days))}
 
 
 def dataset_at_stations(

@@ -88,6 +88,11 @@ def scenes_on_grid(
     chunks = split_blocks((length, *box.shape.yx), tuple(GRID_SHARD.values()))
     bounds = [list(itertools.pairwise(itertools.accumulate(c, initial=0))) for c in chunks]
     touched = {own: _blocks_in(area, bounds[1], bounds[2]) for own, area in _touched(scenes, box).items()}
+    if touched and not any(touched.values()):
+        raise SmgeoError(
+            f"none of the {len(scenes)} scenes touches the grid ({crs_text(box)[:40]}, bounds {tuple(box.boundingbox)}), "
+            f"{plain(scenes[0].name)} among them; check the grid's bounds and CRS"
+        )
     parts = {
         (y, x): box[slice(*rows), slice(*columns)]
         for (y, rows), (x, columns) in itertools.product(enumerate(bounds[1]), enumerate(bounds[2]))
