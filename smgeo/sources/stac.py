@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
 from smgeo.raster_specs import StacSource
 from smgeo.sources.dates import day_axis, period_days
 from smgeo.sources.footprint import check_target, station_places
@@ -41,7 +42,7 @@ def open_stac(
     ----------
     spec : StacSource or mapping
         `url` (an API's root, or a static catalogue at a URL or path), `bands` (features that `smgeo.catalog.STAC` knows, or
-        variable -> asset), and optionally `collections`, `orbit` (Sentinel-1: ascending or descending), `max_cloud_cover`
+        variable -> asset, or ASSET:BAND by number or name), and optionally `collections`, `orbit` (Sentinel-1: ascending or descending), `max_cloud_cover`
         (percent; items that say more are left out), `query`, `bbox`, `mask`, `quality`, `units`, `scale`, `offset`,
         `convert`, `nodata`, `resampling`, `daily`, `radius_m`, `sign`.
     root : str or Path
@@ -63,13 +64,15 @@ def open_stac(
         (station, time) or (station,) in blocks of 30 days, and `attrs["left_out"]` (JSON) names the stations that no item
         covers. A day's items become one by `daily`, every valid pixel kept: the clearest (by `eo:cloud_cover`) where there
         is a quality band, else their mean (in linear power for decibels). The catalogue is searched at once; assets are
-        read when values are computed, but for headers of those whose item does not say its projection.
+        read when values are computed, but for headers of those whose item does not say its projection, and of the first item
+        where it does not say how many bands an asset has that is none of the catalogue's.
 
     Raises
     ------
     SmgeoError
         If `pystac-client` or `odc-stac` is not installed, the catalogue does not answer, it has no such collection, items
-        or assets, or items do not go together (both passes of Sentinel-1; sigma0 and gamma0).
+        or assets, an asset has several bands and none is named, nothing says the scale of a variable that has one in the
+        catalogue, or items do not go together (both passes of Sentinel-1; sigma0 and gamma0).
     """
     source = spec if isinstance(spec, StacSource) else parse_spec(StacSource, {"kind": "stac", **spec}, "open_stac")
     check_target("open_stac", geobox, stations)
@@ -86,6 +89,7 @@ def open_stac(
     scenes = _scenes(source, bands, items)
     moving = [s for s in scenes if any(catalog[n].kind != "static" for n, _ in s.layers)]
     days = day_axis([s.day for s in moving if s.day is not None], period) if moving else None
+    _warn_of_no_mask(source, bands)
     variables = [_variable(source, band, catalog) for band in bands]
     if stations is not None:
         return dataset_at_stations(scenes, variables, stations, days, source.radius_m, source.label)
@@ -165,13 +169,18 @@ def _chosen(source: StacSource, items: Sequence[pystac.Item]) -> list[pystac.Ite
 
 def _scenes(source: StacSource, bands: Sequence[Band], items: Mapping[str, list[pystac.Item]]) -> list[Scene]:
     """Scenes of all items, checked: every variable is in some, and none mixes kinds of backscatter."""
-    from smgeo.sources.stac_items import backscatter_kind, known_assets, scenes_of
+    from smgeo.sources.stac_items import backscatter_kind, check_files, known_assets, scenes_of
 
     scenes: list[Scene] = []
     kinds: dict[str, set[str | None]] = {band.name: set() for band in bands}
+    checked: set[tuple[str | None, str]] = set()
     for item in (i for found in items.values() for i in found):
         made = scenes_of(item, bands, source.sign)
         scenes += made
+        for band, scene in ((b, s) for b in bands for s in made if b.name in dict(s.layers)):
+            if (item.collection_id, band.name) not in checked:  # the files of a collection are alike
+                checked.add((item.collection_id, band.name))
+                check_files(item, band, scene)
         for name in {n for s in made for n, _ in s.layers}:
             kinds[name].add(backscatter_kind(item))
     for band in bands:
@@ -187,6 +196,18 @@ def _scenes(source: StacSource, bands: Sequence[Band], items: Mapping[str, list[
                 f"name one of the collections {', '.join(band.collections)}"
             )
     return scenes
+
+
+def _warn_of_no_mask(source: StacSource, bands: Sequence[Band]) -> None:
+    """Say of which variables the catalogue's quality rule does not hold, where no other is given."""
+    unmasked = [b for b in bands if b.elsewhere is not None and b.elsewhere.mask and not b.quality]
+    if unmasked and source.mask:
+        names = ", ".join(f"{b.name} ({b.assets[0]})" for b in unmasked)
+        warnings.warn(
+            f"{source.label}: {names} of {', '.join(source.collections)} is read without a quality rule, clouds and all: the "
+            "catalogue has none for it. Name an asset and a rule in quality, or say mask: false",
+            SmgeoWarning,
+        )
 
 
 def _variable(source: StacSource, band: Band, catalog: Mapping[str, Feature]) -> Variable:

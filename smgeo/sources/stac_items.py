@@ -28,6 +28,8 @@ _S2_REFLECTANCE = {f"B{n:02d}" for n in range(1, 13)} | {
     "B8A", "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "swir16", "swir22",
 }  # fmt: skip
 
+_PICTURES = {"visual", "preview", "overview", "thumbnail"}
+
 
 @dataclass(frozen=True)
 class Band:
@@ -38,7 +40,7 @@ class Band:
     name : str
         The variable.
     assets : tuple of str
-        Asset keys or band names that may hold it, in order.
+        Asset keys, band names, or `ASSET:NUMBER` and `ASSET:NAME` of a band in an asset, that may hold it, in order.
     collections : tuple of str
         Where.
     table : StacBand or None
@@ -51,6 +53,9 @@ class Band:
         Assets of the quality band; empty for none.
     mask : Mask or None
         What it leaves out.
+    elsewhere : StacBand or None
+        The catalogue's entry for the variable in a collection and an asset that are not these: it does not hold here, so
+        that what it says has to be said by others.
     """
 
     name: str
@@ -63,6 +68,18 @@ class Band:
     convert: Conversion = "none"
     quality: tuple[str, ...] = ()
     mask: Mask | None = None
+    elsewhere: StacBand | None = None
+
+    @property
+    def needs_scale(self) -> bool:
+        """Whether numbers are refused of which neither item nor file says scale or offset."""
+        has_one = self.elsewhere is not None and (self.elsewhere.scale, self.elsewhere.offset) != (1.0, 0.0)
+        return has_one and self.scale is None and self.offset is None
+
+    @property
+    def listed(self) -> bool:
+        """Whether the assets are those of the catalogue's table, which hold one band each."""
+        return self.table is not None and set(self.assets) <= set(self.table.assets)
 
 
 def bands_of(source: StacSource) -> list[Band]:
@@ -73,8 +90,9 @@ def bands_of(source: StacSource) -> list[Band]:
 def _band(source: StacSource, name: str, asked: str) -> Band:
     table = STAC.get(asked)
     assets = table.assets if table else (asked,)
-    if table is None and name in STAC and asked in STAC[name].assets:
-        table = STAC[name]
+    elsewhere = STAC.get(name) if table is None else None
+    if elsewhere and (asked in elsewhere.assets or set(source.collections) == {elsewhere.collection}):
+        table, elsewhere = elsewhere, None
     quality: tuple[str, ...] = ()
     mask = None
     if source.quality is not None:
@@ -92,18 +110,21 @@ def _band(source: StacSource, name: str, asked: str) -> Band:
         source.convert.get(name, table.conversion if table else "none"),
         quality if source.mask else (),
         mask if source.mask else None,
+        elsewhere,
     )
 
 
 def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> list[Scene]:
     """The scenes of one item: its variables, those under one quality rule together; none where it holds no variable.
 
-    No asset is opened, but that of an item which does not say its projection.
+    No asset is opened, but that of an item which does not say its projection, or where the file alone can say a scale
+    that is needed, or the name of a band.
 
     Raises
     ------
     SmgeoError
-        If the item lacks the quality band.
+        If the item lacks the quality band, an asset has several bands and none is named, or no such one, or nothing says
+        the scale of a variable that has one in the catalogue.
     """
     parsed = _Parsed(item, sign)
     found = [
@@ -130,6 +151,48 @@ def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> lis
             )
         )
     return scenes
+
+
+def check_files(item: pystac.Item, band: Band, scene: Scene) -> None:
+    """Check by their headers that assets whose number of bands the item does not say have the band that is read.
+
+    The catalogue's own assets are not opened.
+
+    Raises
+    ------
+    SmgeoError
+        If a file has several bands and none is named, or no band of the number.
+    """
+    named = [] if band.listed else [(band.assets, dict(scene.layers)[band.name])]
+    if scene.quality is not None and not (band.table and band.quality == band.table.quality):
+        named.append((band.quality, scene.quality))
+    for (asked, *_), layer in named:
+        key = asked if asked in item.assets else asked.rpartition(":")[0]
+        if key not in item.assets or _names_of_bands(item.assets[key]):
+            continue
+        names = [[n] if n else [] for n in read_header(layer.href).names]
+        if layer.band > len(names):
+            raise _no_band(item, key, str(layer.band), names)
+        if key == asked and len(names) > 1:
+            raise _several(item, key, names)
+
+
+def _several(item: pystac.Item, key: str, names: Sequence[Sequence[str]]) -> SmgeoError:
+    example = next((n for band in names for n in band), None)
+    by_name = f", or by its name, {key}:{example}" if example else ""
+    return SmgeoError(
+        f"STAC item {item.id}: asset {key} has {len(names)} bands{_listed(names)}; name one by its number, such as {key}:1"
+        f"{by_name}"
+    )
+
+
+def _no_band(item: pystac.Item, key: str, asked: str, names: Sequence[Sequence[str]]) -> SmgeoError:
+    return SmgeoError(f"STAC item {item.id}: asset {key} has no band {asked!r}; it has {len(names)}{_listed(names)}")
+
+
+def _listed(names: Sequence[Sequence[str]]) -> str:
+    words = [f"{i} {n[0]}" for i, n in enumerate(names, start=1) if n]
+    return f" ({', '.join(words[:20])}{', ...' if len(words) > 20 else ''})" if words else ""
 
 
 def cloud_of(item: pystac.Item, unknown: float) -> float:
@@ -175,13 +238,40 @@ class _Parsed:
         self.aliases: Mapping[str, Any] = {**_names_in_bands(item), **self.bands.collection.meta.aliases}
 
     def find(self, names: Sequence[str]) -> tuple[str, int] | None:
-        """(asset, band) of the first name that the item has: an asset's, or that of a band in one."""
+        """(asset, band) of the first name that the item has: an asset's, that of a band in one, or ASSET:BAND.
+
+        Raises
+        ------
+        SmgeoError
+            If the item says that the asset has several bands, or none of that number or name.
+        """
         for name in names:
             if name in self.item.assets:
-                return name, 1
+                said = _names_of_bands(self.item.assets[name])
+                if len(said) > 1 and not any(name in band for band in said):
+                    raise _several(self.item, name, said)
+                return name, next((i for i, band in enumerate(said, start=1) if name in band), 1)
             if name in self.aliases:
                 return self.aliases[name][0]
+            key, _, wanted = name.rpartition(":")
+            if key in self.item.assets:
+                return key, self._number(key, wanted)
         return None
+
+    def _number(self, key: str, wanted: str) -> int:
+        """Number of a band of an asset, given as it is or by the name that the item or the file has for it."""
+        said = _names_of_bands(self.item.assets[key])
+        if wanted.isdecimal():
+            number = int(wanted)
+            if number < 1 or (said and number > len(said)):
+                raise _no_band(self.item, key, wanted, said)
+            return number
+        if not any(wanted in band for band in said):
+            said = [[n] if n else [] for n in read_header(self.href(key)).names]
+        for number, names in enumerate(said, start=1):
+            if wanted in names:
+                return number
+        raise _no_band(self.item, key, wanted, said)
 
     def layer(self, band: Band, at: tuple[str, int]) -> Layer:
         """Where a variable is, and what its numbers mean: by the recipe, the item, the catalogue's table, the file."""
@@ -190,9 +280,12 @@ class _Parsed:
         scale, offset = said.get("scale"), said.get("offset")
         if scale is None and offset is None and table is not None:
             scale, offset = table.scale, table.offset
+        if band.needs_scale and not said:
+            self._check_file_says_scale(band, at)
         scale = band.scale if band.scale is not None else scale
         said_of_s2 = {"s2:processing_baseline", "earthsearch:boa_offset_applied"} & set(self.item.properties)
-        if said_of_s2 and _S2_REFLECTANCE & set(band.assets):
+        names = {*band.assets, *(table.assets if table is not None else ()), *self._names(at)}
+        if said_of_s2 and _S2_REFLECTANCE & names:
             offset = self._boa_offset(scale, offset, given="offset" in said)
         source = self._raster(at)
         nodata = source.meta.nodata if source is not None and source.meta is not None else None
@@ -206,6 +299,24 @@ class _Parsed:
             band.offset if band.offset is not None else offset,
             band.convert,
         )
+
+    def _names(self, at: tuple[str, int]) -> set[str]:
+        """What an asset and its band are called; the bands of pictures have the names of what they show."""
+        if at[0] in _PICTURES:
+            return {at[0]}
+        said = _names_of_bands(self.item.assets[at[0]])
+        return {at[0], *(said[at[1] - 1] if at[1] <= len(said) else ())}
+
+    def _check_file_says_scale(self, band: Band, at: tuple[str, int]) -> None:
+        header, table = read_header(self.href(at[0])), STAC[band.name]
+        if at[1] > len(header.names):
+            raise _no_band(self.item, at[0], str(at[1]), [[n] if n else [] for n in header.names])
+        if (header.scales[at[1] - 1], header.offsets[at[1] - 1]) == (1.0, 0.0):
+            raise SmgeoError(
+                f"STAC item {self.item.id}: nothing says the scale of {band.name} in asset {at[0]} of {self.item.collection_id}; "
+                f"give scale: {{{band.name}: ...}} and offset: {{{band.name}: ...}} (1 and 0 for numbers in the cube's unit; in "
+                f"{table.collection} they are {table.scale:g} and {table.offset:g})"
+            )
 
     def _boa_offset(self, scale: float | None, offset: float | None, *, given: bool) -> float | None:
         """Sentinel-2's offset: what the item says, unless its numbers have it applied already, or by its baseline."""
@@ -236,7 +347,8 @@ class _Parsed:
         return own if isinstance(own, GeoBox) and own.crs is not None else read_header(href).box
 
     def _raster(self, at: tuple[str, int]) -> RasterSource | None:
-        source = self.bands.bands.get(at)
+        # Bands that odc-stac was not told of lie on the grid of the first.
+        source = self.bands.bands.get(at) or self.bands.bands.get((at[0], 1))
         return source if isinstance(source, RasterSource) else None
 
     def href(self, name: str) -> str:
@@ -260,6 +372,17 @@ def _names_in_bands(item: pystac.Item) -> dict[str, list[tuple[str, int]]]:
             for name in (band.get("name"), band.get("eo:common_name")):
                 if name:
                     out.setdefault(name, []).append((key, number))
+    return out
+
+
+def _names_of_bands(asset: pystac.Asset) -> list[list[str]]:
+    """Names of each band that an asset lists, whether or not the item declares the extension; empty where it lists none."""
+    fields = asset.to_dict()
+    lists = [fields.get(key) or [] for key in ("bands", "eo:bands", "raster:bands")]
+    out: list[list[str]] = [[] for _ in range(max(map(len, lists)))]
+    for band, names in ((b, out[i]) for bands in lists for i, b in enumerate(bands)):
+        found = (band.get(key) for key in ("name", "eo:common_name", "common_name"))
+        names += [str(n) for n in found if n and str(n) not in names]
     return out
 
 

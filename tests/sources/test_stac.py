@@ -23,7 +23,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from smgeo.catalog import Feature
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import files, stac_search
 from smgeo.sources.stac import open_stac
 from tests.range_server import RangeServer, collection
@@ -613,6 +613,107 @@ def test_band_of_many_in_an_asset_is_found_by_its_name(tmp_path, names):
     ds = open_stac(spec)
     assert ds.odc.geobox == RADAR_BOX
     np.testing.assert_allclose(ds["precipitation"].values, np.full((1, 2, 3), 20))
+
+
+def many_bands(path, values, names=(), **tags):
+    """A file of one uint16 number a band, 2 x 3 pixels."""
+    with rasterio.open(
+        path, "w", driver="GTiff", height=2, width=3, count=len(values), dtype="uint16", crs="EPSG:32636",
+        transform=RADAR_BOX.affine,
+    ) as dst:  # fmt: skip
+        dst.write(np.stack([np.full((2, 3), v, "uint16") for v in values]))
+        for number, name in enumerate(names, start=1):
+            dst.set_band_description(number, name)
+        for name, value in tags.items():
+            setattr(dst, name, value)
+    return path
+
+
+def one_item(folder, files, collection_id, bands=None, **properties):
+    """The address of a static catalogue of one item, of 2022-06-01."""
+    item = item_of("x", "2022-06-01T08:00:00Z", files, collection_id, folder, bands, **properties)
+    item["stac_extensions"] = EXTENSIONS[:1]  # what it says of bands it does not declare
+    static_catalogue(folder, [item])
+    return {"url": str(folder / "catalog.json"), "collections": [collection_id]}
+
+
+NUMBERS = range(1000, 13000, 1000)  # band n of 12 has 1000 n
+TWELVE = [f"B{n:02d}" for n in range(1, 13)]
+LISTS = [
+    {},
+    {"bands": [{"name": n} for n in TWELVE]},
+    {"eo:bands": [{"name": n, "common_name": f"c{n}"} for n in TWELVE]},
+    {"raster:bands": [{"name": n} for n in TWELVE]},
+]
+AS_THEY_ARE = {"scale": {"s2_b4": 1}, "mask": False}
+
+
+@pytest.mark.parametrize("said", LISTS)
+def test_asset_of_many_bands_is_read_by_the_number_or_name_of_one(tmp_path, said):
+    where = one_item(tmp_path, {"boa": many_bands(tmp_path / "boa.tif", NUMBERS, TWELVE)}, "mine", {"boa": said})
+    for band in ("boa:4", "boa:B04", *(["boa:cB04"] if "eo:bands" in said else [])):
+        found = open_stac({**where, **AS_THEY_ARE, "bands": {"s2_b4": band}})["s2_b4"]
+        np.testing.assert_array_equal(found.values, np.full((1, 2, 3), 4000))
+
+
+@pytest.mark.parametrize("said", LISTS)
+def test_asset_of_many_bands_is_refused_where_none_is_named(tmp_path, said):
+    where = one_item(tmp_path, {"boa": many_bands(tmp_path / "boa.tif", NUMBERS, TWELVE)}, "mine", {"boa": said})
+    with pytest.raises(
+        SmgeoError, match=r"asset boa has 12 bands \(1 B01, 2 B02.*such as boa:1, or by its name, boa:B01"
+    ):
+        open_stac({**where, **AS_THEY_ARE, "bands": {"s2_b4": "boa"}})
+    for band in ("boa:13", "boa:B13", "boa:0", "boa:"):
+        with pytest.raises(SmgeoError, match=rf"asset boa has no band '{band[4:]}'"):
+            open_stac({**where, **AS_THEY_ARE, "bands": {"s2_b4": band}})
+
+
+def test_quality_band_of_many_is_named_too(tmp_path):
+    files = {
+        "b4": many_bands(tmp_path / "b4.tif", [3000]),
+        "flags": many_bands(tmp_path / "flags.tif", [4, 9], ["scl", "clouds"]),
+    }
+    spec = {**one_item(tmp_path, files, "mine"), "bands": {"s2_b4": "b4"}, "scale": {"s2_b4": 1}}
+    with pytest.raises(SmgeoError, match="asset flags has 2 bands"):
+        open_stac({**spec, "quality": {"band": "flags", "rule": "s2_scl"}})
+    for band, expected in (("flags:1", 3000), ("flags:scl", 3000), ("flags:2", np.nan)):
+        found = open_stac({**spec, "quality": {"band": band, "rule": "s2_scl"}})["s2_b4"]
+        np.testing.assert_array_equal(found.values, np.full((1, 2, 3), expected))
+
+
+# What the catalogue adds to assets of other names
+
+
+@pytest.mark.parametrize(("baseline", "expected"), [("03.01", 0.4), ("05.09", 0.3)])
+def test_catalogue_holds_for_any_asset_of_its_collection(tmp_path, baseline, expected):
+    files = {"boa": many_bands(tmp_path / "boa.tif", NUMBERS), "SCL": many_bands(tmp_path / "scl.tif", [4])}
+    where = one_item(tmp_path, files, "sentinel-2-l2a", **{"s2:processing_baseline": baseline})
+    spec = {**where, "bands": {"s2_b4": "boa:4"}}
+    np.testing.assert_allclose(open_stac(spec)["s2_b4"].values, np.full((1, 2, 3), expected), rtol=1e-6)
+    many_bands(tmp_path / "scl.tif", [9])
+    assert np.isnan(open_stac(spec)["s2_b4"].values).all()
+    found = open_stac({**spec, "mask": False})["s2_b4"]
+    np.testing.assert_allclose(found.values, np.full((1, 2, 3), expected), rtol=1e-6)
+
+
+def test_scale_that_nothing_says_is_asked_for(tmp_path):
+    where = one_item(tmp_path, {"red": many_bands(tmp_path / "a.tif", [3000])}, "mine")
+    spec = {**where, "bands": {"s2_b8": "red"}, "mask": False}
+    with pytest.raises(SmgeoError, match=r"nothing says the scale of s2_b8 in asset red of mine; give scale: \{s2_b8"):
+        open_stac(spec)
+    found = open_stac({**spec, "scale": {"s2_b8": 0.0002}, "offset": {"s2_b8": 0.1}})["s2_b8"]
+    np.testing.assert_allclose(found.values, np.full((1, 2, 3), 0.7), rtol=1e-6)
+    # The file says it, by its tags.
+    many_bands(tmp_path / "a.tif", [3000], scales=(0.0001,), offsets=(0.05,))
+    np.testing.assert_allclose(open_stac(spec)["s2_b8"].values, np.full((1, 2, 3), 0.35), rtol=1e-6)
+
+
+def test_feature_without_a_quality_rule_says_so(tmp_path):
+    where = one_item(tmp_path, {"red": many_bands(tmp_path / "a.tif", [3000])}, "mine")
+    spec = {**where, "bands": {"s2_b8": "red"}, "scale": {"s2_b8": 1e-4}}
+    with pytest.warns(SmgeoWarning, match=r"s2_b8 \(red\) of mine is read without a quality rule.*mask: false"):
+        open_stac(spec)
+    open_stac({**spec, "mask": False})  # warnings are errors here
 
 
 # Faults
