@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.raster_specs import EarthEngineSource
@@ -28,8 +31,18 @@ _LONGEST_S = 300.0  # Earth Engine gives up a computation after five minutes
 _MOST_CONNECTIONS = 100
 
 
+# Signing in is tried so often where nothing answers, with so long a wait before the second attempt, then twice as long.
+_SIGN_IN_ATTEMPTS = 3
+SIGN_IN_WAIT_S = 1.0
+_LONGEST_CONNECT_S = 20.0
+
+
 class Again(Exception):  # noqa: N818 - a reason to ask once more, not an error yet
     """An answer that another attempt may better: too many requests, a fault of the server, a damaged body."""
+
+
+class NoConnection(Again):
+    """Nothing answers at an address."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +89,16 @@ def find_access(source: EarthEngineSource, root: str | Path) -> Access:
     ------
     SmgeoError
         If the key file is not there.
+
+    Notes
+    -----
+    A relative path in the spec starts at `root`; one in the environment at the current folder, as in all tools of Google.
     """
-    given = source.credentials or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    path = (Path(root) / Path(given).expanduser()).absolute() if given else None
+    path = _key_file(source, root)
     if path is not None and not path.is_file():
+        found = "is a folder; name the key file in it, and" if path.is_dir() else "is not there;"
         raise SmgeoError(
-            f"earthengine: the key file {path} is not there; correct credentials in the recipe, or "
+            f"earthengine: the key file {path} {found} correct credentials in the recipe, or "
             "$GOOGLE_APPLICATION_CREDENTIALS, or leave both out and run: earthengine authenticate"
         )
     return Access(
@@ -95,6 +112,13 @@ def find_access(source: EarthEngineSource, root: str | Path) -> Access:
     )
 
 
+def _key_file(source: EarthEngineSource, root: str | Path) -> Path | None:
+    if source.credentials:
+        return (Path(root) / Path(source.credentials).expanduser()).absolute()
+    given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return Path(given).expanduser().absolute() if given else None
+
+
 def import_ee() -> Any:
     """The `ee` package, loaded only where it is needed."""
     try:
@@ -104,10 +128,18 @@ def import_ee() -> Any:
     return ee
 
 
+_NO_PROJECT = (
+    "no Cloud project is named, and Earth Engine counts every request on one. Set project: in the recipe, or "
+    "$EARTHENGINE_PROJECT, to the ID of a project that is registered for Earth Engine "
+    "(https://console.cloud.google.com/earth-engine)"
+)
+
+
 # Signing in ------------------------------------------------------------------------------------------------------
 
 _signing_in = threading.Lock()
 _signed_in: tuple[Any, ...] | None = None
+_unreached: tuple[tuple[Any, ...], float, str] | None = None  # account, when, message
 
 
 def connect(access: Access) -> None:
@@ -118,32 +150,47 @@ def connect(access: Access) -> None:
     Again
         If the server does not answer as it should.
     SmgeoError
-        If credentials or project are missing or refused.
+        If credentials or project are missing or refused, or nothing answers three times.
     """
     global _signed_in
     account = (access.project, access.credentials, access.url)
-    ee = import_ee()
+    ee, came = import_ee(), time.monotonic()
     from googleapiclient.errors import Error
 
     with _signing_in:
         if _signed_in == account and ee.data.is_initialized():
             return
+        if _unreached and _unreached[0] == account and _unreached[1] > came:  # while this thread stood in line
+            raise SmgeoError(_unreached[2])
         credentials = _load_credentials(access)
         project = access.project or getattr(credentials, "project_id", None) or credentials.quota_project_id
         if not project:
-            raise SmgeoError(
-                "earthengine: no Cloud project is named, and Earth Engine counts every request on one. Set project: in the "
-                "recipe, or $EARTHENGINE_PROJECT, to the ID of a project that is registered for Earth Engine "
-                "(https://console.cloud.google.com/earth-engine)"
-            )
+            raise SmgeoError(f"earthengine: {_NO_PROJECT}")
         ee.data.setMaxRetries(0)  # attempts are counted and limited here
         try:
-            ee.Initialize(credentials, project=project, url=access.url, http_transport=_Transport())
+            _reach(
+                account,
+                lambda: ee.Initialize(credentials, project=project, url=access.url, http_transport=_Transport()),
+            )
         except (ee.EEException, Error) as error:
             raise refused(error) from None
         except auth_errors() as error:
             raise not_accepted(access, error) from None
         _signed_in = account
+
+
+def _reach(account: tuple[Any, ...], sign_in: Callable[[], None]) -> None:
+    """Sign in; where nothing answers, try again soon, and give up soon: the machine may be offline."""
+    global _unreached
+    for attempt in range(1, _SIGN_IN_ATTEMPTS + 1):
+        try:
+            return sign_in()
+        except NoConnection as error:
+            if attempt == _SIGN_IN_ATTEMPTS:
+                message = f"earthengine: signing in failed {attempt} times: {error}"
+                _unreached = (account, time.monotonic(), message)
+                raise SmgeoError(message) from None
+            time.sleep(SIGN_IN_WAIT_S * 2 ** (attempt - 1))
 
 
 def _load_credentials(access: Access) -> Any:
@@ -153,9 +200,10 @@ def _load_credentials(access: Access) -> Any:
     try:
         return ee.data.get_persistent_credentials() if access.credentials is None else _read_key(access.credentials)
     except ee.EEException:
+        project = "" if access.project else f". Besides, {_NO_PROJECT}; the key of a service account names its own"
         raise SmgeoError(
             "earthengine: no credentials found. Run once: earthengine authenticate; or give credentials: PATH of a service "
-            "account's key file (JSON) in the recipe, or $GOOGLE_APPLICATION_CREDENTIALS"
+            f"account's key file (JSON) in the recipe, or $GOOGLE_APPLICATION_CREDENTIALS{project}"
         ) from None
     except (ValueError, OSError, google.auth.exceptions.GoogleAuthError) as error:
         # The texts of these errors may quote the file.
@@ -232,11 +280,18 @@ class _Transport:
         """As `httplib2.Http.request`: (response, content)."""
         import httplib2
         import requests
+        from urllib3.exceptions import MaxRetryError
 
         try:
             slots, timeout_s = PASSAGE.get() or (nullcontext(), _LONGEST_S)
+            patience = (min(timeout_s, _LONGEST_CONNECT_S), timeout_s)
             with slots:
-                answer = self._session.request(method, uri, data=body, headers=headers, timeout=timeout_s)
+                answer = self._session.request(method, uri, data=body, headers=headers, timeout=patience)
+        except requests.ConnectionError as error:
+            if not isinstance(error.args[0] if error.args else None, MaxRetryError):  # it broke off later
+                raise Again(f"no complete answer ({type(error).__name__})") from None
+            host = urlsplit(uri).netloc.rpartition("@")[2]
+            raise NoConnection(f"no connection to {host} ({type(error).__name__}; is this machine online?)") from None
         except requests.RequestException as error:
             raise Again(f"no complete answer ({type(error).__name__})") from None
         status, content = answer.status_code, answer.content

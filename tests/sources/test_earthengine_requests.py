@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import socket
 import subprocess
 import sys
 import textwrap
@@ -22,8 +23,17 @@ pytest.importorskip("ee", reason="needs smgeo[gee]")
 
 from smgeo.cube import open_cube, write_cube
 from smgeo.errors import SmgeoError
-from smgeo.sources import earthengine_expressions, earthengine_plan, earthengine_requests, open_earthengine
+from smgeo.raster_specs import EarthEngineSource
+from smgeo.sources import (
+    earthengine_expressions,
+    earthengine_plan,
+    earthengine_requests,
+    earthengine_session,
+    open_earthengine,
+)
 from smgeo.sources.earthengine_plan import cut_days
+from smgeo.sources.earthengine_requests import Gate
+from smgeo.sources.earthengine_session import find_access
 from tests.earthengine_server import Faults, Quotas, Server, build_world
 from tests.earthengine_server.faults import KINDS
 
@@ -399,6 +409,70 @@ def test_a_missing_project_says_what_to_do(server, nobody, tmp_path, monkeypatch
     assert open_earthengine(spec, root=tmp_path, geobox=BOX, period=PERIOD).attrs["requests"]
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(server.key))
     assert open_earthengine({**spec, "credentials": None}, geobox=BOX, period=PERIOD).attrs["requests"]
+
+
+def test_missing_credentials_and_project_are_said_at_once(server, nobody):
+    bare = {"bands": ["elevation"], "url": server.url}
+    with pytest.raises(SmgeoError, match=r"no credentials found.*no Cloud project is named.*EARTHENGINE_PROJECT"):
+        open_earthengine(bare, geobox=BOX, period=PERIOD)
+    with pytest.raises(SmgeoError, match="no credentials found") as error:
+        open_earthengine({**bare, "project": "named"}, geobox=BOX, period=PERIOD)
+    assert "no Cloud project" not in str(error.value)
+
+
+def test_relative_key_of_the_environment_starts_at_the_current_folder(server, nobody, tmp_path, monkeypatch):
+    here, root = tmp_path / "here", tmp_path / "root"
+    here.mkdir()
+    root.mkdir()
+    (here / "key.json").write_bytes(Path(server.key).read_bytes())
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "key.json")
+    of_environment = {**spec_of(server, bands=("elevation",)), "credentials": None}
+    assert open_earthengine(of_environment, root=root, geobox=BOX, period=PERIOD).attrs["requests"]
+    with pytest.raises(SmgeoError, match=r"key file .*/root/key\.json is not there"):
+        open_earthengine({**of_environment, "credentials": "key.json"}, root=root, geobox=BOX, period=PERIOD)
+
+
+def test_folder_given_as_key_says_so(server, tmp_path):
+    with pytest.raises(SmgeoError, match=r"is a folder; name the key file in it"):
+        open_earthengine({**spec_of(server), "credentials": "."}, root=tmp_path, geobox=BOX, period=PERIOD)
+
+
+@pytest.fixture
+def silent():
+    """An address at which nothing answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and not listened at
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("part", ["sign-in", "discovery"])
+def test_no_connection_at_first_contact_names_the_address_and_gives_up_soon(
+    server, silent, tmp_path, monkeypatch, caplog, part
+):
+    monkeypatch.setattr(earthengine_session, "SIGN_IN_WAIT_S", 0.01)
+    caplog.set_level(logging.DEBUG, logger="urllib3")
+    info = json.loads(Path(server.key).read_text())
+    spec = spec_of(server, url=f"http://{silent}" if part == "discovery" else f"{server.url}/", retries=8)
+    if part == "sign-in":
+        (tmp_path / "key.json").write_text(json.dumps({**info, "token_uri": f"http://{silent}/token"}))
+        spec["credentials"] = str(tmp_path / "key.json")
+    for _ in range(2):  # the second is tried anew
+        caplog.clear()
+        with pytest.raises(
+            SmgeoError, match=rf"signing in failed 3 times: no connection to {silent} .*machine online\?"
+        ):
+            open_earthengine(spec, geobox=BOX, period=PERIOD)
+        assert sum("Starting new HTTP connection" in r.message and silent in r.message for r in caplog.records) == 3
+
+
+def test_no_connection_once_signed_in_is_tried_as_often_as_any_request(server, silent, quick):
+    source = EarthEngineSource(**{"kind": "earthengine", **spec_of(server, bands=("elevation",), retries=4)})
+    gate, transport = Gate(find_access(source, ".")), earthengine_session._Transport()
+    says = rf"pixels: 5 attempts failed, the last with no connection to {silent} .*online"
+    with pytest.raises(SmgeoError, match=says) as error:
+        gate.ask(lambda: transport.request(f"http://name:secret@{silent}/v1"), "pixels")
+    assert "secret" not in str(error.value)
 
 
 def test_refused_before_anything_is_sent(server):
