@@ -78,6 +78,9 @@ def extract(
     stations: xr.Dataset,
     method: str = "nearest",
     radius_m: float | None = None,
+    *,
+    root: str | Path = ".",
+    catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
     """Raster values at stations: of the pixel that a station lies in, or the mean of its footprint.
 
@@ -94,6 +97,8 @@ def extract(
     radius_m : float, optional
         Radius of the footprint on the ellipsoid, m; given, the method is `mean`. Decibels are averaged in linear power;
         aspect, which has no mean, is that of the pixel.
+    root, catalog : optional
+        Of a spec: where relative paths start, and kind and unit of each variable.
 
     Returns
     -------
@@ -122,7 +127,7 @@ def extract(
             )
         spec = parse_raster(rasters, "extract")
         update = {} if radius_m is None else {"radius_m": radius_m}
-        values = open_source(spec.model_copy(update=update), stations=stations)
+        values = open_source(spec.model_copy(update=update), root=root, stations=stations, catalog=catalog)
     return drop_left_out(values)
 
 
@@ -408,7 +413,9 @@ def build_grid_cube(
         )
     if wanted := _terrain_wanted(features, rasters):
         cube = cube.assign(_terrain_on_grid(wanted, rasters, box, root, catalog))
-    return derive_features(cube, features)[list(features)].assign_attrs(title="grid cube")
+    # What a source says of itself (days observed, requests) is not said of the cube.
+    derived = derive_features(cube.drop_attrs(deep=False), features)
+    return derived[list(features)].assign_attrs(title="grid cube")
 
 
 def check_ranges(ds: xr.Dataset, catalog: Mapping[str, Feature], where: str) -> None:

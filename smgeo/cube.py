@@ -304,6 +304,9 @@ def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
         # An opened variable keeps the name of its grid mapping in its encoding, where rioxarray puts it too.
         mapping = var.encoding.get("grid_mapping")
         var.encoding = {}
+        if var.dtype.kind == "U":  # text of variable length: Zarr v3 has no stable form of the other
+            out[name] = out[name].astype(object)
+            var = out.variables[name]
         if mapping is not None:
             var.attrs = {**var.attrs, "grid_mapping": mapping}
     return out
