@@ -25,6 +25,9 @@ from rasterio.errors import RasterioError, RasterioIOError
 
 from smgeo.errors import SmgeoError
 
+# Open files fill GDAL's memory of blocks, 5 % of the machine's by default, whatever a cube's chunks are. GDAL asks for the
+# bound once, when it first needs it; one that the user has set stays.
+os.environ.setdefault("GDAL_CACHEMAX", "128")  # MB
 _OPEN_FILES = 64  # a thread keeps so many open: opening takes as long as reading a block
 _HEADERS_AT_ONCE = 16
 _TRIES = 10
