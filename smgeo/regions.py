@@ -81,10 +81,21 @@ def plan_regions(
     for (where, shard), names in sorted(groups.items(), key=lambda g: len(g[0][0])):
         shape = shapes[names[0]]
         counts = [range(-(-n // s)) for n, s in zip(shape, shard, strict=True)]
-        for index in itertools.product(*counts):
+        order = _by_squares if where[-2:] == ("y", "x") else None
+        for index in sorted(itertools.product(*counts), key=order):
             slices = tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, shard, shape, strict=True))
             regions.append(Region(where, index, slices, tuple(names)))
     return regions
+
+
+def _by_squares(index: tuple[int, ...]) -> tuple[int, ...]:
+    """Order of shards of a grid in squares of 2 x 2, since those share the tiles of files, which then are still in memory.
+
+    >>> sorted([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)], key=_by_squares)
+    [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2)]
+    """
+    *lead, y, x = index
+    return (*lead, y // 2, x // 2, y % 2, x % 2)
 
 
 def shard_file(variable: str, index: Iterable[int]) -> str:
