@@ -176,16 +176,19 @@ def _at_all_stations(values: Any, where: Footprints, count: int, *, decibels: bo
     members = tiles_of(ys, xs, (1, 1))
     order = np.argsort(np.concatenate(members)) if members else None
     pick, name = (
-        f"{n}-{tokenize(values.name, where.rows, where.columns, where.stations, count)}" for n in ("pick", "at")
+        f"{n}-{tokenize(values.name, where.rows, where.columns, where.stations, count, decibels)}"
+        for n in ("pick", "at")
     )
+    blocks = [(int(ys[mine[0]]), int(xs[mine[0]])) for mine in members]
+    inside = [
+        (where.rows[mine] - edges[0][y], where.columns[mine] - edges[1][x])
+        for mine, (y, x) in zip(members, blocks, strict=True)
+    ]
     graph: dict[Any, Any] = {}
     for lead in np.ndindex(*values.numblocks[:-2]):
-        parts: list[Any] = []
-        for i, mine in enumerate(members):
-            y, x = int(ys[mine[0]]), int(xs[mine[0]])
-            rows, columns = where.rows[mine] - edges[0][y], where.columns[mine] - edges[1][x]
-            parts.append((pick, *lead, i))
-            graph[parts[-1]] = (_take, (values.name, *lead, y, x), rows, columns)
+        parts = [(pick, *lead, i) for i in range(len(members))]
+        for key, block, pixels in zip(parts, blocks, inside, strict=True):
+            graph[key] = (_take, (values.name, *lead, *block), *pixels)
         graph[name, *lead, 0] = (_means, parts, order, where, count, decibels)
     return da.Array(
         HighLevelGraph.from_collections(name, graph, dependencies=[values]),  # type: ignore[list-item]
@@ -444,15 +447,15 @@ def check_grid_ranges(cube: xr.Dataset, rasters: Sequence[AnyRaster], catalog: M
     """`check_ranges` of what files give, on the middle block of the first, middle and last days, before a cube is written."""
     for source in rasters:
         names = [n for n in source.bands if n in cube and isinstance(source, RasterSource | GriddedSource)]
-        for moving in ([n for n in names if "time" in cube[n].dims], [n for n in names if "time" not in cube[n].dims]):
-            if not moving:
+        for alike in ([n for n in names if "time" in cube[n].dims], [n for n in names if "time" not in cube[n].dims]):
+            if not alike:
                 continue
-            chunks = cube[moving[0]].chunksizes
+            chunks = cube[alike[0]].chunksizes
             parts = {d: [0, len(c) // 2, len(c) - 1] if d == "time" else [len(c) // 2] for d, c in chunks.items()}
             for place in dict.fromkeys(itertools.product(*parts.values())):
                 edges = {d: np.cumsum((0, *chunks[d])) for d in parts}
                 block = {d: slice(edges[d][i], edges[d][i + 1]) for d, i in zip(parts, place, strict=True)}
-                check_ranges(cube[moving].isel(block).compute(), catalog, f"rasters {source.label!r}")
+                check_ranges(cube[alike].isel(block).compute(), catalog, f"rasters {source.label!r}")
 
 
 def _join_inputs(sources: Sequence[np.ndarray]) -> np.ndarray:

@@ -130,4 +130,4 @@ def _check_rasters(recipe: Recipe, root: Path, folder: Path, stations: xr.Datase
         if stations is not None and not (remote and (folder / "stations.zarr").exists()):
             opened(stations=stations, period=days)
         if box is not None and not (remote and (folder / "grid.zarr").exists()):
-            opened(geobox=box, period=(recipe.grid.period if recipe.grid else None) or days)
+            opened(geobox=box, period=recipe.grid_period or days)

@@ -280,12 +280,8 @@ class _Study:
         return kept
 
     def _grid_period(self) -> tuple[Any, Any]:
-        assert self.recipe.grid is not None
-        if self.recipe.grid.period:
-            return self.recipe.grid.period
-        if not self.recipe.stations:
-            assert self.recipe.period is not None
-            return self.recipe.period
+        if self.recipe.grid_period is not None:
+            return self.recipe.grid_period
         times = open_cube(self.folder / "stations.zarr")["time"].values
         return times[0], times[-1]
 
@@ -297,10 +293,12 @@ class _Study:
         def work(progress: Callable[[int, int], None]) -> None:
             box = open_grid(spec, self.root)
             cube = build_grid_cube(recipe.rasters, box, recipe.features, self._grid_period(), self.root, recipe.catalog)
-            if not path.exists():  # before hours of work; what is built again is checked after
+            again = path.exists()
+            if not again:  # before hours of work; of what is built again, most is not read, so it is checked after
                 check_grid_ranges(cube, recipe.rasters, recipe.catalog)
             write_cube(cube, path, token=self.ledger.key("grid", inputs), progress=progress)
-            check_grid_ranges(open_cube(path), recipe.rasters, recipe.catalog)
+            if again:
+                check_grid_ranges(open_cube(path), recipe.rasters, recipe.catalog)
 
         asked = recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
         inputs = {"recipe": asked, "inputs": self.inputs, **self._key("stations")}
