@@ -49,11 +49,11 @@ def _repeat_scale(ds: xr.Dataset, scaler: dict[str, Any]) -> xr.Dataset:
     return Scaler.from_dict(scaler).transform(ds)
 
 
-def _repeat_fill(ds: xr.Dataset, limit: Any, revisit: Any) -> xr.Dataset:
+def _repeat_fill(ds: xr.Dataset, limit: Any, revisit: Any, causal: bool = False, mask: bool = False) -> xr.Dataset:
     if isinstance(limit, dict):
         limit = {n: days for n, days in limit.items() if n in ds}
     # On a grid every pixel's own revisit counts: its attribute is the catalogue's, not that of the training stations.
-    return fill_gaps(ds, limit, revisit="measured" if is_grid(ds) else revisit)
+    return fill_gaps(ds, limit, revisit="measured" if is_grid(ds) else revisit, causal=causal, mask=mask)
 
 
 _REPEAT: dict[str, Callable[..., xr.Dataset]] = {

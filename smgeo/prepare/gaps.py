@@ -3,112 +3,215 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
+import dask.array as da
 import numba
 import numpy as np
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from smgeo.catalog import FEATURES
 from smgeo.cube import check_daily, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.steps import with_step
 
+# Of a series whose revisit is to be measured, and of a limit that is half of the revisit.
 _MEASURE = -1.0
+_HALF = -1
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_series(x: np.ndarray, out: np.ndarray, revisit: float, fallback: float, limit: int) -> None:
-    """Fill one series; `limit` < 0 means half of `revisit`, and `revisit` < 0 means: measure it here."""
-    n = x.size
-    observed = np.empty(n, dtype=np.int64)
+def _find_observed(x: np.ndarray, days: np.ndarray) -> int:
+    """Positions of the observations into `days`, which has one place more than `x`; how many there are."""
     count = 0
-    for i in range(n):
-        out[i] = x[i]
-        if not np.isnan(x[i]):
-            observed[count] = i
-            count += 1
-    if count == 0:
-        return
-    if limit < 0:
-        if revisit < 0:
-            revisit = np.median(np.diff(observed[:count])) if count > 1 else fallback
-        limit = int(np.floor(revisit / 2))
-    if limit == 0:
-        return
-    first, last = observed[0], observed[count - 1]
+    for i in range(x.size):
+        # Written in any case, so that there is no branch to mispredict where gaps are random.
+        days[count] = i
+        count += not np.isnan(x[i])
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _median(histogram: np.ndarray, count: int) -> float:
+    """Median of `count` whole numbers, of which `histogram` holds how often each occurs."""
+    seen, value = 0, 0
+    while seen <= (count - 1) // 2:
+        seen += histogram[value]
+        value += 1
+    lower = value - 1
+    while seen <= count // 2:
+        seen += histogram[value]
+        value += 1
+    return (lower + value - 1) / 2
+
+
+@numba.njit(cache=True, nogil=True)
+def _median_gap(days: np.ndarray, count: int, histogram: np.ndarray) -> float:
+    """Median of the steps between `days`; `histogram` is all zeros before and after."""
+    for k in range(1, count):
+        histogram[days[k] - days[k - 1]] += 1
+    median = _median(histogram, count - 1)
+    for k in range(1, count):
+        histogram[days[k] - days[k - 1]] = 0
+    return median
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int, limit: int) -> None:
+    """Linear between observations, up to `limit` days from one of them; the first and the last one held beyond."""
+    first, last = days[0], days[count - 1]
     for i in range(max(0, first - limit), first):
         out[i] = x[first]
-    for i in range(last + 1, min(n, last + limit + 1)):
+    for i in range(last + 1, min(x.size, last + limit + 1)):
         out[i] = x[last]
-    for k in range(count - 1):
-        a, b = observed[k], observed[k + 1]
+    for k in range(1, count):
+        a, b = days[k - 1], days[k]
         if b - a < 2:
             continue
         x0 = np.float64(x[a])
         slope = (np.float64(x[b]) - x0) / (b - a)
-        for i in range(a + 1, b):
-            if i - a <= limit or b - i <= limit:
-                out[i] = slope * (i - a) + x0
+        for i in range(a + 1, min(a + limit + 1, b)):
+            out[i] = slope * (i - a) + x0
+        for i in range(max(b - limit, a + limit + 1), b):
+            out[i] = slope * (i - a) + x0
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_rows(x: np.ndarray, revisit: np.ndarray, fallback: float, limit: int) -> np.ndarray:
-    out = np.empty_like(x)
+def _hold_last(
+    x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int, limit: int, fallback: float, histogram: np.ndarray
+) -> None:
+    """Each observation held for up to `limit` days; where that is to be measured, by the gaps up to the observation."""
+    for k in range(count):
+        hold = limit
+        if limit == _HALF:
+            if k > 0:
+                histogram[days[k] - days[k - 1]] += 1
+            hold = int((_median(histogram, k) if k > 0 else fallback) // 2)
+        end = days[k + 1] if k + 1 < count else x.size
+        for i in range(days[k] + 1, min(days[k] + hold + 1, end)):
+            out[i] = x[days[k]]
+    histogram[:] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_rows(x: np.ndarray, out: np.ndarray, revisit: np.ndarray, fallback: float, limit: int, causal: bool) -> None:
+    """Fill every row of `x` into `out`; `limit` may be `_HALF`, and `revisit` of a row `_MEASURE`."""
+    days = np.empty(x.shape[1] + 1, dtype=np.int64)
+    histogram = np.zeros(x.shape[1] + 1, dtype=np.int64)
     for r in range(x.shape[0]):
-        _fill_series(x[r], out[r], revisit[r], fallback, limit)
-    return out
-
-
-def _fill_block(x: np.ndarray, revisit: np.ndarray, fallback: float, limit: int) -> np.ndarray:
-    """Fill along the last axis; `revisit` has the other axes' shape."""
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    days = np.ascontiguousarray(np.broadcast_to(revisit, x.shape[:-1]), dtype=np.float64).reshape(-1)
-    return _fill_rows(rows, days, fallback, limit).reshape(x.shape)
+        out[r] = x[r]
+        count = _find_observed(x[r], days)
+        if count == 0:
+            continue
+        most = limit
+        if limit == _HALF and revisit[r] != _MEASURE:
+            most = int(revisit[r] // 2)
+        if causal:
+            _hold_last(x[r], out[r], days, count, most, fallback, histogram)
+            continue
+        if most == _HALF:
+            most = int((_median_gap(days, count, histogram) if count > 1 else fallback) // 2)
+        _fill_both_ways(x[r], out[r], days, count, most)
 
 
 @numba.njit(cache=True, nogil=True)
 def _median_gaps(x: np.ndarray) -> np.ndarray:
     out = np.full(x.shape[0], np.nan)
+    days = np.empty(x.shape[1] + 1, dtype=np.int64)
+    histogram = np.zeros(x.shape[1] + 1, dtype=np.int64)
     for r in range(x.shape[0]):
-        seen = np.flatnonzero(~np.isnan(x[r]))
-        if seen.size > 1:
-            out[r] = np.median(np.diff(seen))
+        count = _find_observed(x[r], days)
+        if count > 1:
+            out[r] = _median_gap(days, count, histogram)
     return out
+
+
+def _as_series(x: np.ndarray, axis: int) -> np.ndarray:
+    """The values with time last, contiguous."""
+    return np.ascontiguousarray(np.moveaxis(x, axis, -1))
+
+
+def _fill_block(
+    x: np.ndarray, revisit: np.ndarray | float, *, axis: int, fallback: float, limit: int, causal: bool
+) -> np.ndarray:
+    """Fill along `axis`; `revisit` is one number, or one a series, with a length of 1 along `axis`."""
+    series = _as_series(x, axis)
+    out = np.empty_like(series)
+    places = (*series.shape[:-1], 1)
+    each = np.moveaxis(revisit, axis, -1) if isinstance(revisit, np.ndarray) else revisit
+    days = np.broadcast_to(np.asarray(each, dtype=np.float64), places)
+    rows = (-1, series.shape[-1])
+    _fill_rows(series.reshape(rows), out.reshape(rows), days.ravel(), fallback, limit, causal)
+    return np.moveaxis(out, -1, axis)
+
+
+def _measure_block(x: np.ndarray, *, axis: int) -> np.ndarray:
+    series = _as_series(x, axis)
+    return _median_gaps(series.reshape(-1, series.shape[-1])).reshape(series.shape[:-1])
 
 
 def measure_revisit(variable: xr.DataArray) -> xr.DataArray:
     """Median days between observations of each place; NaN where there are fewer than two.
 
+    Parameters
+    ----------
+    variable : xarray.DataArray
+        Dims (station, time) or (time, y, x), daily; NaN is no observation.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without time, float64, days; as lazy as `variable`.
+
+    Examples
+    --------
     >>> import numpy as np, xarray as xr
     >>> x = xr.DataArray([[1, np.nan, np.nan, 2, np.nan, np.nan, 3.0]], dims=("station", "time"))
     >>> measure_revisit(x).values
     array([3.])
     """
-    return xr.apply_ufunc(
-        lambda x: _median_gaps(np.ascontiguousarray(x).reshape(-1, x.shape[-1])).reshape(x.shape[:-1]),
-        variable.chunk({"time": -1}) if variable.chunks is not None else variable,
-        input_core_dims=[["time"]],
-        dask="parallelized",
-        output_dtypes=[np.float64],
-    )
+    axis, data = variable.get_axis_num("time"), variable.data
+    template = variable.isel(time=0, drop=True)
+    if isinstance(data, da.Array):
+        whole = data.rechunk({axis: -1})
+        meta = np.empty((0,) * template.ndim)
+        found = whole.map_blocks(_measure_block, axis=axis, drop_axis=axis, dtype="float64", meta=meta)
+    else:
+        found = _measure_block(np.asarray(data), axis=axis)
+    return xr.DataArray(found, template.coords, template.dims)
 
 
-def _revisit_of(variable: xr.DataArray, revisit: str) -> xr.DataArray:
-    """Days between observations for each series, or -1 where the series itself is to be measured."""
-    others = [d for d in variable.dims if d != "time"]
-    shape = [variable.sizes[d] for d in others]
+def _revisit_of(variable: xr.DataArray, revisit: str, causal: bool) -> np.ndarray | float:
+    """Days between observations, one number or one a place; `_MEASURE` where the series itself is to be measured."""
     known = variable.attrs.get("revisit_days")
-    if revisit == "measured" or known is None:
-        return xr.DataArray(np.full(shape, _MEASURE), dims=others)
+    # One number a place was measured over the whole series: it tells where later observations are.
+    if revisit == "measured" or known is None or (causal and np.ndim(known)):
+        return _MEASURE
     days = np.asarray(known, dtype=np.float64)
-    if days.ndim and list(days.shape) != shape:
+    places = [n for d, n in variable.sizes.items() if d != "time"]
+    if days.ndim and list(days.shape) != places:
         raise SmgeoError(
-            f"{variable.name}: attrs['revisit_days'] has {days.size} numbers for {shape} places; set one number, or fill "
+            f"{variable.name}: attrs['revisit_days'] has {days.size} numbers for {places} places; set one number, or fill "
             "with revisit='measured'"
         )
     # A place never measured twice has no revisit of its own.
-    return xr.DataArray(np.broadcast_to(np.where(np.isnan(days), _MEASURE, days), shape).copy(), dims=others)
+    days = np.where(np.isnan(days), _MEASURE, days)
+    return np.expand_dims(days, variable.get_axis_num("time")) if days.ndim else float(days)
+
+
+def _fill_variable(variable: xr.DataArray, revisit: np.ndarray | float, limit: int, causal: bool) -> Any:
+    """The filled values, lazy where the variable is: one layer of tasks."""
+    axis, data = variable.get_axis_num("time"), variable.data
+    nominal = FEATURES[str(variable.name)].revisit_days if variable.name in FEATURES else None
+    how: dict[str, Any] = {"axis": axis, "fallback": float(nominal or 0), "limit": limit, "causal": causal}
+    if not isinstance(data, da.Array):
+        return _fill_block(np.asarray(data), revisit, **how)
+    data = data.rechunk({axis: -1})
+    if isinstance(revisit, np.ndarray):
+        revisit = da.from_array(revisit, chunks=tuple((1,) if i == axis else c for i, c in enumerate(data.chunks)))
+    return da.map_blocks(_fill_block, data, revisit, dtype=data.dtype, meta=data._meta, **how)
 
 
 def fill_gaps(
@@ -116,13 +219,17 @@ def fill_gaps(
     limit: Literal["half-revisit"] | int | Mapping[str, int] = "half-revisit",
     *,
     revisit: Literal["attribute", "measured"] = "attribute",
+    causal: bool = False,
+    target: bool = False,
+    mask: bool = False,
 ) -> xr.Dataset:
     """Interpolate dynamic variables linearly along time, within each station or pixel, up to a limit.
 
     Equals pandas `interpolate(method="linear", limit=L, limit_direction="both")` on each series: a gap longer than
     2 L is filled L days in from either side and stays open between, and up to L days before the first and after
-    the last observation hold that observation. Observations after a day are used to fill it: for forecasts this
-    is not causal. The target, static and calendar variables are never touched.
+    the last observation hold that observation. So a filled day may depend on observations up to L days later (and, where
+    the revisit is measured, on when later observations are); with `causal` it depends on nothing later. Static and
+    calendar variables are never touched.
 
     Parameters
     ----------
@@ -134,11 +241,20 @@ def fill_gaps(
         Where the revisit comes from: the variable's `revisit_days` (one number, or one a place) and, where that is
         missing, the median days between observations of the series; or always the latter. The catalogue's nominal
         revisit serves a series with fewer than two observations.
+    causal : bool
+        Hold the last observation for up to L days, and use no later one. A measured revisit is then, on each day, the
+        median of the gaps between the observations up to that day, the catalogue's before there are two; `revisit_days`
+        with one number a place is measured so too, because it was taken from the whole series.
+    target : bool
+        Fill the target too. Not repeated on new data by `repeat_steps`: models are scored on observations.
+    mask : bool
+        Add, for each variable filled, `<name>_filled`: bool, same dims and as lazy, True on filled days, of kind "flag";
+        the variable names it in `ancillary_variables` (CF conventions 1.11, section 3.4).
 
     Returns
     -------
     xarray.Dataset
-        As lazy as `ds`; each task holds one spatial chunk over the whole series.
+        As lazy as `ds`; each task holds one spatial chunk over the whole series. In-memory variables are filled on threads.
 
     Raises
     ------
@@ -146,41 +262,54 @@ def fill_gaps(
         If the time axis is not daily, or the limit is not one of the above.
     """
     check_daily(ds)
-    dynamic = variables_of_kind(ds, "dynamic")
+    limits = _check_limit(limit, variables_of_kind(ds, "dynamic", *(["target"] if target else [])))
+    revisits = {n: _revisit_of(ds[n], revisit, causal) for n in limits}
+
+    def fill(name: str) -> Any:
+        days = limits[name]
+        return _fill_variable(ds[name], revisits[name], _HALF if isinstance(days, str) else int(days), causal)
+
+    with ThreadPoolExecutor(CPU_COUNT) as pool:
+        arrays = dict(zip(limits, pool.map(fill, limits), strict=True))
+    out = ds.assign({n: (ds[n].dims, a, ds[n].attrs) for n, a in arrays.items()})
+    if mask:
+        out = _with_masks(out, ds, list(limits))
+    # What other places will be filled by: a number where these had one for all, their own revisit otherwise.
+    record: dict[str, Any] = {
+        "limit": {
+            n: _limit_elsewhere(ds[n], d, revisit) for n, d in limits.items() if n in variables_of_kind(ds, "dynamic")
+        },
+        "revisit": revisit,
+    }
+    # Only where they are not the default, so that models of before these options know their own preparation.
+    record |= {key: True for key, chosen in (("causal", causal), ("mask", mask)) if chosen}
+    return with_step(out, "fill_gaps", **record)
+
+
+def _check_limit(limit: Any, fillable: list[str]) -> dict[str, int | str]:
+    """The limit of each variable to be filled."""
     if isinstance(limit, str) and limit != "half-revisit":
         raise SmgeoError(f"limit must be 'half-revisit', a number of days, or a mapping of them; got {limit!r}")
-    limits: Mapping[str, int | str]
-    if isinstance(limit, Mapping):
-        limits = limit
-        for name in limits:
-            if name not in dynamic:
-                raise SmgeoError(
-                    f"limit names {name!r}, which is no dynamic variable of the cube; {nearest(name, dynamic)}"
-                )
-    else:
-        limits = dict.fromkeys(dynamic, limit)
-    filled = {}
+    limits = dict(limit) if isinstance(limit, Mapping) else dict.fromkeys(fillable, limit)
     for name, days in limits.items():
+        if name not in fillable:
+            raise SmgeoError(
+                f"limit names {name!r}, which is no dynamic variable of the cube (nor its target with target=True); "
+                f"{nearest(name, fillable)}"
+            )
         if not isinstance(days, str) and (days < 0 or int(days) != days):
             raise SmgeoError(f"limit for {name!r} must be a whole number of days, 0 or more; got {days}")
-        variable = ds[name]
-        known = FEATURES.get(name)
-        fallback = known.revisit_days if known is not None and known.revisit_days is not None else 0.0
-        result = xr.apply_ufunc(
-            _fill_block,
-            variable.chunk({"time": -1}) if variable.chunks is not None else variable,
-            _revisit_of(variable, revisit),
-            kwargs={"fallback": fallback, "limit": -1 if isinstance(days, str) else int(days)},
-            input_core_dims=[["time"], []],
-            output_core_dims=[["time"]],
-            dask="parallelized",
-            output_dtypes=[variable.dtype],
-            keep_attrs=True,
-        )
-        filled[name] = result.transpose(*variable.dims).assign_attrs(variable.attrs)
-    # What other places will be filled by: a number where these had one for all, their own revisit otherwise.
-    record = {n: _limit_elsewhere(ds[n], days, revisit) for n, days in limits.items()}
-    return with_step(ds.assign(filled), "fill_gaps", limit=record, revisit=revisit)
+    return limits
+
+
+def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Dataset:
+    masks = {}
+    for name in names:
+        attrs = {"kind": "flag", "long_name": f"{ds[name].attrs.get('long_name', name)}: filled by fill_gaps"}
+        masks[f"{name}_filled"] = (ds[name].isnull() & filled[name].notnull()).assign_attrs(attrs)
+        ancillary = [*str(ds[name].attrs.get("ancillary_variables", "")).split(), f"{name}_filled"]
+        filled[name].attrs["ancillary_variables"] = " ".join(dict.fromkeys(ancillary))
+    return filled.assign(masks)
 
 
 def _limit_elsewhere(variable: xr.DataArray, days: int | str, revisit: str) -> int | str:

@@ -8,8 +8,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import smgeo
+from smgeo.cube import open_cube, variables_of_kind, write_cube
 from smgeo.errors import SmgeoError
-from smgeo.prepare import fill_gaps, measure_revisit, steps_of
+from smgeo.prepare import Scaler, fill_gaps, flag_outliers, measure_revisit, repeat_steps, split_stations, steps_of
 
 NAN = np.nan
 
@@ -119,6 +121,181 @@ def test_chunks_do_not_matter_for_grids(make_grid_cube, t, y, x):
     assert whole["s1_vv"].dims == ("time", "y", "x")
     for i, j in np.ndindex(3, 4):
         np.testing.assert_allclose(whole["s1_vv"][:, i, j], _pandas(ds["s1_vv"][:, i, j], 2), rtol=1e-5)
+
+
+@given(gappy, st.sampled_from(["half-revisit", 0, 1, 3]))
+@settings(max_examples=60, deadline=None)
+def test_a_filled_day_lies_within_the_limit_of_an_observation_of_its_own_station(values, limit):
+    ds = _cube(values)
+    filled = fill_gaps(ds, limit, revisit="measured")["s1_vv"].values
+    for before, after in zip(ds["s1_vv"].values, filled, strict=True):
+        seen = np.flatnonzero(np.isfinite(before))
+        most = limit
+        if limit == "half-revisit":
+            most = int(np.median(np.diff(seen)) // 2) if seen.size > 1 else 3
+        near = np.array([seen.size > 0 and np.abs(seen - t).min() <= most for t in range(before.size)])
+        np.testing.assert_array_equal(np.isfinite(after), near)
+        np.testing.assert_array_equal(after[seen], before[seen])
+
+
+def _hold(series, limit):
+    """Forward filling day by day; `limit` None is half the median gap of the observations so far, or of 6 days."""
+    out, seen = [], []
+    for t, value in enumerate(series):
+        if not np.isnan(value):
+            seen.append(t)
+        most = limit
+        if limit is None:
+            most = np.median(np.diff(seen)) // 2 if len(seen) > 1 else 3
+        out.append(series[seen[-1]] if seen and t - seen[-1] <= most else NAN)
+    return np.array(out, dtype="float32")
+
+
+@given(gappy, st.sampled_from([None, 0, 1, 4]), st.integers(1, 4))
+@settings(max_examples=80, deadline=None)
+def test_causal_holds_the_last_observation(values, limit, per_chunk):
+    ds = _cube(values)
+    filled = fill_gaps(ds, "half-revisit" if limit is None else limit, revisit="measured", causal=True)
+    np.testing.assert_array_equal(filled["s1_vv"], [_hold(v, limit) for v in ds["s1_vv"].values])
+    lazy = fill_gaps(
+        ds.chunk(station=per_chunk, time=5), "half-revisit" if limit is None else limit, revisit="measured", causal=True
+    )
+    xr.testing.assert_identical(lazy.compute(), filled)
+
+
+@given(
+    gappy,
+    st.integers(1, 17),
+    st.sampled_from([("half-revisit", "measured"), ("half-revisit", "attribute"), (2, "measured")]),
+    st.sampled_from([None, 5, "each"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_causal_depends_on_nothing_later(values, day, how, attribute):
+    ds = _cube(values)
+    if attribute == "each":  # as a station cube has it: measured over the whole series
+        ds["s1_vv"].attrs["revisit_days"] = measure_revisit(ds["s1_vv"]).values.tolist()
+    elif attribute:
+        ds["s1_vv"].attrs["revisit_days"] = attribute
+    known = ds.isel(time=slice(day))
+    if attribute == "each":
+        known["s1_vv"].attrs["revisit_days"] = measure_revisit(known["s1_vv"]).values.tolist()
+    limit, revisit = how
+    np.testing.assert_array_equal(
+        fill_gaps(ds, limit, revisit=revisit, causal=True)["s1_vv"][:, :day],
+        fill_gaps(known, limit, revisit=revisit, causal=True)["s1_vv"],
+    )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_steps_are_repeated_on_stations_and_grids(make_station_cube, make_grid_cube, causal):
+    ds, grid = make_station_cube(gaps=0.6), make_grid_cube(gaps=0.6)
+    filled = fill_gaps(ds, revisit="measured", causal=causal)
+    again = repeat_steps(ds, steps_of(filled))
+    xr.testing.assert_identical(again, filled)
+    on_grid = repeat_steps(grid, steps_of(filled))["s1_vv"]
+    for y, x in np.ndindex(4, 5):
+        series = grid["s1_vv"].values[:, y, x]
+        limit = int(measure_revisit(grid["s1_vv"])[y, x] // 2)
+        expected = _hold(series, None) if causal else _pandas(series, limit)
+        np.testing.assert_allclose(on_grid[:, y, x], expected, rtol=1e-5)
+
+
+def test_a_record_of_before_the_causal_mode_is_understood(make_station_cube):
+    ds = make_station_cube(gaps=0.6)
+    old = [{"step": "fill_gaps", "limit": {"s1_vv": 2}, "revisit": "measured"}]
+    filled = fill_gaps(ds, {"s1_vv": 2}, revisit="measured")
+    xr.testing.assert_identical(repeat_steps(ds, old), filled)
+    xr.testing.assert_identical(repeat_steps(filled, old), filled)
+
+
+def test_the_target_is_filled_when_asked_and_not_repeated(make_station_cube):
+    ds = make_station_cube(gaps=0.5)
+    ds["sm"][:, 5:9] = NAN
+    filled = fill_gaps(ds, 1, target=True)
+    np.testing.assert_allclose(filled["sm"], [_pandas(s, 1) for s in ds["sm"].values], rtol=1e-5)
+    xr.testing.assert_identical(filled.drop_vars("sm"), fill_gaps(ds, 1).drop_vars("sm"))
+    xr.testing.assert_identical(repeat_steps(ds, steps_of(filled))["sm"], ds["sm"])
+    alone = fill_gaps(ds, {"sm": 2}, target=True)
+    np.testing.assert_allclose(alone["sm"], [_pandas(s, 2) for s in ds["sm"].values], rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_masks_say_what_was_filled(make_station_cube, chunked):
+    ds = make_station_cube(gaps=0.6)
+    ds["s1_vv"].attrs["ancillary_variables"] = "s1_quality"
+    source = ds.chunk(station=2) if chunked else ds
+    out = fill_gaps(source, 2, mask=True)
+    assert sorted(set(out.data_vars) - set(ds.data_vars)) == [
+        f"{n}_filled" for n in ("precipitation", "s1_vv", "temperature")
+    ]
+    for name in ("precipitation", "s1_vv", "temperature"):
+        flag = out[f"{name}_filled"]
+        assert (flag.dtype, flag.dims, flag.attrs["kind"]) == (bool, ("station", "time"), "flag")
+        assert (flag.chunks is not None) == chunked
+        np.testing.assert_array_equal(flag, ds[name].isnull().values & out[name].notnull().values)
+        assert flag.any()
+    assert out["s1_vv"].attrs["ancillary_variables"] == "s1_quality s1_vv_filled"
+    assert "ancillary_variables" not in ds["temperature"].attrs
+    plain = fill_gaps(source, 2)
+    np.testing.assert_array_equal(out["s1_vv"], plain["s1_vv"])
+    xr.testing.assert_identical(repeat_steps(ds, steps_of(out)), out.compute())
+
+
+def test_masks_are_no_features_anywhere(make_station_cube, tmp_path):
+    ds = make_station_cube(gaps=0.6)
+    out, plain = fill_gaps(ds, 2, mask=True), fill_gaps(ds, 2)
+    flags = [n for n in out.data_vars if n.endswith("_filled")]
+    assert not set(flags) & set(variables_of_kind(out, "dynamic", "static", "calendar", "target"))
+    scaler = Scaler("standard").fit(out)
+    assert scaler.to_dict() == Scaler("standard").fit(plain).to_dict()
+    xr.testing.assert_identical(scaler.transform(out)[flags], out[flags].assign_attrs(scaler.transform(out).attrs))
+    assert not set(flags) & set(flag_outliers(out, 3).data_vars)
+    assert split_stations(out, (0.4, 0.3, 0.3)) == split_stations(plain, (0.4, 0.3, 0.3))
+    xr.testing.assert_identical(fill_gaps(out, 2)[flags], out[flags].assign_attrs(fill_gaps(out, 2).attrs))
+    write_cube(out, tmp_path / "filled.zarr")
+    back = open_cube(tmp_path / "filled.zarr").compute()
+    xr.testing.assert_equal(back, out)
+    for name in flags:
+        assert back[name].dtype == bool
+        assert back[name].attrs == out[name].attrs
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_real_stations_equal_pandas(data, chunked):
+    archive = data / "ismn" / "ISMN_DWD_SMOSMANIA_20240825_20250825.zip"
+    ds = smgeo.open_stations(archive, kind="ismn", variables=["soil_temperature"]).compute()
+    _compare_with_pandas(ds.chunk(station=4, time=100) if chunked else ds)
+
+
+def test_real_cells_equal_pandas(data):
+    variables = {"sm": "SMAP_AM", "precipitation": {"file": "APCP_FORA", "scale": 24.0}}
+    folder = data / "hydrodl_smap" / "CONUSv4f1"
+    # The third year has no target.
+    ds = smgeo.open_stations(folder, kind="matrix", variables=variables, years=["2015", "2016"]).compute()
+    assert _compare_with_pandas(ds) > 10_000
+
+
+def _compare_with_pandas(ds):
+    """Fixed limits, and half the revisit as measured, of target and features; how many days were filled."""
+    names, count = variables_of_kind(ds, "dynamic", "target"), 0
+    for limit in (1, 5, "half-revisit"):
+        filled = fill_gaps(ds, limit, revisit="measured", target=True).compute()
+        for name in names:
+            series = ds[name].values
+            for before, after in zip(series, filled[name].values, strict=True):
+                seen = np.flatnonzero(np.isfinite(before))
+                most = int(np.median(np.diff(seen)) // 2) if limit == "half-revisit" and seen.size > 1 else limit
+                if most == "half-revisit":  # one observation or none, and a nominal revisit of 1 day
+                    most = 0
+                np.testing.assert_array_equal(after, _pandas(before, most))
+                count += int(np.isfinite(after).sum() - seen.size)
+    return count
+
+
+def test_graphs_are_small(make_station_cube):
+    lazy = make_station_cube(stations=6, gaps=0.5).chunk(station=2)
+    before, after = (len(dict(d["s1_vv"].__dask_graph__())) for d in (lazy, fill_gaps(lazy)))
+    assert after - before <= 3  # one task a chunk
 
 
 def test_per_station_revisit_follows_chunks():
