@@ -151,7 +151,7 @@ def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict
     ds : xarray.Dataset
         A station cube or a grid cube.
     chunks : mapping, optional
-        Chunk sizes of a station cube by dim; by default 256 stations and whole series.
+        Chunk sizes of a station cube by dim, -1 for all of it; by default 256 stations and whole series.
 
     Returns
     -------
@@ -173,7 +173,8 @@ def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict
             continue
         if not grid:
             wanted = {"station": STATIONS_PER_CHUNK, "time": ds.sizes.get("time", 1), **(chunks or {})}
-            sizes = {d: max(1, min(n, ds.sizes.get(d, 1))) for d, n in wanted.items()}
+            lengths = {d: ds.sizes.get(d, 1) for d in wanted}
+            sizes = {d: lengths[d] if n == -1 else max(1, min(n, lengths[d])) for d, n in wanted.items()}
             plan[str(name)] = {"chunks": tuple(sizes[str(d)] for d in var.dims)}
             continue
         chunk = tuple(min(GRID_CHUNK[str(d)], var.sizes[d]) for d in var.dims)
@@ -222,7 +223,7 @@ def write_cube(
     append : bool
         `ds` holds later days of the cube at `path` (or all its days and later ones): its complete regions stay as they are.
     chunks : mapping, optional
-        Chunk sizes of a station cube by dim; by default 256 stations and whole series.
+        Chunk sizes of a station cube by dim, -1 for all of it; by default 256 stations and whole series.
     token : str, optional
         What the values depend on where no `day_inputs` says it; by default Dask's token of them.
     progress : callable, optional

@@ -176,6 +176,7 @@ def test_chunk_plan():
         "clay": {"chunks": (256,)},
         "d": {"chunks": (1684,)},
     }
+    assert plan_chunks(stations, {"station": 64, "time": -1})["sm"] == {"chunks": (64, 1684)}
 
 
 def test_units_are_compared_by_name():
