@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "evaluation": ["evaluate"],
         "maps": ["predict_map"],
         "models": ["load_model", "make_model"],
-        "prepare": ["Scaler", "Windows", "derive_features", "fill_gaps", "flag_outliers", "split_stations"],
+        "prepare": ["Scaler", "Windows", "cv_folds", "derive_features", "fill_gaps", "flag_outliers", "split_stations"],
         "sources": ["open_earthengine", "open_rasters", "open_stac", "open_stations", "simulate"],
         "study": ["run"],
     },

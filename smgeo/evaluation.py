@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import xarray as xr
 
 from smgeo.cube import select_stations, text_of
 from smgeo.errors import SmgeoError
-from smgeo.prepare import PARTS, Scaler, Split, Windows, prepare_cube, repeat_steps, station_folds
+from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
+from smgeo.prepare.folds import OF_STATIONS
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 
 Scores = dict[str, Any]
@@ -180,9 +181,48 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     return Evaluation(scores, out)
 
 
-def _r2(observed: np.ndarray, predicted: np.ndarray) -> float:
-    """Squared correlation; NaN where it is not defined."""
-    return _four(observed, predicted)[3] ** 2
+def score_folds(
+    observed: Sequence[np.ndarray], predicted: Sequence[np.ndarray], station: Sequence[np.ndarray]
+) -> Scores:
+    """Scores of cross-validation, from the held-out rows of each fold.
+
+    Parameters
+    ----------
+    observed, predicted : sequence of numpy.ndarray
+        One array a fold, (rows,), same unit, no missing values.
+    station : sequence of numpy.ndarray
+        Which station each row belongs to.
+
+    Returns
+    -------
+    dict
+        `r2_mean_of_folds` is the squared correlation in each fold, averaged; `r2_pooled` is 1 - SSE/SST over all rows;
+        `r2_station_means` the same over the stations' means: how much of the pattern in space is explained;
+        `rmse_pooled` in the target's unit; `n`, `stations`, `r2_of_folds`. A score that is not defined is None.
+    """
+    of_folds = [_four(o, p)[3] ** 2 for o, p in zip(observed, predicted, strict=True)]
+    o, p = (np.concatenate(parts).astype("float64") for parts in (observed, predicted))
+    means = pd.DataFrame({"s": np.concatenate(station), "o": o, "p": p}).groupby("s").mean()
+    known = [v for v in of_folds if np.isfinite(v)]
+    return {
+        "r2_mean_of_folds": float(np.mean(known)) if known else None,
+        "r2_pooled": _finite(explained(o, p)),
+        "r2_station_means": _finite(explained(means["o"].to_numpy(), means["p"].to_numpy())),
+        "rmse_pooled": _finite(float(np.sqrt(np.mean((p - o) ** 2)))),
+        "n": int(o.size),
+        "stations": int(means.shape[0]),
+        "r2_of_folds": [_finite(v) for v in of_folds],
+    }
+
+
+def explained(observed: np.ndarray, predicted: np.ndarray) -> float:
+    """1 - SSE/SST; below 0 where the observations' mean would do better.
+
+    >>> explained(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))
+    0.5
+    """
+    total = float(np.sum((observed - observed.mean()) ** 2))
+    return 1 - float(np.sum((predicted - observed) ** 2)) / total if total > 0 else float("nan")
 
 
 def cross_validate(
@@ -207,124 +247,74 @@ def cross_validate(
     ds : xarray.Dataset
         Station cube, not prepared.
     spec : CrossValidationSpec
-        `leave-location-out` holds out whole stations; `random` holds out rows of every station, which share
-        their days and places with the training rows.
+        What is held out together, as `smgeo.cv_folds` says.
     prepare : PrepareSpec
-        How each fold is prepared, with statistics of its training stations. (In `random` every station is one, so
-        features of held-out rows enter the statistics; their target does not.)
+        How each fold is prepared, with statistics of its training stations and days. In `temporal` no value of the
+        held-out period (and, with `forward_only`, of later days) is in them. In `random` every station and day is a
+        training one, so features of held-out rows are in the statistics; their target is not.
     features, target : iterable of str, str
     length : int
         Days in a window; 1 for models on rows.
     needs_validation : bool
-        Whether a tenth of each fold's training stations (or rows) is set apart for early stopping.
+        Whether a tenth of each fold's training units (stations, locations, blocks, the last days, or rows) is set apart
+        for early stopping.
 
     Returns
     -------
     dict
-        As in `results.json`: `r2_mean_of_folds` is the squared correlation in each fold, averaged; `r2_pooled` is
-        1 - SSE/SST over all held-out rows; `r2_station_means` the same over the stations' means: how much of the
-        pattern in space is explained; `rmse_pooled` in the target's unit; `folds` and `n`.
+        As in `results.json`: `method`, `folds`, and what `score_folds` gives.
     """
     features = list(features)
-    fold_r2, observed, predicted, station = [], [], [], []
     seed = spec.seed if spec.seed is not None else seed
-    folds = (
-        _station_parts(ds, spec.folds, seed)
-        if spec.method == "leave-location-out"
-        else _row_parts(ds, target, spec.folds, seed)
-    )
-    for k, (train_ds, apart_ds, test_ds) in enumerate(folds):
-        validation_ds = apart_ds if needs_validation else None
-        if validation_ds is None:
-            train_ds = _join(train_ds, apart_ds, target)
+    folds = cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **spec.options)
+    observed, predicted, station = [], [], []
+    for k, (train, held) in enumerate(folds):
+        apart = folds.set_apart(k)
+        if needs_validation and not (train & ~apart).any():
+            raise SmgeoError(
+                f"cross-validation ({spec.method}): fold {k + 1} of {len(folds)} leaves no row to train on beside those set apart "
+                "for early stopping; use more folds"
+            )
+        seen = _hide_held_out_days(ds, folds, held)
+        # Set apart last, also where they are trained on: a forest draws rows by their place.
+        train_ds = _rows_of(seen, target, folds, train & ~apart, *(() if needs_validation else (apart,)))
         ids = [str(s) for s in train_ds["station"].values]
         prepared = prepare_cube(train_ds, prepare, features, target, ids)
         windows = prepared.windows(ids, length, prepare.window.missing)
+        steps = windows.preparation["steps"]
         model = make()
-        others = {}
-        if validation_ds is not None:
-            others["validation"] = _windows_like(
-                windows.preparation, repeat_steps(validation_ds, windows.preparation["steps"])
-            )
-        model.fit(windows, **others)
-        o, p, held = predict_stations(model, repeat_steps(test_ds, windows.preparation["steps"]))
-        ids_here = text_of(test_ds["station"])
-        fold_r2.append(_r2(o, p))
+        if needs_validation:
+            validation = repeat_steps(_rows_of(seen, target, folds, apart), steps)
+            model.fit(windows, validation=_windows_like(windows.preparation, validation))
+        else:
+            model.fit(windows)
+        test_ds = _rows_of(ds, target, folds, held)
+        o, p, made = predict_stations(model, repeat_steps(test_ds, steps))
         observed.append(o)
         predicted.append(p)
-        station.append(ids_here[held.station_index])
+        station.append(text_of(test_ds["station"])[made.station_index])
         if progress:
-            progress(k + 1, spec.folds)
-    o, p, s = (np.concatenate(a) for a in (observed, predicted, station))
-    o, p = o.astype("float64"), p.astype("float64")
-    means = pd.DataFrame({"s": s, "o": o, "p": p}).groupby("s").mean()
-    return {
-        "method": spec.method,
-        "folds": spec.folds,
-        "r2_mean_of_folds": _finite(float(np.nanmean(fold_r2))),
-        "r2_pooled": _finite(explained(o, p)),
-        "r2_station_means": _finite(explained(means["o"].to_numpy(), means["p"].to_numpy())),
-        "rmse_pooled": _finite(float(np.sqrt(np.mean((p - o) ** 2)))),
-        "n": int(o.size),
-        "stations": int(means.shape[0]),
-        "r2_of_folds": [_finite(v) for v in fold_r2],
-    }
+            progress(k + 1, len(folds))
+    return {"method": spec.method, "folds": len(folds), **score_folds(observed, predicted, station)}
 
 
-def explained(observed: np.ndarray, predicted: np.ndarray) -> float:
-    """1 - SSE/SST; below 0 where the observations' mean would do better.
-
-    >>> explained(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))
-    0.5
-    """
-    total = float(np.sum((observed - observed.mean()) ** 2))
-    return 1 - float(np.sum((predicted - observed) ** 2)) / total if total > 0 else float("nan")
-
-
-def _station_parts(ds: xr.Dataset, folds: int, seed: int) -> Iterable[tuple[xr.Dataset, xr.Dataset, xr.Dataset]]:
-    ids = [str(s) for s in ds["station"].values]
-    for k, (train, held) in enumerate(station_folds(ids, folds, seed)):
-        order = np.random.default_rng([seed, k]).permutation(len(train))
-        n = max(round(0.1 * len(train)), 1)
-        validation = {train[i] for i in order[:n]}
-        yield (
-            select_stations(ds, [s for s in train if s not in validation]),
-            select_stations(ds, [s for s in train if s in validation]),
-            select_stations(ds, held),
-        )
+def _rows_of(ds: xr.Dataset, target: str, folds: Folds, *rows: np.ndarray) -> xr.Dataset:
+    """The cube with the target on `rows` alone; where folds are of whole stations, their stations alone, part after part."""
+    some = xr.DataArray(np.logical_or.reduce(rows), dims=("station", "time"))
+    kept = ds[target].transpose("station", "time").where(some)
+    ds = ds.assign({target: kept.assign_attrs(ds[target].attrs)})
+    if folds.method not in OF_STATIONS:
+        return ds
+    stations = np.concatenate([np.flatnonzero(part.any(axis=1)) for part in rows])
+    return select_stations(ds, text_of(ds["station"])[stations])
 
 
-def _row_parts(
-    ds: xr.Dataset, target: str, folds: int, seed: int
-) -> Iterable[tuple[xr.Dataset, xr.Dataset, xr.Dataset]]:
-    shape = (ds.sizes["station"], ds.sizes["time"])
-    fold = np.random.default_rng(seed).integers(folds, size=shape)
-    for k in range(folds):
-        set_apart = np.random.default_rng([seed, k]).random(shape) < 0.1
-        chosen = (fold != k) & ~set_apart, (fold != k) & set_apart, fold == k
-        train, validation, test = (_with_target_where(ds, target, c) for c in chosen)
-        yield train, validation, test
-
-
-def _with_target_where(ds: xr.Dataset, target: str, mask: np.ndarray) -> xr.Dataset:
-    kept = ds[target].transpose("station", "time").where(xr.DataArray(mask, dims=("station", "time")))
-    return ds.assign({target: kept.assign_attrs(ds[target].attrs)})
-
-
-def _join(a: xr.Dataset, b: xr.Dataset, target: str) -> xr.Dataset:
-    """The stations, or the rows, of both."""
-    if a["station"].equals(b["station"]):
-        return a.assign({target: a[target].fillna(b[target]).assign_attrs(a[target].attrs)})
-    out = xr.concat(
-        [a, b],
-        dim="station",
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        combine_attrs="override",
-        join="override",
-    )
-    for name, variable in out.data_vars.items():
-        if isinstance(variable.attrs.get("revisit_days"), list | np.ndarray):
-            variable.attrs["revisit_days"] = [*a[name].attrs["revisit_days"], *b[name].attrs["revisit_days"]]
-    return out
+def _hide_held_out_days(ds: xr.Dataset, folds: Folds, held: np.ndarray) -> xr.Dataset:
+    """The cube without values on the days of a held-out period, and of those after it in forward folds."""
+    if folds.method != "temporal":
+        return ds
+    first, last = np.flatnonzero(held.any(axis=0))[[0, -1]]
+    seen = np.ones(held.shape[1], dtype=bool)
+    seen[first : None if folds.forward_only else last + 1] = False
+    there = xr.DataArray(seen, dims="time")
+    return ds.assign({n: v.where(there).assign_attrs(v.attrs) for n, v in ds.data_vars.items() if "time" in v.dims})

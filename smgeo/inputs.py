@@ -13,6 +13,7 @@ from smgeo.assemble import merge_stations, open_grid
 from smgeo.errors import SmgeoError
 from smgeo.models import make_model
 from smgeo.outline import pixels_inside, read_outline
+from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.recipe import Recipe
 from smgeo.sources import open_source, open_stations, raster_files
 from smgeo.sources.world import START as WORLD_START
@@ -83,6 +84,7 @@ def _check_outline(recipe: Recipe, root: Path) -> None:
 
 
 def _check_sizes(recipe: Recipe, stations: int) -> None:
+    _check_folds(recipe, stations)
     if not recipe.models:
         return
     fractions = recipe.prepare.split.fractions
@@ -92,11 +94,20 @@ def _check_sizes(recipe: Recipe, stations: int) -> None:
                 f"prepare.split.fractions: {part} would hold {fraction:g} of {stations} stations, that is none; "
                 "use more stations or a larger fraction"
             )
-    for spec in recipe.cross_validation:
-        if spec.method == "leave-location-out" and spec.folds > stations:
-            raise SmgeoError(
-                f"cross_validation.folds: {spec.folds} folds of {stations} stations; use {stations} or fewer"
-            )
+
+
+def _check_folds(recipe: Recipe, stations: int) -> None:
+    """Folds of whole stations need as many stations; where no number of folds is said, locations are their own."""
+    asked = [
+        (f"cross_validation.folds ({c.method})", c.folds or (0 if c.method == "leave-location-out" else FOLDS))
+        for c in recipe.cross_validation
+        if c.method in OF_STATIONS
+    ]
+    if recipe.leakage_audit is not None:
+        asked.append(("leakage_audit.folds", recipe.leakage_audit.folds))
+    for where, folds in asked:
+        if folds > stations:
+            raise SmgeoError(f"{where}: {folds} folds of {stations} stations; use {stations} or fewer")
 
 
 def _check_map_dates(recipe: Recipe, first: Any, last: Any) -> None:

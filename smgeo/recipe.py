@@ -20,6 +20,7 @@ from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.raster_specs import AnyRaster, RasterSource
 from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
+from smgeo.validation_specs import CrossValidationSpec, LeakageAuditSpec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -134,15 +135,6 @@ class SearchSpec(Spec):
     space: dict[str, tuple[Any, ...] | Range] = Field(min_length=1)
 
 
-class CrossValidationSpec(Spec):
-    """Cross-validation: folds of whole stations, or of random rows (to show what that hides)."""
-
-    method: Literal["leave-location-out", "random"] = "leave-location-out"
-    folds: int = Field(10, ge=2)
-    seed: int | None = None
-    models: tuple[str, ...] | None = None
-
-
 class MapSpec(Spec):
     """Days to map and the models to map with."""
 
@@ -191,6 +183,7 @@ class Recipe(Spec):
     models: dict[str, ModelSpec] = Field({})
     search: dict[str, SearchSpec] = Field({})
     cross_validation: tuple[CrossValidationSpec, ...] = ()
+    leakage_audit: LeakageAuditSpec | None = None
     maps: MapSpec | None = None
     report: ReportSpec | None = None
 
@@ -229,6 +222,11 @@ class Recipe(Spec):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, Mapping) else value
+
+    @field_validator("leakage_audit", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     @property
     def catalog(self) -> dict[str, Feature]:
@@ -270,6 +268,7 @@ class Recipe(Spec):
         if not self.stations:
             given |= {
                 "models": bool(self.models),
+                "leakage_audit": self.leakage_audit is not None,
                 "target": self.target != TargetSpec(),
                 "prepare": self.prepare != PrepareSpec(),
             }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compute_scores, cross_validate, evaluate, explained
-from smgeo.prepare import Split, prepare_cube, station_folds
+from smgeo.prepare import Split, prepare_cube
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 
 FEATURES = ["s1_vv", "clay"]
@@ -147,14 +147,20 @@ def _numbered(make_station_cube, stations=8):
     return ds
 
 
-def _cross_validate(ds, method, folds, needs_validation=False, prepare=PLAIN, length=1):
+def _held_out(folds, seed=3, stations=8):
+    """Stations of each fold: dealt out one after the other in the order of the seed, as since the first version."""
+    order = np.random.default_rng(seed).permutation(stations)
+    return [sorted(order[k::folds].tolist()) for k in range(folds)]
+
+
+def _cross_validate(ds, method, folds, needs_validation=False, prepare=PLAIN, length=1, **options):
     made = []
 
     def make():
         made.append(Recorder())
         return made[-1]
 
-    spec = CrossValidationSpec(method=method, folds=folds, seed=3)
+    spec = CrossValidationSpec(method=method, folds=folds, seed=3, **options)
     scores = cross_validate(make, ds, spec, prepare, FEATURES, "sm", length=length, needs_validation=needs_validation)
     return scores, made
 
@@ -164,11 +170,10 @@ def _cross_validate(ds, method, folds, needs_validation=False, prepare=PLAIN, le
 def test_held_out_stations_are_never_trained_on(make_station_cube, folds, needs_validation):
     ds = _numbered(make_station_cube)
     scores, made = _cross_validate(ds, "leave-location-out", folds, needs_validation)
-    ids = [str(s) for s in ds["station"].values]
-    for model, (_, held) in zip(made, station_folds(ids, folds, 3), strict=True):
+    for model, held in zip(made, _held_out(folds), strict=True):
         trained = set(model.trained[:, 0].round(3))
         validated = set(model.validated[:, 0].round(3)) if needs_validation else set()
-        assert trained | validated == {float(i) for i, s in enumerate(ids) if s not in held}
+        assert trained | validated == {float(i) for i in range(8) if i not in held}
         assert not trained & validated
     assert (scores["n"], scores["stations"], len(scores["r2_of_folds"])) == (8 * 12, 8, folds)
 
@@ -194,10 +199,9 @@ def test_the_three_r2_by_hand(make_station_cube):
     ds = _numbered(make_station_cube)
     scores, _ = _cross_validate(ds, "leave-location-out", 4)
     sm, vv = ds["sm"].values.astype("float64"), ds["s1_vv"].values.astype("float64")
-    ids = [str(s) for s in ds["station"].values]
     predicted, of_folds = np.empty_like(sm), []
-    for train, held in station_folds(ids, 4, 3):
-        t, h = [ids.index(s) for s in train], [ids.index(s) for s in held]
+    for h in _held_out(4):
+        t = [i for i in range(8) if i not in h]
         predicted[h] = (vv[h] - vv[t].min()) / np.ptp(vv[t]) * np.ptp(sm[t]) + sm[t].min()
         of_folds.append(np.corrcoef(sm[h].ravel(), predicted[h].ravel())[0, 1] ** 2)
     o, p = sm.mean(axis=1), predicted.mean(axis=1)
@@ -229,3 +233,67 @@ def test_a_revisit_for_each_station_goes_with_its_station(make_station_cube):
             shown = np.concatenate([model.trained, model.validated]) if needs_validation else model.trained
             stations, counts = np.unique(shown[:, 0].round(3), return_counts=True)
             assert {s: c for s, c in zip(stations, counts, strict=True)} == {s: rows[int(s)] for s in stations}
+
+
+@pytest.mark.parametrize("needs_validation", [False, True])
+@pytest.mark.parametrize("method", ["group-k-fold", "spatial-blocks"])
+def test_whole_stations_are_held_out_and_set_apart(make_station_cube, method, needs_validation):
+    ds = _numbered(make_station_cube)
+    scores, made = _cross_validate(ds, method, 4, needs_validation)
+    held_out = []
+    for model in made:
+        trained = set(model.trained[:, 0].round(3))
+        validated = set(model.validated[:, 0].round(3)) if needs_validation else set()
+        assert not trained & validated
+        assert bool(validated) == needs_validation
+        held_out += [i for i in range(8) if float(i) not in trained | validated]
+    assert sorted(held_out) == list(range(8))
+    assert (scores["method"], scores["folds"], scores["n"]) == (method, 4, 8 * 12)
+
+
+def test_locations_are_their_own_folds_where_no_number_is_said(make_station_cube):
+    scores, made = _cross_validate(_numbered(make_station_cube), "leave-location-out", None)
+    assert scores["folds"] == len(made) == len(scores["r2_of_folds"]) == 8
+
+
+@pytest.mark.parametrize("forward_only", [False, True])
+def test_days_of_a_held_out_period_change_nothing_that_is_learned(make_station_cube, forward_only):
+    """Values of a period, and in forward folds of the days after it, change no number of the fold that holds it out."""
+    spec = PrepareSpec.model_validate({"fill": {"limit": 3}, "outliers": {"z": 3}, "scale": "standard"})
+
+    def fold_of_changed_days(ds, fold):
+        options = {"gap_days": 2, "forward_only": forward_only, "prepare": spec, "needs_validation": True}
+        return _cross_validate(ds, "temporal", 3, **options)[1][fold]
+
+    ds = make_station_cube(stations=5, days=40, seed=2, gaps=0.3)
+    # Days of the second fold: thirds of 40 days, and quarters of them from the second on.
+    first, last = (20, 30) if forward_only else (14, 27)
+    changed = ds.copy(deep=True)
+    for name in ("s1_vv", "sm"):
+        changed[name][:, first : None if forward_only else last] = 0.4
+    a, b = fold_of_changed_days(ds, 1), fold_of_changed_days(changed, 1)
+    assert a.preparation_ == b.preparation_
+    np.testing.assert_array_equal(a.trained, b.trained)
+    np.testing.assert_array_equal(a.validated, b.validated)
+    other = fold_of_changed_days(changed, 2)
+    assert fold_of_changed_days(ds, 2).preparation_ != other.preparation_
+
+
+def test_temporal_folds_train_before_and_after_the_gap_and_stop_on_the_last_days(make_station_cube):
+    ds = _numbered(make_station_cube)
+    days = np.arange(12, dtype="float32")
+    ds["sm"][:] = np.broadcast_to(days / 100, (8, 12))
+    scores, made = _cross_validate(ds, "temporal", 3, True, gap_days=1)
+    shown = [
+        (sorted(set((m.trained[:, 1] * 100).round())), sorted(set((m.validated[:, 1] * 100).round()))) for m in made
+    ]
+    # Held out: days 0-3, 4-7, 8-11; a day on either side of them is in neither part.
+    assert shown == [([5, 6, 7, 8, 9, 10], [11]), ([0, 1, 2, 9, 10], [11]), ([0, 1, 2, 3, 4, 5], [6])]
+    assert scores["n"] == 8 * 12
+
+
+def test_nothing_left_to_train_on_beside_rows_set_apart(make_station_cube):
+    ds = _numbered(make_station_cube, stations=2)
+    assert _cross_validate(ds, "leave-location-out", 2)[0]["n"] == 24
+    with pytest.raises(SmgeoError, match="leaves no row to train on beside those set apart"):
+        _cross_validate(ds, "leave-location-out", 2, needs_validation=True)

@@ -443,6 +443,7 @@ def test_resolved_recipe_of_a_grid_cube_says_nothing_of_what_needs_stations(tmp_
         ("search", {"rf": {"space": {"trees": [1, 2]}}}),
         ("target", {"depth_m": [0.0, 0.05]}),
         ("prepare", {"scale": "robust"}),
+        ("leakage_audit", True),
     ],
 )
 def test_without_stations_nothing_that_needs_them(key, value):
@@ -513,3 +514,44 @@ def test_report_block_that_cannot_be(report, message):
 
 def test_report_needs_a_grid():
     assert "report: shows the grid cube" in refusal(changed(report={"series": ["s1_vv"]}, maps=None, grid=None))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"method": "group-k-fold", "folds": 4},
+        {"method": "spatial-blocks", "block_km": 50},
+        {"method": "temporal", "gap_days": 0, "forward_only": True},
+        {"method": "leave-location-out"},
+        {"method": "random", "seed": 3},
+    ],
+)
+def test_every_method_of_cross_validation_and_its_own_options(spec):
+    parsed = parse_recipe(changed(cross_validation=spec)).cross_validation[0]
+    assert parsed.method == spec["method"]
+    assert parsed.options == {k: v for k, v in spec.items() if k in ("block_km", "gap_days", "forward_only")}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"method": "temporal", "block_km": 5}, "block_km belongs to method spatial-blocks; this one is temporal"),
+        ({"method": "random", "gap_days": 5}, "gap_days belongs to method temporal"),
+        ({"forward_only": True}, "forward_only belongs to method temporal"),
+        ({"method": "spatial-blocks", "block_km": 0}, "cross_validation.0.block_km"),
+        ({"method": "temporal", "gap_days": -1}, "cross_validation.0.gap_days"),
+        ({"method": "stations"}, "leave-location-out"),
+    ],
+)
+def test_options_of_another_method_are_refused(spec, message):
+    assert message in refusal(changed(cross_validation=[spec]))
+
+
+def test_leakage_audit_is_yes_no_or_a_block():
+    assert parse_recipe(changed()).leakage_audit is None
+    assert parse_recipe(changed(leakage_audit=False)).leakage_audit is None
+    assert parse_recipe(changed(leakage_audit=True)).leakage_audit.folds == 5
+    audit = parse_recipe(changed(leakage_audit={"folds": 3, "seed": 7})).leakage_audit
+    assert (audit.folds, audit.seed) == (3, 7)
+    assert "leakage_audit.folds" in refusal(changed(leakage_audit={"folds": 1}))
+    assert "did you mean 'folds'" in refusal(changed(leakage_audit={"fold": 3}))

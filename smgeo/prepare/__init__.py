@@ -1,6 +1,7 @@
 """From a cube to what models train on: derived features, gaps, outliers, splits, scaling, windows.
 
-Lazy on Dask input, computed at once on NumPy input. Writes nothing and sees no model.
+Lazy on Dask input, computed at once on NumPy input. Writes nothing, and sees no model but the quick one
+that chooses the threshold of outliers.
 """
 
 from __future__ import annotations
@@ -13,30 +14,38 @@ import xarray as xr
 from smgeo.cube import is_grid
 from smgeo.errors import SmgeoError
 from smgeo.prepare.derive import derive_features
+from smgeo.prepare.folds import Folds, cv_folds
 from smgeo.prepare.gaps import fill_gaps, measure_revisit
-from smgeo.prepare.outliers import drop_outlier_rows, flag_outliers
-from smgeo.prepare.pipeline import Prepared, clean_cube, prepare_cube
+from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_out_of_range, flag_outliers
+from smgeo.prepare.pipeline import Prepared, choose_outliers, clean_cube, prepare_cube
 from smgeo.prepare.scaling import Scaler
-from smgeo.prepare.splits import PARTS, Split, split_stations, station_folds
+from smgeo.prepare.splits import PARTS, Split, split_stations
 from smgeo.prepare.steps import steps_of
+from smgeo.prepare.threshold import ChosenThreshold, choose_z
 from smgeo.prepare.windows import Windows
 
 __all__ = [
     "PARTS",
+    "ChosenThreshold",
+    "Folds",
+    "OutlierRows",
     "Prepared",
     "Scaler",
     "Split",
     "Windows",
+    "choose_outliers",
+    "choose_z",
     "clean_cube",
+    "cv_folds",
     "derive_features",
     "drop_outlier_rows",
     "fill_gaps",
+    "flag_out_of_range",
     "flag_outliers",
     "measure_revisit",
     "prepare_cube",
     "repeat_steps",
     "split_stations",
-    "station_folds",
     "steps_of",
 ]
 

@@ -1,8 +1,8 @@
-"""Splits by station: the study's, and folds for cross-validation."""
+"""The study's split: whole stations to training, validation and test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,23 +142,3 @@ def split_stations(
             "extremes_to_train: false"
         )
     return split
-
-
-def station_folds(stations: Sequence[str], folds: int, seed: int = 0) -> Iterator[tuple[list[str], list[str]]]:
-    """Folds of whole stations: (training ids, held-out ids); every station is held out once.
-
-    With as many folds as stations this is leave-one-location-out.
-
-    Raises
-    ------
-    SmgeoError
-        If there are more folds than stations.
-    """
-    if not 2 <= folds <= len(stations):
-        raise SmgeoError(
-            f"cross-validation: {folds} folds of {len(stations)} stations; folds must lie between 2 and that"
-        )
-    order = np.random.default_rng(seed).permutation(len(stations))
-    for k in range(folds):
-        held = {stations[i] for i in order[k::folds]}
-        yield [s for s in stations if s not in held], [s for s in stations if s in held]

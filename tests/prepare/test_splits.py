@@ -1,4 +1,4 @@
-"""Splits by station: disjoint, complete, extremes in training; folds that hold each station out once."""
+"""The study's split: disjoint, complete, extremes in training."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Split, split_stations, station_folds
+from smgeo.prepare import Split, split_stations
 
 
 def _extreme_ids(ds):
@@ -66,23 +66,3 @@ def test_an_empty_part_is_refused_by_name(make_station_cube):
         split_stations(make_station_cube(), (0.9, 0.2, 0.1))
     with pytest.raises(SmgeoError, match="in two parts: b"):
         Split(("a", "b"), ("b",), ("c",))
-
-
-@given(st.integers(2, 30), st.integers(0, 100), st.data())
-@settings(max_examples=40, deadline=None)
-def test_every_station_is_held_out_once(n, seed, data):
-    ids = [f"N/{i}" for i in range(n)]
-    k = data.draw(st.integers(2, n))
-    held_out = []
-    for train, held in station_folds(ids, k, seed):
-        assert not set(train) & set(held)
-        assert sorted(train + held) == sorted(ids)
-        assert n // k <= len(held) <= n // k + 1
-        held_out += held
-    assert sorted(held_out) == sorted(ids)
-    assert list(station_folds(ids, k, seed)) == list(station_folds(ids, k, seed))
-
-
-def test_too_many_folds():
-    with pytest.raises(SmgeoError, match="4 folds of 3"):
-        list(station_folds(["a", "b", "c"], 4))

@@ -1,0 +1,324 @@
+"""Folds of a station cube's rows for cross-validation, by what is held out together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from pyproj import CRS, Transformer
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+
+from smgeo.errors import SmgeoError, nearest
+
+FOLDS = 10
+GAP_DAYS = 30
+# Methods that hold out whole stations.
+OF_STATIONS = ("group-k-fold", "leave-location-out", "spatial-blocks")
+# At most 11 m: two probes of one site, or the same site in two networks.
+_SAME_PLACE_DEGREES = 1e-4
+_SHARE_SET_APART = 0.1
+# Unit and fold of each row, of a shape that broadcasts to (station, time).
+Parts = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Pairs (training rows, held-out rows), one a fold; iterate over it as often as you like.
+
+    Attributes
+    ----------
+    method : str
+        One of `METHODS`.
+    rows : numpy.ndarray
+        bool (station, time): the rows, which are the station-days with a target.
+    unit : numpy.ndarray
+        int, broadcasts to `rows`: the station, location, block, day (since 1970-01-01) or row that is held out as a
+        whole; -1 at stations without a row.
+    fold : numpy.ndarray
+        int, same shape: number of the fold that holds the unit out; -1 where none does.
+    count : int
+        Number of folds.
+    seed, gap_days, forward_only
+        As given to `cv_folds`.
+    """
+
+    method: str
+    rows: np.ndarray
+    unit: np.ndarray
+    fold: np.ndarray
+    count: int
+    seed: int
+    gap_days: int = 0
+    forward_only: bool = False
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self[k] for k in range(self.count))
+
+    def __getitem__(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training and held-out rows of fold `k`: bool (station, time) each."""
+        if not 0 <= k < self.count:
+            raise IndexError(f"fold {k} of {self.count}")
+        train = self.rows & (self.fold != k)
+        if self.method == "temporal":
+            train = train & self._far_from(k)
+        return train, self.rows & (self.fold == k)
+
+    def set_apart(self, k: int) -> np.ndarray:
+        """A tenth of the training units of fold `k`, for early stopping: bool (station, time), among its training rows.
+
+        Stations, locations, blocks and rows are drawn by the seed. Of days the last ones are taken, so that they are
+        neighbours of as few training days as can be.
+        """
+        train, _ = self[k]
+        random = np.random.default_rng([self.seed, k])
+        if self.method == "random":
+            return train & (random.random(train.shape) < _SHARE_SET_APART)
+        units = np.unique(np.broadcast_to(self.unit, train.shape)[train])
+        n = max(round(_SHARE_SET_APART * units.size), 1)
+        chosen = units[-n:] if self.method == "temporal" else units[random.permutation(units.size)[:n]]
+        return train & np.isin(self.unit, chosen)
+
+    def _far_from(self, k: int) -> np.ndarray:
+        """Days with at least `gap_days` days between them and the held-out period, on either side or before it."""
+        held = self.unit[self.fold == k]
+        before, after = self.unit < held.min() - self.gap_days, self.unit > held.max() + self.gap_days
+        return before if self.forward_only else before | after
+
+
+def cv_folds(
+    ds: xr.Dataset,
+    method: str,
+    folds: int | None = None,
+    *,
+    target: str = "sm",
+    seed: int = 0,
+    block_km: float | None = None,
+    gap_days: int = GAP_DAYS,
+    forward_only: bool = False,
+) -> Folds:
+    """Folds of the rows of a station cube, by what is held out together.
+
+    | method | held out together |
+    |---|---|
+    | `group-k-fold` | stations |
+    | `leave-location-out` | locations: stations within 1e-4 degrees of each other are one |
+    | `spatial-blocks` | all locations of a block |
+    | `temporal` | all rows of a period |
+    | `random` | nothing: each row is drawn by itself |
+
+    Every row is held out once and is never in both parts of a fold. Of `temporal` this has two exceptions: rows within
+    `gap_days` of the held-out period are in neither part of that fold, and with `forward_only` the first period is
+    never held out.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube with the target (station, time), lazy or not: the target is read, nothing else is. Rows are the
+        station-days on which it has a value.
+    method : str
+        One of the above.
+    folds : int, optional
+        Number of folds; 10 by default, in `leave-location-out` as many as there are locations.
+    target : str
+        Variable whose values make the rows.
+    seed : int
+        Of the order in which stations, locations and blocks are dealt out to folds, of k-means, and of random rows.
+    block_km : float, optional
+        Of `spatial-blocks`: side of square blocks, km, in a Lambert azimuthal equal-area projection about the middle of
+        the stations, counted from the westernmost and southernmost. Choose it no shorter than the distance over which
+        residuals are alike (Roberts et al. 2017, Ecography 40, 913-929). By default there are as many blocks as folds,
+        found by k-means on the sphere, which needs no such distance and suits a farm as well as a continent (Brenning
+        2012, IGARSS, 5372-5375).
+    gap_days : int
+        Of `temporal`: at least so many days lie between training and held-out days. The default of 30 is further than
+        the study's windows and sums of precipitation look back and two-way gap filling reaches, so that no training
+        row is made of held-out days.
+    forward_only : bool
+        Of `temporal`: train on days before the held-out period alone. There are then `folds` + 1 periods.
+
+    Returns
+    -------
+    Folds
+        Iterate for (training rows, held-out rows): bool (station, time), in the order of the cube. For scikit-learn:
+
+        >>> import numpy as np, xarray as xr
+        >>> ds = xr.Dataset({"sm": (("station", "time"), [[0.1, 0.2], [0.3, np.nan], [0.2, 0.4]])}, {"station": list("abc")})
+        >>> rows = ds["sm"].notnull().values
+        >>> cv = [(np.flatnonzero(train[rows]), np.flatnonzero(held[rows])) for train, held in cv_folds(ds, "group-k-fold", 3)]
+        >>> [(train.tolist(), held.tolist()) for train, held in cv]
+        [([0, 1, 2], [3, 4]), ([2, 3, 4], [0, 1]), ([0, 1, 3, 4], [2])]
+
+    Raises
+    ------
+    SmgeoError
+        If the method is unknown, there are fewer units than folds, a fold would train on or hold out no row, or
+        `spatial-blocks` lacks coordinates.
+    """
+    if method not in METHODS:
+        raise SmgeoError(f"cross-validation: unknown method {method!r}; {nearest(method, list(METHODS))}")
+    if target not in ds:
+        raise SmgeoError(
+            f"cross-validation: the cube has no target {target!r}; it has {', '.join(map(str, ds.data_vars))}"
+        )
+    if folds is not None and folds < 2:
+        raise SmgeoError(f"cross-validation: folds must be 2 or more; got {folds}")
+    if gap_days < 0 or (block_km is not None and not block_km > 0):
+        raise SmgeoError(
+            f"cross-validation: gap_days must be 0 or more and block_km above 0; got {gap_days} and {block_km}"
+        )
+    rows = ds[target].notnull().transpose("station", "time").values
+    if not rows.any():
+        raise SmgeoError(f"cross-validation: no station has a value of the target {target!r}, so there is no row")
+    if folds is None and method != "leave-location-out":
+        folds = FOLDS
+    asked = _Asked(ds, rows, folds or 0, seed, block_km, forward_only)
+    unit, fold = METHODS[method](asked)
+    made = Folds(method, rows, unit, fold, folds or int(fold.max()) + 1, seed, gap_days, forward_only)
+    for k, (train, held) in enumerate(made):
+        if not (train.any() and held.any()):
+            lacks = "trains on" if held.any() else "holds out"
+            raise SmgeoError(
+                f"cross-validation ({method}): fold {k + 1} of {len(made)} {lacks} none of the {rows.sum():,} rows; use fewer folds"
+                + (f" or a gap_days below {gap_days}" if method == "temporal" else "")
+            )
+    return made
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `cv_folds` was asked for; `rows` is bool (station, time), `folds` 0 for as many as there are units."""
+
+    ds: xr.Dataset
+    rows: np.ndarray
+    folds: int
+    seed: int
+    block_km: float | None
+    forward_only: bool
+
+    @property
+    def with_rows(self) -> np.ndarray:
+        """Indices of the stations that have a row."""
+        return np.flatnonzero(self.rows.any(axis=1))
+
+    def places(self) -> np.ndarray | None:
+        """Latitude and longitude (degrees) of the stations with rows, (n, 2); None where the cube has no coordinates."""
+        if not {"latitude", "longitude"} <= set(self.ds.variables):
+            return None
+        degrees = [self.ds[name].values.astype("float64")[self.with_rows] for name in ("latitude", "longitude")]
+        return np.stack(degrees, axis=1)
+
+
+def _number(keys: Iterable[Hashable]) -> np.ndarray:
+    """0 for the first key and all like it, 1 for the next that differs, and so on."""
+    seen: dict[Hashable, int] = {}
+    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.intp)
+
+
+def _deal(asked: _Asked, keys: Iterable[Hashable], word: str, folds: int) -> Parts:
+    """Stations with the same key are a unit; units are dealt out to folds in random order."""
+    number = _number(keys)
+    units = int(number.max()) + 1
+    if folds > units:
+        raise SmgeoError(f"cross-validation: {folds} folds of {units} {word}; folds must lie between 2 and that")
+    fold_of = np.empty(units, dtype=np.intp)
+    fold_of[np.random.default_rng(asked.seed).permutation(units)] = np.arange(units) % folds
+    unit, fold = (np.full((asked.rows.shape[0], 1), -1, dtype=np.intp) for _ in range(2))
+    unit[asked.with_rows, 0], fold[asked.with_rows, 0] = number, fold_of[number]
+    return unit, fold
+
+
+def _by_station(asked: _Asked) -> Parts:
+    return _deal(asked, asked.with_rows.tolist(), "stations with a target", asked.folds)
+
+
+def _by_location(asked: _Asked) -> Parts:
+    places = asked.places()
+    keys = asked.with_rows if places is None else _locations(places)
+    return _deal(asked, keys.tolist(), "locations with a target", asked.folds or max(np.unique(keys).size, 2))
+
+
+def _locations(places: np.ndarray) -> np.ndarray:
+    """Number of each place's location; one that is not known is a location of its own."""
+    known = np.flatnonzero(np.isfinite(places).all(axis=1))
+    near = known[KDTree(places[known]).query_pairs(_SAME_PLACE_DEGREES, p=np.inf, output_type="ndarray")]
+    joined = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(len(places), len(places)))
+    return connected_components(joined, directed=False)[1]
+
+
+def _by_block(asked: _Asked) -> Parts:
+    places = asked.places()
+    if places is None or not np.isfinite(places).all():
+        found = "has none" if places is None else f"lacks those of {(~np.isfinite(places).all(axis=1)).sum()} stations"
+        raise SmgeoError(
+            f"cross-validation (spatial-blocks): needs latitude and longitude of every station with a target; the cube {found}; "
+            "add the coordinates, leave these stations out, or use group-k-fold"
+        )
+    _, first, location = np.unique(_locations(places), return_index=True, return_inverse=True)
+    if asked.block_km is not None:
+        blocks, word = _squares(places[first], asked.block_km), f"squares of {asked.block_km:g} km"
+    elif asked.folds > first.size:
+        raise SmgeoError(
+            f"cross-validation: {asked.folds} folds of {first.size} locations; folds must lie between 2 and that"
+        )
+    else:
+        blocks, word = _clusters(places[first], asked.folds, asked.seed), "clusters"
+    return _deal(asked, [blocks[i] for i in location], word, asked.folds)
+
+
+def _squares(places: np.ndarray, block_km: float) -> list[Hashable]:
+    """Column and row of each place's square, counted from the westernmost and southernmost place."""
+    x, y, z = _on_sphere(places).mean(axis=0)
+    latitude, longitude = np.rad2deg([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)])
+    flat = CRS.from_proj4(f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m")
+    metres = Transformer.from_crs("EPSG:4326", flat).transform(places[:, 0], places[:, 1])
+    return list(zip(*(np.floor((m - m.min()) / (1000 * block_km)).tolist() for m in metres), strict=True))
+
+
+def _clusters(places: np.ndarray, count: int, seed: int) -> list[Hashable]:
+    """Number of each place's cluster, by k-means on the sphere."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(count, n_init=10, random_state=seed).fit_predict(_on_sphere(places)).tolist()
+
+
+def _on_sphere(places: np.ndarray) -> np.ndarray:
+    """Degrees (n, 2) to unit vectors (n, 3), which know no date line."""
+    latitude, longitude = np.deg2rad(places).T
+    return np.stack(
+        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
+    )
+
+
+def _by_period(asked: _Asked) -> Parts:
+    """Periods of equal numbers of days with a row, in order."""
+    day = pd.DatetimeIndex(asked.ds.indexes["time"]).values.astype("datetime64[D]").astype(np.intp)
+    with_rows = np.flatnonzero(asked.rows.any(axis=0))
+    periods = asked.folds + asked.forward_only
+    if periods > with_rows.size:
+        raise SmgeoError(f"cross-validation: {periods} periods of {with_rows.size} days with a target; use fewer folds")
+    fold = np.full((1, day.size), -1, dtype=np.intp)
+    for number, members in enumerate(np.array_split(with_rows, periods)):
+        fold[0, members] = number - asked.forward_only
+    return day[None, :], fold
+
+
+def _by_row(asked: _Asked) -> Parts:
+    fold = np.random.default_rng(asked.seed).integers(asked.folds, size=asked.rows.shape)
+    return np.arange(asked.rows.size).reshape(asked.rows.shape), fold
+
+
+METHODS: dict[str, Callable[[_Asked], Parts]] = {
+    "group-k-fold": _by_station,
+    "leave-location-out": _by_location,
+    "spatial-blocks": _by_block,
+    "temporal": _by_period,
+    "random": _by_row,
+}

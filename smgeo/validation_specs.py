@@ -1,0 +1,43 @@
+"""What a recipe says of cross-validation and of the leakage audit."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from smgeo.specs import Spec
+
+
+class CrossValidationSpec(Spec):
+    """Cross-validation; what is held out together is the method's choice, see `smgeo.cv_folds`."""
+
+    method: Literal["leave-location-out", "group-k-fold", "spatial-blocks", "temporal", "random"] = "leave-location-out"
+    folds: int | None = Field(default=None, ge=2)
+    seed: int | None = None
+    models: tuple[str, ...] | None = None
+    block_km: float | None = Field(default=None, gt=0)
+    gap_days: int | None = Field(default=None, ge=0)
+    forward_only: bool = False
+
+    @model_validator(mode="after")
+    def _options_of_the_method(self) -> CrossValidationSpec:
+        given = {"block_km": self.block_km is not None, "gap_days": self.gap_days is not None}
+        needs = {"block_km": "spatial-blocks", "gap_days": "temporal", "forward_only": "temporal"}
+        for key, there in {**given, "forward_only": self.forward_only}.items():
+            if there and self.method != needs[key]:
+                raise ValueError(f"{key} belongs to method {needs[key]}; this one is {self.method}")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What of it `smgeo.cv_folds` takes by name, where it is given."""
+        given = {"block_km": self.block_km, "gap_days": self.gap_days, "forward_only": self.forward_only or None}
+        return {key: value for key, value in given.items() if value is not None}
+
+
+class LeakageAuditSpec(Spec):
+    """The same quick model on random rows, other periods and other locations, see `smgeo.audit_leakage`."""
+
+    folds: int = Field(default=5, ge=2)
+    seed: int | None = None
