@@ -38,6 +38,7 @@ class WindowSource(Protocol):
     """What a model needs of `smgeo.Windows`."""
 
     y: np.ndarray | None
+    mask: np.ndarray | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -53,6 +54,10 @@ class WindowSource(Protocol):
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Windows at `rows`: (len(rows), length, channels) float32."""
+        ...
+
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Positions in the order of an epoch."""
         ...
 
 
@@ -166,6 +171,11 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         """X as rows that a model can gather from, y, and how X was prepared."""
         preparation = None
         if isinstance(X, WindowSource):
+            if X.mask is not None:
+                raise SmgeoError(
+                    f"{self.kind} trains on windows; whole series (mode='sequence') are for networks of your own that give a value "
+                    "for each day: feed these with windows.to_keras(...)"
+                )
             rows = Rows(X, flat=not self.uses_window)
             y = X.y if y is None else y
             preparation = X.preparation
@@ -241,6 +251,12 @@ class Rows:
             return cast(np.ndarray, self._source[rows])
         x = self._source.gather(rows)
         return x.reshape(len(rows), -1) if self._flat else x
+
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Positions of all rows, shuffled by `rng`, in an order in which the source is quick to read."""
+        if not isinstance(self._source, np.ndarray):
+            return self._source.order(rng)
+        return np.arange(len(self)) if rng is None else rng.permutation(len(self))
 
     def all(self) -> np.ndarray:
         """Every row at once."""

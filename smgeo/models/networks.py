@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.models.estimator import Rows, SoilMoistureModel
+from smgeo.prepare.feeds import keras_batches
 
 _ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "linear")
 _OPTIMIZERS = ("adam", "rmsprop", "sgd")
@@ -116,12 +118,12 @@ class _Network(SoilMoistureModel):
         callbacks = [_tell(keras, progress, self.epochs)] if progress else []
         held = None
         if validation is not None:
-            held = _batches(keras, *validation, _PREDICT_BATCH, None)
+            held = keras_batches(_Labelled(*validation), _PREDICT_BATCH, None)
             callbacks.append(
                 keras.callbacks.EarlyStopping("val_rmse", mode="min", patience=self.patience, restore_best_weights=True)
             )
         history = self._model.fit(
-            _batches(keras, x, y, self.batch_size, self.seed),
+            keras_batches(_Labelled(x, y), self.batch_size, self.seed),
             validation_data=held,
             epochs=self.epochs,
             callbacks=callbacks,
@@ -160,28 +162,21 @@ def _tell(keras: Any, progress: Callable[..., None], epochs: int) -> Any:
     return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
 
 
-def _batches(keras: Any, x: Rows, y: np.ndarray, size: int, seed: int | None) -> Any:
-    """Batches for `fit`, gathered as they are asked for; in a new order each epoch, or in order without a seed."""
+@dataclass(frozen=True)
+class _Labelled:
+    """Rows and their target, as a feed asks for them."""
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self._rng = np.random.default_rng(seed) if seed is not None else None
-            self._order = np.arange(len(x))
-            self.on_epoch_end()
+    x: Rows
+    y: np.ndarray
 
-        def __len__(self) -> int:
-            return -(-len(x) // size)
+    def __len__(self) -> int:
+        return len(self.x)
 
-        def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-            rows = self._order[i * size : (i + 1) * size]
-            return x.take(rows), y[rows]
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        return self.x.order(rng)
 
-        def on_epoch_end(self) -> None:
-            if self._rng is not None:
-                self._order = self._rng.permutation(len(x))
-
-    return Batches()
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        return self.x.take(rows), self.y[rows]
 
 
 class Ann(_Network):

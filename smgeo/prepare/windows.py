@@ -2,42 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numba
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import STATION_DIMS, check_daily, is_grid, units_of
+from smgeo.cube import STATION_DIMS, check_daily, is_grid, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
+from smgeo.prepare import feeds
+from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import steps_of
+
+_STATIONS_AT_ONCE = 256
 
 
 @numba.njit(cache=True, nogil=True)
-def _gather(base: np.ndarray, observed: np.ndarray, rows: np.ndarray, ends: np.ndarray, out: np.ndarray) -> None:
-    """Copy window i, the days up to and including `ends[i]` of series `rows[i]`, to out[i]; masks behind features."""
-    length, features = out.shape[1], base.shape[2]
+def _copy(base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """Window i, the days from `starts[i]` of series `rows[i]`, to out[places[i]]."""
+    length = out.shape[1]
+    for i in range(places.size):
+        out[places[i]] = base[rows[i], starts[i] : starts[i] + length]
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_filled(
+    base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, fill: np.ndarray, out: np.ndarray
+) -> None:
+    """The same with `fill` for what is missing and, where `out` has room, 1 behind what is observed and 0 behind what is not."""
+    features = base.shape[2]
     masks = out.shape[2] > features
-    for i in range(rows.size):
-        start = ends[i] - length + 1
-        for d in range(length):
+    for i in range(places.size):
+        for d in range(out.shape[1]):
+            day, made = base[rows[i], starts[i] + d], out[places[i], d]
+            # Selections without a branch, which the processor could not foresee: only NaN differs from itself.
             for f in range(features):
-                out[i, d, f] = base[rows[i], start + d, f]
-                if masks:
-                    out[i, d, features + f] = observed[rows[i], start + d, f]
+                made[f] = day[f] if day[f] == day[f] else fill[f]
+            if masks:
+                for f in range(features):
+                    made[features + f] = np.float32(day[f] == day[f])
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Where the `length` days that end on each day lack at most `allowed` values; which features each station has; any gap."""
+    stations, days, features = base.shape
+    complete = np.zeros((stations, days), dtype=np.bool_)
+    present = np.zeros((stations, features), dtype=np.bool_)
+    lacking = np.zeros(days, dtype=np.int64)
+    any_gap = False
+    for s in range(stations):
+        total = 0
+        for t in range(days):
+            lacking[t] = 0
+            for f in range(features):
+                if np.isnan(base[s, t, f]):
+                    lacking[t] += 1
+                else:
+                    present[s, f] = True
+            any_gap |= lacking[t] > 0
+            total += lacking[t]
+            if t >= length:
+                total -= lacking[t - length]
+            complete[s, t] = t >= length - 1 and total <= allowed
+    return complete, present, any_gap
 
 
 class Windows:
     """All windows of `length` days that end on a day with a target and are complete enough.
 
-    The cube's features are held once, as one array (station, time, feature); overlapping windows are not copied
-    until a batch asks for them.
+    An index of (station, last day) over the features of the cube: what windows share is not copied until a batch
+    asks for it. The features are held once, as one array (station, time, feature); those of a lazy cube of more than 4 GB
+    are read from it a block of stations at a time, ahead of the batches that need them.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Station cube, prepared; its values are loaded here, one variable at a time.
+        Station cube, prepared, lazy or not. It is read once here, to find the windows.
     features : sequence of str
         Variables, in the order of the channels.
     target : str or None
@@ -49,8 +92,18 @@ class Windows:
     fill : sequence of float, optional
         What stands for a missing value of each feature, in the units of `ds`; needed if `missing` > 0 (recipes
         give the means of the training stations).
+    mode : {"window", "sequence"}
+        "sequence" gives each station's whole series instead, with a mask of the days that count: those on which a
+        window of `length` days would end. For models that are trained sequence-to-sequence.
     ends : sequence of int, optional
         Keep only windows that end on these positions of the time axis.
+    in_memory : bool, optional
+        Whether the features are held, or read block by block; by default held unless `ds` is lazy and larger than 4 GB.
+        Blocks are the cube's chunks along `station`, joined up to 64 MB: keep whole series in a chunk.
+    buffer : int
+        Blocks from which batches are mixed where they are read; peak memory is `buffer` + 2 of them.
+    progress : callable, optional
+        Called with (stations done, stations in all) while the cube is read for the index.
 
     Attributes
     ----------
@@ -60,14 +113,18 @@ class Windows:
         Stations where one of the features has no value at all. With `missing` 0 they give no window, as in the
         study; above 0 they do, and the masks say what was not there.
     shape : (int, int, int)
-        Windows, length, channels.
+        Windows, length, channels; in sequence mode stations, days, channels.
+    y : numpy.ndarray of float32 or None
+        (windows,); in sequence mode (stations, days), 0 where `mask` is False.
+    mask : numpy.ndarray of bool or None
+        (stations, days) in sequence mode.
     station_index, time_index : numpy.ndarray of int32
         Of each window: position in `ds` of its station and of its last day.
 
     Raises
     ------
     SmgeoError
-        If a feature or the target is not in `ds`, time is not daily, or `missing` > 0 lacks `fill`.
+        If a feature or the target is not in `ds`, time is not daily, or missing values have no `fill`.
 
     Examples
     --------
@@ -90,47 +147,97 @@ class Windows:
         missing: float = 0.0,
         fill: Sequence[float] | None = None,
         *,
+        mode: Literal["window", "sequence"] = "window",
         ends: Sequence[int] | None = None,
+        in_memory: bool | None = None,
+        buffer: int = 4,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        if is_grid(ds):
-            raise SmgeoError("Windows reads a station cube; for a grid cube use predict_map")
-        check_daily(ds)
         self.features = list(features)
-        for name in [*self.features, *([target] if target else [])]:
-            if name not in ds:
-                raise SmgeoError(f"{name!r} is not in the cube; {nearest(name, [str(v) for v in ds.data_vars])}")
-        if length < 1 or not 0 <= missing < 1:
-            raise SmgeoError(f"a window needs length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}")
-        if missing > 0 and (fill is None or len(fill) != len(self.features) or not np.isfinite(fill).all()):
-            raise SmgeoError(
-                f"missing={missing} needs fill: one finite number for each of the {len(self.features)} features (their means "
-                "at the training stations, in the units of the cube)"
-            )
-        self.target, self.length, self.missing = target, int(length), float(missing)
-        self.fill = [float(v) for v in fill] if missing > 0 and fill is not None else None
+        _check(ds, self.features, target, length, missing, fill, mode, buffer)
+        self.target, self.length, self.missing, self.mode = target, int(length), float(missing), mode
+        # Complete windows need no fill; whole series do wherever they have a gap.
+        needed = fill is not None and (missing > 0 or mode == "sequence")
+        self.fill = [float(v) for v in fill or ()] if needed else None
         self.units = units_of(ds, self.features)
         self._target_units = units_of(ds, [target])[target] if target else None
         self._steps = steps_of(ds)
-        self._base = _stack(ds, self.features)
-        gaps = np.isnan(self._base)
-        self._observed = ~gaps if missing > 0 else np.empty((0, 0, 0), dtype=bool)
-        present = ~gaps.all(axis=1).any(axis=1)
-        self.left_out = [str(s) for s in ds["station"].values[~present]]
-        eligible = _eligible(gaps.sum(axis=2), self.length, missing * self.length * len(self.features))
-        if self.fill is not None:
-            for f, value in enumerate(self.fill):
-                self._base[:, :, f][gaps[:, :, f]] = value
-        targets = None
-        if target:
-            targets = ds[target].transpose(*STATION_DIMS).values.astype("float32", copy=False)
-            eligible &= np.isfinite(targets)
-        if ends is not None:
-            chosen = np.zeros(eligible.shape[1], dtype=bool)
-            chosen[list(ends)] = True
-            eligible &= chosen
-        rows, days = np.nonzero(eligible)
-        self.station_index, self.time_index = rows.astype("int32"), days.astype("int32")
-        self.y: np.ndarray | None = targets[rows, days] if targets is not None else None
+        self._buffer = buffer
+        self._series = Series(ds, self.features, in_memory=in_memory, keep=buffer)
+        self._stations = text_of(ds["station"])
+        self._days = int(ds.sizes["time"])
+        self.left_out: list[str] = []
+        self.y: np.ndarray | None = None
+        self.mask: np.ndarray | None = None
+        parts = self._complete_parts(ds, ends, progress)
+        if mode == "sequence":
+            self._list_sequences(parts)
+        else:
+            self._list_windows(parts)
+
+    # ---- the index
+
+    def _complete_parts(
+        self, ds: xr.Dataset, ends: Sequence[int] | None, progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(on which days a window ends, target), (station, time) each, part by part of the stations."""
+        chosen = np.ones(self._days, dtype=bool) if ends is None else np.isin(np.arange(self._days), list(ends))
+        allowed = self.missing * self.length * len(self.features)
+        for first, last, base in self._series.parts(_STATIONS_AT_ONCE):
+            # A little slack, because a share times a count need not be exact in binary.
+            complete, present, gaps = _find_complete(base, self.length, allowed + 1e-9)
+            self.left_out += [str(s) for s in self._stations[first:last][~present.all(axis=1)]]
+            complete &= chosen
+            targets = np.full(complete.shape, np.nan, dtype="float32")
+            if self.target:
+                targets = _read_target(ds[self.target], first, last)
+                complete &= np.isfinite(targets)
+            if gaps and self.mode == "sequence" and self.fill is None and complete.any():
+                raise SmgeoError(
+                    "mode='sequence' gives whole series, and the features have gaps: give fill, one finite number for each of the "
+                    f"{len(self.features)} features (their means at the training stations), to stand there"
+                )
+            yield complete, targets
+            if progress:
+                progress(last, self._series.shape[0])
+
+    def _list_windows(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+        counts, days, y = [], [], []
+        for complete, targets in parts:
+            counts.append(complete.sum(axis=1))
+            # The smallest type, because there may be a hundred million windows.
+            days.append(np.nonzero(complete)[1].astype(np.min_scalar_type(self._days)))
+            y.append(targets[complete])
+        self._offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+        self._last_days = np.concatenate(days)
+        self.y = np.concatenate(y) if self.target else None
+
+    def _list_sequences(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+        counts, masks, y = [], [], []
+        for complete, targets in parts:
+            kept = complete.any(axis=1)
+            counts.append(kept)
+            masks.append(complete[kept])
+            y.append(np.where(complete, targets, np.float32(0))[kept])
+        self._offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+        self._last_days = np.full(int(self._offsets[-1]), self._days - 1)
+        self.mask = np.concatenate(masks)
+        self.y = np.concatenate(y) if self.target else None
+
+    @property
+    def station_index(self) -> np.ndarray:
+        """Position in the cube of each window's station."""
+        return np.repeat(np.arange(len(self._stations), dtype="int32"), np.diff(self._offsets))
+
+    @property
+    def time_index(self) -> np.ndarray:
+        """Position in the cube of each window's last day."""
+        return self._last_days.astype("int32")
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Station id of each window, as scikit-learn's `groups`."""
+        return self._stations[self.station_index]
 
     @property
     def channels(self) -> list[str]:
@@ -140,7 +247,7 @@ class Windows:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(windows, length, channels)."""
-        return len(self), self.length, len(self.channels)
+        return len(self), self._days if self.mode == "sequence" else self.length, len(self.channels)
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -156,48 +263,173 @@ class Windows:
             "steps": self._steps,
         }
 
+    def shard(self, rank: int, world_size: int, *, equal: bool = False) -> Windows:
+        """The part of one worker of several: a contiguous run of the index, so that each reads its own blocks only.
+
+        Parameters
+        ----------
+        rank, world_size : int
+            Which worker, from 0, of how many.
+        equal : bool
+            Leave the last `len(self) % world_size` windows out, so that all workers make the same number of steps;
+            without it parts differ by at most one window and hold each window once.
+
+        Returns
+        -------
+        Windows
+            Shares the features with this one, and sees no more than its part.
+        """
+        if not 0 <= rank < world_size:
+            raise SmgeoError(f"shard: rank must lie in 0 to world_size - 1; got rank={rank}, world_size={world_size}")
+        n = len(self) - (len(self) % world_size if equal else 0)
+        first, last = n * rank // world_size, n * (rank + 1) // world_size
+        part = copy.copy(self)
+        part._offsets = np.clip(self._offsets, first, last) - first
+        part._last_days = self._last_days[first:last]
+        part.y = None if self.y is None else self.y[first:last]
+        part.mask = None if self.mask is None else self.mask[first:last]
+        return part
+
+    # ---- values
+
     def __len__(self) -> int:
-        return self.station_index.size
+        return int(self._offsets[-1])
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """The windows at positions `rows`: (len(rows), length, channels) float32."""
-        out = np.empty((len(rows), self.length, len(self.channels)), dtype="float32")
-        _gather(self._base, self._observed, self.station_index[rows], self.time_index[rows], out)
+        rows = np.asarray(rows)
+        out = np.empty((len(rows), *self.shape[1:]), dtype="float32")
+        stations = np.searchsorted(self._offsets, rows, side="right") - 1
+        starts = self._last_days[rows].astype(np.int64) - (out.shape[1] - 1)
+        blocks = np.searchsorted(self._series.bounds, stations, side="right") - 1
+        needed = [int(b) for b in np.unique(blocks)]
+        for block, base in zip(needed, self._series.read(needed), strict=True):
+            places = np.flatnonzero(blocks == block)
+            at = stations[places] - self._series.bounds[block], starts[places], places
+            if self.fill is None:
+                _copy(base, *at, out)
+            else:
+                _copy_filled(base, *at, np.array(self.fill, dtype="float32"), out)
         return out
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.float32]:
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Windows and their y at positions `rows`, and in sequence mode the mask."""
+        y = np.full(len(rows), np.nan, dtype="float32") if self.y is None else self.y[rows]
+        return (self.gather(rows), y) if self.mask is None else (self.gather(rows), y, self.mask[rows])
+
+    def __getitem__(self, i: int) -> tuple[Any, ...]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"window {i} of {len(self)}")
-        y = np.float32(np.nan) if self.y is None else self.y[i]
-        return self.gather(np.array([i]))[0], y
+        return tuple(part[0] for part in self.batch(np.array([i % len(self)])))
 
-    def batches(self, size: int, shuffle: bool = True, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of `size` windows (the last may be smaller), each window once; in order without `shuffle`."""
-        order = np.random.default_rng(seed).permutation(len(self)) if shuffle else np.arange(len(self))
-        y = self.y if self.y is not None else np.full(len(self), np.nan, dtype="float32")
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Positions in the order of an epoch: shuffled by `rng`, or as they are. Batches in this order read each block once.
+
+        Held in memory, every order is as likely as every other. Read block by block, a batch is mixed from `buffer` blocks:
+        see `smgeo.prepare.series.shuffle_blocks`.
+        """
+        blocks = self._offsets[self._series.bounds]
+        if rng is None:
+            rows, sequence = np.arange(len(self), dtype=np.min_scalar_type(len(self))), np.arange(len(self._series))
+        else:
+            rows, sequence = shuffle_blocks(np.diff(blocks), self._buffer, rng)
+        # Blocks without windows, in a shard those of other workers, are not read.
+        self._series.expect(int(b) for b in sequence if blocks[b + 1] > blocks[b])
+        return rows
+
+    def batches(self, size: int, shuffle: bool = True, seed: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
+        """Batches of `size` windows (the last may be smaller), each window once; in order without `shuffle`.
+
+        Yields
+        ------
+        x : (n, length, channels) float32
+        y : (n,) float32
+        mask : (n, days) bool
+            In sequence mode only; then x is (n, days, channels) and y (n, days).
+        """
+        order = self.order(np.random.default_rng(seed) if shuffle else None)
         for start in range(0, len(self), size):
-            rows = order[start : start + size]
-            yield self.gather(rows), y[rows]
+            yield self.batch(order[start : start + size])
+
+    # ---- for libraries
+
+    def to_arrays(self, flatten: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        """All windows at once, for scikit-learn: X (n, length × channels) float32 and y; unflattened (n, length, channels).
+
+        This copies what windows share: `length` times the memory of the cube.
+        """
+        x = self.gather(np.arange(len(self)))
+        return (x.reshape(len(x), -1) if flatten else x), self.y
+
+    def get_feature_names_out(self) -> list[str]:
+        """Names of the columns of `to_arrays()`: the channel and how many days before the window's last.
+
+        As scikit-learn names it; `["rain lag 2", "rain lag 1", "rain lag 0"]` for three days of rain.
+        """
+        length = self.shape[1]
+        return [f"{c} lag {length - 1 - d}" for d in range(length) for c in self.channels]
+
+    def flat_index(self) -> tuple[np.ndarray, np.ndarray]:
+        """The features as rows of days (station × time, feature), and the row in which each window begins (int64).
+
+        Raises
+        ------
+        SmgeoError
+            If the features are read block by block.
+        """
+        base = self._series.whole
+        first_days = self._last_days.astype(np.int64) - (self.shape[1] - 1)
+        return base.reshape(-1, base.shape[2]), self.station_index.astype(np.int64) * self._days + first_days
+
+    def to_keras(self, size: int, shuffle: bool = True, seed: int = 0) -> Any:
+        """A `keras.utils.PyDataset` of batches, in another order each epoch; for every backend of Keras.
+
+        In sequence mode y is (n, days, 1), and the mask is the weight of each day.
+        """
+        return feeds.keras_batches(self, size, seed if shuffle else None)
+
+    def to_tf(self, size: int, shuffle: bool = True, seed: int = 0) -> Any:
+        """A `tf.data.Dataset` of one epoch's batches that gathers windows inside TensorFlow's graph, in another order each epoch.
+
+        Raises
+        ------
+        SmgeoError
+            If the features are read block by block: then `to_keras` feeds both backends.
+        """
+        return feeds.tf_dataset(self, size, seed if shuffle else None)
 
 
-def _stack(ds: xr.Dataset, features: Sequence[str]) -> np.ndarray:
-    """Features as one float32 array (station, time, feature); static and calendar ones repeated."""
-    base = np.empty((ds.sizes["station"], ds.sizes["time"], len(features)), dtype="float32")
-    for f, name in enumerate(features):
-        variable = ds[name].transpose(*(d for d in STATION_DIMS if d in ds[name].dims))
-        base[:, :, f] = variable.values[:, None] if variable.dims == ("station",) else variable.values
-    return base
+def _read_target(target: xr.DataArray, first: int, last: int) -> np.ndarray:
+    values = target.transpose(*STATION_DIMS)[first:last].values
+    return values.astype("float32", copy=False)
 
 
-def _eligible(gaps: np.ndarray, length: int, allowed: float) -> np.ndarray:
-    """Whether the `length` days that end on each day lack at most `allowed` values, given gaps a day.
-
-    >>> _eligible(np.array([[0, 2, 0, 0]]), 2, 1.0)
-    array([[False, False, False,  True]])
-    """
-    total = np.zeros((gaps.shape[0], gaps.shape[1] + 1), dtype=np.int64)
-    np.cumsum(gaps, axis=1, out=total[:, 1:])
-    out = np.zeros(gaps.shape, dtype=bool)
-    # A little slack, because a share times a count need not be exact in binary.
-    out[:, length - 1 :] = total[:, length:] - total[:, :-length] <= allowed + 1e-9
-    return out
+def _check(
+    ds: xr.Dataset,
+    features: list[str],
+    target: str | None,
+    length: int,
+    missing: float,
+    fill: Sequence[float] | None,
+    mode: str,
+    buffer: int,
+) -> None:
+    if is_grid(ds):
+        raise SmgeoError("Windows reads a station cube; for a grid cube use predict_map")
+    check_daily(ds)
+    for name in [*features, *([target] if target else [])]:
+        if name not in ds:
+            raise SmgeoError(f"{name!r} is not in the cube; {nearest(name, [str(v) for v in ds.data_vars])}")
+    if length < 1 or not 0 <= missing < 1:
+        raise SmgeoError(f"a window needs length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}")
+    if mode not in ("window", "sequence"):
+        raise SmgeoError(f"mode must be 'window' or 'sequence'; got {mode!r}")
+    if buffer < 1:
+        raise SmgeoError(f"buffer must be 1 block or more; got {buffer}")
+    if (missing > 0 or fill is not None) and (
+        fill is None or len(fill) != len(features) or not np.isfinite(fill).all()
+    ):
+        raise SmgeoError(
+            f"missing={missing} needs fill: one finite number for each of the {len(features)} features (their means "
+            "at the training stations, in the units of the cube)"
+        )

@@ -1,13 +1,19 @@
 """Windows against a list of every window, made slowly."""
 
+import pickle
+import threading
+
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GroupKFold
 
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Windows
+from smgeo.prepare import Windows, series
 
 FEATURES = ["s1_vv", "clay", "precipitation", "doy_sin"]
 
@@ -155,6 +161,180 @@ def test_longer_than_the_series(cube):
     assert len(Windows(cube(days=5), FEATURES, length=60)) == 0
 
 
+@given(
+    st.integers(1, 9),
+    st.integers(1, 14),
+    st.sampled_from([0.0, 0.5]),
+    st.integers(1, 3),
+    st.sampled_from(["window", "sequence"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_read_block_by_block_they_are_the_same(cube, per_station, per_time, missing, buffer, mode):
+    ds = cube(stations=9, seed=per_time, gaps=0.1)
+    ds["s1_vv"][1] = np.nan
+    ds["clay"][4] = np.nan
+    args = {"length": 3, "missing": missing, "fill": [-9.0, 1.0, 2.0, 3.0], "mode": mode}
+    held = Windows(ds, FEATURES, **args)
+    read = Windows(ds.chunk(station=per_station, time=per_time), FEATURES, in_memory=False, buffer=buffer, **args)
+    assert read.shape == held.shape
+    assert read.left_out == held.left_out
+    for name in ("station_index", "time_index", "y", "mask", "groups"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(held, name))
+    everything = np.arange(len(held))
+    np.testing.assert_array_equal(read.gather(everything), held.gather(everything))
+    backwards = everything[::-2]
+    np.testing.assert_array_equal(read.gather(backwards), held.gather(backwards))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of one chunk each, as those of a large cube are."""
+    monkeypatch.setattr(series, "_BLOCK_BYTES", 1)
+
+
+def _counted(ds, reads, lock):
+    """The cube, lazy, that writes down the stations of each chunk of s1_vv that is computed."""
+
+    def note(block):
+        with lock:
+            reads.append(sorted(set((block[:, 0] // 100).astype(int).tolist())))
+        return block
+
+    lazy = ds.chunk(station=2)
+    numbered = lazy["s1_vv"] * 0 + 100 * xr.DataArray(np.arange(ds.sizes["station"]), dims="station").chunk(station=2)
+    return lazy.assign(
+        s1_vv=numbered.copy(data=numbered.data.map_blocks(note, dtype="float32", meta=np.empty((0, 0), "float32")))
+    )
+
+
+@pytest.mark.parametrize("buffer", [1, 2, 4])
+def test_an_epoch_reads_each_block_once_and_holds_few(cube, small_blocks, buffer):
+    reads, lock = [], threading.Lock()
+    ds = _counted(cube(stations=12, gaps=0.0), reads, lock)
+    windows = Windows(ds, FEATURES, length=3, in_memory=False, buffer=buffer)
+    assert sorted(reads) == [[2 * i, 2 * i + 1] for i in range(6)]
+    for seed in range(3):
+        reads.clear()
+        batches = list(windows.batches(5, seed=seed))
+        # A block that the epoch before left behind need not be read again.
+        assert len(reads) == len({tuple(r) for r in reads}) <= 6
+        assert sum(len(y) for _, y in batches) == len(windows)
+        for x, _ in batches:
+            # The last round of one step and the first of the next may share a batch.
+            assert len(np.unique(x[:, 0, 0] // 200)) <= buffer + 1
+
+
+def test_out_of_core_batches_hold_each_window_once_for_a_seed(cube, small_blocks):
+    ds = cube(stations=9, gaps=0.05).chunk(station=2)
+    windows = Windows(ds, FEATURES, length=3, in_memory=False, buffer=2)
+    rows = windows.order(np.random.default_rng(7))
+    assert sorted(rows.tolist()) == list(range(len(windows)))
+    assert rows.tolist() != sorted(rows.tolist())
+    x, y = (np.concatenate(part) for part in zip(*windows.batches(4, seed=7), strict=True))
+    np.testing.assert_array_equal(x, windows.gather(rows))
+    np.testing.assert_array_equal(y, windows.y[rows])
+
+
+@given(st.integers(1, 7), st.booleans(), st.sampled_from(["window", "sequence"]))
+@settings(max_examples=25, deadline=None)
+def test_shards_are_the_windows_cut_in_parts(cube, world_size, equal, mode):
+    windows = Windows(cube(stations=7, gaps=0.05), FEATURES, length=3, mode=mode, fill=[0.0] * 4)
+    shards = [windows.shard(rank, world_size, equal=equal) for rank in range(world_size)]
+    sizes = [len(s) for s in shards]
+    assert max(sizes) - min(sizes) <= (0 if equal else 1)
+    assert sum(sizes) == len(windows) - (len(windows) % world_size if equal else 0)
+    whole = np.arange(sum(sizes))
+    np.testing.assert_array_equal(np.concatenate([s.gather(np.arange(len(s))) for s in shards]), windows.gather(whole))
+    for name in ("y", "station_index", "time_index", "groups"):
+        parts = np.concatenate([getattr(s, name) for s in shards])
+        np.testing.assert_array_equal(parts, getattr(windows, name)[whole])
+    batches = list(shards[-1].batches(3))
+    assert sum(len(b[0]) for b in batches) == sizes[-1]
+
+
+def test_a_shard_reads_its_own_blocks_only(cube, small_blocks):
+    reads, lock = [], threading.Lock()
+    ds = _counted(cube(stations=12, gaps=0.0), reads, lock)
+    windows = Windows(ds, FEATURES, length=3, in_memory=False)
+    reads.clear()
+    half = windows.shard(1, 2)
+    list(half.batches(4))
+    assert {s for r in reads for s in r} <= {*np.unique(half.station_index).tolist(), int(half.station_index[0]) - 1}
+    with pytest.raises(SmgeoError, match="rank must lie in 0"):
+        windows.shard(2, 2)
+
+
+def test_sequences_by_hand():
+    time = pd.date_range("2020-01-01", periods=5)
+    rain = [[0, 1, 2, 3, 4], [5, np.nan, 7, 8, 9], [np.nan] * 5, [1, 2, 3, 4, 5]]
+    sm = [[0.1, 0.2, np.nan, 0.4, 0.5], [0.1] * 5, [0.1] * 5, [np.nan] * 5]
+    dims = ("station", "time")
+    ds = xr.Dataset(
+        {"rain": (dims, np.array(rain, "float32")), "sm": (dims, np.array(sm, "float32"))},
+        {"station": list("abcd"), "time": time},
+    )
+    sequences = Windows(ds, ["rain"], length=2, mode="sequence", fill=[-1])
+    assert sequences.shape == (2, 5, 1)
+    assert sequences.left_out == ["c"]  # d has rain, and no target
+    assert sequences.groups.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(sequences.gather(np.arange(2))[:, :, 0], [[0, 1, 2, 3, 4], [5, -1, 7, 8, 9]])
+    # a: its first day ends no window of two days, its third has no target. b: days 2 and 3 lack a value of rain.
+    np.testing.assert_array_equal(sequences.mask, [[False, True, False, True, True], [False, False, False, True, True]])
+    np.testing.assert_array_equal(sequences.y, np.array([[0, 0.2, 0, 0.4, 0.5], [0, 0, 0, 0.1, 0.1]], "float32"))
+    x, y, mask = sequences[1]
+    assert (x.shape, y.shape, mask.shape) == ((5, 1), (5,), (5,))
+    (batch,) = sequences.batches(2, shuffle=False)
+    for part, values in zip(batch, (sequences.gather(np.arange(2)), sequences.y, sequences.mask), strict=True):
+        np.testing.assert_array_equal(part, values)
+    with pytest.raises(SmgeoError, match="features have gaps: give fill"):
+        Windows(ds, ["rain"], length=2, mode="sequence")
+    channels = Windows(ds, ["rain"], length=2, mode="sequence", missing=0.5, fill=[-1])
+    np.testing.assert_array_equal(channels[1][0], [[5, 1], [-1, 0], [7, 1], [8, 1], [9, 1]])
+    np.testing.assert_array_equal(channels.mask[1], [False, True, True, True, True])
+
+
+@given(st.integers(0, 50), st.sampled_from([0.0, 0.4]))
+@settings(max_examples=20, deadline=None)
+def test_sequences_count_the_days_on_which_windows_end(cube, seed, missing):
+    ds = cube(seed=seed, gaps=0.1)
+    fill = [-9.0, 1.0, 2.0, 3.0]
+    sequences = Windows(ds, FEATURES, length=4, missing=missing, fill=fill, mode="sequence")
+    expected = np.zeros((4, 14), dtype=bool)
+    for s, end, *_ in _every_window(ds, 4, missing, fill):
+        expected[s, end] = True
+    with_any = expected.any(axis=1)
+    np.testing.assert_array_equal(sequences.mask, expected[with_any])
+    np.testing.assert_array_equal(sequences.y, np.where(expected, ds["sm"].values, 0)[with_any])
+
+
+def test_arrays_for_scikit_learn(cube):
+    windows = Windows(cube(stations=8, gaps=0.0), FEATURES, length=2)
+    x, y = windows.to_arrays()
+    assert windows.get_feature_names_out() == [f"{f} lag {lag}" for lag in (1, 0) for f in FEATURES]
+    np.testing.assert_array_equal(x, [windows[i][0].ravel() for i in range(len(windows))])
+    np.testing.assert_array_equal(windows.to_arrays(flatten=False)[0], windows.gather(np.arange(len(windows))))
+    assert windows.groups.tolist() == [f"N/s{i}" for i in windows.station_index]
+    for train, test in GroupKFold(4).split(x, y, windows.groups):
+        assert not set(windows.groups[train]) & set(windows.groups[test])
+    assert LinearRegression().fit(x, y).n_features_in_ == 8
+
+
+def test_windows_travel_to_another_process(cube):
+    for windows in (
+        Windows(cube(), FEATURES, length=3),
+        Windows(cube().chunk(station=1), FEATURES, length=3, in_memory=False),
+    ):
+        windows.gather(np.arange(2))
+        again = pickle.loads(pickle.dumps(windows))
+        np.testing.assert_array_equal(again.gather(np.arange(len(again))), windows.gather(np.arange(len(windows))))
+
+
+def test_progress_counts_stations(cube):
+    seen = []
+    Windows(cube(stations=5).chunk(station=2), FEATURES, in_memory=False, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (5, 5)
+
+
 def test_index_errors(cube):
     windows = Windows(cube(), FEATURES, length=2)
     np.testing.assert_array_equal(windows[-1][0], windows[len(windows) - 1][0])
@@ -171,6 +351,8 @@ def test_refusals(cube, make_grid_cube):
         ({"features": FEATURES, "missing": 1.0}, "missing < 1"),
         ({"features": FEATURES, "missing": 0.5}, "needs fill"),
         ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3]}, "needs fill"),
+        ({"features": FEATURES, "mode": "series"}, "'window' or 'sequence'"),
+        ({"features": FEATURES, "buffer": 0}, "buffer must be 1"),
         ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3, np.nan]}, "needs fill"),
     ):
         with pytest.raises(SmgeoError, match=message):
