@@ -231,8 +231,6 @@ class _TableScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         X = self._check_table(X, reset=True)
         names = [str(n) for n in self.get_feature_names_out()]
-        if len(set(names)) < len(names):
-            raise SmgeoError(f"scaler: columns of one name; each needs its own: {', '.join(names)}")
         of_block, of_all = _STATISTICS[self.kind]
         # A column is given as one row, as a station's series is.
         found = _in_threads(lambda j: of_all([of_block(X[:, j][None])]), range(X.shape[1]))
@@ -455,7 +453,7 @@ def _problem_of(state: Any) -> str:
     """What of a scaler's `to_dict` is not as it must be; nothing where all is well."""
     if not isinstance(state, dict) or set(state) != {"kind", "center", "scale", "units"}:
         return "needed are exactly kind, center, scale and units"
-    if state["kind"] not in _STATISTICS:
+    if state["kind"] not in list(_STATISTICS):
         return f"its kind is {state['kind']!r}, known are {', '.join(_STATISTICS)}"
     parts = [state[part] for part in ("center", "scale", "units")]
     if not all(isinstance(part, dict) and set(part) == set(parts[0]) for part in parts):
