@@ -38,6 +38,8 @@ class Feature:
         Names it is computed from (see `smgeo.prepare.derive`); empty for what is observed.
     cyclic : bool
         Whether its values go round a circle (aspect), so that they are never averaged or interpolated.
+    heavy_tailed : bool
+        Whether values far from the mean are signal (rain), so that a z-score says nothing against them.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Feature:
     revisit_days: float | None = None
     derived_from: tuple[str, ...] = ()
     cyclic: bool = False
+    heavy_tailed: bool = False
 
     def attrs(self) -> dict[str, str | float]:
         """The attributes a cube's variable carries."""
@@ -60,6 +63,8 @@ class Feature:
         }
         if self.revisit_days is not None:
             attrs["revisit_days"] = self.revisit_days
+        if self.heavy_tailed:
+            attrs["heavy_tailed"] = 1  # NetCDF has no truth values
         return attrs
 
 
@@ -83,7 +88,16 @@ FEATURES: dict[str, Feature] = {
         Feature("s2_b12", "reflectance, short-wave infrared (B12)", "1", "dynamic", _S2, (0.0, 1.5), 5.0),
         Feature("l8_b10", "brightness temperature, 10.9 um (B10)", "K", "dynamic", _L8, (180.0, 360.0), 16.0),
         Feature("l8_b11", "brightness temperature, 12.0 um (B11)", "K", "dynamic", _L8, (180.0, 360.0), 16.0),
-        Feature("precipitation", "precipitation", "mm d-1", "dynamic", "GPM IMERG, daily sum", (0.0, 1500.0), 1.0),
+        Feature(
+            "precipitation",
+            "precipitation",
+            "mm d-1",
+            "dynamic",
+            "GPM IMERG, daily sum",
+            (0.0, 1500.0),
+            1.0,
+            heavy_tailed=True,
+        ),
         Feature(
             "temperature", "land-surface temperature", "degC", "dynamic", "NASA Earth Observations", (-80.0, 80.0), 1.0
         ),
@@ -139,6 +153,7 @@ FEATURES: dict[str, Feature] = {
             (0.0, 3000.0),
             1.0,
             ("precipitation",),
+            heavy_tailed=True,
         ),
         Feature(
             "precipitation_7d",
@@ -149,6 +164,7 @@ FEATURES: dict[str, Feature] = {
             (0.0, 5000.0),
             1.0,
             ("precipitation",),
+            heavy_tailed=True,
         ),
         Feature(
             "precipitation_30d",
@@ -159,6 +175,7 @@ FEATURES: dict[str, Feature] = {
             (0.0, 9000.0),
             1.0,
             ("precipitation",),
+            heavy_tailed=True,
         ),
         Feature("soil_temperature", "soil temperature", "degC", "dynamic", "ISMN, TERENO", (-60.0, 60.0), 1.0),
     )

@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
+from smgeo.preparation_specs import PrepareSpec
 from smgeo.raster_specs import AnyRaster, RasterSource
 from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
 from smgeo.validation_specs import CrossValidationSpec, LeakageAuditSpec
@@ -58,51 +59,7 @@ class VariableSpec(Spec):
     source: str = "the recipe"
     valid_range: tuple[float, float] = (-3.0e38, 3.0e38)
     revisit_days: float | None = None
-
-
-class FillSpec(Spec):
-    """Gap filling along time: limit in days, or half the revisit as measured at each place."""
-
-    limit: Literal["half-revisit"] | int | dict[str, int] = "half-revisit"
-    revisit: Literal["measured", "attribute"] = "measured"
-
-
-class OutlierSpec(Spec):
-    """z-score threshold for rows of training stations."""
-
-    z: float = Field(default=4.0, gt=0)
-
-
-class SplitSpec(Spec):
-    """Stations to training, validation and test."""
-
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    extremes_to_train: bool = True
-    seed: int | None = None
-
-    @field_validator("fractions")
-    @classmethod
-    def _sum_to_one(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(value) <= 0 or abs(sum(value) - 1) > 1e-6:
-            raise ValueError(f"three positive shares (train, validation, test) that sum to 1; got {value}")
-        return value
-
-
-class WindowSpec(Spec):
-    """Days a recurrent model sees, and the share of its values that may be missing (0: complete windows only)."""
-
-    length: int = Field(default=30, ge=1)
-    missing: float = Field(default=0.5, ge=0, lt=1)
-
-
-class PrepareSpec(Spec):
-    """What happens between the cube and the models."""
-
-    fill: FillSpec | None = FillSpec()
-    outliers: OutlierSpec | None = OutlierSpec()
-    split: SplitSpec = SplitSpec()
-    scale: Literal["minmax", "robust", "standard"] = "minmax"
-    window: WindowSpec = WindowSpec()
+    heavy_tailed: bool = False
 
 
 class ModelSpec(Spec):
@@ -332,10 +289,6 @@ class Recipe(Spec):
         for name in given:
             if given.count(name) > 1:
                 raise ValueError(f"rasters: {name!r} is given by two sources; name it in one of them")
-        if self.prepare.fill is not None and isinstance(self.prepare.fill.limit, dict):
-            for name in self.prepare.fill.limit:
-                if name not in self.features:
-                    raise ValueError(f"prepare.fill.limit: {name!r} is not in features; {nearest(name, self.features)}")
         self._check_units(catalog)
         if self.period is not None and self.period[0] > self.period[1]:
             raise ValueError(f"period ends before it begins: {self.period[0]} to {self.period[1]}")
@@ -345,6 +298,28 @@ class Recipe(Spec):
             )
             if outside and period:
                 raise ValueError(f"maps.dates outside {where} ({period[0]} to {period[1]}): {', '.join(outside)}")
+        return self
+
+    @model_validator(mode="after")
+    def _preparation_fits(self) -> Recipe:
+        fill, outliers = self.prepare.fill, self.prepare.outliers
+        limit = fill.limit if fill is not None and isinstance(fill.limit, dict) else {}
+        costly = (outliers.variables if outliers is not None else None) or ()
+        for where, names, known in (
+            ("prepare.fill.limit", limit, self.features),
+            ("prepare.outliers.variables", costly, (*self.features, self.target.variable)),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{where}: {name!r} is not in features; {nearest(name, known)}")
+        if outliers is not None and outliers.z == "choose":
+            if not self.models:
+                raise ValueError("prepare.outliers.z: choose needs a split, so models; give a number, such as 4.0")
+            if self.cross_validation:
+                raise ValueError(
+                    "cross_validation: prepare.outliers.z is chosen on the split's validation stations, which a fold would hold "
+                    "out; give a number in prepare.outliers.z, or drop cross_validation"
+                )
         return self
 
     @model_validator(mode="after")

@@ -29,7 +29,16 @@ from smgeo.evaluation import cross_validate, evaluate, target_scaler
 from smgeo.inputs import check_inputs, input_files, open_all_stations
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
-from smgeo.prepare import Prepared, Split, Windows, clean_cube, prepare_cube, split_stations
+from smgeo.prepare import (
+    OutlierRows,
+    Prepared,
+    Split,
+    Windows,
+    choose_outliers,
+    clean_cube,
+    prepare_cube,
+    split_stations,
+)
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.regions import read_ledger
@@ -41,6 +50,7 @@ from smgeo.summary import (
     count_rows,
     count_station_rows,
     describe_map,
+    describe_outliers,
     describe_provenance,
     describe_split,
     find_versions,
@@ -131,6 +141,7 @@ class _Study:
         self.recipe, self.folder, self.root, self.reporter = recipe, folder, root, reporter
         self.ledger = Ledger(folder, find_versions())
         self.target = recipe.target.variable
+        self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
         self.inputs: dict[str, str] = {}
         self.found: dict[str, dict[str, Any]] = {}
 
@@ -168,7 +179,8 @@ class _Study:
         split = self._split(cube)
         if recipe.builds_grid:
             self._build_grid()
-        prepared = prepare_cube(cube, recipe.prepare, recipe.features, self.target, split.train)
+        chosen = self._choose_outliers(cube, split)
+        prepared = prepare_cube(cube, self.prepare, recipe.features, self.target, split.train)
         searches = {name: self._search(name, split, prepared) for name in recipe.search}
         models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
         results: dict[str, Any] = {
@@ -184,6 +196,7 @@ class _Study:
         results["split"] = describe_split(split)
         kept = sum(len(p) for p in split.parts().values())
         results["rows"] = count_rows(counts, kept, prepared.outlier_rows, models)
+        results |= describe_outliers(self.prepare.outliers, prepared.outliers, chosen)
         results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)}
         results["training"] = {name: m["training"] for name, m in models.items()}
         return results
@@ -194,11 +207,12 @@ class _Study:
         if recipe.builds_grid:
             self._build_grid()
         kept = [str(s) for s in cube["station"].values[cube[self.target].notnull().any("time").values]]
-        outliers = clean_cube(cube, recipe.prepare, recipe.features, self.target, kept)[1] if kept else 0
+        lost = clean_cube(cube, recipe.prepare, recipe.features, self.target, kept)[1] if kept else OutlierRows()
         return {
             "target": self._describe_target(),
             "stations": kept,
-            "rows": count_rows(counts, len(kept), outliers, {}),
+            "rows": count_rows(counts, len(kept), lost.rows, {}),
+            **describe_outliers(recipe.prepare.outliers, lost),
             "left_out": {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)},
         }
 
@@ -343,6 +357,21 @@ class _Study:
         inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self._key("stations")}
         return Split.from_dict(self._stage("split", inputs, [], work))
 
+    def _choose_outliers(self, cube: xr.Dataset, split: Split) -> dict[str, Any] | None:
+        """The threshold of outliers, where the recipe leaves it to be chosen; `self.prepare` then holds the number."""
+        spec, seed = self.prepare.outliers, self.recipe.seed
+        if spec is None or spec.z != "choose":
+            return None
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            features = self.recipe.features
+            return choose_outliers(cube, self.prepare, features, self.target, split, seed, progress).to_dict()
+
+        inputs = {"prepare": self.prepare.model_dump(mode="json"), "seed": seed, **self._key("stations", "split")}
+        chosen: dict[str, Any] = self._stage("outliers", inputs, [], work)
+        self.prepare = self.prepare.model_copy(update={"outliers": spec.model_copy(update={"z": chosen["z"]})})
+        return chosen
+
     def _length(self, kind: Any) -> int:
         """Days that a model sees: the window of the recipe, or the day itself."""
         return self.recipe.prepare.window.length if kind.uses_window else 1
@@ -374,7 +403,7 @@ class _Study:
         seed = spec.seed if spec.seed is not None else self.recipe.seed
         inputs = {
             "kind": kind,
-            "prepare": self.recipe.prepare.model_dump(mode="json"),
+            "prepare": self.prepare.model_dump(mode="json"),
             **self._key("stations", "split"),
         }
         trials = []
@@ -416,7 +445,7 @@ class _Study:
         inputs = {
             "kind": self.recipe.models[name].kind,
             "params": self._params(name),
-            "prepare": self.recipe.prepare.model_dump(mode="json"),
+            "prepare": self.prepare.model_dump(mode="json"),
             **self._key("stations", "split"),
         }
         return self._stage(f"model {name}", inputs, [folder, predictions], work)

@@ -14,7 +14,8 @@ import xarray as xr
 
 from smgeo.cube import open_cube
 from smgeo.evaluation import compute_scores
-from smgeo.prepare import Split
+from smgeo.preparation_specs import OutlierSpec
+from smgeo.prepare import OutlierRows, Split
 
 _PACKAGES = (
     "smgeo",
@@ -102,6 +103,17 @@ def broken_stations(cube: xr.Dataset) -> dict[str, str]:
     return {
         str(s): f"{n} file(s) broken after the header" for s, n in zip(cube["station"].values, counts, strict=True) if n
     }
+
+
+def describe_outliers(
+    spec: OutlierSpec | None, lost: OutlierRows, chosen: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`outliers` of the results: the threshold, rows dropped, on how many of them each variable was flagged, and the choice."""
+    if spec is None:
+        return {}
+    choice = {} if chosen is None else {"thresholds": chosen["thresholds"]}
+    about = {"z": spec.z, "per_station": spec.per_station, "rows": lost.rows, "by_variable": lost.by_variable}
+    return {"outliers": {**about, **choice}}
 
 
 def count_rows(

@@ -1,19 +1,39 @@
-"""Outliers by z-score, with statistics from training stations alone; flags only, unless rows are dropped by choice."""
+"""Outliers by z-score, and values that cannot be; flags only, unless rows are dropped by choice."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import dask
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import variables_of_kind
-from smgeo.errors import SmgeoError
+from smgeo.catalog import FEATURES, Feature
+from smgeo.cube import check_units, variables_of_kind
+from smgeo.errors import SmgeoError, nearest
+from smgeo.prepare.moments import mean_and_std, mean_and_std_of_places
 
 
-def flag_outliers(ds: xr.Dataset, z: float, stations: Sequence[str] | None = None) -> xr.Dataset:
+@dataclass(frozen=True)
+class OutlierRows:
+    """Rows dropped as outliers.
+
+    Attributes
+    ----------
+    rows : int
+        Station-days that lost their target.
+    by_variable : dict of str to int
+        On how many of them each variable was flagged; a row counts for every variable flagged on it.
+    """
+
+    rows: int = 0
+    by_variable: dict[str, int] = field(default_factory=dict)
+
+
+def flag_outliers(
+    ds: xr.Dataset, z: float, stations: Sequence[str] | None = None, *, per_station: bool = False
+) -> xr.Dataset:
     """Values further than `z` standard deviations from the mean, per variable.
 
     Parameters
@@ -21,57 +41,127 @@ def flag_outliers(ds: xr.Dataset, z: float, stations: Sequence[str] | None = Non
     ds : xarray.Dataset
         Station cube (or grid cube, without `stations`).
     z : float
-        Threshold; the study sought it between 3 and 5.
+        Threshold; the study sought it between 3 and 5 (see `choose_z`).
     stations : sequence of str, optional
         Ids whose values give mean and (population) standard deviation: the training stations. All, where None.
+    per_station : bool
+        Mean and standard deviation of each station's (or pixel's) own series instead; variables without a time axis
+        are not flagged.
 
     Returns
     -------
     xarray.Dataset
         bool, True where a value is an outlier; missing values are not. For dynamic, static and target
-        variables. Lazy where `ds` is, but for the statistics, which are computed in one pass.
+        variables. Lazy where `ds` is, but for the statistics, which are computed in one pass and are the same to the last
+        bit for any chunking; that pass holds whole series of the chunks at work.
 
     Raises
     ------
     SmgeoError
-        If `z` is not positive.
+        If `z` is not positive, or both `stations` and `per_station` are given.
     """
     if not z > 0:
         raise SmgeoError(f"z must be a positive number; got {z}")
     names = variables_of_kind(ds, "dynamic", "static", "target")
-    source = ds[names] if stations is None else ds[names].sel(station=list(stations))
-    wide = source.astype("float64")
-    with warnings.catch_warnings():
-        # A variable without any value has no mean, and flags nothing.
-        warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
-        mean, std = dask.compute(wide.mean(), wide.std())
+    if not per_station:
+        source = ds if stations is None else ds.sel(station=list(stations))
+        return _flag(ds, z, mean_and_std(source, names))
+    if stations is not None:
+        raise SmgeoError(
+            "flag_outliers: with per_station each station has its own mean and standard deviation, so stations can't give them "
+            "too; leave one of the two out"
+        )
+    return _flag(ds, z, mean_and_std_of_places(ds, [n for n in names if "time" in ds[n].dims]))
+
+
+def _flag(
+    ds: xr.Dataset, z: float, limits: Mapping[str, tuple[xr.DataArray | float, xr.DataArray | float]]
+) -> xr.Dataset:
     # Compared as |x - mean| > z std, so that a constant variable (std 0) flags nothing.
-    return xr.Dataset({n: np.abs(ds[n].astype("float64") - mean[n]) > z * std[n] for n in names}, coords=ds.coords)
+    flags = {n: np.abs(ds[n].astype("float64") - mean) > z * std for n, (mean, std) in limits.items()}
+    return xr.Dataset(flags, coords=ds.coords)
+
+
+def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES) -> xr.Dataset:
+    """Values outside the catalogue's range of what is physically possible.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube or grid cube in the catalogue's units, not scaled.
+    catalog : mapping
+        Valid range and unit of each variable.
+
+    Returns
+    -------
+    xarray.Dataset
+        bool, as lazy as `ds`, True outside the range (its ends are inside); missing values are not. Variables that the
+        catalogue lacks are left out.
+
+    Raises
+    ------
+    SmgeoError
+        If a variable is in another unit than the catalogue's, or scaled.
+    """
+    names = [str(n) for n in ds.data_vars if n in catalog]
+    have = {n: "scaled units" if "unscaled_units" in ds[n].attrs else str(ds[n].attrs.get("units", "")) for n in names}
+    check_units(have, {n: catalog[n].units for n in names}, "the cube whose range is checked")
+    flags = {}
+    for name in names:
+        low, high = catalog[name].valid_range
+        flags[name] = (ds[name] < low) | (ds[name] > high)
+    return xr.Dataset(flags, coords=ds.coords)
+
+
+def _is_heavy_tailed(variable: xr.DataArray) -> bool:
+    """By the attribute, or what the catalogue says of the name."""
+    known = FEATURES.get(str(variable.name))
+    return bool(variable.attrs.get("heavy_tailed", known is not None and known.heavy_tailed))
 
 
 def drop_outlier_rows(
-    ds: xr.Dataset, flags: xr.Dataset, stations: Sequence[str], target: str = "sm"
-) -> tuple[xr.Dataset, int]:
+    ds: xr.Dataset,
+    flags: xr.Dataset,
+    stations: Sequence[str],
+    target: str = "sm",
+    variables: Sequence[str] | None = None,
+) -> tuple[xr.Dataset, OutlierRows]:
     """Take the target away on every row of `stations` that holds a flagged value; other stations stay as they are.
 
     Parameters
     ----------
     ds, flags : xarray.Dataset
-        Station cube, and what `flag_outliers` gave for it.
+        Station cube, and what `flag_outliers` (or `flag_out_of_range`) gave for it.
     stations : sequence of str
         The training stations.
     target : str
         The variable whose rows (station and day with a value) are dropped.
+    variables : sequence of str, optional
+        Those whose flags cost a row. By default the target and the dynamic variables that are not heavy-tailed (attribute
+        `heavy_tailed`, else the catalogue): a flagged static value would cost a whole station, and heavy rain is signal.
 
     Returns
     -------
-    (xarray.Dataset, int)
-        The cube with the target missing on dropped rows, and how many rows that were.
+    (xarray.Dataset, OutlierRows)
+        The cube with the target missing on dropped rows, as lazy as `ds`; and how many rows that were, computed in one pass.
+
+    Raises
+    ------
+    SmgeoError
+        If `variables` names one that `flags` lacks.
     """
-    flagged = xr.zeros_like(flags[target], dtype=bool)
-    for name in flags.data_vars:
-        flagged = flagged | flags[name]
-    chosen = flagged & ds["station"].isin(list(stations))
-    dropped = int((chosen & ds[target].notnull()).sum())
-    kept = ds[target].where(~chosen).astype(ds[target].dtype).transpose(*ds[target].dims)
-    return ds.assign({target: kept.assign_attrs(ds[target].attrs)}), dropped
+    if variables is None:
+        moving = variables_of_kind(ds, "dynamic")
+        variables = [n for n in flags.data_vars if n == target or (n in moving and not _is_heavy_tailed(ds[n]))]
+    for name in variables:
+        if name not in flags:
+            raise SmgeoError(f"no flags of {name!r}; {nearest(name, [str(n) for n in flags.data_vars])}")
+    rows = ds["station"].isin(list(stations)) & ds[target].notnull()
+    flagged = {n: flags[n] & rows for n in variables}
+    dropped = xr.zeros_like(rows)
+    for one in flagged.values():
+        dropped = dropped | one
+    counts, total = dask.compute({n: one.sum() for n, one in flagged.items()}, dropped.sum())
+    kept = ds[target].where(~dropped).astype(ds[target].dtype).transpose(*ds[target].dims)
+    lost = OutlierRows(int(total), {n: int(count) for n, count in counts.items()})
+    return ds.assign({target: kept.assign_attrs(ds[target].attrs)}), lost

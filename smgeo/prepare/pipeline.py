@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import dask
 import numpy as np
 import xarray as xr
 
+from smgeo.errors import SmgeoError
 from smgeo.prepare.gaps import fill_gaps
-from smgeo.prepare.outliers import drop_outlier_rows, flag_outliers
+from smgeo.prepare.moments import mean_and_std
+from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_outliers
 from smgeo.prepare.scaling import Scaler
+from smgeo.prepare.splits import Split
+from smgeo.prepare.threshold import ChosenThreshold, choose_z
 from smgeo.prepare.windows import Windows
 from smgeo.recipe import PrepareSpec
 
@@ -28,7 +31,7 @@ class Prepared:
         Fitted on the training stations.
     fill : dict of str to float
         Mean of each feature at the training stations, in scaled units: what stands for a missing value.
-    outlier_rows : int
+    outliers : OutlierRows
         Training rows removed as outliers.
     """
 
@@ -37,7 +40,12 @@ class Prepared:
     features: tuple[str, ...]
     target: str
     fill: dict[str, float]
-    outlier_rows: int
+    outliers: OutlierRows
+
+    @property
+    def outlier_rows(self) -> int:
+        """How many training rows were removed as outliers."""
+        return self.outliers.rows
 
     def windows(self, stations: Sequence[str], length: int, missing: float) -> Windows:
         """Windows at `stations`."""
@@ -67,25 +75,65 @@ def prepare_cube(
     train : sequence of str
         Ids of the training stations. No value of another station changes any number learned here.
     """
-    work, dropped = clean_cube(ds, spec, features, target, train)
+    work, lost = clean_cube(ds, spec, features, target, train)
     learn = work.sel(station=list(train))
     scaler = Scaler(spec.scale).fit(learn)
-    means = dask.compute(learn[list(features)].astype("float64").mean())[0]
-    fill = {f: float((means[f] - scaler.center_[f]) / scaler.scale_[f]) for f in features}
+    means = mean_and_std(learn, features)
+    fill = {f: float((means[f][0] - scaler.center_[f]) / scaler.scale_[f]) for f in features}
     assert all(np.isfinite(v) for v in fill.values())
-    return Prepared(scaler.transform(work), scaler, tuple(features), target, fill, dropped)
+    return Prepared(scaler.transform(work), scaler, tuple(features), target, fill, lost)
 
 
 def clean_cube(
     ds: xr.Dataset, spec: PrepareSpec, features: Sequence[str], target: str, train: Sequence[str]
-) -> tuple[xr.Dataset, int]:
-    """Gaps filled, and rows of outliers of the stations in `train` dropped; and how many rows these are."""
+) -> tuple[xr.Dataset, OutlierRows]:
+    """Gaps filled, and rows of outliers of the stations in `train` dropped; and how many rows these are.
+
+    Raises
+    ------
+    SmgeoError
+        If the threshold of outliers is still to be chosen.
+    """
+    work = _fill(ds, spec, features, target)
+    chosen = spec.outliers
+    if chosen is None:
+        return work, OutlierRows()
+    if isinstance(chosen.z, str):
+        raise SmgeoError(
+            "prepare.outliers.z is still to be chosen; choose_outliers finds it on a split, or give a number such as 4.0"
+        )
+    flags = flag_outliers(work, chosen.z, None if chosen.per_station else train, per_station=chosen.per_station)
+    return drop_outlier_rows(work, flags, train, target, chosen.variables)
+
+
+def choose_outliers(
+    ds: xr.Dataset,
+    spec: PrepareSpec,
+    features: Sequence[str],
+    target: str,
+    split: Split,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> ChosenThreshold:
+    """`choose_z` for the cube filled as the recipe says, with the recipe's rule of which flags cost a row."""
+    assert spec.outliers is not None
+    return choose_z(
+        _fill(ds, spec, features, target),
+        split,
+        features=features,
+        target=target,
+        variables=spec.outliers.variables,
+        per_station=spec.outliers.per_station,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _fill(ds: xr.Dataset, spec: PrepareSpec, features: Sequence[str], target: str) -> xr.Dataset:
     names = [*features, target]
     work = ds[names].assign_attrs(ds.attrs)
-    if spec.fill is not None:
-        limit = spec.fill.limit
-        chosen = {n: d for n, d in limit.items() if n in names} if isinstance(limit, dict) else limit
-        work = fill_gaps(work, chosen, revisit=spec.fill.revisit)
-    if spec.outliers is None:
-        return work, 0
-    return drop_outlier_rows(work, flag_outliers(work, spec.outliers.z, train), train, target)
+    if spec.fill is None:
+        return work
+    limit = spec.fill.limit
+    chosen = {n: d for n, d in limit.items() if n in names} if isinstance(limit, dict) else limit
+    return fill_gaps(work, chosen, revisit=spec.fill.revisit, causal=spec.fill.causal)

@@ -1,11 +1,16 @@
-"""z-scores with statistics of given stations, and the rows that they cost."""
+"""z-scores with statistics of given stations, physical ranges, and the rows that flags cost."""
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError
-from smgeo.prepare import drop_outlier_rows, flag_outliers
+from smgeo.prepare import Scaler, drop_outlier_rows, flag_out_of_range, flag_outliers
+from smgeo.prepare.moments import mean_and_std
 
 
 def test_statistics_come_from_the_given_stations_alone(make_station_cube):
@@ -51,23 +56,146 @@ def test_a_threshold_must_be_positive(make_station_cube):
         flag_outliers(make_station_cube(), 0)
 
 
+@given(st.integers(1, 6), st.integers(1, 30), st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_statistics_are_the_same_to_the_last_bit_for_any_chunks(make_station_cube, per_station, per_time, seed):
+    ds = make_station_cube(gaps=0.4, seed=seed)
+    names = list(ds.data_vars)
+    found = mean_and_std(ds.chunk(station=per_station, time=per_time), names)
+    assert found == mean_and_std(ds, names)
+    for name in names:
+        values = ds[name].values.astype("float64")
+        assert found[name] == pytest.approx((np.nanmean(values), np.nanstd(values)), rel=1e-12)
+
+
+def test_statistics_of_a_variable_without_values_and_far_from_zero(make_station_cube):
+    ds = make_station_cube(stations=2, days=4)
+    ds["temperature"][:] = np.nan
+    ds["precipitation"] = ds["precipitation"].astype("float64") * 0 + 1e9 + np.arange(4)
+    found = mean_and_std(ds, ["temperature", "precipitation"])
+    assert np.isnan(found["temperature"]).all()
+    assert found["precipitation"] == pytest.approx((1e9 + 1.5, np.sqrt(1.25)), rel=1e-12)
+    assert not flag_outliers(ds, 3)["temperature"].any()
+
+
+def test_grids_are_flagged_too(make_grid_cube):
+    ds = make_grid_cube(gaps=0.3)
+    for name, flags in flag_outliers(ds.chunk(time=7, y=3, x=2), 1.5).items():
+        values = ds[name].values.astype("float64")
+        with np.errstate(invalid="ignore"):
+            expected = np.abs(values - np.nanmean(values)) > 1.5 * np.nanstd(values)
+        np.testing.assert_array_equal(flags, expected)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
-def test_only_training_rows_lose_their_target(make_station_cube, chunked):
-    ds = make_station_cube(stations=3, days=6)
-    ds["sm"][0, 1] = np.nan
-    flags = xr.zeros_like(ds[["sm", "s1_vv", "clay"]]).astype(bool)
+def test_each_station_by_its_own_statistics(make_station_cube, chunked):
+    ds = make_station_cube(stations=4, gaps=0.3, seed=2)
+    ds["temperature"][1] += 500  # far from the others, not from itself
+    ds["temperature"][2, :] = np.nan
+    flags = flag_outliers(ds.chunk(station=3, time=8) if chunked else ds, 1.5, per_station=True)
+    assert set(flags.data_vars) == {"s1_vv", "precipitation", "temperature", "sm"}
+    for name in flags.data_vars:
+        assert (flags[name].chunks is not None) == chunked
+        for values, found in zip(ds[name].values.astype("float64"), flags[name].values, strict=True):
+            seen = values[np.isfinite(values)]
+            expected = [abs(v - seen.mean()) > 1.5 * seen.std() if np.isfinite(v) else False for v in values]
+            np.testing.assert_array_equal(found, expected)
+    assert 0 < int(flags["temperature"][1].sum()) < 10
+
+
+def test_own_statistics_and_those_of_some_stations_exclude_each_other(make_station_cube):
+    with pytest.raises(SmgeoError, match="leave one of the two out"):
+        flag_outliers(make_station_cube(), 3, ["N/s0"], per_station=True)
+
+
+def test_values_that_cannot_be(make_station_cube):
+    ds = make_station_cube()
+    ds["sm"][0, :4] = [-0.01, 0.0, 1.0, 1.2]
+    ds["clay"][1] = 101
+    ds["temperature"][2, 3] = np.nan
+    ds["mine"] = ds["sm"] * 99
+    flags = flag_out_of_range(ds.chunk(station=2))
+    assert set(flags.data_vars) == {"s1_vv", "precipitation", "temperature", "clay", "sm"}
+    assert flags["sm"].chunks is not None
+    assert flags["sm"].dtype == bool
+    assert flags["sm"][0, :4].values.tolist() == [True, False, False, True]
+    assert int(flags["sm"].sum()) == 2
+    assert flags["clay"].values.tolist() == [False, True, False, False, False, False]
+    assert not flags["temperature"][2, 3]
+    own = {"mine": Feature("mine", "mine", "", "dynamic", "me", (0.0, 30.0))}
+    ds["mine"].attrs = {"units": ""}
+    assert bool(flag_out_of_range(ds, own)["mine"].any())
+
+
+def test_ranges_are_not_checked_in_other_units(make_station_cube):
+    ds = make_station_cube()
+    with pytest.raises(SmgeoError, match="scaled"):
+        flag_out_of_range(Scaler("minmax").fit(ds).transform(ds))
+    ds["temperature"].attrs["units"] = "K"
+    with pytest.raises(SmgeoError, match="temperature is in 'K', needed in 'degC'"):
+        flag_out_of_range(ds)
+
+
+def test_flags_compute_nothing_but_statistics(make_station_cube):
+    lazy = make_station_cube().chunk(station=2)
+
+    def forbidden(dsk, keys, **kwargs):
+        raise AssertionError("computed")
+
+    with dask.config.set(scheduler=forbidden):
+        flag_out_of_range(lazy)
+        with pytest.raises(AssertionError, match="computed"):
+            flag_outliers(lazy, 3)
+
+
+def _flags(ds):
+    flags = xr.zeros_like(ds[["sm", "s1_vv", "precipitation", "clay"]]).astype(bool)
     flags["s1_vv"][0, 1] = True  # no target there: nothing to drop
     flags["s1_vv"][0, 2] = True
     flags["sm"][0, 2] = True  # the same row twice
     flags["sm"][0, 4] = True
     flags["s1_vv"][1, 0] = True  # not a training station
+    flags["precipitation"][2, 3] = True  # heavy rain
     flags["clay"][2] = True  # a static outlier: all six rows
-    kept, count = drop_outlier_rows(ds.chunk(station=1) if chunked else ds, flags, ["N/s0", "N/s2"])
+    return flags
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_only_training_rows_lose_their_target(make_station_cube, chunked):
+    ds = make_station_cube(stations=3, days=6)
+    ds["sm"][0, 1] = np.nan
+    source, train = ds.chunk(station=1) if chunked else ds, ["N/s0", "N/s2"]
+    kept, lost = drop_outlier_rows(source, _flags(ds), train)
     expected = ds["sm"].values.copy()
     expected[0, [2, 4]] = np.nan
-    expected[2] = np.nan
     np.testing.assert_array_equal(kept["sm"], expected)
-    assert count == 8
+    assert (lost.rows, lost.by_variable) == (2, {"sm": 2, "s1_vv": 1})
     assert kept["sm"].dtype == "float32"
     assert kept["sm"].attrs == ds["sm"].attrs
     xr.testing.assert_identical(kept.drop_vars("sm").compute(), ds.drop_vars("sm"))
+    kept, lost = drop_outlier_rows(source, _flags(ds), train, variables=["precipitation", "clay"])
+    expected = ds["sm"].values.copy()
+    expected[2] = np.nan
+    np.testing.assert_array_equal(kept["sm"], expected)
+    assert (lost.rows, lost.by_variable) == (6, {"precipitation": 1, "clay": 6})
+
+
+def test_what_is_heavy_tailed_is_said_by_the_cube_before_the_catalogue(make_station_cube):
+    ds = make_station_cube(stations=3, days=6)
+    assert [n for n, f in FEATURES.items() if f.heavy_tailed] == [
+        "precipitation",
+        "precipitation_3d",
+        "precipitation_7d",
+        "precipitation_30d",
+    ]
+    del ds["precipitation"].attrs["heavy_tailed"]  # a cube written before it was said
+    assert set(drop_outlier_rows(ds, _flags(ds), ["N/s0"])[1].by_variable) == {"sm", "s1_vv"}
+    ds["precipitation"].attrs["heavy_tailed"] = 0
+    ds["s1_vv"].attrs["heavy_tailed"] = 1
+    assert set(drop_outlier_rows(ds, _flags(ds), ["N/s0"])[1].by_variable) == {"sm", "precipitation"}
+
+
+def test_rows_cannot_be_dropped_by_a_variable_without_flags(make_station_cube):
+    ds = make_station_cube(stations=3, days=6)
+    with pytest.raises(SmgeoError, match="no flags of 's1_v'.*'s1_vv'"):
+        drop_outlier_rows(ds, _flags(ds), ["N/s0"], variables=["s1_v"])

@@ -1,0 +1,57 @@
+"""What a recipe says of the steps between the cube and the models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from smgeo.specs import Spec
+
+
+class FillSpec(Spec):
+    """Gap filling along time: limit in days, or half the revisit as measured at each place; `causal` uses nothing later."""
+
+    limit: Literal["half-revisit"] | int | dict[str, int] = "half-revisit"
+    revisit: Literal["measured", "attribute"] = "measured"
+    causal: bool = False
+
+
+class OutlierSpec(Spec):
+    """z-score threshold for rows of training stations, and the variables whose flags cost a row (see `smgeo.choose_z`)."""
+
+    z: Annotated[float, Field(gt=0)] | Literal["choose"] = 4.0
+    per_station: bool = False
+    variables: tuple[str, ...] | None = None
+
+
+class SplitSpec(Spec):
+    """Stations to training, validation and test."""
+
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    extremes_to_train: bool = True
+    seed: int | None = None
+
+    @field_validator("fractions")
+    @classmethod
+    def _sum_to_one(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) <= 0 or abs(sum(value) - 1) > 1e-6:
+            raise ValueError(f"three positive shares (train, validation, test) that sum to 1; got {value}")
+        return value
+
+
+class WindowSpec(Spec):
+    """Days a recurrent model sees, and the share of its values that may be missing (0: complete windows only)."""
+
+    length: int = Field(default=30, ge=1)
+    missing: float = Field(default=0.5, ge=0, lt=1)
+
+
+class PrepareSpec(Spec):
+    """What happens between the cube and the models."""
+
+    fill: FillSpec | None = FillSpec()
+    outliers: OutlierSpec | None = OutlierSpec()
+    split: SplitSpec = SplitSpec()
+    scale: Literal["minmax", "robust", "standard"] = "minmax"
+    window: WindowSpec = WindowSpec()

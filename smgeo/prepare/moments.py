@@ -1,0 +1,99 @@
+"""Mean and standard deviation, place by place and of many places, whatever the chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dask
+import dask.array as da
+import numba
+import numpy as np
+import xarray as xr
+
+
+@numba.njit(cache=True, nogil=True)
+def _moments_of_rows(x: np.ndarray) -> np.ndarray:
+    """Of each row: number of values, their mean, and the sum of squared deviations from it."""
+    out = np.zeros((x.shape[0], 3))
+    for r in range(x.shape[0]):
+        count, total = 0, 0.0
+        for value in x[r]:
+            if not np.isnan(value):
+                count += 1
+                total += value
+        mean = total / count if count else 0.0
+        squares = 0.0
+        for value in x[r]:
+            if not np.isnan(value):
+                squares += (value - mean) ** 2
+        out[r, 0], out[r, 1], out[r, 2] = count, mean, squares
+    return out
+
+
+def _moments_of_block(x: np.ndarray, *, axis: int | None) -> np.ndarray:
+    """`_moments_of_rows` along `axis` (None: each value a place of its own), the three last."""
+    rows = np.ascontiguousarray(x[..., None] if axis is None else np.moveaxis(x, axis, -1))
+    return _moments_of_rows(rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:-1], 3)
+
+
+def _moments(variable: xr.DataArray) -> Any:
+    """(places..., 3), float64, lazy where the variable is: each task sees whole series, so chunks don't matter."""
+    axis = variable.get_axis_num("time") if "time" in variable.dims else None
+    data = variable.data
+    if not isinstance(data, da.Array):
+        return _moments_of_block(np.asarray(data), axis=axis)
+    if axis is not None:
+        data = data.rechunk({axis: -1})
+    chunks = (*(c for i, c in enumerate(data.chunks) if i != axis), (3,))
+    drop = [] if axis is None else [axis]
+    meta = np.empty((0,) * len(chunks))
+    return data.map_blocks(
+        _moments_of_block, axis=axis, drop_axis=drop, new_axis=[len(chunks) - 1], chunks=chunks, meta=meta
+    )
+
+
+def _combine(moments: np.ndarray) -> tuple[float, float]:
+    """Mean and population standard deviation of all places, added in their order; NaN without any value.
+
+    Chan, Golub and LeVeque 1983, Am. Stat. 37, 242-247.
+    """
+    count, mean, squares = moments.reshape(-1, 3).T
+    total = count.sum()
+    if total == 0:
+        return float("nan"), float("nan")
+    pooled = (count * mean).sum() / total
+    spread = (squares + count * (mean - pooled) ** 2).sum()
+    return float(pooled), float(np.sqrt(spread / total))
+
+
+def mean_and_std(ds: xr.Dataset, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Mean and population standard deviation of variables, over all places and days, in one pass.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube or grid cube, lazy or not; missing values are left out.
+    names : iterable of str
+        Numeric variables.
+
+    Returns
+    -------
+    dict
+        Variable -> (mean, standard deviation), float64, in its unit; NaN where it has no value. The same to the last bit
+        for any chunking.
+    """
+    found = dask.compute({n: _moments(ds[n]) for n in names})[0]
+    return {n: _combine(m) for n, m in found.items()}
+
+
+def mean_and_std_of_places(ds: xr.Dataset, names: Iterable[str]) -> Mapping[str, tuple[xr.DataArray, xr.DataArray]]:
+    """As `mean_and_std`, of each station's (or pixel's) own series; variables need a time axis."""
+    found = dask.compute({n: _moments(ds[n]) for n in names})[0]
+    out = {}
+    for name, moments in found.items():
+        dims = [d for d in ds[name].dims if d != "time"]
+        count = np.where(moments[..., 0] > 0, moments[..., 0], np.nan)
+        mean, std = np.where(np.isnan(count), np.nan, moments[..., 1]), np.sqrt(moments[..., 2] / count)
+        out[name] = xr.DataArray(mean, dims=dims), xr.DataArray(std, dims=dims)
+    return out
