@@ -555,3 +555,33 @@ def test_leakage_audit_is_yes_no_or_a_block():
     assert (audit.folds, audit.seed) == (3, 7)
     assert "leakage_audit.folds" in refusal(changed(leakage_audit={"folds": 1}))
     assert "did you mean 'folds'" in refusal(changed(leakage_audit={"fold": 3}))
+
+
+def test_preparation_of_outliers_and_gaps():
+    prepare = parse_recipe(MINIMAL).prepare
+    assert (prepare.outliers.z, prepare.outliers.per_station, prepare.outliers.variables) == (4.0, False, None)
+    assert prepare.fill.causal is False
+    said = {"fill": {"causal": True}, "outliers": {"z": "choose", "per_station": True, "variables": ["s1_vv", "sm"]}}
+    recipe = parse_recipe(changed(prepare=said))
+    assert recipe.prepare.fill.causal
+    assert recipe.prepare.outliers.z == "choose"
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+    own = {"hail": {"units": "mm", "long_name": "hail", "kind": "dynamic", "heavy_tailed": True}}
+    assert parse_recipe(changed(variables=own)).catalog["hail"].attrs()["heavy_tailed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"prepare": {"outliers": {"z": 0}}}, ["prepare.outliers.z", "above 0"]),
+        ({"prepare": {"outliers": {"z": "chose"}}}, ["prepare.outliers.z", "choose"]),
+        ({"prepare": {"outliers": {"variables": ["s1_v"]}}}, ["prepare.outliers.variables", "'s1_v'", "s1_vv"]),
+        ({"prepare": {"fill": {"limit": {"s1_v": 2}}}}, ["prepare.fill.limit", "'s1_v'", "s1_vv"]),
+        ({"prepare": {"outliers": {"z": "choose"}}, "cross_validation": {"folds": 3}}, ["cross_validation", "chosen"]),
+        ({"prepare": {"outliers": {"z": "choose"}}, "models": {}, "maps": None}, ["prepare.outliers.z", "models"]),
+    ],
+)
+def test_preparation_refused(parts, words):
+    message = refusal(changed(**parts))
+    for word in words:
+        assert word in message

@@ -303,3 +303,22 @@ def test_search_uses_the_trial_with_the_least_validation_error(toy_recipe, tmp_p
     assert {k: model["params"][k] for k in best["params"]} == best["params"]
     # The model that is kept is that trial's, so its validation score is the trial's.
     assert results["models"]["rf"]["validation"]["rmse"] == pytest.approx(best["validation_rmse"], rel=1e-6)
+
+
+def test_threshold_of_outliers_is_chosen_on_the_split_and_told(tmp_path):
+    recipe, out = make_table_study(tmp_path), tmp_path / "out"
+    recipe["prepare"]["outliers"] = {"z": "choose", "variables": ["sm", "precipitation"]}
+    found = smgeo.run(recipe, out=out, data=tmp_path).results
+    about = found["outliers"]
+    assert [t["z"] for t in about["thresholds"]] == [3.0, 3.5, 4.0, 4.5, 5.0, None]
+    # No value lies beyond three deviations, so that all thresholds are as good, and the greatest drops least.
+    assert (about["z"], about["rows"], about["by_variable"]) == (5.0, 0, {"sm": 0, "precipitation": 0})
+    assert {t["rows_dropped"] for t in about["thresholds"]} == {0}
+    assert "validation RMSE" in (out / "report.html").read_text(encoding="utf-8")
+    said = {**recipe, "prepare": {**recipe["prepare"], "outliers": {"z": 1.4}}}
+    again = smgeo.run(said, out=tmp_path / "said", data=tmp_path).results
+    assert set(again["outliers"]) == {"z", "per_station", "rows", "by_variable"}
+    removed = [r["removed"] for r in again["rows"] if r["step"].startswith("outliers")]
+    assert removed == [again["outliers"]["rows"]] == [again["outliers"]["by_variable"]["sm"]]  # rain is heavy-tailed
+    assert removed[0] > 0
+    assert "1.4 standard deviations" in (tmp_path / "said" / "report.html").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.prepare import prepare_cube, repeat_steps, steps_of
+from smgeo.prepare import Split, choose_outliers, prepare_cube, repeat_steps, steps_of
 from smgeo.recipe import PrepareSpec
 
 FEATURES = ["s1_vv", "precipitation", "temperature", "clay"]
@@ -52,28 +52,61 @@ def test_by_formula(make_station_cube, scale):
             assert prepared.fill[name] == pytest.approx((np.nanmean(learn) - center) / width, rel=1e-4, abs=1e-5)
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["minmax", "robust", "standard"]), st.booleans())
-@settings(max_examples=8, deadline=None)
-def test_other_stations_change_no_number_that_is_learned(make_station_cube, seed, scale, chunked):
+FILLS = [None, {"limit": 2}, {"revisit": "measured"}, {"revisit": "attribute", "causal": True}, {"causal": True}]
+OUTLIERS = [
+    None,
+    {"z": 1.8},
+    {"z": 1.8, "per_station": True},
+    {"z": 1.8, "variables": FEATURES},
+    {"z": "choose"},
+    {"z": "choose", "per_station": True, "variables": ["s1_vv", "sm"]},
+]
+
+
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["minmax", "robust", "standard"]),
+    st.sampled_from(FILLS),
+    st.sampled_from(OUTLIERS),
+    st.booleans(),
+)
+@settings(max_examples=20, deadline=None)
+def test_test_stations_change_no_number_that_is_learned(make_station_cube, seed, scale, fill, outliers, chunked):
     rng = np.random.default_rng(seed)
     ds = make_station_cube(gaps=0.3)
     other = ds.copy(deep=True)
-    for i in (1, 3, 4):
+    for i in (1, 3):
         for name in [*FEATURES[:3], "sm"]:
             other[name][i] = np.where(rng.random(30) < 0.3, np.nan, rng.normal(0, 10.0 ** rng.integers(0, 6), 30))
         other["clay"][i] = rng.normal(0, 1000)
     if chunked:
         ds, other = ds.chunk(station=4), other.chunk(station=1, time=11)
-    spec = _spec(scale, limit="half-revisit")
+    split = Split(tuple(TRAIN), ("N/s4",), ("N/s1", "N/s3"))
+    spec = PrepareSpec.model_validate({"scale": scale, "fill": fill, "outliers": outliers})
+    if outliers is not None and outliers["z"] == "choose":
+        found = [choose_outliers(d, spec, FEATURES, "sm", split) for d in (ds, other)]
+        assert found[0].to_dict() == found[1].to_dict()
+        spec = spec.model_copy(update={"outliers": spec.outliers.model_copy(update={"z": found[0].z})})
     a, b = (prepare_cube(d, spec, FEATURES, "sm", TRAIN) for d in (ds, other))
-    exact = a.scaler.to_dict(), a.fill, a.outlier_rows
-    if chunked:  # sums in another order differ in the last digit
-        for x, y in ((a.scaler.center_, b.scaler.center_), (a.scaler.scale_, b.scaler.scale_), (a.fill, b.fill)):
-            assert x == pytest.approx(y, rel=1e-12, abs=1e-12)
-        assert a.outlier_rows == b.outlier_rows
-    else:
-        assert exact == (b.scaler.to_dict(), b.fill, b.outlier_rows)
-    xr.testing.assert_allclose(a.ds.sel(station=TRAIN).compute(), b.ds.sel(station=TRAIN).compute(), rtol=1e-6)
+    assert (a.scaler.to_dict(), a.fill, a.outliers) == (b.scaler.to_dict(), b.fill, b.outliers)
+    known = [*TRAIN, "N/s4"]
+    xr.testing.assert_identical(a.ds.sel(station=known).compute(), b.ds.sel(station=known).compute())
+
+
+def test_a_threshold_still_to_be_chosen_is_refused(make_station_cube):
+    with pytest.raises(SmgeoError, match="still to be chosen"):
+        prepare_cube(make_station_cube(), _spec(z="choose"), FEATURES, "sm", TRAIN)
+
+
+def test_what_costs_a_row_is_counted_by_variable(make_station_cube):
+    ds = make_station_cube(gaps=0.4, seed=3)
+    spec = PrepareSpec.model_validate({"outliers": {"z": 1.8, "variables": ["precipitation"]}, "fill": None})
+    prepared = prepare_cube(ds, spec, FEATURES, "sm", TRAIN)
+    rain = ds["precipitation"].values[[0, 2, 5]].astype("float64")
+    expected = int((np.abs(rain - np.nanmean(rain)) > 1.8 * np.nanstd(rain)).sum())
+    assert expected > 0
+    assert prepared.outlier_rows == expected
+    assert prepared.outliers.by_variable == {"precipitation": expected}
 
 
 def test_steps_can_be_repeated_on_new_data(make_station_cube):
