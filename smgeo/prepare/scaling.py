@@ -312,8 +312,8 @@ class _CubeScaler:
         -------
         xarray.Dataset, array or table
             Of a Dataset a Dataset, as lazy as `X` (one Dask layer a variable): float32, missing where `X` is, units
-            `"1"`, the unit of before in `unscaled_units`, the step in its record. Of a table what `set_output` says,
-            in its own dtype.
+            `"1"`, the unit of before in `unscaled_units`, the step in its record. What is computed at once is one block
+            of memory, freed when no variable of it is left. Of a table what `set_output` says, in its own dtype.
 
         Raises
         ------

@@ -220,6 +220,15 @@ def test_a_spread_near_zero_is_none(kind):
     np.testing.assert_array_equal(scaler.transform(other)["a"], 4)
 
 
+@pytest.mark.parametrize("n", [10, 49, 1000])
+@pytest.mark.parametrize("value", [0.1, 287.3])
+def test_rounding_of_a_mean_is_no_spread(value, n):
+    """The mean of n float64 values of 0.1 is not 0.1: what is left of it must not become the scale."""
+    train = np.full((1, n), value)
+    scaler = Scaler("standard").fit(xr.Dataset({"a": (("station", "time"), train)}))
+    assert scaler.scale_["a"] == peer_numbers("standard", train).scale == 1.0
+
+
 def test_what_is_no_float32(make_station_cube):
     """Whole numbers and float64 are scaled; masks are not."""
     days = np.arange(6).reshape(2, 3)
@@ -411,6 +420,9 @@ def test_a_table_and_a_cube_learn_the_same(table, kind):
     # What was fitted on one serves the other.
     np.testing.assert_array_equal(of_cube.transform(table), of_table.transform(table))
     xr.testing.assert_identical(of_cube.transform(cube), of_table.transform(cube))
+    # Columns stay in their order where some variables are lazy.
+    partly = Scaler(kind).fit(cube.assign(temperature=cube["temperature"].chunk(time=7)))
+    np.testing.assert_array_equal(partly.transform(table), of_table.transform(table))
 
 
 def test_columns_are_checked(table):
@@ -418,7 +430,7 @@ def test_columns_are_checked(table):
     with pytest.raises(ValueError, match="same order"):
         scaler.transform(table[["sm", "temperature", "s1_vv"]])
     with pytest.raises(ValueError, match="expecting 3 features"):
-        scaler.transform(table.to_numpy()[:, :2])
+        Scaler().fit(table.to_numpy()).transform(table.to_numpy()[:, :2])
     with pytest.raises(SmgeoError, match="no value of sm in 50 rows"):
         Scaler().fit(table.assign(sm=np.nan))
 
