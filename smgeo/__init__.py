@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "cube": ["open_cube", "write_cube"],
         "errors": ["SmgeoError", "SmgeoWarning"],
         "evaluation": ["evaluate"],
+        "leakage": ["audit_leakage"],
         "maps": ["predict_map"],
         "models": ["load_model", "make_model"],
         "prepare": ["Scaler", "Windows", "cv_folds", "derive_features", "fill_gaps", "flag_outliers", "split_stations"],

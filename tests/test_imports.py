@@ -23,7 +23,7 @@ LAYERS = [
     {"sources", "prepare"},
     {"models"},
     {"assemble", "evaluation", "tuning"},
-    {"maps", "report_cube", "summary", "describe", "inputs"},
+    {"maps", "report_cube", "summary", "describe", "inputs", "leakage"},
     {"report"},
     {"study"},
     {"cli", "__init__", "__main__"},
