@@ -98,7 +98,7 @@ class Series:
             asked = {b: self._hold(b) for b in sorted(blocks, key=self._turn)}
         values = [asked[b].result() for b in blocks]
         with self._lock:
-            after = max(map(self._turn, blocks)) + 1
+            after = 1 + max(map(self._turn, blocks), default=len(self._sequence))
             if after < len(self._sequence):
                 self._hold(self._sequence[after])
         return values
@@ -106,7 +106,7 @@ class Series:
     def parts(self, stations: int) -> Iterator[tuple[int, int, np.ndarray]]:
         """(first station, last + 1, values) all through: views of `stations` stations where held, whole blocks where read."""
         if self._whole is not None:
-            for first in range(0, self.shape[0], stations):
+            for first in range(0, max(self.shape[0], 1), stations):
                 part = self._whole[first : first + stations]
                 yield first, first + part.shape[0], part
             return
@@ -179,7 +179,7 @@ def _join_chunks(ds: xr.Dataset, names: Sequence[str]) -> np.ndarray:
     )
     if not chunks:
         step = max(int(_BLOCK_BYTES // max(size, 1)), 1)
-        return np.array([*range(0, ds.sizes["station"], step), ds.sizes["station"]])
+        return np.array([*range(0, max(ds.sizes["station"], 1), step), ds.sizes["station"]])
     bounds, held = [0], 0
     for chunk in chunks:
         if held and (held + chunk) * size > _BLOCK_BYTES:

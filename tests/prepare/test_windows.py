@@ -335,6 +335,17 @@ def test_progress_counts_stations(cube):
     assert seen[-1] == (5, 5)
 
 
+@pytest.mark.parametrize("mode", ["window", "sequence"])
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_cube_without_stations_has_no_windows(cube, mode, in_memory, lazy):
+    ds = cube().isel(station=slice(0, 0))
+    windows = Windows(ds.chunk() if lazy else ds, FEATURES, length=3, mode=mode, in_memory=in_memory)
+    assert windows.shape == (0, 14 if mode == "sequence" else 3, 4)
+    assert windows.gather(np.arange(0)).shape == windows.shape
+    assert list(windows.batches(4)) == []
+
+
 def test_index_errors(cube):
     windows = Windows(cube(), FEATURES, length=2)
     np.testing.assert_array_equal(windows[-1][0], windows[len(windows) - 1][0])
