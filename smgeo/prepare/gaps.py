@@ -274,16 +274,7 @@ def fill_gaps(
     out = ds.assign({n: (ds[n].dims, a, ds[n].attrs) for n, a in arrays.items()})
     if mask:
         out = _with_masks(out, ds, list(limits))
-    # What other places will be filled by: a number where these had one for all, their own revisit otherwise.
-    record: dict[str, Any] = {
-        "limit": {
-            n: _limit_elsewhere(ds[n], d, revisit) for n, d in limits.items() if n in variables_of_kind(ds, "dynamic")
-        },
-        "revisit": revisit,
-    }
-    # Only where they are not the default, so that models of before these options know their own preparation.
-    record |= {key: True for key, chosen in (("causal", causal), ("mask", mask)) if chosen}
-    return with_step(out, "fill_gaps", **record)
+    return with_step(out, "fill_gaps", **_record(ds, limits, revisit, causal=causal, mask=mask))
 
 
 def _check_limit(limit: Any, fillable: list[str]) -> dict[str, int | str]:
@@ -310,6 +301,14 @@ def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Data
         ancillary = [*str(ds[name].attrs.get("ancillary_variables", "")).split(), f"{name}_filled"]
         filled[name].attrs["ancillary_variables"] = " ".join(dict.fromkeys(ancillary))
     return filled.assign(masks)
+
+
+def _record(ds: xr.Dataset, limits: Mapping[str, int | str], revisit: str, **options: bool) -> dict[str, Any]:
+    """What other places will be filled by: a number where these had one for all, their own revisit otherwise."""
+    dynamic = variables_of_kind(ds, "dynamic")
+    elsewhere = {n: _limit_elsewhere(ds[n], days, revisit) for n, days in limits.items() if n in dynamic}
+    # Options only where chosen, so that models of before there were any know their own preparation.
+    return {"limit": elsewhere, "revisit": revisit, **{key: True for key, chosen in options.items() if chosen}}
 
 
 def _limit_elsewhere(variable: xr.DataArray, days: int | str, revisit: str) -> int | str:
