@@ -1,10 +1,12 @@
 """Surface soil moisture at high resolution: from stations and rasters to maps with honest scores.
 
 The names below are all there is to know for scripts; each is imported when first used, so that `import smgeo`
-is quick and loads neither TensorFlow nor ydf.
+is quick and loads neither TensorFlow nor ydf. The accessor `ds.smgeo` is registered at once.
 """
 
 import lazy_loader as _lazy
+
+from smgeo import accessor as _accessor  # noqa: F401 - registers `ds.smgeo`
 
 __version__ = "0.1.0"
 
@@ -18,7 +20,19 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "leakage": ["audit_leakage"],
         "maps": ["predict_map"],
         "models": ["load_model", "make_model"],
-        "prepare": ["Scaler", "Windows", "cv_folds", "derive_features", "fill_gaps", "flag_outliers", "split_stations"],
+        "prepare": [
+            "Scaler",
+            "Windows",
+            "choose_z",
+            "cv_folds",
+            "derive_features",
+            "drop_outlier_rows",
+            "fill_gaps",
+            "flag_out_of_range",
+            "flag_outliers",
+            "measure_revisit",
+            "split_stations",
+        ],
         "sources": ["open_earthengine", "open_rasters", "open_stac", "open_stations", "simulate"],
         "study": ["run"],
     },

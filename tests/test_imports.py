@@ -26,6 +26,7 @@ LAYERS = [
     {"maps", "report_cube", "summary", "describe", "inputs", "leakage"},
     {"report"},
     {"study"},
+    {"accessor"},
     {"cli", "__init__", "__main__"},
 ]
 WORLD_PARTS = {"sources.physics", "sources.world_landscape", "sources.world_stations"}
