@@ -22,6 +22,7 @@ from sklearn.utils.validation import validate_data
 
 from smgeo.cube import variables_of_kind
 from smgeo.errors import SmgeoError, nearest
+from smgeo.prepare.moments import combine_moments, moments_of_rows
 from smgeo.prepare.steps import steps_of, with_step, without_last_step
 from smgeo.stages import write_json
 
@@ -55,44 +56,9 @@ def _observed(x: np.ndarray) -> np.ndarray:
 
 
 def _moments(x: np.ndarray) -> np.ndarray:
-    """`_moments_of_rows` of each station's series (of each day's pixels in a grid cube)."""
+    """Moments of each station's series (of each day's pixels in a grid cube)."""
     x = np.ascontiguousarray(_as_float(x))  # at least one dim
-    return _moments_of_rows(x.reshape(x.shape[0], math.prod(x.shape[1:])))
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _moments_of_rows(rows: np.ndarray) -> np.ndarray:
-    """Count, mean, and sum of squares about the mean of the values in each row.
-
-    A row is read twice, the second time from the processor's cache: exact where the mean is far from 0.
-    """
-    out = np.zeros((rows.shape[0], 3))
-    for r in range(rows.shape[0]):
-        count, total, squares = 0, 0.0, 0.0
-        for x in rows[r]:
-            if not np.isnan(x):
-                count += 1
-                total += x
-        mean = total / count
-        for x in rows[r]:
-            if not np.isnan(x):
-                squares += (x - mean) ** 2
-        if count > 0:
-            out[r, 0], out[r, 1], out[r, 2] = count, mean, squares
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _combine(rows: np.ndarray) -> tuple[float, float, float]:
-    """Moments of all rows together, taken in their order (Chan, Golub and LeVeque 1983, eq. 2.1)."""
-    count, mean, squares = 0.0, 0.0, 0.0
-    for n, m, s in rows:
-        if n > 0:
-            count += n
-            delta = m - mean
-            mean += delta * n / count
-            squares += s + delta * delta * n * (count - n) / count
-    return count, mean, squares
+    return moments_of_rows(x.reshape(x.shape[0], math.prod(x.shape[1:])))
 
 
 # From the blocks of a variable to its center and scale.
@@ -118,7 +84,7 @@ def _robust(parts: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _standard(parts: Sequence[np.ndarray]) -> tuple[float, float]:
-    count, mean, squares = _combine(np.concatenate(parts))
+    count, mean, squares = combine_moments(np.concatenate(parts))
     if not count:
         return math.nan, math.nan
     variance = squares / count
