@@ -253,8 +253,8 @@ def write_cube(
     days = [str(v) for v in ds[DAY_INPUTS].values] if DAY_INPUTS in ds.coords else None
     ds = _without_encoding(ds.drop_vars(DAY_INPUTS, errors="ignore"))
     plan = plan_chunks(ds, chunks)
-    # Regions hold plain numbers; what CF has to encode (text, dates, truth values) is small, and xarray writes it.
-    names = [n for n in plan if ds[n].dtype.kind in "fiu"]
+    # Regions hold plain numbers; what CF has to encode (text, dates) is small, and xarray writes it.
+    names = [n for n in plan if ds[n].dtype.kind in "fiub"]
     ds = ds.assign({n: v.compute() for n, v in ds.variables.items() if n not in names and is_dask_collection(v)})
     shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
     regions = plan_regions({n: tuple(map(str, ds[n].dims)) for n in names}, {n: ds[n].shape for n in names}, shards)

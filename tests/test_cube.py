@@ -25,6 +25,7 @@ from smgeo.cube import (
     write_cube,
 )
 from smgeo.errors import SmgeoError
+from smgeo.regions import read_ledger
 
 
 @pytest.mark.parametrize("chunks", [None, {"station": 2, "time": 11}])
@@ -147,6 +148,18 @@ def test_progress_reaches_its_end(make_station_cube, tmp_path):
     )
     assert seen[-1][0] == seen[-1][1] > 0
     assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+
+
+def test_masks_are_written_region_by_region(make_grid_cube, tmp_path):
+    """A mask is as large as its variable, so it is never computed whole."""
+    ds = make_grid_cube(days=40, gaps=0.5).chunk(time=30)
+    ds["seen"] = ds["s1_vv"].notnull().assign_attrs(kind="flag")
+    back = open_cube(write_cube(ds, tmp_path / "c.zarr"))["seen"]
+    assert back.dtype == bool
+    np.testing.assert_array_equal(back, ds["seen"])
+    records = read_ledger(tmp_path / "c.zarr")
+    written = {name for files in records.regions.values() for name in files}
+    assert {"seen/c/0/0/0", "seen/c/1/0/0"} <= written
 
 
 def test_chunk_plan():
