@@ -163,6 +163,31 @@ def evaluate_command(
     _out.print(_scores_table({"models": {model.name: evaluate(load_model(model), open_cube(cube), parts).scores}}))
 
 
+@app.command("audit")
+def audit_command(
+    cube: Annotated[Path, typer.Argument(help="A station cube (Zarr), such as RUN/stations.zarr.")],
+    features: Annotated[
+        str | None,
+        typer.Option(help="Variables with commas between; all dynamic, static and calendar ones by default."),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Variable that is estimated.")] = "sm",
+    folds: Annotated[int, typer.Option(help="Folds of each of the three ways to hold rows out.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of folds and model.")] = 0,
+    gap_days: Annotated[int, typer.Option(help="Days between training and held-out periods.")] = 30,
+) -> None:
+    """Show how much of a score is leakage: random rows, other periods, other locations."""
+    from smgeo.cube import open_cube
+    from smgeo.leakage import audit_leakage
+    from smgeo.progress import Reporter
+
+    names = [n.strip() for n in features.split(",") if n.strip()] if features is not None else None
+    with Reporter().task("leakage audit") as update:
+        audit = audit_leakage(
+            open_cube(cube), names, target, folds=folds, seed=seed, gap_days=gap_days, progress=update
+        )
+    _out.print(str(audit), markup=False)
+
+
 @app.command("report")
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
@@ -235,6 +260,7 @@ def _print_results(results: dict[str, Any]) -> None:
     tables = (
         _scores_table(results) if results["models"] else None,
         _cross_validation_table(results),
+        _leakage_table(results),
         _maps_table(results),
     )
     for table in (*tables, _grid_table(results)):
@@ -280,6 +306,29 @@ def _cross_validation_table(results: dict[str, Any]) -> Table | None:
     for name, c in results["cross_validation"].items():
         numbers = [_number(c[k]) for k in ("r2_mean_of_folds", "r2_pooled", "r2_station_means", "rmse_pooled")]
         table.add_row(name, c["method"], str(c["folds"]), *numbers, f"{c['n']:,}")
+    return table
+
+
+def _leakage_table(results: dict[str, Any]) -> Table | None:
+    if "leakage_audit" not in results:
+        return None
+    audit = results["leakage_audit"]
+    table = Table("rows held out", title="leakage audit", title_justify="left", caption=audit["meaning"])
+    for column in (
+        "RMSE",
+        "ubRMSE",
+        "bias",
+        "r",
+        "R2",
+        "R2 mean of folds",
+        "R2 station means",
+        "rows",
+        "km to training",
+    ):
+        table.add_column(column, justify="right")
+    for method, s in audit["splits"].items():
+        scores = ("rmse", "ubrmse", "bias", "r", "r2_pooled", "r2_mean_of_folds", "r2_station_means")
+        table.add_row(method, *(_number(s[k]) for k in scores), f"{s['n']:,}", _number(s["km_median"]))
     return table
 
 

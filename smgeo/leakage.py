@@ -88,16 +88,18 @@ class LeakageAudit:
         r2 = self.table["r2_pooled"]
         if not np.isfinite(r2).all():
             return "R2 is not defined, because the target does not vary."
-        where = {"leave-location-out": "at locations", "temporal": "in periods"}
-        fallen = [f"{r2[m]:.2f} {words}" for m, words in where.items() if r2["random"] - r2[m] >= _SMALL]
+        kinds = {"leave-location-out": ("at locations", "a map"), "temporal": ("in periods", "another year")}
+        fallen = [m for m in kinds if r2["random"] - r2[m] >= _SMALL]
         if not fallen:
             return (
                 f"Random rows flatter the model by less than {_SMALL:g} of R2 here: it does about as well at locations and in "
                 "periods it was not trained on."
             )
+        found = " and ".join(f"{r2[m]:.2f} {kinds[m][0]}" for m in fallen)
+        users = " or ".join(kinds[m][1] for m in fallen)
         return (
-            f"Random rows flatter the model: R2 is {r2['random']:.2f} there, but {' and '.join(fallen)} it was not trained on, "
-            "which is what a map or another year will have."
+            f"Random rows flatter the model: R2 is {r2['random']:.2f} there, but {found} it was not trained on, which is what {users} "
+            "will have."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from smgeo.describe import count_masked, describe_grid, describe_shown
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import cross_validate, evaluate, target_scaler
 from smgeo.inputs import check_inputs, input_files, open_all_stations
+from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
 from smgeo.prepare import (
@@ -174,8 +175,9 @@ class _Study:
         recipe = self.recipe
         counts = self._build_stations()
         cube = open_cube(self.folder / "stations.zarr")
+        audited = self._audit_leakage(cube)
         if not recipe.models:
-            return self._run_station_cube(cube, counts)
+            return {**self._run_station_cube(cube, counts), **audited}
         split = self._split(cube)
         if recipe.builds_grid:
             self._build_grid()
@@ -189,6 +191,7 @@ class _Study:
         }
         if recipe.cross_validation:
             results["cross_validation"] = self._cross_validate(cube)
+        results |= audited
         if recipe.maps is not None:
             results["maps"] = self._maps()
         if searches:
@@ -489,6 +492,20 @@ class _Study:
             **self._key("stations"),
         }
         return self._stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
+
+    def _audit_leakage(self, cube: xr.Dataset) -> dict[str, Any]:
+        """`leakage_audit` of the results, where the recipe asks for it, on the station cube as it was built."""
+        spec = self.recipe.leakage_audit
+        if spec is None:
+            return {}
+        seed = spec.seed if spec.seed is not None else self.recipe.seed
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            features, options = self.recipe.features, {"folds": spec.folds, "gap_days": spec.gap_days}
+            return audit_leakage(cube, features, self.target, seed=seed, progress=progress, **options).to_dict()
+
+        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self._key("stations")}
+        return {"leakage_audit": self._stage("leakage audit", inputs, [], work)}
 
     def _maps(self) -> dict[str, Any]:
         maps = self.recipe.maps

@@ -41,3 +41,4 @@ class LeakageAuditSpec(Spec):
 
     folds: int = Field(default=5, ge=2)
     seed: int | None = None
+    gap_days: int = Field(default=30, ge=0)

@@ -1,5 +1,8 @@
 """The leakage audit: worlds whose answer is known, scores against scikit-learn, distances by brute force."""
 
+import copy
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +10,10 @@ import xarray as xr
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
+from typer.testing import CliRunner
 
 import smgeo
+from smgeo import cli
 from smgeo.errors import SmgeoError
 from smgeo.leakage import METHODS, audit_leakage
 from smgeo.prepare import cv_folds
@@ -64,6 +69,7 @@ def test_features_that_name_the_day_fool_random_rows_and_locations_but_not_perio
     assert r2(audit)["temporal"] < 0.2
     assert f"{r2(audit)['temporal']:.2f} in periods it was not trained on" in audit.meaning
     assert "at locations" not in audit.meaning
+    assert audit.meaning.endswith("which is what another year will have.")
 
 
 def test_without_effects_of_station_or_day_the_three_agree():
@@ -234,3 +240,83 @@ def test_what_cannot_be_is_refused_by_name(make_grid_cube):
     ds["ndvi"][:] = np.inf
     with pytest.raises(SmgeoError, match="ndvi holds infinite values"):
         audit_leakage(ds, ["ndvi"])
+
+
+# ---- in a run and on the command line
+
+STUDY = {
+    "name": "audited",
+    "stations": [
+        {"kind": "csv", "path": "t.csv", "columns": {n: n for n in ("station", "time", "latitude", "longitude")}}
+    ],
+    "features": ["precipitation", "doy_sin"],
+    "leakage_audit": {"folds": 3, "gap_days": 5, "seed": 4},
+}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Eight stations of 60 days in a table, with rain, and the recipe that audits them without models."""
+    rng = np.random.default_rng(8)
+    station, day = np.divmod(np.arange(8 * 60), 60)
+    table = pd.DataFrame({"station": station, "time": pd.Timestamp("2021-01-01") + pd.to_timedelta(day, "D")})
+    table["latitude"], table["longitude"] = 48.0 + station / 10, 11.0
+    table["precipitation"] = rng.gamma(1.0, 4.0, len(table)).round(2)
+    table["sm"] = (0.1 + 0.03 * station + 0.002 * table["precipitation"]).round(4)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    recipe = copy.deepcopy(STUDY)
+    recipe["stations"][0]["columns"] |= {"precipitation": "precipitation", "sm": "sm"}
+    return tmp_path, recipe
+
+
+def test_a_run_holds_the_audit_as_a_stage_of_its_own(study):
+    folder, recipe = study
+    run = smgeo.run(recipe, out=folder / "run", data=folder)
+    cube = smgeo.open_cube(run.folder / "stations.zarr")
+    expected = audit_leakage(cube, recipe["features"], folds=3, gap_days=5, seed=4)
+    found = json.loads((run.folder / "results.json").read_text())["leakage_audit"]
+    # A forest's trees are summed in the order in which threads finish.
+    splits = pd.DataFrame.from_dict(found.pop("splits"), orient="index")
+    pd.testing.assert_frame_equal(splits, expected.table, check_exact=False)
+    assert found == {k: v for k, v in expected.to_dict().items() if k != "splits"}
+    assert splits.loc["random", "n"] == 480
+    stages = {p: p.stat().st_mtime_ns for p in (run.folder / ".stages").glob("*leakage*")}
+    assert len(stages) == 1
+    assert smgeo.run(recipe, out=folder / "run", data=folder).results == run.results
+    assert {p: p.stat().st_mtime_ns for p in stages} == stages
+    again = smgeo.run({**recipe, "leakage_audit": {"folds": 2, "gap_days": 0}}, out=folder / "run", data=folder)
+    assert again.results["leakage_audit"]["folds"] == 2
+    assert "leakage_audit" not in smgeo.run({**recipe, "leakage_audit": False}, out=folder / "run", data=folder).results
+
+
+def test_the_report_and_info_show_the_audit(study):
+    folder, recipe = study
+    run = smgeo.run(recipe, out=folder / "run", data=folder)
+    audit = run.results["leakage_audit"]
+    page = run.report.read_text(encoding="utf-8")
+    assert audit["meaning"] in page
+    told = CliRunner().invoke(cli.app, ["info", str(run.folder)], terminal_width=200).output
+    assert "leakage audit" in told
+    for method, scores in audit["splits"].items():
+        assert method in told
+        for text in (page, told):
+            assert f"{scores['rmse']:.3f}" in text
+            assert f"{scores['r2_pooled']:.3f}" in text
+
+
+def test_command_prints_the_audit_of_a_cube(study):
+    folder, recipe = study
+    smgeo.run(recipe, out=folder / "run", data=folder)
+    cube = folder / "run" / "stations.zarr"
+    options = ["--features", "precipitation, doy_sin", "--folds", "3", "--seed", "2", "--gap-days", "4"]
+    told = CliRunner().invoke(cli.app, ["audit", str(cube), *options])
+    assert told.exit_code == 0
+    expected = audit_leakage(smgeo.open_cube(cube), ["precipitation", "doy_sin"], folds=3, seed=2, gap_days=4)
+    assert str(expected) in told.output
+
+
+def test_more_folds_than_stations_are_refused_before_anything_is_written(study):
+    folder, recipe = study
+    with pytest.raises(SmgeoError, match="leakage_audit.folds: 9 folds of 8 stations"):
+        smgeo.run({**recipe, "leakage_audit": {"folds": 9}}, out=folder / "run", data=folder)
+    assert not (folder / "run").exists()
