@@ -14,7 +14,7 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.inputs import open_all_stations
 from smgeo.recipe import read_recipe
 
-data = Path(sys.argv[1])
+data = Path(sys.argv[1] if len(sys.argv) > 1 else "data")
 every = slice(None, None, int(sys.argv[2]) if len(sys.argv) > 2 else 1)
 
 # What the catalogue lacks: name, unit, kind, valid range.

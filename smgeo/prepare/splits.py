@@ -54,6 +54,8 @@ class Split:
 def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
     """Stations that hold the least or the greatest value of a dynamic or static variable or of the target.
 
+    Calendar variables are left out: all stations have them alike.
+
     Where several stations share an extreme (as many share a day without rain), the first of the cube is
     taken: were all of them, no station would be left to test on.
 
