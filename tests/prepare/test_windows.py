@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold
 
+import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.prepare import Windows, series
 
@@ -344,6 +345,41 @@ def test_a_cube_without_stations_has_no_windows(cube, mode, in_memory, lazy):
     assert windows.shape == (0, 14 if mode == "sequence" else 3, 4)
     assert windows.gather(np.arange(0)).shape == windows.shape
     assert list(windows.batches(4)) == []
+
+
+def _assert_each_window(windows, ds, length):
+    """Against a list of windows made from pandas tables of the features, station by station."""
+    expected = []
+    for station in ds["station"].values:
+        one = ds.sel(station=station).drop_vars(["latitude", "longitude", "network"], errors="ignore")
+        table = pd.DataFrame({f: np.broadcast_to(one[f].values, ds.sizes["time"]) for f in windows.features})
+        sm = one["sm"].values
+        for end in range(length - 1, len(table)):
+            part = table.iloc[end - length + 1 : end + 1]
+            if not np.isnan(sm[end]) and not part.isna().any(axis=None):
+                expected.append((station, end, part.to_numpy("float32"), sm[end]))
+    assert len(windows) == len(expected) > 100
+    assert windows.groups.tolist() == [e[0] for e in expected]
+    assert windows.time_index.tolist() == [e[1] for e in expected]
+    np.testing.assert_array_equal(windows.gather(np.arange(len(windows))), np.stack([e[2] for e in expected]))
+    np.testing.assert_array_equal(windows.y, np.array([e[3] for e in expected], dtype="float32"))
+
+
+def test_windows_of_the_real_stations(data):
+    archive = data / "ismn" / "ISMN_DWD_SMOSMANIA_20240825_20250825.zip"
+    ds = smgeo.open_stations(archive, kind="ismn", variables=["soil_temperature", "clay"]).isel(station=slice(0, 26, 4))
+    ds = smgeo.fill_gaps(smgeo.derive_features(ds, ["doy_sin"]).load(), 2)
+    features = ["soil_temperature", "clay", "doy_sin"]
+    _assert_each_window(Windows(ds, features, length=30), ds, 30)
+    _assert_each_window(Windows(ds.chunk(station=2), features, length=30, in_memory=False), ds, 30)
+
+
+def test_windows_of_smap_cells(data):
+    folder = data / "hydrodl_smap" / "CONUSv4f1"
+    variables = {"sm": "SMAP_AM", "precipitation": {"file": "APCP_FORA", "scale": 24.0}}
+    ds = smgeo.open_stations(folder, kind="matrix", variables=variables, static={"clay": "Clay"}, years=["2015"])
+    ds = ds.isel(station=slice(0, 412, 60)).load()
+    _assert_each_window(Windows(ds, ["precipitation", "clay"], length=10), ds, 10)
 
 
 def test_index_errors(cube):
