@@ -14,19 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from smgeo.assemble import (
-    build_grid_cube,
-    build_station_cube,
-    check_grid_ranges,
-    check_ranges,
-    open_grid,
-    write_station_cube,
-)
-from smgeo.cube import chunk_sizes, open_cube, select_stations, write_cube
-from smgeo.describe import count_masked, describe_grid, describe_shown
+from smgeo.cube import open_cube, select_stations, write_cube
+from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import cross_validate, evaluate, target_scaler
-from smgeo.inputs import check_inputs, input_files, open_all_stations
+from smgeo.inputs import check_inputs
 from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.models import load_model, make_model
@@ -42,19 +34,15 @@ from smgeo.prepare import (
 )
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
-from smgeo.regions import read_ledger
 from smgeo.report import write_report
-from smgeo.sources.world import simulate
-from smgeo.stages import Ledger, digest, write_json
+from smgeo.stages import write_json
 from smgeo.summary import (
     broken_stations,
     count_rows,
-    count_station_rows,
     describe_map,
     describe_outliers,
     describe_provenance,
     describe_split,
-    find_versions,
 )
 from smgeo.tuning import sample_params
 
@@ -135,52 +123,47 @@ def run(
         return study.run()
 
 
-class _Study:
-    """One run: the recipe, its folder, and the stages between them."""
+class _Study(CubeStages):
+    """One run: the recipe, its folder, and all its stages."""
 
     def __init__(self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter) -> None:
-        self.recipe, self.folder, self.root, self.reporter = recipe, folder, root, reporter
-        self.ledger = Ledger(folder, find_versions())
-        self.target = recipe.target.variable
+        super().__init__(recipe, folder, root, reporter)
         self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
-        self.inputs: dict[str, str] = {}
         self.found: dict[str, dict[str, Any]] = {}
-
-    # ---- stages
 
     def run(self) -> Run:
         recipe = self.recipe
         (self.folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         if recipe.world is not None:
-            self._simulate()
-        self.inputs = self._hash_inputs()
+            self.simulate()
+        self.inputs = self.hash_inputs()
         results: dict[str, Any] = {"name": recipe.name, "models": {}}
         if recipe.stations:
             results |= self._run_stations()
         else:
-            self._build_grid()
+            self.build_grid()
         if recipe.report is not None or (recipe.builds_grid and not recipe.models):
-            results["grid"] = self._describe_grid()
+            results["grid"] = self.describe_grid()
         write_json(self.folder / "results.json", results)
         write_json(
             self.folder / "provenance.json",
-            describe_provenance(recipe.name, recipe.seed, {**self.inputs, **self._hash_outline()}, self.ledger.done),
+            describe_provenance(recipe.name, recipe.seed, {**self.inputs, **self.hash_outline()}, self.ledger.done),
         )
         key = {"results": results, "keys": {n: d["key"] for n, d in self.ledger.done.items()}}
-        self._stage("report", key, [self.folder / "report.html"], partial(write_report, self.folder))
+        self.stage("report", key, [self.folder / "report.html"], partial(write_report, self.folder))
         return Run(self.folder, results)
 
     def _run_stations(self) -> dict[str, Any]:
         """From the stations to the maps."""
         recipe = self.recipe
-        counts = self._build_stations()
+        counts = self.build_stations()
         cube = open_cube(self.folder / "stations.zarr")
         audited = self._audit_leakage(cube)
         if not recipe.models:
             return {**self._run_station_cube(cube, counts), **audited}
         split = self._split(cube)
         if recipe.builds_grid:
-            self._build_grid()
+            self.build_grid()
         chosen = self._choose_outliers(cube, split)
         prepared = prepare_cube(cube, self.prepare, recipe.features, self.target, split.train)
         searches = {name: self._search(name, split, prepared) for name in recipe.search}
@@ -208,7 +191,7 @@ class _Study:
         """Without models: the grid cube where there is a grid, and what preparation would remove of the station cube."""
         recipe = self.recipe
         if recipe.builds_grid:
-            self._build_grid()
+            self.build_grid()
         kept = [str(s) for s in cube["station"].values[cube[self.target].notnull().any("time").values]]
         lost = clean_cube(cube, recipe.prepare, recipe.features, self.target, kept)[1] if kept else OutlierRows()
         return {
@@ -224,130 +207,6 @@ class _Study:
         units = self.recipe.catalog[target.variable].units
         return {"variable": target.variable, "units": units, "depth_m": list(target.depth_m)}
 
-    def _stage(self, name: str, inputs: Mapping[str, Any], outputs: list[Path], work: Callable[..., Any]) -> Any:
-        """A stage with its line of progress; `work` may take `progress`."""
-
-        def with_progress() -> Any:
-            with self.reporter.task(name) as update:
-                return work(progress=update)
-
-        result = self.ledger.run(name, inputs, outputs, with_progress)
-        if self.ledger.done[name]["skipped"]:
-            self.reporter.say(f"{name}: unchanged, not run again")
-        return result
-
-    def _key(self, *names: str) -> dict[str, str]:
-        """Keys of stages, of those that this recipe has."""
-        return {n: self.ledger.done[n]["key"] for n in names if n in self.ledger.done}
-
-    def _simulate(self) -> None:
-        spec = self.recipe.world
-        assert spec is not None
-
-        def work(progress: Callable[[int, int], None]) -> None:
-            shutil.rmtree(self.root, ignore_errors=True)
-            simulate(self.root, spec.stations, spec.days, spec.shape, spec.seed, progress=progress)
-
-        self._stage("world", spec.model_dump(mode="json"), [self.root], work)
-
-    def _hash_inputs(self) -> dict[str, str]:
-        hashes = self.ledger.hash_files(input_files(self.recipe, self.root))
-        return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
-
-    def _build_stations(self) -> dict[str, Any]:
-        recipe = self.recipe
-        path = self.folder / "stations.zarr"
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            stations = open_all_stations(recipe, self.root)
-            parts: dict[str, Any] = {}
-            cube = build_station_cube(
-                stations,
-                recipe.rasters,
-                recipe.features,
-                self.target,
-                self.root,
-                recipe.catalog,
-                keep=partial(self._keep_values, progress, parts),
-            )
-            # Of a remote source only the values kept of it tell whether it is as it was.
-            token = digest({"key": self.ledger.key("stations", inputs), "parts": parts})
-            write_station_cube(cube, path, token=token, progress=progress)
-            return count_station_rows(open_cube(path), self.target)
-
-        asked = recipe.model_dump(
-            mode="json", include={"period", "target", "stations", "rasters", "features", "variables"}
-        )
-        inputs = {"recipe": asked, "inputs": self.inputs}
-        return self._stage("stations", inputs, [path], work)
-
-    def _keep_values(
-        self, update: Callable[..., None], parts: dict[str, Any], name: str, values: xr.Dataset
-    ) -> xr.Dataset:
-        """What one source gives at the stations, in a store of its own, so that a killed build goes on where it was.
-
-        `parts` gets the checksums of what is kept.
-        """
-        path = self.folder / "parts" / f"{name}.zarr"
-        write_cube(values, path, chunks=chunk_sizes(values), progress=lambda done, total: update(done, total, name))
-        records = read_ledger(path)
-        parts[name] = records.regions if records else None
-        kept = open_cube(path)
-        check_ranges(kept, self.recipe.catalog, f"stations, source {name}")
-        return kept
-
-    def _grid_period(self) -> tuple[Any, Any]:
-        if self.recipe.grid_period is not None:
-            return self.recipe.grid_period
-        times = open_cube(self.folder / "stations.zarr")["time"].values
-        return times[0], times[-1]
-
-    def _build_grid(self) -> None:
-        recipe, path = self.recipe, self.folder / "grid.zarr"
-        assert recipe.grid is not None
-        spec = recipe.grid
-
-        def work(progress: Callable[[int, int], None]) -> None:
-            box = open_grid(spec, self.root)
-            cube = build_grid_cube(recipe.rasters, box, recipe.features, self._grid_period(), self.root, recipe.catalog)
-            again = path.exists()
-            if not again:  # before hours of work; of what is built again, most is not read, so it is checked after
-                check_grid_ranges(cube, recipe.rasters, recipe.catalog)
-            write_cube(cube, path, token=self.ledger.key("grid", inputs), progress=progress)
-            if again:
-                check_grid_ranges(open_cube(path), recipe.rasters, recipe.catalog)
-
-        asked = recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
-        inputs = {"recipe": asked, "inputs": self.inputs, **self._key("stations")}
-        self._stage("grid", inputs, [path], work)
-
-    def _describe_grid(self) -> dict[str, Any]:
-        """What the grid cube holds, and what the report shows of it."""
-        recipe, path = self.recipe, self.folder / "grid.zarr"
-
-        def count(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            about = describe_grid(path, recipe.features)
-            shares = count_masked(open_cube(path), recipe.rasters, self._grid_period(), self.root, recipe.catalog)
-            for name, share in shares.items():
-                about["variables"][name]["masked_share"] = share
-            return about
-
-        about = self._stage("grid contents", self._key("grid"), [], count)
-        if (spec := recipe.report) is not None:
-            outputs = [self.folder / "outline.geojson"] if spec.outline is not None else []
-            inputs = {"report": spec.model_dump(mode="json"), "inputs": self._hash_outline(), **self._key("grid")}
-            about |= self._stage(
-                "grid shown", inputs, outputs, lambda progress: describe_shown(self.folder, spec, self.root)
-            )
-        return about
-
-    def _hash_outline(self) -> dict[str, str]:
-        """Hash of the report's outline: of no cube, so that another outline does not build one again."""
-        if self.recipe.report is None or self.recipe.report.outline is None:
-            return {}
-        hashes = self.ledger.hash_files([self.root / self.recipe.report.outline])
-        return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
-
     def _split(self, cube: xr.Dataset) -> Split:
         spec = self.recipe.prepare.split
         seed = spec.seed if spec.seed is not None else self.recipe.seed
@@ -357,8 +216,8 @@ class _Study:
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             return asdict(split_stations(with_target, spec.fractions, spec.extremes_to_train, seed))
 
-        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self._key("stations")}
-        return Split.from_dict(self._stage("split", inputs, [], work))
+        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
+        return Split.from_dict(self.stage("split", inputs, [], work))
 
     def _choose_outliers(self, cube: xr.Dataset, split: Split) -> dict[str, Any] | None:
         """The threshold of outliers, where the recipe leaves it to be chosen; `self.prepare` then holds the number."""
@@ -370,8 +229,8 @@ class _Study:
             features = self.recipe.features
             return choose_outliers(cube, self.prepare, features, self.target, split, seed, progress).to_dict()
 
-        inputs = {"prepare": self.prepare.model_dump(mode="json"), "seed": seed, **self._key("stations", "split")}
-        chosen: dict[str, Any] = self._stage("outliers", inputs, [], work)
+        inputs = {"prepare": self.prepare.model_dump(mode="json"), "seed": seed, **self.key("stations", "split")}
+        chosen: dict[str, Any] = self.stage("outliers", inputs, [], work)
         self.prepare = self.prepare.model_copy(update={"outliers": spec.model_copy(update={"z": chosen["z"]})})
         return chosen
 
@@ -407,7 +266,7 @@ class _Study:
         inputs = {
             "kind": kind,
             "prepare": self.prepare.model_dump(mode="json"),
-            **self._key("stations", "split"),
+            **self.key("stations", "split"),
         }
         trials = []
         for number in range(spec.trials):
@@ -423,7 +282,7 @@ class _Study:
                     np.sqrt(np.mean((back(model.predict(validation)) - back(validation.y)).astype("float64") ** 2))
                 )
 
-            rmse = self._stage(f"search {name} trial {number}", {**inputs, "params": {**fixed, **params}}, [], work)
+            rmse = self.stage(f"search {name} trial {number}", {**inputs, "params": {**fixed, **params}}, [], work)
             trials.append({"trial": number, "params": params, "validation_rmse": rmse})
         best = min(trials, key=lambda t: t["validation_rmse"])
         self.found[name] = best["params"]
@@ -449,9 +308,9 @@ class _Study:
             "kind": self.recipe.models[name].kind,
             "params": self._params(name),
             "prepare": self.prepare.model_dump(mode="json"),
-            **self._key("stations", "split"),
+            **self.key("stations", "split"),
         }
-        return self._stage(f"model {name}", inputs, [folder, predictions], work)
+        return self.stage(f"model {name}", inputs, [folder, predictions], work)
 
     def _cross_validate(self, cube: xr.Dataset) -> dict[str, Any]:
         recipe = self.recipe
@@ -489,9 +348,9 @@ class _Study:
             "seed": recipe.seed,
             "spec": spec.model_dump(mode="json"),
             "prepare": recipe.prepare.model_dump(mode="json"),
-            **self._key("stations"),
+            **self.key("stations"),
         }
-        return self._stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
+        return self.stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
 
     def _audit_leakage(self, cube: xr.Dataset) -> dict[str, Any]:
         """`leakage_audit` of the results, where the recipe asks for it, on the station cube as it was built."""
@@ -504,8 +363,8 @@ class _Study:
             features, options = self.recipe.features, {"folds": spec.folds, "gap_days": spec.gap_days}
             return audit_leakage(cube, features, self.target, seed=seed, progress=progress, **options).to_dict()
 
-        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self._key("stations")}
-        return {"leakage_audit": self._stage("leakage audit", inputs, [], work)}
+        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
+        return {"leakage_audit": self.stage("leakage audit", inputs, [], work)}
 
     def _maps(self) -> dict[str, Any]:
         maps = self.recipe.maps
@@ -525,5 +384,5 @@ class _Study:
             truth = self.root / "truth.zarr" if self.recipe.world is not None else None
             return describe_map(store, self.target, truth)
 
-        inputs = {"maps": maps.model_dump(mode="json", exclude={"models"}), **self._key("grid", f"model {name}")}
-        return self._stage(f"map {name}", inputs, [folder, store], work)
+        inputs = {"maps": maps.model_dump(mode="json", exclude={"models"}), **self.key("grid", f"model {name}")}
+        return self.stage(f"map {name}", inputs, [folder, store], work)

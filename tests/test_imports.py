@@ -25,6 +25,7 @@ LAYERS = [
     {"assemble", "evaluation", "tuning"},
     {"maps", "report_cube", "summary", "describe", "inputs", "leakage"},
     {"report"},
+    {"cube_stages"},
     {"study"},
     {"accessor"},
     {"cli", "__init__", "__main__"},
