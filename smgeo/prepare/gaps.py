@@ -296,8 +296,12 @@ def _check_limit(limit: Any, fillable: list[str]) -> dict[str, int | str]:
 def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Dataset:
     masks = {}
     for name in names:
-        attrs = {"kind": "flag", "long_name": f"{ds[name].attrs.get('long_name', name)}: filled by fill_gaps"}
-        masks[f"{name}_filled"] = (ds[name].isnull() & filled[name].notnull()).assign_attrs(attrs)
+        mask = ds[name].isnull() & filled[name].notnull()
+        # A mask has the variable's place, and neither its unit nor its source.
+        place = {k: v for k, v in ds[name].attrs.items() if k == "grid_mapping"}
+        long_name = f"{ds[name].attrs.get('long_name', name)}: filled by fill_gaps"
+        mask.attrs = {**place, "kind": "flag", "long_name": long_name}
+        masks[f"{name}_filled"] = mask
         ancillary = [*str(ds[name].attrs.get("ancillary_variables", "")).split(), f"{name}_filled"]
         filled[name].attrs["ancillary_variables"] = " ".join(dict.fromkeys(ancillary))
     return filled.assign(masks)

@@ -235,6 +235,7 @@ def test_masks_say_what_was_filled(make_station_cube, chunked):
         np.testing.assert_array_equal(flag, ds[name].isnull().values & out[name].notnull().values)
         assert flag.any()
     assert out["s1_vv"].attrs["ancillary_variables"] == "s1_quality s1_vv_filled"
+    assert set(out["s1_vv_filled"].attrs) <= {"kind", "long_name", "grid_mapping"}  # no unit, no revisit
     assert "ancillary_variables" not in ds["temperature"].attrs
     plain = fill_gaps(source, 2)
     np.testing.assert_array_equal(out["s1_vv"], plain["s1_vv"])
