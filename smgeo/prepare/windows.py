@@ -202,24 +202,30 @@ class Windows:
                 progress(last, self._series.shape[0])
 
     def _list_windows(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-        counts, days, y = [], [], []
+        # Room for every day of every station; what of it is not written to takes no memory. The smallest type, because
+        # there may be a hundred million windows.
+        room = len(self._stations) * self._days
+        days, y = np.empty(room, dtype=np.min_scalar_type(self._days)), np.empty(room, dtype="float32")
+        counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
+        filled = 0
         for complete, targets in parts:
             counts.append(complete.sum(axis=1))
-            # The smallest type, because there may be a hundred million windows.
-            days.append(np.nonzero(complete)[1].astype(np.min_scalar_type(self._days)))
-            y.append(targets[complete])
-        self._offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-        self._last_days = np.concatenate(days)
-        self.y = np.concatenate(y) if self.target else None
+            found = slice(filled, filled + int(counts[-1].sum()))
+            days[found], y[found] = np.nonzero(complete)[1], targets[complete]
+            filled = found.stop
+        self._offsets = np.cumsum(np.concatenate(counts))
+        self._last_days = days[:filled]
+        self.y = y[:filled] if self.target else None
 
     def _list_sequences(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-        counts, masks, y = [], [], []
+        counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
+        masks, y = [], []
         for complete, targets in parts:
             kept = complete.any(axis=1)
             counts.append(kept)
             masks.append(complete[kept])
             y.append(np.where(complete, targets, np.float32(0))[kept])
-        self._offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+        self._offsets = np.cumsum(np.concatenate(counts))
         self._last_days = np.full(int(self._offsets[-1]), self._days - 1)
         self.mask = np.concatenate(masks)
         self.y = np.concatenate(y) if self.target else None
