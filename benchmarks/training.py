@@ -43,10 +43,10 @@ def main() -> None:
         read = Windows(open_cube(store), features, length=LENGTH, in_memory=False, buffer=2)
         ways = {
             "array of all windows": lambda: model.fit(x, y, batch_size=BATCH, verbose=0),
-            "Windows.to_keras": lambda: model.fit(windows.to_keras(BATCH), verbose=0),
+            "Windows.to_keras": lambda: model.fit(windows.to_keras(BATCH), shuffle=False, verbose=0),
             "Windows.to_tf": lambda: model.fit(windows.to_tf(BATCH), verbose=0),
             f"to_keras from Zarr, {len(read._series)} blocks, 2 held": lambda: model.fit(
-                read.to_keras(BATCH), verbose=0
+                read.to_keras(BATCH), shuffle=False, verbose=0
             ),
         }
         best = dict.fromkeys(ways, np.inf)

@@ -127,6 +127,7 @@ class _Network(SoilMoistureModel):
             validation_data=held,
             epochs=self.epochs,
             callbacks=callbacks,
+            shuffle=False,  # the batches are shuffled already, in an order in which windows are quick to read
             verbose=0,
         )
         self.history_ = {k: [float(v) for v in values] for k, values in history.history.items()}

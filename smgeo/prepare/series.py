@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,7 +41,7 @@ def _stack(variables: Sequence[np.ndarray], out: np.ndarray) -> None:
 
 
 class Series:
-    """Features of a station cube, block by block of stations.
+    """Features of a station cube, block by block of stations. `scan` reads it for the first time.
 
     Parameters
     ----------
@@ -48,8 +49,10 @@ class Series:
         Station cube, lazy or not.
     names : sequence of str
         Variables, along the last axis; static and calendar ones are repeated.
+    target : str, optional
+        Variable that `scan` gives beside them.
     in_memory : bool, optional
-        Whether all stations are one block, held; by default where `ds` is not lazy or is small.
+        Whether all stations are one block, held; by default where `ds` is not of Dask, or is small.
     keep : int
         Blocks held at once where they are read; one more is read ahead.
 
@@ -59,17 +62,23 @@ class Series:
         First station of each block, and the number of stations.
     """
 
-    def __init__(self, ds: xr.Dataset, names: Sequence[str], *, in_memory: bool | None = None, keep: int = 4) -> None:
-        self._ds, self._names, self._keep = ds, list(names), keep
+    def __init__(
+        self,
+        ds: xr.Dataset,
+        names: Sequence[str],
+        target: str | None = None,
+        *,
+        in_memory: bool | None = None,
+        keep: int = 4,
+    ) -> None:
+        self._ds, self._names, self._target, self._keep = ds, list(names), target, keep
         self.shape = (ds.sizes["station"], ds.sizes["time"], len(self._names))
-        lazy = any(ds[n].chunks is not None for n in self._names)
+        lazy = any(ds.variables[n].chunks is not None for n in self._names)
         small = 4 * int(np.prod(self.shape)) <= IN_MEMORY_BYTES
         self.held = (not lazy or small) if in_memory is None else in_memory
-        parts = _join_chunks(ds, self._names)
-        self.bounds = np.array([0, self.shape[0]]) if self.held else parts
-        self._whole = self._read_whole(parts) if self.held else None
-        if self.held:
-            del self._ds
+        self._parts = _join_chunks(ds, [*self._names, *([target] if target else [])])
+        self.bounds = np.array([0, self.shape[0]]) if self.held else self._parts
+        self._whole = np.empty(self.shape, dtype="float32") if self.held else None
         self._start()
 
     def _start(self) -> None:
@@ -96,23 +105,27 @@ class Series:
             return [self._whole] * len(blocks)
         with self._lock:
             asked = {b: self._hold(b) for b in sorted(blocks, key=self._turn)}
-        values = [asked[b].result() for b in blocks]
+        try:
+            values = [asked[b].result() for b in blocks]
+        except BaseException:
+            with self._lock:  # what failed is read again when it is asked for again
+                self._blocks.clear()
+            raise
         with self._lock:
             after = 1 + max(map(self._turn, blocks), default=len(self._sequence))
             if after < len(self._sequence):
                 self._hold(self._sequence[after])
         return values
 
-    def parts(self, stations: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """(first station, last + 1, values) all through: views of `stations` stations where held, whole blocks where read."""
+    def scan(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Features (station, time, feature) and target (station, time) of all stations, a part at a time: one pass over the cube."""
+        for first, last in pairwise(map(int, self._parts)):
+            values = (
+                np.empty((last - first, *self.shape[1:]), "float32") if self._whole is None else self._whole[first:last]
+            )
+            yield values, _read_stations(self._ds, self._names, self._target, first, last, values)
         if self._whole is not None:
-            for first in range(0, max(self.shape[0], 1), stations):
-                part = self._whole[first : first + stations]
-                yield first, first + part.shape[0], part
-            return
-        self.expect(range(len(self)))
-        for block in range(len(self)):
-            yield int(self.bounds[block]), int(self.bounds[block + 1]), self.read([block])[0]
+            del self._ds
 
     @property
     def whole(self) -> np.ndarray:
@@ -148,45 +161,46 @@ class Series:
     def _read_block(self, block: int) -> np.ndarray:
         first, last = int(self.bounds[block]), int(self.bounds[block + 1])
         out = np.empty((last - first, *self.shape[1:]), dtype="float32")
-        _read_stations(self._ds, self._names, first, last, out)
+        _read_stations(self._ds, self._names, None, first, last, out)
         return out
 
-    def _read_whole(self, parts: np.ndarray) -> np.ndarray:
-        out = np.empty(self.shape, dtype="float32")
-        for first, last in pairwise(parts):
-            _read_stations(self._ds, self._names, int(first), int(last), out[first:last])
-        return out
+    def copy(self) -> Series:
+        """The same features, with blocks of its own where they are read."""
+        other = copy.copy(self)
+        other._start()
+        return other
 
 
-def _read_stations(ds: xr.Dataset, names: Sequence[str], first: int, last: int, out: np.ndarray) -> None:
-    """Stations `first` to `last` into `out`; all variables are computed together, so that they share what they are made from."""
+def _read_stations(
+    ds: xr.Dataset, names: Sequence[str], target: str | None, first: int, last: int, out: np.ndarray
+) -> np.ndarray | None:
+    """Features of stations `first` to `last` into `out`; their target. All are computed together, as they may share chunks."""
     parts = []
-    for name in names:
+    for name in [*names, *([target] if target else [])]:
         variable = ds.variables[name]
         variable = variable.transpose(*(d for d in STATION_DIMS if d in variable.dims))
         parts.append(variable[first:last] if "station" in variable.dims else variable)
     arrays = [p.values[:, None] if p.dims == ("station",) else p.values for p in dask.compute(*parts)]
-    _stack([np.broadcast_to(a, out.shape[:2]) for a in arrays], out)
+    whole = [np.broadcast_to(a, out.shape[:2]) for a in arrays]
+    _stack(whole[: len(names)], out)
+    return whole[-1].astype("float32", copy=False) if target else None
 
 
 def _join_chunks(ds: xr.Dataset, names: Sequence[str]) -> np.ndarray:
-    """Bounds of blocks of stations: the chunks of the finest variable, joined up to a size."""
+    """Bounds of blocks of stations: those that the chunks of all variables have in common, joined up to a size."""
+    stations = ds.sizes["station"]
     size = 4 * ds.sizes["time"] * len(names)
-    chunks: Sequence[int] = max(
-        (v.chunksizes["station"] for v in (ds.variables[n] for n in names) if "station" in v.chunksizes),
-        key=len,
-        default=(),
-    )
+    chunks = [v.chunksizes["station"] for v in (ds.variables[n] for n in names) if "station" in v.chunksizes]
     if not chunks:
         step = max(int(_BLOCK_BYTES // max(size, 1)), 1)
-        return np.array([*range(0, max(ds.sizes["station"], 1), step), ds.sizes["station"]])
-    bounds, held = [0], 0
-    for chunk in chunks:
-        if held and (held + chunk) * size > _BLOCK_BYTES:
-            bounds.append(bounds[-1] + held)
-            held = 0
-        held += chunk
-    return np.array([*bounds, bounds[-1] + held])
+        return np.array([*range(0, max(stations, 1), step), stations])
+    common = set.intersection(*(set(np.cumsum(c).tolist()) for c in chunks))
+    bounds, last = [0], 0
+    for bound in sorted(common):
+        if last > bounds[-1] and (bound - bounds[-1]) * size > _BLOCK_BYTES:
+            bounds.append(last)
+        last = bound
+    return np.array([*bounds, stations])
 
 
 def shuffle_blocks(sizes: Sequence[int], buffer: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,13 +10,11 @@ import numba
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import STATION_DIMS, check_daily, is_grid, text_of, units_of
+from smgeo.cube import check_daily, is_grid, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
 from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import steps_of
-
-_STATIONS_AT_ONCE = 256
 
 
 @numba.njit(cache=True, nogil=True)
@@ -153,8 +151,8 @@ class Windows:
         buffer: int = 4,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        _check(ds, features, target, length, missing, fill, mode, ends, buffer)
         self.features = list(features)
-        _check(ds, self.features, target, length, missing, fill, mode, buffer)
         self.target, self.length, self.missing, self.mode = target, int(length), float(missing), mode
         # Complete windows need no fill; whole series do wherever they have a gap.
         needed = fill is not None and (missing > 0 or mode == "sequence")
@@ -163,13 +161,13 @@ class Windows:
         self._target_units = units_of(ds, [target])[target] if target else None
         self._steps = steps_of(ds)
         self._buffer = buffer
-        self._series = Series(ds, self.features, in_memory=in_memory, keep=buffer)
+        self._series = Series(ds, self.features, target, in_memory=in_memory, keep=buffer)
         self._stations = text_of(ds["station"])
         self._days = int(ds.sizes["time"])
         self.left_out: list[str] = []
         self.y: np.ndarray | None = None
         self.mask: np.ndarray | None = None
-        parts = self._complete_parts(ds, ends, progress)
+        parts = self._complete_parts(ends, progress)
         if mode == "sequence":
             self._list_sequences(parts)
         else:
@@ -178,26 +176,28 @@ class Windows:
     # ---- the index
 
     def _complete_parts(
-        self, ds: xr.Dataset, ends: Sequence[int] | None, progress: Callable[[int, int], None] | None
+        self, ends: Sequence[int] | None, progress: Callable[[int, int], None] | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(on which days a window ends, target), (station, time) each, part by part of the stations."""
         chosen = np.ones(self._days, dtype=bool) if ends is None else np.isin(np.arange(self._days), list(ends))
         allowed = self.missing * self.length * len(self.features)
-        for first, last, base in self._series.parts(_STATIONS_AT_ONCE):
+        first = 0
+        for base, observed in self._series.scan():
+            last = first + len(base)
             # A little slack, because a share times a count need not be exact in binary.
             complete, present, gaps = _find_complete(base, self.length, allowed + 1e-9)
             self.left_out += [str(s) for s in self._stations[first:last][~present.all(axis=1)]]
             complete &= chosen
-            targets = np.full(complete.shape, np.nan, dtype="float32")
-            if self.target:
-                targets = _read_target(ds[self.target], first, last)
-                complete &= np.isfinite(targets)
+            targets = np.full(complete.shape, np.nan, dtype="float32") if observed is None else observed
+            if observed is not None:
+                complete &= np.isfinite(observed)
             if gaps and self.mode == "sequence" and self.fill is None and complete.any():
                 raise SmgeoError(
                     "mode='sequence' gives whole series, and the features have gaps: give fill, one finite number for each of the "
                     f"{len(self.features)} features (their means at the training stations), to stand there"
                 )
             yield complete, targets
+            first = last
             if progress:
                 progress(last, self._series.shape[0])
 
@@ -221,7 +221,7 @@ class Windows:
         counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
         masks, y = [], []
         for complete, targets in parts:
-            kept = complete.any(axis=1)
+            kept = np.asarray(complete.any(axis=1))
             counts.append(kept)
             masks.append(complete[kept])
             y.append(np.where(complete, targets, np.float32(0))[kept])
@@ -290,6 +290,7 @@ class Windows:
         n = len(self) - (len(self) % world_size if equal else 0)
         first, last = n * rank // world_size, n * (rank + 1) // world_size
         part = copy.copy(self)
+        part._series = self._series.copy()
         part._offsets = np.clip(self._offsets, first, last) - first
         part._last_days = self._last_days[first:last]
         part.y = None if self.y is None else self.y[first:last]
@@ -304,6 +305,8 @@ class Windows:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """The windows at positions `rows`: (len(rows), length, channels) float32."""
         rows = np.asarray(rows)
+        if rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < len(self)):
+            raise IndexError(f"rows must be whole numbers from 0 to {len(self) - 1}, the positions of windows")
         out = np.empty((len(rows), *self.shape[1:]), dtype="float32")
         stations = np.searchsorted(self._offsets, rows, side="right") - 1
         starts = self._last_days[rows].astype(np.int64) - (out.shape[1] - 1)
@@ -320,8 +323,10 @@ class Windows:
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """Windows and their y at positions `rows`, and in sequence mode the mask."""
-        y = np.full(len(rows), np.nan, dtype="float32") if self.y is None else self.y[rows]
-        return (self.gather(rows), y) if self.mask is None else (self.gather(rows), y, self.mask[rows])
+        x = self.gather(rows)
+        mask = () if self.mask is None else (self.mask[rows],)
+        y = self.y[rows] if self.y is not None else np.full(mask[0].shape if mask else len(x), np.nan, dtype="float32")
+        return (x, y, *mask)
 
     def __getitem__(self, i: int) -> tuple[Any, ...]:
         if not -len(self) <= i < len(self):
@@ -353,6 +358,8 @@ class Windows:
         mask : (n, days) bool
             In sequence mode only; then x is (n, days, channels) and y (n, days).
         """
+        if size < 1:
+            raise SmgeoError(f"a batch has 1 window or more; got size={size}")
         order = self.order(np.random.default_rng(seed) if shuffle else None)
         for start in range(0, len(self), size):
             yield self.batch(order[start : start + size])
@@ -390,12 +397,16 @@ class Windows:
     def to_keras(self, size: int, shuffle: bool = True, seed: int = 0) -> Any:
         """A `keras.utils.PyDataset` of batches, in another order each epoch; for every backend of Keras.
 
-        In sequence mode y is (n, days, 1), and the mask is the weight of each day.
+        In sequence mode y is (n, days, 1), and the mask is the weight of each day. Give it to Keras with
+        `model.fit(windows.to_keras(256), shuffle=False)`: by default `fit` shuffles the batches once more, with a random
+        state of its own, and features that are read block by block are then read many times.
         """
         return feeds.keras_batches(self, size, seed if shuffle else None)
 
     def to_tf(self, size: int, shuffle: bool = True, seed: int = 0) -> Any:
         """A `tf.data.Dataset` of one epoch's batches that gathers windows inside TensorFlow's graph, in another order each epoch.
+
+        TensorFlow makes a copy of the features, and one more for a moment.
 
         Raises
         ------
@@ -405,37 +416,41 @@ class Windows:
         return feeds.tf_dataset(self, size, seed if shuffle else None)
 
 
-def _read_target(target: xr.DataArray, first: int, last: int) -> np.ndarray:
-    values = target.transpose(*STATION_DIMS)[first:last].values
-    return values.astype("float32", copy=False)
-
-
 def _check(
     ds: xr.Dataset,
-    features: list[str],
+    features: Sequence[str],
     target: str | None,
     length: int,
     missing: float,
     fill: Sequence[float] | None,
     mode: str,
+    ends: Sequence[int] | None,
     buffer: int,
 ) -> None:
     if is_grid(ds):
         raise SmgeoError("Windows reads a station cube; for a grid cube use predict_map")
-    check_daily(ds)
+    days = len(check_daily(ds))
+    if isinstance(features, str) or not features:
+        raise SmgeoError(f"features must be a list of one variable or more; got {features!r}")
     for name in [*features, *([target] if target else [])]:
         if name not in ds:
             raise SmgeoError(f"{name!r} is not in the cube; {nearest(name, [str(v) for v in ds.data_vars])}")
-    if length < 1 or not 0 <= missing < 1:
-        raise SmgeoError(f"a window needs length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}")
+        if ds[name].dtype.kind not in "fiub":
+            raise SmgeoError(f"{name!r} holds {ds[name].dtype}, not numbers")
+    if int(length) != length or length < 1 or not 0 <= missing < 1:
+        raise SmgeoError(
+            f"a window needs a whole length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}"
+        )
+    if ends is not None and not all(isinstance(e, int | np.integer) and 0 <= e < days for e in ends):
+        raise SmgeoError(f"ends must be positions on the time axis, 0 to {days - 1}; got {list(ends)[:5]}")
     if mode not in ("window", "sequence"):
         raise SmgeoError(f"mode must be 'window' or 'sequence'; got {mode!r}")
     if buffer < 1:
         raise SmgeoError(f"buffer must be 1 block or more; got {buffer}")
-    if (missing > 0 or fill is not None) and (
-        fill is None or len(fill) != len(features) or not np.isfinite(fill).all()
-    ):
+    if missing > 0 and fill is None:
         raise SmgeoError(
             f"missing={missing} needs fill: one finite number for each of the {len(features)} features (their means "
             "at the training stations, in the units of the cube)"
         )
+    if fill is not None and (len(fill) != len(features) or not np.isfinite(fill).all()):
+        raise SmgeoError(f"fill must be one finite number for each of the {len(features)} features; got {list(fill)}")

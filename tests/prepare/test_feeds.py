@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Windows
+from smgeo.models import make_model
+from smgeo.prepare import Windows, series
 
 pytest.importorskip("keras", reason="needs smgeo[nn]")
 FEATURES = ["s1_vv", "clay", "precipitation"]
@@ -80,9 +81,29 @@ def test_out_of_core_windows_go_to_keras_and_not_into_a_graph(make_station_cube)
         windows.to_tf(8)
 
 
+def test_training_reads_each_block_once_an_epoch(make_station_cube, monkeypatch):
+    """Batches in the order of the epoch, which `fit` must not shuffle again."""
+    monkeypatch.setattr(series, "_BLOCK_BYTES", 1)
+    reads = []
+
+    def note(block):
+        reads.append(block.shape)
+        return block
+
+    ds = make_station_cube(stations=32, days=20).chunk(station=2)
+    ds = ds.assign(s1_vv=ds["s1_vv"].copy(data=ds["s1_vv"].data.map_blocks(note, meta=np.empty((0, 0), "float32"))))
+    windows = Windows(ds, FEATURES, length=3, in_memory=False)
+    validation = Windows(make_station_cube(stations=2, days=20), FEATURES, length=3)
+    reads.clear()
+    make_model("gru", units=2, epochs=3, batch_size=16).fit(windows, validation=validation)
+    # 16 blocks in each of 3 epochs; the first of the next may be read ahead, and Keras looks at two batches for their shape.
+    assert 16 * 3 <= len(reads) <= 16 * 3 + 8
+
+
 _TRAIN = """
 import numpy as np, pandas as pd, xarray as xr, keras
-from smgeo.prepare import Windows
+from smgeo.models import make_model
+from smgeo.prepare import Windows, series
 assert keras.backend.backend() == "{backend}"
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
@@ -94,13 +115,13 @@ windows = Windows(ds, ["rain"], length=2)
 model = keras.Sequential([keras.Input((2, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
 model.compile("adam", "mse")
 model.optimizer.learning_rate = 0.02
-model.fit(windows.to_keras(64), epochs=40, verbose=0)
+model.fit(windows.to_keras(64), shuffle=False, epochs=40, verbose=0)
 np.testing.assert_allclose(model.layers[-1].get_weights()[0].ravel(), [0.3, 0.5], atol=0.01)
 series = Windows(ds, ["rain"], length=2, mode="sequence")
 model = keras.Sequential([keras.Input((None, 1)), keras.layers.Conv1D(1, 2, padding="causal")])
 model.compile("adam", "mse")
 model.optimizer.learning_rate = 0.02
-model.fit(series.to_keras(4), epochs=120, verbose=0)
+model.fit(series.to_keras(4), shuffle=False, epochs=120, verbose=0)
 np.testing.assert_allclose(model.layers[-1].get_weights()[0].ravel(), [0.3, 0.5], atol=0.01)
 print("learned")
 """

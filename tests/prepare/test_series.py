@@ -52,6 +52,7 @@ def test_batches_are_mixed_from_the_whole_buffer():
         ((1,) * 6, 2, [0, 2, 4, 6]),
         ((1,) * 6, 4, [0, 4, 6]),
         ((5, 1), 2, [0, 5, 6]),  # a chunk is never cut
+        ((3, 1, 2), 3, [0, 3, 6]),
         ((2, 2, 2), 5, [0, 4, 6]),
     ],
 )
@@ -59,6 +60,33 @@ def test_chunks_are_joined_to_blocks(make_station_cube, monkeypatch, chunks, blo
     ds = make_station_cube(stations=6, days=10).chunk(station=chunks)
     monkeypatch.setattr(series, "_BLOCK_BYTES", block * 4 * 10 * 2)
     assert Series(ds, ["s1_vv", "clay"], in_memory=False).bounds.tolist() == bounds
+
+
+def test_blocks_end_where_the_chunks_of_all_variables_end(make_station_cube, monkeypatch):
+    monkeypatch.setattr(series, "_BLOCK_BYTES", 1)
+    ds = make_station_cube(stations=12, days=10)
+    ds = ds.assign(
+        s1_vv=ds["s1_vv"].chunk(station=2), temperature=ds["temperature"].chunk(station=3), sm=ds["sm"].chunk(station=4)
+    )
+    assert Series(ds, ["s1_vv", "clay"], in_memory=False).bounds.tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert Series(ds, ["s1_vv", "temperature"], in_memory=False).bounds.tolist() == [0, 6, 12]
+    assert Series(ds, ["s1_vv", "temperature"], "sm", in_memory=False).bounds.tolist() == [0, 12]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("chunks", [2000, 700, 100])
+def test_a_scan_computes_each_chunk_once(make_station_cube, in_memory, chunks):
+    reads = []
+
+    def note(block):
+        reads.append(block.shape)
+        return block
+
+    ds = make_station_cube(stations=2000, days=4).chunk(station=chunks)
+    ds = ds.map(lambda v: v.copy(data=v.data.map_blocks(note, meta=np.empty((0,) * v.ndim, "float32"))))
+    parts = list(Series(ds, ["s1_vv", "clay"], "sm", in_memory=in_memory).scan())
+    assert len(reads) == 3 * -(-2000 // chunks)
+    np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), make_station_cube(stations=2000, days=4)["sm"])
 
 
 def test_small_and_eager_cubes_are_held(make_station_cube, monkeypatch):
@@ -84,14 +112,22 @@ def test_blocks_are_let_go(make_station_cube, monkeypatch):
         assert len(lazy._blocks) <= 3
 
 
-def test_what_fails_while_reading_is_raised(make_station_cube):
+def test_what_fails_while_reading_is_raised_and_read_again(make_station_cube):
+    gone = [True]
+
     def fail(block):
-        raise OSError("a chunk is gone")
+        if gone[0]:
+            raise OSError("a chunk is gone")
+        return block
 
     ds = make_station_cube(stations=4)
     lazy = ds.chunk(station=2)
     broken = lazy.assign(
         s1_vv=lazy["s1_vv"].copy(data=lazy["s1_vv"].data.map_blocks(fail, meta=np.empty((0, 0), "float32")))
     )
-    with pytest.raises(OSError, match="a chunk is gone"):
-        Series(broken, ["s1_vv"], in_memory=False).read([0])
+    blocks = Series(broken, ["s1_vv"], in_memory=False)
+    for _ in range(2):
+        with pytest.raises(OSError, match="a chunk is gone"):
+            blocks.read([0])
+    gone[0] = False
+    np.testing.assert_array_equal(blocks.read([0])[0][:, :, 0], ds["s1_vv"].values)

@@ -294,6 +294,25 @@ def test_sequences_by_hand():
     np.testing.assert_array_equal(channels.mask[1], [False, True, True, True, True])
 
 
+def test_sequences_without_target(cube):
+    sequences = Windows(cube(gaps=0.0), FEATURES, None, length=3, mode="sequence")
+    x, y, mask = next(sequences.batches(4, shuffle=False))
+    assert x.shape == (4, 14, 4)
+    assert y.shape == mask.shape == (4, 14)
+    assert np.isnan(y).all()
+    assert mask.sum(axis=1).tolist() == [12] * 4
+
+
+def test_shards_read_on_their_own(cube, small_blocks):
+    """Two workers of one process do not take each other's blocks away."""
+    reads, lock = [], threading.Lock()
+    windows = Windows(_counted(cube(stations=12, gaps=0.0), reads, lock), FEATURES, length=3, in_memory=False, buffer=1)
+    reads.clear()
+    for _ in zip(*(windows.shard(rank, 2).batches(4) for rank in range(2)), strict=True):
+        pass
+    assert 6 <= len(reads) <= 7  # both may have windows of the block in the middle
+
+
 @given(st.integers(0, 50), st.sampled_from([0.0, 0.4]))
 @settings(max_examples=20, deadline=None)
 def test_sequences_count_the_days_on_which_windows_end(cube, seed, missing):
@@ -387,6 +406,11 @@ def test_index_errors(cube):
     np.testing.assert_array_equal(windows[-1][0], windows[len(windows) - 1][0])
     with pytest.raises(IndexError):
         windows[len(windows)]
+    for rows in ([-1], [len(windows)], np.ones(len(windows), dtype=bool), [0.0]):
+        with pytest.raises(IndexError, match="positions of windows"):
+            windows.gather(np.array(rows))
+    with pytest.raises(SmgeoError, match="1 window or more"):
+        next(windows.batches(0))
 
 
 def test_refusals(cube, make_grid_cube):
@@ -397,10 +421,16 @@ def test_refusals(cube, make_grid_cube):
         ({"features": FEATURES, "length": 0}, "length >= 1"),
         ({"features": FEATURES, "missing": 1.0}, "missing < 1"),
         ({"features": FEATURES, "missing": 0.5}, "needs fill"),
-        ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3]}, "needs fill"),
         ({"features": FEATURES, "mode": "series"}, "'window' or 'sequence'"),
         ({"features": FEATURES, "buffer": 0}, "buffer must be 1"),
-        ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3, np.nan]}, "needs fill"),
+        ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3]}, "one finite number for each of the 4"),
+        ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3, np.nan]}, "one finite number for each of the 4"),
+        ({"features": FEATURES, "fill": [1, 2, 3]}, "one finite number for each of the 4"),
+        ({"features": FEATURES, "length": 5.5}, "whole length"),
+        ({"features": FEATURES, "ends": [-1]}, "positions on the time axis, 0 to 13"),
+        ({"features": FEATURES, "ends": [14]}, "positions on the time axis, 0 to 13"),
+        ({"features": "s1_vv"}, "list of one variable or more"),
+        ({"features": []}, "list of one variable or more"),
     ):
         with pytest.raises(SmgeoError, match=message):
             Windows(ds, **kwargs)
