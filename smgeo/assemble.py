@@ -373,14 +373,20 @@ def _terrain_on_grid(
 def write_station_cube(
     ds: xr.Dataset, path: str | Path, *, token: str | None = None, progress: Progress | None = None
 ) -> Path:
-    """Write a station cube, then put the revisit measured at each station into its variables' attributes."""
+    """Write a station cube, then put the revisit measured at each station into its variables' attributes.
+
+    `revisit_days` is then a list, and `revisit_stations` the ids that its numbers belong to, so that stations may be
+    chosen, sorted or joined to others afterwards.
+    """
     path = write_cube(ds, path, token=token, progress=progress)
     group = zarr.open_group(path, mode="r+")
     written = xr.open_zarr(path, consolidated=False, chunks={})
+    ids = text_of(written["station"]).tolist()
     for name in variables_of_kind(written, "dynamic"):
         nominal = float(written[name].attrs.get("revisit_days", 1.0))
         days = measure_revisit(written[name]).values
         group[name].attrs["revisit_days"] = [nominal if math.isnan(d) else float(d) for d in days]
+        group[name].attrs["revisit_stations"] = ids
     seal(path)
     return path
 

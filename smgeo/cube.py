@@ -23,7 +23,7 @@ import xarray as xr
 from dask.base import is_dask_collection, tokenize
 
 from smgeo.catalog import FEATURES
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, nearest
 from smgeo.regions import (
     LEDGER,
     Progress,
@@ -87,16 +87,32 @@ def kind_of(variable: xr.DataArray) -> str:
     return "dynamic" if "time" in variable.dims else "static"
 
 
+def station_positions(ds: xr.Dataset, stations: Iterable[str]) -> list[int]:
+    """Where the given ids lie along `station`; compared as text, so that ids which are whole numbers are found too.
+
+    Raises
+    ------
+    SmgeoError
+        If the cube lacks one of them.
+    """
+    ids, known = [str(s) for s in stations], {str(s): i for i, s in enumerate(ds["station"].values)}
+    if unknown := [s for s in ids if s not in known]:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise SmgeoError(
+            f"the cube has no station {', '.join(map(repr, unknown[:5]))}{more}; {nearest(unknown[0], list(known))}"
+        )
+    return [known[s] for s in ids]
+
+
 def select_stations(ds: xr.Dataset, stations: Iterable[str]) -> xr.Dataset:
-    """The given stations of a station cube; a revisit given for each station goes with its station."""
-    ids = list(stations)
-    out = ds.sel(station=ids)
-    at = ds.indexes["station"].get_indexer(pd.Index(ids))
-    for name, variable in out.data_vars.items():
-        days = variable.attrs.get("revisit_days")
-        if isinstance(days, list | np.ndarray) and len(days) == ds.sizes["station"]:
-            out[name].attrs["revisit_days"] = [days[i] for i in at]
-    return out
+    """The given stations of a station cube, in the order given.
+
+    Raises
+    ------
+    SmgeoError
+        If the cube lacks one of them.
+    """
+    return ds.isel(station=station_positions(ds, stations))
 
 
 def check_daily(ds: xr.Dataset) -> pd.DatetimeIndex:

@@ -19,6 +19,7 @@ from smgeo.cube import (
     kind_of,
     open_cube,
     plan_chunks,
+    select_stations,
     text_of,
     units_of,
     variables_of_kind,
@@ -49,6 +50,16 @@ def test_station_cube_comes_back(make_station_cube, tmp_path, chunks):
     np.testing.assert_array_equal(back["latitude"], ds["latitude"])
     assert back.indexes["time"].equals(ds.indexes["time"])
     assert back["sm"].sel(station="NETWORK_WITH_A_LONG_NAME/Übersee-7").shape == (30,)
+
+
+def test_stations_are_chosen_by_their_ids(make_station_cube):
+    ds = make_station_cube()
+    xr.testing.assert_identical(select_stations(ds, ("N/s4", "N/s1")), ds.isel(station=[4, 1]))
+    numbered = ds.assign_coords(station=[7, 5, 3, 1, 0, 2])
+    for ids in (["5", "0"], [5, 0]):
+        xr.testing.assert_identical(select_stations(numbered, ids), numbered.isel(station=[1, 4]))
+    with pytest.raises(SmgeoError, match="no station 'N/s11', 'zz'; did you mean 'N/s1'"):
+        select_stations(ds, ["N/s0", "N/s11", "zz"])
 
 
 def test_grid_cube_keeps_its_crs_and_attributes(make_grid_cube, tmp_path):

@@ -221,6 +221,7 @@ def test_a_revisit_for_each_station_goes_with_its_station(make_station_cube):
     seen[:, 6] = True
     ds["s1_vv"] = ds["s1_vv"].where(xr.DataArray(seen, dims=("station", "time")))
     ds["s1_vv"].attrs["revisit_days"] = [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 2.0, 4.0]
+    ds["s1_vv"].attrs["revisit_stations"] = ds["station"].values.tolist()
     prepare = PrepareSpec.model_validate(
         {"fill": {"revisit": "attribute"}, "outliers": None, "window": {"missing": 0.0}}
     )

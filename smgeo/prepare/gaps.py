@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -13,8 +14,8 @@ import xarray as xr
 from dask.system import CPU_COUNT
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import check_daily, variables_of_kind
-from smgeo.errors import SmgeoError, nearest
+from smgeo.cube import check_daily, text_of, variables_of_kind
+from smgeo.errors import SmgeoError, SmgeoWarning, nearest
 from smgeo.prepare.steps import with_step
 
 # Of a series whose revisit is to be measured, and of a limit that is half of the revisit.
@@ -186,19 +187,38 @@ def measure_revisit(variable: xr.DataArray) -> xr.DataArray:
 def _revisit_of(variable: xr.DataArray, revisit: str, causal: bool) -> np.ndarray | float:
     """Days between observations, one number or one a place; `_MEASURE` where the series itself is to be measured."""
     known = variable.attrs.get("revisit_days")
-    # One number a place was measured over the whole series: it tells where later observations are.
+    # One number a station was measured over the whole series: it tells where later observations are.
     if revisit == "measured" or known is None or (causal and np.ndim(known)):
         return _MEASURE
-    days = np.asarray(known, dtype=np.float64)
-    places = [n for d, n in variable.sizes.items() if d != "time"]
-    if days.ndim and list(days.shape) != places:
-        raise SmgeoError(
-            f"{variable.name}: attrs['revisit_days'] has {days.size} numbers for {places} places; set one number, or fill "
-            "with revisit='measured'"
-        )
+    days = _days_of_stations(variable)
+    if days is None:
+        # A list that doesn't say whose its numbers are may be in the order of another cube.
+        days = np.asarray(np.nan if np.ndim(known) else known, dtype=np.float64)
     # A place never measured twice has no revisit of its own.
     days = np.where(np.isnan(days), _MEASURE, days)
     return np.expand_dims(days, variable.get_axis_num("time")) if days.ndim else float(days)
+
+
+def _days_of_stations(variable: xr.DataArray) -> np.ndarray | None:
+    """`revisit_days` in the order of the variable's stations, NaN at those that have none; None where it does not say whose."""
+    days, ids = (np.atleast_1d(variable.attrs.get(key, [])) for key in ("revisit_days", "revisit_stations"))
+    if not 0 < days.size == ids.size or "station" not in variable.coords:
+        return None
+    of_station = dict(zip(map(str, ids), days.tolist(), strict=True))
+    return np.array([of_station.get(s, np.nan) for s in text_of(variable["station"])], dtype=np.float64)
+
+
+def _warn_of_lists(ds: xr.Dataset, names: list[str]) -> None:
+    """Name the variables whose revisit is a list without stations."""
+    lists = [n for n in names if np.ndim(ds[n].attrs.get("revisit_days", 0)) and _days_of_stations(ds[n]) is None]
+    if lists:
+        warnings.warn(
+            f"attrs['revisit_days'] of {', '.join(lists)} is a list that does not say whose its numbers are, so the revisit is "
+            "measured from the series; put the stations' ids, in the order of the list, into attrs['revisit_stations'], or fill "
+            "with revisit='measured'",
+            SmgeoWarning,
+            stacklevel=3,
+        )
 
 
 def _fill_variable(variable: xr.DataArray, revisit: np.ndarray | float, limit: int, causal: bool) -> Any:
@@ -238,13 +258,14 @@ def fill_gaps(
     limit : "half-revisit", int or mapping
         L in whole days: `floor(revisit / 2)`, one number, or one a variable (others are left alone). 0 fills nothing.
     revisit : {"attribute", "measured"}
-        Where the revisit comes from: the variable's `revisit_days` (one number, or one a place) and, where that is
-        missing, the median days between observations of the series; or always the latter. The catalogue's nominal
-        revisit serves a series with fewer than two observations.
+        Where the revisit comes from: the variable's `revisit_days` (one number, or one for each station that its
+        `revisit_stations` names, whatever their order in `ds`) and, where that is missing, the median days between
+        observations of the series; or always the latter. The catalogue's nominal revisit serves a series with fewer than
+        two observations.
     causal : bool
         Hold the last observation for up to L days, and use no later one. A measured revisit is then, on each day, the
         median of the gaps between the observations up to that day, the catalogue's before there are two; `revisit_days`
-        with one number a place is measured so too, because it was taken from the whole series.
+        with one number a station is measured so too, because it was taken from the whole series.
     target : bool
         Fill the target too. Not repeated on new data by `repeat_steps`: models are scored on observations.
     mask : bool
@@ -260,14 +281,22 @@ def fill_gaps(
     ------
     SmgeoError
         If the time axis is not daily, or the limit is not one of the above.
+
+    Warns
+    -----
+    SmgeoWarning
+        If `revisit_days` is a list without `revisit_stations`, which is then not used: the revisit is measured.
     """
     check_daily(ds)
     limits = _check_limit(limit, variables_of_kind(ds, "dynamic", *(["target"] if target else [])))
-    revisits = {n: _revisit_of(ds[n], revisit, causal) for n in limits}
+    halves = [n for n, days in limits.items() if isinstance(days, str)]
+    if revisit == "attribute" and not causal:
+        _warn_of_lists(ds, halves)
+    revisits = {n: _revisit_of(ds[n], revisit, causal) if n in halves else _MEASURE for n in limits}
 
     def fill(name: str) -> Any:
         days = limits[name]
-        return _fill_variable(ds[name], revisits[name], _HALF if isinstance(days, str) else int(days), causal)
+        return _fill_variable(ds[name], revisits[name], _HALF if name in halves else int(days), causal)
 
     with ThreadPoolExecutor(CPU_COUNT) as pool:
         arrays = dict(zip(limits, pool.map(fill, limits), strict=True))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import smgeo
 from smgeo.cube import open_cube, variables_of_kind, write_cube
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import Scaler, fill_gaps, flag_outliers, measure_revisit, repeat_steps, split_stations, steps_of
 
 NAN = np.nan
@@ -23,6 +23,11 @@ def _cube(values, name="s1_vv", **attrs):
         "time": pd.date_range("2020-01-01", periods=values.shape[1]),
     }
     return xr.Dataset({name: (("station", "time"), values, {"kind": "dynamic", **attrs})}, coords)
+
+
+def _of_each(*days):
+    """Attributes of a cube of `_cube` whose revisit was measured at each station."""
+    return {"revisit_days": list(days), "revisit_stations": [f"N/{i}" for i in range(len(days))]}
 
 
 def _pandas(series, limit):
@@ -69,7 +74,7 @@ def test_half_of_the_revisit_in_the_attribute():
         np.testing.assert_allclose(
             fill_gaps(_cube(series, revisit_days=days))["s1_vv"], [_pandas(s, limit) for s in series]
         )
-    per_station = fill_gaps(_cube(series, revisit_days=[2, 7]))["s1_vv"]
+    per_station = fill_gaps(_cube(series, **_of_each(2, 7)))["s1_vv"]
     np.testing.assert_allclose(per_station, [_pandas(series[0], 1), _pandas(series[1], 3)])
 
 
@@ -83,9 +88,7 @@ def test_half_of_the_measured_revisit():
         fill_gaps(_cube([every_four, once, never], revisit_days=20), revisit="measured")["s1_vv"], expected
     )
     np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never]))["s1_vv"], expected)
-    np.testing.assert_allclose(
-        fill_gaps(_cube([every_four, once, never], revisit_days=[4, NAN, NAN]))["s1_vv"], expected
-    )
+    np.testing.assert_allclose(fill_gaps(_cube([every_four, once, never], **_of_each(4, NAN, NAN)))["s1_vv"], expected)
 
 
 def test_measured_revisit_is_the_median_step():
@@ -173,12 +176,12 @@ def test_causal_holds_the_last_observation(values, limit, per_chunk):
 def test_causal_depends_on_nothing_later(values, day, how, attribute):
     ds = _cube(values)
     if attribute == "each":  # as a station cube has it: measured over the whole series
-        ds["s1_vv"].attrs["revisit_days"] = measure_revisit(ds["s1_vv"]).values.tolist()
+        ds["s1_vv"].attrs |= _of_each(*measure_revisit(ds["s1_vv"]).values.tolist())
     elif attribute:
         ds["s1_vv"].attrs["revisit_days"] = attribute
     known = ds.isel(time=slice(day))
     if attribute == "each":
-        known["s1_vv"].attrs["revisit_days"] = measure_revisit(known["s1_vv"]).values.tolist()
+        known["s1_vv"].attrs |= _of_each(*measure_revisit(known["s1_vv"]).values.tolist())
     limit, revisit = how
     np.testing.assert_array_equal(
         fill_gaps(ds, limit, revisit=revisit, causal=True)["s1_vv"][:, :day],
@@ -302,7 +305,7 @@ def test_graphs_are_small(make_station_cube):
 def test_per_station_revisit_follows_chunks():
     values = np.full((4, 20), NAN)
     values[:, 9] = 1
-    ds = _cube(values, revisit_days=[2, 4, 6, 8])
+    ds = _cube(values, **_of_each(2, 4, 6, 8))
     filled = fill_gaps(ds.chunk(station=1, time=7))["s1_vv"].values
     assert np.isfinite(filled).sum(axis=1).tolist() == [3, 5, 7, 9]
 
@@ -371,6 +374,38 @@ def test_time_must_be_daily(make_station_cube):
         fill_gaps(ds.drop_vars("time"), 1)
 
 
-def test_a_revisit_list_of_the_wrong_length_is_refused():
-    with pytest.raises(SmgeoError, match="3 numbers for .2. places"):
-        fill_gaps(_cube([[1, NAN], [1, 2]], revisit_days=[1, 2, 3]))
+@given(st.permutations(range(6)), st.integers(1, 6), st.sampled_from(["isel", "sel", "sortby", "concat", "stored"]))
+@settings(max_examples=40, deadline=None)
+def test_a_revisit_stays_with_its_station(tmp_path_factory, order, count, how):
+    """Seen once, on day 9 of 20; filled by L = 0, 1, 2, ... days on either side, whatever became of the cube."""
+    values = np.full((6, 20), NAN)
+    values[:, 9] = 1
+    ds = _cube(values, **_of_each(0, 2, 4, 6, 8, 10))
+    chosen = {
+        "isel": lambda: ds.isel(station=order[:count]),
+        "sel": lambda: ds.sel(station=[f"N/{i}" for i in order[:count]]),
+        "sortby": lambda: ds.sortby(xr.DataArray(order, dims="station")),
+        "concat": lambda: xr.concat([ds.isel(station=order[:count]), ds.isel(station=order[count:])], "station"),
+        "stored": lambda: open_cube(write_cube(ds.isel(station=order), tmp_path_factory.mktemp("revisit") / "s.zarr")),
+    }[how]()
+    filled = fill_gaps(chosen)["s1_vv"].notnull().sum("time")
+    assert filled.values.tolist() == [1 + 2 * int(s[2:]) for s in chosen["station"].values.tolist()]
+
+
+def test_a_station_that_the_revisit_does_not_name_is_measured():
+    series = [1 if t % 6 == 0 else NAN for t in range(25)]
+    ds = _cube([series] * 3, revisit_days=[2, 4], revisit_stations=["N/2", "elsewhere"])
+    np.testing.assert_allclose(fill_gaps(ds)["s1_vv"], [_pandas(series, 3), _pandas(series, 3), _pandas(series, 1)])
+
+
+@pytest.mark.parametrize("said", [{}, {"revisit_stations": ["N/0", "N/1", "N/2"]}])
+def test_a_revisit_that_does_not_say_whose_it_is_is_measured(tmp_path, said):
+    """A station cube of before stations were named: it opens, and the revisit is measured again."""
+    seen = [[1 if t % every == 0 else NAN for t in range(25)] for every in (4, 8)]
+    ds = _cube(seen, revisit_days=[8.0, 4.0], **said)
+    opened = open_cube(write_cube(ds, tmp_path / "s.zarr"))
+    expected = [_pandas(seen[0], 2), _pandas(seen[1], 4)]
+    with pytest.warns(SmgeoWarning, match="'revisit_days'. of s1_vv .* measured from the series"):
+        np.testing.assert_allclose(fill_gaps(opened)["s1_vv"], expected)
+    np.testing.assert_allclose(fill_gaps(opened, revisit="measured")["s1_vv"], expected)
+    np.testing.assert_allclose(fill_gaps(opened, 1)["s1_vv"], [_pandas(s, 1) for s in seen])
