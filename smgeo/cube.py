@@ -154,6 +154,12 @@ def check_units(have: Mapping[str, str], need: Mapping[str, str], where: str) ->
         )
 
 
+def check_known_units(have: Mapping[str, str], need: Mapping[str, str], where: str) -> None:
+    """`check_units` of the variables that both name, and of which both say a unit."""
+    both = [n for n in need if need[n] and have.get(n)]
+    check_units({n: have[n] for n in both}, {n: need[n] for n in both}, where)
+
+
 def units_of(ds: xr.Dataset, names: Iterable[str]) -> dict[str, str]:
     """Physical unit of each variable in `names` that `ds` has (of a scaled one, the unit before scaling)."""
     return {n: str(ds[n].attrs.get("unscaled_units", ds[n].attrs.get("units", ""))) for n in names if n in ds}

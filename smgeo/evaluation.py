@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import select_stations, text_of
+from smgeo.cube import check_known_units, select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
 from smgeo.prepare.folds import OF_STATIONS
@@ -125,6 +125,8 @@ def _windows_like(preparation: dict[str, Any], ds: xr.Dataset) -> Windows:
 def predict_stations(model: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Windows]:
     """Observed and predicted target of every row of a prepared cube, in the target's unit, and the rows' windows."""
     windows = _windows_like(model.preparation_, ds)
+    have, need = ({p["target"]: p["target_units"]} for p in (windows.preparation, model.preparation_))
+    check_known_units(have, need, "the cube with the observations")
     back = target_scaler(model.preparation_)
     assert windows.y is not None
     predicted = model.predict(windows) if len(windows) else np.empty(0, dtype="float32")
@@ -150,7 +152,8 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     Raises
     ------
     SmgeoError
-        If the model was fitted on bare arrays, or the cube was prepared otherwise than its training data.
+        If the model was fitted on bare arrays, or the cube was prepared otherwise than its training data, or is in other
+        units.
     """
     preparation = getattr(model, "preparation_", None)
     if not preparation:

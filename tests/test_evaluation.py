@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compute_scores, cross_validate, evaluate, explained
-from smgeo.prepare import Split, prepare_cube
+from smgeo.prepare import Split, Windows, prepare_cube
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 
 FEATURES = ["s1_vv", "clay"]
@@ -125,6 +125,26 @@ def test_evaluate_takes_opened_and_prepared_cubes_alike(make_station_cube):
     a, b = evaluate(model, ds, PARTS), evaluate(model, prepared, PARTS)
     assert a.scores == b.scores
     xr.testing.assert_equal(a.predictions, b.predictions)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_evaluate_refuses_other_units(make_station_cube, scaled):
+    ds = make_station_cube()
+    names = [*FEATURES, "sm"]
+    train = ds[names].sel(station=list(PARTS.train))
+    model = _fitted(ds) if scaled else _unscaled(Windows(train, FEATURES, length=1))
+    for name, units, factor in (("s1_vv", "1", 0.1), ("clay", "1", 0.01), ("sm", "%", 100.0)):
+        other = ds.assign({name: (ds[name] * factor).assign_attrs(ds[name].attrs | {"units": units})})
+        if scaled or name == "sm":  # features are compared by the models themselves too
+            with pytest.raises(SmgeoError, match=f"{name} is in '{units}', needed in '{ds[name].attrs['units']}'"):
+                evaluate(model, other, PARTS)
+    assert evaluate(model, ds, PARTS).scores["test"]["n"] == 60
+
+
+def _unscaled(windows):
+    model = Recorder()
+    model.preparation_ = windows.preparation
+    return model
 
 
 def test_evaluate_with_a_part_left_empty(make_station_cube):

@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
-from smgeo.cube import variables_of_kind
+from smgeo.cube import check_known_units, units_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import combine_moments, moments_of_rows
 from smgeo.prepare.steps import steps_of, with_step, without_last_step
@@ -284,12 +284,15 @@ class _CubeScaler:
         Raises
         ------
         SmgeoError
-            If the scaler is not fitted.
+            If the scaler is not fitted, or a Dataset has a variable in another unit than the one it was fitted in (where both
+        say theirs).
         """
         self._check_fitted()
         if not isinstance(X, xr.Dataset):
             return super().transform(X)  # type: ignore[misc]
-        attrs = {n: {**X.variables[n].attrs, "units": "1", "unscaled_units": self.units_[n]} for n in self._known(X)}
+        names = self._known(X)
+        check_known_units(units_of(X, names), self.units_, "the cube to scale")
+        attrs = {n: {**X.variables[n].attrs, "units": "1", "unscaled_units": self.units_[n]} for n in names}
         return with_step(self._map(_scale, X, attrs), "scale", scaler=self.to_dict())
 
     def inverse_transform(self, X: Any) -> Any:

@@ -123,6 +123,22 @@ def test_refusals(make_station_cube):
         Scaler().fit(ds)
 
 
+def test_other_units_are_refused(make_station_cube, make_grid_cube):
+    """A unit in the attributes that is not the scaler's is not written over."""
+    ds, grid = make_station_cube(), make_grid_cube()
+    scaler = Scaler("standard").fit(ds)
+    for cube in (ds, grid, ds.chunk(station=2)):
+        kelvin = cube.assign(temperature=(cube["temperature"] + 273.15).assign_attrs(units="K"))
+        with pytest.raises(SmgeoError, match="temperature is in 'K', needed in 'degC'"):
+            scaler.transform(kelvin)
+        with pytest.raises(SmgeoError, match="temperature is in 'K'"):
+            repeat_steps(kelvin, steps_of(scaler.transform(ds)))
+    # Where one of the two says nothing there is nothing to compare.
+    silent = ds.drop_attrs()
+    np.testing.assert_array_equal(scaler.transform(silent)["sm"], scaler.transform(ds)["sm"])
+    np.testing.assert_array_equal(Scaler().fit(silent).transform(ds)["sm"], Scaler().fit(ds).transform(ds)["sm"])
+
+
 # Numbers learned, against scikit-learn's on float64.
 
 
