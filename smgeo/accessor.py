@@ -56,10 +56,17 @@ class SmgeoAccessor:
     def scale(
         self, kind: Literal["minmax", "robust", "standard"] = "minmax", stations: Sequence[str] | None = None
     ) -> xr.Dataset:
-        """The Dataset scaled by a `Scaler` that is fitted on `stations`, the ids of the training ones; all, where None."""
+        """The Dataset scaled by a `Scaler` that is fitted on `stations`, the ids of the training ones; all, where None.
+
+        Raises
+        ------
+        SmgeoError
+            If the Dataset lacks one of the stations, or is scaled already.
+        """
+        from smgeo.cube import select_stations
         from smgeo.prepare import Scaler
 
-        learn = self._ds if stations is None else self._ds.sel(station=list(stations))
+        learn = self._ds if stations is None else select_stations(self._ds, stations)
         return Scaler(kind).fit(learn).transform(self._ds)
 
     def unscale(self) -> xr.Dataset:

@@ -48,6 +48,11 @@ def test_only_what_was_scaled_last_is_unscaled(make_station_cube):
         make_station_cube().smgeo.fill_gaps(limit=1).smgeo.unscale()
 
 
+def test_stations_to_learn_from_are_those_of_the_cube(make_station_cube):
+    with pytest.raises(smgeo.SmgeoError, match="no station 'zz'"):
+        make_station_cube().smgeo.scale(stations=["N/s0", "zz"])
+
+
 @pytest.mark.parametrize("first", ["import smgeo\nimport xarray as xr", "import xarray as xr\nimport smgeo"])
 def test_it_is_registered_by_import_alone(first):
     code = f"{first}\nprint(xr.Dataset().smgeo)"

@@ -20,7 +20,7 @@ from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_out_of_r
 from smgeo.prepare.pipeline import Prepared, choose_outliers, clean_cube, prepare_cube
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.splits import PARTS, Split, split_stations
-from smgeo.prepare.steps import steps_of
+from smgeo.prepare.steps import steps_of, with_step
 from smgeo.prepare.threshold import ChosenThreshold, choose_z
 from smgeo.prepare.windows import Windows
 
@@ -55,6 +55,9 @@ def _repeat_derive(ds: xr.Dataset, features: list[str]) -> xr.Dataset:
 
 
 def _repeat_scale(ds: xr.Dataset, scaler: dict[str, Any]) -> xr.Dataset:
+    # A grid cube has no target, which may have been scaled by a scaler of its own.
+    if not set(scaler["center"]) & set(ds.data_vars):
+        return with_step(ds, "scale", scaler=scaler)
     return Scaler.from_dict(scaler).transform(ds)
 
 

@@ -252,12 +252,16 @@ class _CubeScaler:
         Raises
         ------
         SmgeoError
-            If a variable has no value at all, or an infinite one.
+            If there is no such variable, or one has no value at all, or an infinite one.
         """
         _check_kind(self.kind)
         if not isinstance(X, xr.Dataset):
             return super().fit(X, y)  # type: ignore[misc]
         names = [n for n in variables_of_kind(X, *_SCALED_KINDS) if X[n].dtype != bool]
+        if not names:
+            raise SmgeoError(
+                f"scaler: the cube has no dynamic, static, calendar or target variable to scale, but {', '.join(map(str, X.data_vars)) or 'nothing'}"
+            )
         variables = {n: X.variables[n] for n in names}
         units = {n: str(v.attrs.get("units", "")) for n, v in variables.items()}
         where = f"at the {X.sizes['station']} stations" if "station" in X.sizes else "in the cube"
@@ -284,13 +288,19 @@ class _CubeScaler:
         Raises
         ------
         SmgeoError
-            If the scaler is not fitted, or a Dataset has a variable in another unit than the one it was fitted in (where both
-        say theirs).
+            If the scaler is not fitted, or a Dataset has none of its variables, one that is scaled already, or one in another
+        unit than it was fitted in (where both say theirs).
         """
         self._check_fitted()
         if not isinstance(X, xr.Dataset):
             return super().transform(X)  # type: ignore[misc]
         names = self._known(X)
+        scaled = [n for n in names if "unscaled_units" in X[n].attrs]
+        if scaled:
+            raise SmgeoError(
+                f"scaler: {', '.join(scaled)} of the cube is scaled already (attrs['unscaled_units']); bring it back first with "
+                "ds.smgeo.unscale(), or give the cube as it was before"
+            )
         check_known_units(units_of(X, names), self.units_, "the cube to scale")
         attrs = {n: {**X.variables[n].attrs, "units": "1", "unscaled_units": self.units_[n]} for n in names}
         return with_step(self._map(_scale, X, attrs), "scale", scaler=self.to_dict())
@@ -301,17 +311,23 @@ class _CubeScaler:
         Raises
         ------
         SmgeoError
-            If the scaler is not fitted.
+            If the scaler is not fitted, or a Dataset has none of its variables, or a record of steps whose last is not
+            this scaling: what was done later was done to scaled values.
         """
         self._check_fitted()
         if not isinstance(X, xr.Dataset):
             return super().inverse_transform(X)  # type: ignore[misc]
+        steps = steps_of(X)
+        if steps and steps[-1] != {"step": "scale", "scaler": self.to_dict()}:
+            raise SmgeoError(
+                f"inverse_transform undoes the last step of a cube, which must be the scaling by this scaler; its steps are "
+                f"{', '.join(s['step'] for s in steps)}. Bring the cube back before other steps, or do them before scaling"
+            )
         attrs = {n: {**X.variables[n].attrs, "units": self.units_[n]} for n in self._known(X)}
         for of_variable in attrs.values():
             of_variable.pop("unscaled_units", None)
         out = self._map(_unscale, X, attrs)
-        steps = steps_of(X)
-        return without_last_step(out) if steps and steps[-1]["step"] == "scale" else out
+        return without_last_step(out) if steps else out
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         """`fit(X)`, then `transform(X)`."""
@@ -331,7 +347,12 @@ class _CubeScaler:
         return ds.assign({n: xr.Variable(old[n].dims, values[n], attrs[n], kept[n]) for n in attrs})
 
     def _known(self, ds: xr.Dataset) -> list[str]:
-        return [str(n) for n in ds.data_vars if n in self.center_]
+        names = [str(n) for n in ds.data_vars if n in self.center_]
+        if not names:
+            raise SmgeoError(
+                f"scaler: it knows {', '.join(self.center_)}; the cube has none of them, but {', '.join(map(str, ds.data_vars)) or 'nothing'}"
+            )
+        return names
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "center_"):

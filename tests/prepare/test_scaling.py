@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from smgeo.cube import open_cube, write_cube
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Scaler, repeat_steps, steps_of
+from smgeo.prepare import Scaler, fill_gaps, repeat_steps, steps_of
 
 PEERS = {"minmax": MinMaxScaler, "robust": RobustScaler, "standard": StandardScaler}
 KINDS = list(PEERS)
@@ -137,6 +137,51 @@ def test_other_units_are_refused(make_station_cube, make_grid_cube):
     silent = ds.drop_attrs()
     np.testing.assert_array_equal(scaler.transform(silent)["sm"], scaler.transform(ds)["sm"])
     np.testing.assert_array_equal(Scaler().fit(silent).transform(ds)["sm"], Scaler().fit(ds).transform(ds)["sm"])
+
+
+def test_scaling_twice_is_refused(make_station_cube):
+    ds = make_station_cube()
+    once = Scaler().fit(ds).transform(ds)
+    for scaler in (Scaler().fit(ds), Scaler("robust").fit(once)):
+        with pytest.raises(
+            SmgeoError, match="s1_vv, precipitation, temperature, clay, sm of the cube is scaled already"
+        ):
+            scaler.transform(once)
+    # Variables of their own may have a scaler of their own.
+    features, target = Scaler().fit(ds.drop_vars("sm")), Scaler("robust").fit(ds[["sm"]])
+    both = target.transform(features.transform(ds))
+    back = features.inverse_transform(target.inverse_transform(both))
+    xr.testing.assert_allclose(back, ds, rtol=1e-5)
+    assert back["sm"].attrs == ds["sm"].attrs
+    # New data without the target: its step is recorded, and there is nothing to scale.
+    new = ds.drop_vars("sm")
+    repeated = repeat_steps(new, steps_of(both))
+    xr.testing.assert_equal(repeated, features.transform(new))
+    assert steps_of(repeated) == steps_of(both)
+
+
+def test_the_inverse_undoes_the_last_step_alone(make_station_cube):
+    ds = make_station_cube(gaps=0.3)
+    scaler = Scaler().fit(ds)
+    scaled = scaler.transform(ds)
+    with pytest.raises(SmgeoError, match="its steps are scale, fill_gaps"):
+        scaler.inverse_transform(fill_gaps(scaled, 1))
+    with pytest.raises(SmgeoError, match="by this scaler; its steps are scale"):
+        Scaler("robust").fit(ds).inverse_transform(scaled)
+    # Values without a record, such as a model's, come back.
+    bare = scaled[["sm"]].drop_attrs()
+    np.testing.assert_allclose(scaler.inverse_transform(bare)["sm"], ds["sm"], rtol=1e-5)
+
+
+def test_nothing_to_scale_is_said(make_station_cube):
+    ds = make_station_cube()
+    mask = ds[["sm"]].notnull().rename(sm="seen")
+    with pytest.raises(SmgeoError, match="no dynamic, static, calendar or target variable to scale, but seen"):
+        Scaler().fit(mask)
+    scaler = Scaler().fit(ds[["sm", "clay"]])
+    for use in (scaler.transform, scaler.inverse_transform):
+        with pytest.raises(SmgeoError, match="it knows sm, clay; the cube has none of them, but s1_vv"):
+            use(ds[["s1_vv"]])
 
 
 # Numbers learned, against scikit-learn's on float64.
