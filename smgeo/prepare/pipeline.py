@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError
 from smgeo.prepare.gaps import fill_gaps
 from smgeo.prepare.moments import mean_and_std
@@ -50,7 +51,7 @@ class Prepared:
     def windows(self, stations: Sequence[str], length: int, missing: float) -> Windows:
         """Windows at `stations`."""
         return Windows(
-            self.ds.sel(station=list(stations)),
+            select_stations(self.ds, stations),
             self.features,
             self.target,
             length,
@@ -71,12 +72,12 @@ def prepare_cube(
     spec : PrepareSpec
         The recipe's `prepare` block.
     features, target : sequence of str, str
-        Variables used.
+        Variables used. The target is never filled.
     train : sequence of str
         Ids of the training stations. No value of another station changes any number learned here.
     """
     work, lost = clean_cube(ds, spec, features, target, train)
-    learn = work.sel(station=list(train))
+    learn = select_stations(work, train)
     scaler = Scaler(spec.scale).fit(learn)
     means = mean_and_std(learn, features)
     fill = {f: float((means[f][0] - scaler.center_[f]) / scaler.scale_[f]) for f in features}
@@ -130,10 +131,11 @@ def choose_outliers(
 
 
 def _fill(ds: xr.Dataset, spec: PrepareSpec, features: Sequence[str], target: str) -> xr.Dataset:
-    names = [*features, target]
-    work = ds[names].assign_attrs(ds.attrs)
+    work = ds[[*features, target]].assign_attrs(ds.attrs)
+    # Whatever its name and attributes say: interpolated targets would be learned and scored as observations.
+    work = work.assign({target: work[target].assign_attrs(kind="target")})
     if spec.fill is None:
         return work
     limit = spec.fill.limit
-    chosen = {n: d for n, d in limit.items() if n in names} if isinstance(limit, dict) else limit
+    chosen = {n: d for n, d in limit.items() if n in features} if isinstance(limit, dict) else limit
     return fill_gaps(work, chosen, revisit=spec.fill.revisit, causal=spec.fill.causal)

@@ -93,6 +93,18 @@ def test_test_stations_change_no_number_that_is_learned(make_station_cube, seed,
     xr.testing.assert_identical(a.ds.sel(station=known).compute(), b.ds.sel(station=known).compute())
 
 
+@pytest.mark.parametrize("attrs", [{}, {"kind": "dynamic", "revisit_days": 6.0}])
+def test_the_target_is_never_filled_whatever_its_name_says(make_station_cube, attrs):
+    ds = make_station_cube(gaps=0.4).rename(sm="theta")
+    ds["theta"].attrs = attrs
+    ds["theta"][:, 5:9] = np.nan
+    for limit in (2, "half-revisit"):
+        prepared = prepare_cube(ds, _spec(z=None, limit=limit), FEATURES, "theta", TRAIN)
+        np.testing.assert_array_equal(prepared.ds["theta"].isnull(), ds["theta"].isnull())
+        again = repeat_steps(ds, steps_of(prepared.ds))
+        np.testing.assert_array_equal(again["theta"], prepared.ds["theta"])
+
+
 def test_a_threshold_still_to_be_chosen_is_refused(make_station_cube):
     with pytest.raises(SmgeoError, match="still to be chosen"):
         prepare_cube(make_station_cube(), _spec(z="choose"), FEATURES, "sm", TRAIN)
