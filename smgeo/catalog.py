@@ -40,6 +40,8 @@ class Feature:
         Whether its values go round a circle (aspect), so that they are never averaged or interpolated.
     heavy_tailed : bool
         Whether values far from the mean are signal (rain), so that a z-score says nothing against them.
+    looks_back_days : int
+        How many days before its own a value is made from too; 29 for a sum over 30 days.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Feature:
     derived_from: tuple[str, ...] = ()
     cyclic: bool = False
     heavy_tailed: bool = False
+    looks_back_days: int = 0
 
     def attrs(self) -> dict[str, str | float]:
         """The attributes a cube's variable carries."""
@@ -154,6 +157,7 @@ FEATURES: dict[str, Feature] = {
             1.0,
             ("precipitation",),
             heavy_tailed=True,
+            looks_back_days=2,
         ),
         Feature(
             "precipitation_7d",
@@ -165,6 +169,7 @@ FEATURES: dict[str, Feature] = {
             1.0,
             ("precipitation",),
             heavy_tailed=True,
+            looks_back_days=6,
         ),
         Feature(
             "precipitation_30d",
@@ -176,6 +181,7 @@ FEATURES: dict[str, Feature] = {
             1.0,
             ("precipitation",),
             heavy_tailed=True,
+            looks_back_days=29,
         ),
         Feature("soil_temperature", "soil temperature", "degC", "dynamic", "ISMN, TERENO", (-60.0, 60.0), 1.0),
     )

@@ -48,7 +48,8 @@ STATIONS_PER_CHUNK = 256
 # A coordinate on `time` that sources give beside their values: the digest of what each day is read from. It goes into
 # the ledger, not into the store: when a later run finds other scenes, the regions of their days alone are written again.
 DAY_INPUTS = "day_inputs"
-_LOOKS_BACK = 30  # days before its own that a region depends on: antecedent precipitation sums so many
+# Days before its own that a region depends on.
+_LOOKS_BACK = max(feature.looks_back_days for feature in FEATURES.values())
 
 
 def is_grid(ds: xr.Dataset) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.catalog import FEATURES
 from smgeo.cube import check_known_units, select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
-from smgeo.prepare.folds import OF_STATIONS
+from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 
 Scores = dict[str, Any]
@@ -250,11 +251,17 @@ def cross_validate(
     ds : xarray.Dataset
         Station cube, not prepared.
     spec : CrossValidationSpec
-        What is held out together, as `smgeo.cv_folds` says.
+        What is held out together, as `smgeo.cv_folds` says. Without `gap_days` the gap of `temporal` is what a window
+        of `prepare.window.length` days of these features looks back (sums over days included), the same for all models of
+        a recipe, and 30 days at least; 58 for 30-day windows of `precipitation_30d`.
     prepare : PrepareSpec
-        How each fold is prepared, with statistics of its training stations and days. In `temporal` no value of the
-        held-out period (and, with `forward_only`, of later days) is in them. In `random` every station and day is a
-        training one, so features of held-out rows are in the statistics; their target is not.
+        How each fold is prepared, with statistics of its training stations and days. In `temporal` nothing that is
+        learned, and no training or validation window, is made of a value of the held-out period (or, with `forward_only`,
+        of later days): these are hidden before gaps are filled, and so are, for as many days after the period as they look
+        back, the catalogue's sums over days (a variable of your own that is such a sum is not known as one). A revisit
+        given for each station is measured again on what is left. Held-out rows keep what their own past holds, which
+        may lie on training days. In `random` every station and day is a training one, so features of held-out rows are
+        in the statistics; their target is not.
     features, target : iterable of str, str
     length : int
         Days in a window; 1 for models on rows.
@@ -265,11 +272,14 @@ def cross_validate(
     Returns
     -------
     dict
-        As in `results.json`: `method`, `folds`, and what `score_folds` gives.
+        As in `results.json`: `method`, `folds`, in `temporal` `gap_days`, and what `score_folds` gives.
     """
     features = list(features)
     seed = spec.seed if spec.seed is not None else seed
-    folds = cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **spec.options)
+    options = spec.options
+    if spec.method == "temporal":
+        options = {"gap_days": _default_gap(features, prepare.window.length), **options}
+    folds = cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **options)
     observed, predicted, station = [], [], []
     for k, (train, held) in enumerate(folds):
         apart = folds.set_apart(k)
@@ -298,7 +308,22 @@ def cross_validate(
         station.append(text_of(test_ds["station"])[made.station_index])
         if progress:
             progress(k + 1, len(folds))
-    return {"method": spec.method, "folds": len(folds), **score_folds(observed, predicted, station)}
+    gap = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
+    return {"method": spec.method, "folds": len(folds), **gap, **score_folds(observed, predicted, station)}
+
+
+def _looks_back(name: Hashable) -> int:
+    """How many days before its own a value of the variable is made from too, as far as the catalogue knows."""
+    return FEATURES[str(name)].looks_back_days if name in FEATURES else 0
+
+
+def _default_gap(features: Sequence[str], window_days: int) -> int:
+    """Days that the first day of a window, and the sums on it, look back; `GAP_DAYS` at least.
+
+    >>> _default_gap(["s1_vv", "precipitation_30d"], 30), _default_gap(["s1_vv"], 1)
+    (58, 30)
+    """
+    return max(GAP_DAYS, window_days - 1 + max(map(_looks_back, features)))
 
 
 def _rows_of(ds: xr.Dataset, target: str, folds: Folds, *rows: np.ndarray) -> xr.Dataset:
@@ -313,11 +338,17 @@ def _rows_of(ds: xr.Dataset, target: str, folds: Folds, *rows: np.ndarray) -> xr
 
 
 def _hide_held_out_days(ds: xr.Dataset, folds: Folds, held: np.ndarray) -> xr.Dataset:
-    """The cube without values on the days of a held-out period, and of those after it in forward folds."""
+    """The cube without values made of days of a held-out period, or of those after it in forward folds."""
     if folds.method != "temporal":
         return ds
     first, last = np.flatnonzero(held.any(axis=0))[[0, -1]]
-    seen = np.ones(held.shape[1], dtype=bool)
-    seen[first : None if folds.forward_only else last + 1] = False
-    there = xr.DataArray(seen, dims="time")
-    return ds.assign({n: v.where(there).assign_attrs(v.attrs) for n, v in ds.data_vars.items() if "time" in v.dims})
+    day = xr.DataArray(np.arange(held.shape[1]), dims="time")
+    hidden = {}
+    for name, variable in ds.data_vars.items():
+        if "time" in variable.dims:
+            end = day.size if folds.forward_only else last + _looks_back(name)
+            hidden[name] = variable.where((day < first) | (day > end)).assign_attrs(variable.attrs)
+            if "revisit_stations" in variable.attrs:  # then it was measured over the whole series
+                for key in ("revisit_days", "revisit_stations"):
+                    hidden[name].attrs.pop(key, None)
+    return ds.assign(hidden)

@@ -184,7 +184,8 @@ def audit_leakage(
     seed : int
         Of folds, forest and samples.
     gap_days : int
-        Days between training and held-out days of temporal folds, see `smgeo.cv_folds`.
+        Days between training and held-out days of temporal folds, see `smgeo.cv_folds`. Rows are single days, so that 30
+        is further than the catalogue's sums look back.
     progress : callable, optional
         Called with (folds done, folds in all).
 

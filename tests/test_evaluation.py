@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compute_scores, cross_validate, evaluate, explained
-from smgeo.prepare import Split, Windows, prepare_cube
+from smgeo.prepare import Split, Windows, cv_folds, derive_features, prepare_cube
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 
 FEATURES = ["s1_vv", "clay"]
@@ -298,6 +298,118 @@ def test_days_of_a_held_out_period_change_nothing_that_is_learned(make_station_c
     np.testing.assert_array_equal(a.validated, b.validated)
     other = fold_of_changed_days(changed, 2)
     assert fold_of_changed_days(ds, 2).preparation_ != other.preparation_
+
+
+class Shown:
+    """Remembers all of the windows it was shown, and all numbers of their preparation."""
+
+    def fit(self, windows, validation=None):
+        self.preparation_ = windows.preparation
+        self.shown = [(w.gather(np.arange(len(w))), w.y) for w in (windows, validation) if w is not None]
+        return self
+
+    def predict(self, windows):
+        return np.zeros(len(windows), dtype="float32")
+
+
+SUMS = ["precipitation_3d", "precipitation_30d"]
+
+
+def _temporal(ds, length, folds, needs_validation=True, fill=None, **options):
+    """Scores, and the model of each fold, of a cube whose sums of rain are derived here."""
+    made = []
+
+    def make():
+        made.append(Shown())
+        return made[-1]
+
+    features = ["s1_vv", "precipitation", *SUMS, "clay"]
+    spec = CrossValidationSpec(method="temporal", folds=folds, **options)
+    prepare = PrepareSpec.model_validate(
+        {"fill": fill or {}, "outliers": {"z": 3}, "window": {"length": length, "missing": 0.5}}
+    )
+    scores = cross_validate(
+        make,
+        derive_features(ds, SUMS),
+        spec,
+        prepare,
+        features,
+        "sm",
+        length=length,
+        needs_validation=needs_validation,
+    )
+    return scores, made
+
+
+@st.composite
+def _changes(draw, days):
+    """(variable, station, day, value), some days of one fold's period."""
+    name = draw(st.sampled_from(["s1_vv", "precipitation", "temperature", "sm"]))
+    value = draw(st.floats(-1e4, 1e4, width=32) if name == "sm" else st.sampled_from([np.nan, 0.0, 1e3, -1e3]))
+    return name, draw(st.integers(0, 2)), draw(st.sampled_from(days)), value
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    length=st.sampled_from([1, 30]),
+    gap=st.sampled_from([None, 0, 7]),
+    fold=st.integers(0, 1),
+    limit=st.sampled_from(["half-revisit", 0, 9]),
+    data=st.data(),
+)
+@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("forward_only", [False, True])
+def test_no_value_of_a_held_out_period_is_in_anything_learned(
+    make_station_cube, forward_only, seed, length, gap, fold, limit, data
+):
+    """Changed before sums are derived from it, whatever the window, the gap and how far filling reaches both ways."""
+    ds = make_station_cube(stations=3, days=330, seed=seed, gaps=0.4)
+    ds["precipitation"] = ds["precipitation"].fillna(0.0).assign_attrs(ds["precipitation"].attrs)
+    options = {"folds": 2, "forward_only": forward_only, "gap_days": gap, "fill": {"limit": limit}}
+    held = cv_folds(ds, "temporal", 2, forward_only=forward_only)[fold][1]
+    changed = ds.copy(deep=True)
+    for name, station, day, value in data.draw(
+        st.lists(_changes(np.flatnonzero(held.any(axis=0)).tolist()), min_size=1, max_size=20)
+    ):
+        changed[name][station, day] = value
+    (_, a), (_, b) = _temporal(ds, length, **options), _temporal(changed, length, **options)
+    assert a[fold].preparation_ == b[fold].preparation_
+    for (x, y), (x_2, y_2) in zip(a[fold].shown, b[fold].shown, strict=True):
+        np.testing.assert_array_equal(x, x_2)
+        np.testing.assert_array_equal(y, y_2)
+
+
+@pytest.mark.parametrize("forward_only", [False, True])
+def test_a_revisit_measured_over_the_whole_series_is_measured_again_without_the_period(make_station_cube, forward_only):
+    """As a station cube holds it: one number a station, which denser days in the held-out period would change."""
+
+    def first_model(every):
+        ds = make_station_cube(stations=3, days=200, seed=4)
+        seen = np.zeros(200, dtype=bool)
+        seen[::8] = True
+        first, last = (67, 133) if forward_only else (0, 100)
+        seen[first:last:every] = True
+        ds["s1_vv"] = ds["s1_vv"].where(xr.DataArray(seen, dims="time"))
+        ds["s1_vv"].attrs["revisit_days"] = [float(np.median(np.diff(np.flatnonzero(seen))))] * 3
+        ds["s1_vv"].attrs["revisit_stations"] = ds["station"].values.tolist()
+        ds["s1_vv"].attrs["revisit_stations"] = ds["station"].values.tolist()
+        options = {"forward_only": forward_only, "gap_days": 0, "fill": {"revisit": "attribute"}}
+        return _temporal(ds, 1, 2, **options)[1][0]
+
+    a, b = first_model(8), first_model(1)
+    for (x, _), (x_2, _) in zip(a.shown, b.shown, strict=True):
+        np.testing.assert_array_equal(x, x_2)
+
+
+@pytest.mark.parametrize(("length", "gap"), [(1, 30), (30, 58)])
+def test_the_gap_is_what_windows_and_sums_look_back_where_none_is_said(make_station_cube, length, gap):
+    """Then no window after the period lacks a sum whose days are held out: 29 days of the window and 29 of the sum."""
+    ds = make_station_cube(stations=3, days=330, seed=1)
+    scores, (first, _) = _temporal(ds, length, 2, needs_validation=False)
+    assert scores["gap_days"] == gap
+    ((x, _),) = first.shown
+    assert (x[..., 5:] == 1).all()
+    assert "gap_days" not in _cross_validate(ds, "random", 2)[0]
 
 
 def test_temporal_folds_train_before_and_after_the_gap_and_stop_on_the_last_days(make_station_cube):

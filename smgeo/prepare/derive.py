@@ -109,9 +109,7 @@ _FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "ndvi": lambda ds: _normalised_difference(ds["s2_b8"], ds["s2_b4"]),
     # Gao 1996, on Sentinel-2's B8 and B11.
     "ndmi": lambda ds: _normalised_difference(ds["s2_b8"], ds["s2_b11"]),
-    "precipitation_3d": _antecedent(3),
-    "precipitation_7d": _antecedent(7),
-    "precipitation_30d": _antecedent(30),
+    **{name: _antecedent(f.looks_back_days + 1) for name, f in FEATURES.items() if f.looks_back_days},
     **{name: _terrain(name) for name in TERRAIN},
 }
 

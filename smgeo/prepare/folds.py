@@ -138,9 +138,11 @@ def cv_folds(
         found by k-means on the sphere, which needs no such distance and suits a farm as well as a continent (Brenning
         2012, IGARSS, 5372-5375).
     gap_days : int
-        Of `temporal`: at least so many days lie between training and held-out days. The default of 30 is further than
-        the study's windows and sums of precipitation look back and two-way gap filling reaches, so that no training
-        row is made of held-out days.
+        Of `temporal`: at least so many days lie between training and held-out days. No training row is made of held-out
+        days where that is (days of a window - 1) + (days that sums look back, 29 for `precipitation_30d`) or more: the
+        default of 30 suffices for rows of single days, not for 30-day windows of 30-day sums, which need 58. Two-way gap
+        filling joins observations further apart than that, so fill each fold by itself, without the held-out period, as
+        `smgeo.evaluation.cross_validate` does.
     forward_only : bool
         Of `temporal`: train on days before the held-out period alone. There are then `folds` + 1 periods.
 
