@@ -1,10 +1,11 @@
-"""One estimator contract for forests and networks, and the model file.
+"""One estimator contract for forests, networks and scikit-learn's regressors, and the model file.
 
 Importing this package loads neither TensorFlow nor ydf.
 """
 
 from __future__ import annotations
 
-from smgeo.models.estimator import SoilMoistureModel, WindowSource, load_model, make_model
+from smgeo.models.estimator import SoilMoistureModel, WindowSource
+from smgeo.models.kinds import load_model, make_model
 
 __all__ = ["SoilMoistureModel", "WindowSource", "load_model", "make_model"]

@@ -1,36 +1,26 @@
-"""The contract that every model keeps, and the folder a fitted model is saved to.
-
-A model file holds JSON and the library's own weight format: no pickle, and loading one runs no code of it.
-"""
+"""The contract that every model keeps: scikit-learn's, with windows as input beside arrays and tables."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import importlib.metadata
-import inspect
-import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar, Protocol, Self, cast, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
-from smgeo.cube import check_replaceable, check_units, replace_folder
-from smgeo.errors import SmgeoError, nearest
+from smgeo.cube import check_units
+from smgeo.errors import SmgeoError
+from smgeo.models.model_file import write_model
 
-FORMAT = 1
 
-# kind -> where its class is; imported when asked for, so that a forest needs no Keras.
-_KINDS = {
-    "rf": ("smgeo.models.forest", "Forest"),
-    "ann": ("smgeo.models.networks", "Ann"),
-    "cnn": ("smgeo.models.networks", "Cnn"),
-    "gru": ("smgeo.models.networks", "Gru"),
-    "lstm": ("smgeo.models.networks", "Lstm"),
-}
+class ModelNotFittedError(SmgeoError, NotFittedError):
+    """A model was asked for estimates before `fit`."""
 
 
 @runtime_checkable
@@ -76,6 +66,8 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         Features, units, gap filling, scaler and window of the training data; None after fitting on bare arrays.
     n_features_in_ : int
         Channels of X.
+    feature_names_in_ : numpy.ndarray of str
+        Columns of X, where it was a table.
     """
 
     kind: ClassVar[str]
@@ -83,21 +75,28 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
     uses_validation: ClassVar[bool] = False
 
     preparation_: dict[str, Any] | None
+    feature_names_in_: np.ndarray
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = not self.uses_window
+        tags.input_tags.three_d_array = self.uses_window
+        return tags
 
     def fit(
         self,
-        X: np.ndarray | WindowSource,
+        X: Any,
         y: np.ndarray | None = None,
         *,
-        validation: WindowSource | tuple[np.ndarray, np.ndarray] | None = None,
+        validation: WindowSource | tuple[Any, np.ndarray] | None = None,
         progress: Callable[..., None] | None = None,
     ) -> Self:
         """Fit the model.
 
         Parameters
         ----------
-        X : numpy.ndarray or Windows
-            (n, features), (n, length, channels), or windows, which bring their y.
+        X : numpy.ndarray, pandas.DataFrame or Windows
+            (n, features), (n, length, channels), or windows, which bring their y. Taken as float32.
         y : numpy.ndarray, optional
             (n,), in the units of the prepared target.
         validation : (X, y) or Windows, optional
@@ -108,27 +107,44 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         Raises
         ------
         SmgeoError
-            If X has another rank than the model needs, is empty, or holds missing values.
+            If a parameter is impossible, or X has another rank than the model needs, is empty, or holds missing values.
         """
-        x, target, preparation = self._take(X, y)
+        self.check_types()
+        self.check_params()
+        x, target, preparation = self._take(X, y, reset=True)
         if len(x) == 0:
             raise SmgeoError(f"{self.kind}: no rows to train on")
-        held = (
-            None
-            if validation is None
-            else (self._take(validation) if isinstance(validation, WindowSource) else self._take(*validation))
-        )
         self.n_features_in_ = int(x.shape[-1])
         self.input_shape_ = tuple(int(n) for n in x.shape[1:])
         self.preparation_ = preparation
-        self._fit(x, target, held[:2] if held is not None and len(held[0]) else None, progress)
+        held = None if validation is None else self._take_validation(validation)
+        self._fit(x, target, held, progress)
         self.training_ = {"rows": len(x), "versions": _versions(), **self._describe_training()}
         return self
 
-    def predict(self, X: np.ndarray | WindowSource) -> np.ndarray:
-        """Estimates (n,) float32, in the units of the y the model was fitted on."""
+    def predict(self, X: Any) -> Any:
+        """Estimates, in the units of the y the model was fitted on.
+
+        Parameters
+        ----------
+        X : numpy.ndarray, pandas.DataFrame, Windows, dask.array.Array or dask.dataframe.DataFrame
+            As in `fit`. To a model that was fitted on windows of one day, a DataFrame brings its columns by name, prepared as the
+            windows were; where `X.attrs["units"]` holds the unit of columns, these are compared.
+
+        Returns
+        -------
+        numpy.ndarray or dask.array.Array
+            (n,) float32; lazy where X is a Dask collection, a chunk of rows at a time.
+
+        Raises
+        ------
+        SmgeoError
+            If X lacks a feature, or has one in another unit (named), or is of another shape than the model was fitted on.
+        """
         if not hasattr(self, "input_shape_"):
-            raise SmgeoError(f"this {self.kind} model is not fitted yet; call fit first")
+            raise ModelNotFittedError(f"this {self.kind} model is not fitted yet; call fit first")
+        if type(X).__module__.startswith("dask."):
+            return self._predict_lazily(X)
         x, _, preparation = self._take(X, need_y=False)
         if preparation and self.preparation_:
             check_units(preparation["units"], self.preparation_["units"], "X")
@@ -137,14 +153,31 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
                     f"{self.kind}: X has the features {', '.join(preparation['features'])}; the model was fitted on "
                     f"{', '.join(self.preparation_['features'])}, in this order"
                 )
-        if tuple(x.shape[1:]) != self.input_shape_:
-            raise SmgeoError(
-                f"{self.kind}: X has shape (n, {', '.join(map(str, x.shape[1:]))}); the model was fitted on "
-                f"(n, {', '.join(map(str, self.input_shape_))})"
-            )
+        self._check_shape(x.shape, "X")
         return self._predict(x) if len(x) else np.empty(0, dtype="float32")
 
+    def _predict_lazily(self, X: Any) -> Any:
+        from dask_ml.wrappers import ParallelPostFit
+
+        if X.ndim != 2:
+            raise SmgeoError(
+                f"{self.kind} predicts Dask arrays of shape (n, features); got {X.ndim} dimensions. Give Windows, or a computed array"
+            )
+        if not hasattr(X, "columns"):
+            self._check_shape(X.shape, "X")
+        return ParallelPostFit(self, predict_meta=np.empty(0, dtype="float32")).predict(X)
+
+    def check_types(self) -> None:
+        """Refuse parameters of another type than the constructor names."""
+        hints = get_type_hints(type(self).__init__)
+        for name, value in self.get_params(deep=False).items():
+            _check_type(self.kind, name, value, hints[name])
+
     # ---- what each kind of model does
+
+    def check_params(self) -> None:
+        """Refuse parameters that make no model; called before every `fit`."""
+        raise NotImplementedError
 
     def _fit(
         self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None
@@ -163,12 +196,16 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
     def _describe_training(self) -> dict[str, Any]:
         return {}
 
+    def _file_params(self) -> dict[str, Any]:
+        """Parameters as JSON types."""
+        return self.get_params(deep=False)
+
     # ---- input
 
     def _take(
-        self, X: np.ndarray | WindowSource, y: np.ndarray | None = None, *, need_y: bool = True
+        self, X: Any, y: Any = None, *, need_y: bool = True, reset: bool = False
     ) -> tuple[Rows, np.ndarray, dict[str, Any] | None]:
-        """X as rows that a model can gather from, y, and how X was prepared."""
+        """X as rows that a model can gather from, y, and how X was prepared; with `reset`, names of columns are learned."""
         preparation = None
         if isinstance(X, WindowSource):
             if X.mask is not None:
@@ -176,32 +213,84 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
                     f"{self.kind} trains on windows; whole series (mode='sequence') are for networks of your own that give a value "
                     "for each day: feed these with windows.to_keras(...)"
                 )
+            if reset and hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
             rows = Rows(X, flat=not self.uses_window)
             y = X.y if y is None else y
             preparation = X.preparation
         else:
-            array = np.asarray(X, dtype="float32")
-            rank = 3 if self.uses_window else 2
-            if array.ndim != rank:
-                wanted = "(n, length, features)" if self.uses_window else "(n, features)"
-                raise SmgeoError(f"{self.kind} needs X of shape {wanted}; got {array.shape}")
-            gaps = int(np.isnan(array).sum())
-            if gaps:
-                raise SmgeoError(
-                    f"{self.kind}: X holds {gaps} missing values; fill them, or train from Windows with missing > 0"
-                )
-            rows = Rows(array)
+            rows = Rows(self._take_array(X, reset))
         if not need_y:
             return rows, np.empty(0, dtype="float32"), preparation
-        if y is None:
-            raise SmgeoError(f"{self.kind}: fit needs y; give it, or windows with a target")
-        y = np.asarray(y, dtype="float32").reshape(-1)
-        if y.size != len(rows):
-            raise SmgeoError(f"{self.kind}: X has {len(rows)} rows, y has {y.size}")
-        gaps = int((~np.isfinite(y)).sum())
+        return rows, self._take_target(y, len(rows)), preparation
+
+    def _take_validation(self, validation: Any) -> tuple[Rows, np.ndarray] | None:
+        x, y, _ = self._take(validation) if isinstance(validation, WindowSource) else self._take(*validation)
+        self._check_shape(x.shape, "validation")
+        return (x, y) if len(x) else None
+
+    def _take_array(self, X: Any, reset: bool) -> np.ndarray:
+        """An array or table as float32, checked as scikit-learn's estimators check it."""
+        if not reset and self.preparation_ and hasattr(X, "columns"):
+            X = self._select_columns(X)
+        checks: dict[str, Any] = {"dtype": np.float32, "ensure_all_finite": False, "ensure_min_samples": 0}
+        wanted = "(n, length, features)" if self.uses_window else "(n, features)"
+        try:
+            if self.uses_window:
+                array = check_array(X, ensure_2d=False, allow_nd=True, input_name="X", **checks)
+            else:
+                array = validate_data(self, X, reset=reset, **checks)
+        except ValueError as error:
+            raise SmgeoError(f"{self.kind} needs X of shape {wanted}. {error}") from None
+        if array.ndim != (3 if self.uses_window else 2):
+            raise SmgeoError(f"{self.kind} needs X of shape {wanted}; got {array.shape}")
+        gaps = array.size - int(np.isfinite(array).sum())
         if gaps:
-            raise SmgeoError(f"{self.kind}: y holds {gaps} missing or infinite values")
-        return rows, y, preparation
+            raise SmgeoError(
+                f"{self.kind}: X holds {gaps} missing values (NaN) or infinite ones (inf); fill them, or train from Windows with "
+                "missing > 0"
+            )
+        return cast(np.ndarray, array)
+
+    def _take_target(self, y: Any, rows: int) -> np.ndarray:
+        if y is None:
+            raise SmgeoError(
+                f"{self.kind}: fit requires y to be passed, but the target y is None; give it, or windows with a target"
+            )
+        try:
+            target = column_or_1d(y, dtype=np.float32, warn=True, input_name="y")
+        except ValueError as error:
+            raise SmgeoError(f"{self.kind} needs y of shape (n,). {error}") from None
+        if target.size != rows:
+            raise SmgeoError(f"{self.kind}: X has {rows} rows, y has {target.size}")
+        gaps = int((~np.isfinite(target)).sum())
+        if gaps:
+            raise SmgeoError(f"{self.kind}: y holds {gaps} missing values (NaN) or infinite ones (inf)")
+        return cast(np.ndarray, target)
+
+    def _select_columns(self, table: Any) -> np.ndarray:
+        """The columns of a table that are the channels of the windows which the model was fitted on."""
+        preparation = self.preparation_
+        assert preparation is not None
+        if preparation["length"] != 1:
+            raise SmgeoError(
+                f"{self.kind} was fitted on windows of {preparation['length']} days, which a table of rows does not hold; give Windows"
+            )
+        names = list(preparation["features"])
+        if preparation["missing"] > 0:
+            names += [f"{n} observed" for n in preparation["features"]]
+        need = dict.fromkeys(names, "") | preparation["units"]
+        given = table.attrs.get("units") if hasattr(table, "attrs") else None
+        units = given if isinstance(given, Mapping) else {}
+        check_units({n: units.get(n, need.get(n, "")) for n in map(str, table.columns)}, need, "the table X")
+        return np.asarray(table[names])
+
+    def _check_shape(self, shape: tuple[int, ...], what: str) -> None:
+        if tuple(shape[1:]) != self.input_shape_:
+            raise SmgeoError(
+                f"{self.kind}: {what} has shape (n, {', '.join(map(str, shape[1:]))}); the model was fitted on "
+                f"(n, {', '.join(map(str, self.input_shape_))})"
+            )
 
     # ---- the model file
 
@@ -210,27 +299,20 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
 
         The folder holds `model.json` (kind, parameters, preparation, training, checksums) and the weights.
         """
-        path = Path(path)
-        check_replaceable(path, "model.json")
-        part = path.with_name(path.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        self._save_weights(part)
-        files = sorted(p for p in part.rglob("*") if p.is_file())
-        manifest = {
-            "format": FORMAT,
+        if not hasattr(self, "input_shape_"):
+            raise ModelNotFittedError(f"this {self.kind} model is not fitted yet; call fit before save")
+        names = getattr(self, "feature_names_in_", None)
+        params = {k: v.item() if isinstance(v, np.generic) else v for k, v in self._file_params().items()}
+        about = {
             "kind": self.kind,
-            "params": self.get_params(),
+            "params": params,
             "n_features": self.n_features_in_,
             "input_shape": list(self.input_shape_),
+            "feature_names": None if names is None else list(names),
             "preparation": self.preparation_,
             "training": self.training_,
-            "files": {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
         }
-        manifest["sha256"] = _checksum(manifest)
-        (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        replace_folder(part, path, "model.json")
-        return path
+        return write_model(path, about, self._save_weights)
 
 
 class Rows:
@@ -263,9 +345,12 @@ class Rows:
         return self.take(np.arange(len(self)))
 
 
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
+
+
 def _versions() -> dict[str, str]:
     out = {}
-    for package in ("smgeo", "keras", "tensorflow", "jax", "ydf", "numpy"):
+    for package in ("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "skops", "numpy"):
         try:
             out[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -273,98 +358,13 @@ def _versions() -> dict[str, str]:
     return out
 
 
-def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _class_of(kind: str) -> type[SoilMoistureModel]:
-    if kind not in _KINDS:
-        raise SmgeoError(f"unknown model {kind!r}; {nearest(kind, list(_KINDS))}")
-    module, name = _KINDS[kind]
-    found: type[SoilMoistureModel] = getattr(importlib.import_module(module), name)
-    return found
-
-
 def _check_type(kind: str, name: str, value: Any, expected: Any) -> None:
-    accepted = {int: ((int,), "a whole number"), float: ((int, float), "a number"), str: ((str,), "text")}
-    options = [accepted.get(e, ((e,), "nothing")) for e in get_args(expected) or (expected,)]
-    if isinstance(value, bool) or not any(isinstance(value, types) for types, _ in options):
-        raise SmgeoError(f"{kind}: {name} must be {' or '.join(words for _, words in options)}; got {value!r}")
+    options = get_args(expected) if isinstance(expected, UnionType) else (expected,)
+    if not set(options) <= set(_WORDS):
+        return  # a type of the model's own, which its `check_params` knows
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) not in options and not (type(value) is int and float in options):
+        raise SmgeoError(f"{kind}: {name} must be {' or '.join(_WORDS[t] for t in options)}; got {value!r}")
     if name == "seed" and value < 0:
         raise SmgeoError(f"{kind}: seed must be 0 or more; got {value}")
-
-
-def make_model(kind: str, **params: Any) -> SoilMoistureModel:
-    """An unfitted model.
-
-    Parameters
-    ----------
-    kind : {"rf", "ann", "cnn", "gru", "lstm"}
-        Random forest, dense network, 1-D convolution, recurrent networks.
-    **params
-        The model's own parameters (see its class), `seed` among them.
-
-    Raises
-    ------
-    SmgeoError
-        If the kind or a parameter is unknown, or the library it needs is not installed.
-    """
-    found = _class_of(kind)
-    known = list(inspect.signature(found).parameters)
-    hints = get_type_hints(found.__init__)
-    for name in params:
-        if name not in known:
-            raise SmgeoError(f"{kind} has no parameter {name!r}; {nearest(name, known)}")
-    for name, value in params.items():
-        _check_type(kind, name, value.item() if isinstance(value, np.generic) else value, hints[name])
-    # Numbers of NumPy, as a search space gives them, are taken as Python's: libraries and JSON want these.
-    model = found(**{k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()})
-    model.check_params()  # type: ignore[attr-defined]
-    return model
-
-
-def load_model(path: str | Path) -> SoilMoistureModel:
-    """A fitted model from the folder that `save` wrote.
-
-    Raises
-    ------
-    SmgeoError
-        If the folder is no model, is of a newer format, or a file in it is missing or damaged.
-    """
-    path = Path(path)
-    if not (path / "model.json").is_file():
-        raise SmgeoError(
-            f"{path} holds no model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
-        )
-    try:
-        manifest = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        if manifest["format"] > FORMAT:
-            raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
-        if manifest.pop("sha256", None) != _checksum(manifest):
-            raise SmgeoError(
-                f"{path}/model.json is damaged or was edited (its checksum does not fit); save the model again"
-            )
-        kind, params, files = manifest["kind"], manifest["params"], manifest["files"]
-        n_features, shape, preparation, training = (
-            manifest["n_features"],
-            manifest["input_shape"],
-            manifest["preparation"],
-            manifest["training"],
-        )
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise SmgeoError(f"{path}/model.json is damaged ({error!r}); save the model again") from None
-    for name, expected in files.items():
-        inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts:
-            raise SmgeoError(f"{path}/model.json names a file outside the model: {name!r}; nothing is loaded")
-        file = path / inside
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise SmgeoError(
-                f"{file} is missing or damaged (its checksum is not the one in model.json); save the model again"
-            )
-    model = make_model(kind, **params)
-    model.n_features_in_ = int(n_features)
-    model.input_shape_ = tuple(shape)
-    model.preparation_, model.training_ = preparation, training
-    model._load_weights(path)
-    return model

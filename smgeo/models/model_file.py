@@ -1,0 +1,87 @@
+"""The folder a fitted model is saved to: `model.json` with checksums, and weights in a format that holds no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from smgeo.cube import check_replaceable, replace_folder
+from smgeo.errors import SmgeoError
+
+FORMAT = 1
+
+_KEYS = ("kind", "params", "n_features", "input_shape", "preparation", "training", "files")
+
+
+def write_model(path: str | Path, about: dict[str, Any], write_weights: Callable[[Path], None]) -> Path:
+    """Write a model's folder, beside it first, renamed when complete.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder that is new, or that holds a model.
+    about : dict
+        Everything but the weights, as JSON types.
+    write_weights : callable
+        Called with the folder to write weights into.
+    """
+    path = Path(path)
+    check_replaceable(path, "model.json")
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write_weights(part)
+    files = sorted(p for p in part.rglob("*") if p.is_file())
+    sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    manifest = {"format": FORMAT, **about, "files": sums}
+    manifest["sha256"] = _checksum(manifest)
+    (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    replace_folder(part, path, "model.json")
+    return path
+
+
+def read_model(path: str | Path) -> dict[str, Any]:
+    """What `model.json` says, after every file's checksum was compared.
+
+    Raises
+    ------
+    SmgeoError
+        If the folder is no model, is of a newer format, or a file in it is missing or damaged.
+    """
+    path = Path(path)
+    file = path / "model.json"
+    if not file.is_file():
+        raise SmgeoError(
+            f"{path} holds no model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if manifest["format"] > FORMAT:
+            raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
+        if manifest.pop("sha256", None) != _checksum(manifest):
+            raise SmgeoError(f"{file} is damaged or was edited (its checksum does not fit); save the model again")
+        about = {key: manifest[key] for key in _KEYS} | {"feature_names": manifest.get("feature_names")}
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
+    _check_files(path, about["files"])
+    return about
+
+
+def _check_files(path: Path, sums: dict[str, str]) -> None:
+    for name, expected in sums.items():
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise SmgeoError(f"{path}/model.json names a file outside the model: {name!r}; nothing is loaded")
+        file = path / inside
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            raise SmgeoError(
+                f"{file} is missing or damaged (its checksum is not the one in model.json); save the model again"
+            )
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

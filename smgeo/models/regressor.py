@@ -1,0 +1,90 @@
+"""Any scikit-learn regressor as a model: trained on windows, saved without pickle, used for maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import clone, is_regressor
+
+from smgeo.errors import SmgeoError
+from smgeo.models.estimator import Rows, SoilMoistureModel
+from smgeo.models.sklearn_file import read_sklearn, write_sklearn
+
+_FILE = "regressor.skops"
+_PARTS = ("estimator", "fitted")
+# Rows predicted at once, so that windows are gathered block by block.
+_BLOCK = 65_536
+
+
+class Regressor(SoilMoistureModel):
+    """A scikit-learn regressor, or a pipeline that ends in one.
+
+    Windows of several days are long rows to it: the channels of the first day, then of the second, and so on.
+
+    Parameters
+    ----------
+    estimator : scikit-learn regressor
+        Stays as it is; a copy of it is fitted. X and y reach it as float64, because linear models lose digits in float32.
+    seed : int
+        For every `random_state` of the estimator and its parts that is left at None.
+
+    Attributes
+    ----------
+    estimator_ : scikit-learn regressor
+        The fitted copy.
+    """
+
+    kind: ClassVar[str] = "sklearn"
+
+    def __init__(self, estimator: Any = None, *, seed: int = 0) -> None:
+        self.estimator = estimator
+        self.seed = seed
+
+    def check_params(self) -> None:
+        """Refuse what is no regressor, and parameters that scikit-learn would refuse later."""
+        if isinstance(self.estimator, type | SoilMoistureModel) or not is_regressor(self.estimator):
+            raise SmgeoError(
+                f"make_model needs a scikit-learn regressor, such as HistGradientBoostingRegressor(), or a pipeline that ends in "
+                f"one; got {self.estimator!r}"
+            )
+        try:
+            getattr(self.estimator, "_validate_params", lambda: None)()
+        except ValueError as error:
+            raise SmgeoError(str(error)) from None
+
+    def _fit(
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None
+    ) -> None:
+        estimator = clone(self.estimator)
+        unset = [n for n, v in estimator.get_params().items() if v is None and n.split("__")[-1] == "random_state"]
+        estimator.set_params(**dict.fromkeys(unset, self.seed))
+        try:
+            self.estimator_ = estimator.fit(x.all().astype("float64"), y.astype("float64"))
+        except ValueError as error:
+            raise SmgeoError(f"{type(estimator).__name__}: {error}") from error
+        if progress:
+            progress(1, 1, {})
+
+    def _predict(self, x: Rows) -> np.ndarray:
+        out = np.empty(len(x), dtype="float32")
+        for start in range(0, len(x), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(x)))
+            out[rows] = np.asarray(self.estimator_.predict(x.take(rows).astype("float64"))).reshape(len(rows))
+        return out
+
+    def _file_params(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+    def _describe_training(self) -> dict[str, Any]:
+        return {"estimator": repr(self.estimator)}
+
+    def _save_weights(self, folder: Path) -> None:
+        write_sklearn(folder / _FILE, dict(zip(_PARTS, (self.estimator, self.estimator_), strict=True)))
+
+    def _load_weights(self, folder: Path, trusted: Collection[str] = ()) -> None:
+        parts = read_sklearn(folder / _FILE, _PARTS, trusted)
+        self.estimator, self.estimator_ = (parts[name] for name in _PARTS)
+        self.check_params()
