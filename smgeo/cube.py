@@ -78,11 +78,14 @@ def variables_of_kind(ds: xr.Dataset, *kinds: str) -> list[str]:
 
 
 def kind_of(variable: xr.DataArray) -> str:
-    """`kind` of a variable: its attribute, or what its dims say."""
+    """`kind` of a variable: its attribute, what the catalogue says of its name, or "flag" if no number, or what its dims say."""
     if "kind" in variable.attrs:
         return str(variable.attrs["kind"])
     if variable.name in FEATURES:
         return FEATURES[str(variable.name)].kind
+    # Text, dates and masks are no numbers to prepare.
+    if variable.dtype.kind not in "fiu":
+        return "flag"
     if variable.dims == ("time",):
         return "calendar"
     return "dynamic" if "time" in variable.dims else "static"
@@ -153,6 +156,26 @@ def check_units(have: Mapping[str, str], need: Mapping[str, str], where: str) ->
         raise SmgeoError(
             f"units in {where} do not match: {'; '.join(wrong)}. Convert the values and set attrs['units']"
         )
+
+
+def check_numbers(ds: xr.Dataset, names: Iterable[str], where: str) -> None:
+    """Refuse variables that hold no numbers.
+
+    Raises
+    ------
+    SmgeoError
+        Naming every such variable and what it holds.
+    """
+    if wrong := [f"{n} ({ds[n].dtype})" for n in names if ds[n].dtype.kind not in "fiub"]:
+        raise SmgeoError(
+            f"{where}: needed are numbers, found {', '.join(wrong)}; set attrs['kind'] to 'flag' for what is to be carried along, "
+            "or encode it as numbers"
+        )
+
+
+def crs_encoding(variable: xr.DataArray) -> dict[str, str]:
+    """Of an opened variable's encoding the name of its grid mapping alone: the rest is of values as they were stored."""
+    return {k: v for k, v in variable.encoding.items() if k == "grid_mapping"}
 
 
 def check_known_units(have: Mapping[str, str], need: Mapping[str, str], where: str) -> None:

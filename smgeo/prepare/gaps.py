@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 from typing import Any, Literal
 
 import dask.array as da
@@ -14,8 +15,9 @@ import xarray as xr
 from dask.system import CPU_COUNT
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import check_daily, text_of, variables_of_kind
+from smgeo.cube import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
 from smgeo.errors import SmgeoError, SmgeoWarning, nearest
+from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step
 
 # Of a series whose revisit is to be measured, and of a limit that is half of the revisit.
@@ -71,8 +73,11 @@ def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int
         a, b = days[k - 1], days[k]
         if b - a < 2:
             continue
-        x0 = np.float64(x[a])
-        slope = (np.float64(x[b]) - x0) / (b - a)
+        x0, x1 = np.float64(x[a]), np.float64(x[b])
+        slope = (x1 - x0) / (b - a)
+        if np.isinf(x0) or np.isinf(x1):
+            # As in pandas: beside an infinite value all of the gap is infinite, between two of other sign undefined.
+            x0, slope = x0 + x1, 0.0
         for i in range(a + 1, min(a + limit + 1, b)):
             out[i] = slope * (i - a) + x0
         for i in range(max(b - limit, a + limit + 1), b):
@@ -130,8 +135,8 @@ def _median_gaps(x: np.ndarray) -> np.ndarray:
 
 
 def _as_series(x: np.ndarray, axis: int) -> np.ndarray:
-    """The values with time last, contiguous."""
-    return np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    """The values with time last, contiguous, in a float type that compiled code knows."""
+    return np.ascontiguousarray(np.moveaxis(as_float(x), axis, -1))
 
 
 def _fill_block(
@@ -224,6 +229,8 @@ def _warn_of_lists(ds: xr.Dataset, names: list[str]) -> None:
 def _fill_variable(variable: xr.DataArray, revisit: np.ndarray | float, limit: int, causal: bool) -> Any:
     """The filled values, lazy where the variable is: one layer of tasks."""
     axis, data = variable.get_axis_num("time"), variable.data
+    if data.dtype.kind != "f":  # whole numbers have no gaps
+        return data
     nominal = FEATURES[str(variable.name)].revisit_days if variable.name in FEATURES else None
     how: dict[str, Any] = {"axis": axis, "fallback": float(nominal or 0), "limit": limit, "causal": causal}
     if not isinstance(data, da.Array):
@@ -231,7 +238,8 @@ def _fill_variable(variable: xr.DataArray, revisit: np.ndarray | float, limit: i
     data = data.rechunk({axis: -1})
     if isinstance(revisit, np.ndarray):
         revisit = da.from_array(revisit, chunks=tuple((1,) if i == axis else c for i, c in enumerate(data.chunks)))
-    return da.map_blocks(_fill_block, data, revisit, dtype=data.dtype, meta=data._meta, **how)
+    dtype = np.result_type(data.dtype, np.float32)
+    return da.map_blocks(_fill_block, data, revisit, dtype=dtype, meta=np.empty((0,) * data.ndim, dtype), **how)
 
 
 def fill_gaps(
@@ -249,7 +257,8 @@ def fill_gaps(
     2 L is filled L days in from either side and stays open between, and up to L days before the first and after
     the last observation hold that observation. So a filled day may depend on observations up to L days later (and, where
     the revisit is measured, on when later observations are); with `causal` it depends on nothing later. Static and
-    calendar variables are never touched.
+    calendar variables are never touched. A variable with a time axis, no attribute `kind` and a name that the catalogue
+    lacks is taken as dynamic: give a target of your own `attrs["kind"] = "target"`.
 
     Parameters
     ----------
@@ -267,20 +276,23 @@ def fill_gaps(
         median of the gaps between the observations up to that day, the catalogue's before there are two; `revisit_days`
         with one number a station is measured so too, because it was taken from the whole series.
     target : bool
-        Fill the target too. Not repeated on new data by `repeat_steps`: models are scored on observations.
+        Fill the target too. Not repeated on new data by `repeat_steps`: models are scored on observations, and `evaluate`
+        refuses a cube whose target was filled.
     mask : bool
         Add, for each variable filled, `<name>_filled`: bool, same dims and as lazy, True on filled days, of kind "flag";
-        the variable names it in `ancillary_variables` (CF conventions 1.11, section 3.4).
+        the variable names it in `ancillary_variables` (CF conventions 1.11, section 3.4). A mask of an earlier filling is
+        kept up in any case.
 
     Returns
     -------
     xarray.Dataset
         As lazy as `ds`; each task holds one spatial chunk over the whole series. In-memory variables are filled on threads.
+        float32, or float64 where `ds` is. A variable filled says its limit in the attribute `gaps_filled`.
 
     Raises
     ------
     SmgeoError
-        If the time axis is not daily, or the limit is not one of the above.
+        If the time axis is not daily, a dynamic variable holds no numbers, or `limit` or `revisit` is not one of the above.
 
     Warns
     -----
@@ -288,7 +300,10 @@ def fill_gaps(
         If `revisit_days` is a list without `revisit_stations`, which is then not used: the revisit is measured.
     """
     check_daily(ds)
+    if revisit not in ("attribute", "measured"):
+        raise SmgeoError(f"revisit must be 'attribute' or 'measured'; got {revisit!r}")
     limits = _check_limit(limit, variables_of_kind(ds, "dynamic", *(["target"] if target else [])))
+    check_numbers(ds, limits, "fill_gaps")
     halves = [n for n, days in limits.items() if isinstance(days, str)]
     if revisit == "attribute" and not causal:
         _warn_of_lists(ds, halves)
@@ -300,16 +315,14 @@ def fill_gaps(
 
     with ThreadPoolExecutor(CPU_COUNT) as pool:
         arrays = dict(zip(limits, pool.map(fill, limits), strict=True))
-    out = ds.assign({n: (ds[n].dims, a, ds[n].attrs) for n, a in arrays.items()})
-    if mask:
-        out = _with_masks(out, ds, list(limits))
+    said = {n: {**ds[n].attrs, "gaps_filled": _limit_elsewhere(ds[n], days, revisit)} for n, days in limits.items()}
+    out = ds.assign({n: xr.Variable(ds[n].dims, a, said[n], crs_encoding(ds[n])) for n, a in arrays.items()})
+    out = _with_masks(out, ds, [n for n in limits if mask or f"{n}_filled" in ds])
     return with_step(out, "fill_gaps", **_record(ds, limits, revisit, causal=causal, mask=mask))
 
 
 def _check_limit(limit: Any, fillable: list[str]) -> dict[str, int | str]:
     """The limit of each variable to be filled."""
-    if isinstance(limit, str) and limit != "half-revisit":
-        raise SmgeoError(f"limit must be 'half-revisit', a number of days, or a mapping of them; got {limit!r}")
     limits = dict(limit) if isinstance(limit, Mapping) else dict.fromkeys(fillable, limit)
     for name, days in limits.items():
         if name not in fillable:
@@ -317,8 +330,11 @@ def _check_limit(limit: Any, fillable: list[str]) -> dict[str, int | str]:
                 f"limit names {name!r}, which is no dynamic variable of the cube (nor its target with target=True); "
                 f"{nearest(name, fillable)}"
             )
-        if not isinstance(days, str) and (days < 0 or int(days) != days):
-            raise SmgeoError(f"limit for {name!r} must be a whole number of days, 0 or more; got {days}")
+        number = isinstance(days, Real) and not isinstance(days, bool)
+        if days != "half-revisit" and not (number and days >= 0 and float(days).is_integer()):
+            raise SmgeoError(
+                f"limit for {name!r} must be 'half-revisit' or a whole number of days, 0 or more; got {days!r}"
+            )
     return limits
 
 
@@ -326,9 +342,12 @@ def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Data
     masks = {}
     for name in names:
         mask = ds[name].isnull() & filled[name].notnull()
+        if f"{name}_filled" in ds:
+            mask = mask | ds[f"{name}_filled"]
         # A mask has the variable's place, and neither its unit nor its source.
         place = {k: v for k, v in ds[name].attrs.items() if k == "grid_mapping"}
         long_name = f"{ds[name].attrs.get('long_name', name)}: filled by fill_gaps"
+        mask.encoding = crs_encoding(ds[name])
         mask.attrs = {**place, "kind": "flag", "long_name": long_name}
         masks[f"{name}_filled"] = mask
         ancillary = [*str(ds[name].attrs.get("ancillary_variables", "")).split(), f"{name}_filled"]
@@ -337,7 +356,7 @@ def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Data
 
 
 def _record(ds: xr.Dataset, limits: Mapping[str, int | str], revisit: str, **options: bool) -> dict[str, Any]:
-    """What other places will be filled by: a number where these had one for all, their own revisit otherwise."""
+    """What is repeated on other data: of the dynamic variables alone."""
     dynamic = variables_of_kind(ds, "dynamic")
     elsewhere = {n: _limit_elsewhere(ds[n], days, revisit) for n, days in limits.items() if n in dynamic}
     # Options only where chosen, so that models of before there were any know their own preparation.
@@ -345,7 +364,10 @@ def _record(ds: xr.Dataset, limits: Mapping[str, int | str], revisit: str, **opt
 
 
 def _limit_elsewhere(variable: xr.DataArray, days: int | str, revisit: str) -> int | str:
+    """What other places will be filled by: a number where these had one for all, their own revisit otherwise."""
     known = variable.attrs.get("revisit_days")
     if not isinstance(days, str):
         return int(days)
-    return "half-revisit" if revisit == "measured" or known is None or np.ndim(known) else int(known // 2)
+    if revisit == "measured" or known is None or np.ndim(known) or np.isnan(known):
+        return "half-revisit"
+    return int(known // 2)

@@ -11,6 +11,14 @@ import numba
 import numpy as np
 import xarray as xr
 
+from smgeo.cube import check_numbers
+from smgeo.errors import SmgeoError
+
+
+def as_float(x: np.ndarray) -> np.ndarray:
+    """float32 or float64 in the machine's byte order, which compiled code knows."""
+    return np.asarray(x, dtype=np.result_type(x, np.float32))
+
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def moments_of_rows(rows: np.ndarray) -> np.ndarray:
@@ -49,6 +57,7 @@ def combine_moments(rows: np.ndarray) -> tuple[float, float, float]:
 
 def _moments_of_block(x: np.ndarray, *, axis: int | None) -> np.ndarray:
     """`moments_of_rows` along `axis` (None: each value a place of its own), the three last."""
+    x = as_float(x)
     rows = np.ascontiguousarray(x[..., None] if axis is None else np.moveaxis(x, axis, -1))
     return moments_of_rows(rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:-1], 3)
 
@@ -67,6 +76,17 @@ def _moments(variable: xr.DataArray) -> Any:
     return data.map_blocks(
         _moments_of_block, axis=axis, drop_axis=drop, new_axis=[len(chunks) - 1], chunks=chunks, meta=meta
     )
+
+
+def _moments_of_places(ds: xr.Dataset, names: Iterable[str]) -> dict[str, np.ndarray]:
+    names = list(names)
+    check_numbers(ds, names, "mean and standard deviation")
+    found = dask.compute({n: _moments(ds[n]) for n in names})[0]
+    if infinite := [n for n, moments in found.items() if not np.isfinite(moments).all()]:
+        raise SmgeoError(
+            f"mean and standard deviation: infinite values in {', '.join(infinite)}; mask them with ds.where(np.isfinite(ds))"
+        )
+    return dict(found)
 
 
 def _mean_and_std(moments: np.ndarray) -> tuple[float, float]:
@@ -89,16 +109,19 @@ def mean_and_std(ds: xr.Dataset, names: Iterable[str]) -> dict[str, tuple[float,
     dict
         Variable -> (mean, standard deviation), float64, in its unit; NaN where it has no value. The same to the last bit
         for any chunking.
+
+    Raises
+    ------
+    SmgeoError
+        If a variable holds no numbers, or an infinite one.
     """
-    found = dask.compute({n: _moments(ds[n]) for n in names})[0]
-    return {n: _mean_and_std(m) for n, m in found.items()}
+    return {n: _mean_and_std(m) for n, m in _moments_of_places(ds, names).items()}
 
 
 def mean_and_std_of_places(ds: xr.Dataset, names: Iterable[str]) -> Mapping[str, tuple[xr.DataArray, xr.DataArray]]:
     """As `mean_and_std`, of each station's (or pixel's) own series; variables need a time axis."""
-    found = dask.compute({n: _moments(ds[n]) for n in names})[0]
     out = {}
-    for name, moments in found.items():
+    for name, moments in _moments_of_places(ds, names).items():
         dims = [d for d in ds[name].dims if d != "time"]
         count = np.where(moments[..., 0] > 0, moments[..., 0], np.nan)
         mean, std = np.where(np.isnan(count), np.nan, moments[..., 1]), np.sqrt(moments[..., 2] / count)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube import check_units, variables_of_kind
+from smgeo.cube import check_units, crs_encoding, select_stations, station_positions, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import mean_and_std, mean_and_std_of_places
 
@@ -51,20 +51,23 @@ def flag_outliers(
     Returns
     -------
     xarray.Dataset
-        bool, True where a value is an outlier; missing values are not. For dynamic, static and target
+        bool, of kind "flag", True where a value is an outlier; missing values are not. For dynamic, static and target
         variables. Lazy where `ds` is, but for the statistics, which are computed in one pass and are the same to the last
         bit for any chunking; that pass holds whole series of the chunks at work.
 
     Raises
     ------
     SmgeoError
-        If `z` is not positive, or both `stations` and `per_station` are given.
+        If `z` is not positive, both `stations` and `per_station` are given, `stations` is empty or has one that the cube
+        lacks, or a value that makes the statistics is infinite or no number.
     """
     if not z > 0:
         raise SmgeoError(f"z must be a positive number; got {z}")
     names = variables_of_kind(ds, "dynamic", "static", "target")
     if not per_station:
-        source = ds if stations is None else ds.sel(station=list(stations))
+        if stations is not None and not len(stations):
+            raise SmgeoError("flag_outliers: stations is empty; give the training stations' ids, or None for all")
+        source = ds if stations is None else select_stations(ds, stations)
         return _flag(ds, z, mean_and_std(source, names))
     if stations is not None:
         raise SmgeoError(
@@ -78,7 +81,15 @@ def _flag(
     ds: xr.Dataset, z: float, limits: Mapping[str, tuple[xr.DataArray | float, xr.DataArray | float]]
 ) -> xr.Dataset:
     # Compared as |x - mean| > z std, so that a constant variable (std 0) flags nothing.
-    flags = {n: np.abs(ds[n].astype("float64") - mean) > z * std for n, (mean, std) in limits.items()}
+    flags = {n: abs(ds[n].astype("float64") - mean) > z * std for n, (mean, std) in limits.items()}
+    return _as_flags(flags, ds)
+
+
+def _as_flags(flags: Mapping[str, xr.DataArray], ds: xr.Dataset) -> xr.Dataset:
+    """The flags with their variables' place, and neither unit nor kind of these."""
+    for name, flag in flags.items():
+        flag.attrs = {**{k: v for k, v in ds[name].attrs.items() if k == "grid_mapping"}, "kind": "flag"}
+        flag.encoding = crs_encoding(ds[name])
     return xr.Dataset(flags, coords=ds.coords)
 
 
@@ -95,7 +106,7 @@ def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES)
     Returns
     -------
     xarray.Dataset
-        bool, as lazy as `ds`, True outside the range (its ends are inside); missing values are not. Variables that the
+        bool, of kind "flag", as lazy as `ds`, True outside the range (its ends are inside); missing values are not. Variables that the
         catalogue lacks are left out.
 
     Raises
@@ -106,11 +117,11 @@ def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES)
     names = [str(n) for n in ds.data_vars if n in catalog]
     have = {n: "scaled units" if "unscaled_units" in ds[n].attrs else str(ds[n].attrs.get("units", "")) for n in names}
     check_units(have, {n: catalog[n].units for n in names}, "the cube whose range is checked")
-    flags = {}
+    flags: dict[str, xr.DataArray] = {}
     for name in names:
         low, high = catalog[name].valid_range
         flags[name] = (ds[name] < low) | (ds[name] > high)
-    return xr.Dataset(flags, coords=ds.coords)
+    return _as_flags(flags, ds)
 
 
 def _is_heavy_tailed(variable: xr.DataArray) -> bool:
@@ -143,12 +154,13 @@ def drop_outlier_rows(
     Returns
     -------
     (xarray.Dataset, OutlierRows)
-        The cube with the target missing on dropped rows, as lazy as `ds`; and how many rows that were, computed in one pass.
+        The cube with the target missing on dropped rows (one of whole numbers becomes float64), as lazy as `ds`; and how
+        many rows that were, computed in one pass.
 
     Raises
     ------
     SmgeoError
-        If `variables` names one that `flags` lacks.
+        If `variables` names one that `flags` lacks, or `stations` one that the cube lacks.
     """
     if variables is None:
         moving = variables_of_kind(ds, "dynamic")
@@ -156,12 +168,14 @@ def drop_outlier_rows(
     for name in variables:
         if name not in flags:
             raise SmgeoError(f"no flags of {name!r}; {nearest(name, [str(n) for n in flags.data_vars])}")
-    rows = ds["station"].isin(list(stations)) & ds[target].notnull()
+    chosen = np.zeros(ds.sizes["station"], dtype=bool)
+    chosen[station_positions(ds, stations)] = True
+    rows = xr.DataArray(chosen, dims="station") & ds[target].notnull()
     flagged = {n: flags[n] & rows for n in variables}
     dropped = xr.zeros_like(rows)
     for one in flagged.values():
         dropped = dropped | one
     counts, total = dask.compute({n: one.sum() for n, one in flagged.items()}, dropped.sum())
-    kept = ds[target].where(~dropped).astype(ds[target].dtype).transpose(*ds[target].dims)
+    kept = ds[target].where(~dropped).transpose(*ds[target].dims)
     lost = OutlierRows(int(total), {n: int(count) for n, count in counts.items()})
     return ds.assign({target: kept.assign_attrs(ds[target].attrs)}), lost

@@ -20,9 +20,9 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
-from smgeo.cube import check_known_units, units_of, variables_of_kind
+from smgeo.cube import check_known_units, check_numbers, crs_encoding, units_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
-from smgeo.prepare.moments import combine_moments, moments_of_rows
+from smgeo.prepare.moments import as_float, combine_moments, moments_of_rows
 from smgeo.prepare.steps import steps_of, with_step, without_last_step
 from smgeo.stages import write_json
 
@@ -36,28 +36,24 @@ class UnfittedScalerError(SmgeoError, NotFittedError):
     """A scaler was used before `fit`; scikit-learn's error too, which its tools look for."""
 
 
-def _as_float(x: np.ndarray) -> np.ndarray:
-    return np.asarray(x, dtype=np.result_type(x, np.float32))
-
-
 # What a block of values tells of its variable. Blocks are combined in their order, by the functions below.
 
 
 def _extremes(x: np.ndarray) -> np.ndarray:
     """Least and largest value; NaN where there is none."""
-    ends = [ufunc.reduce(_as_float(x), axis=None, initial=np.nan) for ufunc in (np.fmin, np.fmax)]
+    ends = [ufunc.reduce(as_float(x), axis=None, initial=np.nan) for ufunc in (np.fmin, np.fmax)]
     return np.array(ends, dtype=np.float64)
 
 
 def _observed(x: np.ndarray) -> np.ndarray:
     """The values that are not missing, in one row."""
-    x = _as_float(x)
+    x = as_float(x)
     return x[~np.isnan(x)]
 
 
 def _moments(x: np.ndarray) -> np.ndarray:
     """Moments of each station's series (of each day's pixels in a grid cube)."""
-    x = np.ascontiguousarray(_as_float(x))  # at least one dim
+    x = np.ascontiguousarray(as_float(x))  # at least one dim
     return moments_of_rows(x.reshape(x.shape[0], math.prod(x.shape[1:])))
 
 
@@ -120,7 +116,7 @@ def _unscale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> Non
 
 def _map_block(x: np.ndarray, work: Callable[..., None], center: float, scale: float) -> np.ndarray:
     out = np.empty(x.size, dtype=np.float32)
-    work(np.ravel(_as_float(x)), center, scale, out)
+    work(np.ravel(as_float(x)), center, scale, out)
     return out.reshape(x.shape)
 
 
@@ -176,7 +172,7 @@ def _map_held(
     # Parts of one array: large memory comes in large pages, without which getting it takes longer than the work.
     together = np.empty(ends[-1], dtype=np.float32)
     out = {n: together[a:b] for n, a, b in zip(values, ends[:-1], ends[1:], strict=True)}
-    _in_threads(lambda n: work(np.ravel(_as_float(values[n])), *params[n], out[n]), list(values))
+    _in_threads(lambda n: work(np.ravel(as_float(values[n])), *params[n], out[n]), list(values))
     return {n: out[n].reshape(x.shape) for n, x in values.items()}
 
 
@@ -252,7 +248,7 @@ class _CubeScaler:
         Raises
         ------
         SmgeoError
-            If there is no such variable, or one has no value at all, or an infinite one.
+            If there is no such variable, or one holds no numbers, no value at all, or an infinite one.
         """
         _check_kind(self.kind)
         if not isinstance(X, xr.Dataset):
@@ -262,6 +258,7 @@ class _CubeScaler:
             raise SmgeoError(
                 f"scaler: the cube has no dynamic, static, calendar or target variable to scale, but {', '.join(map(str, X.data_vars)) or 'nothing'}"
             )
+        check_numbers(X, names, "scaler")
         variables = {n: X.variables[n] for n in names}
         units = {n: str(v.attrs.get("units", "")) for n, v in variables.items()}
         where = f"at the {X.sizes['station']} stations" if "station" in X.sizes else "in the cube"
@@ -342,9 +339,7 @@ class _CubeScaler:
         params = {n: (self.center_[n], self.scale_[n]) for n in attrs}
         old = {n: ds.variables[n] for n in attrs}
         values = _map_values(work, old, params)
-        # An opened variable keeps the name of its grid mapping in its encoding; the rest of it is of other values.
-        kept = {n: {k: v for k, v in old[n].encoding.items() if k == "grid_mapping"} for n in attrs}
-        return ds.assign({n: xr.Variable(old[n].dims, values[n], attrs[n], kept[n]) for n in attrs})
+        return ds.assign({n: xr.Variable(v.dims, values[n], attrs[n], crs_encoding(ds[n])) for n, v in old.items()})
 
     def _known(self, ds: xr.Dataset) -> list[str]:
         names = [str(n) for n in ds.data_vars if n in self.center_]

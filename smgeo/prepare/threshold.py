@@ -89,11 +89,11 @@ def choose_z(
     Raises
     ------
     SmgeoError
-        If no threshold is given, or a part of the split has no row with a target.
+        If no threshold is given, the cube lacks a station of the split, or a part of it has no row with a target.
     """
     from sklearn.base import clone
 
-    if not thresholds:
+    if not len(thresholds):
         raise SmgeoError("choose_z: give at least one threshold, such as (3.0, 4.0, 5.0)")
     names = list(dict.fromkeys([*features, target, *(variables or ())]))
     learn, held = (select_stations(ds[names], part).load() for part in (split.train, split.validation))

@@ -4,6 +4,7 @@ import dask
 import numpy as np
 import pandas as pd
 import pytest
+import rioxarray  # noqa: F401  (gives `.rio`)
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 import smgeo
 from smgeo.cube import open_cube, variables_of_kind, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.prepare import Scaler, fill_gaps, flag_outliers, measure_revisit, repeat_steps, split_stations, steps_of
+from smgeo.prepare import (
+    Scaler,
+    fill_gaps,
+    flag_out_of_range,
+    flag_outliers,
+    measure_revisit,
+    repeat_steps,
+    split_stations,
+    steps_of,
+)
 
 NAN = np.nan
 
@@ -254,8 +264,9 @@ def test_masks_are_no_features_anywhere(make_station_cube, tmp_path):
     assert scaler.to_dict() == Scaler("standard").fit(plain).to_dict()
     xr.testing.assert_identical(scaler.transform(out)[flags], out[flags].assign_attrs(scaler.transform(out).attrs))
     assert not set(flags) & set(flag_outliers(out, 3).data_vars)
+    again = fill_gaps(out, 1, mask=True)  # no masks of masks
+    assert set(again.data_vars) == set(out.data_vars)
     assert split_stations(out, (0.4, 0.3, 0.3)) == split_stations(plain, (0.4, 0.3, 0.3))
-    xr.testing.assert_identical(fill_gaps(out, 2)[flags], out[flags].assign_attrs(fill_gaps(out, 2).attrs))
     write_cube(out, tmp_path / "filled.zarr")
     back = open_cube(tmp_path / "filled.zarr").compute()
     xr.testing.assert_equal(back, out)
@@ -333,7 +344,7 @@ def test_target_static_and_calendar_stay_as_they_are(make_station_cube):
     for name in ("sm", "clay", "doy_sin"):
         xr.testing.assert_identical(out[name], ds[name])
     assert int(out["s1_vv"].isnull().sum()) < int(ds["s1_vv"].isnull().sum())
-    assert out["s1_vv"].attrs == ds["s1_vv"].attrs
+    assert out["s1_vv"].attrs == ds["s1_vv"].attrs | {"gaps_filled": 3}
 
 
 def test_the_catalogue_says_what_the_target_is_where_the_cube_does_not(make_station_cube):
@@ -357,6 +368,12 @@ def test_a_mapping_fills_only_what_it_names(make_station_cube):
         ("half", "half-revisit"),
         (-1, "whole number"),
         (1.5, "whole number"),
+        (NAN, "whole number"),
+        (np.inf, "whole number"),
+        (None, "whole number.*got None"),
+        (True, "whole number.*got True"),
+        ({"s1_vv": "weekly"}, "'half-revisit' or a whole number.*got 'weekly'"),
+        ({"s1_vv": None}, "limit for 's1_vv'"),
         ({"s1_v": 2}, "'s1_vv'"),
         ({"sm": 2}, "no dynamic variable"),
     ],
@@ -364,6 +381,77 @@ def test_a_mapping_fills_only_what_it_names(make_station_cube):
 def test_limits_refused(make_station_cube, limit, message):
     with pytest.raises(SmgeoError, match=message):
         fill_gaps(make_station_cube(), limit)
+
+
+def test_a_way_to_the_revisit_that_there_is_not(make_station_cube):
+    with pytest.raises(SmgeoError, match="'attribute' or 'measured'; got 'mesured'"):
+        fill_gaps(make_station_cube(), revisit="mesured")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_masks_are_of_all_fillings(make_station_cube, chunked):
+    ds = make_station_cube(days=40, gaps=0.8)
+    source = ds.chunk(station=2) if chunked else ds
+    for second in ({"mask": True}, {}):
+        out = fill_gaps(fill_gaps(source, 1, mask=True), 2, **second)
+        for name in ("precipitation", "s1_vv", "temperature"):
+            filled = ds[name].isnull().values & out[name].notnull().values
+            np.testing.assert_array_equal(out[f"{name}_filled"], filled)
+            assert filled.sum() > (fill_gaps(ds, 1)[name].notnull() & ds[name].isnull()).sum()
+        xr.testing.assert_identical(repeat_steps(ds, steps_of(out)), out.compute())
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", ">f8", "float64"])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_other_floats_are_filled_too(dtype, chunked, causal):
+    series = [[1, NAN, NAN, NAN, 5, NAN, NAN], [NAN, 2, NAN, 4, NAN, NAN, 7]]
+    ds = _cube(series)
+    other = ds.astype(dtype)
+    other["s1_vv"].attrs = ds["s1_vv"].attrs
+    other = other.chunk(station=1, time=3) if chunked else other
+    filled = fill_gaps(other, 1, causal=causal)["s1_vv"]
+    assert filled.dtype == filled.compute().dtype == ("float64" if dtype in (">f8", "float64") else "float32")
+    np.testing.assert_array_equal(filled, fill_gaps(ds, 1, causal=causal)["s1_vv"])
+    np.testing.assert_array_equal(measure_revisit(other["s1_vv"]), measure_revisit(ds["s1_vv"]))
+
+
+def test_whole_numbers_have_no_gaps_and_text_is_refused():
+    ds = _cube([[1, 2, 3]])
+    whole = ds.assign(s1_vv=ds["s1_vv"].astype("int16").assign_attrs(ds["s1_vv"].attrs))
+    for cube in (whole, whole.chunk(time=1)):
+        filled = fill_gaps(cube, 2)["s1_vv"]
+        assert filled.dtype == "int16"
+        np.testing.assert_array_equal(filled, ds["s1_vv"])
+    text = ds.assign(
+        soil=(("station", "time"), [["wet", "dry", "dry"]]), day=(("station", "time"), [ds["time"].values])
+    )
+    xr.testing.assert_identical(fill_gaps(text, 2)[["soil", "day"]].drop_attrs(deep=False), text[["soil", "day"]])
+    text["soil"].attrs["kind"] = "dynamic"
+    with pytest.raises(SmgeoError, match="fill_gaps: needed are numbers, found soil"):
+        fill_gaps(text, 2)
+
+
+@given(
+    st.lists(st.one_of(st.just(NAN), st.sampled_from([-np.inf, np.inf, 1.0, 3.0])), min_size=9, max_size=9),
+    st.integers(1, 9),
+)
+@settings(max_examples=100, deadline=None)
+def test_infinite_values_are_as_in_pandas(series, limit):
+    np.testing.assert_allclose(fill_gaps(_cube([series]), limit)["s1_vv"], [_pandas(series, limit)], rtol=1e-6)
+
+
+def test_a_grid_keeps_its_place(make_grid_cube, tmp_path):
+    grid = make_grid_cube(gaps=0.5)
+    opened = open_cube(write_cube(grid, tmp_path / "grid.zarr"))
+    out = fill_gaps(opened, 1, mask=True)
+    flags = [flag_outliers(opened, 3), flag_outliers(opened, 3, per_station=True), flag_out_of_range(opened)]
+    for made in (out, *flags):
+        for variable in made.data_vars.values():
+            assert variable.rio.grid_mapping == "spatial_ref"
+            assert {**variable.attrs, **variable.encoding}["grid_mapping"] == "spatial_ref"
+    back = open_cube(write_cube(out, tmp_path / "filled.zarr"))
+    assert back["s1_vv_filled"].encoding["grid_mapping"] == "spatial_ref"
 
 
 def test_time_must_be_daily(make_station_cube):

@@ -195,6 +195,81 @@ def test_what_is_heavy_tailed_is_said_by_the_cube_before_the_catalogue(make_stat
     assert set(drop_outlier_rows(ds, _flags(ds), ["N/s0"])[1].by_variable) == {"sm", "precipitation"}
 
 
+@pytest.mark.parametrize("per_station", [False, True])
+def test_flags_have_neither_unit_nor_kind_of_their_variable(make_station_cube, per_station):
+    for flags in (
+        flag_outliers(make_station_cube(), 3, per_station=per_station),
+        flag_out_of_range(make_station_cube()),
+    ):
+        assert [v.attrs for v in flags.data_vars.values()] == [{"kind": "flag"}] * len(flags.data_vars)
+
+
+def test_stations_that_are_not_there_are_named(make_station_cube):
+    ds = make_station_cube(stations=3, days=6)
+    with pytest.raises(SmgeoError, match="no station 'zz'"):
+        flag_outliers(ds, 3, ["N/s0", "zz"])
+    with pytest.raises(SmgeoError, match="stations is empty"):
+        flag_outliers(ds, 3, [])
+    with pytest.raises(SmgeoError, match="no station 'zz'"):
+        drop_outlier_rows(ds, _flags(ds), ["N/s0", "zz"])
+
+
+def test_stations_whose_ids_are_numbers(make_station_cube):
+    ds = make_station_cube(stations=3, days=6)
+    numbered = ds.assign_coords(station=[10, 11, 12])
+    expected, lost = drop_outlier_rows(ds, _flags(ds), ["N/s0"])
+    flags = _flags(ds).assign_coords(station=[10, 11, 12])
+    for ids in (["10"], [10]):
+        kept, found = drop_outlier_rows(numbered, flags, ids)
+        np.testing.assert_array_equal(kept["sm"], expected["sm"])
+        assert found == lost
+    xr.testing.assert_equal(flag_outliers(numbered, 1.5, ["10", "12"]), flag_outliers(numbered, 1.5, [10, 12]))
+
+
+def test_an_infinite_value_makes_no_limit(make_station_cube):
+    ds = make_station_cube(gaps=0.3)
+    ds["s1_vv"][1, 3] = np.inf
+    ds["s1_vv"][1, 4] = -np.inf
+    for options in ({}, {"stations": ["N/s1"]}, {"per_station": True}):
+        with pytest.raises(SmgeoError, match="infinite values in s1_vv"):
+            flag_outliers(ds, 3, **options)
+    flags = flag_outliers(ds, 3, ["N/s0", "N/s2"])  # of another station it is the outlier
+    assert flags["s1_vv"][1, 3:5].all()
+
+
+def test_what_is_no_number_has_no_flags(make_station_cube):
+    ds = make_station_cube(stations=3)
+    ds["soil"] = ("station", ["loam", "clay", "sand"])
+    ds["since"] = ("station", np.array(["2001-01-01"] * 3, dtype="datetime64[ns]"))
+    ds["open"] = ("station", [True, False, True])
+    assert not {"soil", "since", "open"} & set(flag_outliers(ds, 3).data_vars)
+    assert not {"soil", "since", "open"} & set(Scaler().fit(ds).center_)
+    ds["soil"].attrs["kind"] = "static"
+    for use in (lambda: flag_outliers(ds, 3), lambda: Scaler().fit(ds)):
+        with pytest.raises(SmgeoError, match="needed are numbers, found soil"):
+            use()
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "int64"])
+def test_other_types_are_flagged_too(make_station_cube, dtype):
+    ds = make_station_cube(stations=4)
+    ds["s1_vv"] = (ds["s1_vv"] * 10).round()
+    other = ds.assign(s1_vv=ds["s1_vv"].astype(dtype))
+    for per_station in (False, True):
+        for cube in (other, other.chunk(station=3, time=7)):
+            flags = flag_outliers(cube, 1.5, per_station=per_station)
+            np.testing.assert_array_equal(flags["s1_vv"], flag_outliers(ds, 1.5, per_station=per_station)["s1_vv"])
+
+
+def test_a_target_of_whole_numbers_is_missing_where_it_was_dropped(make_station_cube):
+    ds = make_station_cube(stations=3, days=6)
+    whole = ds.assign(sm=(ds["sm"] * 100).astype("int32"))
+    kept, lost = drop_outlier_rows(whole, _flags(ds), ["N/s0"])
+    assert np.flatnonzero(kept["sm"].isnull().values.ravel()).tolist() == [1, 2, 4]
+    assert lost.rows == 3
+    np.testing.assert_array_equal(kept["sm"][1:], whole["sm"][1:])
+
+
 def test_rows_cannot_be_dropped_by_a_variable_without_flags(make_station_cube):
     ds = make_station_cube(stations=3, days=6)
     with pytest.raises(SmgeoError, match="no flags of 's1_v'.*'s1_vv'"):

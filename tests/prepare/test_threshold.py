@@ -71,6 +71,12 @@ def test_by_hand(ds):
     assert table["validation_rmse"][found.z] < table["validation_rmse"][np.inf]
 
 
+def test_thresholds_may_be_an_array(ds):
+    options = {"features": FEATURES, "model": LinearRegression()}
+    of_array = choose_z(ds, SPLIT, np.array(THRESHOLDS), **options)
+    assert of_array.to_dict() == choose_z(ds, SPLIT, THRESHOLDS, **options).to_dict()
+
+
 def test_where_nothing_is_gained_the_greatest_is_taken(make_station_cube):
     ds = make_station_cube(stations=9, days=30, seed=3)
     ds["sm"] = ds["sm"].clip(0.2, 0.3)
@@ -125,8 +131,11 @@ def test_gaps_and_other_rules_of_what_costs_a_row(make_station_cube):
 
 
 def test_refusals(ds):
-    with pytest.raises(SmgeoError, match="at least one threshold"):
-        choose_z(ds, SPLIT, (), features=FEATURES)
+    for none in ((), np.arange(0)):
+        with pytest.raises(SmgeoError, match="at least one threshold"):
+            choose_z(ds, SPLIT, none, features=FEATURES)
+    with pytest.raises(SmgeoError, match="no station 'zz'"):
+        choose_z(ds, Split(("N/s0", "zz"), ("N/s1",), ()), features=FEATURES)
     empty = ds.copy(deep=True)
     empty["sm"][VALIDATION] = np.nan
     with pytest.raises(SmgeoError, match="validation stations have no row"):
