@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import check_known_units, select_stations, text_of
+from smgeo.cube import check_known_units, select_stations, station_positions, text_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
@@ -166,12 +166,10 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     shape = (ds.sizes["station"], ds.sizes["time"])
     observed, predicted = (np.full(shape, np.nan, dtype="float32") for _ in range(2))
     part_of = np.full(shape[0], "", dtype=object)
-    row_of = {str(s): i for i, s in enumerate(ds["station"].values)}
     for part in PARTS:
-        ids = list(getattr(split, part))
-        o, p, windows = predict_stations(model, prepared.sel(station=ids))
+        rows = np.array(station_positions(ds, getattr(split, part)), dtype=np.intp)
+        o, p, windows = predict_stations(model, prepared.isel(station=rows))
         scores[part] = compute_scores(o, p, windows.station_index)
-        rows = np.array([row_of[s] for s in ids], dtype=np.intp)
         part_of[rows] = part
         at = rows[windows.station_index], windows.time_index
         observed[at], predicted[at] = o, p

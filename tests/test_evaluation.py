@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compute_scores, cross_validate, evaluate, explained
-from smgeo.prepare import Split, Windows, cv_folds, derive_features, prepare_cube
+from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 
 FEATURES = ["s1_vv", "clay"]
@@ -152,6 +152,16 @@ def test_evaluate_with_a_part_left_empty(make_station_cube):
     scores = evaluate(_fitted(ds), ds, Split(PARTS.train, (), PARTS.test)).scores
     assert scores["validation"]["n"] == 0
     assert scores["test"]["n"] == 60
+
+
+def test_evaluate_a_split_of_stations_that_have_numbers(make_station_cube):
+    ds = make_station_cube()
+    numbered = ds.assign_coords(station=np.arange(10, 16))
+    split = Split((10, 11, 12), (13,), (14, 15))
+    model = Recorder().fit(prepare_cube(numbered, PLAIN, FEATURES, "sm", split.train).windows(split.train, 1, 0.0))
+    a, b = evaluate(model, numbered, split), evaluate(_fitted(ds), ds, PARTS)
+    assert a.scores == b.scores
+    np.testing.assert_array_equal(a.predictions["predicted"], b.predictions["predicted"])
 
 
 def test_evaluate_needs_a_model_that_knows_its_preparation(make_station_cube):

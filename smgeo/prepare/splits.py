@@ -23,28 +23,32 @@ class Split:
     Attributes
     ----------
     train, validation, test : tuple of str
-        Station ids, in the cube's order.
+        Station ids as the cube has them, in its order.
     forced : dict of str to tuple of str
         Stations sent to training because they hold an extreme value, and of which variables.
+    left_out : tuple of str
+        Stations without any value of the target, which are in no part.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     forced: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         parts = [set(self.train), set(self.validation), set(self.test)]
         for i, a in enumerate(parts):
             for b in parts[i + 1 :]:
                 if a & b:
-                    raise SmgeoError(f"split: stations in two parts: {', '.join(sorted(a & b))}")
+                    raise SmgeoError(f"split: stations in two parts: {', '.join(sorted(map(str, a & b)))}")
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, Any]) -> Split:
-        """The split that a run's results describe: lists of ids by part, and `forced`."""
+        """The split that a run's results describe: lists of ids by part, and where there are any `forced` and `left_out`."""
         forced = {str(k): tuple(v) for k, v in parts.get("forced", {}).items()}
-        return cls(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]), forced)
+        train, validation, test, left_out = (tuple(parts.get(name, ())) for name in (*PARTS, "left_out"))
+        return cls(train, validation, test, forced, left_out)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Part name -> station ids."""
@@ -71,7 +75,7 @@ def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
     else:
         least = greatest = per_station
     least, greatest = dask.compute(least, greatest)
-    ids = ds["station"].values
+    ids = ds["station"].values.tolist()
     found: dict[str, list[str]] = {}
     for name in names:
         for word, values, pick in (
@@ -79,7 +83,7 @@ def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
             ("max", greatest[name].values, np.nanargmax),
         ):
             if np.isfinite(values).any() and np.nanmin(values) < np.nanmax(values):
-                found.setdefault(str(ids[pick(values)]), []).append(f"{word} {name}")
+                found.setdefault(ids[pick(values)], []).append(f"{word} {name}")
     return {k: tuple(v) for k, v in found.items()}
 
 
@@ -91,15 +95,16 @@ def split_stations(
 ) -> Split:
     """Split stations at random; those that hold an extreme value go to training, as in the study.
 
-    Validation and test get their share of all stations, drawn from the stations that are not forced; where too
-    few of these are left, they are shared out between the two in proportion.
+    Stations without any value of the target (a variable of kind "target"; of any, where there are several) are in no
+    part. Validation and test get their share of all others, drawn from those that are not forced; where too few of these
+    are left, they are shared out between the two in proportion.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Station cube.
+        Station cube. Without a target every station is split.
     fractions : (float, float, float)
-        Shares of training, validation and test; they sum to 1.
+        Shares of training, validation and test; they sum to 1. Validation or test stays empty where its share is 0.
     extremes_to_train : bool
         Whether the extreme rule holds. It looks at values of all stations, as the study does: it shapes the
         test set, and fits nothing.
@@ -109,17 +114,22 @@ def split_stations(
     Returns
     -------
     Split
+        `left_out` names the stations without a target.
 
     Raises
     ------
     SmgeoError
-        If the fractions don't sum to 1, or a part stays empty.
+        If the fractions don't sum to 1, no station has a target, or a part stays empty that was to have stations.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != 3 or not (fractions[0] > 0 <= min(fractions) and abs(sum(fractions) - 1) <= 1e-6):
         raise SmgeoError(
-            f"fractions must be three shares (train, validation, test) that sum to 1; got {tuple(fractions)}"
+            "fractions must be three shares (train, validation, test) that sum to 1, that of training above 0; got "
+            f"{tuple(fractions)}"
         )
-    ids = [str(s) for s in ds["station"].values]
+    known = _has_target(ds)
+    left_out = ds["station"].values[~known].tolist()
+    ds = ds.isel(station=known)
+    ids = ds["station"].values.tolist()
     forced = find_extremes(ds) if extremes_to_train else {}
     free = [s for s in ids if s not in forced]
     n_val, n_test = (round(f * len(ids)) for f in fractions[1:])
@@ -135,12 +145,29 @@ def split_stations(
         validation=tuple(s for s in ids if s in validation),
         test=tuple(s for s in ids if s in test),
         forced=forced,
+        left_out=tuple(left_out),
     )
-    empty = [name for name, part in split.parts().items() if not part]
+    empty = [name for share, (name, part) in zip(fractions, split.parts().items(), strict=True) if share and not part]
     if empty:
         raise SmgeoError(
-            f"split: {' and '.join(empty)} would hold no station: {len(ids)} stations, {len(forced)} of them forced to "
+            f"split: {' and '.join(empty)} would hold no station: {len(ids)} stations"
+            f"{f' with a target ({len(left_out)} without)' if left_out else ''}, {len(forced)} of them forced to "
             f"training by extreme values, fractions {tuple(fractions)}. Use more stations, larger fractions, or "
             "extremes_to_train: false"
         )
     return split
+
+
+def _has_target(ds: xr.Dataset) -> np.ndarray:
+    """Which stations have a value of a target, bool (station,); all where the cube has no target."""
+    targets = variables_of_kind(ds, "target")
+    if not targets:
+        return np.ones(ds.sizes["station"], dtype=bool)
+    some = [ds[n].notnull().any([d for d in ds[n].dims if d != "station"]) for n in targets]
+    known = np.logical_or.reduce([values.values for values in dask.compute(*some)])
+    if not known.any():
+        raise SmgeoError(
+            f"split: none of the {known.size} stations has a value of the target {' or '.join(targets)}; open stations with "
+            "observations, or drop the variable to split all"
+        )
+    return known

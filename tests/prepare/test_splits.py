@@ -1,6 +1,7 @@
 """The study's split: disjoint, complete, extremes in training."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,10 +60,60 @@ def test_few_free_stations_are_shared_between_validation_and_test(make_station_c
     assert len(split.validation) + len(split.test) == 8 - max(forced, 2)
 
 
+def test_stations_without_a_target_are_in_no_part_and_named(make_station_cube):
+    ds = make_station_cube(stations=20, days=4)
+    ds["sm"][[2, 11]] = np.nan
+    ds["clay"][2] = 1e6  # no extreme: the station is not split
+    split = split_stations(ds, (0.5, 0.25, 0.25), extremes_to_train=True, seed=3)
+    assert split.left_out == ("N/s2", "N/s11")
+    with_target = ds.isel(station=[i for i in range(20) if i not in (2, 11)])
+    alone = split_stations(with_target, (0.5, 0.25, 0.25), extremes_to_train=True, seed=3)
+    assert (split.parts(), split.forced) == (alone.parts(), alone.forced)
+    assert not alone.left_out
+    assert len(alone.test) == round(0.25 * 18)
+    assert split_stations(ds.chunk(station=3), (0.5, 0.25, 0.25), seed=3) == split
+    features = split_stations(ds.drop_vars("sm"), (0.5, 0.25, 0.25), extremes_to_train=False)
+    assert (len(features.test), features.left_out) == (5, ())
+    with pytest.raises(SmgeoError, match="none of the 20 stations has a value of the target sm"):
+        split_stations(ds.assign(sm=ds["sm"].where(False).assign_attrs(ds["sm"].attrs)))
+
+
+def test_text_dates_and_truth_have_no_extremes(make_station_cube):
+    ds = make_station_cube(stations=12, days=3)
+    n = ds.sizes["station"]
+    more = {
+        "sensor": ("station", np.array([f"probe {i}" for i in range(n)])),
+        "since": ("station", pd.date_range("2001-01-01", periods=n)),
+        "irrigated": ("station", np.arange(n) % 2 == 0),
+        "soil": ("station", np.array([f"type {i}" for i in range(n)], dtype=object)),
+    }
+    assert split_stations(ds.assign(more), (0.5, 0.25, 0.25)) == split_stations(ds, (0.5, 0.25, 0.25))
+
+
+def test_ids_are_given_as_the_cube_has_them(make_station_cube):
+    ds = make_station_cube(stations=12, days=3).assign_coords(station=np.arange(100, 112))
+    split = split_stations(ds, (0.5, 0.25, 0.25))
+    assert all(i in split.train for i in split.forced)
+    ids = [*split.train, *split.validation, *split.test]
+    assert sorted(ids) == list(range(100, 112))
+    np.testing.assert_array_equal(ds.sel(station=list(split.test))["station"], split.test)
+
+
+@pytest.mark.parametrize("extremes", [False, True])
+@pytest.mark.parametrize(("fractions", "empty"), [((0.5, 0.5, 0), "test"), ((0.5, 0.0, 0.5), "validation")])
+def test_a_part_whose_share_is_0_is_empty(make_station_cube, fractions, empty, extremes):
+    split = split_stations(make_station_cube(stations=20, days=3), fractions, extremes)
+    other = "validation" if empty == "test" else "test"
+    assert {name: len(part) for name, part in split.parts().items()} == {"train": 10, other: 10, empty: 0}
+
+
 def test_an_empty_part_is_refused_by_name(make_station_cube):
     with pytest.raises(SmgeoError, match="validation and test would hold no station"):
         split_stations(make_station_cube(stations=4), (0.9, 0.05, 0.05))
     with pytest.raises(SmgeoError, match="sum to 1"):
         split_stations(make_station_cube(), (0.9, 0.2, 0.1))
+    for fractions in ((0.0, 0.5, 0.5), (np.nan, 0.5, 0.5), (1.2, -0.1, -0.1)):
+        with pytest.raises(SmgeoError, match="sum to 1, that of training above 0"):
+            split_stations(make_station_cube(), fractions)
     with pytest.raises(SmgeoError, match="in two parts: b"):
         Split(("a", "b"), ("b",), ("c",))
