@@ -12,7 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.catalog import FEATURES
+from smgeo.cube import check_known_units, units_of
 from smgeo.errors import SmgeoError
+from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step
 from smgeo.terrain import TERRAIN, terrain
 
@@ -48,7 +50,7 @@ def _running_sum(values: np.ndarray, days: int) -> np.ndarray:
     >>> _running_sum(np.array([1.0, 2.0, 3.0, np.nan, 1.0]), 2).tolist()
     [nan, 3.0, 5.0, nan, nan]
     """
-    rows = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+    rows = np.ascontiguousarray(as_float(values)).reshape(-1, values.shape[-1])
     out = np.empty(rows.shape, dtype="float32")
     _sum_rows(rows, days, out)
     return out.reshape(values.shape)
@@ -134,7 +136,8 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
     Raises
     ------
     SmgeoError
-        If a name can't be derived from what `ds` has: slope and aspect need the elevation of a grid cube.
+        If a name can't be derived from what `ds` has: slope and aspect need the elevation of a grid cube. If what one is
+        derived from says another unit than the catalogue's.
     """
     names = list(names)
     added = [n for n in names if n not in ds]
@@ -150,6 +153,8 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
             raise SmgeoError(
                 f"{name!r} is derived from {', '.join(feature.derived_from)}; the cube lacks {', '.join(lacking)}"
             )
+        needed = {n: FEATURES[n].units for n in feature.derived_from if n in FEATURES}
+        check_known_units(units_of(ds, needed), needed, f"what {name!r} is derived from")
         made = _FORMULAS[name](ds).astype("float32")
         # Terrain says itself which elevation it was made from.
         out = out.assign({name: made if name in TERRAIN else made.assign_attrs(feature.attrs())})

@@ -69,6 +69,26 @@ def test_antecedent_sums_against_slices(rain, days):
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "int16", "float64"])
+def test_sums_of_other_types(dtype):
+    ds = _cube(precipitation=[1, 2, 0, 4, 3])
+    other = ds.astype(dtype)
+    for cube in (other, other.chunk(time=2)):
+        out = derive_features(cube, ["precipitation_3d"])["precipitation_3d"]
+        np.testing.assert_array_equal(out, [[NAN, NAN, 3, 6, 7]])
+        assert out.dtype == "float32"
+
+
+def test_other_units_are_refused():
+    """The feature's unit is the catalogue's, so that of what it is made from must be."""
+    ds = _cube(precipitation=[1, 2, 3])
+    ds["precipitation"].attrs["units"] = "m d-1"
+    with pytest.raises(
+        SmgeoError, match="'precipitation_3d' is derived from do not match: precipitation is in 'm d-1'"
+    ):
+        derive_features(ds, ["precipitation_3d"])
+
+
 def test_dry_days_sum_to_nothing_after_rain():
     out = derive_features(_cube(precipitation=[0.1, 0.2, 0.3, 0, 0, 0, 0.7]), ["precipitation_3d"])["precipitation_3d"]
     assert out.values[0, 5] == 0
