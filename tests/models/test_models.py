@@ -20,18 +20,26 @@ pytest.importorskip("tensorflow")
 NETWORK = {"epochs": 3, "batch_size": 16, "learning_rate": 0.02, "dropout": 0.0}
 PARAMS = {
     "rf": {"trees": 20, "threads": 2},
+    "rf by scikit-learn": {"engine": "sklearn", "trees": 20, "threads": 2},
+    "boosting": {"max_iter": 40, "max_features": 0.6},
     "ann": {"layers": 1, "units": 24, **NETWORK},
     "cnn": {"layers": 1, "filters": 8, "kernel": 3, **NETWORK},
     "gru": {"units": 8, **NETWORK},
     "lstm": {"units": 16, **NETWORK, "learning_rate": 0.03},
 }
-KINDS = list(PARAMS)
+# Name here -> kind, where they differ.
+KIND = {"rf by scikit-learn": "rf", "boosting": "HistGradientBoostingRegressor"}
+NAMES = list(PARAMS)
 
 
-def _smooth(kind, n=700, seed=0):
+def _make(name, **params):
+    return make_model(KIND.get(name, name), **{**PARAMS[name], **params})
+
+
+def _smooth(name, n=700, seed=0):
     """X and a smooth y of it: of one day's three features, or of the last two days of four."""
     rng = np.random.default_rng(seed)
-    if not make_model(kind).uses_window:
+    if not _make(name).uses_window:
         x = rng.random((n, 3), dtype="float32")
         return x, 0.1 + 0.3 * x[:, 0] + 0.1 * np.sin(3 * x[:, 1])
     x = rng.random((n, 4, 2), dtype="float32")
@@ -39,18 +47,23 @@ def _smooth(kind, n=700, seed=0):
 
 
 @cache
-def _fitted(kind):
-    x, y = _smooth(kind)
-    return make_model(kind, seed=1, **PARAMS[kind]).fit(x[:500], y[:500])
+def _fitted(name):
+    x, y = _smooth(name)
+    return _make(name, seed=1).fit(x[:500], y[:500])
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def fitted(request):
-    return _fitted(request.param)
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
 
 
-def test_learns_a_smooth_target(fitted):
-    x, y = _smooth(fitted.kind)
+@pytest.fixture(scope="module")
+def fitted(name):
+    return _fitted(name)
+
+
+def test_learns_a_smooth_target(name, fitted):
+    x, y = _smooth(name)
     predicted = fitted.predict(x[500:])
     assert predicted.dtype == np.float32
     assert predicted.shape == (200,)
@@ -58,17 +71,17 @@ def test_learns_a_smooth_target(fitted):
     assert fitted.score(x[500:], y[500:]) > 0.75
 
 
-def test_the_same_seed_gives_the_same_bits(fitted):
-    x, y = _smooth(fitted.kind)
+def test_the_same_seed_gives_the_same_bits(name, fitted):
+    x, y = _smooth(name)
     again = clone(fitted).fit(x[:500], y[:500])
     assert np.array_equal(again.predict(x), fitted.predict(x))
-    if fitted.kind in ("rf", "ann"):
+    if name in ("rf", "rf by scikit-learn", "boosting", "ann"):
         other = clone(fitted).set_params(seed=2).fit(x[:500], y[:500])
         assert not np.array_equal(other.predict(x), fitted.predict(x))
 
 
-def test_prediction_of_a_row_does_not_depend_on_the_others(fitted):
-    x, _ = _smooth(fitted.kind)
+def test_prediction_of_a_row_does_not_depend_on_the_others(name, fitted):
+    x, _ = _smooth(name)
     together = fitted.predict(x)
     assert np.array_equal(
         np.concatenate([fitted.predict(x[:1]), fitted.predict(x[1:333]), fitted.predict(x[333:])]), together
@@ -76,25 +89,25 @@ def test_prediction_of_a_row_does_not_depend_on_the_others(fitted):
     assert fitted.predict(x[:0]).shape == (0,)
 
 
-def test_the_contract_of_scikit_learn(fitted):
+def test_the_contract_of_scikit_learn(name, fitted):
     params = fitted.get_params()
     assert params["seed"] == 1
-    for name, value in PARAMS[fitted.kind].items():
-        assert params[name] == value
+    for param, value in PARAMS[name].items():
+        assert params[f"estimator__{param}" if name == "boosting" else param] == value
     copy = clone(fitted)
     assert type(copy) is type(fitted)
-    assert copy.get_params() == params
-    assert fitted.n_features_in_ == _smooth(fitted.kind)[0].shape[-1]
+    assert repr(copy.get_params()) == repr(params)
+    assert fitted.n_features_in_ == _smooth(name)[0].shape[-1]
     with pytest.raises(SmgeoError, match="not fitted"):
-        copy.predict(_smooth(fitted.kind)[0])
+        copy.predict(_smooth(name)[0])
 
 
 def test_saved_models_give_the_same_bits_in_another_process(tmp_path):
-    for kind in KINDS:
-        model, (x, _) = _fitted(kind), _smooth(kind)
-        model.save(tmp_path / kind)
-        np.save(tmp_path / f"{kind}_x.npy", x)
-        np.save(tmp_path / f"{kind}_y.npy", model.predict(x))
+    for name in NAMES:
+        model, (x, _) = _fitted(name), _smooth(name)
+        model.save(tmp_path / name)
+        np.save(tmp_path / f"{name}_x.npy", x)
+        np.save(tmp_path / f"{name}_y.npy", model.predict(x))
     code = """
 import sys, numpy as np
 from pathlib import Path
@@ -106,10 +119,12 @@ for kind in sys.argv[2:]:
     print(kind, type(model).__name__, same)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), *KINDS], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path), *NAMES], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split("\n")[:5] == [
+    assert done.stdout.splitlines() == [
         "rf Forest True",
+        "rf by scikit-learn Forest True",
+        "boosting Regressor True",
         "ann Ann True",
         "cnn Cnn True",
         "gru Gru True",
@@ -117,11 +132,11 @@ for kind in sys.argv[2:]:
     ]
 
 
-def test_a_loaded_model_is_saved_alike(fitted, tmp_path):
+def test_a_loaded_model_is_saved_alike(name, fitted, tmp_path):
     fitted.save(tmp_path / "a")
     loaded = load_model(tmp_path / "a")
     loaded.save(tmp_path / "b")
-    x, _ = _smooth(fitted.kind)
+    x, _ = _smooth(name)
     assert np.array_equal(load_model(tmp_path / "b").predict(x), fitted.predict(x))
     first, second = (json.loads((tmp_path / n / "model.json").read_text()) for n in "ab")
     for key in ("kind", "params", "input_shape", "training", "preparation"):
@@ -205,6 +220,20 @@ def test_parameters_from_numpy_can_be_saved(tmp_path):
         ("ann", {"unit": 3}, "did you mean 'units'"),
         ("rf", {"template": "better"}, "better_default"),
         ("rf", {"trees": 0}, "1 or more"),
+        ("rf", {"engine": "sklern"}, "did you mean 'sklearn'"),
+        ("rf", {"trees": 2.5}, "trees must be a whole number"),
+        ("rf", {"trees": True}, "trees must be a whole number"),
+        ("rf", {"seed": -1}, "seed must be 0 or more"),
+        ("forrest", {}, "known: rf, ann, cnn, gru, lstm, and scikit-learn's regressors"),
+        ("HistGradientBostingRegressor", {}, "did you mean 'HistGradientBoostingRegressor'"),
+        ("HistGradientBoostingClassifier", {}, "unknown model"),
+        ("VotingRegressor", {}, "unknown model"),
+        ("HistGradientBoostingRegressor", {"max_iters": 3}, "did you mean 'max_iter'"),
+        (
+            "HistGradientBoostingRegressor",
+            {"max_iter": -3},
+            "'max_iter' parameter of HistGradientBoostingRegressor must be",
+        ),
         ("ann", {"activation": "rely"}, "did you mean 'relu'"),
         ("gru", {"optimizer": "adm"}, "did you mean 'adam'"),
         ("cnn", {"dropout": 1.0}, "dropout"),
@@ -237,8 +266,8 @@ def test_bad_arrays_are_refused(kind):
         model.fit(x[:0], y[:0])
 
 
-def test_other_shapes_than_trained_on_are_refused(fitted):
-    x, _ = _smooth(fitted.kind)
+def test_other_shapes_than_trained_on_are_refused(name, fitted):
+    x, _ = _smooth(name)
     with pytest.raises(SmgeoError, match="the model was fitted on|X has 2 features"):
         fitted.predict(x[..., :-1])
     with pytest.raises(SmgeoError, match="missing values"):
