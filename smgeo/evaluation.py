@@ -134,6 +134,16 @@ def predict_stations(model: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray
     return back(windows.y), back(predicted), windows
 
 
+def check_target_is_observed(ds: xr.Dataset, target: str) -> None:
+    """Refuse a cube whose target `fill_gaps` filled: models are scored on observations."""
+    limit = ds[target].attrs.get("gaps_filled", 0)
+    if limit != 0:
+        raise SmgeoError(
+            f"gaps of the target {target!r} were filled (limit {limit}), and models are scored on observations; give the cube with "
+            "the target as it was observed, and attrs['kind'] 'target' so that it is not filled by default"
+        )
+
+
 def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     """Scores of a fitted model on each part of a split, in the target's unit (m3 m-3).
 
@@ -153,8 +163,8 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     Raises
     ------
     SmgeoError
-        If the model was fitted on bare arrays, or the cube was prepared otherwise than its training data, or is in other
-        units.
+        If the model was fitted on bare arrays, or the cube was prepared otherwise than its training data, is in other
+        units, or has a target that `fill_gaps` filled: models are scored on observations.
     """
     preparation = getattr(model, "preparation_", None)
     if not preparation:
@@ -162,6 +172,7 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
             "evaluate needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays"
         )
     prepared = repeat_steps(ds, preparation["steps"])
+    check_target_is_observed(prepared, preparation["target"])
     scores: dict[str, Scores] = {}
     shape = (ds.sizes["station"], ds.sizes["time"])
     observed, predicted = (np.full(shape, np.nan, dtype="float32") for _ in range(2))
@@ -273,6 +284,7 @@ def cross_validate(
         As in `results.json`: `method`, `folds`, in `temporal` `gap_days`, and what `score_folds` gives.
     """
     features = list(features)
+    check_target_is_observed(ds, target)
     seed = spec.seed if spec.seed is not None else seed
     options = spec.options
     if spec.method == "temporal":

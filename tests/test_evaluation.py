@@ -147,6 +147,38 @@ def _unscaled(windows):
     return model
 
 
+@pytest.mark.parametrize("name", ["sm", "theta"])
+def test_filled_targets_are_not_scored(make_station_cube, name):
+    """Filled when asked, or because nothing said that it is a target."""
+    ds = make_station_cube(gaps=0.3)[[*FEATURES, "sm"]].rename(sm=name)
+    ds[name][:, 5:9] = np.nan
+    if name == "theta":
+        del ds[name].attrs["kind"]
+    filled = fill_gaps(ds, 1, target=name == "sm")
+    model = _unscaled(Windows(filled.sel(station=list(PARTS.train)), FEATURES, name, length=1))
+    with pytest.raises(SmgeoError, match=f"'{name}' were filled .limit 1., and models are scored on observations"):
+        evaluate(model, filled, PARTS)
+    with pytest.raises(SmgeoError, match="scored on observations"):
+        cross_validate(
+            Recorder,
+            filled,
+            CrossValidationSpec(method="random", folds=2),
+            PLAIN,
+            FEATURES,
+            name,
+            length=1,
+            needs_validation=False,
+        )
+    if name == "sm":  # not repeated on new data
+        assert (
+            evaluate(model, ds, PARTS).scores["test"]["n"]
+            == (ds["sm"].notnull() & fill_gaps(ds, 1)["s1_vv"].notnull())[4:].sum()
+        )
+    else:
+        with pytest.raises(SmgeoError, match="scored on observations"):
+            evaluate(model, ds, PARTS)
+
+
 def test_evaluate_with_a_part_left_empty(make_station_cube):
     ds = make_station_cube()
     scores = evaluate(_fitted(ds), ds, Split(PARTS.train, (), PARTS.test)).scores
