@@ -82,7 +82,6 @@ def compute_scores(observed: np.ndarray, predicted: np.ndarray, station: np.ndar
     """
     names = ("rmse", "ubrmse", "bias", "r")
     observed, predicted = observed.astype("float64"), predicted.astype("float64")
-    places = np.unique(station)
     if observed.size == 0:
         return {
             **dict.fromkeys(names),
@@ -91,12 +90,15 @@ def compute_scores(observed: np.ndarray, predicted: np.ndarray, station: np.ndar
             "per_station": dict.fromkeys(f"{n}_median" for n in names),
         }
     pooled = _four(observed, predicted)
-    each = np.array([_four(observed[station == s], predicted[station == s]) for s in places])
+    order = np.argsort(station, kind="stable")
+    starts = np.unique(station[order], return_index=True)[1][1:]
+    of_stations = (np.split(values[order], starts) for values in (observed, predicted))
+    each = np.array([_four(o, p) for o, p in zip(*of_stations, strict=True)])
     medians = [float(np.nanmedian(c)) if np.isfinite(c).any() else float("nan") for c in each.T]
     return {
         **{n: _finite(v) for n, v in zip(names, pooled, strict=True)},
         "n": int(observed.size),
-        "stations": int(places.size),
+        "stations": len(each),
         "per_station": {f"{n}_median": _finite(v) for n, v in zip(names, medians, strict=True)},
     }
 

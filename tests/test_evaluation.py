@@ -1,6 +1,7 @@
 """Scores by hand and against pytesmo; folds that never see what they are scored on."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -74,6 +75,23 @@ def test_scores_agree_with_pytesmo(seed, n):
         metrics.bias(predicted, observed)
     )  # mean of the first less mean of the second
     assert scores["r"] == pytest.approx(np.ravel(metrics.pearsonr(predicted, observed))[0])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 400), st.integers(1, 40), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_medians_over_stations_agree_with_pandas_in_any_order_of_rows(seed, n, stations, text):
+    rng = np.random.default_rng(seed)
+    observed, predicted = rng.uniform(0, 0.5, (2, n)).astype("float32")
+    station = rng.integers(0, stations, n) * 7
+    scores = compute_scores(observed, predicted, station.astype(str) if text else station)
+    table = pd.DataFrame({"o": observed, "p": predicted, "s": station}).astype({"o": "float64", "p": "float64"})
+    groups = table.groupby("s")
+    error = groups.apply(lambda t: (t["p"] - t["o"]).pow(2).mean() ** 0.5)
+    assert (scores["n"], scores["stations"]) == (n, error.size)
+    assert scores["per_station"]["rmse_median"] == pytest.approx(error.median())
+    assert scores["per_station"]["bias_median"] == pytest.approx((groups["p"].mean() - groups["o"].mean()).median())
+    r = groups.apply(lambda t: t["o"].corr(t["p"]) if len(t) > 1 else np.nan).median()
+    assert scores["per_station"]["r_median"] == (pytest.approx(r) if np.isfinite(r) else None)
 
 
 @pytest.mark.parametrize("n", [3, 6, 7, 10, 100, 1001])
