@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -184,14 +184,22 @@ def cv_folds(
     asked = _Asked(ds, rows, folds or 0, seed, block_km, forward_only)
     unit, fold = METHODS[method](asked)
     made = Folds(method, rows, unit, fold, folds or int(fold.max()) + 1, seed, gap_days, forward_only)
-    for k, (train, held) in enumerate(made):
+    _check_parts(made)
+    return made
+
+
+def _check_parts(folds: Folds) -> None:
+    """Refuse folds of which one would train on or hold out no row."""
+    # Whole stations or days are in a part or not, so that one row stands for all of them.
+    alike = tuple(axis for axis, size in enumerate(folds.unit.shape) if size == 1)
+    some = replace(folds, rows=np.logical_or.reduce(folds.rows, axis=alike, keepdims=True))
+    for k, (train, held) in enumerate(some):
         if not (train.any() and held.any()):
             lacks = "trains on" if held.any() else "holds out"
             raise SmgeoError(
-                f"cross-validation ({method}): fold {k + 1} of {len(made)} {lacks} none of the {rows.sum():,} rows; use fewer folds"
-                + (f" or a gap_days below {gap_days}" if method == "temporal" else "")
+                f"cross-validation ({folds.method}): fold {k + 1} of {len(folds)} {lacks} none of the {folds.rows.sum():,} rows; use "
+                "fewer folds" + (f" or a gap_days below {folds.gap_days}" if folds.method == "temporal" else "")
             )
-    return made
 
 
 @dataclass(frozen=True)

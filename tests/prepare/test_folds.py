@@ -125,6 +125,36 @@ def test_rows_set_apart_are_whole_units_of_training_rows(seed, method, count):
             assert apart.any(axis=axis).sum() == max(round(0.1 * units), 1)
 
 
+@given(st.integers(0, 10**6), st.sampled_from(sorted(METHODS)), st.integers(2, 6), st.integers(0, 12), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_folds_are_refused_exactly_where_a_part_of_one_is_empty(seed, method, count, gap, forward):
+    """Few rows, at some stations and days alone; parts are told here by the definition of each method."""
+    ds = drawn(seed, 8, 20, missing=0.8)
+    ds["sm"][1:, 0] = np.nan
+    rows = ds["sm"].notnull().values
+    options = {"gap_days": gap, "forward_only": forward and method == "temporal"}
+    refused = False
+    try:
+        folds = cv_folds(ds, method, count, seed=seed, **options)
+        assert all(train.any() and held.any() for train, held in folds)
+    except SmgeoError as error:
+        if " none of the " not in str(error):  # fewer units than folds
+            return
+        refused = True
+    if method == "random":
+        fold = np.random.default_rng(seed).integers(count, size=rows.shape)
+        assert refused == any(not (rows & (fold == k)).any() or not (rows & (fold != k)).any() for k in range(count))
+    elif method == "temporal":
+        day = np.flatnonzero(rows.any(axis=0))
+        first = int(forward)
+        assert refused == any(
+            not ((day < period[0] - gap) | ((day > period[-1] + gap) & (not forward))).any()
+            for period in np.array_split(day, count + first)[first:]
+        )
+    else:
+        assert not refused  # as many units as folds at least, each with a row
+
+
 def test_periods_by_hand():
     sm = np.full((2, 10), 0.2)
     sm[:, 4] = np.nan  # nine days with a target: 0-2, 3 5 6, 7-9
