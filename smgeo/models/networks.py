@@ -22,6 +22,8 @@ _ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "linear")
 _OPTIMIZERS = ("adam", "rmsprop", "sgd")
 # One shape for all calls, the last batch padded, so that prediction is compiled once.
 _PREDICT_BATCH = 4096
+# Training rows that the mean and spread of inputs are taken from: enough for three digits.
+_STANDARDIZE_ROWS = 65_536
 
 
 def _import_keras() -> Any:
@@ -70,6 +72,7 @@ class _Network(SoilMoistureModel):
     batch_size: int
     epochs: int
     patience: int
+    standardize: bool
     seed: int
 
     def _hidden(self, layers: Any) -> list[Any]:
@@ -94,7 +97,22 @@ class _Network(SoilMoistureModel):
             raise SmgeoError(f"{self.kind}: learning_rate must be positive; got {self.learning_rate}")
 
     def _build(self, keras: Any) -> Any:
-        return keras.Sequential([keras.Input(self.input_shape_), *self._hidden(keras.layers), keras.layers.Dense(1)])
+        first = [keras.layers.Normalization(name="standardize")] if self.standardize else []
+        last = keras.layers.Dense(1, name="output")
+        return keras.Sequential([keras.Input(self.input_shape_), *first, *self._hidden(keras.layers), last])
+
+    def _start(self, x: Rows, y: np.ndarray) -> None:
+        """Begin where learning is quick: inputs of mean 0 and spread 1, and an output that is the mean of y."""
+        output = self._model.get_layer("output")
+        output.bias.assign(np.full(1, y.mean(dtype="float64"), dtype="float32"))
+        if self.standardize:
+            some = np.random.default_rng(self.seed).permutation(len(x))[:_STANDARDIZE_ROWS]
+            values = x.take(np.sort(some))
+            axes = tuple(range(values.ndim - 1))
+            layer = self._model.get_layer("standardize")
+            layer.adapt_mean.assign(values.mean(axes, dtype="float64").astype("float32"))
+            layer.adapt_variance.assign(values.var(axes, dtype="float64").astype("float32"))
+            layer.finalize_state()
 
     def _compile(self, keras: Any) -> None:
         optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}[
@@ -114,6 +132,7 @@ class _Network(SoilMoistureModel):
         keras = _import_keras()
         _be_deterministic(keras, self.seed)
         self._model = self._build(keras)
+        self._start(x, y)
         self._compile(keras)
         callbacks = [_tell(keras, progress, self.epochs)] if progress else []
         held = None
@@ -197,6 +216,9 @@ class Ann(_Network):
         Rows a step. Keras' default of 32 leaves most of a CPU idle on layers of this size.
     epochs, patience : int
         Most epochs, and epochs without a better validation RMSE before training stops.
+    standardize : bool
+        Whether a first layer brings each channel to mean 0 and standard deviation 1 over the training rows; networks
+        learn faster so than on values between 0 and 1, and how features were scaled before no longer matters.
     seed : int
     """
 
@@ -214,6 +236,7 @@ class Ann(_Network):
         batch_size: int = 512,
         epochs: int = 60,
         patience: int = 8,
+        standardize: bool = True,
         seed: int = 0,
     ) -> None:
         self.layers = layers
@@ -225,6 +248,7 @@ class Ann(_Network):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.standardize = standardize
         self.seed = seed
 
     def _hidden(self, layers: Any) -> list[Any]:
@@ -250,6 +274,9 @@ class _Recurrent(_Network):
         Windows a step.
     epochs, patience : int
         Most epochs, and epochs without a better validation RMSE before training stops.
+    standardize : bool
+        Whether a first layer brings each channel to mean 0 and standard deviation 1 over the training rows; networks
+        learn faster so than on values between 0 and 1, and how features were scaled before no longer matters.
     seed : int
     """
 
@@ -267,6 +294,7 @@ class _Recurrent(_Network):
         batch_size: int = 256,
         epochs: int = 30,
         patience: int = 5,
+        standardize: bool = True,
         seed: int = 0,
     ) -> None:
         self.layers = layers
@@ -277,6 +305,7 @@ class _Recurrent(_Network):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.standardize = standardize
         self.seed = seed
 
     def _hidden(self, layers: Any) -> list[Any]:
@@ -314,6 +343,7 @@ class Cnn(_Network):
     learning_rate : float
     batch_size : int
     epochs, patience : int
+    standardize : bool
     seed : int
     """
 
@@ -333,6 +363,7 @@ class Cnn(_Network):
         batch_size: int = 256,
         epochs: int = 30,
         patience: int = 5,
+        standardize: bool = True,
         seed: int = 0,
     ) -> None:
         self.layers = layers
@@ -345,6 +376,7 @@ class Cnn(_Network):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
+        self.standardize = standardize
         self.seed = seed
 
     def _hidden(self, layers: Any) -> list[Any]:

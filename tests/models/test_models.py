@@ -319,3 +319,21 @@ def test_importing_loads_no_heavy_library():
     code = "import sys, smgeo, smgeo.models; smgeo.make_model; print([m for m in ('tensorflow', 'keras', 'ydf', 'ray', 'ee') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["ann", "gru"])
+def test_a_standardizing_network_does_not_care_how_features_were_scaled(name):
+    x, y = _smooth(name)
+    other = (50 * x - 7).astype("float32")
+    same = [_make(name, seed=1).fit(v[:500], y[:500]).predict(v[500:]) for v in (x, other)]
+    np.testing.assert_allclose(*same, atol=1e-3)
+    plain = [_make(name, seed=1, standardize=False).fit(v[:500], y[:500]).predict(v[500:]) for v in (x, other)]
+    assert np.abs(plain[0] - plain[1]).max() > 0.02
+
+
+def test_inputs_are_standardized_by_the_training_rows():
+    x, y = _smooth("gru")
+    model = _make("gru", epochs=1).fit(x[:400], y[:400])
+    layer = model._model.get_layer("standardize")
+    np.testing.assert_allclose(layer.adapt_mean, x[:400].mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(layer.adapt_variance, x[:400].var((0, 1)), rtol=1e-5)
