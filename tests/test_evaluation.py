@@ -415,15 +415,16 @@ def _changes(draw, days):
     gap=st.sampled_from([None, 0, 7]),
     fold=st.integers(0, 1),
     limit=st.sampled_from(["half-revisit", 0, 9]),
+    gaps=st.sampled_from([0.4, 0.95]),
     data=st.data(),
 )
 @settings(max_examples=30, deadline=None)
 @pytest.mark.parametrize("forward_only", [False, True])
 def test_no_value_of_a_held_out_period_is_in_anything_learned(
-    make_station_cube, forward_only, seed, length, gap, fold, limit, data
+    make_station_cube, forward_only, seed, length, gap, fold, limit, gaps, data
 ):
     """Changed before sums are derived from it, whatever the window, the gap and how far filling reaches both ways."""
-    ds = make_station_cube(stations=3, days=330, seed=seed, gaps=0.4)
+    ds = make_station_cube(stations=3, days=330, seed=seed, gaps=gaps)
     ds["precipitation"] = ds["precipitation"].fillna(0.0).assign_attrs(ds["precipitation"].attrs)
     options = {"folds": 2, "forward_only": forward_only, "gap_days": gap, "fill": {"limit": limit}}
     held = cv_folds(ds, "temporal", 2, forward_only=forward_only)[fold][1]
