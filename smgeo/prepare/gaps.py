@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
@@ -16,7 +15,7 @@ from dask.system import CPU_COUNT
 
 from smgeo.catalog import FEATURES
 from smgeo.cube import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
-from smgeo.errors import SmgeoError, SmgeoWarning, nearest
+from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step
 
@@ -195,35 +194,25 @@ def _revisit_of(variable: xr.DataArray, revisit: str, causal: bool) -> np.ndarra
     # One number a station was measured over the whole series: it tells where later observations are.
     if revisit == "measured" or known is None or (causal and np.ndim(known)):
         return _MEASURE
-    days = _days_of_stations(variable)
-    if days is None:
-        # A list that doesn't say whose its numbers are may be in the order of another cube.
-        days = np.asarray(np.nan if np.ndim(known) else known, dtype=np.float64)
+    days = _days_of_stations(variable) if np.ndim(known) else np.asarray(known, dtype=np.float64)
     # A place never measured twice has no revisit of its own.
     days = np.where(np.isnan(days), _MEASURE, days)
     return np.expand_dims(days, variable.get_axis_num("time")) if days.ndim else float(days)
 
 
-def _days_of_stations(variable: xr.DataArray) -> np.ndarray | None:
-    """`revisit_days` in the order of the variable's stations, NaN at those that have none; None where it does not say whose."""
-    days, ids = (np.atleast_1d(variable.attrs.get(key, [])) for key in ("revisit_days", "revisit_stations"))
-    if not 0 < days.size == ids.size or "station" not in variable.coords:
-        return None
-    of_station = dict(zip(map(str, ids), days.tolist(), strict=True))
-    return np.array([of_station.get(s, np.nan) for s in text_of(variable["station"])], dtype=np.float64)
-
-
-def _warn_of_lists(ds: xr.Dataset, names: list[str]) -> None:
-    """Name the variables whose revisit is a list without stations."""
-    lists = [n for n in names if np.ndim(ds[n].attrs.get("revisit_days", 0)) and _days_of_stations(ds[n]) is None]
-    if lists:
-        warnings.warn(
-            f"attrs['revisit_days'] of {', '.join(lists)} is a list that does not say whose its numbers are, so the revisit is "
-            "measured from the series; put the stations' ids, in the order of the list, into attrs['revisit_stations'], or fill "
-            "with revisit='measured'",
-            SmgeoWarning,
-            stacklevel=3,
+def _days_of_stations(variable: xr.DataArray) -> np.ndarray:
+    """The list `revisit_days` in the order of the variable's stations; NaN at those that it has no number for."""
+    days = np.atleast_1d(variable.attrs["revisit_days"]).astype(np.float64)
+    stations = text_of(variable["station"]) if "station" in variable.coords else np.empty(0, dtype=object)
+    ids = [str(s) for s in np.atleast_1d(variable.attrs.get("revisit_stations", stations))]
+    if days.size != len(ids):
+        raise SmgeoError(
+            f"{variable.name}: attrs['revisit_days'] has {days.size} numbers for {len(ids)} stations; give one number, or one for each "
+            "station that attrs['revisit_stations'] names (by default those of the cube, in its order), or fill with "
+            "revisit='measured'"
         )
+    of_station = dict(zip(ids, days.tolist(), strict=True))
+    return np.array([of_station.get(s, np.nan) for s in stations], dtype=np.float64)
 
 
 def _fill_variable(variable: xr.DataArray, revisit: np.ndarray | float, limit: int, causal: bool) -> Any:
@@ -255,8 +244,9 @@ def fill_gaps(
 
     Equals pandas `interpolate(method="linear", limit=L, limit_direction="both")` on each series: a gap longer than
     2 L is filled L days in from either side and stays open between, and up to L days before the first and after
-    the last observation hold that observation. So a filled day may depend on observations up to L days later (and, where
-    the revisit is measured, on when later observations are); with `causal` it depends on nothing later. Static and
+    the last observation hold that observation. So a filled day lies at most L days from an observation, and depends on
+    both ends of its gap, however much later the far one is (and, where the revisit is measured, on when later observations
+    are); with `causal` it depends on nothing later. Static and
     calendar variables are never touched. A variable with a time axis, no attribute `kind` and a name that the catalogue
     lacks is taken as dynamic: give a target of your own `attrs["kind"] = "target"`.
 
@@ -268,9 +258,9 @@ def fill_gaps(
         L in whole days: `floor(revisit / 2)`, one number, or one a variable (others are left alone). 0 fills nothing.
     revisit : {"attribute", "measured"}
         Where the revisit comes from: the variable's `revisit_days` (one number, or one for each station that its
-        `revisit_stations` names, whatever their order in `ds`) and, where that is missing, the median days between
-        observations of the series; or always the latter. The catalogue's nominal revisit serves a series with fewer than
-        two observations.
+        `revisit_stations` names, whatever their order in `ds`; without these names, one for each station of `ds`) and,
+        where that is missing, the median days between observations of the series; or always the latter. The catalogue's
+        nominal revisit serves a series with fewer than two observations.
     causal : bool
         Hold the last observation for up to L days, and use no later one. A measured revisit is then, on each day, the
         median of the gaps between the observations up to that day, the catalogue's before there are two; `revisit_days`
@@ -292,12 +282,8 @@ def fill_gaps(
     Raises
     ------
     SmgeoError
-        If the time axis is not daily, a dynamic variable holds no numbers, or `limit` or `revisit` is not one of the above.
-
-    Warns
-    -----
-    SmgeoWarning
-        If `revisit_days` is a list without `revisit_stations`, which is then not used: the revisit is measured.
+        If the time axis is not daily, a dynamic variable holds no numbers, `revisit_days` has not one number for each
+        station, or `limit` or `revisit` is not one of the above.
     """
     check_daily(ds)
     if revisit not in ("attribute", "measured"):
@@ -305,8 +291,6 @@ def fill_gaps(
     limits = _check_limit(limit, variables_of_kind(ds, "dynamic", *(["target"] if target else [])))
     check_numbers(ds, limits, "fill_gaps")
     halves = [n for n, days in limits.items() if isinstance(days, str)]
-    if revisit == "attribute" and not causal:
-        _warn_of_lists(ds, halves)
     revisits = {n: _revisit_of(ds[n], revisit, causal) if n in halves else _MEASURE for n in limits}
 
     def fill(name: str) -> Any:

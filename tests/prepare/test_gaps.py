@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import smgeo
 from smgeo.cube import open_cube, variables_of_kind, write_cube
-from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.errors import SmgeoError
 from smgeo.prepare import (
     Scaler,
     fill_gaps,
@@ -486,14 +486,13 @@ def test_a_station_that_the_revisit_does_not_name_is_measured():
     np.testing.assert_allclose(fill_gaps(ds)["s1_vv"], [_pandas(series, 3), _pandas(series, 3), _pandas(series, 1)])
 
 
-@pytest.mark.parametrize("said", [{}, {"revisit_stations": ["N/0", "N/1", "N/2"]}])
-def test_a_revisit_that_does_not_say_whose_it_is_is_measured(tmp_path, said):
-    """A station cube of before stations were named: it opens, and the revisit is measured again."""
-    seen = [[1 if t % every == 0 else NAN for t in range(25)] for every in (4, 8)]
-    ds = _cube(seen, revisit_days=[8.0, 4.0], **said)
+def test_a_revisit_without_names_is_that_of_the_stations_in_their_order(tmp_path):
+    series = [1 if t % 10 == 0 else NAN for t in range(25)]
+    ds = _cube([series] * 2, revisit_days=[8.0, 4.0])
     opened = open_cube(write_cube(ds, tmp_path / "s.zarr"))
-    expected = [_pandas(seen[0], 2), _pandas(seen[1], 4)]
-    with pytest.warns(SmgeoWarning, match="'revisit_days'. of s1_vv .* measured from the series"):
-        np.testing.assert_allclose(fill_gaps(opened)["s1_vv"], expected)
-    np.testing.assert_allclose(fill_gaps(opened, revisit="measured")["s1_vv"], expected)
-    np.testing.assert_allclose(fill_gaps(opened, 1)["s1_vv"], [_pandas(s, 1) for s in seen])
+    np.testing.assert_allclose(fill_gaps(opened)["s1_vv"], [_pandas(series, 4), _pandas(series, 2)])
+    with pytest.raises(SmgeoError, match="has 2 numbers for 1 stations"):
+        fill_gaps(opened.isel(station=[1]))
+    with pytest.raises(SmgeoError, match="has 2 numbers for 3 stations"):
+        fill_gaps(_cube([series] * 2, revisit_days=[8, 4], revisit_stations=["N/0", "N/1", "N/2"]))
+    np.testing.assert_allclose(fill_gaps(opened.isel(station=[1]), revisit="measured")["s1_vv"], [_pandas(series, 5)])
