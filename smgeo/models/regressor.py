@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import clone, is_regressor
+from sklearn.base import BaseEstimator, clone, is_regressor
 
 from smgeo.errors import SmgeoError
 from smgeo.models.estimator import Rows, SoilMoistureModel
@@ -45,15 +45,19 @@ class Regressor(SoilMoistureModel):
 
     def check_params(self) -> None:
         """Refuse what is no regressor, and parameters that scikit-learn would refuse later."""
-        if isinstance(self.estimator, type | SoilMoistureModel) or not is_regressor(self.estimator):
+        model = self.estimator
+        known = hasattr(model, "__sklearn_tags__") and not isinstance(model, type | SoilMoistureModel)
+        if not known or not is_regressor(model):
             raise SmgeoError(
                 f"make_model needs a scikit-learn regressor, such as HistGradientBoostingRegressor(), or a pipeline that ends in "
-                f"one; got {self.estimator!r}"
+                f"one; got {model!r}"
             )
-        try:
-            getattr(self.estimator, "_validate_params", lambda: None)()
-        except ValueError as error:
-            raise SmgeoError(str(error)) from None
+        for part in (model, *model.get_params().values()):
+            if isinstance(part, BaseEstimator) and hasattr(part, "_parameter_constraints"):
+                try:
+                    part._validate_params()
+                except ValueError as error:
+                    raise SmgeoError(str(error)) from None
 
     def _fit(
         self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None

@@ -29,7 +29,7 @@ def write_sklearn(file: Path, parts: dict[str, Any]) -> None:
     Raises
     ------
     SmgeoError
-        If one holds what skops cannot write, such as a function or an object of a library of its own kind.
+        If one holds what skops cannot write, such as an open file, or a function without a name, such as a lambda.
     """
     import skops.io
 
@@ -39,6 +39,11 @@ def write_sklearn(file: Path, parts: dict[str, Any]) -> None:
         raise SmgeoError(
             f"{file.name}: this estimator cannot be saved without pickle ({error}); build it of scikit-learn's own parts"
         ) from None
+    nameless = [t for t in skops.io.get_untrusted_types(file=file) if "<" in t]
+    if nameless:
+        raise SmgeoError(
+            f"{file.name}: this estimator holds {', '.join(nameless)}, which no other process would find; define it in a module"
+        )
 
 
 def read_sklearn(file: Path, names: Collection[str], trusted: Collection[str] = ()) -> dict[str, Any]:

@@ -1,0 +1,220 @@
+"""What a model file may do: nothing but hold numbers; and what data it is used on must be: the same features in the same units."""
+
+import hashlib
+import json
+import pickle
+import sys
+import zipfile
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import FunctionTransformer
+
+import smgeo
+from smgeo.errors import SmgeoError
+from smgeo.models import load_model, make_model
+from smgeo.prepare import Windows
+
+FEATURES = ["s1_vv", "clay"]
+MODELS = {
+    "regressor.skops": lambda: make_model("Ridge"),
+    "forest.skops": lambda: make_model("rf", engine="sklearn", trees=2, threads=1),
+}
+
+
+@pytest.fixture(params=list(MODELS))
+def weights(request, tmp_path):
+    """The weights of a saved model."""
+    x = np.random.default_rng(0).random((40, 3))
+    return MODELS[request.param]().fit(x, x[:, 0]).save(tmp_path / "m") / request.param
+
+
+def _plant(weights: Path, content: bytes) -> Path:
+    """Other weights, with the checksums of someone who knows how they are made."""
+    weights.write_bytes(content)
+    file = weights.parent / "model.json"
+    manifest = json.loads(file.read_text())
+    manifest["files"][weights.name] = hashlib.sha256(content).hexdigest()
+    del manifest["sha256"]
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps(manifest))
+    return weights.parent
+
+
+def _parts(weights: Path, planted: object) -> dict:
+    """What the file must hold, with something else in the fitted estimator."""
+    held = skops.io.load(weights, trusted=skops.io.get_untrusted_types(file=weights))
+    return {name: planted if name in ("fitted", "forest") else part for name, part in held.items()}
+
+
+class Touch:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_the_same_content_planted_again_is_read(weights):
+    load_model(_plant(weights, weights.read_bytes()))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_pickle_is_refused_and_does_not_run(weights, tmp_path, protocol):
+    mark = tmp_path / "ran"
+    content = pickle.dumps(Touch(mark), protocol)
+    pickle.loads(content)
+    assert mark.exists()
+    mark.unlink()
+    with pytest.raises(SmgeoError, match=weights.name):
+        load_model(_plant(weights, content))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("planted", "name"),
+    [
+        (FunctionTransformer(eval), "builtins.eval"),
+        (FunctionTransformer(np.save), "numpy.save"),
+        (FunctionTransformer(partial(exec, "1")), "builtins.exec"),
+        (FunctionTransformer(methodcaller("predict")), "operator.methodcaller"),
+        (FunctionTransformer(Ridge().fit), r"Ridge\.fit"),
+        (FunctionTransformer(Path.touch), "touch"),
+        (Touch("x"), "Touch"),
+    ],
+)
+def test_functions_and_types_of_others_are_refused_by_name(weights, planted, name):
+    content = skops.io.dumps(_parts(weights, planted))
+    with pytest.raises(SmgeoError, match=f"holds .*{name}.*nothing was loaded. Allowed are"):
+        load_model(_plant(weights, content))
+
+
+def test_a_module_that_a_file_names_is_not_imported(weights, tmp_path, monkeypatch):
+    mark = tmp_path / "imported"
+    (tmp_path / "planted_module.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Planted:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import planted_module
+
+    content = skops.io.dumps(_parts(weights, planted_module.Planted()))
+    assert mark.exists()
+    mark.unlink()
+    sys.modules.pop("planted_module")
+    with pytest.raises(SmgeoError, match=r"planted_module\.Planted"):
+        load_model(_plant(weights, content))
+    assert not mark.exists()
+    assert "planted_module" not in sys.modules
+
+
+def _change_schema(content: bytes, change) -> bytes:
+    """A skops file with another schema."""
+    import io
+
+    source, out = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        for name in source.namelist():
+            held = source.read(name)
+            made.writestr(name, json.dumps(change(json.loads(held))).encode() if name == "schema.json" else held)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: skops.io.dumps([1, 2]),
+        lambda content: skops.io.dumps({"other": Ridge()}),
+        lambda content: _change_schema(content, lambda schema: []),
+        lambda content: _change_schema(content, lambda schema: {}),
+        lambda content: _change_schema(content, lambda schema: schema | {"__loader__": "NoNode"}),
+        lambda content: _change_schema(content, lambda schema: schema | {"content": {}}),
+        lambda content: _change_schema(content, lambda schema: schema | {"protocol": "x"}),
+    ],
+    ids=["empty", "half", "a list", "other names", "no schema", "nothing", "unknown loader", "no content", "protocol"],
+)
+def test_damaged_and_foreign_files_are_refused(weights, damage):
+    with pytest.raises(SmgeoError, match=weights.name):
+        load_model(_plant(weights, damage(weights.read_bytes())))
+
+
+def test_weights_that_are_no_regressor_are_refused(tmp_path):
+    x = np.random.default_rng(0).random((40, 3))
+    weights = make_model("Ridge").fit(x, x[:, 0]).save(tmp_path / "m") / "regressor.skops"
+    with pytest.raises(SmgeoError, match="needs a scikit-learn regressor"):
+        load_model(_plant(weights, skops.io.dumps({"estimator": 3, "fitted": 4})))
+
+
+# ---- used on other data
+
+
+@pytest.fixture(params=["rf", "Ridge"])
+def model(request, make_station_cube, tmp_path):
+    if request.param == "rf":
+        pytest.importorskip("ydf")
+    made = make_model(request.param, **({"trees": 3} if request.param == "rf" else {}))
+    made.fit(Windows(make_station_cube(), FEATURES, length=1))
+    return load_model(made.save(tmp_path / "m"))
+
+
+@pytest.fixture
+def split(make_station_cube):
+    return smgeo.split_stations(make_station_cube(), fractions=(0.6, 0.2, 0.2), extremes_to_train=False)
+
+
+def _lacks(ds):
+    return ds.drop_vars("clay")
+
+
+def _other_unit(ds):
+    return ds.assign(clay=(ds["clay"] / 100).assign_attrs(ds["clay"].attrs | {"units": "kg kg-1"}))
+
+
+@pytest.mark.parametrize("change", [_lacks, _other_unit])
+def test_cubes_without_a_feature_or_in_another_unit_are_refused_by_its_name(
+    model, split, make_station_cube, make_grid_cube, tmp_path, change
+):
+    smgeo.evaluate(model, make_station_cube(), split)
+    with pytest.raises(SmgeoError, match="clay"):
+        smgeo.evaluate(model, change(make_station_cube()), split)
+    with pytest.raises(SmgeoError, match="clay"):
+        smgeo.predict_map(model, change(make_grid_cube()), tmp_path / "map.zarr")
+    assert not (tmp_path / "map.zarr").exists()
+
+
+def test_tables_bring_the_features_of_windows_by_name(model, make_station_cube):
+    windows = Windows(make_station_cube(), FEATURES, length=1)
+    x = windows.gather(np.arange(len(windows)))[:, 0]
+    table = pd.DataFrame(x, columns=FEATURES)
+    shuffled = table.assign(station="a")[["clay", "station", "s1_vv"]]
+    np.testing.assert_array_equal(model.predict(shuffled), model.predict(windows))
+    with pytest.raises(SmgeoError, match="the table X lacks clay; it has s1_vv"):
+        model.predict(table[["s1_vv"]])
+    table.attrs["units"] = dict(windows.units)
+    np.testing.assert_array_equal(model.predict(table), model.predict(windows))
+    table.attrs["units"] = windows.units | {"clay": "kg kg-1"}
+    with pytest.raises(SmgeoError, match="clay is in 'kg kg-1', needed in"):
+        model.predict(table)
+
+
+def test_tables_bring_what_was_observed_too(make_station_cube):
+    cube = make_station_cube(gaps=0.3)
+    windows = Windows(cube, FEATURES, length=1, missing=0.5, fill=[-12, 25])
+    model = make_model("Ridge").fit(windows)
+    table = pd.DataFrame(windows.gather(np.arange(len(windows)))[:, 0], columns=windows.channels)
+    np.testing.assert_array_equal(model.predict(table[table.columns[::-1]]), model.predict(windows))
+    with pytest.raises(SmgeoError, match="lacks s1_vv observed"):
+        model.predict(table[["s1_vv", "clay", "clay observed"]])
+
+
+def test_a_table_holds_no_windows_of_several_days(make_station_cube):
+    model = make_model("Ridge").fit(Windows(make_station_cube(), FEATURES, length=3))
+    with pytest.raises(SmgeoError, match="windows of 3 days"):
+        model.predict(pd.DataFrame(np.zeros((2, 6))))
