@@ -360,7 +360,7 @@ def _hide_held_out_days(ds: xr.Dataset, folds: Folds, held: np.ndarray) -> xr.Da
         if "time" in variable.dims:
             end = day.size if folds.forward_only else last + _looks_back(name)
             hidden[name] = variable.where((day < first) | (day > end)).assign_attrs(variable.attrs)
-            if "revisit_stations" in variable.attrs:  # then it was measured over the whole series
+            if np.ndim(variable.attrs.get("revisit_days", 0)):  # one a station was measured over the whole series
                 for key in ("revisit_days", "revisit_stations"):
                     hidden[name].attrs.pop(key, None)
     return ds.assign(hidden)
