@@ -1,5 +1,6 @@
 """Regressors of scikit-learn as models: what they learn is what scikit-learn learns by hand, on windows, in files, on maps."""
 
+import copy
 import subprocess
 import sys
 
@@ -157,6 +158,26 @@ def test_maps_of_a_regressor_are_its_estimates_of_pixels(make_station_cube, make
     there = ~np.isnan(vv)
     np.testing.assert_array_equal(found[there], expected[there])
     assert np.isnan(found[~there]).all()
+
+
+def test_a_recipe_searches_trains_and_maps_regressors(toy_recipe, tmp_path):
+    recipe = copy.deepcopy(toy_recipe)
+    recipe["models"] = {
+        "boosting": {"kind": "HistGradientBoostingRegressor", "max_iter": 15},
+        "forest": {"kind": "rf", "engine": "sklearn", "trees": 3},
+    }
+    recipe["search"] = {"boosting": {"trials": 3, "space": {"max_leaf_nodes": [3, 15]}}}
+    recipe["maps"]["dates"] = recipe["maps"]["dates"][:1]
+    run = smgeo.run(recipe, out=tmp_path / "run")
+    search = run.results["search"]["boosting"]
+    best = min(search["trials"], key=lambda t: t["validation_rmse"])
+    model = load_model(run.folder / "models" / "boosting")
+    assert model.estimator.get_params() == HistGradientBoostingRegressor(max_iter=15, **best["params"]).get_params()
+    assert run.results["models"]["boosting"]["validation"]["rmse"] == pytest.approx(best["validation_rmse"])
+    assert [p.parent.name for p in run.maps] == ["boosting", "forest"]
+    recipe["models"]["boosting"]["max_iters"] = 3
+    with pytest.raises(SmgeoError, match=r"models\.boosting: .* did you mean 'max_iter'"):
+        smgeo.run(recipe, out=tmp_path / "other")
 
 
 def test_making_a_model_of_smgeo_s_own_imports_no_skops():
