@@ -80,12 +80,13 @@ def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistu
         If the folder is no model, is of a newer format, a file in it is missing or damaged, or it holds a type that is not trusted.
     """
     about = read_model(path)
-    kind = about["kind"]
+    kind, params = about["kind"], about["params"]
     if kind == "sklearn":
-        model = _import(*_OF_SKLEARN)(**about["params"])
-        options = {"trusted": trusted}
+        found, options = _import(*_OF_SKLEARN), {"trusted": trusted}
+        _check_names(f"{path}/model.json: {kind}", params, ["seed"])
+        model = found(**params)
     elif kind in _KINDS:
-        model, options = make_model(kind, **about["params"]), {}
+        model, options = make_model(kind, **params), {}
     else:
         raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(str(kind), list(_KINDS))}")
     model.n_features_in_ = int(about["n_features"])

@@ -67,6 +67,8 @@ def read_model(path: str | Path) -> dict[str, Any]:
         about = {key: manifest[key] for key in _KEYS} | {"feature_names": manifest.get("feature_names")}
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
+    if not isinstance(about["params"], dict) or not isinstance(about["files"], dict):
+        raise SmgeoError(f"{file} is damaged (params and files must be mappings); save the model again")
     _check_files(path, about["files"])
     return about
 

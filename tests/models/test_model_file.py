@@ -35,16 +35,20 @@ def weights(request, tmp_path):
     return MODELS[request.param]().fit(x, x[:, 0]).save(tmp_path / "m") / request.param
 
 
-def _plant(weights: Path, content: bytes) -> Path:
-    """Other weights, with the checksums of someone who knows how they are made."""
-    weights.write_bytes(content)
-    file = weights.parent / "model.json"
-    manifest = json.loads(file.read_text())
-    manifest["files"][weights.name] = hashlib.sha256(content).hexdigest()
-    del manifest["sha256"]
+def _seal(folder: Path, **changes) -> Path:
+    """Another `model.json`, with the checksums of someone who knows how they are made."""
+    file = folder / "model.json"
+    manifest = json.loads(file.read_text()) | changes
+    manifest.pop("sha256")
     manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     file.write_text(json.dumps(manifest))
-    return weights.parent
+    return folder
+
+
+def _plant(weights: Path, content: bytes) -> Path:
+    """Other weights in a model's folder."""
+    weights.write_bytes(content)
+    return _seal(weights.parent, files={weights.name: hashlib.sha256(content).hexdigest()})
 
 
 def _parts(weights: Path, planted: object) -> dict:
@@ -150,6 +154,21 @@ def test_weights_that_are_no_regressor_are_refused(tmp_path):
     weights = make_model("Ridge").fit(x, x[:, 0]).save(tmp_path / "m") / "regressor.skops"
     with pytest.raises(SmgeoError, match="needs a scikit-learn regressor"):
         load_model(_plant(weights, skops.io.dumps({"estimator": 3, "fitted": 4})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "os.system"}, "unknown model 'os.system'"),
+        ({"kind": "Ridge"}, "unknown model 'Ridge'"),
+        ({"params": {"estimator": "x"}}, "has no parameter 'estimator'"),
+        ({"params": ["seed"]}, "must be mappings"),
+        ({"files": ["regressor.skops"]}, "must be mappings"),
+    ],
+)
+def test_a_forged_manifest_is_refused(weights, changes, message):
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_seal(weights.parent, **changes))
 
 
 # ---- used on other data
