@@ -99,23 +99,27 @@ class Series:
         """Number of blocks."""
         return len(self.bounds) - 1
 
-    def read(self, blocks: Sequence[int]) -> list[np.ndarray]:
-        """Blocks, each (stations, time, feature) float32; the one expected after them is read ahead."""
+    def read(self, block: int) -> np.ndarray:
+        """One block, (stations, time, feature) float32; the one expected after it is read ahead."""
         if self._whole is not None:
-            return [self._whole] * len(blocks)
+            return self._whole
         with self._lock:
-            asked = {b: self._hold(b) for b in sorted(blocks, key=self._turn)}
+            asked = self._hold(block)
         try:
-            values = [asked[b].result() for b in blocks]
+            values = asked.result()
         except BaseException:
             with self._lock:  # what failed is read again when it is asked for again
                 self._blocks.clear()
             raise
         with self._lock:
-            after = 1 + max(map(self._turn, blocks), default=len(self._sequence))
-            if after < len(self._sequence):
+            after = self._turn(block) + 1
+            if 0 < after < len(self._sequence):
                 self._hold(self._sequence[after])
         return values
+
+    def in_turn(self, blocks: Iterable[int]) -> list[int]:
+        """Blocks in the order in which they are expected, so that none is let go that is still to be read."""
+        return sorted(blocks, key=self._turn)
 
     def scan(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Features (station, time, feature) and target (station, time) of all stations, a part at a time: one pass over the cube."""

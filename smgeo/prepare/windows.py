@@ -311,9 +311,9 @@ class Windows:
         stations = np.searchsorted(self._offsets, rows, side="right") - 1
         starts = self._last_days[rows].astype(np.int64) - (out.shape[1] - 1)
         blocks = np.searchsorted(self._series.bounds, stations, side="right") - 1
-        needed = [int(b) for b in np.unique(blocks)]
-        for block, base in zip(needed, self._series.read(needed), strict=True):
-            places = np.flatnonzero(blocks == block)
+        # One block after the other, because rows from all over the cube need not fit into memory together with it.
+        for block in self._series.in_turn(np.unique(blocks).tolist()):
+            base, places = self._series.read(block), np.flatnonzero(blocks == block)
             at = stations[places] - self._series.bounds[block], starts[places], places
             if self.fill is None:
                 _copy(base, *at, out)

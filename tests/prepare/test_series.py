@@ -97,7 +97,7 @@ def test_small_and_eager_cubes_are_held(make_station_cube, monkeypatch):
     assert Series(ds, ["s1_vv"]).held
     lazy = Series(ds.chunk(station=1), ["s1_vv"])
     assert not lazy.held
-    np.testing.assert_array_equal(lazy.read([0])[0][:, :, 0], ds["s1_vv"].values)
+    np.testing.assert_array_equal(lazy.read(0)[:, :, 0], ds["s1_vv"].values)
     with pytest.raises(SmgeoError, match="in_memory=True"):
         _ = lazy.whole
 
@@ -108,7 +108,7 @@ def test_blocks_are_let_go(make_station_cube, monkeypatch):
     lazy = Series(ds.chunk(station=1), ["s1_vv"], in_memory=False, keep=2)
     lazy.expect(range(9))
     for block in range(9):
-        np.testing.assert_array_equal(lazy.read([block])[0][0, :, 0], ds["s1_vv"].values[block])
+        np.testing.assert_array_equal(lazy.read(block)[0, :, 0], ds["s1_vv"].values[block])
         assert len(lazy._blocks) <= 3
 
 
@@ -128,6 +128,6 @@ def test_what_fails_while_reading_is_raised_and_read_again(make_station_cube):
     blocks = Series(broken, ["s1_vv"], in_memory=False)
     for _ in range(2):
         with pytest.raises(OSError, match="a chunk is gone"):
-            blocks.read([0])
+            blocks.read(0)
     gone[0] = False
-    np.testing.assert_array_equal(blocks.read([0])[0][:, :, 0], ds["s1_vv"].values)
+    np.testing.assert_array_equal(blocks.read(0)[:, :, 0], ds["s1_vv"].values)

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -223,6 +224,23 @@ def test_an_epoch_reads_each_block_once_and_holds_few(cube, small_blocks, buffer
         for x, _ in batches:
             # The last round of one step and the first of the next may share a batch.
             assert len(np.unique(x[:, 0, 0] // 200)) <= buffer + 1
+
+
+def test_rows_from_all_over_the_cube_need_few_blocks_at_a_time(cube, small_blocks):
+    ds = cube(stations=12, gaps=0.0)
+    windows = Windows(ds.chunk(station=1), FEATURES, length=3, in_memory=False, buffer=2)
+    read, alive, counts = windows._series._read_block, weakref.WeakValueDictionary(), []
+
+    def note(block):
+        alive[block] = values = read(block)
+        counts.append(len(alive))
+        return values
+
+    windows._series._read_block = note
+    rows = np.random.default_rng(0).permutation(len(windows))
+    np.testing.assert_array_equal(windows.gather(rows), Windows(ds, FEATURES, length=3).gather(rows))
+    assert len(counts) == 12
+    assert max(counts) <= 2 + 2
 
 
 def test_out_of_core_batches_hold_each_window_once_for_a_seed(cube, small_blocks):
