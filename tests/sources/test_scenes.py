@@ -306,7 +306,7 @@ def test_a_task_carries_its_own_days_and_its_own_scenes_alone(tmp_path):
 
 
 def test_new_scenes_rewrite_the_regions_of_their_days_alone(tmp_path, monkeypatch):
-    for d in (1, 40, 70):
+    for d in (1, 2, 40, 70):
         day = pd.Timestamp("2020-01-01") + pd.Timedelta(days=d - 1)
         write(tmp_path / f"p_{day:%Y%m%d}.tif", np.full((2, 2), d))
     spec = {"path": "p_*.tif", "dates": "p_%Y%m%d.tif", "bands": {"precipitation": 1}}
@@ -322,7 +322,7 @@ def test_new_scenes_rewrite_the_regions_of_their_days_alone(tmp_path, monkeypatc
     store = tmp_path / "c.zarr"
     with dask.config.set(scheduler="synchronous"):
         write_cube(open_rasters(spec, root=tmp_path, period=period), store)
-        assert sorted(read) == ["20200101.tif", "20200209.tif", "20200310.tif"]
+        assert sorted(read) == ["20200101.tif", "20200102.tif", "20200209.tif", "20200310.tif"]
         assert DAY_INPUTS not in open_cube(store).variables
         read.clear()
         write(tmp_path / "p_20200320.tif", np.full((2, 2), 80))
@@ -332,13 +332,17 @@ def test_new_scenes_rewrite_the_regions_of_their_days_alone(tmp_path, monkeypatc
         longer = open_rasters(spec, root=tmp_path, period=("2020-01-01", "2020-04-29"))
         write_cube(longer, store)
         assert read == []
-        # A change of the first region is one of the second too, whose sums over 30 days may reach back into it.
-        write(tmp_path / "p_20200101.tif", np.full((2, 2), 2))
+        # The second region begins on 31 January, whose sum over 30 days reaches back to 2 January and no further.
+        write(tmp_path / "p_20200101.tif", np.full((2, 2), 3))
         write_cube(open_rasters(spec, root=tmp_path, period=("2020-01-01", "2020-04-29")), store)
-        assert sorted(read) == ["20200101.tif", "20200209.tif"]
+        assert sorted(read) == ["20200101.tif", "20200102.tif"]
+        read.clear()
+        write(tmp_path / "p_20200102.tif", np.full((2, 2), 4))
+        write_cube(open_rasters(spec, root=tmp_path, period=("2020-01-01", "2020-04-29")), store)
+        assert sorted(read) == ["20200101.tif", "20200102.tif", "20200209.tif"]
     values = open_cube(store)["precipitation"].values
-    assert [int(values[i, 0, 0]) for i in (0, 39, 69, 79)] == [2, 40, 70, 80]
-    assert np.isfinite(values[:, 0, 0]).sum() == 4
+    assert [int(values[i, 0, 0]) for i in (0, 1, 39, 69, 79)] == [3, 4, 40, 70, 80]
+    assert np.isfinite(values[:, 0, 0]).sum() == 5
 
 
 def test_a_copy_of_the_same_size_and_time_is_another_file(tmp_path):
