@@ -3,7 +3,7 @@
 Run: python benchmarks/training.py [STATIONS] [UNITS]
 Stations x 1,684 days x 27 features, complete; windows of 30 days, batches of 256. One model (a GRU, a dense output; Adam, mean
 squared error) is compiled once and fitted an epoch at a time, in turn, from the array of all windows (Keras' own
-shuffling), from `Windows.to_keras`, from `Windows.to_tf`, and from windows read block by block from Zarr; three rounds, the
+shuffling), from `Windows.to_keras`, from `Windows.to_tf`, and from windows read block by block from Zarr; five rounds, the
 best of each counts, the first epochs of all not timed. Printed are windows a second and their share of the array's.
 """
 
@@ -25,7 +25,7 @@ from study_array import as_cube, study_array
 from smgeo.cube import open_cube, write_cube
 from smgeo.prepare import Windows, series
 
-BATCH, LENGTH, ROUNDS = 256, 30, 3
+BATCH, LENGTH, ROUNDS = 256, 30, 5
 
 
 def main() -> None:
