@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from memory import peak_mb
+
 from smgeo.assemble import build_station_cube, write_station_cube
 from smgeo.catalog import FEATURES, STUDY_FEATURES
 from smgeo.cube import open_cube
@@ -67,10 +69,6 @@ STEPS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "prepare, complete windows": lambda folder: prepare(folder, 0.0),
     "prepare, up to half missing": lambda folder: prepare(folder, 0.5),
 }
-
-
-def peak_mb() -> float:
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def run_all(folder: Path) -> None:

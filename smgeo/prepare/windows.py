@@ -177,8 +177,8 @@ class Windows:
 
     def _complete_parts(
         self, ends: Sequence[int] | None, progress: Callable[[int, int], None] | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(on which days a window ends, target), (station, time) each, part by part of the stations."""
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """(on which days a window ends, target if there is one), (station, time) each, part by part of the stations."""
         chosen = np.ones(self._days, dtype=bool) if ends is None else np.isin(np.arange(self._days), list(ends))
         allowed = self.missing * self.length * len(self.features)
         first = 0
@@ -188,7 +188,6 @@ class Windows:
             complete, present, gaps = _find_complete(base, self.length, allowed + 1e-9)
             self.left_out += [str(s) for s in self._stations[first:last][~present.all(axis=1)]]
             complete &= chosen
-            targets = np.full(complete.shape, np.nan, dtype="float32") if observed is None else observed
             if observed is not None:
                 complete &= np.isfinite(observed)
             if gaps and self.mode == "sequence" and self.fill is None and complete.any():
@@ -196,12 +195,12 @@ class Windows:
                     "mode='sequence' gives whole series, and the features have gaps: give fill, one finite number for each of the "
                     f"{len(self.features)} features (their means at the training stations), to stand there"
                 )
-            yield complete, targets
+            yield complete, observed
             first = last
             if progress:
                 progress(last, self._series.shape[0])
 
-    def _list_windows(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+    def _list_windows(self, parts: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> None:
         # Room for every day of every station; what of it is not written to takes no memory. The smallest type, because
         # there may be a hundred million windows.
         room = len(self._stations) * self._days
@@ -211,20 +210,23 @@ class Windows:
         for complete, targets in parts:
             counts.append(complete.sum(axis=1))
             found = slice(filled, filled + int(counts[-1].sum()))
-            days[found], y[found] = np.nonzero(complete)[1], targets[complete]
+            days[found] = np.nonzero(complete)[1]
+            if targets is not None:
+                y[found] = targets[complete]
             filled = found.stop
         self._offsets = np.cumsum(np.concatenate(counts))
         self._last_days = days[:filled]
         self.y = y[:filled] if self.target else None
 
-    def _list_sequences(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+    def _list_sequences(self, parts: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> None:
         counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
         masks, y = [], []
         for complete, targets in parts:
             kept = np.asarray(complete.any(axis=1))
             counts.append(kept)
             masks.append(complete[kept])
-            y.append(np.where(complete, targets, np.float32(0))[kept])
+            if targets is not None:
+                y.append(np.where(complete, targets, np.float32(0))[kept])
         self._offsets = np.cumsum(np.concatenate(counts))
         self._last_days = np.full(int(self._offsets[-1]), self._days - 1)
         self.mask = np.concatenate(masks)
