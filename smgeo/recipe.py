@@ -20,6 +20,7 @@ from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.preparation_specs import PrepareSpec
 from smgeo.raster_specs import AnyRaster, RasterSource
+from smgeo.search_specs import SearchSpec
 from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
 from smgeo.validation_specs import CrossValidationSpec, LeakageAuditSpec
 
@@ -67,29 +68,6 @@ class ModelSpec(Spec):
 
     kind: str
     params: dict[str, Any] = Field({})
-
-
-class Range(Spec):
-    """A range of a searched parameter: whole numbers, or numbers on an even or a logarithmic scale; ends included."""
-
-    integer: tuple[int, int] | None = None
-    uniform: tuple[float, float] | None = None
-    log: tuple[float, float] | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Range:
-        given = [r for r in (self.integer, self.uniform, self.log) if r is not None]
-        if len(given) != 1 or given[0][0] > given[0][1] or (self.log is not None and self.log[0] <= 0):
-            raise ValueError("give one of integer, uniform, log, as [least, greatest] (log: above 0)")
-        return self
-
-
-class SearchSpec(Spec):
-    """Random search of one model's parameters; the trial with the least RMSE on validation stations wins."""
-
-    trials: int = Field(default=10, ge=1)
-    seed: int | None = None
-    space: dict[str, tuple[Any, ...] | Range] = Field(min_length=1)
 
 
 class MapSpec(Spec):

@@ -35,6 +35,7 @@ from smgeo.prepare import (
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
+from smgeo.search_space import default_space, sample_params
 from smgeo.stages import write_json
 from smgeo.summary import (
     broken_stations,
@@ -44,7 +45,6 @@ from smgeo.summary import (
     describe_provenance,
     describe_split,
 )
-from smgeo.tuning import sample_params
 
 
 @dataclass(frozen=True)
@@ -268,9 +268,10 @@ class _Study(CubeStages):
             "prepare": self.prepare.model_dump(mode="json"),
             **self.key("stations", "split"),
         }
+        space = default_space(kind) if spec.space is None else spec.space
         trials = []
         for number in range(spec.trials):
-            params = sample_params(spec.space, number, seed)
+            params = sample_params(space, number, seed)
 
             def work(progress: Callable[[int, int], None], params: dict[str, Any] = params) -> float:
                 train, validation = self._windows(name, prepared, split)

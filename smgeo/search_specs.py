@@ -1,0 +1,55 @@
+"""What a recipe says of a search: the parameters tried, by which searcher, and how a trial is scored."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from smgeo.specs import Spec
+
+
+class Range(Spec):
+    """A range of a searched parameter: whole numbers, or numbers on an even or a logarithmic scale; ends included."""
+
+    integer: tuple[int, int] | None = None
+    uniform: tuple[float, float] | None = None
+    log: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Range:
+        given = [r for r in (self.integer, self.uniform, self.log) if r is not None]
+        if len(given) != 1:
+            raise ValueError("give one of integer, uniform, log, as [least, greatest]")
+        least, greatest = given[0]
+        if not -math.inf < least < greatest < math.inf:
+            raise ValueError(f"a range is [least, greatest], least below greatest; got [{least:g}, {greatest:g}]")
+        if self.log is not None and least <= 0:
+            raise ValueError(f"log: both ends must be above 0; got [{least:g}, {greatest:g}]")
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Least and greatest value."""
+        ends = self.integer or self.uniform or self.log
+        assert ends is not None
+        return ends
+
+
+class SearchSpec(Spec):
+    """Search of one model's parameters; the trial with the least RMSE wins.
+
+    `objective`: stations that score a trial, those of validation or in turn each of so many folds of stations. `epochs`: most
+    epochs of a trial, by default the model's own. `concurrent`: trials at once, by default one a CPU. `space`: by default the
+    kind's own; a given one replaces it whole.
+    """
+
+    trials: int = Field(default=20, ge=1)
+    search: Literal["random", "ax", "optuna"] = "random"
+    scheduler: Literal["asha", "none"] = "asha"
+    objective: Literal["validation"] | Annotated[int, Field(ge=2)] = "validation"
+    epochs: int | None = Field(default=None, ge=1)
+    concurrent: int | None = Field(default=None, ge=1)
+    seed: int | None = None
+    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Range] | None = Field(default=None, min_length=1)
