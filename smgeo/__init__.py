@@ -35,5 +35,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         ],
         "sources": ["open_earthengine", "open_rasters", "open_stac", "open_stations", "simulate"],
         "study": ["run"],
+        "tuning": ["tune"],
     },
 )

@@ -1,1 +1,384 @@
-"""Search over models' parameters on Ray Tune."""
+"""Search over a model's parameters on Ray Tune, scored on stations that no trial was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.cube import is_grid, select_stations, variables_of_kind
+from smgeo.errors import SmgeoError, missing_extra
+from smgeo.models import make_model
+from smgeo.models.estimator import SoilMoistureModel
+from smgeo.objective import Objective, Pair, fit_epochs
+from smgeo.prepare import Split, Windows, cv_folds
+from smgeo.prepare.moments import mean_and_std
+from smgeo.search_space import Choices, check_space, default_space
+from smgeo.search_specs import Range, SearchSpec
+from smgeo.searchers import make_searcher
+from smgeo.specs import parse_spec
+from smgeo.trials import TrialTable
+
+# What changes a trial's score, or which trial is suggested.
+_LIBRARIES = ("smgeo", "numpy", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "ray", "ax-platform", "optuna")
+_WINDOW_DAYS = 30
+# Windows read at once for the digest of the data.
+_DIGEST_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a trial; see `smgeo.trials.TrialTable`.
+    path : Path
+        The table's file, `trials.parquet`.
+    fixed : dict
+        Parameters of every trial.
+    """
+
+    table: pd.DataFrame
+    path: Path
+    fixed: dict[str, Any]
+    _kind: Any
+    _final: Pair
+
+    @property
+    def best(self) -> pd.Series:
+        """The row of the trial with the least validation RMSE that did not fail; of equals the first."""
+        scored = self.table[self.table["status"].isin(["finished", "stopped"])]
+        return scored.iloc[int(scored["validation_rmse"].argmin())]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All parameters of the best trial, for `make_model`."""
+        return {**self.fixed, **json.loads(self.best["params"])}
+
+    def retrain(self, trial: int | None = None) -> SoilMoistureModel:
+        """The fitted model of a trial.
+
+        Trained once more on the split's training stations with the row's parameters, seed and number of epochs, and with as many
+        threads as in the search, because the order in which threads add numbers changes their last digits. Of a search with the
+        objective `"validation"`, its validation RMSE is the row's.
+
+        Parameters
+        ----------
+        trial : int, optional
+            Number of the trial; by default the best.
+
+        Raises
+        ------
+        SmgeoError
+            If there is no such trial, or it has no score.
+        """
+        number = int(self.best["trial"] if trial is None else trial)
+        rows = self.table[(self.table["trial"] == number) & self.table["status"].isin(["finished", "stopped"])]
+        if rows.empty:
+            raise SmgeoError(f"{self.path} has no trial {number} with a score; see its columns trial and status")
+        params = {**self.fixed, **json.loads(rows["params"].iloc[0])}
+        epochs, model = int(rows["epochs"].iloc[0]), make_model(self._kind, **params)
+        if not hasattr(model, "epochs"):
+            return fit_epochs(model, self._final, epochs)
+        from smgeo import ray_trials
+
+        with ray_trials.start_ray(1):
+            return ray_trials.retrain_apart(self._kind, params, self._final, epochs)
+
+
+def tune(
+    kind: str | Any,
+    ds: xr.Dataset,
+    split: Split,
+    *,
+    out: str | Path,
+    trials: int = 100,
+    search: str = "random",
+    scheduler: str = "asha",
+    resume: bool = True,
+    space: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    features: Sequence[str] | None = None,
+    target: str = "sm",
+    length: int | None = None,
+    missing: float = 0.0,
+    fill: Sequence[float] | None = None,
+    objective: str | int = "validation",
+    epochs: int | None = None,
+    concurrent: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Search:
+    """Search for the parameters with which a model errs least at stations that it was not trained on.
+
+    Trials run on Ray Tune, one CPU and one thread each; the data lie once in shared memory. Test stations are not read. Every trial
+    is in `out/trials.parquet` as soon as it begins; a search that was killed goes on with the same call: trials that ended are
+    not run again, those that were cut off begin again with the same parameters.
+
+    Parameters
+    ----------
+    kind : str or scikit-learn regressor
+        As for `make_model`.
+    ds : xarray.Dataset
+        A prepared station cube, `(station, time)`, lazy or not. The training and validation stations are read once.
+    split : Split
+        Of `split_stations`.
+    out : str or Path
+        Folder of the table and of `search.json`.
+    trials : int
+        How many in all; may be raised to continue a finished search.
+    search : {"random", "ax", "optuna"}
+        What suggests parameters.
+    scheduler : {"asha", "none"}
+        Whether trials that do worse than two thirds of those that came as far are stopped early (after 1, 3, 9, ... epochs).
+    resume : bool
+        Continue the search in `out`. If false, a folder with a search is refused; nothing is ever removed.
+    space : mapping, optional
+        Parameter -> list of choices, `Range`, or `{"integer" | "uniform" | "log": [least, greatest]}`; by default the kind's own.
+    params : mapping, optional
+        Parameters of every trial. `{"mode": "sequence"}` trains recurrent networks on whole series.
+    features : sequence of str, optional
+        Variables; by default all dynamic, static and calendar ones, but for the target.
+    target : str
+        Variable that is estimated.
+    length : int, optional
+        Days that a model sees; 30 by default, 1 for models that look at one day.
+    missing : float
+        Share of a window's values that may be missing.
+    fill : sequence of float, optional
+        What stands for a missing value of each feature; by default the means of the training stations.
+    objective : "validation" or int
+        RMSE at the validation stations, or over so many folds of the training and validation stations, each held out once; every fold is
+        a model of its own. Either is in the target's unit, and the best epoch of a trial counts.
+    epochs : int, optional
+        Most epochs of a trial; by default the model's own.
+    concurrent : int, optional
+        Trials at once; by default one a CPU.
+    seed : int
+        Of suggestions, folds, and, where `params` has none, models. With one trial at a time, or random suggestions without a scheduler,
+        the same seed gives the same table of scores.
+    progress : callable, optional
+        Called with (trials that ended, trials, a note with the best RMSE so far) after every epoch.
+
+    Returns
+    -------
+    Search
+
+    Raises
+    ------
+    SmgeoError
+        If a value is impossible, Ray or the searcher's library is not installed, `out` holds another search or one is at work in it, or
+        all trials failed.
+    """
+    asked = {"trials": trials, "search": search, "scheduler": scheduler, "objective": objective, "seed": seed}
+    asked |= {"epochs": epochs, "concurrent": concurrent, "space": dict(space) if space is not None else None}
+    spec = parse_spec(SearchSpec, asked, "tune")
+    fixed = dict(params or {})
+    model = make_model(kind, **fixed)
+    names = _check_features(ds, features, target)
+    mode = model.window_mode
+    if fill is None and (missing > 0 or mode == "sequence"):
+        means = mean_and_std(select_stations(ds, split.train), names)
+        fill = [means[name][0] for name in names]
+    days = length if length is not None else _WINDOW_DAYS if model.uses_window else 1
+
+    def make(stations: Sequence[str]) -> Windows:
+        return Windows(select_stations(ds, stations), names, target, days, missing, fill, mode=mode)
+
+    pairs = [(make(a), make(b)) for a, b in choose_stations(ds, split, spec.objective, target, seed)]
+    final = pairs[0] if spec.objective == "validation" else (make(split.train), make(split.validation))
+    return search_windows(kind, pairs, spec, out, final=final, params=fixed, resume=resume, progress=progress)
+
+
+def choose_stations(
+    ds: xr.Dataset, split: Split, objective: str | int, target: str, seed: int
+) -> list[tuple[Sequence[str], Sequence[str]]]:
+    """(training, scoring) stations of an objective: those of the split, or of each fold of its training and validation stations."""
+    if isinstance(objective, str):
+        return [(split.train, split.validation)]
+    ids = np.array([*split.train, *split.validation])
+    folds = cv_folds(select_stations(ds, ids.tolist()), "group-k-fold", objective, target=target, seed=seed)
+    return [(ids[a.any(axis=1)].tolist(), ids[b.any(axis=1)].tolist()) for a, b in folds]
+
+
+def search_windows(
+    kind: str | Any,
+    pairs: Sequence[Pair],
+    spec: SearchSpec,
+    out: str | Path,
+    *,
+    final: Pair | None = None,
+    params: Mapping[str, Any] | None = None,
+    resume: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Search:
+    """`tune` for windows that are made already.
+
+    Parameters
+    ----------
+    kind, params, resume, progress
+        As for `tune`.
+    pairs : sequence of (Windows, Windows)
+        Training and scoring windows: one pair, or one a fold.
+    spec : SearchSpec
+        Everything else that a recipe says of a search.
+    out : str or Path
+    final : (Windows, Windows), optional
+        What `Search.retrain` trains and stops early on; the first pair by default.
+
+    Raises
+    ------
+    OtherSearchError
+        If `out` holds another search.
+    SmgeoError
+        As `tune`.
+    """
+    seed = spec.seed or 0
+    space: Mapping[str, Choices] = default_space(kind) if spec.space is None else spec.space
+    fixed, epochs = _check_params(kind, space, {"seed": seed, **(params or {})}, spec.epochs)
+    _check_windows(pairs)
+    if find_spec("ray") is None:
+        raise missing_extra("the search", "tune")
+    folder = Path(out)
+    about = _describe(kind, pairs, spec, space, fixed, epochs)
+    searcher = make_searcher(spec.search, space, seed)
+    with TrialTable.open(folder, about, resume=resume) as table:
+        if table.count("finished", "stopped", "failed") < spec.trials:
+            from smgeo import ray_trials
+
+            with ray_trials.start_ray(spec.concurrent) as concurrent:
+                ray_trials.run_trials(
+                    Objective(kind, fixed, pairs),
+                    searcher,
+                    table,
+                    trials=spec.trials,
+                    scheduler=spec.scheduler,
+                    epochs=epochs,
+                    seed=int(fixed["seed"]),
+                    concurrent=concurrent,
+                    progress=_telling(table, spec.trials, progress),
+                )
+        if table.best() is None:
+            first = table.trials[min(table.trials)]
+            raise SmgeoError(
+                f"all {len(table.trials)} trials failed; trial {first.number} with {first.error}. See the column error of "
+                f"{table.path}; they are kept, so mend the cause and give another folder"
+            )
+        return Search(table.frame(), table.path, fixed, kind, final or pairs[0])
+
+
+def _telling(
+    table: TrialTable, trials: int, progress: Callable[[int, int, str], None] | None
+) -> Callable[[], None] | None:
+    if progress is None:
+        return None
+
+    def tell() -> None:
+        best, running = table.best(), table.count("running")
+        note = "no score yet" if best is None else f"best RMSE {best.score:.4f} (trial {best.number})"
+        progress(table.count("finished", "stopped", "failed"), trials, f"{note}, {running} running")
+
+    return tell
+
+
+def _check_params(
+    kind: str | Any, space: Mapping[str, Choices], fixed: dict[str, Any], epochs: int | None
+) -> tuple[dict[str, Any], int]:
+    """Parameters of every trial, and its most epochs; 1 of a model without."""
+    own = getattr(make_model(kind, **fixed), "epochs", None)
+    if "epochs" in space:
+        raise SmgeoError("search: epochs is not searched; give epochs: the most epochs of a trial")
+    if epochs is not None and own is None:
+        raise SmgeoError(f"search: {kind} is not trained in epochs; leave epochs out")
+    if epochs is not None:
+        fixed = {**fixed, "epochs": epochs}
+    check_space(kind, space, fixed)
+    return fixed, int(epochs or own or 1)
+
+
+def _check_windows(pairs: Sequence[Pair]) -> None:
+    for k, pair in enumerate(pairs):
+        for part, windows in zip(("training", "validation"), pair, strict=True):
+            if not len(windows):
+                where = f" of fold {k + 1}" if len(pairs) > 1 else ""
+                raise SmgeoError(
+                    f"search: the {part} stations{where} have no row with enough values; allow more missing ones, fill longer gaps, "
+                    "use fewer folds or more stations"
+                )
+
+
+def _check_features(ds: xr.Dataset, features: Sequence[str] | None, target: str) -> list[str]:
+    if is_grid(ds):
+        raise SmgeoError("tune needs a station cube with the dims station and time; got a grid cube")
+    known = sorted(n for n in variables_of_kind(ds, "dynamic", "static", "calendar") if n != target)
+    names = known if features is None else list(features)
+    if not names:
+        raise SmgeoError("tune: no feature is named, and the cube has no dynamic, static or calendar variable")
+    return names
+
+
+def _describe(
+    kind: str | Any,
+    pairs: Sequence[Pair],
+    spec: SearchSpec,
+    space: Mapping[str, Choices],
+    fixed: Mapping[str, Any],
+    epochs: int,
+) -> dict[str, Any]:
+    """All that a search is, as JSON types."""
+    about = {
+        "kind": kind if isinstance(kind, str) else repr(kind),
+        "params": dict(fixed),
+        "space": {
+            n: c.model_dump(exclude_none=True, mode="json") if isinstance(c, Range) else list(c)
+            for n, c in space.items()
+        },
+        "search": spec.search,
+        "scheduler": spec.scheduler,
+        "objective": spec.objective,
+        "epochs": epochs,
+        "seed": spec.seed or 0,
+        "trials": spec.trials,
+        "concurrent": spec.concurrent,
+        "versions": _versions(),
+        "data": _digest(pairs),
+    }
+    try:
+        json.dumps(about)
+    except TypeError as error:
+        raise SmgeoError(
+            f"search: parameters and choices must be numbers, text, true, false or lists of these ({error})"
+        ) from None
+    return about
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    """SHA-256 of features, targets and preparation of all windows."""
+    sums = hashlib.sha256()
+    for windows in (w for pair in pairs for w in pair):
+        sums.update(json.dumps([windows.shape, windows.preparation], sort_keys=True).encode())
+        for batch in windows.batches(_DIGEST_ROWS, shuffle=False):
+            for part in batch:
+                sums.update(np.ascontiguousarray(part).data)
+    return sums.hexdigest()

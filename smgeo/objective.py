@@ -1,0 +1,119 @@
+"""How one trial is trained and scored, epoch by epoch; knows nothing of how trials are chosen and run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smgeo.evaluation import target_scaler
+from smgeo.models import make_model
+from smgeo.models.estimator import SoilMoistureModel
+from smgeo.prepare import Scaler, Windows
+
+Pair = tuple[Windows, Windows]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What all trials of a search have in common.
+
+    Attributes
+    ----------
+    kind : str or scikit-learn regressor
+        As for `make_model`.
+    params : dict
+        Parameters that are not searched.
+    pairs : sequence of (Windows, Windows)
+        Training and validation windows: one pair, or one a fold.
+    """
+
+    kind: Any
+    params: Mapping[str, Any]
+    pairs: Sequence[Pair]
+
+    def run(self, params: Mapping[str, Any]) -> Iterator[dict[str, float]]:
+        """Train a trial, one epoch of every fold at a time.
+
+        Yields
+        ------
+        dict
+            `validation_rmse`, and of networks `rmse`, after each epoch, in the target's unit: over all rows of all folds. A fold
+            that has stopped early counts with its best epoch, whose weights it keeps.
+        """
+        folds = [_Fold(make_model(self.kind, **{**self.params, **params}), *pair) for pair in self.pairs]
+        while sum(fold.advance() for fold in folds):
+            scores = {"validation_rmse": _pool([(f.held_rmse, f.held_rows) for f in folds])}
+            if all(fold.rmse is not None for fold in folds):
+                scores["rmse"] = _pool([(f.rmse or 0.0, f.rows) for f in folds])
+            yield scores
+
+
+def fit_epochs(model: SoilMoistureModel, pair: Pair, epochs: int) -> SoilMoistureModel:
+    """The model after at most so many epochs, with the weights of the best of them."""
+    training = model.fit_by_epoch(pair[0], validation=pair[1])
+    for scores in training:
+        if scores["epoch"] >= epochs:
+            break
+    getattr(training, "close", lambda: None)()
+    return model
+
+
+class _Fold:
+    """One model in training.
+
+    Attributes
+    ----------
+    rmse, held_rmse : float or None, float
+        Of the last epoch on training and on validation rows, in the target's unit; of a model that has stopped, the least.
+    rows, held_rows : int
+        How many rows these are.
+    """
+
+    def __init__(self, model: SoilMoistureModel, train: Windows, validation: Windows) -> None:
+        self._model, self._validation = model, validation
+        self._scale = _target_scale(train.preparation)
+        self._epochs = model.fit_by_epoch(train, validation=validation)
+        self._best = np.inf
+        self.rows, self.held_rows = _count(train), _count(validation)
+        self.rmse: float | None = None
+        self.held_rmse = np.inf
+
+    def advance(self) -> bool:
+        """Train one epoch more; whether there was one."""
+        scores = next(self._epochs, None)
+        if scores is None:
+            self.held_rmse = self._best
+            return False
+        self.rmse = scores["rmse"] * self._scale if "rmse" in scores else None
+        self.held_rmse = scores["val_rmse"] * self._scale if "val_rmse" in scores else self._predict()
+        self._best = min(self._best, self.held_rmse)
+        return True
+
+    def _predict(self) -> float:
+        back, held = target_scaler(self._validation.preparation), self._validation
+        assert held.y is not None
+        error = back(self._model.predict(held)).astype("float64") - back(held.y)
+        return float(np.sqrt(np.mean(error**2)))
+
+
+def _target_scale(preparation: Mapping[str, Any]) -> float:
+    """Target units in one unit of the prepared target."""
+    scalers = [Scaler.from_dict(s["scaler"]) for s in preparation["steps"] if s["step"] == "scale"]
+    return float(next((s.scale_[preparation["target"]] for s in scalers if preparation["target"] in s.scale_), 1.0))
+
+
+def _count(windows: Windows) -> int:
+    """Rows with a target: windows, or in sequence mode days that count."""
+    return len(windows) if windows.mask is None else int(windows.mask.sum())
+
+
+def _pool(parts: Sequence[tuple[float, int]]) -> float:
+    """RMSE over the rows of all parts, from the RMSE and the number of rows of each.
+
+    >>> round(_pool([(3.0, 1), (1.0, 3)]), 6) == round(((9 + 3) / 4) ** 0.5, 6)
+    True
+    """
+    return float(np.sqrt(np.average([rmse**2 for rmse, _ in parts], weights=[n for _, n in parts])))

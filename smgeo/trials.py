@@ -1,0 +1,229 @@
+"""The trials of a search in its folder: one table, replaced as a whole at every change, and what the search is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from smgeo.errors import SmgeoError
+from smgeo.stages import Ledger, write_json
+
+_TABLE = "trials.parquet"
+_SEARCH = "search.json"
+# What a search may be continued with another value of: more trials, and more or fewer at once.
+_MAY_CHANGE = ("trials", "concurrent")
+
+
+class OtherSearchError(SmgeoError):
+    """A folder holds another search than the one asked for."""
+
+
+@dataclass
+class Trial:
+    """One trial of a search.
+
+    Attributes
+    ----------
+    number : int
+        From 0.
+    params : dict
+        Searched parameters, JSON types.
+    seed : int
+        The model's.
+    started : pandas.Timestamp
+        UTC.
+    status : {"running", "finished", "stopped", "failed"}
+        `stopped` by the scheduler. A table that is read back may have `running` ones: they were cut off.
+    rmse, validation_rmse : list of float
+        After each epoch, in the target's unit; empty where the model has none.
+    seconds : float
+        Of training and scoring.
+    node, pid, threads
+        Where it ran: name of the machine, process, and threads of each of its pools.
+    error : str
+        One line, where it failed.
+    """
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+    started: pd.Timestamp
+    status: str = "running"
+    rmse: list[float] = field(default_factory=list)
+    validation_rmse: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    node: str = ""
+    pid: int = 0
+    threads: int = 1
+    error: str = ""
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch of the least validation RMSE, from 1; 0 before the first."""
+        return int(np.argmin(self.validation_rmse)) + 1 if self.validation_rmse else 0
+
+    @property
+    def score(self) -> float | None:
+        """Least validation RMSE; None of a trial that failed or has none yet."""
+        return min(self.validation_rmse) if self.validation_rmse and self.status != "failed" else None
+
+    def to_row(self) -> dict[str, Any]:
+        """Its row of the table."""
+        return {
+            "trial": self.number,
+            "status": self.status,
+            **{f"params.{name}": value for name, value in self.params.items()},
+            "seed": self.seed,
+            "epochs": len(self.validation_rmse),
+            "validation_rmse": min(self.validation_rmse, default=np.nan),
+            "best_epoch": self.best_epoch,
+            "rmse": self.rmse,
+            "validation_rmse_curve": self.validation_rmse,
+            "seconds": self.seconds,
+            "started": self.started,
+            "node": self.node,
+            "pid": self.pid,
+            "threads": self.threads,
+            "error": self.error,
+            "params": json.dumps(self.params),
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Trial:
+        """The trial of a row that was read back."""
+        return cls(
+            number=int(row["trial"]),
+            params=json.loads(row["params"]),
+            seed=int(row["seed"]),
+            started=row["started"],
+            status=row["status"],
+            rmse=[float(v) for v in row["rmse"]],
+            validation_rmse=[float(v) for v in row["validation_rmse_curve"]],
+            seconds=float(row["seconds"]),
+            node=row["node"],
+            pid=int(row["pid"]),
+            threads=int(row["threads"]),
+            error=row["error"],
+        )
+
+
+class TrialTable:
+    """The trials of one search, in `trials.parquet` of its folder.
+
+    The file is written beside and renamed at every change, so that a killed search leaves a whole table. It has one row a
+    trial, in the order of numbers: `trial`, `status`, one column a searched parameter (`params.NAME`; text where its values
+    are of several types), `seed`, `epochs` (run), `validation_rmse` (the least) and its `best_epoch`, the curves `rmse` and
+    `validation_rmse_curve` (one number an epoch; all errors in the target's unit), `seconds`, `started` (UTC), `node`, `pid`,
+    `threads`, `error`, and `params`, all parameters as JSON.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    trials : dict of int to Trial
+    """
+
+    def __init__(self, folder: Path, trials: Mapping[int, Trial]) -> None:
+        self.path = folder / _TABLE
+        self.trials = dict(trials)
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, search: Mapping[str, Any], *, resume: bool) -> Iterator[TrialTable]:
+        """The table of a search, kept from others while it is open.
+
+        Parameters
+        ----------
+        folder : Path
+            Made where it is not there.
+        search : mapping
+            All that the search is, JSON types; written to `search.json`.
+        resume : bool
+            Whether trials that are there are kept; without, a folder with a search is refused.
+
+        Raises
+        ------
+        OtherSearchError
+            If the folder holds another search.
+        SmgeoError
+            If another search is at work in the folder, or it holds one and `resume` is false.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with Ledger(folder).lock():
+            _check_same(folder / _SEARCH, search, resume)
+            write_json(folder / _SEARCH, search)
+            yield cls(folder, read_trials(folder))
+
+    def write(self) -> None:
+        """Write the table beside and rename it."""
+        part = self.path.with_name(_TABLE + ".part")
+        self.frame().to_parquet(part, index=False)
+        os.replace(part, self.path)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a trial, in the order of numbers."""
+        rows = pd.DataFrame([self.trials[n].to_row() for n in sorted(self.trials)])
+        for name in (c for c in rows if str(c).startswith("params.")):
+            if not _is_plain(rows[name]):
+                rows[name] = [json.dumps(v) for v in rows[name]]
+        return rows
+
+    def count(self, *status: str) -> int:
+        """How many trials have one of these."""
+        return sum(t.status in status for t in self.trials.values())
+
+    def best(self) -> Trial | None:
+        """The trial with the least validation RMSE that did not fail; of equals the first."""
+        scored = [t for _, t in sorted(self.trials.items()) if t.score is not None and t.status != "running"]
+        return min(scored, key=lambda t: min(t.validation_rmse), default=None)
+
+
+def read_trials(folder: Path) -> dict[int, Trial]:
+    """Trials of the table in a folder, by number; none where there is no table."""
+    path = folder / _TABLE
+    if not path.exists():
+        return {}
+    rows = pd.read_parquet(path).to_dict("records")
+    return {t.number: t for t in (Trial.from_row({str(k): v for k, v in row.items()}) for row in rows)}
+
+
+def _is_plain(values: pd.Series) -> bool:
+    """Whether a column of Parquet can hold these as they are: all numbers, all text or all bool."""
+    return any(all(isinstance(v, t) for v in values) for t in (bool, str)) or all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in values
+    )
+
+
+def _check_same(path: Path, search: Mapping[str, Any], resume: bool) -> None:
+    """Refuse a folder with another search, or with any that is not to be continued."""
+    if not path.exists():
+        return
+    if not resume:
+        raise SmgeoError(
+            f"{path.parent} holds a search already, and resume is false; give an empty folder, or continue with resume=True"
+        )
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SmgeoError(f"{path} is damaged ({error}); give an empty folder") from None
+    new = json.loads(json.dumps(search))
+    names = [n for n in dict.fromkeys([*old, *new]) if n not in _MAY_CHANGE and old.get(n) != new.get(n)]
+    if names:
+        changes = "; ".join(f"{n} was {_short(old.get(n))} and is {_short(new.get(n))}" for n in names)
+        raise OtherSearchError(
+            f"{path.parent} holds another search: {changes}. Give an empty folder, or the same values to continue it (trials "
+            "and concurrent may change)"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:120]}..."
