@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import warnings
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Protocol
 
-from smgeo.errors import SmgeoError, nearest
+import numpy as np
+
+from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.search_space import Choices, sample_params
+from smgeo.search_specs import Range
 
 
 class Searcher(Protocol):
@@ -38,7 +46,181 @@ class RandomSearcher:
         """Nothing is learned from it."""
 
 
-_SEARCHERS: dict[str, Callable[[Mapping[str, Choices], int], Searcher]] = {"random": RandomSearcher}
+class AxSearcher:
+    """Bayesian optimisation by Ax (https://ax.dev): a Gaussian process of the RMSE, and the point where most is expected of it.
+
+    Ax's own rule for the first trials is kept: the middle of the space, then points of a Sobol sequence until there are five trials
+    of which two have scored (failed ones do not count). In a search of one trial at a time, the same seed gives the same trials;
+    a search that was rebuilt goes on with others than one that never stopped.
+
+    Raises
+    ------
+    SmgeoError
+        If Ax is not installed, or every parameter has one value only.
+    """
+
+    def __init__(self, space: Mapping[str, Choices], seed: int) -> None:
+        if find_spec("ax") is None:
+            raise missing_extra("search: ax", "ax")
+        self.space = space
+        self.seed = seed
+        self._at: dict[int, int] = {}
+        # Ax knows no parameter of one value.
+        self._free = {name: c for name, c in space.items() if isinstance(c, Range) or len(c) > 1}
+        if not self._free:
+            raise SmgeoError(
+                f"space: {', '.join(space)} have one value each, so there is nothing to search; give ranges or lists"
+            )
+        self._client = _import_ax().Client(random_seed=seed)
+        self._client.configure_experiment(parameters=[_ax_parameter(name, c) for name, c in self._free.items()])
+        self._client.configure_optimization(objective="-rmse")
+        self._client.configure_generation_strategy(
+            initialization_random_seed=seed,
+            allow_exceeding_initialization_budget=True,  # or more trials at once than five would wait
+        )
+
+    def suggest(self, trial: int) -> dict[str, Any]:
+        """Parameters of this trial; where a space of lists has no untried ones left, some at random."""
+        from ax.exceptions.core import OptimizationComplete
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fits that BoTorch begins again, which no user can change
+            try:
+                ((self._at[trial], positions),) = self._client.get_next_trials(max_trials=1).items()
+            except OptimizationComplete:
+                return sample_params(self.space, trial, self.seed)
+        return {name: _value(c, positions.get(name, 0)) for name, c in self.space.items()}
+
+    def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
+        """RMSE of a trial; one that failed is not suggested again."""
+        if trial not in self._at:
+            positions = _positions(self.space, trial, params)
+            self._at[trial] = self._client.attach_trial({name: positions[name] for name in self._free})
+        if rmse is None or not math.isfinite(rmse):
+            self._client.mark_trial_abandoned(self._at[trial])
+        else:
+            self._client.complete_trial(self._at[trial], raw_data={"rmse": rmse})
+
+
+def _import_ax() -> Any:
+    """Ax, its log kept to errors: it tells of every trial, and of its storage already while it loads."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        import ax
+        from ax.utils.common.logger import set_ax_logger_levels
+    finally:
+        logging.disable(disabled)
+    set_ax_logger_levels(logging.ERROR)
+    return ax
+
+
+def _ax_parameter(name: str, choices: Choices) -> Any:
+    ax = _import_ax()
+    scale = _scale(choices)
+    if isinstance(scale, int):
+        return ax.ChoiceParameterConfig(name, list(range(scale)), "int", is_ordered=False)
+    scaling = "log" if scale.log is not None else "linear"
+    return ax.RangeParameterConfig(name, scale.ends, "int" if scale.integer is not None else "float", scaling=scaling)
+
+
+class OptunaSearcher:
+    """Tree-structured Parzen estimator by Optuna (https://optuna.org; Bergstra et al. 2011).
+
+    Optuna's own rule for the first trials is kept: ten at random. Each suggestion depends on the seed, the trial's number, and what
+    was told before: in a search of one trial at a time, the same seed gives the same trials, resumed or not.
+
+    Raises
+    ------
+    SmgeoError
+        If Optuna is not installed.
+    """
+
+    def __init__(self, space: Mapping[str, Choices], seed: int) -> None:
+        if find_spec("optuna") is None:
+            raise missing_extra("search: optuna", "tune")
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space = space
+        self.seed = seed
+        self._scales = {name: _optuna_distribution(c) for name, c in space.items()}
+        self._study = optuna.create_study()
+        self._asked: dict[int, Any] = {}
+
+    def suggest(self, trial: int) -> dict[str, Any]:
+        """Parameters of this trial."""
+        from optuna.samplers import TPESampler
+
+        seed = int(np.random.SeedSequence([self.seed, trial]).generate_state(1)[0])
+        # constant_liar: trials that run keep others from their neighbourhood.
+        self._study.sampler = TPESampler(seed=seed, constant_liar=True)
+        self._asked[trial] = asked = self._study.ask(self._scales)
+        return {name: _value(c, asked.params[name]) for name, c in self.space.items()}
+
+    def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
+        """RMSE of a trial; one that failed counts as worse than all others."""
+        from optuna.trial import TrialState, create_trial
+
+        failed = rmse is None or not math.isfinite(rmse)
+        # Of a failed trial Optuna would learn nothing; a pruned one without a value is the worst to it.
+        state, value = (TrialState.PRUNED, None) if failed else (TrialState.COMPLETE, rmse)
+        if trial in self._asked:
+            self._study.tell(self._asked.pop(trial), value, state)
+        else:
+            positions = _positions(self.space, trial, params)
+            self._study.add_trial(create_trial(state=state, value=value, params=positions, distributions=self._scales))
+
+
+def _optuna_distribution(choices: Choices) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    scale = _scale(choices)
+    if isinstance(scale, int):
+        return CategoricalDistribution(range(scale))
+    if scale.integer is not None:
+        return IntDistribution(*scale.integer)
+    return FloatDistribution(*scale.ends, log=scale.log is not None)
+
+
+def _scale(choices: Choices) -> Range | int:
+    """The range that a library searches, of a list of rising numbers that of positions in it; for other lists their length.
+
+    Positions stand for values of any type, which the libraries would refuse or change.
+
+    >>> _scale([16, 32, 128]), _scale(["relu", "tanh"])
+    (Range(integer=(0, 2), uniform=None, log=None), 2)
+    """
+    if isinstance(choices, Range):
+        return choices
+    numbers = all(type(c) in (int, float) for c in choices)
+    rising = numbers and len(choices) > 1 and all(a < b for a, b in pairwise(choices))
+    return Range(integer=(0, len(choices) - 1)) if rising else len(choices)
+
+
+def _value(choices: Choices, position: Any) -> Any:
+    return position if isinstance(choices, Range) else choices[position]
+
+
+def _positions(space: Mapping[str, Choices], trial: int, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a trial that another searcher suggested, as the libraries know them."""
+    if set(params) == set(space) and all(_is_in(space[name], value) for name, value in params.items()):
+        return {name: v if isinstance(c := space[name], Range) else list(c).index(v) for name, v in params.items()}
+    raise SmgeoError(
+        f"trial {trial} has the parameters {params}, which are not of the space {dict(space)}; go on with the space that the "
+        "search began with, or begin another in a new folder"
+    )
+
+
+def _is_in(choices: Choices, value: Any) -> bool:
+    return choices.ends[0] <= value <= choices.ends[1] if isinstance(choices, Range) else value in choices
+
+
+_SEARCHERS: dict[str, Callable[[Mapping[str, Choices], int], Searcher]] = {
+    "random": RandomSearcher,
+    "ax": AxSearcher,
+    "optuna": OptunaSearcher,
+}
 
 
 def make_searcher(search: str, space: Mapping[str, Choices], seed: int) -> Searcher:
@@ -46,7 +228,7 @@ def make_searcher(search: str, space: Mapping[str, Choices], seed: int) -> Searc
 
     Parameters
     ----------
-    search : {"random"}
+    search : {"random", "ax", "optuna"}
     space : mapping
         Parameter -> `Range` or list of values.
     seed : int
