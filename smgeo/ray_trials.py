@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import ray
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
@@ -44,7 +46,6 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # Ray's agents outlive a killed search for so long
 }
 
 
@@ -91,20 +92,16 @@ def start_ray(concurrent: int | None) -> Iterator[int]:
     """
     logger = logging.getLogger("ray")
     level = logger.level
-    started = not ray.is_initialized()
-    with _environment(_QUIET):
-        if started:
-            _init(concurrent)
+    with _environment(_QUIET), nullcontext() if ray.is_initialized() else _connect(concurrent):
         logger.setLevel(logging.CRITICAL)
         try:
             yield concurrent or max(1, int(ray.cluster_resources().get("CPU", 1)))
         finally:
             logger.setLevel(level)
-            if started:
-                ray.shutdown()
 
 
-def _init(concurrent: int | None) -> None:
+@contextmanager
+def _connect(concurrent: int | None) -> Iterator[None]:
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.CRITICAL,
@@ -112,9 +109,29 @@ def _init(concurrent: int | None) -> None:
     }
     try:
         ray.init(address="auto", **options)
+        guard: AbstractContextManager[None] = nullcontext()
     except ConnectionError:
         cpus = max(concurrent or 1, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+        guard = _ending_agents()
+    with guard:
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _ending_agents() -> Iterator[None]:
+    """End Ray's agents with this process, should it be killed: of all that Ray starts, they alone live on for a minute."""
+    children = psutil.Process().children(recursive=True)
+    agents = [str(c.pid) for c in children if "agent" in " ".join(c.cmdline()).lower()]
+    # A line at the end, and nothing is done; the end of input without one means that this process is gone.
+    command = ["/bin/sh", "-c", 'read line || kill -9 "$@" 2>/dev/null', "sh", *agents]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:  # noqa: S603 - no user's text
+        assert watcher.stdin is not None
+        yield
+        watcher.stdin.write(b"\n")
 
 
 @contextmanager
