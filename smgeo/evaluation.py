@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -122,18 +122,18 @@ def target_scaler(preparation: dict[str, Any]) -> Callable[[np.ndarray], np.ndar
 
 def _windows_like(preparation: dict[str, Any], ds: xr.Dataset) -> Windows:
     p = preparation
-    return Windows(ds, p["features"], p["target"], p["length"], p["missing"], p["fill"])
+    return Windows(ds, p["features"], p["target"], p["length"], p["missing"], p["fill"], mode=p.get("mode", "window"))
 
 
 def predict_stations(model: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Windows]:
-    """Observed and predicted target of every row of a prepared cube, in the target's unit, and the rows' windows."""
+    """Observed and predicted target of every row of a prepared cube, in the target's unit; the rows' places are `Windows.targets`."""
     windows = _windows_like(model.preparation_, ds)
     have, need = ({p["target"]: p["target_units"]} for p in (windows.preparation, model.preparation_))
     check_known_units(have, need, "the cube with the observations")
     back = target_scaler(model.preparation_)
     assert windows.y is not None
-    predicted = model.predict(windows) if len(windows) else np.empty(0, dtype="float32")
-    return back(windows.y), back(predicted), windows
+    predicted = model.predict(windows) if len(windows) else np.empty(windows.y.shape, dtype="float32")
+    return back(windows.pick(windows.y)), back(windows.pick(predicted)), windows
 
 
 def check_target_is_observed(ds: xr.Dataset, target: str) -> None:
@@ -182,9 +182,10 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     for part in PARTS:
         rows = np.array(station_positions(ds, getattr(split, part)), dtype=np.intp)
         o, p, windows = predict_stations(model, prepared.isel(station=rows))
-        scores[part] = compute_scores(o, p, windows.station_index)
+        stations, days = windows.targets
+        scores[part] = compute_scores(o, p, stations)
         part_of[rows] = part
-        at = rows[windows.station_index], windows.time_index
+        at = rows[stations], days
         observed[at], predicted[at] = o, p
     units = preparation["target_units"]
     attrs = {"units": units, "kind": "target"}
@@ -249,6 +250,7 @@ def cross_validate(
     target: str,
     *,
     length: int,
+    mode: Literal["window", "sequence"] = "window",
     needs_validation: bool,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -276,6 +278,8 @@ def cross_validate(
     features, target : iterable of str, str
     length : int
         Days in a window; 1 for models on rows.
+    mode : {"window", "sequence"}
+        Whether the model sees windows or whole series.
     needs_validation : bool
         Whether a tenth of each fold's training units (stations, locations, blocks, the last days, or rows) is set apart
         for early stopping.
@@ -305,7 +309,7 @@ def cross_validate(
         train_ds = _rows_of(seen, target, folds, train & ~apart, *(() if needs_validation else (apart,)))
         ids = [str(s) for s in train_ds["station"].values]
         prepared = prepare_cube(train_ds, prepare, features, target, ids)
-        windows = prepared.windows(ids, length, prepare.window.missing)
+        windows = prepared.windows(ids, length, prepare.window.missing, mode)
         steps = windows.preparation["steps"]
         model = make()
         if needs_validation:
@@ -317,7 +321,7 @@ def cross_validate(
         o, p, made = predict_stations(model, repeat_steps(test_ds, steps))
         observed.append(o)
         predicted.append(p)
-        station.append(text_of(test_ds["station"])[made.station_index])
+        station.append(text_of(test_ds["station"])[made.targets[0]])
         if progress:
             progress(k + 1, len(folds))
     gap = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}

@@ -173,7 +173,9 @@ def _create(
 def _predict_block(model: Any, block: xr.Dataset, preparation: dict[str, Any], ends: np.ndarray) -> np.ndarray:
     """Predictions (len(ends), y, x) of one block, in the target's unit."""
     height, width = block.sizes["y"], block.sizes["x"]
-    runs = _plan_runs(ends, preparation["length"])
+    # Whole series are run along from their first day; windows need the days before each end alone.
+    series = preparation.get("mode", "window") == "sequence"
+    runs = _plan_runs(ends, int(ends[-1]) + 1 if series else preparation["length"])
     days = sum(r.days.stop - r.days.start for r in runs)
     channels = len(preparation["features"]) * (3 if preparation["missing"] > 0 else 2)
     rows = int(max(1, min(height, _BUDGET // (4 * channels * days * width))))
@@ -229,12 +231,20 @@ def _predict_strip(
             {"station": np.arange(height * width), "time": times[run.days]},
         )
         windows = Windows(
-            pixels, features, None, preparation["length"], preparation["missing"], preparation["fill"], ends=run.ends
+            pixels,
+            features,
+            None,
+            preparation["length"],
+            preparation["missing"],
+            preparation["fill"],
+            mode=preparation.get("mode", "window"),
+            ends=run.ends,
         )
         if len(windows):
-            slot_of = dict(zip(run.ends, run.slots, strict=True))
-            slots = np.array([slot_of[int(t)] for t in windows.time_index])
-            out[slots, windows.station_index] = back(model.predict(windows))
+            slot_of = np.zeros(run.ends[-1] + 1, dtype=np.intp)
+            slot_of[list(run.ends)] = run.slots
+            place, day = windows.targets
+            out[slot_of[day], place] = back(windows.pick(model.predict(windows)))
     return out.reshape(n_ends, height, width)
 
 

@@ -247,9 +247,10 @@ class _Study(CubeStages):
 
     def _windows(self, name: str, prepared: Prepared, split: Split) -> tuple[Windows, Windows]:
         """Training and validation windows of a model."""
-        length = self._length(make_model(self.recipe.models[name].kind))
+        model = self._make(name)
+        length, mode = self._length(model), model.window_mode
         missing = self.recipe.prepare.window.missing
-        train, validation = (prepared.windows(ids, length, missing) for ids in (split.train, split.validation))
+        train, validation = (prepared.windows(ids, length, missing, mode) for ids in (split.train, split.validation))
         for part, windows in (("training", train), ("validation", validation)):
             if not len(windows):
                 raise SmgeoError(
@@ -339,6 +340,7 @@ class _Study(CubeStages):
                 recipe.features,
                 self.target,
                 length=self._length(model),
+                mode=model.window_mode,
                 needs_validation=model.uses_validation,
                 seed=recipe.seed,
                 progress=progress,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Protocol, Self, cast, get_args, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Literal, Self, cast, get_args, get_type_hints
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -17,38 +18,11 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 from smgeo.cube import check_units
 from smgeo.errors import SmgeoError
 from smgeo.models.model_file import write_model
+from smgeo.models.rows import Rows, WindowSource
 
 
 class ModelNotFittedError(SmgeoError, NotFittedError):
     """A model was asked for estimates before `fit`."""
-
-
-@runtime_checkable
-class WindowSource(Protocol):
-    """What a model needs of `smgeo.Windows`."""
-
-    y: np.ndarray | None
-    mask: np.ndarray | None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(windows, length, channels)."""
-        ...
-
-    @property
-    def preparation(self) -> dict[str, Any]:
-        """How the windows were made, as JSON types."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Windows at `rows`: (len(rows), length, channels) float32."""
-        ...
-
-    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions in the order of an epoch."""
-        ...
 
 
 class SoilMoistureModel(RegressorMixin, BaseEstimator):
@@ -62,6 +36,8 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         Whether it looks at several days (X is (n, length, channels)) or at one (X is (n, features)).
     uses_validation : bool
         Whether `fit` stops early on validation data.
+    uses_series : bool
+        Whether it is trained on whole series (`mode="sequence"`): X is then Windows of that mode, and estimates are (n, days).
     preparation_ : dict or None
         Features, units, gap filling, scaler and window of the training data; None after fitting on bare arrays.
     n_features_in_ : int
@@ -76,6 +52,16 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
 
     preparation_: dict[str, Any] | None
     feature_names_in_: np.ndarray
+
+    @property
+    def uses_series(self) -> bool:
+        """Whether it is trained on whole series, sequence to sequence."""
+        return False
+
+    @property
+    def window_mode(self) -> Literal["window", "sequence"]:
+        """The mode of the Windows it takes."""
+        return "sequence" if self.uses_series else "window"
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -96,7 +82,8 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : numpy.ndarray, pandas.DataFrame or Windows
-            (n, features), (n, length, channels), or windows, which bring their y. Taken as float32.
+            (n, features), (n, length, channels), or windows, which bring their y. Taken as float32. Whole series come as
+            `Windows(..., mode="sequence")`.
         y : numpy.ndarray, optional
             (n,), in the units of the prepared target.
         validation : (X, y) or Windows, optional
@@ -109,18 +96,40 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         SmgeoError
             If a parameter is impossible, or X has another rank than the model needs, is empty, or holds missing values.
         """
+        for scores in self.fit_by_epoch(X, y, validation=validation):
+            if progress:
+                progress(int(scores["epoch"]), int(scores["epochs"]), scores)
+        return self
+
+    def fit_by_epoch(
+        self, X: Any, y: np.ndarray | None = None, *, validation: WindowSource | tuple[Any, np.ndarray] | None = None
+    ) -> Iterator[dict[str, float]]:
+        """Fit as `fit` does, and tell of each epoch when it is done; X, y and errors are those of `fit`.
+
+        Yields
+        ------
+        dict
+            `epoch` from 1, `epochs` (most), and of networks `rmse` and, with validation data, `val_rmse`, in the units of y. A model without
+            epochs yields once. Who stops asking has a model of the epochs so far (of the best of them, with validation data).
+        """
         self.check_types()
         self.check_params()
         x, target, preparation = self._take(X, y, reset=True)
         if len(x) == 0:
             raise SmgeoError(f"{self.kind}: no rows to train on")
         self.n_features_in_ = int(x.shape[-1])
-        self.input_shape_ = tuple(int(n) for n in x.shape[1:])
+        self.input_shape_ = self._input_shape(x)
         self.preparation_ = preparation
         held = None if validation is None else self._take_validation(validation)
-        self._fit(x, target, held, progress)
-        self.training_ = {"rows": len(x), "versions": _versions(), **self._describe_training()}
-        return self
+        return self._tell_epochs(x, target, held)
+
+    def _tell_epochs(
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+    ) -> Iterator[dict[str, float]]:
+        with closing(self._fit(x, y, validation)) as epochs:
+            for scores in epochs:
+                self.training_ = {"rows": len(x), "versions": _versions(), **self._describe_training()}
+                yield scores
 
     def predict(self, X: Any) -> Any:
         """Estimates, in the units of the y the model was fitted on.
@@ -134,7 +143,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         Returns
         -------
         numpy.ndarray or dask.array.Array
-            (n,) float32; lazy where X is a Dask collection, a chunk of rows at a time.
+            (n,) float32; lazy where X is a Dask collection, a chunk of rows at a time. Of whole series (n, days), every day of them.
 
         Raises
         ------
@@ -154,7 +163,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
                     f"{', '.join(self.preparation_['features'])}, in this order"
                 )
         self._check_shape(x.shape, "X")
-        return self._predict(x) if len(x) else np.empty(0, dtype="float32")
+        if not len(x):
+            return np.empty((0, x.shape[1]) if self.uses_series else 0, dtype="float32")
+        return self._predict(x)
 
     def _predict_lazily(self, X: Any) -> Any:
         from dask_ml.wrappers import ParallelPostFit
@@ -180,8 +191,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         raise NotImplementedError
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None
-    ) -> None:
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+    ) -> Generator[dict[str, float], None, None]:
+        """Train; yield the scores of each epoch."""
         raise NotImplementedError
 
     def _predict(self, x: Rows) -> np.ndarray:
@@ -208,11 +220,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         """X as rows that a model can gather from, y, and how X was prepared; with `reset`, names of columns are learned."""
         preparation = None
         if isinstance(X, WindowSource):
-            if X.mask is not None:
-                raise SmgeoError(
-                    f"{self.kind} trains on windows; whole series (mode='sequence') are for networks of your own that give a value "
-                    "for each day: feed these with windows.to_keras(...)"
-                )
+            self._check_mode("sequence" if X.mask is not None else "window")
             if reset and hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
             rows = Rows(X, flat=not self.uses_window)
@@ -222,7 +230,29 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             rows = Rows(self._take_array(X, reset))
         if not need_y:
             return rows, np.empty(0, dtype="float32"), preparation
+        if self.uses_series:
+            return rows, self._take_series_target(X, y), preparation
         return rows, self._take_target(y, len(rows)), preparation
+
+    def _check_mode(self, given: str) -> None:
+        if given == "window" and self.uses_series:
+            raise SmgeoError(
+                f"{self.kind} with mode='sequence' takes whole series; make them with Windows(..., mode='sequence')"
+            )
+        if given == "sequence" and not self.uses_series:
+            raise SmgeoError(
+                f"{self.kind} as it is takes windows, and these are whole series (mode='sequence'); make windows, or a gru or lstm with "
+                "mode='sequence'"
+            )
+
+    def _take_series_target(self, X: Any, y: Any) -> np.ndarray:
+        """The target of whole series, (n, days), 0 on days that do not count."""
+        if not isinstance(X, WindowSource) or X.y is None or y is not X.y:
+            raise SmgeoError(
+                f"{self.kind} with mode='sequence' is trained on Windows(..., mode='sequence') with a target, which bring y and the days "
+                "that count; give these alone"
+            )
+        return X.y
 
     def _take_validation(self, validation: Any) -> tuple[Rows, np.ndarray] | None:
         x, y, _ = self._take(validation) if isinstance(validation, WindowSource) else self._take(*validation)
@@ -285,11 +315,16 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         check_units({n: units.get(n, need.get(n, "")) for n in map(str, table.columns)}, need, "the table X")
         return np.asarray(table[names])
 
+    def _input_shape(self, x: Rows) -> tuple[int | None, ...]:
+        """Shape of one row; the days of whole series are None, because new data may have more or fewer."""
+        return (None, x.shape[2]) if self.uses_series else tuple(int(n) for n in x.shape[1:])
+
     def _check_shape(self, shape: tuple[int, ...], what: str) -> None:
-        if tuple(shape[1:]) != self.input_shape_:
+        need = self.input_shape_
+        if len(shape) != len(need) + 1 or any(n not in (None, m) for n, m in zip(need, shape[1:], strict=True)):
+            wanted = ", ".join("days" if n is None else str(n) for n in need)
             raise SmgeoError(
-                f"{self.kind}: {what} has shape (n, {', '.join(map(str, shape[1:]))}); the model was fitted on "
-                f"(n, {', '.join(map(str, self.input_shape_))})"
+                f"{self.kind}: {what} has shape (n, {', '.join(map(str, shape[1:]))}); the model was fitted on (n, {wanted})"
             )
 
     # ---- the model file
@@ -313,36 +348,6 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             "training": self.training_,
         }
         return write_model(path, about, self._save_weights)
-
-
-class Rows:
-    """Rows of X, as an array or gathered from windows batch by batch."""
-
-    def __init__(self, source: np.ndarray | WindowSource, flat: bool = False) -> None:
-        self._source, self._flat = source, flat
-        n, *rest = source.shape
-        # A window of one day is a row; one of several days is a long row, for models that look at one.
-        self.shape: tuple[int, ...] = (n, int(np.prod(rest))) if flat else (n, *rest)
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """float32 rows at positions `rows`."""
-        if isinstance(self._source, np.ndarray):
-            return cast(np.ndarray, self._source[rows])
-        x = self._source.gather(rows)
-        return x.reshape(len(rows), -1) if self._flat else x
-
-    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions of all rows, shuffled by `rng`, in an order in which the source is quick to read."""
-        if not isinstance(self._source, np.ndarray):
-            return self._source.order(rng)
-        return np.arange(len(self)) if rng is None else rng.permutation(len(self))
-
-    def all(self) -> np.ndarray:
-        """Every row at once."""
-        return self.take(np.arange(len(self)))
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}

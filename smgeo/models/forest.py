@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
-from smgeo.models.estimator import Rows, SoilMoistureModel
+from smgeo.models.estimator import SoilMoistureModel
+from smgeo.models.rows import Rows
 from smgeo.models.sklearn_file import read_sklearn, write_sklearn
 
 _ENGINES = ("ydf", "sklearn")
@@ -76,11 +77,10 @@ class Forest(SoilMoistureModel):
             raise missing_extra("the random forest by ydf (engine='sklearn' needs nothing more)", "forest")
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None
-    ) -> None:
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+    ) -> Generator[dict[str, float], None, None]:
         self._model = self._train_ydf(x.all(), y) if self.engine == "ydf" else self._train_sklearn(x.all(), y)
-        if progress:
-            progress(1, 1, {})
+        yield {"epoch": 1, "epochs": 1}
 
     def _train_ydf(self, x: np.ndarray, y: np.ndarray) -> Any:
         import ydf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_regressor
 
 from smgeo.errors import SmgeoError
-from smgeo.models.estimator import Rows, SoilMoistureModel
+from smgeo.models.estimator import SoilMoistureModel
+from smgeo.models.rows import Rows
 from smgeo.models.sklearn_file import read_sklearn, write_sklearn
 
 _FILE = "regressor.skops"
@@ -60,8 +61,8 @@ class Regressor(SoilMoistureModel):
                     raise SmgeoError(str(error)) from None
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, progress: Callable[..., None] | None
-    ) -> None:
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+    ) -> Generator[dict[str, float], None, None]:
         estimator = clone(self.estimator)
         unset = [n for n, v in estimator.get_params().items() if v is None and n.split("__")[-1] == "random_state"]
         estimator.set_params(**dict.fromkeys(unset, self.seed))
@@ -69,8 +70,7 @@ class Regressor(SoilMoistureModel):
             self.estimator_ = estimator.fit(x.all().astype("float64"), y.astype("float64"))
         except ValueError as error:
             raise SmgeoError(f"{type(estimator).__name__}: {error}") from error
-        if progress:
-            progress(1, 1, {})
+        yield {"epoch": 1, "epochs": 1}
 
     def _predict(self, x: Rows) -> np.ndarray:
         out = np.empty(len(x), dtype="float32")

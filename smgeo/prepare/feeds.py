@@ -34,16 +34,20 @@ def keras_batches(source: BatchSource, size: int, seed: int | None) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self._rng = np.random.default_rng(seed) if seed is not None else None
-            self.on_epoch_end()
+            self._order, self._used_up = source.order(self._rng), False
 
         def __len__(self) -> int:
             return -(-len(source) // size)
 
         def __getitem__(self, i: int) -> tuple[np.ndarray, ...]:
+            self._used_up = self._used_up or i == len(self) - 1
             return _weighted(*source.batch(self._order[i * size : (i + 1) * size]))
 
         def on_epoch_end(self) -> None:
-            self._order = source.order(self._rng)
+            # Keras looks at the first batches and calls this when `fit` starts too; an order that was not used up is kept,
+            # because windows are read from their store in this order, ahead of the batches.
+            if self._used_up:
+                self._order, self._used_up = source.order(self._rng), False
 
     return Batches()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -48,8 +49,14 @@ class Prepared:
         """How many training rows were removed as outliers."""
         return self.outliers.rows
 
-    def windows(self, stations: Sequence[str], length: int, missing: float) -> Windows:
-        """Windows at `stations`."""
+    def windows(
+        self,
+        stations: Sequence[str],
+        length: int,
+        missing: float,
+        mode: Literal["window", "sequence"] = "window",
+    ) -> Windows:
+        """Windows at `stations`, or their whole series."""
         return Windows(
             select_stations(self.ds, stations),
             self.features,
@@ -57,6 +64,7 @@ class Prepared:
             length,
             missing,
             [self.fill[f] for f in self.features],
+            mode=mode,
         )
 
 

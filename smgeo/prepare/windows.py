@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import xarray as xr
 
@@ -15,57 +14,7 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
 from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import steps_of
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy(base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
-    """Window i, the days from `starts[i]` of series `rows[i]`, to out[places[i]]."""
-    length = out.shape[1]
-    for i in range(places.size):
-        out[places[i]] = base[rows[i], starts[i] : starts[i] + length]
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy_filled(
-    base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, fill: np.ndarray, out: np.ndarray
-) -> None:
-    """The same with `fill` for what is missing and, where `out` has room, 1 behind what is observed and 0 behind what is not."""
-    features = base.shape[2]
-    masks = out.shape[2] > features
-    for i in range(places.size):
-        for d in range(out.shape[1]):
-            day, made = base[rows[i], starts[i] + d], out[places[i], d]
-            # Selections without a branch, which the processor could not foresee: only NaN differs from itself.
-            for f in range(features):
-                made[f] = day[f] if day[f] == day[f] else fill[f]
-            if masks:
-                for f in range(features):
-                    made[features + f] = np.float32(day[f] == day[f])
-
-
-@numba.njit(cache=True, nogil=True)
-def _find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Where the `length` days that end on each day lack at most `allowed` values; which features each station has; any gap."""
-    stations, days, features = base.shape
-    complete = np.zeros((stations, days), dtype=np.bool_)
-    present = np.zeros((stations, features), dtype=np.bool_)
-    lacking = np.zeros(days, dtype=np.int64)
-    any_gap = False
-    for s in range(stations):
-        total = 0
-        for t in range(days):
-            lacking[t] = 0
-            for f in range(features):
-                if np.isnan(base[s, t, f]):
-                    lacking[t] += 1
-                else:
-                    present[s, f] = True
-            any_gap |= lacking[t] > 0
-            total += lacking[t]
-            if t >= length:
-                total -= lacking[t - length]
-            complete[s, t] = t >= length - 1 and total <= allowed
-    return complete, present, any_gap
+from smgeo.prepare.window_kernels import copy_windows, copy_windows_filled, find_complete
 
 
 class Windows:
@@ -164,6 +113,7 @@ class Windows:
         self._series = Series(ds, self.features, target, in_memory=in_memory, keep=buffer)
         self._stations = text_of(ds["station"])
         self._days = int(ds.sizes["time"])
+        self._span = self._days if mode == "sequence" else self.length
         self.left_out: list[str] = []
         self.y: np.ndarray | None = None
         self.mask: np.ndarray | None = None
@@ -185,7 +135,7 @@ class Windows:
         for base, observed in self._series.scan():
             last = first + len(base)
             # A little slack, because a share times a count need not be exact in binary.
-            complete, present, gaps = _find_complete(base, self.length, allowed + 1e-9)
+            complete, present, gaps = find_complete(base, self.length, allowed + 1e-9)
             self.left_out += [str(s) for s in self._stations[first:last][~present.all(axis=1)]]
             complete &= chosen
             if observed is not None:
@@ -242,6 +192,19 @@ class Windows:
         """Position in the cube of each window's last day."""
         return self._last_days.astype("int32")
 
+    def pick(self, values: np.ndarray) -> np.ndarray:
+        """Of values in the shape of `y`, those that count, one a target: all of them, or in sequence mode those on the mask's days."""
+        return values if self.mask is None else values[self.mask]
+
+    @property
+    def targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the cube of the station and the day of each value that `pick` gives."""
+        if self.mask is None:
+            return self.station_index, self.time_index
+        series, days = np.nonzero(self.mask)
+        first = self._last_days.astype(np.int64) - (self.shape[1] - 1)
+        return self.station_index[series], (first[series] + days).astype("int32")
+
     @property
     def groups(self) -> np.ndarray:
         """Station id of each window, as scikit-learn's `groups`."""
@@ -255,7 +218,7 @@ class Windows:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(windows, length, channels)."""
-        return len(self), self._days if self.mode == "sequence" else self.length, len(self.channels)
+        return len(self), self._span, len(self.channels)
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -266,6 +229,7 @@ class Windows:
             "target": self.target,
             "target_units": self._target_units,
             "length": self.length,
+            "mode": self.mode,
             "missing": self.missing,
             "fill": self.fill,
             "steps": self._steps,
@@ -299,6 +263,43 @@ class Windows:
         part.mask = None if self.mask is None else self.mask[first:last]
         return part
 
+    def crop(self, days: int) -> Windows:
+        """Whole series cut into pieces of `days` days, for training along them.
+
+        A piece begins with the `length` - 1 days that a window looks back, which do not count in it (at the start of a series
+        they do not count anyway): each day that counts does so in one piece. The last piece ends on the last day. Pieces
+        without a day that counts are left out.
+
+        Raises
+        ------
+        SmgeoError
+            If this is not in sequence mode, or `days` leaves no day that counts.
+        """
+        if self.mask is None or self._span != self._days:
+            raise SmgeoError("crop cuts whole series: make them with Windows(..., mode='sequence')")
+        if days < self.length:
+            raise SmgeoError(
+                f"a piece of {days} days is shorter than the window of {self.length} days that a series looks back"
+            )
+        days, back = min(days, self._days), self.length - 1
+        starts = np.unique(np.minimum(np.arange(0, self._days - back, days - back), self._days - days))
+        # From which day on each piece counts: where the piece before it ends.
+        counted = np.concatenate([[0], starts[:-1] + days])
+        series = np.repeat(np.arange(len(self)), len(starts))
+        begin = np.tile(starts, len(self))
+        at = begin[:, None] + np.arange(days)
+        mask = self.mask[series[:, None], at] & (at >= np.tile(counted, len(self))[:, None])
+        kept = mask.any(axis=1)
+        part = copy.copy(self)
+        part._series, part._span = self._series.copy(), days
+        counts = np.zeros(len(self._stations), dtype=np.int64)
+        np.add.at(counts, self.station_index[series[kept]], 1)
+        part._offsets = np.concatenate([[0], np.cumsum(counts)])
+        part._last_days = begin[kept] + days - 1
+        part.mask = mask[kept]
+        part.y = None if self.y is None else np.where(part.mask, self.y[series[:, None], at][kept], np.float32(0))
+        return part
+
     # ---- values
 
     def __len__(self) -> int:
@@ -318,9 +319,9 @@ class Windows:
             base, places = self._series.read(block), np.flatnonzero(blocks == block)
             at = stations[places] - self._series.bounds[block], starts[places], places
             if self.fill is None:
-                _copy(base, *at, out)
+                copy_windows(base, *at, out)
             else:
-                _copy_filled(base, *at, np.array(self.fill, dtype="float32"), out)
+                copy_windows_filled(base, *at, np.array(self.fill, dtype="float32"), out)
         return out
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:

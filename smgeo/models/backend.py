@@ -1,0 +1,53 @@
+"""Keras and its backends: importing it, and the little that differs between TensorFlow and JAX."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def import_keras() -> Any:
+    """Keras, imported without what its backend writes while it loads."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" in sys.modules:
+        return sys.modules["keras"]
+    # Its warnings are about how Keras calls it (a new graph for each fold), which no user can change.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with _quiet_stderr():
+        import keras
+    return keras
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Nothing to stderr: TensorFlow writes there while it loads, whatever its log level; errors are raised, not written."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def be_deterministic(keras: Any, seed: int) -> None:
+    """The same seed gives the same weights on the same machine."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def compiles_whole(keras: Any) -> bool:
+    """Whether a training step is compiled as a whole by XLA.
+
+    JAX would run it operation by operation otherwise. TensorFlow's own kernels are as fast on a CPU, and need no seconds of compiling.
+    """
+    return bool(keras.backend.backend() == "jax")

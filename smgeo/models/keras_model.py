@@ -1,0 +1,209 @@
+"""What all networks share: training in Keras 3 with early stopping, prediction, weights. Backends are named in `smgeo.models.backend` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from importlib.util import find_spec
+from numbers import Integral
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.models.backend import be_deterministic, compiles_whole, import_keras
+from smgeo.models.estimator import SoilMoistureModel
+from smgeo.models.rows import Labelled, Rows
+from smgeo.prepare.feeds import keras_batches
+
+_ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "linear")
+_OPTIMIZERS = ("adam", "rmsprop", "sgd")
+# One shape for all calls, the last batch padded, so that prediction is compiled once: rows or windows, and days of series.
+_PREDICT_BATCH = 4096
+_PREDICT_DAYS = 131_072
+# Training rows that the mean and spread of inputs are taken from: enough for three digits.
+_STANDARDIZE_ROWS = 65_536
+# Steps of an epoch that a batch chosen by size leaves at least: fewer, and a network learns little from an epoch.
+_STEPS = 100
+
+
+def choose_batch(rows: int, least: int, most: int) -> int:
+    """The largest power of two that leaves 100 steps an epoch, from `least` to `most`.
+
+    >>> choose_batch(427_000, 32, 4096), choose_batch(12_000, 32, 4096), choose_batch(500, 32, 4096)
+    (4096, 64, 32)
+    """
+    fitting = 2 ** int(np.log2(max(rows / _STEPS, 1)))
+    return int(min(max(fitting, least), most))
+
+
+def choose_rate(optimizer: str, batch: int) -> float:
+    """Keras' default learning rate, which is for batches of 32, scaled to larger ones.
+
+    By the root of the batch for Adam and RMSprop (Malladi et al. 2022, NeurIPS 35, 7697-7711), in proportion to it for SGD, up
+    to 0.3 (Goyal et al. 2017, arXiv:1706.02677).
+
+    >>> choose_rate("adam", 2048), choose_rate("sgd", 64)
+    (0.008, 0.02)
+    """
+    share = batch / 32
+    return min(0.01 * share, 0.3) if optimizer == "sgd" else float(0.001 * np.sqrt(share))
+
+
+class KerasModel(SoilMoistureModel):
+    """A network: training with early stopping, prediction in batches of one shape, weights in HDF5.
+
+    Attributes
+    ----------
+    history_ : dict of list of float
+        `rmse` of each epoch, as trained (with dropout), and with validation data `val_rmse`; in the units of y.
+    """
+
+    uses_validation: ClassVar[bool] = True
+    # Least and most rows of a batch that is chosen here, and how many rows an example is worth where the rate is chosen by it.
+    _batches: tuple[int, int]
+    _worth: int = 1
+
+    # Set by each network's constructor.
+    dropout: float
+    optimizer: str
+    learning_rate: float | None
+    batch_size: int | None
+    epochs: int
+    patience: int
+    standardize: bool
+    seed: int
+
+    def _hidden(self, layers: Any) -> list[Any]:
+        """The layers between input and output."""
+        raise NotImplementedError
+
+    def _examples(self, x: Rows, y: np.ndarray) -> tuple[Rows, np.ndarray]:
+        """What is trained on, one row a gradient: x and y, or pieces of them."""
+        return x, y
+
+    def check_params(self) -> None:
+        """Refuse values that Keras would refuse later, or misread."""
+        if find_spec("keras") is None:
+            raise missing_extra(f"the network {self.kind!r}", "nn")
+        for name, known in (("activation", _ACTIVATIONS), ("optimizer", _OPTIMIZERS), ("mode", ("window", "sequence"))):
+            value = getattr(self, name, known[0])
+            if value not in known:
+                raise SmgeoError(f"{self.kind}: unknown {name} {value!r}; {nearest(str(value), known)}")
+        if not 0 <= self.dropout < 1:
+            raise SmgeoError(f"{self.kind}: dropout must lie in [0, 1); got {self.dropout}")
+        for name in ("layers", "units", "filters", "kernel", "batch_size", "epochs", "patience", "crop_days"):
+            value = getattr(self, name, None)
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise SmgeoError(f"{self.kind}: {name} must be a whole number, 1 or more; got {value!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise SmgeoError(f"{self.kind}: learning_rate must be positive; got {self.learning_rate}")
+
+    # ---- training
+
+    def _build(self, keras: Any) -> Any:
+        first = [keras.layers.Normalization(name="standardize")] if self.standardize else []
+        last = keras.layers.Dense(1, name="output")
+        return keras.Sequential([keras.Input(self.input_shape_), *first, *self._hidden(keras.layers), last])
+
+    def _start(self, x: Rows, y: np.ndarray) -> None:
+        """Begin where learning is quick: inputs of mean 0 and spread 1, and an output that is the mean of y."""
+        known = y if x.mask is None else y[x.mask]
+        output = self._model.get_layer("output")
+        output.bias.assign(np.full(1, known.mean(dtype="float64"), dtype="float32"))
+        if self.standardize:
+            values = x.take(_some(len(x), max(_STANDARDIZE_ROWS // int(np.prod(x.shape[1:-1])), 1), self.seed))
+            axes = tuple(range(values.ndim - 1))
+            layer = self._model.get_layer("standardize")
+            layer.adapt_mean.assign(values.mean(axes, dtype="float64").astype("float32"))
+            layer.adapt_variance.assign(values.var(axes, dtype="float64").astype("float32"))
+            layer.finalize_state()
+
+    def _compile(self, keras: Any) -> None:
+        optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}[
+            self.optimizer
+        ]
+        # Gradients are clipped, because one saturated day can throw a recurrent network off. Weights of days, where there
+        # are any, count in the loss as they do in the score: days without a target are no days with an error of 0.
+        self._model.compile(
+            optimizer=optimizer(self.learning_rate_, clipnorm=1.0),
+            loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
+            weighted_metrics=[keras.metrics.RootMeanSquaredError(name="rmse")],
+            jit_compile=compiles_whole(keras),
+        )
+
+    def _fit(
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+    ) -> Generator[dict[str, float], None, None]:
+        keras = import_keras()
+        be_deterministic(keras, self.seed)
+        x, y = self._examples(x, y)
+        self.batch_size_ = self.batch_size or choose_batch(len(x), *self._batches)
+        self.learning_rate_ = self.learning_rate or choose_rate(self.optimizer, self.batch_size_ * self._worth)
+        self._model = self._build(keras)
+        self._start(x, y)
+        self._compile(keras)
+        self.history_: dict[str, list[float]] = {"rmse": []} | ({} if validation is None else {"val_rmse": []})
+        yield from self._train(keras_batches(Labelled(x, y), self.batch_size_, self.seed), validation)
+
+    def _train(
+        self, batches: Any, validation: tuple[Rows, np.ndarray] | None
+    ) -> Generator[dict[str, float], None, None]:
+        """Epochs until the validation RMSE has not fallen for `patience` of them; the weights of the best one are kept."""
+        best, best_weights, since = np.inf, None, 0
+        try:
+            for epoch in range(1, self.epochs + 1):
+                # The batches are shuffled already, in an order in which windows are quick to read.
+                logs = self._model.fit(batches, epochs=1, shuffle=False, verbose=0).history
+                self.history_["rmse"].append(float(logs["rmse"][0]))
+                if validation is not None:
+                    self.history_["val_rmse"].append(self._rmse(*validation))
+                    since = 0 if self.history_["val_rmse"][-1] < best else since + 1
+                    if since == 0:
+                        best, best_weights = self.history_["val_rmse"][-1], self._model.get_weights()
+                yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in self.history_.items()}}
+                if since >= self.patience:
+                    break
+        finally:
+            if best_weights is not None:
+                self._model.set_weights(best_weights)
+
+    def _rmse(self, x: Rows, y: np.ndarray) -> float:
+        error = self._predict(x).astype("float64") - y
+        return float(np.sqrt(np.mean(np.square(error if x.mask is None else error[x.mask]))))
+
+    # ---- use
+
+    def _predict(self, x: Rows) -> np.ndarray:
+        size = max(_PREDICT_DAYS // x.shape[1], 1) if self.uses_series else _PREDICT_BATCH
+        out = np.empty(x.shape[:2] if self.uses_series else len(x), dtype="float32")
+        for start in range(0, len(x), size):
+            rows = np.arange(start, min(start + size, len(x)))
+            batch = x.take(rows)
+            short = size - len(rows)
+            if short:
+                batch = np.concatenate([batch, np.zeros((short, *batch.shape[1:]), dtype="float32")])
+            out[rows] = np.asarray(self._model.predict_on_batch(batch))[: len(rows), ..., 0]
+        return out
+
+    def _describe_training(self) -> dict[str, Any]:
+        return {
+            "epochs": len(self.history_["rmse"]),
+            "batch_size": self.batch_size_,
+            "learning_rate": self.learning_rate_,
+            "history": self.history_,
+        }
+
+    def _save_weights(self, folder: Path) -> None:
+        self._model.save_weights(str(folder / "model.weights.h5"))
+
+    def _load_weights(self, folder: Path) -> None:
+        keras = import_keras()
+        self._model = self._build(keras)
+        self._model.load_weights(str(folder / "model.weights.h5"))
+        self.history_ = dict((self.training_ or {}).get("history", {}))
+
+
+def _some(n: int, most: int, seed: int) -> np.ndarray:
+    """At most `most` positions of `n`, in ascending order."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most])

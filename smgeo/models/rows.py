@@ -1,0 +1,104 @@
+"""What models read their input from: rows of an array, windows, or whole series, a batch at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self, cast, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class WindowSource(Protocol):
+    """What a model needs of `smgeo.Windows`."""
+
+    y: np.ndarray | None
+    mask: np.ndarray | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(windows, length, channels); of whole series (stations, days, channels)."""
+        ...
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How the windows were made, as JSON types."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Windows at `rows`: (len(rows), length, channels) float32."""
+        ...
+
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Positions in the order of an epoch."""
+        ...
+
+    def crop(self, days: int) -> Self:
+        """Whole series cut into pieces of `days` days."""
+        ...
+
+
+class Rows:
+    """Rows of X, as an array or gathered from windows batch by batch.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, features), (n, length, features) or (n, days, features).
+    mask : numpy.ndarray of bool or None
+        (n, days) where rows are whole series: the days that count.
+    """
+
+    def __init__(self, source: np.ndarray | WindowSource, flat: bool = False) -> None:
+        self._source, self._flat = source, flat
+        n, *rest = source.shape
+        # A window of one day is a row; one of several days is a long row, for models that look at one.
+        self.shape: tuple[int, ...] = (n, int(np.prod(rest))) if flat else (n, *rest)
+        self.mask = None if isinstance(source, np.ndarray) else source.mask
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """float32 rows at positions `rows`."""
+        if isinstance(self._source, np.ndarray):
+            return cast(np.ndarray, self._source[rows])
+        x = self._source.gather(rows)
+        return x.reshape(len(rows), -1) if self._flat else x
+
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Positions of all rows, shuffled by `rng`, in an order in which the source is quick to read."""
+        if not isinstance(self._source, np.ndarray):
+            return self._source.order(rng)
+        return np.arange(len(self)) if rng is None else rng.permutation(len(self))
+
+    def all(self) -> np.ndarray:
+        """Every row at once."""
+        return self.take(np.arange(len(self)))
+
+    def crop(self, days: int) -> tuple[Rows, np.ndarray]:
+        """Whole series cut into pieces of `days` days, and their y (pieces, days)."""
+        assert not isinstance(self._source, np.ndarray)
+        pieces = self._source.crop(days)
+        assert pieces.y is not None
+        return Rows(pieces), pieces.y
+
+
+class Labelled:
+    """Rows and their target, as a feed of batches asks for them."""
+
+    def __init__(self, x: Rows, y: np.ndarray) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Positions of all rows, shuffled by `rng`."""
+        return self.x.order(rng)
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """X and y, and of whole series the mask, at positions `rows`."""
+        mask = () if self.x.mask is None else (self.x.mask[rows],)
+        return (self.x.take(rows), self.y[rows], *mask)

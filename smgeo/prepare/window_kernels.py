@@ -1,0 +1,57 @@
+"""Compiled loops over (station, time, feature): finding windows and copying them out."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True, nogil=True)
+def copy_windows(base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """Window i, the days from `starts[i]` of series `rows[i]`, to out[places[i]]."""
+    length = out.shape[1]
+    for i in range(places.size):
+        out[places[i]] = base[rows[i], starts[i] : starts[i] + length]
+
+
+@numba.njit(cache=True, nogil=True)
+def copy_windows_filled(
+    base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, fill: np.ndarray, out: np.ndarray
+) -> None:
+    """The same with `fill` for what is missing and, where `out` has room, 1 behind what is observed and 0 behind what is not."""
+    features = base.shape[2]
+    masks = out.shape[2] > features
+    for i in range(places.size):
+        for d in range(out.shape[1]):
+            day, made = base[rows[i], starts[i] + d], out[places[i], d]
+            # Selections without a branch, which the processor could not foresee: only NaN differs from itself.
+            for f in range(features):
+                made[f] = day[f] if day[f] == day[f] else fill[f]
+            if masks:
+                for f in range(features):
+                    made[features + f] = np.float32(day[f] == day[f])
+
+
+@numba.njit(cache=True, nogil=True)
+def find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Where the `length` days that end on each day lack at most `allowed` values; which features each station has; any gap."""
+    stations, days, features = base.shape
+    complete = np.zeros((stations, days), dtype=np.bool_)
+    present = np.zeros((stations, features), dtype=np.bool_)
+    lacking = np.zeros(days, dtype=np.int64)
+    any_gap = False
+    for s in range(stations):
+        total = 0
+        for t in range(days):
+            lacking[t] = 0
+            for f in range(features):
+                if np.isnan(base[s, t, f]):
+                    lacking[t] += 1
+                else:
+                    present[s, f] = True
+            any_gap |= lacking[t] > 0
+            total += lacking[t]
+            if t >= length:
+                total -= lacking[t - length]
+            complete[s, t] = t >= length - 1 and total <= allowed
+    return complete, present, any_gap

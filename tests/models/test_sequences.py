@@ -1,0 +1,139 @@
+"""Recurrent networks on whole series: what is learned, from which days, and what is estimated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401 - registers the accessor `.rio`
+import xarray as xr
+
+from smgeo.errors import SmgeoError
+from smgeo.evaluation import evaluate
+from smgeo.maps import predict_map
+from smgeo.models import load_model, make_model
+from smgeo.prepare import Split, Windows
+
+pytest.importorskip("tensorflow")
+
+SMALL = {"units": 16, "epochs": 12, "learning_rate": 0.02, "batch_size": 4, "dropout": 0.0, "crop_days": 60}
+STATIONS = [f"N/s{i:02d}" for i in range(12)]
+SPLIT = Split(tuple(STATIONS[:8]), tuple(STATIONS[8:10]), tuple(STATIONS[10:]))
+
+
+def _cube(seed=0, days=150, known=0.5):
+    """Rain, and a store that it wets and that dries: what today's soil moisture is lies in the days before."""
+    rng = np.random.default_rng(seed)
+    rain = np.maximum(rng.standard_normal((12, days)), 0)
+    store = np.zeros_like(rain)
+    for t in range(1, days):
+        store[:, t] = 0.8 * store[:, t - 1] + rain[:, t]
+    sm = np.where(rng.random(rain.shape) < known, 0.1 + 0.05 * store, np.nan)
+    dims = ("station", "time")
+    return xr.Dataset(
+        {
+            "precipitation": (dims, rain.astype("float32"), {"units": "mm d-1", "kind": "dynamic"}),
+            "sm": (dims, sm.astype("float32"), {"units": "m3 m-3", "kind": "target"}),
+        },
+        {"station": STATIONS, "time": pd.date_range("2020-01-01", periods=days)},
+    )
+
+
+def _windows(ds, stations, mode="sequence"):
+    return Windows(ds.sel(station=list(stations)), ["precipitation"], length=5, mode=mode)
+
+
+@pytest.fixture(scope="module", params=["gru", "lstm"])
+def fitted(request):
+    ds = _cube()
+    model = make_model(request.param, mode="sequence", **SMALL)
+    return model.fit(_windows(ds, SPLIT.train), validation=_windows(ds, SPLIT.validation))
+
+
+def test_learns_what_lies_further_back_than_a_window(fitted):
+    """A window of 5 days misses a third of the store; a series does not."""
+    held = _windows(_cube(seed=1), SPLIT.test)
+    error = held.pick(fitted.predict(held)) - held.pick(held.y)
+    assert np.sqrt(np.mean(error**2)) < 0.25 * held.pick(held.y).std()
+
+
+def test_a_day_is_estimated_from_itself_and_the_days_before_alone(fitted):
+    whole = _windows(_cube(seed=1), SPLIT.test)
+    short = Windows(
+        _cube(seed=1).isel(time=slice(0, 100)).sel(station=list(SPLIT.test)),
+        ["precipitation"],
+        length=5,
+        mode="sequence",
+    )
+    np.testing.assert_allclose(fitted.predict(short), fitted.predict(whole)[:, :100], atol=1e-6)
+
+
+def test_days_without_a_target_do_not_count(fitted):
+    """Whatever stands on the masked days: the loss is the mean over the others."""
+    ds = _cube()
+    one, other = _windows(ds, SPLIT.train), _windows(ds, SPLIT.train)
+    other.y = np.where(other.mask, other.y, np.float32(9))
+    a, b = (make_model(fitted.kind, mode="sequence", **{**SMALL, "epochs": 1}).fit(w) for w in (one, other))
+    assert a.history_ == b.history_
+    np.testing.assert_array_equal(a.predict(one), b.predict(one))
+
+
+def test_scores_of_an_epoch_are_the_rmse_of_the_days_that_count(fitted):
+    held = _windows(_cube(), SPLIT.validation)
+    by_hand = np.sqrt(np.mean((fitted.predict(held)[held.mask].astype("float64") - held.y[held.mask]) ** 2))
+    assert min(fitted.history_["val_rmse"]) == pytest.approx(by_hand, abs=1e-9)
+
+
+def test_training_rmse_weighs_each_day_alike():
+    """One step on the whole of the data, from known weights: Keras' number is the one by hand."""
+    windows = _windows(_cube(known=0.2), SPLIT.train)
+    options = {**SMALL, "batch_size": 64, "crop_days": 1000, "epochs": 1, "learning_rate": 1e-12}
+    model = make_model("gru", mode="sequence", **options).fit(windows)
+    error = model.predict(windows)[windows.mask].astype("float64") - windows.y[windows.mask]
+    assert model.history_["rmse"][0] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-5)
+
+
+def test_evaluated_day_by_day(fitted):
+    ds = _cube(seed=1)
+    found = evaluate(fitted, ds, SPLIT)
+    held = _windows(ds, SPLIT.test)
+    o, p = held.y[held.mask].astype("float64"), fitted.predict(held)[held.mask].astype("float64")
+    assert found.scores["test"]["n"] == int(held.mask.sum())
+    assert found.scores["test"]["rmse"] == pytest.approx(np.sqrt(np.mean((p - o) ** 2)), abs=1e-7)
+    of_test = found.predictions.sel(station=list(SPLIT.test))
+    np.testing.assert_array_equal(np.isfinite(of_test["predicted"].values), held.mask)
+    np.testing.assert_allclose(of_test["observed"].values[held.mask], held.y[held.mask])
+
+
+def test_a_saved_model_says_its_mode(fitted, tmp_path):
+    held = _windows(_cube(seed=1), SPLIT.test)
+    loaded = load_model(fitted.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.predict(held), fitted.predict(held))
+    assert loaded.preparation_["mode"] == "sequence"
+
+
+def test_maps_run_along_the_whole_series_of_a_pixel(fitted, tmp_path):
+    """A pixel with a station's rain has the station's estimate, on chosen days too."""
+    ds = _cube(seed=1)
+    rain = ds["precipitation"].values.T.reshape(150, 3, 4)
+    grid = xr.Dataset(
+        {"precipitation": (("time", "y", "x"), rain, ds["precipitation"].attrs)},
+        {"time": ds["time"], "y": [30.0, 20.0, 10.0], "x": [10.0, 20.0, 30.0, 40.0]},
+    ).rio.write_crs("EPSG:32632")
+    days = [ds["time"].values[t] for t in (20, 60, 149)]
+    out = xr.open_zarr(predict_map(fitted, grid, tmp_path / "map.zarr", days), consolidated=False)["sm"].values
+    windows = Windows(ds, ["precipitation"], None, length=5, mode="sequence")
+    expected = fitted.predict(windows)[:, [20, 60, 149]].T.reshape(3, 3, 4)
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_windows_and_series_are_not_taken_for_each_other(fitted):
+    ds = _cube()
+    with pytest.raises(SmgeoError, match="takes whole series"):
+        fitted.predict(_windows(ds, SPLIT.test, mode="window"))
+    with pytest.raises(SmgeoError, match="these are whole series"):
+        make_model("gru").fit(_windows(ds, SPLIT.train))
+    with pytest.raises(SmgeoError, match="bring y"):
+        make_model("gru", mode="sequence").fit(np.zeros((2, 9, 1), "float32"), np.zeros(2))
+    with pytest.raises(SmgeoError, match="mode 'sequences'.*did you mean 'sequence'"):
+        make_model("gru", mode="sequences")
