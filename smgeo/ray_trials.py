@@ -146,7 +146,14 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-class _Suggestions(tune.search.Searcher):
+class _NotSaved:
+    """Ray saves what it is given, to restore a search by itself; here the table holds it all."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Suggestions(_NotSaved, tune.search.Searcher):
     """A searcher of smgeo as Ray asks for it, which books every trial before it is run."""
 
     def __init__(self, searcher: Searcher, table: TrialTable, trials: int, seed: int) -> None:
@@ -180,7 +187,7 @@ class _Suggestions(tune.search.Searcher):
         """Nothing, as `save`."""
 
 
-class _Recorder(tune.Callback):
+class _Recorder(_NotSaved, tune.Callback):
     """Writes into the table what becomes of each trial."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ import xarray as xr
 
 from smgeo.cube import open_cube, select_stations, write_cube
 from smgeo.cube_stages import CubeStages
-from smgeo.errors import SmgeoError
-from smgeo.evaluation import cross_validate, evaluate, target_scaler
+from smgeo.errors import SmgeoError, nearest
+from smgeo.evaluation import cross_validate, evaluate
 from smgeo.inputs import check_inputs
 from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
@@ -35,7 +35,8 @@ from smgeo.prepare import (
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
-from smgeo.search_space import default_space, sample_params
+from smgeo.search_specs import SearchSpec
+from smgeo.specs import parse_spec
 from smgeo.stages import write_json
 from smgeo.summary import (
     broken_stations,
@@ -45,6 +46,10 @@ from smgeo.summary import (
     describe_provenance,
     describe_split,
 )
+from smgeo.trials import OtherSearchError
+from smgeo.tuning import choose_stations, describe_search, search_windows
+
+_NETWORKS = ("ann", "cnn", "gru", "lstm")
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,71 @@ def run(
     SmgeoError
         If the recipe or the data are not as they must be; before anything is written where that can be known.
     """
+    study = _open_study(_read(recipe), out, data, reporter)
+    with study.ledger.lock():
+        return study.run()
+
+
+def tune_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    models: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Run a study's stages up to the search, in the folder in which `run` finds them done.
+
+    Parameters
+    ----------
+    recipe, out, data, reporter
+        As for `run`.
+    models : sequence of str
+        Models to search; by default those of the recipe's `search`, or where it has none, every network.
+    options : mapping, optional
+        Keys of `SearchSpec` that are another than in the recipe.
+
+    Returns
+    -------
+    dict
+        Model -> its entry under `search` in `results.json`. The table is `search/NAME/trials.parquet` of the run's folder.
+
+    Raises
+    ------
+    SmgeoError
+        As `run`, or if there is nothing to search.
+    """
+    checked = _read(recipe)
+    study = _open_study(_with_search(checked, models, options or {}), out, data, reporter)
+    with study.ledger.lock():
+        return study.search()
+
+
+def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     if isinstance(recipe, Mapping):
-        checked = parse_recipe(recipe)
-    else:
-        checked = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        return parse_recipe(recipe)
+    return recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+
+
+def _with_search(recipe: Recipe, models: Sequence[str], options: Mapping[str, Any]) -> Recipe:
+    """The recipe with a search of these models, and the options over its own."""
+    networks = [n for n, m in recipe.models.items() if m.kind in _NETWORKS]
+    names = list(models) or list(recipe.search) or networks
+    if not names:
+        raise SmgeoError(
+            f"recipe {recipe.name!r} has no search and no network ({', '.join(_NETWORKS)}); name a model with --model"
+        )
+    for name in names:
+        if name not in recipe.models:
+            raise SmgeoError(f"--model {name!r} is not in the recipe's models; {nearest(name, list(recipe.models))}")
+    given = {n: recipe.search[n].model_dump(exclude_none=True) if n in recipe.search else {} for n in names}
+    specs = {n: parse_spec(SearchSpec, {**given[n], **options}, f"search.{n}") for n in names}
+    return recipe.model_copy(update={"search": specs})
+
+
+def _open_study(checked: Recipe, out: str | Path | None, data: str | Path | None, reporter: Reporter | None) -> _Study:
+    """A study whose folder and inputs are checked."""
     folder = Path(out) if out is not None else Path("runs") / checked.name
     root = folder / "world" if checked.world else Path(data or os.environ.get("SMGEO_DATA") or ".")
     if folder.exists() and not folder.is_dir():
@@ -119,8 +185,7 @@ def run(
         raise SmgeoError(f"data folder {root} not found; give the folder that holds the recipe's data with --data")
     study = _Study(checked, folder, root, reporter or Reporter())
     check_inputs(checked, root, folder)
-    with study.ledger.lock():
-        return study.run()
+    return study
 
 
 class _Study(CubeStages):
@@ -131,12 +196,25 @@ class _Study(CubeStages):
         self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
         self.found: dict[str, dict[str, Any]] = {}
 
-    def run(self) -> Run:
-        recipe = self.recipe
-        (self.folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-        if recipe.world is not None:
+    def _begin(self) -> None:
+        (self.folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
+        if self.recipe.world is not None:
             self.simulate()
         self.inputs = self.hash_inputs()
+
+    def search(self) -> dict[str, dict[str, Any]]:
+        """The stages up to the search alone."""
+        self._begin()
+        self.build_stations()
+        cube = open_cube(self.folder / "stations.zarr")
+        split = self._split(cube)
+        self._choose_outliers(cube, split)
+        prepared = prepare_cube(cube, self.prepare, self.recipe.features, self.target, split.train)
+        return {name: self._search(name, split, prepared) for name in self.recipe.search}
+
+    def run(self) -> Run:
+        recipe = self.recipe
+        self._begin()
         results: dict[str, Any] = {"name": recipe.name, "models": {}}
         if recipe.stations:
             results |= self._run_stations()
@@ -260,35 +338,31 @@ class _Study(CubeStages):
         return train, validation
 
     def _search(self, name: str, split: Split, prepared: Prepared) -> dict[str, Any]:
-        """Trials of one model, each a stage of its own, so that none is run twice; the best one's parameters are used."""
+        """Trials of one model; the best one's parameters are used."""
+        kind, params, folder = self.recipe.models[name].kind, self._params(name), self.folder / "search" / name
         spec = self.recipe.search[name]
-        kind, fixed = self.recipe.models[name].kind, self._params(name)
-        seed = spec.seed if spec.seed is not None else self.recipe.seed
+        spec = spec.model_copy(update={"seed": self.recipe.seed if spec.seed is None else spec.seed})
+
+        def work(progress: Callable[..., None]) -> dict[str, Any]:
+            stations = choose_stations(prepared.ds, split, spec.objective, self.target, spec.seed or 0)
+            pairs = [self._windows(name, prepared, Split(tuple(a), tuple(b), ())) for a, b in stations]
+            run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
+            try:
+                return describe_search(run_search().table)
+            except OtherSearchError:  # of other data or another recipe
+                shutil.rmtree(folder)
+                return describe_search(run_search().table)
+
         inputs = {
             "kind": kind,
+            "params": params,
+            "spec": spec.model_dump(mode="json", exclude={"concurrent"}),
             "prepare": self.prepare.model_dump(mode="json"),
             **self.key("stations", "split"),
         }
-        space = default_space(kind) if spec.space is None else spec.space
-        trials = []
-        for number in range(spec.trials):
-            params = sample_params(space, number, seed)
-
-            def work(progress: Callable[[int, int], None], params: dict[str, Any] = params) -> float:
-                train, validation = self._windows(name, prepared, split)
-                model = make_model(kind, **{**fixed, **params})
-                model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
-                back = target_scaler(train.preparation)
-                assert validation.y is not None
-                return float(
-                    np.sqrt(np.mean((back(model.predict(validation)) - back(validation.y)).astype("float64") ** 2))
-                )
-
-            rmse = self.stage(f"search {name} trial {number}", {**inputs, "params": {**fixed, **params}}, [], work)
-            trials.append({"trial": number, "params": params, "validation_rmse": rmse})
-        best = min(trials, key=lambda t: t["validation_rmse"])
-        self.found[name] = best["params"]
-        return {"best": best["trial"], "trials": trials}
+        found: dict[str, Any] = self.stage(f"search {name}", inputs, [folder], work)
+        self.found[name] = next(t["params"] for t in found["trials"] if t["trial"] == found["best"])
+        return found
 
     def _fit(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
         folder = self.folder / "models" / name

@@ -58,8 +58,7 @@ class Search:
     @property
     def best(self) -> pd.Series:
         """The row of the trial with the least validation RMSE that did not fail; of equals the first."""
-        scored = self.table[self.table["status"].isin(["finished", "stopped"])]
-        return scored.iloc[int(scored["validation_rmse"].argmin())]
+        return _best_row(self.table)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -199,6 +198,29 @@ def tune(
     pairs = [(make(a), make(b)) for a, b in choose_stations(ds, split, spec.objective, target, seed)]
     final = pairs[0] if spec.objective == "validation" else (make(split.train), make(split.validation))
     return search_windows(kind, pairs, spec, out, final=final, params=fixed, resume=resume, progress=progress)
+
+
+def describe_search(table: pd.DataFrame) -> dict[str, Any]:
+    """A search's table as in `results.json`: number of the best trial, and `trial`, `status`, `params`, `validation_rmse` of each.
+
+    `validation_rmse` is in the target's unit, None where there is none.
+    """
+    rows = table.to_dict("records")
+    trials = [
+        {
+            "trial": int(r["trial"]),
+            "status": r["status"],
+            "params": json.loads(r["params"]),
+            "validation_rmse": float(r["validation_rmse"]) if np.isfinite(r["validation_rmse"]) else None,
+        }
+        for r in rows
+    ]
+    return {"best": int(_best_row(table)["trial"]), "trials": trials}
+
+
+def _best_row(table: pd.DataFrame) -> pd.Series:
+    scored = table[table["status"].isin(["finished", "stopped"])]
+    return scored.iloc[int(scored["validation_rmse"].argmin())]
 
 
 def choose_stations(
