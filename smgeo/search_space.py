@@ -18,17 +18,17 @@ _RECURRENT: dict[str, Choices] = {
     "units": Range(integer=(16, 128)),
     "dropout": Range(uniform=(0.0, 0.3)),
     "learning_rate": Range(log=(0.0005, 0.02)),
-    "optimizer": ["adam", "rmsprop"],
+    "optimizer": ("adam", "rmsprop"),
 }
 _SPACES: dict[str, dict[str, Choices]] = {
     # The study's own.
     "ann": {
         "layers": Range(integer=(1, 10)),
         "units": Range(integer=(64, 256)),
-        "activation": ["tanh", "sigmoid", "relu"],
+        "activation": ("tanh", "sigmoid", "relu"),
         "dropout": Range(uniform=(0.1, 0.2)),
         "learning_rate": Range(log=(0.001, 0.1)),
-        "optimizer": ["adam", "rmsprop", "sgd"],
+        "optimizer": ("adam", "rmsprop", "sgd"),
     },
     "gru": _RECURRENT,
     "lstm": _RECURRENT,
@@ -36,10 +36,10 @@ _SPACES: dict[str, dict[str, Choices]] = {
         "layers": Range(integer=(1, 3)),
         "filters": Range(integer=(16, 128)),
         "kernel": Range(integer=(2, 9)),
-        "activation": ["tanh", "relu"],
+        "activation": ("tanh", "relu"),
         "dropout": Range(uniform=(0.0, 0.3)),
         "learning_rate": Range(log=(0.0005, 0.02)),
-        "optimizer": ["adam", "rmsprop"],
+        "optimizer": ("adam", "rmsprop"),
     },
     # What both engines take; more trees never hurt, so they are bounded by time and not searched.
     "rf": {

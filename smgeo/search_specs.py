@@ -51,5 +51,5 @@ class SearchSpec(Spec):
     objective: Literal["validation"] | Annotated[int, Field(ge=2)] = "validation"
     epochs: int | None = Field(default=None, ge=1)
     concurrent: int | None = Field(default=None, ge=1)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0)
     space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Range] | None = Field(default=None, min_length=1)

@@ -65,6 +65,7 @@ class AxSearcher:
         self.space = space
         self.seed = seed
         self._at: dict[int, int] = {}
+        self._exhausted = False
         # Ax knows no parameter of one value.
         self._free = {name: c for name, c in space.items() if isinstance(c, Range) or len(c) > 1}
         if not self._free:
@@ -83,12 +84,15 @@ class AxSearcher:
         """Parameters of this trial; where a space of lists has no untried ones left, some at random."""
         from ax.exceptions.core import OptimizationComplete
 
+        if self._exhausted:  # Ax takes seconds to find that out
+            return sample_params(self.space, trial, self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of fits that BoTorch begins again, which no user can change
             try:
                 ((self._at[trial], positions),) = self._client.get_next_trials(max_trials=1).items()
             except OptimizationComplete:
-                return sample_params(self.space, trial, self.seed)
+                self._exhausted = True
+                return self.suggest(trial)
         return {name: _value(c, positions.get(name, 0)) for name, c in self.space.items()}
 
     def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
