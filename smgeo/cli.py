@@ -54,6 +54,47 @@ def run_command(
             _out.print(f"  {path}", markup=False)
 
 
+@app.command("tune")
+def tune_command(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with smgeo.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model to search (again for more); those of the recipe's search, else every network."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all; more than before continue a search.")] = None,
+    search: Annotated[str | None, typer.Option(help="random, ax or optuna.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="asha or none.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
+    ] = None,
+) -> None:
+    """Run a study up to the search of its models' parameters; the same command again continues it."""
+    from smgeo.study import tune_recipe
+
+    options = {k: v for k, v in (("trials", trials), ("search", search), ("scheduler", scheduler)) if v is not None}
+    folder, found = tune_recipe(recipe, out=out, data=data, models=model or (), options=options)
+    for name, entry in found.items():
+        _out.print(_trials_table(name, entry))
+        _out.print(f"trials: {folder / 'search' / name / 'trials.parquet'}", markup=False)
+
+
+def _trials_table(name: str, entry: dict[str, Any]) -> Table:
+    """The ten best trials of a search."""
+    scored = [t for t in entry["trials"] if t["status"] in ("finished", "stopped")]
+    best = sorted(scored, key=lambda t: t["validation_rmse"])[:10]
+    title = (
+        f"{name}: {len(best)} best of {len(entry['trials'])} trials (RMSE at validation stations, in the target's unit)"
+    )
+    table = Table(
+        "trial", "status", Column("RMSE", justify="right"), *best[0]["params"], title=title, title_justify="left"
+    )
+    for trial in best:
+        params = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in trial["params"].values())
+        table.add_row(str(trial["trial"]), trial["status"], _number(trial["validation_rmse"], 4), *params)
+    return table
+
+
 @app.command("simulate")
 def simulate_command(
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
@@ -251,8 +292,8 @@ def _verify(path: Path) -> None:
         )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _print_results(results: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from smgeo.models import make_model
 from smgeo.outline import pixels_inside, read_outline
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.recipe import Recipe
-from smgeo.search_space import check_space, default_space
 from smgeo.sources import open_source, open_stations, raster_files
 from smgeo.sources.world import START as WORLD_START
+from smgeo.tuning import check_search
 
 
 def open_all_stations(recipe: Recipe, root: Path) -> xr.Dataset:
@@ -72,8 +72,7 @@ def _check_models(recipe: Recipe) -> None:
         try:
             make_model(model.kind, **model.params)
             if name in recipe.search:
-                space = recipe.search[name].space
-                check_space(model.kind, default_space(model.kind) if space is None else space, model.params)
+                check_search(model.kind, recipe.search[name], model.params)
         except SmgeoError as error:
             raise SmgeoError(f"models.{name}: {error}") from None
 

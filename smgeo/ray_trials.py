@@ -87,8 +87,7 @@ def _one_line(text: str) -> str:
 def start_ray(concurrent: int | None) -> Iterator[int]:
     """A running Ray, and how many trials it runs at once.
 
-    The Ray of this process, else the cluster named by `RAY_ADDRESS` or started on this machine; else one of this machine alone,
-    which ends with the search.
+    The Ray of this process, else the cluster that `RAY_ADDRESS` names, else one of this machine alone, which ends with the search.
     """
     logger = logging.getLogger("ray")
     level = logger.level
@@ -107,10 +106,10 @@ def _connect(concurrent: int | None) -> Iterator[None]:
         "logging_level": logging.CRITICAL,
         "runtime_env": {"env_vars": _ONE_THREAD},
     }
-    try:
-        ray.init(address="auto", **options)
-        guard: AbstractContextManager[None] = nullcontext()
-    except ConnectionError:
+    guard: AbstractContextManager[None] = nullcontext()
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**options)
+    else:  # not one that Ray may find on this machine: it could be another search's, and end with it
         cpus = max(concurrent or 1, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
         guard = _ending_agents()

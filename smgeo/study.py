@@ -123,7 +123,7 @@ def tune_recipe(
     models: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> tuple[Path, dict[str, dict[str, Any]]]:
     """Run a study's stages up to the search, in the folder in which `run` finds them done.
 
     Parameters
@@ -137,8 +137,8 @@ def tune_recipe(
 
     Returns
     -------
-    dict
-        Model -> its entry under `search` in `results.json`. The table is `search/NAME/trials.parquet` of the run's folder.
+    (Path, dict)
+        The run's folder, with the tables `search/NAME/trials.parquet`; and of each model its entry under `search` in `results.json`.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def tune_recipe(
     checked = _read(recipe)
     study = _open_study(_with_search(checked, models, options or {}), out, data, reporter)
     with study.ledger.lock():
-        return study.search()
+        return study.folder, study.search()
 
 
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:

@@ -266,15 +266,11 @@ def search_windows(
     SmgeoError
         As `tune`.
     """
-    seed = spec.seed or 0
-    space: Mapping[str, Choices] = default_space(kind) if spec.space is None else spec.space
-    fixed, epochs = _check_params(kind, space, {"seed": seed, **(params or {})}, spec.epochs)
+    space, fixed, epochs = check_search(kind, spec, params or {})
     _check_windows(pairs)
-    if find_spec("ray") is None:
-        raise missing_extra("the search", "tune")
     folder = Path(out)
     about = _describe(kind, pairs, spec, space, fixed, epochs)
-    searcher = make_searcher(spec.search, space, seed)
+    searcher = make_searcher(spec.search, space, spec.seed or 0)
     with TrialTable.open(folder, about, resume=resume) as table:
         if table.count("finished", "stopped", "failed") < spec.trials:
             from smgeo import ray_trials
@@ -314,19 +310,30 @@ def _telling(
     return tell
 
 
-def _check_params(
-    kind: str | Any, space: Mapping[str, Choices], fixed: dict[str, Any], epochs: int | None
-) -> tuple[dict[str, Any], int]:
-    """Parameters of every trial, and its most epochs; 1 of a model without."""
+def check_search(
+    kind: str | Any, spec: SearchSpec, params: Mapping[str, Any]
+) -> tuple[Mapping[str, Choices], dict[str, Any], int]:
+    """All of a search that can be known without data: its space, the parameters of every trial, and its most epochs.
+
+    Raises
+    ------
+    SmgeoError
+        If a parameter or the space is not as the model needs it, or Ray or the searcher's library is not installed.
+    """
+    if find_spec("ray") is None:
+        raise missing_extra("the search", "tune")
+    space = default_space(kind) if spec.space is None else spec.space
+    fixed = {"seed": spec.seed or 0, **params}
     own = getattr(make_model(kind, **fixed), "epochs", None)
     if "epochs" in space:
         raise SmgeoError("search: epochs is not searched; give epochs: the most epochs of a trial")
-    if epochs is not None and own is None:
-        raise SmgeoError(f"search: {kind} is not trained in epochs; leave epochs out")
-    if epochs is not None:
-        fixed = {**fixed, "epochs": epochs}
+    if spec.epochs is not None:
+        if own is None:
+            raise SmgeoError(f"search: {kind} is not trained in epochs; leave epochs out")
+        fixed["epochs"] = spec.epochs
     check_space(kind, space, fixed)
-    return fixed, int(epochs or own or 1)
+    make_searcher(spec.search, space, spec.seed or 0)
+    return space, fixed, int(fixed.get("epochs", own or 1))
 
 
 def _check_windows(pairs: Sequence[Pair]) -> None:
