@@ -1,0 +1,140 @@
+"""Training one network, against Keras' own `fit` with its default batch of 32.
+
+Run: python benchmarks/networks.py [ann|gru|lstm|sequence] [ROWS]     (KERAS_BACKEND=jax for JAX)
+A complete array of the study's size (see study_array.moisture_cube): 254 training stations, 32 that none was trained on.
+`ann` has the study's best: 2 layers of 254, sigmoid, Adam, dropout 0.1; on all 427,736 training rows, 5 epochs. `gru` and `lstm` have one layer of
+64 units, on about 100,000 windows of 30 days, 2 epochs. `sequence` is the gru on whole series (mode="sequence") of all training stations,
+5 epochs, beside the same windows. The peer is the loop that a Keras user writes: the array in memory, `model.fit(x, y)`, the study's learning
+rate (0.0156 for the ann) or Keras' default. Both are scored on the same rows after every epoch. Printed are, of each epoch, rows (or days with a
+target) a second in training and validation RMSE (m3 m-3); then the ratio of the medians, and when smgeo's model was first as good as the peer's
+last epoch, as a share of the peer's whole time (compiling included in both).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from memory import peak_mb
+from study_array import moisture_cube
+
+import smgeo
+from smgeo.prepare import Windows
+
+TRAIN, HELD = 254, 32
+
+
+@dataclass
+class Curve:
+    """What an epoch gave: seconds since the start, seconds in training, validation RMSE."""
+
+    rows: int
+    at: list[float] = field(default_factory=list)
+    training: list[float] = field(default_factory=list)
+    rmse: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return self.rows / float(np.median(self.training))
+
+    def show(self, name: str) -> None:
+        rates = " ".join(f"{self.rows / s:9,.0f}" for s in self.training)
+        print(
+            f"{name:34s}rows/s {rates}   RMSE {' '.join(f'{v:.4f}' for v in self.rmse)}   {self.at[-1]:6.1f} s",
+            flush=True,
+        )
+
+
+def plain(make: Callable[[], Any], rate: float | None, train: Windows, held: Windows, epochs: int) -> Curve:
+    """Keras' own way with its defaults; learning rate as given."""
+    flat = train.shape[1] == 1
+    (x, y), (hx, hy) = (w.to_arrays(flatten=flat) for w in (train, held))
+    start = time.perf_counter()
+    keras.utils.set_random_seed(0)
+    model = make()
+    options = {} if rate is None else {"learning_rate": rate}
+    model.compile(keras.optimizers.Adam(**options), "mse", metrics=[keras.metrics.RootMeanSquaredError()])
+    curve = Curve(len(train))
+    for _ in range(epochs):
+        began = time.perf_counter()
+        model.fit(x, y, verbose=0)
+        curve.training.append(time.perf_counter() - began)
+        error = model.predict(hx, batch_size=4096, verbose=0)[:, 0] - hy
+        curve.rmse.append(float(np.sqrt(np.mean(error.astype("float64") ** 2))))
+        curve.at.append(time.perf_counter() - start)
+    return curve
+
+
+def ours(kind: str, params: dict[str, Any], train: Windows, held: Windows, epochs: int) -> Curve:
+    """`fit_by_epoch`, which tells the validation RMSE; the time of that is taken apart by scoring once more."""
+    model = smgeo.make_model(kind, epochs=epochs, patience=epochs, **params)
+    curve = Curve(len(train) if train.mask is None else int(train.mask.sum()))
+    start = began = time.perf_counter()
+    for scores in model.fit_by_epoch(train, validation=held):
+        done = time.perf_counter()
+        curve.at.append(done - start)
+        curve.rmse.append(scores["val_rmse"])
+        model.predict(held)
+        scoring = time.perf_counter() - done
+        curve.training.append(done - began - scoring)
+        start += scoring
+        began = time.perf_counter()
+    print(f"smgeo chose batches of {model.batch_size_}, learning rate {model.learning_rate_:g}")
+    return curve
+
+
+def windows_of(cube: Any, stations: slice, length: int, mode: Any = "window") -> Windows:
+    features = [str(n) for n in cube.data_vars if n != "sm"]
+    return Windows(cube.isel(station=stations), features, length=length, mode=mode)
+
+
+def dense() -> Any:
+    layers = keras.layers
+    hidden = [layer for _ in range(2) for layer in (layers.Dense(254, "sigmoid"), layers.Dropout(0.1))]
+    return keras.Sequential([keras.Input((27,)), *hidden, layers.Dense(1)])
+
+
+def recurrent(kind: str) -> Any:
+    layer = getattr(keras.layers, kind.upper())
+    return keras.Sequential([keras.Input((30, 27)), layer(64), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+
+
+def main() -> None:
+    what = sys.argv[1] if len(sys.argv) > 1 else "ann"
+    before = peak_mb()
+    cube = moisture_cube()
+    held = slice(TRAIN, TRAIN + HELD)
+    if what == "ann":
+        train, test = windows_of(cube, slice(0, TRAIN), 1), windows_of(cube, held, 1)
+        peer = plain(dense, 0.0156, train, test, 5)
+        found = ours("ann", {"layers": 2, "units": 254, "activation": "sigmoid", "dropout": 0.1}, train, test, 5)
+    elif what == "sequence":
+        few = slice(0, 60)
+        peer = ours("gru", {"units": 64}, windows_of(cube, few, 30), windows_of(cube, held, 30), 2)
+        everything = [windows_of(cube, s, 30, "sequence") for s in (slice(0, TRAIN), held)]
+        found = ours("gru", {"units": 64, "mode": "sequence"}, *everything, 5)
+    else:
+        train, test = windows_of(cube, slice(0, 60), 30), windows_of(cube, held, 30)
+        peer = plain(lambda: recurrent(what), None, train, test, 2)
+        found = ours(what, {"units": 64}, train, test, 2)
+    print(f"{what}: keras {version('keras')} on {keras.backend.backend()}; {peer.rows:,} and {found.rows:,} rows")
+    peer.show("smgeo, windows" if what == "sequence" else "Keras fit, batches of 32")
+    found.show("smgeo, whole series" if what == "sequence" else "smgeo")
+    reached = next((at for at, rmse in zip(found.at, found.rmse, strict=True) if rmse <= peer.rmse[-1]), None)
+    share = "not reached" if reached is None else f"{reached:.1f} s, {reached / peer.at[-1]:.2f} of its time"
+    print(
+        f"rows/s {found.rate / peer.rate:.1f} times; RMSE {peer.rmse[-1]:.4f} reached after {share}; peak {peak_mb() - before:.0f} MB above imports"
+    )
+
+
+if __name__ == "__main__":
+    main()

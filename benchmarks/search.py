@@ -1,0 +1,226 @@
+"""A search of `smgeo.tune`, against plain Ray Tune around plain Keras `fit`.
+
+Run: python benchmarks/search.py KIND [--trials N] [--scheduler asha|none] [--search random|ax|optuna] [--plain N] [--out DIR]
+KIND: `ann` (the study's space; 100 trials), `gru`, `lstm` (one layer of 16 to 64 units; 20 trials, about 100,000 windows of 30 days),
+`gru-sequence`, `lstm-sequence` (20 trials on the whole series of all training stations). All on a complete array of the study's size
+(study_array.moisture_cube): 254 training stations, 427,736 rows, and 32 validation stations; at most 5 epochs (`ann`) or 3; two trials at
+once, a CPU and a thread each. With `--plain N` the first N trials' parameters are then run by Ray Tune as its guide shows it: a function that
+builds a Keras model, calls `fit` with its default batch of 32, and reports; data by `tune.with_parameters`, the same scheduler. Printed:
+minutes; the share of the workers' time that is not in training and scoring; the best validation RMSE (m3 m-3); peak memory of all
+processes together (pages that several share count once). With the same seed all schedulers get the same parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import psutil
+from study_array import moisture_cube
+
+import smgeo
+from smgeo.prepare import Split
+from smgeo.search_space import default_space, sample_params
+from smgeo.search_specs import Range
+
+TRAIN, HELD, FEW = 254, 32, 60
+ONE_LAYER = {
+    "layers": [1],
+    "units": Range(integer=(16, 64)),
+    "dropout": Range(uniform=(0.0, 0.3)),
+    "optimizer": ["adam", "rmsprop"],
+}
+RATES = Range(log=(0.0005, 0.02))
+
+
+class Memory:
+    """Peak of the memory of this process and all below it, in MB; pages that several share count once."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def now(self) -> float:
+        total = 0
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        return total / 1e6
+
+    def _watch(self) -> None:
+        while not self._stop.wait(2.0):
+            self.peak = max(self.peak, self.now())
+
+    def stop(self) -> float:
+        self._stop.set()
+        self._thread.join()
+        return self.peak
+
+
+def task(kind: str) -> tuple[str, dict[str, Any], Any, Split, int]:
+    """Kind of model, arguments of `tune`, cube, split, epochs."""
+    name, _, mode = kind.partition("-")
+    cube = moisture_cube()
+    ids = [str(s) for s in cube["station"].values]
+    few = name != "ann" and not mode
+    split = Split(tuple(ids[: FEW if few else TRAIN]), tuple(ids[TRAIN : TRAIN + HELD]), tuple(ids[TRAIN + HELD :]))
+    if name == "ann":
+        return name, {"space": None, "params": {}}, cube, split, 5
+    space = {**ONE_LAYER, "learning_rate": RATES}
+    return name, {"space": space, "params": {"mode": mode} if mode else {}}, cube, split, 3
+
+
+def search(kind: str, asked: argparse.Namespace, out: str) -> float:
+    name, options, cube, split, epochs = task(kind)
+    params = {**options["params"], "patience": epochs}
+    memory, start = Memory(), time.perf_counter()
+    found = smgeo.tune(
+        name,
+        cube,
+        split,
+        out=out,
+        trials=asked.trials,
+        search=asked.search,
+        scheduler=asked.scheduler,
+        space=options["space"],
+        params=params,
+        epochs=epochs,
+        seed=0,
+        progress=tell(),
+    )
+    wall, peak, table = time.perf_counter() - start, memory.stop(), found.table
+    print(
+        f"{kind}: {len(table)} trials, search {asked.search}, scheduler {asked.scheduler}, at most {epochs} epochs, 2 at once"
+    )
+    busy = float(table["seconds"].sum()) / 2
+    print(
+        f"smgeo.tune: {wall / 60:.1f} min; {1 - busy / wall:.1%} of the workers' time not in training and scoring; peak {peak:,.0f} MB in all"
+    )
+    print(f"status {table['status'].value_counts().to_dict()}, epochs run {int(table['epochs'].sum())}")
+    print(f"best validation RMSE {found.best['validation_rmse']:.4f} with {found.params}", flush=True)
+    return float(table["seconds"].mean())
+
+
+def tell() -> Any:
+    last = [0.0]
+
+    def say(done: int, total: int, note: str) -> None:
+        if time.monotonic() - last[0] > 60:
+            last[0] = time.monotonic()
+            print(f"  {time.strftime('%H:%M:%S')} {done} of {total}; {note}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def plain_trial(config: dict[str, Any], x: Any, y: Any, hx: Any, hy: Any, epochs: int, kind: str) -> None:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import keras
+    from ray import tune
+
+    params = config["params"]
+    layers = keras.layers
+    if kind == "ann":
+        hidden = [
+            layer
+            for _ in range(params["layers"])
+            for layer in (layers.Dense(params["units"], params["activation"]), layers.Dropout(params["dropout"]))
+        ]
+    else:
+        hidden = [getattr(layers, kind.upper())(params["units"]), layers.Dropout(params["dropout"])]
+    model = keras.Sequential([keras.Input(x.shape[1:]), *hidden, layers.Dense(1)])
+    optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}
+    model.compile(
+        optimizers[params["optimizer"]](params["learning_rate"]),
+        "mse",
+        metrics=[keras.metrics.RootMeanSquaredError(name="rmse")],
+    )
+    report = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: tune.report({"val_rmse": logs["val_rmse"]})
+    )
+    model.fit(x, y, validation_data=(hx, hy), epochs=epochs, callbacks=[report], verbose=0)
+
+
+@contextmanager
+def ray_of_two() -> Iterator[None]:
+    import ray
+
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    one = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": one},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def plain(kind: str, trials: int, scheduler: str) -> float:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    name, options, cube, split, epochs = task(kind)
+    features = [str(n) for n in cube.data_vars if n != "sm"]
+    length = 1 if name == "ann" else 30
+    parts = [smgeo.Windows(cube.sel(station=list(p)), features, length=length) for p in (split.train, split.validation)]
+    (x, y), (hx, hy) = (w.to_arrays(flatten=name == "ann") for w in parts)
+    space = options["space"] or default_space(name)
+    every = [sample_params(space, t, 0) for t in range(trials)]
+    memory, start = Memory(), time.perf_counter()
+    with ray_of_two(), tempfile.TemporaryDirectory() as folder:
+        asha = ASHAScheduler(max_t=epochs, grace_period=1, reduction_factor=3) if scheduler == "asha" else None
+        tuner = tune.Tuner(
+            tune.with_parameters(plain_trial, x=x, y=y, hx=hx, hy=hy, epochs=epochs, kind=name),
+            param_space={"params": tune.grid_search(every)},
+            tune_config=tune.TuneConfig(metric="val_rmse", mode="min", scheduler=asha),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        )
+        results = tuner.fit()
+    wall = time.perf_counter() - start
+    best = np.nanmin([r.metrics_dataframe["val_rmse"].min() for r in results if r.metrics_dataframe is not None])
+    run = sum(len(r.metrics_dataframe) for r in results if r.metrics_dataframe is not None)
+    print(
+        f"plain Ray Tune and Keras fit: {trials} trials in {wall / 60:.1f} min, {run} epochs, best validation RMSE {best:.4f}"
+    )
+    print(f"peak {memory.stop():,.0f} MB in all")
+    return wall / trials
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=["ann", "gru", "lstm", "gru-sequence", "lstm-sequence"])
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--scheduler", default="asha", choices=["asha", "none"])
+    parser.add_argument("--search", default="random", choices=["random", "ax", "optuna"])
+    parser.add_argument("--plain", type=int, default=0)
+    parser.add_argument("--out")
+    asked = parser.parse_args()
+    asked.trials = asked.trials or (100 if asked.kind == "ann" else 20)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        search(asked.kind, asked, asked.out or folder)
+        mine = (time.perf_counter() - start) / asked.trials
+    if asked.plain:
+        theirs = plain(asked.kind, asked.plain, asked.scheduler)
+        print(f"a trial: {mine:.1f} s against {theirs:.1f} s, {theirs / mine:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
