@@ -1,6 +1,6 @@
 """Training one network, against Keras' own `fit` with its default batch of 32.
 
-Run: python benchmarks/networks.py [ann|gru|lstm|sequence] [ROWS]     (KERAS_BACKEND=jax for JAX)
+Run: python benchmarks/networks.py [ann|gru|lstm|sequence]     (KERAS_BACKEND=jax for JAX)
 A complete array of the study's size (see study_array.moisture_cube): 254 training stations, 32 that none was trained on.
 `ann` has the study's best: 2 layers of 254, sigmoid, Adam, dropout 0.1; on all 427,736 training rows, 5 epochs. `gru` and `lstm` have one layer of
 64 units, on about 100,000 windows of 30 days, 2 epochs. `sequence` is the gru on whole series (mode="sequence") of all training stations,
@@ -108,8 +108,7 @@ def recurrent(kind: str) -> Any:
     return keras.Sequential([keras.Input((30, 27)), layer(64), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
 
 
-def main() -> None:
-    what = sys.argv[1] if len(sys.argv) > 1 else "ann"
+def compare(what: str) -> None:
     before = peak_mb()
     cube = moisture_cube()
     held = slice(TRAIN, TRAIN + HELD)
@@ -137,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compare(sys.argv[1] if len(sys.argv) > 1 else "ann")

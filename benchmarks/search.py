@@ -1,6 +1,6 @@
 """A search of `smgeo.tune`, against plain Ray Tune around plain Keras `fit`.
 
-Run: python benchmarks/search.py KIND [--trials N] [--scheduler asha|none] [--search random|ax|optuna] [--plain N] [--out DIR]
+Run: python benchmarks/search.py KIND [--trials N] [--concurrent N] [--scheduler asha|none] [--search random|ax|optuna] [--plain N] [--out DIR]
 KIND: `ann` (the study's space; 100 trials), `gru`, `lstm` (one layer of 16 to 64 units; 20 trials, about 100,000 windows of 30 days),
 `gru-sequence`, `lstm-sequence` (20 trials on the whole series of all training stations). All on a complete array of the study's size
 (study_array.moisture_cube): 254 training stations, 427,736 rows, and 32 validation stations; at most 5 epochs (`ann`) or 3; two trials at
@@ -83,7 +83,7 @@ def task(kind: str) -> tuple[str, dict[str, Any], Any, Split, int]:
     return name, {"space": space, "params": {"mode": mode} if mode else {}}, cube, split, 3
 
 
-def search(kind: str, asked: argparse.Namespace, out: str) -> float:
+def search(kind: str, asked: argparse.Namespace, out: str) -> None:
     name, options, cube, split, epochs = task(kind)
     params = {**options["params"], "patience": epochs}
     memory, start = Memory(), time.perf_counter()
@@ -98,20 +98,20 @@ def search(kind: str, asked: argparse.Namespace, out: str) -> float:
         space=options["space"],
         params=params,
         epochs=epochs,
+        concurrent=asked.concurrent,
         seed=0,
         progress=tell(),
     )
     wall, peak, table = time.perf_counter() - start, memory.stop(), found.table
     print(
-        f"{kind}: {len(table)} trials, search {asked.search}, scheduler {asked.scheduler}, at most {epochs} epochs, 2 at once"
+        f"{kind}: {len(table)} trials, search {asked.search}, scheduler {asked.scheduler}, at most {epochs} epochs, {asked.concurrent} at once"
     )
-    busy = float(table["seconds"].sum()) / 2
+    busy = float(table["seconds"].sum()) / asked.concurrent
     print(
         f"smgeo.tune: {wall / 60:.1f} min; {1 - busy / wall:.1%} of the workers' time not in training and scoring; peak {peak:,.0f} MB in all"
     )
     print(f"status {table['status'].value_counts().to_dict()}, epochs run {int(table['epochs'].sum())}")
     print(f"best validation RMSE {found.best['validation_rmse']:.4f} with {found.params}", flush=True)
-    return float(table["seconds"].mean())
 
 
 def tell() -> Any:
@@ -203,16 +203,22 @@ def plain(kind: str, trials: int, scheduler: str) -> float:
     return wall / trials
 
 
-def main() -> None:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=["ann", "gru", "lstm", "gru-sequence", "lstm-sequence"])
     parser.add_argument("--trials", type=int)
+    parser.add_argument("--concurrent", type=int, default=2)
     parser.add_argument("--scheduler", default="asha", choices=["asha", "none"])
     parser.add_argument("--search", default="random", choices=["random", "ax", "optuna"])
     parser.add_argument("--plain", type=int, default=0)
     parser.add_argument("--out")
-    asked = parser.parse_args()
+    asked = parser.parse_args(words)
     asked.trials = asked.trials or (100 if asked.kind == "ann" else 20)
+    return asked
+
+
+def main() -> None:
+    asked = arguments()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         search(asked.kind, asked, asked.out or folder)
