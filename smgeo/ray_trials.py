@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from smgeo.errors import SmgeoError
 from smgeo.models import load_model, make_model
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.objective import Objective, Pair, fit_epochs
@@ -108,7 +109,13 @@ def _connect(concurrent: int | None) -> Iterator[None]:
     }
     guard: AbstractContextManager[None] = nullcontext()
     if "RAY_ADDRESS" in os.environ:
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except ConnectionError as error:
+            raise SmgeoError(
+                f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']!r}, and no cluster answers there ({error}); start it, give the token "
+                "with which it was started (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to search on this machine"
+            ) from None
     else:  # not one that Ray may find on this machine: it could be another search's, and end with it
         cpus = max(concurrent or 1, os.cpu_count() or 1)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
