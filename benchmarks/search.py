@@ -1,13 +1,14 @@
 """A search of `smgeo.tune`, against plain Ray Tune around plain Keras `fit`.
 
-Run: python benchmarks/search.py KIND [--trials N] [--concurrent N] [--scheduler asha|none] [--search random|ax|optuna] [--plain N] [--out DIR]
+Run: python benchmarks/search.py KIND [--trials N] [--concurrent N] [--scheduler asha|none] [--search random|ax|optuna] [--plain] [--out DIR]
 KIND: `ann` (the study's space; 100 trials), `gru`, `lstm` (one layer of 16 to 64 units; 20 trials, about 100,000 windows of 30 days),
 `gru-sequence`, `lstm-sequence` (20 trials on the whole series of all training stations). All on a complete array of the study's size
 (study_array.moisture_cube): 254 training stations, 427,736 rows, and 32 validation stations; at most 5 epochs (`ann`) or 3; two trials at
-once, a CPU and a thread each. With `--plain N` the first N trials' parameters are then run by Ray Tune as its guide shows it: a function that
-builds a Keras model, calls `fit` with its default batch of 32, and reports; data by `tune.with_parameters`, the same scheduler. Printed:
-minutes; the share of the workers' time that is not in training and scoring; the best validation RMSE (m3 m-3); peak memory of all
-processes together (pages that several share count once). With the same seed all schedulers get the same parameters.
+once, a CPU and a thread each. With `--plain` the same trials are then run by Ray Tune as its guide shows it: a function that builds a
+Keras model, calls `fit` with its default batch of 32, and reports; data by `tune.with_parameters`, the same scheduler. Printed: minutes;
+the share of the workers' time that is not in training and scoring (a process's import of Keras is in its first trial); the best validation
+RMSE (m3 m-3); peak memory of all processes together, imports of about 0.8 GB in each of the two workers included (pages that several
+share count once). With the same seed all schedulers get the same parameters.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def ray_of_two() -> Iterator[None]:
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     one = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
@@ -210,7 +212,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--concurrent", type=int, default=2)
     parser.add_argument("--scheduler", default="asha", choices=["asha", "none"])
     parser.add_argument("--search", default="random", choices=["random", "ax", "optuna"])
-    parser.add_argument("--plain", type=int, default=0)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--out")
     asked = parser.parse_args(words)
     asked.trials = asked.trials or (100 if asked.kind == "ann" else 20)
@@ -224,7 +226,7 @@ def main() -> None:
         search(asked.kind, asked, asked.out or folder)
         mine = (time.perf_counter() - start) / asked.trials
     if asked.plain:
-        theirs = plain(asked.kind, asked.plain, asked.scheduler)
+        theirs = plain(asked.kind, asked.trials, asked.scheduler)
         print(f"a trial: {mine:.1f} s against {theirs:.1f} s, {theirs / mine:.1f} times as fast")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from smgeo.errors import SmgeoError
+
 
 def import_keras() -> Any:
     """Keras, imported without what its backend writes while it loads."""
@@ -17,8 +19,13 @@ def import_keras() -> Any:
         return sys.modules["keras"]
     # Its warnings are about how Keras calls it (a new graph for each fold), which no user can change.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with _quiet_stderr():
-        import keras
+    try:
+        with _quiet_stderr():
+            import keras
+    except ImportError as error:
+        raise SmgeoError(
+            f"Keras has no backend to run on ({error}); install smgeo[nn] for TensorFlow, or set KERAS_BACKEND=jax where JAX is installed"
+        ) from None
     return keras
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, cast, get_args, get_type_hints
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, cast, get_args, get_type_hints
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
@@ -96,14 +98,15 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         SmgeoError
             If a parameter is impossible, or X has another rank than the model needs, is empty, or holds missing values.
         """
-        for scores in self.fit_by_epoch(X, y, validation=validation):
-            if progress:
-                progress(int(scores["epoch"]), int(scores["epochs"]), scores)
+        with closing(self.fit_by_epoch(X, y, validation=validation)) as epochs:
+            for scores in epochs:
+                if progress:
+                    progress(int(scores["epoch"]), int(scores["epochs"]), scores)
         return self
 
     def fit_by_epoch(
         self, X: Any, y: np.ndarray | None = None, *, validation: WindowSource | tuple[Any, np.ndarray] | None = None
-    ) -> Iterator[dict[str, float]]:
+    ) -> Generator[dict[str, float], None, None]:
         """Fit as `fit` does, and tell of each epoch when it is done; X, y and errors are those of `fit`.
 
         Yields
@@ -117,6 +120,8 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         x, target, preparation = self._take(X, y, reset=True)
         if len(x) == 0:
             raise SmgeoError(f"{self.kind}: no rows to train on")
+        self.__dict__.pop("training_", None)  # not fitted, until the first epoch is done
+        self.params_ = self._file_params()
         self.n_features_in_ = int(x.shape[-1])
         self.input_shape_ = self._input_shape(x)
         self.preparation_ = preparation
@@ -125,10 +130,10 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
 
     def _tell_epochs(
         self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
-    ) -> Iterator[dict[str, float]]:
+    ) -> Generator[dict[str, float], None, None]:
         with closing(self._fit(x, y, validation)) as epochs:
             for scores in epochs:
-                self.training_ = {"rows": len(x), "versions": _versions(), **self._describe_training()}
+                self.training_ = {"rows": x.count, "versions": _versions(), **self._describe_training()}
                 yield scores
 
     def predict(self, X: Any) -> Any:
@@ -150,22 +155,25 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         SmgeoError
             If X lacks a feature, or has one in another unit (named), or is of another shape than the model was fitted on.
         """
-        if not hasattr(self, "input_shape_"):
+        if not hasattr(self, "training_"):
             raise ModelNotFittedError(f"this {self.kind} model is not fitted yet; call fit first")
         if type(X).__module__.startswith("dask."):
             return self._predict_lazily(X)
         x, _, preparation = self._take(X, need_y=False)
-        if preparation and self.preparation_:
-            check_units(preparation["units"], self.preparation_["units"], "X")
-            if preparation["features"] != self.preparation_["features"]:
-                raise SmgeoError(
-                    f"{self.kind}: X has the features {', '.join(preparation['features'])}; the model was fitted on "
-                    f"{', '.join(self.preparation_['features'])}, in this order"
-                )
+        self._check_preparation(preparation, "X")
         self._check_shape(x.shape, "X")
         if not len(x):
-            return np.empty((0, x.shape[1]) if self.uses_series else 0, dtype="float32")
+            return np.empty((0, x.shape[1]) if self.input_shape_[0] is None else 0, dtype="float32")
         return self._predict(x)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """R2 of the estimates; of windows, which bring their y, over the values that count."""
+        if not isinstance(X, WindowSource):
+            return float(super().score(X, y, sample_weight))
+        observed = X.y if y is None else y
+        if observed is None:
+            raise SmgeoError(f"{self.kind}: score needs windows with a target")
+        return float(r2_score(X.pick(observed), X.pick(self.predict(X)), sample_weight=sample_weight))
 
     def _predict_lazily(self, X: Any) -> Any:
         from dask_ml.wrappers import ParallelPostFit
@@ -219,8 +227,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
     ) -> tuple[Rows, np.ndarray, dict[str, Any] | None]:
         """X as rows that a model can gather from, y, and how X was prepared; with `reset`, names of columns are learned."""
         preparation = None
+        series = self.uses_series if reset else self.input_shape_[0] is None
         if isinstance(X, WindowSource):
-            self._check_mode("sequence" if X.mask is not None else "window")
+            self._check_mode(series, X.mask is not None)
             if reset and hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
             rows = Rows(X, flat=not self.uses_window)
@@ -230,19 +239,31 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             rows = Rows(self._take_array(X, reset))
         if not need_y:
             return rows, np.empty(0, dtype="float32"), preparation
-        if self.uses_series:
+        if series:
             return rows, self._take_series_target(X, y), preparation
         return rows, self._take_target(y, len(rows)), preparation
 
-    def _check_mode(self, given: str) -> None:
-        if given == "window" and self.uses_series:
+    def _check_mode(self, wanted: bool, given: bool) -> None:
+        """Whether whole series are wanted, and given."""
+        if wanted and not given:
             raise SmgeoError(
                 f"{self.kind} with mode='sequence' takes whole series; make them with Windows(..., mode='sequence')"
             )
-        if given == "sequence" and not self.uses_series:
+        if given and not wanted:
             raise SmgeoError(
                 f"{self.kind} as it is takes windows, and these are whole series (mode='sequence'); make windows, or a gru or lstm with "
                 "mode='sequence'"
+            )
+
+    def _check_preparation(self, preparation: dict[str, Any] | None, what: str) -> None:
+        """Refuse windows of other features, or in other units, than those of the fit."""
+        if not preparation or not self.preparation_:
+            return
+        check_units(preparation["units"], self.preparation_["units"], what)
+        if preparation["features"] != self.preparation_["features"]:
+            raise SmgeoError(
+                f"{self.kind}: {what} has the features {', '.join(preparation['features'])}; the model was fitted on "
+                f"{', '.join(self.preparation_['features'])}, in this order"
             )
 
     def _take_series_target(self, X: Any, y: Any) -> np.ndarray:
@@ -252,10 +273,16 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
                 f"{self.kind} with mode='sequence' is trained on Windows(..., mode='sequence') with a target, which bring y and the days "
                 "that count; give these alone"
             )
+        if X.preparation["fill"] is None:
+            raise SmgeoError(
+                f"{self.kind} with mode='sequence': give these Windows fill, one finite number for each feature (their means at the training "
+                "stations), to stand where the series that are estimated later have a gap"
+            )
         return X.y
 
     def _take_validation(self, validation: Any) -> tuple[Rows, np.ndarray] | None:
-        x, y, _ = self._take(validation) if isinstance(validation, WindowSource) else self._take(*validation)
+        x, y, preparation = self._take(validation) if isinstance(validation, WindowSource) else self._take(*validation)
+        self._check_preparation(preparation, "validation")
         self._check_shape(x.shape, "validation")
         return (x, y) if len(x) else None
 
@@ -317,7 +344,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
 
     def _input_shape(self, x: Rows) -> tuple[int | None, ...]:
         """Shape of one row; the days of whole series are None, because new data may have more or fewer."""
-        return (None, x.shape[2]) if self.uses_series else tuple(int(n) for n in x.shape[1:])
+        return (None, x.shape[2]) if x.mask is not None else tuple(int(n) for n in x.shape[1:])
 
     def _check_shape(self, shape: tuple[int, ...], what: str) -> None:
         need = self.input_shape_
@@ -334,10 +361,10 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
 
         The folder holds `model.json` (kind, parameters, preparation, training, checksums) and the weights.
         """
-        if not hasattr(self, "input_shape_"):
+        if not hasattr(self, "training_"):
             raise ModelNotFittedError(f"this {self.kind} model is not fitted yet; call fit before save")
         names = getattr(self, "feature_names_in_", None)
-        params = {k: v.item() if isinstance(v, np.generic) else v for k, v in self._file_params().items()}
+        params = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.params_.items()}
         about = {
             "kind": self.kind,
             "params": params,
@@ -353,6 +380,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
 
 
+@cache
 def _versions() -> dict[str, str]:
     out = {}
     for package in ("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "skops", "numpy"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from importlib.util import find_spec
 from numbers import Integral
@@ -21,8 +22,10 @@ _OPTIMIZERS = ("adam", "rmsprop", "sgd")
 # One shape for all calls, the last batch padded, so that prediction is compiled once: rows or windows, and days of series.
 _PREDICT_BATCH = 4096
 _PREDICT_DAYS = 131_072
-# Training rows that the mean and spread of inputs are taken from: enough for three digits.
-_STANDARDIZE_ROWS = 65_536
+# Days of training rows, windows or series that the mean and spread of inputs are taken from: enough for three digits.
+_STANDARDIZE_DAYS = 524_288
+# JAX gives a model's buffers away while it predicts, so that two threads may not.
+_PREDICTING = threading.Lock()
 # Steps of an epoch that a batch chosen by size leaves at least: fewer, and a network learns little from an epoch.
 _STEPS = 100
 
@@ -60,9 +63,6 @@ class KerasModel(SoilMoistureModel):
     """
 
     uses_validation: ClassVar[bool] = True
-    # Least and most rows of a batch that is chosen here, and how many rows an example is worth where the rate is chosen by it.
-    _batches: tuple[int, int]
-    _worth: int = 1
 
     # Set by each network's constructor.
     dropout: float
@@ -77,6 +77,16 @@ class KerasModel(SoilMoistureModel):
     def _hidden(self, layers: Any) -> list[Any]:
         """The layers between input and output."""
         raise NotImplementedError
+
+    @property
+    def _batches(self) -> tuple[int, int]:
+        """Least and most rows of a batch that is chosen here."""
+        raise NotImplementedError
+
+    @property
+    def _worth(self) -> int:
+        """How many rows an example is worth where the learning rate is chosen by the batch."""
+        return 1
 
     def _examples(self, x: Rows, y: np.ndarray) -> tuple[Rows, np.ndarray]:
         """What is trained on, one row a gradient: x and y, or pieces of them."""
@@ -112,11 +122,14 @@ class KerasModel(SoilMoistureModel):
         output = self._model.get_layer("output")
         output.bias.assign(np.full(1, known.mean(dtype="float64"), dtype="float32"))
         if self.standardize:
-            values = x.take(_some(len(x), max(_STANDARDIZE_ROWS // int(np.prod(x.shape[1:-1])), 1), self.seed))
+            values = x.take(_some(len(x), max(_STANDARDIZE_DAYS // int(np.prod(x.shape[1:-1])), 1), self.seed))
             axes = tuple(range(values.ndim - 1))
+            mean, variance = values.mean(axes, dtype="float64"), values.var(axes, dtype="float64")
+            # What is the same in all training rows says nothing; it may be another value later, and must not become a huge one.
+            variance[variance <= (1e-6 * mean) ** 2] = 1
             layer = self._model.get_layer("standardize")
-            layer.adapt_mean.assign(values.mean(axes, dtype="float64").astype("float32"))
-            layer.adapt_variance.assign(values.var(axes, dtype="float64").astype("float32"))
+            layer.adapt_mean.assign(mean.astype("float32"))
+            layer.adapt_variance.assign(variance.astype("float32"))
             layer.finalize_state()
 
     def _compile(self, keras: Any) -> None:
@@ -138,12 +151,13 @@ class KerasModel(SoilMoistureModel):
         keras = import_keras()
         be_deterministic(keras, self.seed)
         x, y = self._examples(x, y)
-        self.batch_size_ = self.batch_size or choose_batch(len(x), *self._batches)
-        self.learning_rate_ = self.learning_rate or choose_rate(self.optimizer, self.batch_size_ * self._worth)
+        self.batch_size_ = int(self.batch_size or choose_batch(len(x), *self._batches))
+        self.learning_rate_ = float(self.learning_rate or choose_rate(self.optimizer, self.batch_size_ * self._worth))
         self._model = self._build(keras)
         self._start(x, y)
         self._compile(keras)
-        self.history_: dict[str, list[float]] = {"rmse": []} | ({} if validation is None else {"val_rmse": []})
+        names = ["rmse"] if validation is None else ["rmse", "val_rmse"]
+        self.history_: dict[str, list[float]] = {name: [] for name in names}
         yield from self._train(keras_batches(Labelled(x, y), self.batch_size_, self.seed), validation)
 
     def _train(
@@ -151,22 +165,23 @@ class KerasModel(SoilMoistureModel):
     ) -> Generator[dict[str, float], None, None]:
         """Epochs until the validation RMSE has not fallen for `patience` of them; the weights of the best one are kept."""
         best, best_weights, since = np.inf, None, 0
+        model, history = self._model, self.history_  # of this fit, whatever is fitted before it is closed
         try:
             for epoch in range(1, self.epochs + 1):
                 # The batches are shuffled already, in an order in which windows are quick to read.
-                logs = self._model.fit(batches, epochs=1, shuffle=False, verbose=0).history
-                self.history_["rmse"].append(float(logs["rmse"][0]))
+                logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
+                history["rmse"].append(float(logs["rmse"][0]))
                 if validation is not None:
-                    self.history_["val_rmse"].append(self._rmse(*validation))
-                    since = 0 if self.history_["val_rmse"][-1] < best else since + 1
+                    history["val_rmse"].append(self._rmse(*validation))
+                    since = 0 if history["val_rmse"][-1] < best else since + 1
                     if since == 0:
-                        best, best_weights = self.history_["val_rmse"][-1], self._model.get_weights()
-                yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in self.history_.items()}}
+                        best, best_weights = history["val_rmse"][-1], model.get_weights()
+                yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in history.items()}}
                 if since >= self.patience:
                     break
         finally:
             if best_weights is not None:
-                self._model.set_weights(best_weights)
+                model.set_weights(best_weights)
 
     def _rmse(self, x: Rows, y: np.ndarray) -> float:
         error = self._predict(x).astype("float64") - y
@@ -175,15 +190,18 @@ class KerasModel(SoilMoistureModel):
     # ---- use
 
     def _predict(self, x: Rows) -> np.ndarray:
-        size = max(_PREDICT_DAYS // x.shape[1], 1) if self.uses_series else _PREDICT_BATCH
-        out = np.empty(x.shape[:2] if self.uses_series else len(x), dtype="float32")
+        series = self.input_shape_[0] is None
+        size = _series_at_once(len(x), x.shape[1]) if series else _PREDICT_BATCH
+        out = np.empty(x.shape[:2] if series else len(x), dtype="float32")
         for start in range(0, len(x), size):
             rows = np.arange(start, min(start + size, len(x)))
             batch = x.take(rows)
             short = size - len(rows)
             if short:
                 batch = np.concatenate([batch, np.zeros((short, *batch.shape[1:]), dtype="float32")])
-            out[rows] = np.asarray(self._model.predict_on_batch(batch))[: len(rows), ..., 0]
+            with _PREDICTING:
+                made = self._model.predict_on_batch(batch)
+            out[rows] = np.asarray(made)[: len(rows), ..., 0]
         return out
 
     def _describe_training(self) -> dict[str, Any]:
@@ -200,10 +218,23 @@ class KerasModel(SoilMoistureModel):
     def _load_weights(self, folder: Path) -> None:
         keras = import_keras()
         self._model = self._build(keras)
-        self._model.load_weights(str(folder / "model.weights.h5"))
+        self._model.jit_compile = compiles_whole(keras)
+        try:
+            self._model.load_weights(str(folder / "model.weights.h5"))
+        except ValueError as error:
+            raise SmgeoError(f"{folder}: the weights are not those of this model: {error}") from None
         self.history_ = dict((self.training_ or {}).get("history", {}))
 
 
 def _some(n: int, most: int, seed: int) -> np.ndarray:
     """At most `most` positions of `n`, in ascending order."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
+    return np.sort(np.random.default_rng(seed).choice(n, min(n, most), replace=False))
+
+
+def _series_at_once(series: int, days: int) -> int:
+    """How many series are estimated at once: as memory allows, and few shapes for few series.
+
+    >>> _series_at_once(5000, 1684), _series_at_once(5, 1684)
+    (77, 8)
+    """
+    return min(max(_PREDICT_DAYS // days, 1), 2 ** (series - 1).bit_length())

@@ -91,7 +91,7 @@ def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistu
         raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(str(kind), list(_KINDS))}")
     model.n_features_in_ = int(about["n_features"])
     model.input_shape_ = tuple(about["input_shape"])
-    model.preparation_, model.training_ = about["preparation"], about["training"]
+    model.preparation_, model.training_, model.params_ = about["preparation"], about["training"], params
     if about["feature_names"]:
         model.feature_names_in_ = np.array(about["feature_names"], dtype=object)
     model._load_weights(Path(path), **options)

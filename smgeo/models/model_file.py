@@ -14,7 +14,17 @@ from smgeo.errors import SmgeoError
 
 FORMAT = 1
 
-_KEYS = ("kind", "params", "n_features", "input_shape", "preparation", "training", "files")
+# What model.json holds, and of which type.
+_TYPES: dict[str, Any] = {
+    "kind": str,
+    "params": dict,
+    "n_features": int,
+    "input_shape": list,
+    "feature_names": list | None,
+    "preparation": dict | None,
+    "training": dict,
+    "files": dict,
+}
 
 
 def write_model(path: str | Path, about: dict[str, Any], write_weights: Callable[[Path], None]) -> Path:
@@ -64,11 +74,15 @@ def read_model(path: str | Path) -> dict[str, Any]:
             raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
         if manifest.pop("sha256", None) != _checksum(manifest):
             raise SmgeoError(f"{file} is damaged or was edited (its checksum does not fit); save the model again")
-        about = {key: manifest[key] for key in _KEYS} | {"feature_names": manifest.get("feature_names")}
+        about = {key: manifest[key] for key in _TYPES if key != "feature_names"}
+        about["feature_names"] = manifest.get("feature_names")  # older files lack it
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
-    if not isinstance(about["params"], dict) or not isinstance(about["files"], dict):
-        raise SmgeoError(f"{file} is damaged (params and files must be mappings); save the model again")
+    for key, types in _TYPES.items():
+        if not isinstance(about[key], types):
+            raise SmgeoError(f"{file} is damaged ({key} is {type(about[key]).__name__}); save the model again")
+    if not all(n is None or type(n) is int for n in about["input_shape"]):
+        raise SmgeoError(f"{file} is damaged (input_shape must hold whole numbers); save the model again")
     _check_files(path, about["files"])
     return about
 

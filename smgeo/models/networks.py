@@ -35,7 +35,6 @@ class Ann(KerasModel):
     """
 
     kind: ClassVar[str] = "ann"
-    _batches = (32, 4096)
 
     def __init__(
         self,
@@ -64,6 +63,10 @@ class Ann(KerasModel):
         self.standardize = standardize
         self.seed = seed
 
+    @property
+    def _batches(self) -> tuple[int, int]:
+        return 32, 4096
+
     def _hidden(self, layers: Any) -> list[Any]:
         return [
             part
@@ -81,15 +84,16 @@ class _Recurrent(KerasModel):
         "window" sees the days of one window and estimates its last; the study's. "sequence" runs along a whole series and
         estimates every day of it from all days before: a day is looked at once and not in each of the windows that hold it.
     crop_days : int
-        In mode "sequence", days of the pieces that series are cut into for training. A piece begins with the days that a window looks
-        back, which do not count there, so that each day with a target counts once. Estimates run along the whole series.
+        In mode "sequence", days that count in each of the pieces that series are cut into for training. A piece begins with the days that a
+        window looks back, which do not count there, so that each day with a target counts once. Estimates run along the whole series.
     layers, units : int
         Recurrent layers and units in each.
     dropout : float
         Share of the last layer's outputs left out in training.
     optimizer : {"adam", "rmsprop", "sgd"}
     learning_rate : float, optional
-        By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD.
+        By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD. A piece
+        of a series counts as 64 rows there.
     batch_size : int, optional
         Windows a step, or pieces of series. By default as many as leave 100 steps an epoch: 32 to 512 windows, 8 to 32 pieces.
     epochs, patience : int
@@ -190,7 +194,6 @@ class Cnn(KerasModel):
 
     kind: ClassVar[str] = "cnn"
     uses_window: ClassVar[bool] = True
-    _batches = (32, 512)
 
     def __init__(
         self,
@@ -220,6 +223,10 @@ class Cnn(KerasModel):
         self.patience = patience
         self.standardize = standardize
         self.seed = seed
+
+    @property
+    def _batches(self) -> tuple[int, int]:
+        return 32, 512
 
     def _hidden(self, layers: Any) -> list[Any]:
         convolutions = [

@@ -35,7 +35,11 @@ class WindowSource(Protocol):
         ...
 
     def crop(self, days: int) -> Self:
-        """Whole series cut into pieces of `days` days."""
+        """Whole series cut into pieces in which `days` days count."""
+        ...
+
+    def pick(self, values: np.ndarray) -> np.ndarray:
+        """Of values in the shape of `y`, those that count."""
         ...
 
 
@@ -60,6 +64,11 @@ class Rows:
     def __len__(self) -> int:
         return int(self.shape[0])
 
+    @property
+    def count(self) -> int:
+        """How many values of the target count: rows, or days of the mask."""
+        return len(self) if self.mask is None else int(self.mask.sum())
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """float32 rows at positions `rows`."""
         if isinstance(self._source, np.ndarray):
@@ -78,7 +87,7 @@ class Rows:
         return self.take(np.arange(len(self)))
 
     def crop(self, days: int) -> tuple[Rows, np.ndarray]:
-        """Whole series cut into pieces of `days` days, and their y (pieces, days)."""
+        """Whole series cut into pieces in which `days` days count, and the pieces' y."""
         assert not isinstance(self._source, np.ndarray)
         pieces = self._source.crop(days)
         assert pieces.y is not None

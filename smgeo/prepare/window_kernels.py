@@ -33,13 +33,13 @@ def copy_windows_filled(
 
 
 @numba.njit(cache=True, nogil=True)
-def find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Where the `length` days that end on each day lack at most `allowed` values; which features each station has; any gap."""
+def find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the `length` days that end on each day lack at most `allowed` values; which features each station has, and whether it has a gap."""
     stations, days, features = base.shape
     complete = np.zeros((stations, days), dtype=np.bool_)
     present = np.zeros((stations, features), dtype=np.bool_)
     lacking = np.zeros(days, dtype=np.int64)
-    any_gap = False
+    gaps = np.zeros(stations, dtype=np.bool_)
     for s in range(stations):
         total = 0
         for t in range(days):
@@ -49,9 +49,9 @@ def find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.nda
                     lacking[t] += 1
                 else:
                     present[s, f] = True
-            any_gap |= lacking[t] > 0
+            gaps[s] |= lacking[t] > 0
             total += lacking[t]
             if t >= length:
                 total -= lacking[t - length]
             complete[s, t] = t >= length - 1 and total <= allowed
-    return complete, present, any_gap
+    return complete, present, gaps

@@ -140,7 +140,7 @@ class Windows:
             complete &= chosen
             if observed is not None:
                 complete &= np.isfinite(observed)
-            if gaps and self.mode == "sequence" and self.fill is None and complete.any():
+            if self.mode == "sequence" and self.fill is None and gaps[complete.any(axis=1)].any():
                 raise SmgeoError(
                     "mode='sequence' gives whole series, and the features have gaps: give fill, one finite number for each of the "
                     f"{len(self.features)} features (their means at the training stations), to stand there"
@@ -191,6 +191,11 @@ class Windows:
     def time_index(self) -> np.ndarray:
         """Position in the cube of each window's last day."""
         return self._last_days.astype("int32")
+
+    @property
+    def count(self) -> int:
+        """How many values of the target count: windows, or in sequence mode days of the mask."""
+        return len(self) if self.mask is None else int(self.mask.sum())
 
     def pick(self, values: np.ndarray) -> np.ndarray:
         """Of values in the shape of `y`, those that count, one a target: all of them, or in sequence mode those on the mask's days."""
@@ -264,38 +269,35 @@ class Windows:
         return part
 
     def crop(self, days: int) -> Windows:
-        """Whole series cut into pieces of `days` days, for training along them.
+        """Whole series cut into pieces in which at most `days` days count, for training along them.
 
         A piece begins with the `length` - 1 days that a window looks back, which do not count in it (at the start of a series
-        they do not count anyway): each day that counts does so in one piece. The last piece ends on the last day. Pieces
-        without a day that counts are left out.
+        they do not count anyway): its shape is (`days` + `length` - 1, channels), or the whole series where that is shorter. Each day that
+        counts does so in one piece. The last piece ends on the last day. Pieces without a day that counts are left out.
 
         Raises
         ------
         SmgeoError
-            If this is not in sequence mode, or `days` leaves no day that counts.
+            If this is not in sequence mode.
         """
         if self.mask is None or self._span != self._days:
             raise SmgeoError("crop cuts whole series: make them with Windows(..., mode='sequence')")
-        if days < self.length:
-            raise SmgeoError(
-                f"a piece of {days} days is shorter than the window of {self.length} days that a series looks back"
-            )
-        days, back = min(days, self._days), self.length - 1
-        starts = np.unique(np.minimum(np.arange(0, self._days - back, days - back), self._days - days))
+        back = self.length - 1
+        span = min(days + back, self._days)
+        starts = np.unique(np.minimum(np.arange(0, max(self._days - back, 1), days), self._days - span))
         # From which day on each piece counts: where the piece before it ends.
-        counted = np.concatenate([[0], starts[:-1] + days])
+        counted = np.concatenate([[0], starts[:-1] + span])
         series = np.repeat(np.arange(len(self)), len(starts))
         begin = np.tile(starts, len(self))
-        at = begin[:, None] + np.arange(days)
+        at = begin[:, None] + np.arange(span)
         mask = self.mask[series[:, None], at] & (at >= np.tile(counted, len(self))[:, None])
         kept = mask.any(axis=1)
         part = copy.copy(self)
-        part._series, part._span = self._series.copy(), days
+        part._series, part._span = self._series.copy(), span
         counts = np.zeros(len(self._stations), dtype=np.int64)
         np.add.at(counts, self.station_index[series[kept]], 1)
         part._offsets = np.concatenate([[0], np.cumsum(counts)])
-        part._last_days = begin[kept] + days - 1
+        part._last_days = begin[kept] + span - 1
         part.mask = mask[kept]
         part.y = None if self.y is None else np.where(part.mask, self.y[series[:, None], at][kept], np.float32(0))
         return part

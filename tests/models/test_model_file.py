@@ -162,8 +162,12 @@ def test_weights_that_are_no_regressor_are_refused(tmp_path):
         ({"kind": "os.system"}, "unknown model 'os.system'"),
         ({"kind": "Ridge"}, "unknown model 'Ridge'"),
         ({"params": {"estimator": "x"}}, "has no parameter 'estimator'"),
-        ({"params": ["seed"]}, "must be mappings"),
-        ({"files": ["regressor.skops"]}, "must be mappings"),
+        ({"params": ["seed"]}, "params is list"),
+        ({"files": ["regressor.skops"]}, "files is list"),
+        ({"input_shape": None}, "input_shape is NoneType"),
+        ({"input_shape": ["x"]}, "input_shape must hold whole numbers"),
+        ({"n_features": "x"}, "n_features is str"),
+        ({"training": 3}, "training is int"),
     ],
 )
 def test_a_forged_manifest_is_refused(weights, changes, message):

@@ -290,6 +290,82 @@ def test_early_stopping_keeps_the_best_weights():
     assert seen == [(i + 1, 40) for i in range(len(validation))]
 
 
+def test_a_fit_that_was_left_open_does_not_touch_the_next():
+    rng = np.random.default_rng(0)
+    x = rng.random((60, 3), dtype="float32")
+    model = make_model("ann", layers=1, units=8, epochs=4, learning_rate=0.05, batch_size=8)
+    left = model.fit_by_epoch(x, x[:, 0], validation=(x, x[:, 0]))
+    next(left)
+    estimates = model.fit(x, 1 - x[:, 0]).predict(x)
+    left.close()
+    np.testing.assert_array_equal(model.predict(x), estimates)
+
+
+def test_a_fit_that_has_not_begun_is_no_fit(tmp_path):
+    x = np.random.default_rng(0).random((60, 3), dtype="float32")
+    model = make_model("ann", layers=1, units=8, epochs=1).fit(x, x[:, 0])
+    model.fit_by_epoch(x, x[:, 1])
+    for use in (lambda: model.predict(x), lambda: model.save(tmp_path / "m")):
+        with pytest.raises(SmgeoError, match="not fitted yet"):
+            use()
+
+
+def test_a_channel_that_never_varied_is_not_blown_up():
+    """Such as the mask of a static feature, which is 1 at every station, and 0 on a pixel without it."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.random(200), np.full(200, 0.1)]).astype("float32")
+    model = make_model("ann", layers=1, units=8, epochs=2).fit(x, x[:, 0])
+    x[:, 1] = 0.0
+    assert np.abs(model.predict(x)).max() < 3
+
+
+def test_who_stops_asking_has_the_best_epoch_so_far():
+    rng = np.random.default_rng(0)
+    x, held = rng.random((40, 3), dtype="float32"), rng.random((200, 3), dtype="float32")
+    y, truth = x[:, 0] + rng.normal(0, 0.5, 40).astype("float32"), held[:, 0]
+    model = make_model("ann", layers=1, units=64, epochs=40, patience=40, learning_rate=0.05, batch_size=8, dropout=0.0)
+    epochs, scores = model.fit_by_epoch(x, y, validation=(held, truth)), []
+    for told in epochs:
+        scores.append(told["val_rmse"])
+        if len(scores) > int(np.argmin(scores)) + 2:
+            break
+    epochs.close()
+    assert int(np.argmin(scores)) < len(scores) - 1 < 39
+    assert np.sqrt(np.mean((model.predict(held) - truth) ** 2)) == pytest.approx(min(scores), rel=1e-4)
+    assert model.training_["epochs"] == len(scores)
+
+
+def test_epochs_one_by_one_are_the_epochs_of_one_fit(name, fitted):
+    x, y = _smooth(name)
+    model = _make(name, seed=1)
+    told = list(model.fit_by_epoch(x[:500], y[:500]))
+    assert [t["epoch"] for t in told] == list(range(1, len(told) + 1))
+    assert {t["epochs"] for t in told} == {len(told)}
+    np.testing.assert_array_equal(model.predict(x[500:]), fitted.predict(x[500:]))
+
+
+def test_nothing_is_trained_before_wrong_input_is_refused():
+    with pytest.raises(SmgeoError, match="missing values"):
+        make_model("ann").fit_by_epoch(np.full((4, 2), np.nan, "float32"), np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("options", "batch", "rate"),
+    [
+        ({}, 64, 0.001 * 2**0.5),  # 6,500 rows: 101 steps
+        ({"optimizer": "sgd"}, 64, 0.02),
+        ({"batch_size": 128}, 128, 0.002),
+        ({"learning_rate": 0.05}, 64, 0.05),
+    ],
+)
+def test_batch_and_rate_follow_the_number_of_rows(options, batch, rate):
+    x = np.random.default_rng(0).random((6500, 2), dtype="float32")
+    model = make_model("ann", layers=1, units=2, epochs=1, **options).fit(x, x[:, 0])
+    assert model.training_["batch_size"] == batch
+    assert model.training_["learning_rate"] == pytest.approx(rate)
+    assert model.get_params()["batch_size"] == options.get("batch_size")
+
+
 @pytest.mark.parametrize(("kind", "missing"), [("rf", 0.0), ("rf", 0.5), ("gru", 0.0), ("ann", 0.5)])
 def test_windows_and_the_same_array_give_the_same_fit(make_station_cube, kind, missing):
     ds = make_station_cube(stations=3, gaps=0.3)

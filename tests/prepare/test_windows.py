@@ -345,13 +345,14 @@ def test_sequences_count_the_days_on_which_windows_end(cube, seed, missing):
     np.testing.assert_array_equal(sequences.y, np.where(expected, ds["sm"].values, 0)[with_any])
 
 
-@given(days=st.integers(4, 20), seed=st.integers(0, 5), missing=st.sampled_from([0.0, 0.3]))
+@given(days=st.integers(1, 20), seed=st.integers(0, 5), missing=st.sampled_from([0.0, 0.3]))
 @settings(max_examples=40, deadline=None)
 def test_pieces_hold_each_day_that_counts_once_with_its_past(cube, days, seed, missing):
     fill = [-9.0, 1.0, 2.0, 3.0]
     whole = Windows(cube(seed=seed, gaps=0.1), FEATURES, length=4, missing=missing, fill=fill, mode="sequence")
     pieces = whole.crop(days)
-    assert pieces.shape[1:] == (min(days, 14), whole.shape[2])
+    assert pieces.shape[1:] == (min(days + 3, 14), whole.shape[2])
+    assert pieces.count == whole.count
     x, y, mask = pieces.batch(np.arange(len(pieces)))
     stations, ends = pieces.targets
     assert sorted(zip(stations, ends, strict=True)) == sorted(zip(*whole.targets, strict=True))
@@ -363,12 +364,16 @@ def test_pieces_hold_each_day_that_counts_once_with_its_past(cube, days, seed, m
         assert value == known[end]
 
 
-def test_a_piece_is_no_shorter_than_a_window(cube):
-    windows = Windows(cube(gaps=0.0), FEATURES, length=4)
+def test_windows_are_not_cropped(cube):
     with pytest.raises(SmgeoError, match="whole series"):
-        windows.crop(8)
-    with pytest.raises(SmgeoError, match="3 days is shorter than the window of 4"):
-        Windows(cube(gaps=0.0), FEATURES, length=4, mode="sequence").crop(3)
+        Windows(cube(gaps=0.0), FEATURES, length=4).crop(8)
+
+
+def test_series_without_a_complete_day_need_no_fill(cube):
+    """A pixel of the sea among others."""
+    ds = cube(gaps=0.0)
+    ds["s1_vv"] = ds["s1_vv"].where(ds["station"] != ds["station"][1])
+    assert Windows(ds, FEATURES, None, length=3, mode="sequence").station_index.tolist() == [0, 2, 3]
 
 
 def test_arrays_for_scikit_learn(cube):
