@@ -17,7 +17,7 @@ from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.recipe import Recipe
 from smgeo.sources import open_source, open_stations, raster_files
 from smgeo.sources.world import START as WORLD_START
-from smgeo.tuning import check_search
+from smgeo.tuning import check_libraries, check_search
 
 
 def open_all_stations(recipe: Recipe, root: Path) -> xr.Dataset:
@@ -53,7 +53,7 @@ def check_inputs(recipe: Recipe, root: Path, folder: Path) -> None:
     SmgeoError
         Naming the first thing that is not as it must be.
     """
-    _check_models(recipe)
+    _check_models(recipe, folder)
     if recipe.world is not None:
         _check_sizes(recipe, recipe.world.stations)
         first = pd.Timestamp(WORLD_START)
@@ -67,12 +67,15 @@ def check_inputs(recipe: Recipe, root: Path, folder: Path) -> None:
     _check_rasters(recipe, root, folder, stations)
 
 
-def _check_models(recipe: Recipe) -> None:
+def _check_models(recipe: Recipe, folder: Path) -> None:
     for name, model in recipe.models.items():
         try:
             make_model(model.kind, **model.params)
             if name in recipe.search:
                 check_search(model.kind, recipe.search[name], model.params)
+                # A search that was begun may be done, and then needs none.
+                if not (folder / "search" / name).exists():
+                    check_libraries(recipe.search[name])
         except SmgeoError as error:
             raise SmgeoError(f"models.{name}: {error}") from None
 
@@ -105,6 +108,11 @@ def _check_folds(recipe: Recipe, stations: int) -> None:
     ]
     if recipe.leakage_audit is not None:
         asked.append(("leakage_audit.folds", recipe.leakage_audit.folds))
+    asked += [
+        (f"search.{name}.objective", spec.objective)
+        for name, spec in recipe.search.items()
+        if isinstance(spec.objective, int)
+    ]
     for where, folds in asked:
         if folds > stations:
             raise SmgeoError(f"{where}: {folds} folds of {stations} stations; use {stations} or fewer")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,9 @@ from smgeo.models.estimator import SoilMoistureModel
 from smgeo.prepare import Scaler, Windows
 
 Pair = tuple[Windows, Windows]
+# Of a trial: small networks lose more by waiting for each other's threads than they gain, and two trials with a thread each use
+# two cores.
+THREADS = 1
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,40 @@ class Objective:
         Yields
         ------
         dict
-            `validation_rmse`, and of networks `rmse`, after each epoch, in the target's unit: over all rows of all folds. A fold
-            that has stopped early counts with its best epoch, whose weights it keeps.
+            `validation_rmse`, and of networks `rmse`, after each epoch, in the target's unit: over all rows of all folds. Of
+            several folds each counts with its best epoch so far, whose weights it would keep.
         """
-        folds = [_Fold(make_model(self.kind, **{**self.params, **params}), *pair) for pair in self.pairs]
+        given = {**self.params, **params}
+        folds = [_Fold(self.make(given), *pair) for pair in self.pairs]
         while sum(fold.advance() for fold in folds):
-            scores = {"validation_rmse": _pool([(f.held_rmse, f.held_rows) for f in folds])}
+            parts = [(f.held_rmse if len(folds) == 1 else f.best_rmse, f.held_rows) for f in folds]
+            scores = {"validation_rmse": _pool(parts)}
             if all(fold.rmse is not None for fold in folds):
                 scores["rmse"] = _pool([(f.rmse or 0.0, f.rows) for f in folds])
             yield scores
+
+    def make(self, params: Mapping[str, Any]) -> SoilMoistureModel:
+        """The model; where its threads are left open it has one, as trials run side by side."""
+        model = make_model(self.kind, **params)
+        return (
+            make_model(self.kind, **{**params, "threads": THREADS}) if getattr(model, "threads", 1) is None else model
+        )
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the model is trained in epochs, and could use a GPU."""
+        return hasattr(make_model(self.kind, **self.params), "epochs")
+
+
+def keras_backend() -> str:
+    """The backend that Keras would take, found as Keras finds it, without loading it."""
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen
+    file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json").expanduser()
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("backend", "tensorflow"))
+    except (OSError, ValueError):
+        return "tensorflow"
 
 
 def fit_epochs(model: SoilMoistureModel, pair: Pair, epochs: int) -> SoilMoistureModel:
@@ -57,7 +88,7 @@ def fit_epochs(model: SoilMoistureModel, pair: Pair, epochs: int) -> SoilMoistur
     for scores in training:
         if scores["epoch"] >= epochs:
             break
-    getattr(training, "close", lambda: None)()
+    training.close()
     return model
 
 
@@ -67,7 +98,9 @@ class _Fold:
     Attributes
     ----------
     rmse, held_rmse : float or None, float
-        Of the last epoch on training and on validation rows, in the target's unit; of a model that has stopped, the least.
+        Of the last epoch on training and on validation rows, in the target's unit.
+    best_rmse : float
+        Least `held_rmse`; NaN as soon as one was.
     rows, held_rows : int
         How many rows these are.
     """
@@ -76,20 +109,18 @@ class _Fold:
         self._model, self._validation = model, validation
         self._scale = _target_scale(train.preparation)
         self._epochs = model.fit_by_epoch(train, validation=validation)
-        self._best = np.inf
-        self.rows, self.held_rows = _count(train), _count(validation)
+        self.rows, self.held_rows = train.count, validation.count
         self.rmse: float | None = None
-        self.held_rmse = np.inf
+        self.held_rmse = self.best_rmse = np.inf
 
     def advance(self) -> bool:
         """Train one epoch more; whether there was one."""
         scores = next(self._epochs, None)
         if scores is None:
-            self.held_rmse = self._best
             return False
         self.rmse = scores["rmse"] * self._scale if "rmse" in scores else None
         self.held_rmse = scores["val_rmse"] * self._scale if "val_rmse" in scores else self._predict()
-        self._best = min(self._best, self.held_rmse)
+        self.best_rmse = float(np.minimum(self.best_rmse, self.held_rmse))
         return True
 
     def _predict(self) -> float:
@@ -103,11 +134,6 @@ def _target_scale(preparation: Mapping[str, Any]) -> float:
     """Target units in one unit of the prepared target."""
     scalers = [Scaler.from_dict(s["scaler"]) for s in preparation["steps"] if s["step"] == "scale"]
     return float(next((s.scale_[preparation["target"]] for s in scalers if preparation["target"] in s.scale_), 1.0))
-
-
-def _count(windows: Windows) -> int:
-    """Rows with a target: windows, or in sequence mode days that count."""
-    return len(windows) if windows.mask is None else int(windows.mask.sum())
 
 
 def _pool(parts: Sequence[tuple[float, int]]) -> float:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -15,28 +18,32 @@ import numpy as np
 import pandas as pd
 import psutil
 import ray
+from dask.system import CPU_COUNT
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from smgeo.errors import SmgeoError
 from smgeo.models import load_model, make_model
 from smgeo.models.estimator import SoilMoistureModel
-from smgeo.objective import Objective, Pair, fit_epochs
+from smgeo.objective import THREADS, Objective, Pair, fit_epochs, keras_backend
 from smgeo.searchers import Searcher
 from smgeo.trials import Trial, TrialTable
 
 METRIC = "validation_rmse"
-THREADS = 1
 _ERROR_LETTERS = 500
-# One thread a trial: small networks lose more by waiting for each other's threads than they gain, and two trials with a thread
-# each use two cores. Read when a library is first imported.
-_ONE_THREAD = {
+# Read when a library is first imported.
+_THREADS = {
     "TF_NUM_INTRAOP_THREADS": str(THREADS),
     "TF_NUM_INTEROP_THREADS": str(THREADS),
     "OMP_NUM_THREADS": str(THREADS),
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
+# Else the first of several trials on a GPU would take all of its memory.
+_SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+# Ray counts GPUs in ten-thousandths.
+_GPU_PARTS = 10_000
+_ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 # Files of Ray that nobody reads: the table holds it all.
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -50,12 +57,22 @@ _QUIET = {
 }
 
 
+def _worker_environment() -> dict[str, str]:
+    """What a trial's process needs to be told: threads, and what was chosen here of GPUs and of the backend of Keras."""
+    xla = os.environ.get("XLA_FLAGS", "")
+    xla = xla if _ONE_XLA_THREAD in xla else f"{xla} {_ONE_XLA_THREAD}".strip()
+    gpu = {k: os.environ.get(k, default) for k, default in _SHARED_GPU.items()}
+    return {**_THREADS, "XLA_FLAGS": xla, **gpu, "KERAS_BACKEND": keras_backend()}
+
+
 class TrialActor(tune.Trainable):
     """Trains one trial after the other in one process; a step is an epoch."""
 
-    def setup(self, config: dict[str, Any], objective: Objective) -> None:  # type: ignore[override] # with_parameters gives it
+    def setup(  # type: ignore[override] # with_parameters gives the others
+        self, config: dict[str, Any], objective: Objective, environment: dict[str, str]
+    ) -> None:
         """Begin the first trial; `objective` is a view of shared memory."""
-        os.environ.update(_ONE_THREAD)  # a Ray that others started has not heard of it
+        os.environ.update(environment)  # a Ray that others started has not heard of it
         self._objective = objective
         self.reset_config(config)
 
@@ -105,39 +122,59 @@ def _connect(concurrent: int | None) -> Iterator[None]:
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.CRITICAL,
-        "runtime_env": {"env_vars": _ONE_THREAD},
+        "runtime_env": {"env_vars": _worker_environment()},
     }
     guard: AbstractContextManager[None] = nullcontext()
     if "RAY_ADDRESS" in os.environ:
-        try:
-            ray.init(**options)
-        except ConnectionError as error:
-            raise SmgeoError(
-                f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']!r}, and no cluster answers there ({error}); start it, give the token "
-                "with which it was started (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to search on this machine"
-            ) from None
+        _join_cluster(os.environ["RAY_ADDRESS"], options)
     else:  # not one that Ray may find on this machine: it could be another search's, and end with it
-        cpus = max(concurrent or 1, os.cpu_count() or 1)
+        cpus = max(concurrent or 1, CPU_COUNT)
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
         guard = _ending_agents()
-    with guard:
-        try:
+    try:
+        with guard:
             yield
-        finally:
-            ray.shutdown()
+    finally:
+        ray.shutdown()
+
+
+def _join_cluster(address: str, options: dict[str, Any]) -> None:
+    """Connect to the cluster that `RAY_ADDRESS` names."""
+    if address.startswith("ray://"):
+        raise SmgeoError(
+            f"RAY_ADDRESS is {address!r}, and a search cannot run through Ray's client; start it on a node of the cluster, with "
+            "RAY_ADDRESS=auto or the address that `ray start` printed"
+        )
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        raise SmgeoError(
+            f"RAY_ADDRESS is {address!r}, and no cluster lets this process in there ({_one_line(str(error))}); start it, give the "
+            "token with which it was started (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to search on this machine"
+        ) from None
 
 
 @contextmanager
 def _ending_agents() -> Iterator[None]:
     """End Ray's agents with this process, should it be killed: of all that Ray starts, they alone live on for a minute."""
-    children = psutil.Process().children(recursive=True)
-    agents = [str(c.pid) for c in children if "agent" in " ".join(c.cmdline()).lower()]
+    agents = [str(c.pid) for c in psutil.Process().children(recursive=True) if _is_agent(c)]
     # A line at the end, and nothing is done; the end of input without one means that this process is gone.
     command = ["/bin/sh", "-c", 'read line || kill -9 "$@" 2>/dev/null', "sh", *agents]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:  # noqa: S603 - no user's text
         assert watcher.stdin is not None
-        yield
-        watcher.stdin.write(b"\n")
+        try:
+            yield
+        finally:
+            watcher.stdin.write(b"\n")
+
+
+def _is_agent(process: psutil.Process) -> bool:
+    """Known by its script, and by the title that it gives itself a moment later."""
+    marks = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    try:
+        return any(word.endswith(marks) for word in process.cmdline())
+    except psutil.Error:  # it has ended
+        return False
 
 
 @contextmanager
@@ -159,21 +196,42 @@ class _NotSaved:
         return {}
 
 
-class _Suggestions(_NotSaved, tune.search.Searcher):
-    """A searcher of smgeo as Ray asks for it, which books every trial before it is run."""
+@contextmanager
+def _keeping(errors: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        errors.append(error)
 
-    def __init__(self, searcher: Searcher, table: TrialTable, trials: int, seed: int) -> None:
+
+class _Suggestions(_NotSaved, tune.search.Searcher):
+    """A searcher of smgeo as Ray asks for it, which books every trial before it is run.
+
+    Attributes
+    ----------
+    booked : dict of str to Trial
+        By Ray's name.
+    errors : list of Exception
+        Of the searcher and the table: Ray would take them for errors of a trial. After one no trial begins.
+    """
+
+    def __init__(self, searcher: Searcher, table: TrialTable, cut_off: list[int], trials: int, seed: int) -> None:
         super().__init__(metric=METRIC, mode="min")
         self._searcher, self._table, self._seed = searcher, table, seed
-        cut_off = [n for n, t in sorted(table.trials.items()) if t.status == "running"]
         self._numbers = iter([*cut_off, *(n for n in range(trials) if n not in table.trials)])
         self.booked: dict[str, Trial] = {}
+        self.errors: list[Exception] = []
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial: first those that were cut off, with the parameters that they had."""
         number = next(self._numbers, None)
-        if number is None:
+        if number is None or self.errors:
             return self.FINISHED
+        with _keeping(self.errors):
+            return self._book(trial_id, number)
+        return self.FINISHED
+
+    def _book(self, trial_id: str, number: int) -> dict[str, Any]:
         known = self._table.trials.get(number)
         params = known.params if known else self._searcher.suggest(number)
         trial = Trial(number, params, int(params.get("seed", self._seed)), pd.Timestamp.now(tz="UTC"), threads=THREADS)
@@ -184,7 +242,8 @@ class _Suggestions(_NotSaved, tune.search.Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the searcher."""
         trial = self.booked[trial_id]
-        self._searcher.tell(trial.number, trial.params, None if error else trial.score)
+        with _keeping(self.errors):
+            self._searcher.tell(trial.number, trial.params, None if error else trial.score)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the table holds it all."""
@@ -197,9 +256,10 @@ class _Recorder(_NotSaved, tune.Callback):
     """Writes into the table what becomes of each trial."""
 
     def __init__(
-        self, table: TrialTable, booked: dict[str, Trial], epochs: int, progress: Callable[[], None] | None
+        self, table: TrialTable, suggestions: _Suggestions, epochs: int, progress: Callable[[], None] | None
     ) -> None:
-        self._table, self._booked, self._epochs, self._progress = table, booked, epochs, progress
+        self._table, self._epochs, self._progress = table, epochs, progress
+        self._booked, self._errors = suggestions.booked, suggestions.errors
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -215,27 +275,29 @@ class _Recorder(_NotSaved, tune.Callback):
                 row.rmse.append(float(result["rmse"]))
         elif row.status == "running":
             row.status = "finished"
-        self._tell()
+        self._tell(written=row.status != "running")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial has ended by itself, or the scheduler stopped it."""
         row = self._booked[trial.trial_id]
         if row.status == "running":
             row.status = "finished" if len(row.validation_rmse) >= self._epochs else "stopped"
-        self._tell()
+            self._tell(written=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The process died."""
         row = self._booked[trial.trial_id]
         # Ray's file names the failure in its first line, and then says what is known of it.
         said = Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1:] if trial.error_file else []
-        row.status, row.error = "failed", _one_line("the process that ran it ended: " + " ".join(said))
-        self._tell()
+        row.status, row.error = "lost", _one_line("the process that ran it ended: " + " ".join(said))
+        self._tell(written=True)
 
-    def _tell(self) -> None:
-        self._table.write()
-        if self._progress:
-            self._progress()
+    def _tell(self, *, written: bool) -> None:
+        with _keeping(self._errors):
+            if written:
+                self._table.write()
+            if self._progress:
+                self._progress()
 
 
 def run_trials(
@@ -250,34 +312,90 @@ def run_trials(
     concurrent: int,
     progress: Callable[[], None] | None = None,
 ) -> None:
-    """Run the trials that the table lacks, and those that were cut off. Needs a running Ray."""
-    kept = [t for _, t in sorted(table.trials.items()) if t.status != "running"]
-    remaining = trials - len(kept)
+    """Run the trials that the table lacks, and those that were cut off or lost. Needs a running Ray.
+
+    Raises
+    ------
+    SmgeoError
+        If trials are still to be run because the search was interrupted.
+    """
+    rows = [t for _, t in sorted(table.trials.items())]
+    kept = [t for t in rows if t.status not in ("running", "lost")]
+    cut_off = [t for t in rows if t.status in ("running", "lost")]
     for trial in kept:
         searcher.tell(trial.number, trial.params, trial.score)
-    suggestions = _Suggestions(searcher, table, trials, seed)
-    recorder = _Recorder(table, suggestions.booked, epochs, progress)
-    trainable = tune.with_resources(tune.with_parameters(TrialActor, objective=objective), {"cpu": 1})
-    with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=suggestions,
-                scheduler=make_scheduler(scheduler, epochs, kept),
-                num_samples=remaining,
-                max_concurrent_trials=concurrent,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=folder,
-                verbose=0,
-                callbacks=[recorder],
-                log_to_file=False,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()
+    for trial in cut_off:
+        trial.status = "running"
+        searcher.book(trial.number, trial.params)
+    suggestions = _Suggestions(searcher, table, [t.number for t in cut_off], trials, seed)
+    recorder = _Recorder(table, suggestions, epochs, progress)
+    gpu = gpu_share(concurrent) if objective.is_network else 0.0
+    actor = tune.with_parameters(TrialActor, objective=objective, environment=_worker_environment())
+    config = tune.TuneConfig(
+        search_alg=suggestions,
+        scheduler=make_scheduler(scheduler, epochs, kept),
+        num_samples=trials - len(kept),
+        max_concurrent_trials=concurrent,
+        reuse_actors=True,
+        trial_dirname_creator=lambda trial: str(trial.trial_id),
+    )
+    with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder, _interruptible():
+        trainable = tune.with_resources(actor, {"cpu": 1, "gpu": gpu})
+        tune.Tuner(trainable, tune_config=config, run_config=_run_config(folder, recorder)).fit()
+    if suggestions.errors:
+        raise suggestions.errors[0]
+    ended = len(table.trials) - table.count("running")
+    if ended < trials:
+        raise SmgeoError(f"the search was interrupted after {ended} of {trials} trials; the same command continues it")
+
+
+def _run_config(folder: str, recorder: _Recorder) -> tune.RunConfig:
+    """Nothing is kept or said but by the recorder."""
+    return tune.RunConfig(
+        name="search",
+        storage_path=folder,
+        verbose=0,
+        callbacks=[recorder],
+        log_to_file=False,
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+    )
+
+
+def gpu_share(concurrent: int) -> float:
+    """The part of a GPU of each of so many trials at once: GPUs, where Ray has any, are shared out among them."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if not gpus:
+        return 0.0
+    return min(1.0, math.floor(_GPU_PARTS / math.ceil(concurrent / gpus)) / _GPU_PARTS)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C lets Tune end its trials, as SIGUSR1 does, and is raised then; a second one is raised at once.
+
+    Raised in the middle of Tune it would leave trials and their CPUs behind in a Ray that lives on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGUSR1)}
+    pressed = []
+
+    def end(number: int, frame: Any) -> None:
+        pressed.append(number)
+        if signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:  # Tune does not listen yet, or no longer
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGUSR1)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def make_scheduler(scheduler: str, epochs: int, kept: list[Trial]) -> TrialScheduler:
@@ -300,16 +418,17 @@ def make_scheduler(scheduler: str, epochs: int, kept: list[Trial]) -> TrialSched
     return asha
 
 
-def retrain_apart(kind: str, params: dict[str, Any], pair: Pair, epochs: int) -> SoilMoistureModel:
-    """A trial's model trained once more, in a process with the threads of a trial. Needs a running Ray."""
-    files = ray.get(_retrain.remote(kind, params, ray.put(pair), epochs))
+def retrain_apart(kind: str, params: dict[str, Any], pair: Pair, epochs: int, concurrent: int) -> SoilMoistureModel:
+    """A network of a trial trained once more, in a process with the threads and the GPU of a trial. Needs a running Ray."""
+    retrain = _retrain.options(runtime_env={"env_vars": _worker_environment()}, num_gpus=gpu_share(concurrent))
+    files = ray.get(retrain.remote(kind, params, ray.put(pair), epochs))
     with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder:
         for name, content in files.items():
             Path(folder, name).write_bytes(content)
         return load_model(folder)
 
 
-@ray.remote(num_cpus=1, max_retries=0, runtime_env={"env_vars": _ONE_THREAD})
+@ray.remote(num_cpus=1, max_retries=0)
 def _retrain(kind: str, params: dict[str, Any], pair: Pair, epochs: int) -> dict[str, bytes]:
     model = fit_epochs(make_model(kind, **params), pair, epochs)
     with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder:

@@ -21,11 +21,14 @@ class Searcher(Protocol):
     """Suggests trials, and is told how they scored.
 
     Several trials may be suggested before the first is told. A search is rebuilt by telling a new searcher, in the order of their
-    numbers, of trials that it never suggested.
+    numbers, of trials that it never suggested, and by booking those that are still to run.
     """
 
     def suggest(self, trial: int) -> dict[str, Any]:
         """Parameters of this trial, of Python's own types."""
+
+    def book(self, trial: int, params: dict[str, Any]) -> None:
+        """A trial that another searcher suggested runs with these parameters; it is told later."""
 
     def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
         """RMSE of a trial, or None where it failed."""
@@ -42,6 +45,9 @@ class RandomSearcher:
         """Parameters of this trial."""
         return sample_params(self.space, trial, self.seed)
 
+    def book(self, trial: int, params: dict[str, Any]) -> None:
+        """Nothing depends on it."""
+
     def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
         """Nothing is learned from it."""
 
@@ -53,25 +59,15 @@ class AxSearcher:
     of which two have scored (failed ones do not count). In a search of one trial at a time, the same seed gives the same trials;
     a search that was rebuilt goes on with others than one that never stopped.
 
-    Raises
-    ------
-    SmgeoError
-        If Ax is not installed, or every parameter has one value only.
+    Needs a space of more than one point; see `check_searcher`.
     """
 
     def __init__(self, space: Mapping[str, Choices], seed: int) -> None:
-        if find_spec("ax") is None:
-            raise missing_extra("search: ax", "ax")
         self.space = space
         self.seed = seed
         self._at: dict[int, int] = {}
         self._exhausted = False
-        # Ax knows no parameter of one value.
-        self._free = {name: c for name, c in space.items() if isinstance(c, Range) or len(c) > 1}
-        if not self._free:
-            raise SmgeoError(
-                f"space: {', '.join(space)} have one value each, so there is nothing to search; give ranges or lists"
-            )
+        self._free = _free(space)
         self._client = _import_ax().Client(random_seed=seed)
         self._client.configure_experiment(parameters=[_ax_parameter(name, c) for name, c in self._free.items()])
         self._client.configure_optimization(objective="-rmse")
@@ -95,11 +91,15 @@ class AxSearcher:
                 return self.suggest(trial)
         return {name: _value(c, positions.get(name, 0)) for name, c in self.space.items()}
 
+    def book(self, trial: int, params: dict[str, Any]) -> None:
+        """A trial that runs; it is not suggested again."""
+        positions = _positions(self.space, trial, params)
+        self._at[trial] = self._client.attach_trial({name: positions[name] for name in self._free})
+
     def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
         """RMSE of a trial; one that failed is not suggested again."""
         if trial not in self._at:
-            positions = _positions(self.space, trial, params)
-            self._at[trial] = self._client.attach_trial({name: positions[name] for name in self._free})
+            self.book(trial, params)
         if rmse is None or not math.isfinite(rmse):
             self._client.mark_trial_abandoned(self._at[trial])
         else:
@@ -133,16 +133,9 @@ class OptunaSearcher:
 
     Optuna's own rule for the first trials is kept: ten at random. Each suggestion depends on the seed, the trial's number, and what
     was told before: in a search of one trial at a time, the same seed gives the same trials, resumed or not.
-
-    Raises
-    ------
-    SmgeoError
-        If Optuna is not installed.
     """
 
     def __init__(self, space: Mapping[str, Choices], seed: int) -> None:
-        if find_spec("optuna") is None:
-            raise missing_extra("search: optuna", "tune")
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -150,7 +143,7 @@ class OptunaSearcher:
         self.seed = seed
         self._scales = {name: _optuna_distribution(c) for name, c in space.items()}
         self._study = optuna.create_study()
-        self._asked: dict[int, Any] = {}
+        self._asked: dict[int, int] = {}
 
     def suggest(self, trial: int) -> dict[str, Any]:
         """Parameters of this trial."""
@@ -159,21 +152,29 @@ class OptunaSearcher:
         seed = int(np.random.SeedSequence([self.seed, trial]).generate_state(1)[0])
         # constant_liar: trials that run keep others from their neighbourhood.
         self._study.sampler = TPESampler(seed=seed, constant_liar=True)
-        self._asked[trial] = asked = self._study.ask(self._scales)
+        asked = self._study.ask(self._scales)
+        self._asked[trial] = asked.number
         return {name: _value(c, asked.params[name]) for name, c in self.space.items()}
+
+    def book(self, trial: int, params: dict[str, Any]) -> None:
+        """A trial that runs; others keep from its neighbourhood."""
+        from optuna.trial import TrialState, create_trial
+
+        positions = _positions(self.space, trial, params)
+        # Optuna numbers trials as they come.
+        self._asked[trial] = len(self._study.get_trials(deepcopy=False))
+        self._study.add_trial(create_trial(state=TrialState.RUNNING, params=positions, distributions=self._scales))
 
     def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
         """RMSE of a trial; one that failed counts as worse than all others."""
-        from optuna.trial import TrialState, create_trial
+        from optuna.trial import TrialState
 
+        if trial not in self._asked:
+            self.book(trial, params)
         failed = rmse is None or not math.isfinite(rmse)
         # Of a failed trial Optuna would learn nothing; a pruned one without a value is the worst to it.
         state, value = (TrialState.PRUNED, None) if failed else (TrialState.COMPLETE, rmse)
-        if trial in self._asked:
-            self._study.tell(self._asked.pop(trial), value, state)
-        else:
-            positions = _positions(self.space, trial, params)
-            self._study.add_trial(create_trial(state=state, value=value, params=positions, distributions=self._scales))
+        self._study.tell(self._asked.pop(trial), value, state)
 
 
 def _optuna_distribution(choices: Choices) -> Any:
@@ -220,11 +221,43 @@ def _is_in(choices: Choices, value: Any) -> bool:
     return choices.ends[0] <= value <= choices.ends[1] if isinstance(choices, Range) else value in choices
 
 
+def _free(space: Mapping[str, Choices]) -> dict[str, Choices]:
+    """Parameters of more than one value; Ax knows no others."""
+    return {name: c for name, c in space.items() if isinstance(c, Range) or len(c) > 1}
+
+
 _SEARCHERS: dict[str, Callable[[Mapping[str, Choices], int], Searcher]] = {
     "random": RandomSearcher,
     "ax": AxSearcher,
     "optuna": OptunaSearcher,
 }
+
+
+# The package that a searcher needs, and the extra that brings it.
+_NEEDS = {"ax": ("ax", "ax"), "optuna": ("optuna", "tune")}
+
+
+def check_searcher(search: str, space: Mapping[str, Choices]) -> None:
+    """Refuse what a searcher cannot search; loads no library.
+
+    Raises
+    ------
+    SmgeoError
+        If the name is unknown, or, for Ax, every parameter has one value only.
+    """
+    if search not in _SEARCHERS:
+        raise SmgeoError(f"unknown searcher {search!r}; {nearest(search, list(_SEARCHERS))}")
+    if search == "ax" and not _free(space):
+        raise SmgeoError(
+            f"space: {', '.join(space)} have one value each, so there is nothing to search; give ranges or lists"
+        )
+
+
+def check_installed(search: str) -> None:
+    """Refuse a searcher whose library is not installed; does not load it."""
+    package, extra = _NEEDS.get(search, ("", ""))
+    if package and find_spec(package) is None:
+        raise missing_extra(f"search: {search}", extra)
 
 
 def make_searcher(search: str, space: Mapping[str, Choices], seed: int) -> Searcher:
@@ -240,8 +273,8 @@ def make_searcher(search: str, space: Mapping[str, Choices], seed: int) -> Searc
     Raises
     ------
     SmgeoError
-        If the name is unknown, or the searcher's library is not installed.
+        As `check_searcher`, or if the searcher's library is not installed.
     """
-    if search not in _SEARCHERS:
-        raise SmgeoError(f"unknown searcher {search!r}; {nearest(search, list(_SEARCHERS))}")
+    check_searcher(search, space)
+    check_installed(search)
     return _SEARCHERS[search](space, seed)

@@ -210,7 +210,7 @@ class _Study(CubeStages):
         split = self._split(cube)
         self._choose_outliers(cube, split)
         prepared = prepare_cube(cube, self.prepare, self.recipe.features, self.target, split.train)
-        return {name: self._search(name, split, prepared) for name in self.recipe.search}
+        return {name: self._search(name, cube, split, prepared) for name in self.recipe.search}
 
     def run(self) -> Run:
         recipe = self.recipe
@@ -244,7 +244,7 @@ class _Study(CubeStages):
             self.build_grid()
         chosen = self._choose_outliers(cube, split)
         prepared = prepare_cube(cube, self.prepare, recipe.features, self.target, split.train)
-        searches = {name: self._search(name, split, prepared) for name in recipe.search}
+        searches = {name: self._search(name, cube, split, prepared) for name in recipe.search}
         models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
         results: dict[str, Any] = {
             "target": self._describe_target(),
@@ -337,15 +337,26 @@ class _Study(CubeStages):
                 )
         return train, validation
 
-    def _search(self, name: str, split: Split, prepared: Prepared) -> dict[str, Any]:
-        """Trials of one model; the best one's parameters are used."""
+    def _search_pairs(
+        self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared, spec: SearchSpec
+    ) -> list[tuple[Windows, Windows]]:
+        """Training and scoring windows of a search; each fold is prepared anew, so that what it holds out shapes nothing."""
+        if spec.objective == "validation":
+            return [self._windows(name, prepared, split)]
+        pairs = []
+        for train, held in choose_stations(cube, split, spec.objective, self.target, spec.seed or 0):
+            fold = prepare_cube(cube, self.prepare, self.recipe.features, self.target, train)
+            pairs.append(self._windows(name, fold, Split(tuple(train), tuple(held), ())))
+        return pairs
+
+    def _search(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
+        """Trials of one model; the best one's parameters are used, and the epochs that trials had."""
         kind, params, folder = self.recipe.models[name].kind, self._params(name), self.folder / "search" / name
         spec = self.recipe.search[name]
         spec = spec.model_copy(update={"seed": self.recipe.seed if spec.seed is None else spec.seed})
 
         def work(progress: Callable[..., None]) -> dict[str, Any]:
-            stations = choose_stations(prepared.ds, split, spec.objective, self.target, spec.seed or 0)
-            pairs = [self._windows(name, prepared, Split(tuple(a), tuple(b), ())) for a, b in stations]
+            pairs = self._search_pairs(name, cube, split, prepared, spec)
             run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
             try:
                 return describe_search(run_search().table)
@@ -361,7 +372,8 @@ class _Study(CubeStages):
             **self.key("stations", "split"),
         }
         found: dict[str, Any] = self.stage(f"search {name}", inputs, [folder], work)
-        self.found[name] = next(t["params"] for t in found["trials"] if t["trial"] == found["best"])
+        epochs = {} if spec.epochs is None else {"epochs": spec.epochs}
+        self.found[name] = {**epochs, **next(t["params"] for t in found["trials"] if t["trial"] == found["best"])}
         return found
 
     def _fit(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
@@ -377,7 +389,7 @@ class _Study(CubeStages):
             write_cube(evaluation.predictions, predictions)
             return {
                 "scores": evaluation.scores,
-                "training": {"rows": len(train), "window_days": train.length, "left_out": train.left_out},
+                "training": {"rows": train.count, "window_days": train.length, "left_out": train.left_out},
             }
 
         inputs = {

@@ -1,4 +1,4 @@
-"""The trials of a search in its folder: one table, replaced as a whole at every change, and what the search is."""
+"""The trials of a search in its folder: one table, replaced as a whole, and what the search is."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ class Trial:
         The model's.
     started : pandas.Timestamp
         UTC.
-    status : {"running", "finished", "stopped", "failed"}
-        `stopped` by the scheduler. A table that is read back may have `running` ones: they were cut off.
+    status : {"running", "finished", "stopped", "failed", "lost"}
+        `stopped` by the scheduler; `lost` with the process that ran it. A table that is read back may have `running` ones: they
+        were cut off.
     rmse, validation_rmse : list of float
         After each epoch, in the target's unit; empty where the model has none.
     seconds : float
@@ -72,8 +73,8 @@ class Trial:
 
     @property
     def score(self) -> float | None:
-        """Least validation RMSE; None of a trial that failed or has none yet."""
-        return min(self.validation_rmse) if self.validation_rmse and self.status != "failed" else None
+        """Least validation RMSE; None of a trial that failed, was lost, or has none yet."""
+        return min(self.validation_rmse) if self.validation_rmse and self.status not in ("failed", "lost") else None
 
     def to_row(self) -> dict[str, Any]:
         """Its row of the table."""
@@ -118,11 +119,11 @@ class Trial:
 class TrialTable:
     """The trials of one search, in `trials.parquet` of its folder.
 
-    The file is written beside and renamed at every change, so that a killed search leaves a whole table. It has one row a
-    trial, in the order of numbers: `trial`, `status`, one column a searched parameter (`params.NAME`; text where its values
-    are of several types), `seed`, `epochs` (run), `validation_rmse` (the least) and its `best_epoch`, the curves `rmse` and
-    `validation_rmse_curve` (one number an epoch; all errors in the target's unit), `seconds`, `started` (UTC), `node`, `pid`,
-    `threads`, `error`, and `params`, all parameters as JSON.
+    The file is written beside and renamed, so that a killed search leaves a whole table. It has one row a trial, in the order of
+    numbers: `trial`, `status`, one column a searched parameter (`params.NAME`; text where its values are of several types), `seed`,
+    `epochs` (run), `validation_rmse` (the least) and its `best_epoch`, the curves `rmse` and `validation_rmse_curve` (one number an
+    epoch; all errors in the target's unit), `seconds`, `started` (UTC), `node`, `pid`, `threads`, `error`, and `params`, all parameters
+    as JSON.
 
     Attributes
     ----------
@@ -147,7 +148,8 @@ class TrialTable:
         search : mapping
             All that the search is, JSON types; written to `search.json`.
         resume : bool
-            Whether trials that are there are kept; without, a folder with a search is refused.
+            Whether trials that are there are kept; without, a folder with a search is refused. Where every one failed or was
+            lost, none is kept.
 
         Raises
         ------
@@ -160,7 +162,8 @@ class TrialTable:
         with Ledger(folder).lock():
             _check_same(folder / _SEARCH, search, resume)
             write_json(folder / _SEARCH, search)
-            yield cls(folder, read_trials(folder))
+            trials = read_trials(folder)
+            yield cls(folder, {} if all(t.status in ("failed", "lost") for t in trials.values()) else trials)
 
     def write(self) -> None:
         """Write the table beside and rename it."""
@@ -187,12 +190,24 @@ class TrialTable:
 
 
 def read_trials(folder: Path) -> dict[int, Trial]:
-    """Trials of the table in a folder, by number; none where there is no table."""
+    """Trials of the table in a folder, by number; none where there is no table.
+
+    Raises
+    ------
+    SmgeoError
+        If the table is damaged.
+    """
     path = folder / _TABLE
     if not path.exists():
         return {}
-    rows = pd.read_parquet(path).to_dict("records")
-    return {t.number: t for t in (Trial.from_row({str(k): v for k, v in row.items()}) for row in rows)}
+    try:
+        rows = pd.read_parquet(path).to_dict("records")
+        trials = [Trial.from_row({str(k): v for k, v in row.items()}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # Arrow's own errors are among these
+        raise SmgeoError(
+            f"{path} is damaged ({error}); give an empty folder, or remove the file to begin anew"
+        ) from None
+    return {t.number: t for t in trials}
 
 
 def _is_plain(values: pd.Series) -> bool:

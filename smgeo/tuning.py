@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +19,12 @@ from smgeo.cube import is_grid, select_stations, variables_of_kind
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.models import make_model
 from smgeo.models.estimator import SoilMoistureModel
-from smgeo.objective import Objective, Pair, fit_epochs
+from smgeo.objective import Objective, Pair, fit_epochs, keras_backend
 from smgeo.prepare import Split, Windows, cv_folds
 from smgeo.prepare.moments import mean_and_std
 from smgeo.search_space import Choices, check_space, default_space
 from smgeo.search_specs import Range, SearchSpec
-from smgeo.searchers import make_searcher
+from smgeo.searchers import check_installed, check_searcher, make_searcher
 from smgeo.specs import parse_spec
 from smgeo.trials import TrialTable
 
@@ -54,6 +54,7 @@ class Search:
     fixed: dict[str, Any]
     _kind: Any
     _final: Pair
+    _concurrent: int | None
 
     @property
     def best(self) -> pd.Series:
@@ -70,7 +71,7 @@ class Search:
 
         Trained once more on the split's training stations with the row's parameters, seed and number of epochs, and with as many
         threads as in the search, because the order in which threads add numbers changes their last digits. Of a search with the
-        objective `"validation"`, its validation RMSE is the row's.
+        objective `"validation"`, its validation RMSE is the row's; the score of folds is of as many models, and no model has it.
 
         Parameters
         ----------
@@ -92,8 +93,8 @@ class Search:
             return fit_epochs(model, self._final, epochs)
         from smgeo import ray_trials
 
-        with ray_trials.start_ray(1):
-            return ray_trials.retrain_apart(self._kind, params, self._final, epochs)
+        with ray_trials.start_ray(self._concurrent) as concurrent:
+            return ray_trials.retrain_apart(self._kind, params, self._final, epochs, concurrent)
 
 
 def tune(
@@ -159,7 +160,8 @@ def tune(
         What stands for a missing value of each feature; by default the means of the training stations.
     objective : "validation" or int
         RMSE at the validation stations, or over so many folds of the training and validation stations, each held out once; every fold is
-        a model of its own. Either is in the target's unit, and the best epoch of a trial counts.
+        a model of its own, with a copy of the data of its own. Either is in the target's unit, and the best epoch of a trial (of
+        each fold) counts. What `ds` was prepared with is the same in all folds; in a recipe each fold is prepared anew.
     epochs : int, optional
         Most epochs of a trial; by default the model's own.
     concurrent : int, optional
@@ -177,8 +179,10 @@ def tune(
     Raises
     ------
     SmgeoError
-        If a value is impossible, Ray or the searcher's library is not installed, `out` holds another search or one is at work in it, or
-        all trials failed.
+        If a value is impossible, Ray or the searcher's library is not installed, `out` holds another search or one is at work in it,
+        the search is interrupted by SIGUSR1, or all trials failed.
+    KeyboardInterrupt
+        After Ctrl-C, when the trials have been ended.
     """
     asked = {"trials": trials, "search": search, "scheduler": scheduler, "objective": objective, "seed": seed}
     asked |= {"epochs": epochs, "concurrent": concurrent, "space": dict(space) if space is not None else None}
@@ -270,11 +274,12 @@ def search_windows(
     _check_windows(pairs)
     folder = Path(out)
     about = _describe(kind, pairs, spec, space, fixed, epochs)
-    searcher = make_searcher(spec.search, space, spec.seed or 0)
     with TrialTable.open(folder, about, resume=resume) as table:
         if table.count("finished", "stopped", "failed") < spec.trials:
+            check_libraries(spec)
             from smgeo import ray_trials
 
+            searcher = make_searcher(spec.search, space, spec.seed or 0)
             with ray_trials.start_ray(spec.concurrent) as concurrent:
                 ray_trials.run_trials(
                     Objective(kind, fixed, pairs),
@@ -291,9 +296,9 @@ def search_windows(
             first = table.trials[min(table.trials)]
             raise SmgeoError(
                 f"all {len(table.trials)} trials failed; trial {first.number} with {first.error}. See the column error of "
-                f"{table.path}; they are kept, so mend the cause and give another folder"
+                f"{table.path}, and mend the cause; the same command begins anew"
             )
-        return Search(table.frame(), table.path, fixed, kind, final or pairs[0])
+        return Search(table.frame(), table.path, fixed, kind, final or pairs[0], spec.concurrent)
 
 
 def _telling(
@@ -305,7 +310,7 @@ def _telling(
     def tell() -> None:
         best, running = table.best(), table.count("running")
         note = "no score yet" if best is None else f"best RMSE {best.score:.4f} (trial {best.number})"
-        progress(table.count("finished", "stopped", "failed"), trials, f"{note}, {running} running")
+        progress(len(table.trials) - running, trials, f"{note}, {running} running")
 
     return tell
 
@@ -318,11 +323,9 @@ def check_search(
     Raises
     ------
     SmgeoError
-        If a parameter or the space is not as the model needs it, or Ray or the searcher's library is not installed.
+        If a parameter or the space is not as the model needs it.
     """
-    if find_spec("ray") is None:
-        raise missing_extra("the search", "tune")
-    space = default_space(kind) if spec.space is None else spec.space
+    space = _as_json(default_space(kind) if spec.space is None else spec.space)
     fixed = {"seed": spec.seed or 0, **params}
     own = getattr(make_model(kind, **fixed), "epochs", None)
     if "epochs" in space:
@@ -332,8 +335,31 @@ def check_search(
             raise SmgeoError(f"search: {kind} is not trained in epochs; leave epochs out")
         fixed["epochs"] = spec.epochs
     check_space(kind, space, fixed)
-    make_searcher(spec.search, space, spec.seed or 0)
+    check_searcher(spec.search, space)
     return space, fixed, int(fixed.get("epochs", own or 1))
+
+
+def check_libraries(spec: SearchSpec) -> None:
+    """Refuse a search whose libraries are not installed; loads none of them.
+
+    Raises
+    ------
+    SmgeoError
+        Naming what to install.
+    """
+    if find_spec("ray") is None:
+        raise missing_extra("the search", "tune")
+    check_installed(spec.search)
+
+
+def _as_json(space: Mapping[str, Choices]) -> dict[str, Choices]:
+    """The space as it comes back from a table: a choice that is a tuple is a list there."""
+    try:
+        return {n: c if isinstance(c, Range) else json.loads(json.dumps(list(c))) for n, c in space.items()}
+    except TypeError as error:
+        raise SmgeoError(
+            f"space: choices must be numbers, text, true, false, null or lists of these ({error})"
+        ) from None
 
 
 def _check_windows(pairs: Sequence[Pair]) -> None:
@@ -367,7 +393,7 @@ def _describe(
 ) -> dict[str, Any]:
     """All that a search is, as JSON types."""
     about = {
-        "kind": kind if isinstance(kind, str) else repr(kind),
+        "kind": kind if isinstance(kind, str) else identify(kind),
         "params": dict(fixed),
         "space": {
             n: c.model_dump(exclude_none=True, mode="json") if isinstance(c, Range) else list(c)
@@ -383,11 +409,13 @@ def _describe(
         "versions": _versions(),
         "data": _digest(pairs),
     }
+    if Objective(kind, fixed, pairs).is_network:
+        about["keras_backend"] = keras_backend()
     try:
         json.dumps(about)
     except TypeError as error:
         raise SmgeoError(
-            f"search: parameters and choices must be numbers, text, true, false or lists of these ({error})"
+            f"search: parameters must be numbers, text, true, false, null or lists of these ({error})"
         ) from None
     return about
 
@@ -402,12 +430,42 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def identify(part: Any) -> Any:
+    """What an estimator is, or a parameter of one, as JSON types: names and values, never a place in memory."""
+    if hasattr(part, "get_params") and not isinstance(part, type):
+        params = {name: identify(value) for name, value in part.get_params(deep=False).items()}
+        return {"class": _name_of(type(part)), "params": params}
+    if isinstance(part, list | tuple):
+        return [identify(value) for value in part]
+    if isinstance(part, Mapping):
+        return {str(name): identify(value) for name, value in part.items()}
+    if isinstance(part, str | int | float | None):
+        return part
+    if isinstance(part, np.generic | np.ndarray):
+        return part.tolist()
+    return _name_of(part if hasattr(part, "__qualname__") else type(part))
+
+
+def _name_of(part: Any) -> str:
+    return f"{part.__module__}.{part.__qualname__}"
+
+
 def _digest(pairs: Sequence[Pair]) -> str:
     """SHA-256 of features, targets and preparation of all windows."""
     sums = hashlib.sha256()
     for windows in (w for pair in pairs for w in pair):
         sums.update(json.dumps([windows.shape, windows.preparation], sort_keys=True).encode())
-        for batch in windows.batches(_DIGEST_ROWS, shuffle=False):
-            for part in batch:
-                sums.update(np.ascontiguousarray(part).data)
+        for part in _arrays(windows):
+            sums.update(np.ascontiguousarray(part).data)
     return sums.hexdigest()
+
+
+def _arrays(windows: Windows) -> Iterator[np.ndarray]:
+    """All that windows hold, what they share once; batch by batch where they are read block by block."""
+    try:
+        held = windows.flat_index()
+    except SmgeoError:
+        for batch in windows.batches(_DIGEST_ROWS, shuffle=False):
+            yield from batch
+        return
+    yield from (a for a in (*held, windows.y, windows.mask) if a is not None)

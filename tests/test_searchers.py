@@ -67,14 +67,14 @@ def is_of(params, space):
     return True
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ["random", pytest.param("optuna", marks=needs("optuna"))])
 def test_parameters_are_of_the_space_and_of_pythons_types(name):
     done = search(make_searcher(name, SPACE, 0), range(9))
     assert all(is_of(params, SPACE) for params, _ in done)
 
 
 @needs("optuna")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from("abcd"),
@@ -103,27 +103,25 @@ def test_any_space_is_searched_and_rebuilt_by_optuna(space, seed):
 @needs("ax")
 def test_ax_searches_lists_of_any_values():
     space = {"a": [True, False], "b": [[64], [64, 32]], "c": [0.5, 2, 8.0], "d": [8, 2], "e": [None, "x", 3]}
-    done = search(make_searcher("ax", space, 0), range(8), lambda p: 0.1 + p["c"] / 10 + p["a"])
+    done = search(make_searcher("ax", space, 0), range(6), lambda p: 0.1 + p["c"] / 10 + p["a"])
     assert all(is_of(params, space) for params, _ in done)
 
 
-@pytest.mark.parametrize(
-    ("name", "trials", "seeds"),
-    [pytest.param("ax", 14, [0], marks=needs("ax")), pytest.param("optuna", 40, range(5), marks=needs("optuna"))],
-)
-def test_a_searcher_that_learns_finds_more_than_chance(name, trials, seeds):
+@needs("optuna")
+def test_a_searcher_that_learns_finds_more_than_chance():
     def above_the_least(searcher, seed):
-        return min(rmse for _, rmse in search(make_searcher(searcher, SPACE, seed), range(trials))) - 0.05
+        return min(rmse for _, rmse in search(make_searcher(searcher, SPACE, seed), range(40))) - 0.05
 
     chance = np.mean([above_the_least("random", seed) for seed in range(50)])
-    assert np.mean([above_the_least(name, seed) for seed in seeds]) < 0.5 * chance
+    assert np.mean([above_the_least("optuna", seed) for seed in range(5)]) < 0.5 * chance
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_seed_gives_the_same_search_and_another_seed_another(name):
-    first, again, other = (search(make_searcher(name, SPACE, seed), range(7)) for seed in (3, 3, 4))
+    first, again = (search(make_searcher(name, SPACE, 3), range(6)) for _ in range(2))
     assert first == again
-    assert [p for p, _ in first[1:]] != [p for p, _ in other[1:]]
+    # Ax begins with the middle of the space, whatever the seed.
+    assert search(make_searcher(name, SPACE, 4), range(2))[1] != first[1]
 
 
 @pytest.mark.parametrize("name", ["random", pytest.param("optuna", marks=needs("optuna"))])
@@ -135,14 +133,17 @@ def test_a_rebuilt_search_of_one_trial_at_a_time_goes_on_as_if_it_had_not_stoppe
     assert search(rebuilt, range(15, 25)) == whole[15:]
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_a_rebuilt_search_knows_what_it_was_told(name):
+@pytest.mark.parametrize(
+    ("name", "trials"),
+    [pytest.param("ax", 20, marks=needs("ax")), pytest.param("optuna", 30, marks=needs("optuna"))],
+)
+def test_a_rebuilt_search_knows_what_it_was_told(name, trials):
     # Suggested by chance, as another searcher would; two failed.
-    told = [sample_params(SPACE, trial, 2) for trial in range(30)]
+    told = [sample_params(SPACE, trial, 2) for trial in range(trials)]
     searcher = make_searcher(name, SPACE, 0)
     for trial, params in enumerate(told):
         searcher.tell(trial, params, None if trial in (4, 9) else rmse_of(params))
-    found = search(searcher, range(30, 35))
+    found = search(searcher, range(trials, trials + 3))
     assert not [params for params, _ in found if params in told]
     # Chance alone comes below the told median every second time.
     assert np.mean([rmse for _, rmse in found]) < np.percentile([rmse_of(p) for p in told], 20)
@@ -150,19 +151,33 @@ def test_a_rebuilt_search_knows_what_it_was_told(name):
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_the_first_points_of_a_search_killed_early_are_not_suggested_again(name):
-    done = search(make_searcher(name, SPACE, 0), range(4))
+    done = search(make_searcher(name, SPACE, 0), range(3))
     rebuilt = make_searcher(name, SPACE, 0)
     for trial, (params, rmse) in enumerate(done):
         rebuilt.tell(trial, params, rmse)
-    assert not [params for params, _ in search(rebuilt, range(4, 8)) if params in [p for p, _ in done]]
+    assert not [params for params, _ in search(rebuilt, range(3, 6)) if params in [p for p, _ in done]]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_booked_trials_are_not_suggested_again_and_told_later(name):
+    first = make_searcher(name, SPACE, 0)
+    booked = {trial: first.suggest(trial) for trial in range(2)}
+    rebuilt = make_searcher(name, SPACE, 0)
+    for trial, params in booked.items():
+        rebuilt.book(trial, params)
+    found = [rebuilt.suggest(trial) for trial in (2, 3)]
+    assert not [params for params in found if params in booked.values()]
+    for trial, params in [*booked.items(), *zip((2, 3), found, strict=True)]:
+        rebuilt.tell(trial, params, rmse_of(params))
+    assert rebuilt.suggest(4) not in [*booked.values(), *found]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_trials_that_run_at_once_differ(name):
     searcher = make_searcher(name, SPACE, 0)
-    for first in (0, 6):  # before anything is known, and after; told in another order
-        waiting = {trial: searcher.suggest(trial) for trial in range(first, first + 6)}
-        assert len({str(params) for params in waiting.values()}) == 6
+    for trials in (range(5), range(5, 7)):  # before anything is known, and after; told in another order
+        waiting = {trial: searcher.suggest(trial) for trial in trials}
+        assert len({str(params) for params in waiting.values()}) == len(trials)
         for trial in reversed(waiting):
             searcher.tell(trial, waiting[trial], rmse_of(waiting[trial]))
 
@@ -187,8 +202,8 @@ def test_a_search_turns_away_from_where_trials_fail():
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_space_with_fewer_points_than_trials_goes_on(name):
-    space = {"a": [1, 2], "b": ["x", "y"]}
-    done = search(make_searcher(name, space, 0), range(5), lambda params: params["a"] / 10)
+    space = {"a": [1, 2], "b": ["x"]}
+    done = search(make_searcher(name, space, 0), range(4), lambda params: params["a"] / 10)
     assert all(is_of(params, space) for params, _ in done)
 
 
@@ -230,7 +245,7 @@ from smgeo.search_specs import Range
 searcher = make_searcher({name!r}, {{"x": Range(uniform=(0.0, 1.0)), "n": [3]}}, 0)
 searcher.tell(0, {{"x": 0.5, "n": 3}}, 0.2)
 searcher.tell(1, {{"x": 0.1, "n": 3}}, None)
-for trial in range(2, 9):
+for trial in range(2, 6):
     params = searcher.suggest(trial)
     searcher.tell(trial, params, (params["x"] - 0.3) ** 2 if trial != 4 else None)
 """

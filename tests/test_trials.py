@@ -30,7 +30,7 @@ TRIALS = st.lists(
         params=st.fixed_dictionaries({"units": VALUES, "activation": VALUES}),
         seed=st.integers(0, 2**31),
         started=st.just(NOW),
-        status=st.sampled_from(["running", "finished", "stopped", "failed"]),
+        status=st.sampled_from(["running", "finished", "stopped", "failed", "lost"]),
         rmse=CURVE,
         validation_rmse=CURVE,
         seconds=st.floats(0, 1e6),
@@ -73,6 +73,24 @@ def test_columns_of_the_table_by_hand(tmp_path):
     assert list(rows["validation_rmse_curve"][1]) == [0.3, 0.1, 0.2]
     assert str(rows["started"].dt.tz) == "UTC"
     assert rows["error"].tolist() == ["ValueError: no", ""]
+
+
+def test_a_table_in_which_every_trial_failed_or_was_lost_begins_anew(tmp_path):
+    failed, lost = Trial(0, {}, 0, NOW, "failed", error="no"), Trial(1, {}, 0, NOW, "lost", [], [0.2])
+    assert lost.score is None
+    for rows, kept in (([failed, lost], []), ([failed, lost, Trial(2, {}, 0, NOW)], [0, 1, 2])):
+        TrialTable(tmp_path, {t.number: t for t in rows}).write()
+        with TrialTable.open(tmp_path, {"seed": 0}, resume=True) as table:
+            assert sorted(table.trials) == kept
+
+
+@pytest.mark.parametrize("cut", [0, 100, -20])
+def test_a_damaged_table_is_named(tmp_path, cut):
+    TrialTable(tmp_path, {0: Trial(0, {"units": 8}, 0, NOW)}).write()
+    path = tmp_path / "trials.parquet"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(SmgeoError, match=r"trials\.parquet is damaged"):
+        read_trials(tmp_path)
 
 
 def test_the_best_trial_has_not_failed(tmp_path):

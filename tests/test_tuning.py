@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeRegressor
 
 import smgeo
 from smgeo.errors import SmgeoError
-from smgeo.objective import Objective
+from smgeo.objective import Objective, keras_backend
 from smgeo.prepare import Split, Windows
 from smgeo.search_space import sample_params
 from smgeo.search_specs import Range
 from smgeo.trials import OtherSearchError, Trial, read_trials
-from smgeo.tuning import choose_stations
+from smgeo.tuning import choose_stations, identify
 
 ray = pytest.importorskip("ray")
 FEATURES = ["clay", "precipitation", "s1_vv", "temperature"]
@@ -93,6 +97,10 @@ def test_the_best_of_a_search_is_truly_the_least_and_test_stations_are_never_rea
     assert found.params == {"seed": 4, "value": table["params.value"][int(np.argmin(truth))]}
     assert found.retrain().predict(np.zeros((2, 4), "float32")).tolist() == [np.float32(found.params["value"])] * 2
     assert found.path == tmp_path / "a" / "trials.parquet"
+    assert json.loads((tmp_path / "a" / "search.json").read_text())["kind"] == {
+        "class": f"{Constant.__module__}.Constant",
+        "params": {"value": 0.0, "how": "well", "log": None, "seconds": 0.0},
+    }
     assert table["params.value"].tolist() == [
         sample_params({"value": Range(uniform=(0.0, 0.6))}, n, 4)["value"] for n in range(5)
     ]
@@ -121,28 +129,96 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(cube, split, tmp_p
     fixed = {"value": 0.3, "log": str(log)}
     found = smgeo.tune(Constant(), cube, split, trials=8, space=space, params=fixed, seed=5, out=tmp_path / "out")
     errors = {"raises": "RuntimeError: no model of 0.3", "dies": "process that ran it ended", "is nan": "RMSE is nan"}
+    statuses = {"well": "finished", "dies": "lost"}
     for how, (_, row) in zip(asked, found.table.iterrows(), strict=True):
-        assert row["status"] == ("finished" if how == "well" else "failed")
+        assert row["status"] == statuses.get(how, "failed")
         assert errors.get(how, "") in row["error"]
         assert "\n" not in row["error"]
     assert len(log.read_text().splitlines()) == 8
-    with pytest.raises(SmgeoError, match=r"all 2 trials failed; trial 0 with RuntimeError: no model of 0\.0"):
-        smgeo.tune(
-            Constant(),
-            cube,
-            split,
-            trials=2,
-            space={"value": [0.0, 0.01]},
-            params={"how": "raises"},
-            out=tmp_path / "b",
-        )
+    # Those whose process died may do better another time.
+    again = smgeo.tune(Constant(), cube, split, trials=8, space=space, params=fixed, seed=5, out=tmp_path / "out")
+    assert len(log.read_text().splitlines()) == 8 + asked.count("dies")
+    ended = found.table["status"] != "lost"
+    assert again.table["started"][ended].equals(found.table["started"][ended])
+    # Where none has a score, the next search begins anew.
+    log.unlink()
+    for _ in range(2):
+        with pytest.raises(SmgeoError, match=r"all 2 trials failed; trial 0 with RuntimeError: no model of 0\.0"):
+            smgeo.tune(
+                Constant(),
+                cube,
+                split,
+                trials=2,
+                space={"value": [0.0, 0.01]},
+                params={"how": "raises", "log": str(log)},
+                out=tmp_path / "b",
+            )
+    assert len(log.read_text().splitlines()) == 4
+
+
+def test_an_error_beside_the_trials_ends_the_search_and_keeps_its_table(cube, split, tmp_path):
+    def fill_the_disk(done, total, note):
+        raise OSError("no space left on device")
+
+    options = {"trials": 6, "space": {"value": {"uniform": [0.0, 0.6]}}, "out": tmp_path, "concurrent": 1}
+    with pytest.raises(OSError, match="no space left"):
+        smgeo.tune(Constant(), cube, split, progress=fill_the_disk, **options)
+    before = read_trials(tmp_path)
+    assert 1 <= len(before) < 6
+    smgeo.tune(Constant(), cube, split, **options)
+    after = read_trials(tmp_path)
+    assert sorted(after) == list(range(6))
+    assert all(after[n] == t for n, t in before.items() if t.status == "finished")
+
+
+def test_choices_of_any_json_type_are_continued(cube, split, tmp_path):
+    pytest.importorskip("optuna")
+    options = {
+        "space": {"hidden_layer_sizes": [(4,), (4, 2), (2,)], "alpha": {"log": [1e-4, 1e-2]}},
+        "params": {"max_iter": 20, "solver": "lbfgs"},
+        "search": "optuna",
+        "out": tmp_path,
+        "length": 1,
+    }
+    smgeo.tune("MLPRegressor", cube, split, trials=2, **options)
+    table = smgeo.tune("MLPRegressor", cube, split, trials=4, **options).table
+    assert table["status"].tolist() == ["finished"] * 4
+    assert {json.dumps(json.loads(p)["hidden_layer_sizes"]) for p in table["params"]} <= {"[4]", "[4, 2]", "[2]"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+def test_an_interrupted_search_leaves_nothing_running_and_goes_on(cube, split, tmp_path, number):
+    def interrupt(done, total, note):
+        if done == 3:
+            os.kill(os.getpid(), number)
+
+    options = {"trials": 9, "space": {"value": {"uniform": [0.0, 0.6]}}, "params": {"seconds": 0.2}, "concurrent": 2}
+    handler = signal.getsignal(number)
+    expected = KeyboardInterrupt if number == signal.SIGINT else SmgeoError
+    with pytest.raises(expected) as error:  # and is kept, as IPython does
+        smgeo.tune(Constant(), cube, split, out=tmp_path, progress=interrupt, **options)
+    if number == signal.SIGUSR1:
+        assert re.match(r"the search was interrupted after \d of 9 trials; the same command", str(error.value))
+    assert signal.getsignal(number) is handler
+    until = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < until:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+    before = read_trials(tmp_path)
+    assert len(before) < 9
+    assert {t.status for t in before.values()} <= {"finished", "running"}
+    found = smgeo.tune(Constant(), cube, split, out=tmp_path, **options)
+    after = read_trials(tmp_path)
+    assert found.table["status"].tolist() == ["finished"] * 9
+    assert all(after[n] == t for n, t in before.items() if t.status == "finished")
+    assert all(after[n].params == t.params for n, t in before.items())
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import xarray as xr
-from test_tuning import search_slowly, split_in_order
+from tests.test_tuning import search_slowly, split_in_order
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -173,7 +249,7 @@ def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(cube, split
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert child.stdout is not None
     assert any(int(line) >= 5 for line in child.stdout)
@@ -238,6 +314,35 @@ def test_asha_compares_with_the_trials_of_an_earlier_run():
     assert decide(earlier, 0.05) == "CONTINUE"
 
 
+def test_asha_told_of_earlier_trials_decides_as_if_it_had_seen_them():
+    from smgeo import ray_trials
+
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        curves = rng.random((rng.integers(1, 9), 9)).round(2)
+        live = ray_trials.make_scheduler("asha", 9, [])
+        running = {k: ray.tune.experiment.Trial(f"t{k}", stub=True) for k in range(len(curves))}
+        for trial in running.values():
+            live.on_trial_add(None, trial)
+        kept = {k: [] for k in running}
+        while running:
+            k = int(rng.choice(list(running)))
+            kept[k].append(float(curves[k, len(kept[k])]))
+            result = {"training_iteration": len(kept[k]), "validation_rmse": kept[k][-1]}
+            if live.on_trial_result(None, running[k], result) == "STOP":
+                live.on_trial_complete(None, running.pop(k), result)
+        earlier = [Trial(k, {}, 0, None, "stopped", [], curve) for k, curve in kept.items()]
+        told = ray_trials.make_scheduler("asha", 9, earlier)
+        new = rng.random(9).round(2)
+        decisions = []
+        for scheduler in (live, told):
+            trial = ray.tune.experiment.Trial("new", stub=True)
+            scheduler.on_trial_add(None, trial)
+            results = [{"training_iteration": e, "validation_rmse": float(v)} for e, v in enumerate(new, 1)]
+            decisions.append([scheduler.on_trial_result(None, trial, r) for r in results])
+        assert decisions[0] == decisions[1]
+
+
 def test_folds_hold_out_whole_stations_and_pool_their_rows(cube, split):
     pairs = choose_stations(cube, split, 3, "sm", seed=1)
     held = [s for _, stations in pairs for s in stations]
@@ -259,6 +364,142 @@ def test_folds_hold_out_whole_stations_and_pool_their_rows(cube, split):
         x, y = scored.to_arrays()
         errors.append(tree.predict(x.astype("float64")) - y)
     assert scores["validation_rmse"] == pytest.approx(np.sqrt(np.mean(np.concatenate(errors) ** 2)), rel=1e-5)
+
+
+def test_each_fold_counts_with_its_best_epoch(cube, split):
+    pytest.importorskip("keras")
+    pairs = choose_stations(cube, split, 2, "sm", seed=1)
+    windows = [[Windows(cube.sel(station=list(ids)), FEATURES, "sm", 1) for ids in pair] for pair in pairs]
+    # The rate is too large, so that curves go up and down; the second fold stops early.
+    params = {"units": 4, "layers": 1, "dropout": 0.0, "learning_rate": 0.3, "epochs": 7, "patience": 2}
+    curves = []
+    for train, held in windows:
+        training = smgeo.make_model("ann", **params).fit_by_epoch(train, validation=held)
+        curves.append(np.minimum.accumulate([s["val_rmse"] for s in training]))
+    last = max(map(len, curves))
+    best = np.array([np.pad(c, (0, last - len(c)), mode="edge") for c in curves])
+    rows = [len(held) for _, held in windows]
+    expected = np.sqrt(np.average(best**2, axis=0, weights=rows))
+    scores = [s["validation_rmse"] for s in Objective("ann", params, windows).run({})]
+    assert scores == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_forest_has_one_thread_in_a_trial_unless_told_otherwise():
+    pytest.importorskip("ydf")
+    assert Objective("rf", {}, []).make({}).threads == 1
+    assert Objective("rf", {}, []).make({"threads": 3}).threads == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "backend"), [(None, "tensorflow"), ({"backend": "jax"}, "jax"), ("{", "tensorflow")]
+)
+def test_the_backend_is_found_as_keras_finds_it(settings, backend, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if settings is not None:
+        (tmp_path / "keras.json").write_text(settings if isinstance(settings, str) else json.dumps(settings))
+    assert keras_backend() == backend
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert keras_backend() == "torch"
+
+
+def test_a_change_of_one_value_is_other_data(cube, split, tmp_path):
+    options = {"trials": 1, "space": {"value": [0.1, 0.2]}}
+    first = str(split.train[0])
+    smgeo.tune(Constant(), cube, split, out=tmp_path, **options)
+    for name in ("s1_vv", "sm"):
+        changed = cube.assign({name: cube[name].copy(deep=True)})
+        changed[name].loc[{"station": first, "time": cube["time"][5]}] += np.float32(0.01)
+        with pytest.raises(OtherSearchError, match="data was"):
+            smgeo.tune(Constant(), changed, split, out=tmp_path, **options)
+    smgeo.tune(Constant(), cube.chunk(station=2), split, out=tmp_path, **options)
+
+
+def test_an_estimator_is_known_by_names_and_values():
+    pipeline = make_pipeline(FunctionTransformer(np.log1p, kw_args={"a": (1, 2)}), Constant(0.5))
+    found = json.loads(json.dumps(identify(pipeline)))
+    assert found["class"] == "sklearn.pipeline.Pipeline"
+    (_, function), (_, constant) = found["params"]["steps"]
+    assert function["params"]["func"] == "numpy.log1p"
+    assert function["params"]["kw_args"] == {"a": [1, 2]}
+    assert constant["params"]["value"] == 0.5
+    again = make_pipeline(FunctionTransformer(np.log1p, kw_args={"a": (1, 2)}), Constant(0.5))
+    assert identify(again) == identify(pipeline)
+    assert identify(make_pipeline(FunctionTransformer(np.log), Constant(0.5))) != identify(pipeline)
+
+
+@pytest.mark.skipif(find_spec("ax") is None, reason="ax is not installed")
+def test_a_search_is_checked_without_its_libraries():
+    code = """
+import sys
+from smgeo.search_specs import SearchSpec
+from sklearn.linear_model import Ridge
+from smgeo.tuning import check_libraries, check_search
+spec = SearchSpec(search="ax", space={"alpha": (1, 2)})
+check_search(Ridge(), spec, {})
+check_libraries(spec)
+print([name for name in ("ax", "torch", "optuna", "ray", "keras") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_cluster_is_not_searched_through_rays_client():
+    code = """
+import smgeo.ray_trials as ray_trials
+with ray_trials.start_ray(1):
+    pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RAY_ADDRESS": "ray://127.0.0.1:10001"},
+    )
+    assert "a search cannot run through Ray's client" in done.stderr
+
+
+GPU_SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+import ray
+from smgeo import ray_trials
+from smgeo.searchers import make_searcher
+from smgeo.trials import TrialTable
+
+
+class Network:
+    is_network = True
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, params):
+        seen = [os.environ["CUDA_VISIBLE_DEVICES"], ray.get_runtime_context().get_assigned_resources()["GPU"]]
+        begun = time.time()
+        time.sleep(3)
+        Path(self.folder, f"{os.getpid()}.json").write_text(json.dumps([*seen, begun, time.time()]))
+        yield {"validation_rmse": 0.1}
+
+
+if __name__ == "__main__":
+    ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    with ray_trials.start_ray(2), TrialTable.open(Path(sys.argv[1], "out"), {}, resume=True) as table:
+        searcher = make_searcher("random", {"x": [1, 2]}, 0)
+        objective = Network(sys.argv[1])
+        ray_trials.run_trials(objective, searcher, table, trials=2, scheduler="none", epochs=1, seed=0, concurrent=2)
+        print([ray_trials.gpu_share(n) for n in (1, 2, 3)])
+"""
+
+
+def test_networks_share_a_gpu(tmp_path):
+    (tmp_path / "run.py").write_text(GPU_SCRIPT)
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "[1.0, 0.5, 0.3333]\n", done.stderr
+    one, other = (json.loads(p.read_text()) for p in tmp_path.glob("*.json"))
+    assert one[:2] == other[:2] == ["0", 0.5]
+    assert max(one[2], other[2]) < min(one[3], other[3])  # at once
 
 
 def test_scores_are_in_the_unit_of_the_target(cube, split):
