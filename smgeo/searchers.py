@@ -66,8 +66,8 @@ class AxSearcher:
         self.space = space
         self.seed = seed
         self._at: dict[int, int] = {}
-        self._exhausted = False
         self._free = _free(space)
+        self._points = math.prod(math.inf if isinstance(c, Range) else len(c) for c in space.values())
         self._client = _import_ax().Client(random_seed=seed)
         self._client.configure_experiment(parameters=[_ax_parameter(name, c) for name, c in self._free.items()])
         self._client.configure_optimization(objective="-rmse")
@@ -80,14 +80,14 @@ class AxSearcher:
         """Parameters of this trial; where a space of lists has no untried ones left, some at random."""
         from ax.exceptions.core import OptimizationComplete
 
-        if self._exhausted:  # Ax takes seconds to find that out
+        if len(self._at) >= self._points:  # Ax takes half a minute to find that out
             return sample_params(self.space, trial, self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of fits that BoTorch begins again, which no user can change
             try:
                 ((self._at[trial], positions),) = self._client.get_next_trials(max_trials=1).items()
             except OptimizationComplete:
-                self._exhausted = True
+                self._points = 0
                 return self.suggest(trial)
         return {name: _value(c, positions.get(name, 0)) for name, c in self.space.items()}
 

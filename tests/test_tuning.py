@@ -23,7 +23,8 @@ from sklearn.tree import DecisionTreeRegressor
 import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.objective import Objective, keras_backend
-from smgeo.prepare import Split, Windows
+from smgeo.prepare import Split, Windows, prepare_cube
+from smgeo.recipe import parse_recipe
 from smgeo.search_space import sample_params
 from smgeo.search_specs import Range
 from smgeo.trials import OtherSearchError, Trial, read_trials
@@ -557,6 +558,41 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(cube, spl
     with pytest.raises(SmgeoError, match=message):
         smgeo.tune(kind, cube, split, out=tmp_path / "out", **{"trials": 2, **options})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipes_folds_are_prepared_anew_and_its_epochs_are_kept(toy_recipe, tmp_path):
+    pytest.importorskip("keras")
+    recipe = {k: v for k, v in toy_recipe.items() if k not in ("maps", "grid", "report")}
+    recipe["prepare"] = {**recipe["prepare"], "outliers": {"z": 2.0}}
+    recipe["models"] = {"tree": {"kind": "DecisionTreeRegressor"}, "ann": {"units": 4, "epochs": 3}}
+    recipe["search"] = {
+        "tree": {"trials": 1, "objective": 2, "space": {"max_depth": [3]}},
+        "ann": {"trials": 1, "epochs": 1, "space": {"layers": [1]}},
+    }
+    found = smgeo.run(recipe, out=tmp_path).results
+    checked = parse_recipe(recipe)
+    cube = smgeo.open_cube(tmp_path / "stations.zarr").load()
+    split = Split(*(tuple(found["split"][part]) for part in ("train", "validation", "test")))
+    errors = []
+    assert found["outliers"]["rows"] > 0  # in folds others
+    for train, held in choose_stations(cube, split, 2, "sm", checked.seed):
+        prepared = prepare_cube(cube, checked.prepare, checked.features, "sm", train)
+        missing = checked.prepare.window.missing
+        x, y = prepared.windows(train, 1, missing).to_arrays()
+        tree = DecisionTreeRegressor(max_depth=3, random_state=checked.seed).fit(x, y)
+        x, y = prepared.windows(held, 1, missing).to_arrays()
+        errors.append((tree.predict(x) - y) * prepared.scaler.scale_["sm"])
+    (trial,) = found["search"]["tree"]["trials"]
+    assert trial["validation_rmse"] == pytest.approx(np.sqrt(np.mean(np.concatenate(errors) ** 2)), rel=1e-5)
+    assert json.loads((tmp_path / "models" / "ann" / "model.json").read_text())["params"]["epochs"] == 1
+
+
+def test_more_folds_than_stations_are_refused_before_anything_is_built(toy_recipe, tmp_path):
+    recipe = {k: v for k, v in toy_recipe.items() if k not in ("maps", "grid", "report")}
+    recipe["search"] = {"rf": {"objective": 21}}
+    with pytest.raises(SmgeoError, match=r"search\.rf\.objective: 21 folds of 20 stations"):
+        smgeo.run(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_command_tunes_and_run_takes_what_was_found(toy_recipe, tmp_path):
