@@ -41,6 +41,8 @@ _THREADS = {
 }
 # Else the first of several trials on a GPU would take all of its memory.
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+# What `ray.init` raises where no cluster answers, or not to this process.
+_NO_START = (ConnectionError, RuntimeError, RayError)
 # Ray counts GPUs in ten-thousandths.
 _GPU_PARTS = 10_000
 _ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -129,7 +131,13 @@ def _connect(concurrent: int | None) -> Iterator[None]:
         _join_cluster(os.environ["RAY_ADDRESS"], options)
     else:  # not one that Ray may find on this machine: it could be another search's, and end with it
         cpus = max(concurrent or 1, CPU_COUNT)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+        try:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+        except _NO_START as error:
+            raise SmgeoError(
+                f"Ray does not start on this machine ({_one_line(str(error))}); where RAY_AUTH_MODE=token is set, give RAY_AUTH_TOKEN too, "
+                "or unset it"
+            ) from None
         guard = _ending_agents()
     try:
         with guard:
@@ -147,7 +155,7 @@ def _join_cluster(address: str, options: dict[str, Any]) -> None:
         )
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, RayError) as error:
+    except _NO_START as error:
         raise SmgeoError(
             f"RAY_ADDRESS is {address!r}, and no cluster lets this process in there ({_one_line(str(error))}); start it, give the "
             "token with which it was started (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to search on this machine"
