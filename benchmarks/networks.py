@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from memory import peak_mb
+from memory import forget_peak, peak_mb
 from study_array import moisture_cube
 
 import smgeo
@@ -126,6 +126,7 @@ def compare(what: str) -> None:
     stations = slice(0, TRAIN if what == "ann" else 60)
     length = 1 if what == "ann" else 30
     train, test = (windows_of(cube, s, length) for s in (stations, held))
+    forget_peak()  # that of making the array
     before = peak_mb()
     if what == "ann":
         found = ours("ann", {"layers": 2, "units": 254, "activation": "sigmoid", "dropout": 0.1}, train, test, 5)
