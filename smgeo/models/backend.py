@@ -58,3 +58,15 @@ def compiles_whole(keras: Any) -> bool:
     JAX would run it operation by operation otherwise. TensorFlow's own kernels are as fast on a CPU, and need no seconds of compiling.
     """
     return bool(keras.backend.backend() == "jax")
+
+
+def most_windows(keras: Any) -> int:
+    """Windows of a batch beyond which recurrent layers run no faster, or slower.
+
+    TensorFlow's loop over days takes its time whatever the batch; XLA's on a CPU is best where a step stays in the cache.
+    """
+    if keras.backend.backend() != "jax":
+        return 512
+    import jax
+
+    return 64 if jax.default_backend() == "cpu" else 512

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from smgeo.models.backend import import_keras, most_windows
 from smgeo.models.keras_model import KerasModel
 from smgeo.models.rows import Rows
 
@@ -95,7 +96,7 @@ class _Recurrent(KerasModel):
         By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD. A piece
         of a series counts as 64 rows there.
     batch_size : int, optional
-        Windows a step, or pieces of series. By default as many as leave 100 steps an epoch: 32 to 512 windows, 8 to 32 pieces.
+        Windows a step, or pieces of series. By default as many as leave 100 steps an epoch: 32 to 512 windows (64 with JAX on a CPU), 8 to 32 pieces.
     epochs, patience : int
         Most epochs, and epochs without a better validation RMSE before training stops.
     standardize : bool
@@ -143,7 +144,7 @@ class _Recurrent(KerasModel):
 
     @property
     def _batches(self) -> tuple[int, int]:
-        return (8, 32) if self.uses_series else (32, 512)
+        return (8, 32) if self.uses_series else (32, most_windows(import_keras()))
 
     @property
     def _worth(self) -> int:

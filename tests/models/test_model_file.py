@@ -18,8 +18,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 import smgeo
 from smgeo.errors import SmgeoError
+from smgeo.evaluation import evaluate
 from smgeo.models import load_model, make_model
-from smgeo.prepare import Windows
+from smgeo.prepare import Split, Windows
 
 FEATURES = ["s1_vv", "clay"]
 MODELS = {
@@ -173,6 +174,18 @@ def test_weights_that_are_no_regressor_are_refused(tmp_path):
 def test_a_forged_manifest_is_refused(weights, changes, message):
     with pytest.raises(SmgeoError, match=message):
         load_model(_seal(weights.parent, **changes))
+
+
+def test_a_file_from_before_modes_sees_windows(make_station_cube, tmp_path):
+    ds = make_station_cube()
+    folder = make_model("Ridge").fit(Windows(ds, FEATURES, length=3)).save(tmp_path / "m")
+    kept = json.loads((folder / "model.json").read_text())["preparation"]
+    assert kept.pop("mode") == "window"
+    ids = tuple(str(s) for s in ds["station"].values)
+    split = Split(ids[:1], ids[1:2], ids[2:])
+    new, old = evaluate(load_model(folder), ds, split), evaluate(load_model(_seal(folder, preparation=kept)), ds, split)
+    assert new.scores == old.scores
+    assert new.scores["test"]["n"] > 0
 
 
 # ---- used on other data
