@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import check_known_units, select_stations, station_positions, text_of
+from smgeo.cube import check_known_units, is_grid, select_stations, station_positions, text_of, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
@@ -120,14 +120,30 @@ def target_scaler(preparation: dict[str, Any]) -> Callable[[np.ndarray], np.ndar
     return lambda y: (y.astype("float64") * scale + center).astype("float32")
 
 
-def _windows_like(preparation: dict[str, Any], ds: xr.Dataset) -> Windows:
-    p = preparation
-    return Windows(ds, p["features"], p["target"], p["length"], p["missing"], p["fill"], mode=p.get("mode", "window"))
+def known_features(ds: xr.Dataset, target: str) -> list[str]:
+    """Dynamic, static and calendar variables but the target; sorted, because stores give them back in another order."""
+    return sorted(n for n in variables_of_kind(ds, "dynamic", "static", "calendar") if n != target)
+
+
+def choose_features(ds: xr.Dataset, features: Sequence[str] | None, target: str, what: str) -> list[str]:
+    """The features asked for of a station cube, by default all that `known_features` finds; `what` asks, for messages."""
+    if is_grid(ds):
+        raise SmgeoError(f"{what}: needs a station cube with the dims station and time; got a grid cube")
+    names = known_features(ds, target) if features is None else list(features)
+    if not names:
+        raise SmgeoError(f"{what}: no feature is named, and the cube has no dynamic, static or calendar variable")
+    return names
+
+
+def windows_like(preparation: dict[str, Any], ds: xr.Dataset, **changes: Any) -> Windows:
+    """Windows of a prepared cube as a model's training data had them, but for `changes` (arguments of `Windows`)."""
+    same = {name: preparation[name] for name in ("features", "target", "length", "missing", "fill", "mode")}
+    return Windows(ds, **{**same, **changes})
 
 
 def predict_stations(model: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Windows]:
     """Observed and predicted target of every row of a prepared cube, in the target's unit; the rows' places are `Windows.targets`."""
-    windows = _windows_like(model.preparation_, ds)
+    windows = windows_like(model.preparation_, ds)
     have, need = ({p["target"]: p["target_units"]} for p in (windows.preparation, model.preparation_))
     check_known_units(have, need, "the cube with the observations")
     back = target_scaler(model.preparation_)
@@ -314,7 +330,7 @@ def cross_validate(
         model = make()
         if needs_validation:
             validation = repeat_steps(_rows_of(seen, target, folds, apart), steps)
-            model.fit(windows, validation=_windows_like(windows.preparation, validation))
+            model.fit(windows, validation=windows_like(windows.preparation, validation))
         else:
             model.fit(windows)
         test_ds = _rows_of(ds, target, folds, held)

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import is_grid, units_of, variables_of_kind
+from smgeo.cube import units_of
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation import compute_scores, score_folds
+from smgeo.evaluation import choose_features, compute_scores, known_features, score_folds
 from smgeo.prepare import Folds, cv_folds
 from smgeo.prepare.folds import GAP_DAYS
 
@@ -230,13 +230,8 @@ def audit_leakage(
 
 
 def _check_features(ds: xr.Dataset, features: Sequence[str] | None, target: str) -> list[str]:
-    if is_grid(ds):
-        raise SmgeoError("leakage audit: needs a station cube with the dims station and time; got a grid cube")
-    # Sorted, because stores give variables back in another order, and a forest draws features by their place.
-    known = sorted(n for n in variables_of_kind(ds, "dynamic", "static", "calendar") if n != target)
-    names = known if features is None else list(features)
-    if not names:
-        raise SmgeoError("leakage audit: no feature is named, and the cube has no dynamic, static or calendar variable")
+    names = choose_features(ds, features, target, "leakage audit")
+    known = known_features(ds, target)
     for name in names:
         if name not in known:
             raise SmgeoError(f"leakage audit: the cube has no feature {name!r}; {nearest(name, known)}")

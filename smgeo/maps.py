@@ -22,8 +22,8 @@ from rasterio.windows import Window
 from smgeo.catalog import FEATURES
 from smgeo.cube import GRID_CHUNK, Progress, check_replaceable, check_units, is_grid, replace_folder, units_of
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import target_scaler
-from smgeo.prepare import Windows, derive_features, repeat_steps
+from smgeo.evaluation import target_scaler, windows_like
+from smgeo.prepare import derive_features, repeat_steps
 
 # Bytes of prepared features held at once; a block that needs more is worked on in strips.
 _BUDGET = 400e6
@@ -174,7 +174,7 @@ def _predict_block(model: Any, block: xr.Dataset, preparation: dict[str, Any], e
     """Predictions (len(ends), y, x) of one block, in the target's unit."""
     height, width = block.sizes["y"], block.sizes["x"]
     # Whole series are run along from their first day; windows need the days before each end alone.
-    series = preparation.get("mode", "window") == "sequence"
+    series = preparation["mode"] == "sequence"
     runs = _plan_runs(ends, int(ends[-1]) + 1 if series else preparation["length"])
     days = sum(r.days.stop - r.days.start for r in runs)
     channels = len(preparation["features"]) * (3 if preparation["missing"] > 0 else 2)
@@ -230,16 +230,7 @@ def _predict_strip(
             {name: _as_stations(kept[name][i]) for name in features},
             {"station": np.arange(height * width), "time": times[run.days]},
         )
-        windows = Windows(
-            pixels,
-            features,
-            None,
-            preparation["length"],
-            preparation["missing"],
-            preparation["fill"],
-            mode=preparation.get("mode", "window"),
-            ends=run.ends,
-        )
+        windows = windows_like(preparation, pixels, target=None, ends=run.ends)
         if len(windows):
             slot_of = np.zeros(run.ends[-1] + 1, dtype=np.intp)
             slot_of[list(run.ends)] = run.slots

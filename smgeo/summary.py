@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from smgeo.cube import open_cube
 from smgeo.evaluation import compute_scores
 from smgeo.preparation_specs import OutlierSpec
 from smgeo.prepare import OutlierRows, Split
+from smgeo.stages import versions_of
 
 _PACKAGES = (
     "smgeo",
@@ -143,13 +143,7 @@ def count_rows(
 
 def find_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that do the work."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version(), **versions_of(_PACKAGES)}
 
 
 def describe_provenance(

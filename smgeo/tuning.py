@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import is_grid, select_stations, variables_of_kind
+from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError, missing_extra
+from smgeo.evaluation import choose_features
 from smgeo.models import make_model
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.objective import Objective, Pair, fit_epochs, keras_backend
@@ -26,6 +26,7 @@ from smgeo.search_space import Choices, check_space, default_space
 from smgeo.search_specs import Range, SearchSpec
 from smgeo.searchers import check_installed, check_searcher, make_searcher
 from smgeo.specs import parse_spec
+from smgeo.stages import versions_of
 from smgeo.trials import TrialTable
 
 # What changes a trial's score, or which trial is suggested.
@@ -189,7 +190,7 @@ def tune(
     spec = parse_spec(SearchSpec, asked, "tune")
     fixed = dict(params or {})
     model = make_model(kind, **fixed)
-    names = _check_features(ds, features, target)
+    names = choose_features(ds, features, target, "tune")
     mode = model.window_mode
     if fill is None and (missing > 0 or mode == "sequence"):
         means = mean_and_std(select_stations(ds, split.train), names)
@@ -373,16 +374,6 @@ def _check_windows(pairs: Sequence[Pair]) -> None:
                 )
 
 
-def _check_features(ds: xr.Dataset, features: Sequence[str] | None, target: str) -> list[str]:
-    if is_grid(ds):
-        raise SmgeoError("tune needs a station cube with the dims station and time; got a grid cube")
-    known = sorted(n for n in variables_of_kind(ds, "dynamic", "static", "calendar") if n != target)
-    names = known if features is None else list(features)
-    if not names:
-        raise SmgeoError("tune: no feature is named, and the cube has no dynamic, static or calendar variable")
-    return names
-
-
 def _describe(
     kind: str | Any,
     pairs: Sequence[Pair],
@@ -406,7 +397,7 @@ def _describe(
         "seed": spec.seed or 0,
         "trials": spec.trials,
         "concurrent": spec.concurrent,
-        "versions": _versions(),
+        "versions": versions_of(_LIBRARIES),
         "data": _digest(pairs),
     }
     if Objective(kind, fixed, pairs).is_network:
@@ -418,16 +409,6 @@ def _describe(
             f"search: parameters must be numbers, text, true, false, null or lists of these ({error})"
         ) from None
     return about
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def identify(part: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from functools import cache
@@ -21,6 +20,7 @@ from smgeo.cube import check_units
 from smgeo.errors import SmgeoError
 from smgeo.models.model_file import write_model
 from smgeo.models.rows import Rows, WindowSource
+from smgeo.stages import versions_of
 
 
 class ModelNotFittedError(SmgeoError, NotFittedError):
@@ -382,13 +382,7 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 @cache
 def _versions() -> dict[str, str]:
-    out = {}
-    for package in ("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "skops", "numpy"):
-        try:
-            out[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return out
+    return versions_of(("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "skops", "numpy"))
 
 
 def _check_type(kind: str, name: str, value: Any, expected: Any) -> None:

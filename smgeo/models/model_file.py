@@ -83,6 +83,8 @@ def read_model(path: str | Path) -> dict[str, Any]:
             raise SmgeoError(f"{file} is damaged ({key} is {type(about[key]).__name__}); save the model again")
     if not all(n is None or type(n) is int for n in about["input_shape"]):
         raise SmgeoError(f"{file} is damaged (input_shape must hold whole numbers); save the model again")
+    if about["preparation"] is not None:
+        about["preparation"].setdefault("mode", "window")  # older files lack it
     _check_files(path, about["files"])
     return about
 
