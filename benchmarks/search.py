@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import psutil
 from study_array import moisture_cube
 
@@ -148,9 +147,13 @@ def plain_trial(config: dict[str, Any], x: Any, y: Any, hx: Any, hy: Any, epochs
         "mse",
         metrics=[keras.metrics.RootMeanSquaredError(name="rmse")],
     )
-    report = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: tune.report({"val_rmse": logs["val_rmse"]})
-    )
+    seen: list[float] = []
+
+    def tell_ray(epoch: int, logs: dict[str, float]) -> None:
+        seen.append(logs["val_rmse"])
+        tune.report({"val_rmse": seen[-1], "best": min(seen)})
+
+    report = keras.callbacks.LambdaCallback(on_epoch_end=tell_ray)
     model.fit(x, y, validation_data=(hx, hy), epochs=epochs, callbacks=[report], verbose=0)
 
 
@@ -196,8 +199,10 @@ def plain(kind: str, trials: int, scheduler: str) -> float:
         )
         results = tuner.fit()
     wall = time.perf_counter() - start
-    best = np.nanmin([r.metrics_dataframe["val_rmse"].min() for r in results if r.metrics_dataframe is not None])
-    run = sum(len(r.metrics_dataframe) for r in results if r.metrics_dataframe is not None)
+    if results.errors:
+        raise results.errors[0]
+    last = [r.metrics for r in results]
+    best, run = min(m["best"] for m in last), sum(m["training_iteration"] for m in last)
     print(
         f"plain Ray Tune and Keras fit: {trials} trials in {wall / 60:.1f} min, {run} epochs, best validation RMSE {best:.4f}"
     )
