@@ -296,6 +296,8 @@ def test_interrupted_run_says_how_to_go_on(tmp_path):
         [sys.executable, "-m", "smgeo.cli", "run", "quickstart", "--out", str(tmp_path / "run")],
         stderr=subprocess.PIPE,
         text=True,
+        # Jobs in the background of a script are started deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     first = process.stderr.readline()
