@@ -115,7 +115,8 @@ def report(found: Curve, name: str, peer: Curve) -> None:
     reached = next((at for at, rmse in zip(found.at, found.rmse, strict=True) if rmse <= peer.rmse[-1]), None)
     share = "not reached" if reached is None else f"{reached:.1f} s, {reached / peer.at[-1]:.2f} of its time"
     print(
-        f"  rows/s {found.rate / peer.rate:.1f} times; its RMSE of {peer.rmse[-1]:.4f} reached after {share}",
+        f"  median rows/s {found.rate:,.0f} against {peer.rate:,.0f}, {found.rate / peer.rate:.1f} times; "
+        f"its RMSE of {peer.rmse[-1]:.4f} reached after {share}",
         flush=True,
     )
 

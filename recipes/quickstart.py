@@ -1,4 +1,4 @@
-"""The quickstart by hand: `python recipes/quickstart.py OUT`. Takes about 4 minutes on 2 cores.
+"""The quickstart by hand: `python recipes/quickstart.py OUT`. Takes about 3 minutes on 2 cores.
 
 Data: none; the built-in world is simulated into OUT/world.
 """

@@ -70,6 +70,9 @@ def tune_command(
     ] = None,
 ) -> None:
     """Run a study up to the search of its models' parameters; the same command again continues it."""
+    import yaml
+
+    from smgeo.recipe import read_recipe
     from smgeo.study import tune_recipe
 
     options = {k: v for k, v in (("trials", trials), ("search", search), ("scheduler", scheduler)) if v is not None}
@@ -77,6 +80,11 @@ def tune_command(
     for name, entry in found.items():
         _out.print(_trials_table(name, entry))
         _out.print(f"trials: {folder / 'search' / name / 'trials.parquet'}", markup=False)
+    asked = read_recipe(recipe).search
+    lacking = {n: {"trials": len(e["trials"]), **options} for n, e in found.items() if n not in asked or options}
+    if lacking:
+        _out.print("for `smgeo run` to train with what was found, put into the recipe:", markup=False)
+        _out.print(yaml.safe_dump({"search": lacking}, sort_keys=False).rstrip(), markup=False)
 
 
 def _trials_table(name: str, entry: dict[str, Any]) -> Table:
@@ -84,7 +92,7 @@ def _trials_table(name: str, entry: dict[str, Any]) -> Table:
     scored = [t for t in entry["trials"] if t["status"] in ("finished", "stopped")]
     best = sorted(scored, key=lambda t: t["validation_rmse"])[:10]
     title = (
-        f"{name}: {len(best)} best of {len(entry['trials'])} trials (RMSE at validation stations, in the target's unit)"
+        f"{name}: {len(best)} best of {len(entry['trials'])} trials (RMSE at stations held out, in the target's unit)"
     )
     table = Table(
         "trial", "status", Column("RMSE", justify="right"), *best[0]["params"], title=title, title_justify="left"

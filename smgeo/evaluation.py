@@ -16,8 +16,7 @@ from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
-
-Scores = dict[str, Any]
+from smgeo.scores import Moments, Scores, compute_scores, finite_or_none
 
 
 @dataclass(frozen=True)
@@ -46,67 +45,6 @@ class Evaluation:
         return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _four(observed: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float, float]:
-    """RMSE, unbiased RMSE, bias and correlation (Entekhabi et al. 2010, J. Hydrometeorol. 11, 832-840).
-
-    bias = mean(predicted - observed); ubRMSE^2 = RMSE^2 - bias^2.
-
-    >>> [round(v, 6) for v in _four(np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.3, 0.4]))]
-    [0.1, 0.0, 0.1, 1.0]
-    """
-    error = predicted - observed
-    bias = float(error.mean())
-    # The spread about the bias, which is sqrt(RMSE^2 - bias^2) without the loss of digits.
-    ubrmse = float(np.sqrt(np.mean((error - bias) ** 2)))
-    rmse = float(np.sqrt(np.mean(error**2)))
-    if observed.size > 1 and np.ptp(observed) > 0 and np.ptp(predicted) > 0:
-        return rmse, ubrmse, bias, float(np.corrcoef(observed, predicted)[0, 1])
-    return rmse, ubrmse, bias, float("nan")
-
-
-def compute_scores(observed: np.ndarray, predicted: np.ndarray, station: np.ndarray) -> Scores:
-    """Scores over all rows, and their medians over stations.
-
-    Parameters
-    ----------
-    observed, predicted : numpy.ndarray
-        (n,), same unit, no missing values.
-    station : numpy.ndarray
-        (n,), which station each row belongs to.
-
-    Returns
-    -------
-    dict
-        `rmse`, `ubrmse`, `bias`, `r`, `n`, `stations`, and `per_station` with `rmse_median`, `ubrmse_median`,
-        `bias_median`, `r_median`. A score that is not defined (r of a constant) is None.
-    """
-    names = ("rmse", "ubrmse", "bias", "r")
-    observed, predicted = observed.astype("float64"), predicted.astype("float64")
-    if observed.size == 0:
-        return {
-            **dict.fromkeys(names),
-            "n": 0,
-            "stations": 0,
-            "per_station": dict.fromkeys(f"{n}_median" for n in names),
-        }
-    pooled = _four(observed, predicted)
-    order = np.argsort(station, kind="stable")
-    starts = np.unique(station[order], return_index=True)[1][1:]
-    of_stations = (np.split(values[order], starts) for values in (observed, predicted))
-    each = np.array([_four(o, p) for o, p in zip(*of_stations, strict=True)])
-    medians = [float(np.nanmedian(c)) if np.isfinite(c).any() else float("nan") for c in each.T]
-    return {
-        **{n: _finite(v) for n, v in zip(names, pooled, strict=True)},
-        "n": int(observed.size),
-        "stations": len(each),
-        "per_station": {f"{n}_median": _finite(v) for n, v in zip(names, medians, strict=True)},
-    }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def target_scaler(preparation: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """The function that brings a model's output back to the target's unit."""
     scalers = [Scaler.from_dict(s["scaler"]) for s in preparation["steps"] if s["step"] == "scale"]
@@ -132,6 +70,8 @@ def choose_features(ds: xr.Dataset, features: Sequence[str] | None, target: str,
     names = known_features(ds, target) if features is None else list(features)
     if not names:
         raise SmgeoError(f"{what}: no feature is named, and the cube has no dynamic, static or calendar variable")
+    if target in names:
+        raise SmgeoError(f"{what}: the target {target!r} is among the features; leave it out of them")
     return names
 
 
@@ -232,18 +172,21 @@ def score_folds(
         `r2_station_means` the same over the stations' means: how much of the pattern in space is explained;
         `rmse_pooled` in the target's unit; `n`, `stations`, `r2_of_folds`. A score that is not defined is None.
     """
-    of_folds = [_four(o, p)[3] ** 2 for o, p in zip(observed, predicted, strict=True)]
+    of_folds = [
+        float(Moments.of(o, p, np.zeros(o.size, dtype="int8")).pool(np.ones(1))[3]) ** 2
+        for o, p in zip(observed, predicted, strict=True)
+    ]
     o, p = (np.concatenate(parts).astype("float64") for parts in (observed, predicted))
     means = pd.DataFrame({"s": np.concatenate(station), "o": o, "p": p}).groupby("s").mean()
     known = [v for v in of_folds if np.isfinite(v)]
     return {
         "r2_mean_of_folds": float(np.mean(known)) if known else None,
-        "r2_pooled": _finite(explained(o, p)),
-        "r2_station_means": _finite(explained(means["o"].to_numpy(), means["p"].to_numpy())),
-        "rmse_pooled": _finite(float(np.sqrt(np.mean((p - o) ** 2)))),
+        "r2_pooled": finite_or_none(explained(o, p)),
+        "r2_station_means": finite_or_none(explained(means["o"].to_numpy(), means["p"].to_numpy())),
+        "rmse_pooled": finite_or_none(float(np.sqrt(np.mean((p - o) ** 2)))),
         "n": int(o.size),
         "stations": int(means.shape[0]),
-        "r2_of_folds": [_finite(v) for v in of_folds],
+        "r2_of_folds": [finite_or_none(v) for v in of_folds],
     }
 
 

@@ -71,13 +71,17 @@ def _check_models(recipe: Recipe, folder: Path) -> None:
     for name, model in recipe.models.items():
         try:
             make_model(model.kind, **model.params)
-            if name in recipe.search:
-                check_search(model.kind, recipe.search[name], model.params)
-                # A search that was begun may be done, and then needs none.
-                if not (folder / "search" / name).exists():
-                    check_libraries(recipe.search[name])
         except SmgeoError as error:
             raise SmgeoError(f"models.{name}: {error}") from None
+        if name not in recipe.search:
+            continue
+        try:
+            check_search(model.kind, recipe.search[name], model.params)
+            # A search that was begun may be done, and then needs none.
+            if not (folder / "search" / name).exists():
+                check_libraries(recipe.search[name])
+        except SmgeoError as error:
+            raise SmgeoError(f"search.{name}: {error}") from None
 
 
 def _check_outline(recipe: Recipe, root: Path) -> None:

@@ -13,9 +13,10 @@ import xarray as xr
 
 from smgeo.cube import units_of
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation import choose_features, compute_scores, known_features, score_folds
+from smgeo.evaluation import choose_features, known_features, score_folds
 from smgeo.prepare import Folds, cv_folds
 from smgeo.prepare.folds import GAP_DAYS
+from smgeo.scores import compute_scores
 
 METHODS = ("random", "temporal", "leave-location-out")
 # Mean radius of the Earth (IUGG), km.

@@ -87,6 +87,8 @@ def _predict_zarr(
     check_replaceable(out, "zarr.json")
     cube = _check_cube(grid_cube, preparation)
     days = pd.DatetimeIndex(cube.indexes["time"])
+    if isinstance(times, str):
+        raise SmgeoError(f"predict_map: times is a list of days; write times=[{times!r}]")
     wanted = days if times is None else pd.DatetimeIndex([pd.Timestamp(t) for t in times]).unique().sort_values()
     if wanted.empty:
         raise SmgeoError("predict_map: times holds no day; give one, or leave times out for all days of the cube")
@@ -229,6 +231,7 @@ def _predict_strip(
         pixels = xr.Dataset(
             {name: _as_stations(kept[name][i]) for name in features},
             {"station": np.arange(height * width), "time": times[run.days]},
+            prepared.attrs,
         )
         windows = windows_like(preparation, pixels, target=None, ends=run.ends)
         if len(windows):

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -43,6 +44,8 @@ _THREADS = {
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 # What `ray.init` raises where no cluster answers, or not to this process.
 _NO_START = (ConnectionError, RuntimeError, RayError)
+# A cluster that is there answers within so many seconds.
+_ANSWER_S = 10
 # Ray counts GPUs in ten-thousandths.
 _GPU_PARTS = 10_000
 _ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -127,7 +130,7 @@ def _connect(concurrent: int | None) -> Iterator[None]:
         "runtime_env": {"env_vars": _worker_environment()},
     }
     guard: AbstractContextManager[None] = nullcontext()
-    if "RAY_ADDRESS" in os.environ:
+    if os.environ.get("RAY_ADDRESS"):
         _join_cluster(os.environ["RAY_ADDRESS"], options)
     else:  # not one that Ray may find on this machine: it could be another search's, and end with it
         cpus = max(concurrent or 1, CPU_COUNT)
@@ -153,9 +156,12 @@ def _join_cluster(address: str, options: dict[str, Any]) -> None:
             f"RAY_ADDRESS is {address!r}, and a search cannot run through Ray's client; start it on a node of the cluster, with "
             "RAY_ADDRESS=auto or the address that `ray start` printed"
         )
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdigit():  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), _ANSWER_S).close()
         ray.init(**options)
-    except _NO_START as error:
+    except (*_NO_START, OSError, ValueError, OverflowError) as error:
         raise SmgeoError(
             f"RAY_ADDRESS is {address!r}, and no cluster lets this process in there ({_one_line(str(error))}); start it, give the "
             "token with which it was started (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to search on this machine"

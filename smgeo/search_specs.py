@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from smgeo.specs import Spec
 
@@ -51,5 +52,14 @@ class SearchSpec(Spec):
     objective: Literal["validation"] | Annotated[int, Field(ge=2)] = "validation"
     epochs: int | None = Field(default=None, ge=1)
     concurrent: int | None = Field(default=None, ge=1)
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
     space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Range] | None = Field(default=None, min_length=1)
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _in_order(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for name, choices in value.items():
+                if isinstance(choices, set | frozenset):
+                    raise ValueError(f"{name} is a set, whose order changes from run to run; give a list")
+        return value

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import xarray as xr
 
 from smgeo.cube import open_cube, select_stations, write_cube
 from smgeo.cube_stages import CubeStages
-from smgeo.errors import SmgeoError, nearest
+from smgeo.errors import SmgeoError, SmgeoWarning, nearest
 from smgeo.evaluation import cross_validate, evaluate
 from smgeo.inputs import check_inputs
 from smgeo.leakage import audit_leakage
@@ -188,6 +190,12 @@ def _open_study(checked: Recipe, out: str | Path | None, data: str | Path | None
     return study
 
 
+def _set_aside(folder: Path) -> Path:
+    """The folder under the first free name `NAME.1`, `NAME.2`, ...: hours of trials are not thrown away."""
+    number = next(n for n in count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
 class _Study(CubeStages):
     """One run: the recipe, its folder, and all its stages."""
 
@@ -261,7 +269,8 @@ class _Study(CubeStages):
         kept = sum(len(p) for p in split.parts().values())
         results["rows"] = count_rows(counts, kept, prepared.outlier_rows, models)
         results |= describe_outliers(self.prepare.outliers, prepared.outliers, chosen)
-        results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)}
+        without = dict.fromkeys(split.left_out, f"no day with a value of {self.target}")
+        results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube), **without}
         results["training"] = {name: m["training"] for name, m in models.items()}
         return results
 
@@ -289,10 +298,9 @@ class _Study(CubeStages):
         spec = self.recipe.prepare.split
         seed = spec.seed if spec.seed is not None else self.recipe.seed
         features = [*self.recipe.features, self.target]
-        with_target = cube[features].isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            return asdict(split_stations(with_target, spec.fractions, spec.extremes_to_train, seed))
+            return asdict(split_stations(cube[features], spec.fractions, spec.extremes_to_train, seed))
 
         inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
         return Split.from_dict(self.stage("split", inputs, [], work))
@@ -360,8 +368,11 @@ class _Study(CubeStages):
             run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
             try:
                 return describe_search(run_search().table)
-            except OtherSearchError:  # of other data or another recipe
-                shutil.rmtree(folder)
+            except OtherSearchError as error:  # of other data or another recipe
+                kept = _set_aside(folder)
+                warnings.warn(
+                    SmgeoWarning(f"{error.args[0].split('. Give')[0]}; it is kept in {kept}, and a new search begins")
+                )
                 return describe_search(run_search().table)
 
         inputs = {
@@ -389,7 +400,12 @@ class _Study(CubeStages):
             write_cube(evaluation.predictions, predictions)
             return {
                 "scores": evaluation.scores,
-                "training": {"rows": train.count, "window_days": train.length, "left_out": train.left_out},
+                # A share of missing values lets windows of a station without one feature in.
+                "training": {
+                    "rows": train.count,
+                    "window_days": train.length,
+                    "left_out": [] if train.missing else train.left_out,
+                },
             }
 
         inputs = {

@@ -12,9 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.cube import open_cube
-from smgeo.evaluation import compute_scores
 from smgeo.preparation_specs import OutlierSpec
 from smgeo.prepare import OutlierRows, Split
+from smgeo.scores import compute_scores
 from smgeo.stages import versions_of
 
 _PACKAGES = (

@@ -93,7 +93,7 @@ class Trial:
             "node": self.node,
             "pid": self.pid,
             "threads": self.threads,
-            "error": self.error,
+            "error": self.error.encode("utf-8", "backslashreplace").decode(),
             "params": json.dumps(self.params),
         }
 
@@ -158,7 +158,10 @@ class TrialTable:
         SmgeoError
             If another search is at work in the folder, or it holds one and `resume` is false.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise SmgeoError(f"out {folder} is a file, or below one; give a folder") from None
         with Ledger(folder).lock():
             _check_same(folder / _SEARCH, search, resume)
             write_json(folder / _SEARCH, search)
@@ -219,7 +222,11 @@ def _is_plain(values: pd.Series) -> bool:
 
 def _check_same(path: Path, search: Mapping[str, Any], resume: bool) -> None:
     """Refuse a folder with another search, or with any that is not to be continued."""
-    if not path.exists():
+    if not path.exists() and (path.parent / _TABLE).exists():
+        raise SmgeoError(
+            f"{path.parent} holds {_TABLE} without {_SEARCH}, which says of what search it is; give an empty folder"
+        )
+    if not holds_search(path.parent):  # at most one that ended before its first trial
         return
     if not resume:
         raise SmgeoError(
@@ -229,14 +236,31 @@ def _check_same(path: Path, search: Mapping[str, Any], resume: bool) -> None:
         old = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SmgeoError(f"{path} is damaged ({error}); give an empty folder") from None
+    if not isinstance(old, dict):
+        raise SmgeoError(f"{path} is damaged (not a mapping); give an empty folder")
     new = json.loads(json.dumps(search))
     names = [n for n in dict.fromkeys([*old, *new]) if n not in _MAY_CHANGE and old.get(n) != new.get(n)]
     if names:
-        changes = "; ".join(f"{n} was {_short(old.get(n))} and is {_short(new.get(n))}" for n in names)
+        changes = "; ".join(_change(n, old.get(n), new.get(n)) for n in names)
         raise OtherSearchError(
             f"{path.parent} holds another search: {changes}. Give an empty folder, or the same values to continue it (trials "
             "and concurrent may change)"
         )
+
+
+def holds_search(folder: Path) -> bool:
+    """Whether a folder holds the trials of a search."""
+    return (folder / _SEARCH).exists() and (folder / _TABLE).exists()
+
+
+def _change(name: str, old: Any, new: Any) -> str:
+    """What was and what is; of mappings, of the keys that differ alone."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
+        return "; ".join(_change(f"{name}.{k}", old.get(k), new.get(k)) for k in keys)
+    if name == "data":
+        return "the data differ (stations, features, values, or how they were prepared and cut into windows)"
+    return f"{name} was {_short(old)} and is {_short(new)}"
 
 
 def _short(value: Any) -> str:

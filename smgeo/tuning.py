@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ import xarray as xr
 
 from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.evaluation import choose_features
+from smgeo.evaluation import check_target_is_observed, choose_features
 from smgeo.models import make_model
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.objective import Objective, Pair, fit_epochs, keras_backend
@@ -27,7 +31,7 @@ from smgeo.search_specs import Range, SearchSpec
 from smgeo.searchers import check_installed, check_searcher, make_searcher
 from smgeo.specs import parse_spec
 from smgeo.stages import versions_of
-from smgeo.trials import TrialTable
+from smgeo.trials import TrialTable, holds_search
 
 # What changes a trial's score, or which trial is suggested.
 _LIBRARIES = ("smgeo", "numpy", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "ray", "ax-platform", "optuna")
@@ -148,7 +152,7 @@ def tune(
     space : mapping, optional
         Parameter -> list of choices, `Range`, or `{"integer" | "uniform" | "log": [least, greatest]}`; by default the kind's own.
     params : mapping, optional
-        Parameters of every trial. `{"mode": "sequence"}` trains recurrent networks on whole series.
+        Parameters of every trial that `space` does not search. `{"mode": "sequence"}` trains recurrent networks on whole series.
     features : sequence of str, optional
         Variables; by default all dynamic, static and calendar ones, but for the target.
     target : str
@@ -191,6 +195,7 @@ def tune(
     fixed = dict(params or {})
     model = make_model(kind, **fixed)
     names = choose_features(ds, features, target, "tune")
+    check_target_is_observed(ds, target)
     mode = model.window_mode
     if fill is None and (missing > 0 or mode == "sequence"):
         means = mean_and_std(select_stations(ds, split.train), names)
@@ -206,7 +211,7 @@ def tune(
 
 
 def describe_search(table: pd.DataFrame) -> dict[str, Any]:
-    """A search's table as in `results.json`: number of the best trial, and `trial`, `status`, `params`, `validation_rmse` of each.
+    """A search's table as in `results.json`: number of the best trial, and `trial`, `status`, `epochs`, `params`, `validation_rmse` of each.
 
     `validation_rmse` is in the target's unit, None where there is none.
     """
@@ -215,6 +220,7 @@ def describe_search(table: pd.DataFrame) -> dict[str, Any]:
         {
             "trial": int(r["trial"]),
             "status": r["status"],
+            "epochs": int(r["epochs"]),
             "params": json.loads(r["params"]),
             "validation_rmse": float(r["validation_rmse"]) if np.isfinite(r["validation_rmse"]) else None,
         }
@@ -275,7 +281,10 @@ def search_windows(
     _check_windows(pairs)
     folder = Path(out)
     about = _describe(kind, pairs, spec, space, fixed, epochs)
+    if not holds_search(folder):
+        check_libraries(spec)
     with TrialTable.open(folder, about, resume=resume) as table:
+        _check_table(table, space)
         if table.count("finished", "stopped", "failed") < spec.trials:
             check_libraries(spec)
             from smgeo import ray_trials
@@ -327,6 +336,7 @@ def check_search(
         If a parameter or the space is not as the model needs it.
     """
     space = _as_json(default_space(kind) if spec.space is None else spec.space)
+    params = {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()}
     fixed = {"seed": spec.seed or 0, **params}
     own = getattr(make_model(kind, **fixed), "epochs", None)
     if "epochs" in space:
@@ -356,11 +366,31 @@ def check_libraries(spec: SearchSpec) -> None:
 def _as_json(space: Mapping[str, Choices]) -> dict[str, Choices]:
     """The space as it comes back from a table: a choice that is a tuple is a list there."""
     try:
-        return {n: c if isinstance(c, Range) else json.loads(json.dumps(list(c))) for n, c in space.items()}
-    except TypeError as error:
+        return {
+            n: c if isinstance(c, Range) else json.loads(json.dumps(list(c), allow_nan=False, default=_plain_number))
+            for n, c in space.items()
+        }
+    except (TypeError, ValueError) as error:
         raise SmgeoError(
-            f"space: choices must be numbers, text, true, false, null or lists of these ({error})"
+            f"space: choices must be finite numbers, text, true, false, null or lists of these ({error})"
         ) from None
+
+
+def _plain_number(value: Any) -> Any:
+    """A number of NumPy as Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
+def _check_table(table: TrialTable, space: Mapping[str, Choices]) -> None:
+    """Refuse rows that this search did not write, whichever searcher would be told of them."""
+    for number, trial in table.trials.items():
+        if set(trial.params) != set(space):
+            raise SmgeoError(
+                f"{table.path}: trial {number} has the parameters {', '.join(sorted(trial.params))}, and the search has "
+                f"{', '.join(sorted(space))}; the table was changed by another program. Give an empty folder"
+            )
 
 
 def _check_windows(pairs: Sequence[Pair]) -> None:
@@ -403,10 +433,10 @@ def _describe(
     if Objective(kind, fixed, pairs).is_network:
         about["keras_backend"] = keras_backend()
     try:
-        json.dumps(about)
-    except TypeError as error:
+        json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise SmgeoError(
-            f"search: parameters must be numbers, text, true, false, null or lists of these ({error})"
+            f"search: parameters must be finite numbers, text, true, false, null or lists of these ({error})"
         ) from None
     return about
 
@@ -420,11 +450,23 @@ def identify(part: Any) -> Any:
         return [identify(value) for value in part]
     if isinstance(part, Mapping):
         return {str(name): identify(value) for name, value in part.items()}
+    if isinstance(part, float) and not math.isfinite(part):
+        return repr(part)
     if isinstance(part, str | int | float | None):
         return part
     if isinstance(part, np.generic | np.ndarray):
-        return part.tolist()
-    return _name_of(part if hasattr(part, "__qualname__") else type(part))
+        return identify(part.tolist())
+    if isinstance(part, np.random.RandomState):
+        return {"class": _name_of(type(part)), "state": identify(part.get_state(legacy=False))}
+    if isinstance(part, partial):
+        return {"function": identify(part.func), "args": identify(part.args), "keywords": identify(part.keywords)}
+    if isinstance(part, FunctionType):
+        code = part.__code__.replace(co_filename="", co_firstlineno=1)
+        held = [identify(cell.cell_contents) for cell in part.__closure__ or ()]
+        return {"function": _name_of(part), "code": hashlib.sha256(marshal.dumps(code)).hexdigest(), "closure": held}
+    if hasattr(part, "__qualname__"):
+        return _name_of(part)
+    return {"class": _name_of(type(part)), "state": identify(getattr(part, "__dict__", {}))}
 
 
 def _name_of(part: Any) -> str:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import compute_scores, cross_validate, evaluate, explained
+from smgeo.evaluation import cross_validate, evaluate, explained
 from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
+from smgeo.scores import compute_scores
 
 FEATURES = ["s1_vv", "clay"]
 PLAIN = PrepareSpec.model_validate({"fill": None, "outliers": None, "scale": "minmax"})

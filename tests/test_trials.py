@@ -80,6 +80,7 @@ def test_a_table_in_which_every_trial_failed_or_was_lost_begins_anew(tmp_path):
     assert lost.score is None
     for rows, kept in (([failed, lost], []), ([failed, lost, Trial(2, {}, 0, NOW)], [0, 1, 2])):
         TrialTable(tmp_path, {t.number: t for t in rows}).write()
+        (tmp_path / "search.json").write_text('{"seed": 0}')
         with TrialTable.open(tmp_path, {"seed": 0}, resume=True) as table:
             assert sorted(table.trials) == kept
 
@@ -113,10 +114,11 @@ def test_a_folder_belongs_to_one_search(tmp_path):
         TrialTable.open(tmp_path, search, resume=True),
     ):
         pass
-    with TrialTable.open(tmp_path, {**search, "trials": 5, "concurrent": 2}, resume=True):
-        pass
+    with TrialTable.open(tmp_path, {**search, "trials": 5, "concurrent": 2}, resume=True) as table:
+        table.trials[0] = Trial(number=0, params={}, seed=0, started=NOW, status="finished", validation_rmse=[0.1])
+        table.write()
     with (
-        pytest.raises(OtherSearchError, match="seed was 0 and is 1; data was null and is"),
+        pytest.raises(OtherSearchError, match="seed was 0 and is 1; the data differ"),
         TrialTable.open(tmp_path, {**search, "seed": 1, "data": "abc"}, resume=True),
     ):
         pass

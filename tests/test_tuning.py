@@ -9,19 +9,24 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from sklearn.base import BaseEstimator, RegressorMixin
+from numpy.random import RandomState
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeRegressor
 
 import smgeo
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.objective import Objective, keras_backend
 from smgeo.prepare import Split, Windows, prepare_cube
 from smgeo.recipe import parse_recipe
@@ -112,7 +117,7 @@ def test_the_best_of_a_search_is_truly_the_least_and_test_stations_are_never_rea
     more = smgeo.tune(Constant(), changed, split, out=tmp_path / "a", **{**options, "trials": 7})
     assert more.table[:5].drop(columns="rmse").equals(table.drop(columns="rmse"))
     assert more.table["trial"].tolist() == list(range(7))
-    with pytest.raises(OtherSearchError, match="data was"):
+    with pytest.raises(OtherSearchError, match="the data differ"):
         smgeo.tune(Constant(), cube.assign(sm=cube["sm"] + np.float32(0.1)), split, out=tmp_path / "a", **options)
     with pytest.raises(OtherSearchError, match="scheduler was .asha. and is .none."):
         smgeo.tune(Constant(), cube, split, out=tmp_path / "a", scheduler="none", **options)
@@ -411,7 +416,7 @@ def test_a_change_of_one_value_is_other_data(cube, split, tmp_path):
     for name in ("s1_vv", "sm"):
         changed = cube.assign({name: cube[name].copy(deep=True)})
         changed[name].loc[{"station": first, "time": cube["time"][5]}] += np.float32(0.01)
-        with pytest.raises(OtherSearchError, match="data was"):
+        with pytest.raises(OtherSearchError, match="the data differ"):
             smgeo.tune(Constant(), changed, split, out=tmp_path, **options)
     smgeo.tune(Constant(), cube.chunk(station=2), split, out=tmp_path, **options)
 
@@ -445,7 +450,15 @@ print([name for name in ("ax", "torch", "optuna", "ray", "keras") if name in sys
     assert done.stdout == "[]\n"
 
 
-def test_a_cluster_is_not_searched_through_rays_client():
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://127.0.0.1:10001", "a search cannot run through Ray's client"),
+        ("nonsense", "RAY_ADDRESS is 'nonsense', and no cluster lets this process in"),
+        ("127.0.0.1:1", "RAY_ADDRESS is '127.0.0.1:1', and no cluster lets this process in"),
+    ],
+)
+def test_a_cluster_is_not_searched_through_rays_client(address, message):
     code = """
 import smgeo.ray_trials as ray_trials
 with ray_trials.start_ray(1):
@@ -455,9 +468,10 @@ with ray_trials.start_ray(1):
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={**os.environ, "RAY_ADDRESS": "ray://127.0.0.1:10001"},
+        env={**os.environ, "RAY_ADDRESS": address},
+        timeout=100,
     )
-    assert "a search cannot run through Ray's client" in done.stderr
+    assert message in done.stderr
 
 
 GPU_SCRIPT = """
@@ -620,9 +634,93 @@ def test_command_tunes_and_run_takes_what_was_found(toy_recipe, tmp_path):
     assert {n: after[n] for n in before} == before
     assert [(t["trial"], t["status"]) for t in results["trials"]] == [(n, "finished") for n in range(3)]
     assert results["best"] == min(after, key=lambda n: after[n].validation_rmse[0])
-    # Another split is other data: the table is made anew.
+    # Another split is other data: the table is kept aside, and a new one made.
     other = {**recipe, "seed": 5}
-    smgeo.run(other, out=out)
+    with pytest.warns(
+        SmgeoWarning, match="seed was 0 and is 5; the data differ.*it is kept in .*rf.1, and a new search"
+    ):
+        smgeo.run(other, out=out)
     assert sorted(read_trials(table.parent)) == [0, 1]
+    assert read_trials(table.parent.with_name("rf.1")) == after
     done = CliRunner().invoke(cli.app, [*command, "--model", "ann"])
     assert "--model 'ann' is not in the recipe's models" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": ["sm", "s1_vv"]}, "the target 'sm' is among the features"),
+        ({"space": {"value": {0.1, 0.2}}}, "value is a set, whose order changes"),
+        ({"space": {"value": [0.1, float("nan")]}}, "choices must be finite numbers"),
+        ({"params": {"seconds": float("nan")}}, "parameters must be finite numbers"),
+        ({"seed": 2**64}, "seed: needs a number not above 4.29"),
+    ],
+)
+def test_what_would_spoil_a_search_is_refused_before_it_begins(cube, split, tmp_path, changes, message):
+    options = {"trials": 1, "space": {"value": [0.1, 0.2]}, **changes}
+    with pytest.raises(SmgeoError, match=message):
+        smgeo.tune(Constant(), cube, split, out=tmp_path / "s", **options)
+    assert not (tmp_path / "s" / "search.json").exists()
+
+
+def test_a_filled_target_is_not_searched_on(cube, split, tmp_path):
+    filled = cube.assign(sm=cube["sm"].assign_attrs(gaps_filled=3))
+    with pytest.raises(SmgeoError, match="models are scored on observations"):
+        smgeo.tune(Constant(), filled, split, out=tmp_path / "s", trials=1, space={"value": [0.1]})
+
+
+def test_a_table_that_another_program_changed_is_refused(cube, split, tmp_path):
+    options = {"trials": 1, "space": {"value": [0.1, 0.2]}, "out": tmp_path / "s"}
+    found = smgeo.tune(Constant(), cube, split, **options)
+    found.table.assign(params='{"zz": 5}').to_parquet(found.path)
+    with pytest.raises(SmgeoError, match="trial 0 has the parameters zz, and the search has value"):
+        smgeo.tune(Constant(), cube, split, **options)
+    (tmp_path / "s" / "search.json").write_text("[]")
+    with pytest.raises(SmgeoError, match="is damaged"):
+        smgeo.tune(Constant(), cube, split, **options)
+    (tmp_path / "s" / "search.json").unlink()
+    for resume in (True, False):
+        with pytest.raises(SmgeoError, match=r"trials.parquet without search.json"):
+            smgeo.tune(Constant(), cube, split, resume=resume, **options)
+
+
+def test_a_search_that_never_began_blocks_no_other(cube, split, tmp_path):
+    (tmp_path / "search.json").write_text('{"seed": 99}')
+    found = smgeo.tune(Constant(), cube, split, out=tmp_path, trials=1, space={"value": [0.1]})
+    assert found.table["status"].tolist() == ["finished"]
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SmgeoError, match="is a file, or below one"):
+            smgeo.tune(Constant(), cube, split, out=out, trials=1, space={"value": [0.1]})
+
+
+def test_different_estimators_are_known_apart():
+    def power(n):
+        return lambda x: x**n
+
+    pairs = [
+        (FunctionTransformer(lambda x: x * 0), FunctionTransformer(lambda x: x)),
+        (FunctionTransformer(power(2)), FunctionTransformer(power(3))),
+        (FunctionTransformer(partial(np.clip, a_min=0)), FunctionTransformer(partial(np.clip, a_min=5))),
+        (RidgeCV(cv=KFold(3)), RidgeCV(cv=KFold(9))),
+        (DecisionTreeRegressor(random_state=RandomState(0)), DecisionTreeRegressor(random_state=RandomState(1))),
+        (SimpleImputer(), SimpleImputer(missing_values=0.0)),
+    ]
+    for a, b in pairs:
+        assert identify(a) == identify(clone(a)) != identify(b)
+        json.dumps(identify(a), allow_nan=False)
+
+
+def test_numbers_of_numpy_are_numbers(cube, split, tmp_path):
+    space = {"max_depth": list(np.arange(2, 4))}
+    found = smgeo.tune(
+        "DecisionTreeRegressor",
+        cube,
+        split,
+        out=tmp_path,
+        trials=1,
+        space=space,
+        params={"min_samples_leaf": np.int64(3)},
+    )
+    assert found.params["max_depth"] in (2, 3)
+    assert found.params["min_samples_leaf"] == 3

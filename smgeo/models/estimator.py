@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, Self, cast, get_args, get_type_hints
 
 import numpy as np
+import xarray as xr
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
@@ -159,8 +160,14 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             raise ModelNotFittedError(f"this {self.kind} model is not fitted yet; call fit first")
         if type(X).__module__.startswith("dask."):
             return self._predict_lazily(X)
+        if isinstance(X, xr.Dataset):
+            raise SmgeoError(
+                f"{self.kind}: predict takes windows, arrays and tables; for a cube use evaluate(model, cube, split) at stations, or "
+                "predict_map(model, cube, out) on a grid"
+            )
         x, _, preparation = self._take(X, need_y=False)
         self._check_preparation(preparation, "X")
+        self._check_steps(preparation)
         self._check_shape(x.shape, "X")
         if not len(x):
             return np.empty((0, x.shape[1]) if self.input_shape_[0] is None else 0, dtype="float32")
@@ -264,6 +271,18 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             raise SmgeoError(
                 f"{self.kind}: {what} has the features {', '.join(preparation['features'])}; the model was fitted on "
                 f"{', '.join(self.preparation_['features'])}, in this order"
+            )
+
+    def _check_steps(self, preparation: dict[str, Any] | None) -> None:
+        """Refuse windows of a cube that was not prepared as the training data were: numbers would be wrong without a word."""
+        if not preparation or not self.preparation_:
+            return
+        given, wanted = ([s for s in p["steps"] if s["step"] != "derive"] for p in (preparation, self.preparation_))
+        if given != wanted:
+            had, need = (", ".join(s["step"] for s in steps) or "not prepared" for steps in (given, wanted))
+            raise SmgeoError(
+                f"{self.kind}: the windows come from a cube that was prepared otherwise ({had}) than the training data ({need}, with "
+                "numbers of their own); evaluate(model, cube, split) and predict_map(model, cube, ...) prepare a cube as it was opened"
             )
 
     def _take_series_target(self, X: Any, y: Any) -> np.ndarray:

@@ -37,6 +37,10 @@ class Split:
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, ids in self.parts().items():
+            if len(set(ids)) < len(ids):
+                twice = sorted({str(s) for s in ids if ids.count(s) > 1})
+                raise SmgeoError(f"split: stations named twice in {name}: {', '.join(twice)}")
         parts = [set(self.train), set(self.validation), set(self.test)]
         for i, a in enumerate(parts):
             for b in parts[i + 1 :]:

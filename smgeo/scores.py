@@ -1,0 +1,254 @@
+"""Scores of estimates against observations: over all rows, per station, with intervals over stations, and between models.
+
+RMSE, ubRMSE, bias and r after Entekhabi et al. 2010 (J. Hydrometeorol. 11, 832-840): bias = mean(estimate - observation),
+ubRMSE^2 = RMSE^2 - bias^2. They equal those of pytesmo. All come from the moments of each station, so that a bootstrap of whole
+stations costs two matrix products and no pass over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Scores = dict[str, Any]
+NAMES = ("rmse", "ubrmse", "bias", "r")
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Counts, means and sums of squared deviations of each station, float64 (stations,).
+
+    `oo`, `pp`, `op` and `ee` are sums over a station's rows of products of deviations from its means: of observations,
+    estimates, both, and errors. Sums about the mean keep the digits that sums of squares would lose.
+    """
+
+    station: np.ndarray
+    n: np.ndarray
+    observed: np.ndarray
+    predicted: np.ndarray
+    oo: np.ndarray
+    pp: np.ndarray
+    op: np.ndarray
+    ee: np.ndarray
+
+    @classmethod
+    def of(cls, observed: np.ndarray, predicted: np.ndarray, station: np.ndarray) -> Moments:
+        """Moments of the rows of each station; (n,) arrays without missing values."""
+        names, first, at = np.unique(station, return_index=True, return_inverse=True)
+        o, p = observed.astype("float64"), predicted.astype("float64")
+        n = np.bincount(at, minlength=names.size).astype("float64")
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return np.bincount(at, weights=values, minlength=names.size)
+
+        # From each station's first value, so that a constant series has exactly no spread.
+        d_o, d_p = o - o[first][at], p - p[first][at]
+        mean_o, mean_p = total(d_o) / n, total(d_p) / n
+        d_o, d_p = d_o - mean_o[at], d_p - mean_p[at]
+        mean_o, mean_p = mean_o + o[first], mean_p + p[first]
+        return cls(names, n, mean_o, mean_p, total(d_o**2), total(d_p**2), total(d_o * d_p), total((d_p - d_o) ** 2))
+
+    def pool(self, weights: np.ndarray) -> np.ndarray:
+        """Scores over all rows, each station taken as often as its weight says.
+
+        Parameters
+        ----------
+        weights : numpy.ndarray
+            (..., stations); all ones for the stations as they are.
+
+        Returns
+        -------
+        numpy.ndarray
+            (..., 4): rmse, ubrmse, bias, r; NaN where there is no row, and r where one side is constant.
+        """
+        w = weights.astype("float64")
+        total = w @ self.n
+        # From the first station's means, for the same reason.
+        o, p = self.observed - self.observed[0], self.predicted - self.predicted[0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean_o, mean_p = (w @ (self.n * o)) / total, (w @ (self.n * p)) / total
+
+            def spread(within: np.ndarray, a: np.ndarray, b: np.ndarray, mean: np.ndarray) -> np.ndarray:
+                return np.asarray(w @ (within + self.n * a * b) - total * mean)
+
+            oo, pp = spread(self.oo, o, o, mean_o**2), spread(self.pp, p, p, mean_p**2)
+            op, ee = spread(self.op, o, p, mean_o * mean_p), spread(self.ee, p - o, p - o, (mean_p - mean_o) ** 2)
+            shift = self.predicted[0] - self.observed[0]
+            bias, variance = mean_p - mean_o + shift, np.maximum(ee, 0) / total
+            r = np.where((oo > 0) & (pp > 0), op / np.sqrt(oo * pp), np.nan)
+        return np.stack([np.sqrt(variance + bias**2), np.sqrt(variance), bias, np.clip(r, -1, 1)], axis=-1)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a station: n, rmse, ubrmse, bias, r (NaN where one side is constant)."""
+        each = self.pool(np.eye(self.n.size))
+        table = pd.DataFrame(each, columns=list(NAMES), index=pd.Index(self.station, name="station"))
+        table.insert(0, "n", self.n.astype("int64"))
+        return table
+
+
+def compute_scores(observed: np.ndarray, predicted: np.ndarray, station: np.ndarray) -> Scores:
+    """Scores over all rows, and their medians over stations.
+
+    Parameters
+    ----------
+    observed, predicted : numpy.ndarray
+        (n,), same unit, no missing values.
+    station : numpy.ndarray
+        (n,), which station each row belongs to.
+
+    Returns
+    -------
+    dict
+        `rmse`, `ubrmse`, `bias`, `r`, `n`, `stations`, and `per_station` with `rmse_median`, `ubrmse_median`,
+        `bias_median`, `r_median`. A score that is not defined (r of a constant) is None.
+    """
+    if observed.size == 0:
+        medians = dict.fromkeys(f"{n}_median" for n in NAMES)
+        return {**dict.fromkeys(NAMES), "n": 0, "stations": 0, "per_station": medians}
+    moments = Moments.of(observed, predicted, station)
+    pooled, each = moments.pool(np.ones(moments.n.size)), moments.table
+    return {
+        **{n: finite_or_none(v) for n, v in zip(NAMES, pooled, strict=True)},
+        "n": int(observed.size),
+        "stations": len(each),
+        "per_station": {f"{n}_median": finite_or_none(each[n].median()) for n in NAMES},
+    }
+
+
+def finite_or_none(value: float) -> float | None:
+    """A number as JSON holds it: None where it is not defined."""
+    return float(value) if np.isfinite(value) else None
+
+
+def draw_stations(stations: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """How often each station is in each resample: (resamples, stations) int, rows sum to `stations`.
+
+    Whole stations are drawn with replacement, because days of one station are not independent (cluster bootstrap, Field and
+    Welsh 2007, J. R. Stat. Soc. B 69, 369-390).
+    """
+    random = np.random.default_rng(seed)
+    return random.multinomial(stations, np.full(stations, 1 / stations), size=resamples)
+
+
+def interval_of(values: np.ndarray) -> list[float | None]:
+    """The middle 95 % of resampled values, [low, high] (percentile interval); None where fewer than half are defined."""
+    known = values[np.isfinite(values)]
+    if known.size < values.size / 2:
+        return [None, None]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return [float(low), float(high)]
+
+
+def score_intervals(
+    observed: np.ndarray, predicted: np.ndarray, station: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, list[float | None]]:
+    """Intervals of 95 % of the four pooled scores, by resampling whole stations.
+
+    They say how the score would vary with other stations of the same kind; with fewer than some ten stations they are too
+    narrow, and with one there is none.
+
+    Returns
+    -------
+    dict
+        `rmse`, `ubrmse`, `bias`, `r` -> [low, high]; None where not defined.
+    """
+    if np.unique(station).size < 2:
+        return {n: [None, None] for n in NAMES}
+    moments = Moments.of(observed, predicted, station)
+    resampled = moments.pool(draw_stations(moments.n.size, resamples, seed))
+    return {n: interval_of(column) for n, column in zip(NAMES, resampled.T, strict=True)}
+
+
+def compare_pair(
+    observed: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    station: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Scores:
+    """Whether one model is better than another at the same rows: a paired test on the RMSE of each station.
+
+    Parameters
+    ----------
+    observed, first, second : numpy.ndarray
+        (n,): observations, and the estimates of both models at the same rows.
+    station : numpy.ndarray
+        (n,), which station each row belongs to.
+
+    Returns
+    -------
+    dict
+        `n`, `stations`; `rmse_first`, `rmse_second` pooled over these rows, `difference` (first - second) and its `interval`
+        over resampled stations; `stations_first_better`, `stations_second_better`; `p_value` of the two-sided Wilcoxon
+        signed-rank test on station RMSEs (exact below 50 stations without ties), `effect`: the matched-pairs rank-biserial
+        correlation (Kerby 2014), from -1 (the first model better at every station) to 1; None where all differences are 0.
+    """
+    from scipy.stats import rankdata, wilcoxon
+
+    both = [Moments.of(observed, p, station) for p in (first, second)]
+    ones = np.ones(both[0].n.size)
+    a, b = (float(m.pool(ones)[0]) for m in both)
+    differences = (both[0].table["rmse"] - both[1].table["rmse"]).to_numpy()
+    nonzero = differences[differences != 0]
+    p_value = effect = None
+    if nonzero.size:
+        p_value = float(wilcoxon(nonzero).pvalue)
+        ranks = rankdata(np.abs(nonzero))
+        effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
+    interval: list[float | None] = [None, None]
+    if ones.size > 1:
+        drawn = draw_stations(ones.size, resamples, seed)
+        interval = interval_of(both[0].pool(drawn)[:, 0] - both[1].pool(drawn)[:, 0])
+    return {
+        "n": int(observed.size),
+        "stations": int(ones.size),
+        "rmse_first": a,
+        "rmse_second": b,
+        "difference": a - b,
+        "interval": interval,
+        "stations_first_better": int((differences < 0).sum()),
+        "stations_second_better": int((differences > 0).sum()),
+        "p_value": p_value,
+        "effect": effect,
+    }
+
+
+def adjust_holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values of several tests, adjusted so that all hold together (Holm 1979, Scand. J. Stat. 6, 65-70).
+
+    >>> adjust_holm([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.06, 0.06]
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    out: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    for rank, (p, i) in enumerate(known):
+        least = max(least, min(p * (len(known) - rank), 1.0))
+        out[i] = least
+    return out
+
+
+def score_groups(
+    observed: np.ndarray, predicted: np.ndarray, station: np.ndarray, group: Mapping[Any, str]
+) -> pd.DataFrame:
+    """Scores of each group of stations: one row a group, with `stations`, `n` and the four pooled scores.
+
+    `group` says of each station what group it is in; stations that it does not name, or with an empty name, are left out.
+    """
+    moments = Moments.of(observed, predicted, station)
+    of_station = np.array([group.get(s) or "" for s in moments.station.tolist()], dtype=object)
+    rows = {}
+    for name in sorted({g for g in of_station if g}):
+        inside = (of_station == name).astype("float64")
+        counts = {"stations": int(inside.sum()), "n": int((inside * moments.n).sum())}
+        rows[name] = {**counts, **dict(zip(NAMES, moments.pool(inside).tolist(), strict=True))}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["stations", "n", *NAMES])
