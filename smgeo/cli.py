@@ -209,7 +209,8 @@ def evaluate_command(
     if "split" not in results:
         raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
     parts = Split.from_dict(results["split"])
-    _out.print(_scores_table({"models": {model.name: evaluate(load_model(model), open_cube(cube), parts).scores}}))
+    found = evaluate(load_model(model), open_cube(cube), parts)
+    _out.print(_scores_table({"models": {model.name: found.scores}, "intervals": {model.name: found.intervals}}))
 
 
 @app.command("audit")
@@ -308,6 +309,7 @@ def _print_results(results: dict[str, Any]) -> None:
     """The tables that a run has something for."""
     tables = (
         _scores_table(results) if results["models"] else None,
+        _comparisons_table(results),
         _cross_validation_table(results),
         _leakage_table(results),
         _maps_table(results),
@@ -335,14 +337,33 @@ def _grid_table(results: dict[str, Any]) -> Table | None:
 
 def _scores_table(results: dict[str, Any]) -> Table:
     table = Table("model", "part", title="scores (m3 m-3 for a soil-moisture target)", title_justify="left")
-    for column in ("RMSE", "ubRMSE", "bias", "r", "rows", "stations", "median RMSE"):
+    for column in ("RMSE", "95 % interval", "ubRMSE", "bias", "r", "rows", "stations", "median RMSE"):
         table.add_column(column, justify="right")
+    intervals = results.get("intervals", {})
     for name, parts in results["models"].items():
         for part, s in parts.items():
-            numbers = [_number(s[k]) for k in ("rmse", "ubrmse", "bias", "r")]
+            ends = intervals.get(name, {}).get(part, {}).get("rmse") or [None, None]
+            interval = "-" if ends[0] is None else f"{_number(ends[0])} to {_number(ends[1])}"
+            numbers = [_number(s["rmse"]), interval, *(_number(s[k]) for k in ("ubrmse", "bias", "r"))]
             table.add_row(
                 name, part, *numbers, f"{s['n']:,}", str(s["stations"]), _number(s["per_station"]["rmse_median"])
             )
+    return table
+
+
+def _comparisons_table(results: dict[str, Any]) -> Table | None:
+    if not results.get("comparisons"):
+        return None
+    title = "pairs of models at test stations, on rows that both estimated"
+    table = Table("first", "second", title=title, title_justify="left")
+    for column in ("RMSE first", "RMSE second", "difference, 95 % interval", "stations better", "p (Holm)", "rows"):
+        table.add_column(column, justify="right")
+    for c in results["comparisons"]:
+        low, high = c["interval"]
+        difference = f"{_number(c['difference'])} ({_number(low)} to {_number(high)})"
+        better = f"{c['stations_first_better']} : {c['stations_second_better']}"
+        numbers = (_number(c["rmse_first"]), _number(c["rmse_second"]), difference, better, _number(c["p_adjusted"], 4))
+        table.add_row(c["first"], c["second"], *numbers, f"{c['n']:,}")
     return table
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,17 @@ from smgeo.errors import SmgeoError
 from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
-from smgeo.scores import Moments, Scores, compute_scores, finite_or_none
+from smgeo.scores import (
+    NAMES,
+    Moments,
+    Scores,
+    adjust_holm,
+    compare_pair,
+    compute_scores,
+    finite_or_none,
+    score_groups,
+    score_intervals,
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +48,99 @@ class Evaluation:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a part: rmse, ubrmse, bias, r, n, stations, and the medians over stations."""
+        """One row a part: rmse, ubrmse, bias, r, n, stations, the medians over stations, and the ends of 95 % intervals.
+
+        `rmse_low` and `rmse_high`, and so on: by resampling whole stations, see `smgeo.scores.score_intervals`.
+        """
+        intervals = self.intervals
         rows = {
-            p: {**{k: v for k, v in s.items() if k != "per_station"}, **s["per_station"]}
+            p: {
+                **{k: v for k, v in s.items() if k != "per_station"},
+                **s["per_station"],
+                **{
+                    f"{k}_{end}": v
+                    for k, both in intervals[p].items()
+                    for end, v in zip(("low", "high"), both, strict=True)
+                },
+            }
             for p, s in self.scores.items()
         }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    @property
+    def intervals(self) -> dict[str, dict[str, list[float | None]]]:
+        """Part -> score -> [low, high]: 95 % intervals of the pooled scores over resampled stations."""
+        return {part: score_intervals(*self.rows(part)) for part in self.scores}
+
+    @property
+    def stations(self) -> pd.DataFrame:
+        """One row a station with a prediction: part, network where known, n, rmse, ubrmse, bias, r."""
+        tables = []
+        for part in self.scores:
+            observed, predicted, station = self.rows(part)
+            if observed.size:
+                tables.append(Moments.of(observed, predicted, station).table.assign(part=part))
+        if not tables:
+            return pd.DataFrame(columns=["part", "n", *NAMES])
+        table = pd.concat(tables)
+        ids = text_of(self.predictions["station"])
+        if "network" in self.predictions.coords:
+            networks = pd.Series(text_of(self.predictions["network"]), index=ids)
+            table.insert(0, "network", networks.reindex(table.index))
+        table.insert(0, "part", table.pop("part"))
+        return table
+
+    def rows(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observed, predicted and station id of every row of a part that has both, each (n,)."""
+        ds = self.predictions.isel(station=np.flatnonzero(text_of(self.predictions["part"]) == part))
+        observed, predicted = (ds[n].transpose("station", "time").values for n in ("observed", "predicted"))
+        at = np.isfinite(observed) & np.isfinite(predicted)
+        return observed[at], predicted[at], text_of(ds["station"])[np.nonzero(at)[0]]
+
+    def by(self, group: Mapping[str, str], part: str = "test") -> pd.DataFrame:
+        """Scores of groups of stations: one row a group, with stations, n and the four pooled scores.
+
+        Parameters
+        ----------
+        group : mapping
+            Station id -> name of its group, such as its network, climate or texture class; others are left out.
+        part : {"train", "validation", "test"}
+        """
+        return score_groups(*self.rows(part), group)
+
+
+def compare_models(evaluations: Mapping[str, Evaluation], part: str = "test") -> pd.DataFrame:
+    """Paired tests between models, each pair on the rows that both estimated.
+
+    A model that needs more days before a row is scored on fewer rows, so scores of two models are compared on common rows alone.
+
+    Parameters
+    ----------
+    evaluations : mapping
+        Name of the model -> its `Evaluation`, all of one cube and split.
+    part : {"train", "validation", "test"}
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair: `first`, `second`, and what `smgeo.scores.compare_pair` gives; `p_adjusted` is the p-value adjusted for the
+        number of pairs (Holm). Two models with no common row are left out.
+    """
+    rows = []
+    for first, second in combinations(evaluations, 2):
+        a, b = (evaluations[n].predictions for n in (first, second))
+        a, b = xr.align(a.isel(station=np.flatnonzero(text_of(a["part"]) == part)), b, join="inner")
+        observed, of_a, of_b = (
+            v.transpose("station", "time").values for v in (a["observed"], a["predicted"], b["predicted"])
+        )
+        at = np.isfinite(observed) & np.isfinite(of_a) & np.isfinite(of_b)
+        if at.any():
+            station = text_of(a["station"])[np.nonzero(at)[0]]
+            rows.append({"first": first, "second": second, **compare_pair(observed[at], of_a[at], of_b[at], station)})
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_adjusted"] = adjust_holm([None if p is None or np.isnan(p) else p for p in table["p_value"]])
+    return table
 
 
 def target_scaler(preparation: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:

@@ -126,6 +126,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda v, digits=3: "–" if v is None else f"{v:.{digits}f}"
+    environment.filters["interval"] = _interval
     environment.filters["count"] = lambda v: "" if v is None else f"{v:,}"
     return environment.get_template("report.html.j2")
 
@@ -136,8 +137,20 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def _interval(ends: list[float | None] | None, digits: int = 3) -> str:
+    """`0.061 to 0.088`, or a dash where there is none."""
+    if not ends or ends[0] is None or ends[1] is None:
+        return "–"
+    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+
+
 def _score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"model": m, "part": p, **s} for m, parts in results["models"].items() for p, s in parts.items()]
+    intervals = results.get("intervals", {})
+    return [
+        {"model": m, "part": p, **s, "interval": intervals.get(m, {}).get(p, {}).get("rmse")}
+        for m, parts in results["models"].items()
+        for p, s in parts.items()
+    ]
 
 
 def _network_counts(places: xr.Dataset) -> list[tuple[str, int]]:

@@ -44,6 +44,7 @@ from smgeo.summary import (
     broken_stations,
     count_rows,
     describe_map,
+    describe_models,
     describe_outliers,
     describe_provenance,
     describe_split,
@@ -258,6 +259,7 @@ class _Study(CubeStages):
             "target": self._describe_target(),
             "models": {name: m["scores"] for name, m in models.items()},
         }
+        results |= describe_models(self.folder, {name: m["scores"] for name, m in models.items()}, cube)
         if recipe.cross_validation:
             results["cross_validation"] = self._cross_validate(cube)
         results |= audited

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import open_cube
+from smgeo.cube import open_cube, text_of
+from smgeo.evaluation import Evaluation, compare_models
 from smgeo.preparation_specs import OutlierSpec
 from smgeo.prepare import OutlierRows, Split
-from smgeo.scores import compute_scores
+from smgeo.scores import Scores, compute_scores
 from smgeo.stages import versions_of
+from smgeo.texture import classify_texture
 
 _PACKAGES = (
     "smgeo",
@@ -50,6 +52,48 @@ def describe_map(store: Path, target: str, truth: Path | None = None) -> dict[st
         pixels = int(seen.any(axis=0).sum())
         out["truth"] = {**{k: scores[k] for k in ("rmse", "ubrmse", "bias", "r", "n")}, "pixels": pixels}
     return out
+
+
+def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset) -> dict[str, Any]:
+    """`intervals`, `comparisons` and `groups` of the results, from the predictions kept in a run's folder.
+
+    Groups are networks and, where the cube has sand, silt and clay, USDA texture classes; of test stations.
+    """
+    evaluations = {
+        name: Evaluation(parts, xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None))
+        for name, parts in scores.items()
+    }
+    groups = {
+        label: {name: _records(e.by(of_station), "group") for name, e in evaluations.items()}
+        for label, of_station in _station_groups(cube).items()
+    }
+    return {
+        "intervals": {name: e.intervals for name, e in evaluations.items()},
+        "comparisons": _records(compare_models(evaluations)),
+        "groups": {label: of_models for label, of_models in groups.items() if any(of_models.values())},
+    }
+
+
+def _station_groups(cube: xr.Dataset) -> dict[str, dict[str, str]]:
+    """Label -> station -> group."""
+    ids = text_of(cube["station"]).tolist()
+    groups = {}
+    if "network" in cube.coords:
+        groups["network"] = dict(zip(ids, text_of(cube["network"]).tolist(), strict=True))
+    parts = [cube[n] for n in ("sand", "silt", "clay") if n in cube and cube[n].dims == ("station",)]
+    if len(parts) == 3:
+        groups["texture"] = dict(zip(ids, classify_texture(*(p.values for p in parts)).tolist(), strict=True))
+    return groups
+
+
+def _records(table: pd.DataFrame, index: str | None = None) -> list[dict[str, Any]]:
+    """Rows of a table as JSON holds them: None where a number is not defined."""
+    if index is not None:
+        table = table.rename_axis(index).reset_index()
+    return [
+        {str(k): None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+        for row in table.to_dict("records")
+    ]
 
 
 def describe_split(split: Split) -> dict[str, Any]:

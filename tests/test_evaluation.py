@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import cross_validate, evaluate, explained
+from smgeo.evaluation import Evaluation, compare_models, cross_validate, evaluate, explained
 from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 from smgeo.scores import compute_scores
@@ -492,3 +492,37 @@ def test_nothing_left_to_train_on_beside_rows_set_apart(make_station_cube):
     assert _cross_validate(ds, "leave-location-out", 2)[0]["n"] == 24
     with pytest.raises(SmgeoError, match="leaves no row to train on beside those set apart"):
         _cross_validate(ds, "leave-location-out", 2, needs_validation=True)
+
+
+def _kept(values, parts, observed):
+    dims = ("station", "time")
+    return xr.Dataset(
+        {"observed": (dims, np.array(observed)), "predicted": (dims, np.array(values))},
+        {"station": ["a", "b", "c"], "time": pd.date_range("2020-01-01", periods=2), "part": ("station", parts)},
+    )
+
+
+def test_models_are_compared_on_rows_that_both_estimated():
+    nan, parts = np.nan, ["test", "test", "train"]
+    observed = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.5]]
+    first = Evaluation({"test": {}}, _kept([[0.2, nan], [0.3, 0.6], [9.0, 9.0]], parts, observed))
+    second = Evaluation({"test": {}}, _kept([[0.1, 0.2], [0.4, nan], [9.0, 9.0]], parts, observed))
+    pair = compare_models({"one": first, "two": second}).iloc[0]
+    assert (pair["first"], pair["second"], pair["n"], pair["stations"]) == ("one", "two", 2, 2)
+    assert pair["rmse_first"] == pytest.approx(np.sqrt((0.1**2 + 0.0) / 2))
+    assert pair["rmse_second"] == pytest.approx(np.sqrt((0.0 + 0.1**2) / 2))
+    assert compare_models({"one": first}).empty
+
+
+def test_stations_and_groups_of_an_evaluation():
+    observed = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.5]]
+    values = [[0.2, 0.3], [0.3, 0.6], [0.5, 0.6]]
+    found = Evaluation({"train": {}, "test": {}}, _kept(values, ["test", "test", "train"], observed))
+    table = found.stations
+    assert table.index.tolist() == ["c", "a", "b"]
+    assert table["part"].tolist() == ["train", "test", "test"]
+    assert table.loc["a", "bias"] == pytest.approx(0.1)
+    assert table.loc["b", "rmse"] == pytest.approx(np.sqrt(0.2**2 / 2))
+    groups = found.by({"a": "dry", "b": "wet", "c": "wet"})
+    assert groups["n"].to_dict() == {"dry": 2, "wet": 2}
+    assert groups.loc["dry", "rmse"] == pytest.approx(0.1)

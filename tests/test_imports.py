@@ -17,7 +17,7 @@ ROOT = Path(smgeo.__file__).parent
 LAYERS = [
     {"errors", "catalog", "shards"},
     {"specs", "progress", "stages", "terrain", "outline"},
-    {"preparation_specs", "raster_specs", "scores", "search_specs", "validation_specs"},
+    {"preparation_specs", "raster_specs", "scores", "search_specs", "texture", "validation_specs"},
     {"recipe", "regions"},
     {"cube"},
     {"sources", "prepare"},

@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused_by_name(make_grid_cube):
     ds = gappy()
     with pytest.raises(SmgeoError, match="no feature 'ndwi'; did you mean 'ndvi'"):
         audit_leakage(ds, ["ndwi"])
-    with pytest.raises(SmgeoError, match="no feature 'sm'"):
+    with pytest.raises(SmgeoError, match="the target 'sm' is among the features"):
         audit_leakage(ds, ["sm"])
     with pytest.raises(SmgeoError, match="no feature is named"):
         audit_leakage(ds[["sm"]])

@@ -322,3 +322,33 @@ def test_threshold_of_outliers_is_chosen_on_the_split_and_told(tmp_path):
     assert removed == [again["outliers"]["rows"]] == [again["outliers"]["by_variable"]["sm"]]  # rain is heavy-tailed
     assert removed[0] > 0
     assert "1.4 standard deviations" in (tmp_path / "said" / "report.html").read_text(encoding="utf-8")
+
+
+def test_intervals_pairs_and_groups_come_from_the_predictions_kept(toy_run):
+    results = toy_run.results
+    stores = {n: xr.open_zarr(toy_run.folder / "predictions" / f"{n}.zarr", consolidated=False).load() for n in MODELS}
+    for name in MODELS:
+        assert set(results["intervals"][name]) == set(PARTS)
+        low, high = results["intervals"][name]["train"]["rmse"]
+        assert low < results["models"][name]["train"]["rmse"] < high
+    pairs = {(c["first"], c["second"]): c for c in results["comparisons"]}
+    assert list(pairs) == [
+        ("rf", "ann"),
+        ("rf", "gru"),
+        ("rf", "lstm"),
+        ("ann", "gru"),
+        ("ann", "lstm"),
+        ("gru", "lstm"),
+    ]
+    test = np.array([str(p) == "test" for p in stores["rf"]["part"].values])
+    a, b = (stores[n].isel(station=test) for n in ("rf", "gru"))
+    both = a["observed"].notnull() & a["predicted"].notnull() & b["predicted"].notnull()
+    assert pairs["rf", "gru"]["n"] == int(both.sum()) > 0
+    error = (a["predicted"] - a["observed"]).where(both)
+    assert pairs["rf", "gru"]["rmse_first"] == pytest.approx(
+        float(np.sqrt((error.astype("float64") ** 2).mean())), rel=1e-5
+    )
+    networks = {r["group"]: r for r in results["groups"]["network"]["rf"]}
+    assert sum(r["n"] for r in networks.values()) == results["models"]["rf"]["test"]["n"]
+    assert set(networks) == {str(s).split("/")[0] for s in results["split"]["test"]}
+    assert sum(r["stations"] for r in results["groups"]["texture"]["rf"]) == len(results["split"]["test"])
