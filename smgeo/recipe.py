@@ -22,7 +22,7 @@ from smgeo.preparation_specs import PrepareSpec
 from smgeo.raster_specs import AnyRaster, RasterSource
 from smgeo.search_specs import SearchSpec
 from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
-from smgeo.validation_specs import CrossValidationSpec, LeakageAuditSpec
+from smgeo.validation_specs import CrossValidationSpec, ImportanceSpec, LeakageAuditSpec, LearningCurveSpec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -119,6 +119,8 @@ class Recipe(Spec):
     search: dict[str, SearchSpec] = Field({})
     cross_validation: tuple[CrossValidationSpec, ...] = ()
     leakage_audit: LeakageAuditSpec | None = None
+    importance: ImportanceSpec | None = None
+    learning_curve: LearningCurveSpec | None = None
     maps: MapSpec | None = None
     report: ReportSpec | None = None
 
@@ -158,7 +160,7 @@ class Recipe(Spec):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, Mapping) else value
 
-    @field_validator("leakage_audit", mode="before")
+    @field_validator("leakage_audit", "importance", "learning_curve", mode="before")
     @classmethod
     def _yes_or_no(cls, value: Any) -> Any:
         return {True: {}, False: None}[value] if isinstance(value, bool) else value
@@ -199,7 +201,8 @@ class Recipe(Spec):
                 "stations: a recipe names stations, or a grid to build a grid cube alone; this one has neither"
             )
         lacking = "stations" if not self.stations else "models" if not self.models else None
-        given = {key: bool(getattr(self, key)) for key in ("maps", "cross_validation", "search")}
+        needs_models = ("maps", "cross_validation", "search", "importance", "learning_curve")
+        given = {key: bool(getattr(self, key)) for key in needs_models}
         if not self.stations:
             given |= {
                 "models": bool(self.models),
@@ -243,11 +246,19 @@ class Recipe(Spec):
         for part, names in (
             ("maps", self.maps.models if self.maps else None),
             ("search", tuple(self.search)),
+            ("importance", self.importance.models if self.importance else None),
+            ("learning_curve", self.learning_curve.models if self.learning_curve else None),
             *(("cross_validation", c.models) for c in self.cross_validation),
         ):
             for name in names or ():
                 if name not in self.models:
                     raise ValueError(f"{part}: model {name!r} is not in models; {nearest(name, list(self.models))}")
+        for label, group in ((self.importance.groups if self.importance else None) or {}).items():
+            for name in group:
+                if name not in self.features:
+                    raise ValueError(
+                        f"importance.groups.{label}: {name!r} is not in features; {nearest(name, self.features)}"
+                    )
         for fold in self.cross_validation:
             searched = [n for n in fold.models or self.models if n in self.search]
             if searched:

@@ -27,6 +27,7 @@ from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
 
 # Colour-blind safe (Okabe and Ito 2008).
 PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2", "stations": "#0072B2"}
+_MODEL_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F00")
 _SERIES_SHOWN = 4
 _MAP_DATES_SHOWN = 4
 # Even in lightness and safe for colour-blind readers; dry is yellow, wet is dark blue.
@@ -96,6 +97,10 @@ def _plan_drawings(
     if predictions:
         drawings["scatter"] = lambda: draw_scatter(predictions, results)
         drawings["series"] = lambda: draw_series(predictions, results)
+    if results.get("importance"):
+        drawings["importance"] = lambda: draw_importance(results)
+    if results.get("learning_curve"):
+        drawings["learning_curve"] = lambda: draw_learning_curve(results)
     if results.get("maps"):
         drawings["maps"] = lambda: draw_maps(folder, results)
     if shown := results.get("grid"):
@@ -246,23 +251,59 @@ def draw_series(predictions: dict[str, xr.Dataset], results: dict[str, Any]) -> 
     chosen = choose_series(first)
     figure = Figure(figsize=(10.5, 2.1 * max(len(chosen), 1)), layout="constrained")
     panels: np.ndarray = np.atleast_1d(figure.subplots(max(len(chosen), 1), 1, sharex=True))
-    colours = ["#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F00"]
     for axes, i in zip(panels, chosen, strict=False):
-        _draw_one_series(axes, predictions, i, colours)
+        _draw_one_series(axes, predictions, i)
         axes.set_ylabel(results["target"]["units"])
     if len(chosen):
         panels[0].legend(ncols=len(predictions) + 1, fontsize=8, loc="upper right")
     return figure
 
 
-def _draw_one_series(axes: Axes, predictions: dict[str, xr.Dataset], station: int, colours: list[str]) -> None:
+def _draw_one_series(axes: Axes, predictions: dict[str, xr.Dataset], station: int) -> None:
     for k, (name, ds) in enumerate(predictions.items()):
         one = ds.isel(station=station)
         times = pd.DatetimeIndex(one.indexes["time"])
         if k == 0:
             axes.plot(times, one["observed"].values, color="k", lw=1.3, label="observed")
             axes.set_title(str(one["station"].values), fontsize=8, loc="left")
-        axes.plot(times, one["predicted"].values, color=colours[k % len(colours)], lw=0.8, label=name)
+        axes.plot(times, one["predicted"].values, color=_MODEL_COLOURS[k % len(_MODEL_COLOURS)], lw=0.8, label=name)
+
+
+def draw_importance(results: dict[str, Any]) -> Figure:
+    """Increase of the RMSE of each feature or group, a panel a model, the most important above."""
+    models = results["importance"]
+    longest = max(len(rows) for rows in models.values())
+    figure = Figure(figsize=(3.4 * len(models) + 0.6, 0.24 * longest + 1.0), layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False, sharex=True)[0]
+    for axes, (name, rows) in zip(panels, models.items(), strict=True):
+        at = np.arange(len(rows))[::-1]
+        value, low, high = (
+            np.array([r[k] if r[k] is not None else np.nan for r in rows], dtype=float)
+            for k in ("increase", "low", "high")
+        )
+        axes.barh(at, value, color="#0072B2", height=0.7)
+        axes.hlines(at, low, high, color="k", lw=1.0)
+        axes.set_yticks(at, [r["feature"] for r in rows], fontsize=7)
+        axes.axvline(0, color="k", lw=0.6)
+        axes.set(title=name, xlabel=f"increase of RMSE ({results['target']['units']})")
+    return figure
+
+
+def draw_learning_curve(results: dict[str, Any]) -> Figure:
+    """RMSE at test stations against the number of training stations."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for k, (name, rows) in enumerate(results["learning_curve"].items()):
+        stations, colour = [r["stations"] for r in rows], _MODEL_COLOURS[k % len(_MODEL_COLOURS)]
+        low, high = (
+            np.array([r[end] if r[end] is not None else np.nan for r in rows], dtype=float) for end in ("low", "high")
+        )
+        axes.plot(stations, [r["rmse"] for r in rows], "o-", color=colour, ms=4, lw=1.2, label=name)
+        axes.fill_between(stations, low, high, color=colour, alpha=0.12, lw=0)
+    axes.set(xlabel="training stations", ylabel=f"RMSE at test stations ({results['target']['units']})")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    return figure
 
 
 def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:

@@ -5,34 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import open_cube, select_stations, write_cube
-from smgeo.cube_stages import CubeStages
-from smgeo.errors import SmgeoError, SmgeoWarning, nearest
-from smgeo.evaluation import cross_validate, evaluate
+from smgeo.cube import open_cube
+from smgeo.diagnostics import learning_curve, permutation_importance
+from smgeo.errors import SmgeoError, nearest
+from smgeo.evaluation import cross_validate
 from smgeo.inputs import check_inputs
 from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
-from smgeo.models import load_model, make_model
+from smgeo.model_stages import ModelStages
+from smgeo.models import load_model
 from smgeo.prepare import (
     OutlierRows,
-    Prepared,
     Split,
-    Windows,
-    choose_outliers,
     clean_cube,
     prepare_cube,
-    split_stations,
 )
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
@@ -48,9 +43,9 @@ from smgeo.summary import (
     describe_outliers,
     describe_provenance,
     describe_split,
+    records_of,
 )
-from smgeo.trials import OtherSearchError
-from smgeo.tuning import choose_stations, describe_search, search_windows
+from smgeo.validation_specs import ImportanceSpec, LearningCurveSpec
 
 _NETWORKS = ("ann", "cnn", "gru", "lstm")
 
@@ -191,19 +186,8 @@ def _open_study(checked: Recipe, out: str | Path | None, data: str | Path | None
     return study
 
 
-def _set_aside(folder: Path) -> Path:
-    """The folder under the first free name `NAME.1`, `NAME.2`, ...: hours of trials are not thrown away."""
-    number = next(n for n in count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
-    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
-
-
-class _Study(CubeStages):
+class _Study(ModelStages):
     """One run: the recipe, its folder, and all its stages."""
-
-    def __init__(self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter) -> None:
-        super().__init__(recipe, folder, root, reporter)
-        self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
-        self.found: dict[str, dict[str, Any]] = {}
 
     def _begin(self) -> None:
         (self.folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
@@ -216,10 +200,10 @@ class _Study(CubeStages):
         self._begin()
         self.build_stations()
         cube = open_cube(self.folder / "stations.zarr")
-        split = self._split(cube)
-        self._choose_outliers(cube, split)
+        split = self.choose_split(cube)
+        self.choose_threshold(cube, split)
         prepared = prepare_cube(cube, self.prepare, self.recipe.features, self.target, split.train)
-        return {name: self._search(name, cube, split, prepared) for name in self.recipe.search}
+        return {name: self.search_model(name, cube, split, prepared) for name in self.recipe.search}
 
     def run(self) -> Run:
         recipe = self.recipe
@@ -248,13 +232,13 @@ class _Study(CubeStages):
         audited = self._audit_leakage(cube)
         if not recipe.models:
             return {**self._run_station_cube(cube, counts), **audited}
-        split = self._split(cube)
+        split = self.choose_split(cube)
         if recipe.builds_grid:
             self.build_grid()
-        chosen = self._choose_outliers(cube, split)
+        chosen = self.choose_threshold(cube, split)
         prepared = prepare_cube(cube, self.prepare, recipe.features, self.target, split.train)
-        searches = {name: self._search(name, cube, split, prepared) for name in recipe.search}
-        models = {name: self._fit(name, cube, split, prepared) for name in recipe.models}
+        searches = {name: self.search_model(name, cube, split, prepared) for name in recipe.search}
+        models = {name: self.fit_model(name, cube, split, prepared) for name in recipe.models}
         results: dict[str, Any] = {
             "target": self._describe_target(),
             "models": {name: m["scores"] for name, m in models.items()},
@@ -262,7 +246,7 @@ class _Study(CubeStages):
         results |= describe_models(self.folder, {name: m["scores"] for name, m in models.items()}, cube)
         if recipe.cross_validation:
             results["cross_validation"] = self._cross_validate(cube)
-        results |= audited
+        results |= audited | self._diagnose(cube, split)
         if recipe.maps is not None:
             results["maps"] = self._maps()
         if searches:
@@ -296,128 +280,6 @@ class _Study(CubeStages):
         units = self.recipe.catalog[target.variable].units
         return {"variable": target.variable, "units": units, "depth_m": list(target.depth_m)}
 
-    def _split(self, cube: xr.Dataset) -> Split:
-        spec = self.recipe.prepare.split
-        seed = spec.seed if spec.seed is not None else self.recipe.seed
-        features = [*self.recipe.features, self.target]
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            return asdict(split_stations(cube[features], spec.fractions, spec.extremes_to_train, seed))
-
-        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
-        return Split.from_dict(self.stage("split", inputs, [], work))
-
-    def _choose_outliers(self, cube: xr.Dataset, split: Split) -> dict[str, Any] | None:
-        """The threshold of outliers, where the recipe leaves it to be chosen; `self.prepare` then holds the number."""
-        spec, seed = self.prepare.outliers, self.recipe.seed
-        if spec is None or spec.z != "choose":
-            return None
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            features = self.recipe.features
-            return choose_outliers(cube, self.prepare, features, self.target, split, seed, progress).to_dict()
-
-        inputs = {"prepare": self.prepare.model_dump(mode="json"), "seed": seed, **self.key("stations", "split")}
-        chosen: dict[str, Any] = self.stage("outliers", inputs, [], work)
-        self.prepare = self.prepare.model_copy(update={"outliers": spec.model_copy(update={"z": chosen["z"]})})
-        return chosen
-
-    def _length(self, kind: Any) -> int:
-        """Days that a model sees: the window of the recipe, or the day itself."""
-        return self.recipe.prepare.window.length if kind.uses_window else 1
-
-    def _make(self, name: str) -> Any:
-        return make_model(self.recipe.models[name].kind, **self._params(name))
-
-    def _params(self, name: str) -> dict[str, Any]:
-        """A model's parameters: the recipe's, and over them what a search found."""
-        return {"seed": self.recipe.seed, **self.recipe.models[name].params, **self.found.get(name, {})}
-
-    def _windows(self, name: str, prepared: Prepared, split: Split) -> tuple[Windows, Windows]:
-        """Training and validation windows of a model."""
-        model = self._make(name)
-        length, mode = self._length(model), model.window_mode
-        missing = self.recipe.prepare.window.missing
-        train, validation = (prepared.windows(ids, length, missing, mode) for ids in (split.train, split.validation))
-        for part, windows in (("training", train), ("validation", validation)):
-            if not len(windows):
-                raise SmgeoError(
-                    f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
-                    f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
-                )
-        return train, validation
-
-    def _search_pairs(
-        self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared, spec: SearchSpec
-    ) -> list[tuple[Windows, Windows]]:
-        """Training and scoring windows of a search; each fold is prepared anew, so that what it holds out shapes nothing."""
-        if spec.objective == "validation":
-            return [self._windows(name, prepared, split)]
-        pairs = []
-        for train, held in choose_stations(cube, split, spec.objective, self.target, spec.seed or 0):
-            fold = prepare_cube(cube, self.prepare, self.recipe.features, self.target, train)
-            pairs.append(self._windows(name, fold, Split(tuple(train), tuple(held), ())))
-        return pairs
-
-    def _search(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
-        """Trials of one model; the best one's parameters are used, and the epochs that trials had."""
-        kind, params, folder = self.recipe.models[name].kind, self._params(name), self.folder / "search" / name
-        spec = self.recipe.search[name]
-        spec = spec.model_copy(update={"seed": self.recipe.seed if spec.seed is None else spec.seed})
-
-        def work(progress: Callable[..., None]) -> dict[str, Any]:
-            pairs = self._search_pairs(name, cube, split, prepared, spec)
-            run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
-            try:
-                return describe_search(run_search().table)
-            except OtherSearchError as error:  # of other data or another recipe
-                kept = _set_aside(folder)
-                warnings.warn(
-                    SmgeoWarning(f"{error.args[0].split('. Give')[0]}; it is kept in {kept}, and a new search begins")
-                )
-                return describe_search(run_search().table)
-
-        inputs = {
-            "kind": kind,
-            "params": params,
-            "spec": spec.model_dump(mode="json", exclude={"concurrent"}),
-            "prepare": self.prepare.model_dump(mode="json"),
-            **self.key("stations", "split"),
-        }
-        found: dict[str, Any] = self.stage(f"search {name}", inputs, [folder], work)
-        epochs = {} if spec.epochs is None else {"epochs": spec.epochs}
-        self.found[name] = {**epochs, **next(t["params"] for t in found["trials"] if t["trial"] == found["best"])}
-        return found
-
-    def _fit(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
-        folder = self.folder / "models" / name
-        predictions = self.folder / "predictions" / f"{name}.zarr"
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            model = self._make(name)
-            train, validation = self._windows(name, prepared, split)
-            model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
-            model.save(folder)
-            evaluation = evaluate(model, select_stations(cube, [*split.train, *split.validation, *split.test]), split)
-            write_cube(evaluation.predictions, predictions)
-            return {
-                "scores": evaluation.scores,
-                # A share of missing values lets windows of a station without one feature in.
-                "training": {
-                    "rows": train.count,
-                    "window_days": train.length,
-                    "left_out": [] if train.missing else train.left_out,
-                },
-            }
-
-        inputs = {
-            "kind": self.recipe.models[name].kind,
-            "params": self._params(name),
-            "prepare": self.prepare.model_dump(mode="json"),
-            **self.key("stations", "split"),
-        }
-        return self.stage(f"model {name}", inputs, [folder, predictions], work)
-
     def _cross_validate(self, cube: xr.Dataset) -> dict[str, Any]:
         recipe = self.recipe
         out: dict[str, Any] = {}
@@ -432,18 +294,18 @@ class _Study(CubeStages):
         self, cube: xr.Dataset, name: str, spec: CrossValidationSpec, number: int
     ) -> dict[str, Any]:
         recipe = self.recipe
-        model = self._make(name)
+        model = self.new_model(name)
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
             return cross_validate(
-                lambda: self._make(name),
+                lambda: self.new_model(name),
                 with_target[[*recipe.features, self.target]].assign_attrs(cube.attrs).load(),
                 spec,
                 recipe.prepare,
                 recipe.features,
                 self.target,
-                length=self._length(model),
+                length=self.days_seen(model),
                 mode=model.window_mode,
                 needs_validation=model.uses_validation,
                 seed=recipe.seed,
@@ -458,6 +320,68 @@ class _Study(CubeStages):
             **self.key("stations"),
         }
         return self.stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
+
+    def _diagnose(self, cube: xr.Dataset, split: Split) -> dict[str, Any]:
+        """`importance` and `learning_curve` of the results, where the recipe asks for them."""
+        recipe, out = self.recipe, {}
+        if (of := recipe.importance) is not None:
+            out["importance"] = {name: self._importance(name, cube, split, of) for name in of.models or recipe.models}
+        if (of_curve := recipe.learning_curve) is not None:
+            names = of_curve.models or recipe.models
+            out["learning_curve"] = {name: self._learning_curve(name, cube, split, of_curve) for name in names}
+        return out
+
+    def _importance(self, name: str, cube: xr.Dataset, split: Split, spec: ImportanceSpec) -> list[dict[str, Any]]:
+        seed = spec.seed if spec.seed is not None else self.recipe.seed
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            table = permutation_importance(
+                load_model(self.folder / "models" / name),
+                cube,
+                split,
+                spec.part,
+                groups=spec.groups,
+                repeats=spec.repeats,
+                seed=seed,
+                progress=progress,
+            )
+            return {"rows": records_of(table, "feature")}
+
+        inputs = {"spec": spec.model_dump(mode="json", exclude={"models"}), "seed": seed, **self.key(f"model {name}")}
+        rows: list[dict[str, Any]] = self.stage(f"importance {name}", inputs, [], work)["rows"]
+        return rows
+
+    def _learning_curve(
+        self, name: str, cube: xr.Dataset, split: Split, spec: LearningCurveSpec
+    ) -> list[dict[str, Any]]:
+        seed = spec.seed if spec.seed is not None else self.recipe.seed
+        recipe, model = self.recipe, self.new_model(name)
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            table = learning_curve(
+                lambda: self.new_model(name),
+                cube[[*recipe.features, self.target]].assign_attrs(cube.attrs).load(),
+                split,
+                self.prepare,
+                recipe.features,
+                self.target,
+                length=self.days_seen(model),
+                fractions=spec.fractions,
+                seed=seed,
+                progress=progress,
+            )
+            return {"rows": records_of(table, "fraction")}
+
+        inputs = {
+            "kind": recipe.models[name].kind,
+            "params": self.params_of(name),
+            "spec": spec.model_dump(mode="json", exclude={"models"}),
+            "seed": seed,
+            "prepare": self.prepare.model_dump(mode="json"),
+            **self.key("stations", "split"),
+        }
+        rows: list[dict[str, Any]] = self.stage(f"learning curve {name}", inputs, [], work)["rows"]
+        return rows
 
     def _audit_leakage(self, cube: xr.Dataset) -> dict[str, Any]:
         """`leakage_audit` of the results, where the recipe asks for it, on the station cube as it was built."""

@@ -64,12 +64,12 @@ def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset
         for name, parts in scores.items()
     }
     groups = {
-        label: {name: _records(e.by(of_station), "group") for name, e in evaluations.items()}
+        label: {name: records_of(e.by(of_station), "group") for name, e in evaluations.items()}
         for label, of_station in _station_groups(cube).items()
     }
     return {
         "intervals": {name: e.intervals for name, e in evaluations.items()},
-        "comparisons": _records(compare_models(evaluations)),
+        "comparisons": records_of(compare_models(evaluations)),
         "groups": {label: of_models for label, of_models in groups.items() if any(of_models.values())},
     }
 
@@ -86,7 +86,7 @@ def _station_groups(cube: xr.Dataset) -> dict[str, dict[str, str]]:
     return groups
 
 
-def _records(table: pd.DataFrame, index: str | None = None) -> list[dict[str, Any]]:
+def records_of(table: pd.DataFrame, index: str | None = None) -> list[dict[str, Any]]:
     """Rows of a table as JSON holds them: None where a number is not defined."""
     if index is not None:
         table = table.rename_axis(index).reset_index()

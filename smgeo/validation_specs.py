@@ -1,8 +1,8 @@
-"""What a recipe says of cross-validation and of the leakage audit."""
+"""What a recipe says of cross-validation, of the leakage audit, and of what drives its models."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,3 +42,21 @@ class LeakageAuditSpec(Spec):
     folds: int = Field(default=5, ge=2)
     seed: int | None = None
     gap_days: int = Field(default=30, ge=0)
+
+
+class ImportanceSpec(Spec):
+    """What each feature, or group of features, is worth to the models, see `smgeo.diagnostics.permutation_importance`."""
+
+    models: tuple[str, ...] | None = None
+    part: Literal["train", "validation", "test"] = "test"
+    groups: dict[str, tuple[str, ...]] | None = None
+    repeats: int = Field(default=5, ge=1)
+    seed: int | None = Field(default=None, ge=0)
+
+
+class LearningCurveSpec(Spec):
+    """Scores with more and more training stations, see `smgeo.diagnostics.learning_curve`."""
+
+    models: tuple[str, ...] | None = None
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.1, 0.2, 0.4, 0.7, 1.0), min_length=1)
+    seed: int | None = Field(default=None, ge=0)

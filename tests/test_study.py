@@ -324,6 +324,28 @@ def test_threshold_of_outliers_is_chosen_on_the_split_and_told(tmp_path):
     assert "1.4 standard deviations" in (tmp_path / "said" / "report.html").read_text(encoding="utf-8")
 
 
+def test_importance_and_learning_curves_are_stages_of_their_own(run_copy, toy_recipe):
+    before = done_of(run_copy)
+    recipe = copy.deepcopy(toy_recipe)
+    recipe["importance"] = {
+        "models": ["rf"],
+        "groups": {"soil": ["sand", "silt", "clay"], "season": ["doy_sin", "doy_cos"]},
+    }
+    recipe["learning_curve"] = {"models": ["rf"], "fractions": [0.5, 1.0]}
+    results = smgeo.run(recipe, out=run_copy).results
+    assert {r["feature"] for r in results["importance"]["rf"]} == {"soil", "season"}
+    curve = results["learning_curve"]["rf"]
+    assert [r["fraction"] for r in curve] == [0.5, 1.0]
+    # Trained on all training stations it is the model of the run.
+    assert curve[1]["stations"] == len(results["split"]["train"])
+    assert curve[1]["rmse"] == pytest.approx(results["models"]["rf"]["test"]["rmse"], rel=1e-5)
+    after = done_of(run_copy)
+    assert {n for n in after if after[n] != before.get(n)} == {"importance rf", "learning curve rf", "report"}
+    page = (run_copy / "report.html").read_text()
+    assert "What the models use" in page
+    assert "How many stations it takes" in page
+
+
 def test_intervals_pairs_and_groups_come_from_the_predictions_kept(toy_run):
     results = toy_run.results
     stores = {n: xr.open_zarr(toy_run.folder / "predictions" / f"{n}.zarr", consolidated=False).load() for n in MODELS}

@@ -1,0 +1,235 @@
+"""What drives a model, and how many stations it needs: permutation importance and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.cube import select_stations
+from smgeo.errors import SmgeoError, nearest
+from smgeo.evaluation import check_target_is_observed, predict_stations, windows_like
+from smgeo.prepare import Split, prepare_cube, repeat_steps
+from smgeo.recipe import PrepareSpec
+from smgeo.scores import draw_stations, interval_of, score_intervals
+
+# A year's season is broken by a shift of a month at least.
+_LEAST_SHIFT_DAYS = 30
+
+
+def permutation_importance(
+    model: Any,
+    ds: xr.Dataset,
+    split: Split,
+    part: Literal["train", "validation", "test"] = "test",
+    *,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """How much a model errs more where a feature says nothing of the place any more.
+
+    A feature's whole series is exchanged between stations (static ones their value), so that its course in time stays possible and
+    days of one station stay together; what all stations share, such as the day of year, is shifted in time by a month at least.
+    After Breiman 2001 (Mach. Learn. 45, 5-32), with stations instead of rows. Where features are correlated the model finds in
+    one what was taken from the other, and each looks unimportant: name them as one group then.
+
+    Parameters
+    ----------
+    model : fitted model
+        From `make_model(...).fit(windows)` or `load_model`.
+    ds : xarray.Dataset
+        Station cube, as opened or prepared as the training data were.
+    split : Split
+    part : {"train", "validation", "test"}
+        Stations on which errors are measured; two or more.
+    groups : mapping, optional
+        Name -> features that are exchanged together; by default each feature alone.
+    repeats, seed : int
+        Exchanges of each group, whose squared errors are averaged, and their seed.
+    progress : callable, optional
+        Called with (groups done, groups in all).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a group, the most important first: `increase` of the RMSE (target's unit), the ends of its 95 % interval over resampled
+        stations (`low`, `high`), `stations_worse` (the share of stations that err more), and `rows`. Rows that an exchange leaves
+        without enough values do not count in that exchange, on either side.
+
+    Raises
+    ------
+    SmgeoError
+        If the model was fitted on bare arrays, a feature is unknown, or fewer than two stations can be exchanged.
+    """
+    preparation = getattr(model, "preparation_", None)
+    if not preparation:
+        raise SmgeoError("permutation importance needs a model fitted on Windows; this one was fitted on bare arrays")
+    features = preparation["features"]
+    named = {f: [f] for f in features} if groups is None else {str(k): list(v) for k, v in groups.items()}
+    for name, members in named.items():
+        for member in members:
+            if member not in features:
+                raise SmgeoError(f"groups[{name!r}]: the model has no feature {member!r}; {nearest(member, features)}")
+    prepared = repeat_steps(select_stations(ds, getattr(split, part)), preparation["steps"]).compute()
+    check_target_is_observed(prepared, preparation["target"])
+    if prepared.sizes["station"] < 2:
+        raise SmgeoError(f"permutation importance: two or more {part} stations are needed, to exchange; there is one")
+    before = _squared_errors(model, prepared)
+    rows = {}
+    for done, (name, members) in enumerate(named.items()):
+        random = np.random.default_rng([seed, done])
+        after = [_squared_errors(model, _exchange(prepared, members, random)) for _ in range(repeats)]
+        rows[name] = _increase(before, after, seed)
+        if progress:
+            progress(done + 1, len(named))
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.sort_values("increase", ascending=False, kind="stable")
+
+
+def _squared_errors(model: Any, prepared: xr.Dataset) -> np.ndarray:
+    """(station, day), NaN where nothing is predicted."""
+    observed, predicted, windows = predict_stations(model, prepared)
+    out = np.full((prepared.sizes["station"], prepared.sizes["time"]), np.nan)
+    out[windows.targets] = (predicted.astype("float64") - observed) ** 2
+    return out
+
+
+def _exchange(ds: xr.Dataset, features: Iterable[str], random: np.random.Generator) -> xr.Dataset:
+    """The cube with features of other stations, the same for all of them; each station gets another's."""
+    stations, days = ds.sizes["station"], ds.sizes["time"]
+    order = random.permutation(stations)
+    giver = np.empty(stations, dtype=np.intp)
+    giver[order] = np.roll(order, 1)  # one cycle through all, so none keeps its own
+    least = min(_LEAST_SHIFT_DAYS, days // 2)
+    shift = int(random.integers(least, max(days - least, least) + 1))
+    changed = {}
+    for name in features:
+        variable = ds[name]
+        if "station" in variable.dims:
+            axis = variable.get_axis_num("station")
+            values = np.take(variable.values, giver, axis=axis)
+        else:
+            values = np.roll(variable.values, shift, axis=variable.get_axis_num("time"))
+        changed[name] = variable.copy(data=values)
+    return ds.assign(changed)
+
+
+def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> dict[str, Any]:
+    both = [np.isfinite(before) & np.isfinite(a) for a in after]
+    n = np.sum([b.sum(axis=1) for b in both], axis=0).astype("float64")
+    sums = [
+        np.sum([np.where(b, e, 0.0).sum(axis=1) for b, e in zip(both, errors, strict=True)], axis=0)
+        for errors in ([before] * len(after), after)
+    ]
+    seen = n > 0
+    n, (old, new) = n[seen], (s[seen] for s in sums)
+    if not n.size:
+        return {"increase": np.nan, "low": np.nan, "high": np.nan, "stations_worse": np.nan, "rows": 0}
+
+    def increase(weights: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sqrt(weights @ new / (weights @ n)) - np.sqrt(weights @ old / (weights @ n)))
+
+    low, high = interval_of(increase(draw_stations(n.size, seed=seed).astype("float64")))
+    return {
+        "increase": float(increase(np.ones(n.size))),
+        "low": low,
+        "high": high,
+        "stations_worse": float(np.mean(new > old)),
+        "rows": int(n.sum() // len(after)),
+    }
+
+
+def learning_curve(
+    make: Callable[[], Any],
+    ds: xr.Dataset,
+    split: Split,
+    prepare: PrepareSpec,
+    features: Iterable[str],
+    target: str = "sm",
+    *,
+    length: int = 1,
+    fractions: Sequence[float] = (0.1, 0.2, 0.4, 0.7, 1.0),
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Scores at the test stations of models trained on more and more training stations.
+
+    Each set of stations holds the smaller ones. Everything that is learned, statistics of preparation included, is learned anew of each;
+    validation stations stop the training of models that need them, and are always all.
+
+    Parameters
+    ----------
+    make : callable
+        Gives an unfitted model.
+    ds : xarray.Dataset
+        Station cube, not prepared.
+    split : Split
+    prepare : PrepareSpec
+    features, target : iterable of str, str
+    length : int
+        Days in a window; 1 for models on rows.
+    fractions : sequence of float
+        Shares of the training stations, each above 0 and at most 1; a share is at least one station.
+    seed : int
+        Of the order in which stations are added.
+    progress : callable, optional
+        Called with (models trained, models in all).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a fraction: `stations`, `rows` trained on, `train_rmse`, and at the test stations `rmse` with the ends of its 95 % interval
+        (`low`, `high`), target's unit, and `n`.
+
+    Raises
+    ------
+    SmgeoError
+        If a fraction is not above 0 and at most 1, or a set of stations leaves no row to train on.
+    """
+    names = list(features)
+    check_target_is_observed(ds, target)
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise SmgeoError(f"fractions of a learning curve are above 0 and at most 1; got {fraction}")
+    order = [split.train[i] for i in np.random.default_rng(seed).permutation(len(split.train))]
+    rows = []
+    for done, fraction in enumerate(sorted(fractions)):
+        some = set(order[: max(round(fraction * len(order)), 1)])
+        ids = [s for s in split.train if s in some]
+        used = select_stations(ds, [*ids, *split.validation, *split.test])
+        model = make()
+        prepared = prepare_cube(used, prepare, names, target, ids)
+        train = prepared.windows(ids, length, prepare.window.missing, model.window_mode)
+        if not len(train):
+            raise SmgeoError(
+                f"learning curve: {len(ids)} training station(s) leave no row to train on; use greater fractions"
+            )
+        steps = train.preparation["steps"]
+        validation = repeat_steps(select_stations(ds, split.validation), steps)
+        model.fit(train, validation=windows_like(train.preparation, validation) if split.validation else None)
+        scores = {}
+        for part, stations in (("train", ids), ("test", split.test)):
+            observed, predicted, windows = predict_stations(model, repeat_steps(select_stations(ds, stations), steps))
+            scores[part] = observed, predicted, windows.targets[0]
+        rmse = {p: float(np.sqrt(np.mean((e.astype("float64") - o) ** 2))) for p, (o, e, _) in scores.items()}
+        low, high = score_intervals(*scores["test"], seed=seed)["rmse"]
+        rows.append(
+            {
+                "fraction": float(fraction),
+                "stations": len(ids),
+                "rows": train.count,
+                "train_rmse": rmse["train"],
+                "rmse": rmse["test"],
+                "low": low,
+                "high": high,
+                "n": int(scores["test"][0].size),
+            }
+        )
+        if progress:
+            progress(done + 1, len(fractions))
+    return pd.DataFrame(rows).set_index("fraction")

@@ -1,0 +1,165 @@
+"""Stages of a run's models: the split, the threshold of outliers, searches, and fitting with its scores."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from smgeo.cube import select_stations, write_cube
+from smgeo.cube_stages import CubeStages
+from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.evaluation import evaluate
+from smgeo.models import make_model
+from smgeo.prepare import Prepared, Split, Windows, choose_outliers, prepare_cube, split_stations
+from smgeo.progress import Reporter
+from smgeo.recipe import Recipe
+from smgeo.search_specs import SearchSpec
+from smgeo.trials import OtherSearchError
+from smgeo.tuning import choose_stations, describe_search, search_windows
+
+
+def _set_aside(folder: Path) -> Path:
+    """The folder under the first free name `NAME.1`, `NAME.2`, ...: hours of trials are not thrown away."""
+    number = next(n for n in count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+    return folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
+class ModelStages(CubeStages):
+    """The stages between a run's station cube and its fitted models."""
+
+    def __init__(self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter) -> None:
+        super().__init__(recipe, folder, root, reporter)
+        self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
+        self.found: dict[str, dict[str, Any]] = {}
+
+    def choose_split(self, cube: xr.Dataset) -> Split:
+        """The stations of each part."""
+        spec = self.recipe.prepare.split
+        seed = spec.seed if spec.seed is not None else self.recipe.seed
+        features = [*self.recipe.features, self.target]
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            return asdict(split_stations(cube[features], spec.fractions, spec.extremes_to_train, seed))
+
+        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
+        return Split.from_dict(self.stage("split", inputs, [], work))
+
+    def choose_threshold(self, cube: xr.Dataset, split: Split) -> dict[str, Any] | None:
+        """The threshold of outliers, where the recipe leaves it to be chosen; `self.prepare` then holds the number."""
+        spec, seed = self.prepare.outliers, self.recipe.seed
+        if spec is None or spec.z != "choose":
+            return None
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            features = self.recipe.features
+            return choose_outliers(cube, self.prepare, features, self.target, split, seed, progress).to_dict()
+
+        inputs = {"prepare": self.prepare.model_dump(mode="json"), "seed": seed, **self.key("stations", "split")}
+        chosen: dict[str, Any] = self.stage("outliers", inputs, [], work)
+        self.prepare = self.prepare.model_copy(update={"outliers": spec.model_copy(update={"z": chosen["z"]})})
+        return chosen
+
+    def days_seen(self, kind: Any) -> int:
+        """Days that a model sees: the window of the recipe, or the day itself."""
+        return self.recipe.prepare.window.length if kind.uses_window else 1
+
+    def new_model(self, name: str) -> Any:
+        """An unfitted model with the recipe's parameters, and what a search found."""
+        return make_model(self.recipe.models[name].kind, **self.params_of(name))
+
+    def params_of(self, name: str) -> dict[str, Any]:
+        """A model's parameters: the recipe's, and over them what a search found."""
+        return {"seed": self.recipe.seed, **self.recipe.models[name].params, **self.found.get(name, {})}
+
+    def _windows(self, name: str, prepared: Prepared, split: Split) -> tuple[Windows, Windows]:
+        """Training and validation windows of a model."""
+        model = self.new_model(name)
+        length, mode = self.days_seen(model), model.window_mode
+        missing = self.recipe.prepare.window.missing
+        train, validation = (prepared.windows(ids, length, missing, mode) for ids in (split.train, split.validation))
+        for part, windows in (("training", train), ("validation", validation)):
+            if not len(windows):
+                raise SmgeoError(
+                    f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
+                    f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
+                )
+        return train, validation
+
+    def _search_pairs(
+        self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared, spec: SearchSpec
+    ) -> list[tuple[Windows, Windows]]:
+        """Training and scoring windows of a search; each fold is prepared anew, so that what it holds out shapes nothing."""
+        if spec.objective == "validation":
+            return [self._windows(name, prepared, split)]
+        pairs = []
+        for train, held in choose_stations(cube, split, spec.objective, self.target, spec.seed or 0):
+            fold = prepare_cube(cube, self.prepare, self.recipe.features, self.target, train)
+            pairs.append(self._windows(name, fold, Split(tuple(train), tuple(held), ())))
+        return pairs
+
+    def search_model(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
+        """Trials of one model; the best one's parameters are used, and the epochs that trials had."""
+        kind, params, folder = self.recipe.models[name].kind, self.params_of(name), self.folder / "search" / name
+        spec = self.recipe.search[name]
+        spec = spec.model_copy(update={"seed": self.recipe.seed if spec.seed is None else spec.seed})
+
+        def work(progress: Callable[..., None]) -> dict[str, Any]:
+            pairs = self._search_pairs(name, cube, split, prepared, spec)
+            run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
+            try:
+                return describe_search(run_search().table)
+            except OtherSearchError as error:  # of other data or another recipe
+                kept = _set_aside(folder)
+                warnings.warn(
+                    SmgeoWarning(f"{error.args[0].split('. Give')[0]}; it is kept in {kept}, and a new search begins")
+                )
+                return describe_search(run_search().table)
+
+        inputs = {
+            "kind": kind,
+            "params": params,
+            "spec": spec.model_dump(mode="json", exclude={"concurrent"}),
+            "prepare": self.prepare.model_dump(mode="json"),
+            **self.key("stations", "split"),
+        }
+        found: dict[str, Any] = self.stage(f"search {name}", inputs, [folder], work)
+        epochs = {} if spec.epochs is None else {"epochs": spec.epochs}
+        self.found[name] = {**epochs, **next(t["params"] for t in found["trials"] if t["trial"] == found["best"])}
+        return found
+
+    def fit_model(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
+        """Train, save and score one model: its `scores`, and of its `training` rows, days of a window and stations left out."""
+        folder = self.folder / "models" / name
+        predictions = self.folder / "predictions" / f"{name}.zarr"
+
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            model = self.new_model(name)
+            train, validation = self._windows(name, prepared, split)
+            model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
+            model.save(folder)
+            evaluation = evaluate(model, select_stations(cube, [*split.train, *split.validation, *split.test]), split)
+            write_cube(evaluation.predictions, predictions)
+            return {
+                "scores": evaluation.scores,
+                # A share of missing values lets windows of a station without one feature in.
+                "training": {
+                    "rows": train.count,
+                    "window_days": train.length,
+                    "left_out": [] if train.missing else train.left_out,
+                },
+            }
+
+        inputs = {
+            "kind": self.recipe.models[name].kind,
+            "params": self.params_of(name),
+            "prepare": self.prepare.model_dump(mode="json"),
+            **self.key("stations", "split"),
+        }
+        return self.stage(f"model {name}", inputs, [folder, predictions], work)
