@@ -270,10 +270,10 @@ def score_folds(
         `r2_station_means` the same over the stations' means: how much of the pattern in space is explained;
         `rmse_pooled` in the target's unit; `n`, `stations`, `r2_of_folds`. A score that is not defined is None.
     """
-    of_folds = [
-        float(Moments.of(o, p, np.zeros(o.size, dtype="int8")).pool(np.ones(1))[3]) ** 2
-        for o, p in zip(observed, predicted, strict=True)
+    fold_r = [
+        compute_scores(o, p, np.zeros(o.size, dtype="int8"))["r"] for o, p in zip(observed, predicted, strict=True)
     ]
+    of_folds = [float("nan") if r is None else r**2 for r in fold_r]
     o, p = (np.concatenate(parts).astype("float64") for parts in (observed, predicted))
     means = pd.DataFrame({"s": np.concatenate(station), "o": o, "p": p}).groupby("s").mean()
     known = [v for v in of_folds if np.isfinite(v)]

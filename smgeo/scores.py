@@ -87,7 +87,10 @@ class Moments:
     @property
     def table(self) -> pd.DataFrame:
         """One row a station: n, rmse, ubrmse, bias, r (NaN where one side is constant)."""
-        each = self.pool(np.eye(self.n.size))
+        variance, bias = self.ee / self.n, self.predicted - self.observed
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r = np.where((self.oo > 0) & (self.pp > 0), self.op / np.sqrt(self.oo * self.pp), np.nan)
+        each = np.stack([np.sqrt(variance + bias**2), np.sqrt(variance), bias, np.clip(r, -1, 1)], axis=-1)
         table = pd.DataFrame(each, columns=list(NAMES), index=pd.Index(self.station, name="station"))
         table.insert(0, "n", self.n.astype("int64"))
         return table

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import Evaluation, compare_models, cross_validate, evaluate, explained
+from smgeo.evaluation import Evaluation, compare_models, cross_validate, evaluate, explained, score_folds
 from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 from smgeo.scores import compute_scores
@@ -526,3 +526,10 @@ def test_stations_and_groups_of_an_evaluation():
     groups = found.by({"a": "dry", "b": "wet", "c": "wet"})
     assert groups["n"].to_dict() == {"dry": 2, "wet": 2}
     assert groups.loc["dry", "rmse"] == pytest.approx(0.1)
+
+
+def test_a_fold_without_a_row_has_no_score_and_spoils_none():
+    some, none = np.array([0.1, 0.2, 0.4]), np.empty(0)
+    scores = score_folds([some, none], [some**2, none], [np.array(["a", "a", "b"]), np.empty(0, dtype=object)])
+    assert scores["r2_of_folds"] == [pytest.approx(np.corrcoef(some, some**2)[0, 1] ** 2), None]
+    assert scores["n"] == 3
