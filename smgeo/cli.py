@@ -76,12 +76,14 @@ def tune_command(
     from smgeo.study import tune_recipe
 
     options = {k: v for k, v in (("trials", trials), ("search", search), ("scheduler", scheduler)) if v is not None}
-    folder, found = tune_recipe(recipe, out=out, data=data, models=model or (), options=options)
+    checked = read_recipe(recipe)
+    folder, found = tune_recipe(checked, out=out, data=data, models=model or (), options=options)
     for name, entry in found.items():
         _out.print(_trials_table(name, entry))
         _out.print(f"trials: {folder / 'search' / name / 'trials.parquet'}", markup=False)
-    asked = read_recipe(recipe).search
-    lacking = {n: {"trials": len(e["trials"]), **options} for n, e in found.items() if n not in asked or options}
+    lacking = {
+        n: {"trials": len(e["trials"]), **options} for n, e in found.items() if n not in checked.search or options
+    }
     if lacking:
         _out.print("for `smgeo run` to train with what was found, put into the recipe:", markup=False)
         _out.print(yaml.safe_dump({"search": lacking}, sort_keys=False).rstrip(), markup=False)

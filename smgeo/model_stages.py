@@ -118,7 +118,9 @@ class ModelStages(CubeStages):
             except OtherSearchError as error:  # of other data or another recipe
                 kept = _set_aside(folder)
                 warnings.warn(
-                    SmgeoWarning(f"{error.args[0].split('. Give')[0]}; it is kept in {kept}, and a new search begins")
+                    SmgeoWarning(
+                        f"{folder} holds another search: {error.changes}; it is kept in {kept}, and a new search begins"
+                    )
                 )
                 return describe_search(run_search().table)
 

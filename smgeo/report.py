@@ -277,10 +277,7 @@ def draw_importance(results: dict[str, Any]) -> Figure:
     panels = figure.subplots(1, len(models), squeeze=False, sharex=True)[0]
     for axes, (name, rows) in zip(panels, models.items(), strict=True):
         at = np.arange(len(rows))[::-1]
-        value, low, high = (
-            np.array([r[k] if r[k] is not None else np.nan for r in rows], dtype=float)
-            for k in ("increase", "low", "high")
-        )
+        value, low, high = (np.array([r[k] for r in rows], dtype=float) for k in ("increase", "low", "high"))
         axes.barh(at, value, color="#0072B2", height=0.7)
         axes.hlines(at, low, high, color="k", lw=1.0)
         axes.set_yticks(at, [r["feature"] for r in rows], fontsize=7)
@@ -295,9 +292,7 @@ def draw_learning_curve(results: dict[str, Any]) -> Figure:
     axes = figure.subplots()
     for k, (name, rows) in enumerate(results["learning_curve"].items()):
         stations, colour = [r["stations"] for r in rows], _MODEL_COLOURS[k % len(_MODEL_COLOURS)]
-        low, high = (
-            np.array([r[end] if r[end] is not None else np.nan for r in rows], dtype=float) for end in ("low", "high")
-        )
+        low, high = (np.array([r[end] for r in rows], dtype=float) for end in ("low", "high"))
         axes.plot(stations, [r["rmse"] for r in rows], "o-", color=colour, ms=4, lw=1.2, label=name)
         axes.fill_between(stations, low, high, color=colour, alpha=0.12, lw=0)
     axes.set(xlabel="training stations", ylabel=f"RMSE at test stations ({results['target']['units']})")

@@ -23,7 +23,14 @@ _MAY_CHANGE = ("trials", "concurrent")
 
 
 class OtherSearchError(SmgeoError):
-    """A folder holds another search than the one asked for."""
+    """A folder holds another search than the one asked for; `changes` says what differs."""
+
+    def __init__(self, folder: Path, changes: str) -> None:
+        self.changes = changes
+        super().__init__(
+            f"{folder} holds another search: {changes}. Give an empty folder, or the same values to continue it (trials "
+            "and concurrent may change)"
+        )
 
 
 @dataclass
@@ -242,10 +249,7 @@ def _check_same(path: Path, search: Mapping[str, Any], resume: bool) -> None:
     names = [n for n in dict.fromkeys([*old, *new]) if n not in _MAY_CHANGE and old.get(n) != new.get(n)]
     if names:
         changes = "; ".join(_change(n, old.get(n), new.get(n)) for n in names)
-        raise OtherSearchError(
-            f"{path.parent} holds another search: {changes}. Give an empty folder, or the same values to continue it (trials "
-            "and concurrent may change)"
-        )
+        raise OtherSearchError(path.parent, changes)
 
 
 def holds_search(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from smgeo.cube import check_units
 from smgeo.errors import SmgeoError
 from smgeo.models.model_file import write_model
 from smgeo.models.rows import Rows, WindowSource
+from smgeo.prepare.steps import lasting_steps
 from smgeo.stages import versions_of
 
 
@@ -277,7 +278,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         """Refuse windows of a cube that was not prepared as the training data were: numbers would be wrong without a word."""
         if not preparation or not self.preparation_:
             return
-        given, wanted = ([s for s in p["steps"] if s["step"] != "derive"] for p in (preparation, self.preparation_))
+        given, wanted = (lasting_steps(p["steps"]) for p in (preparation, self.preparation_))
         if given != wanted:
             had, need = (", ".join(s["step"] for s in steps) or "not prepared" for steps in (given, wanted))
             raise SmgeoError(

@@ -20,7 +20,7 @@ from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_out_of_r
 from smgeo.prepare.pipeline import Prepared, choose_outliers, clean_cube, prepare_cube
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.splits import PARTS, Split, split_stations
-from smgeo.prepare.steps import steps_of, with_step
+from smgeo.prepare.steps import lasting_steps, steps_of, with_step
 from smgeo.prepare.threshold import ChosenThreshold, choose_z
 from smgeo.prepare.windows import Windows
 
@@ -83,8 +83,7 @@ def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
     SmgeoError
         If `ds` went through other steps, or a step is unknown to this version of smgeo.
     """
-    done = [s for s in steps_of(ds) if s["step"] != "derive"]
-    wanted = [s for s in steps if s["step"] != "derive"]
+    done, wanted = lasting_steps(steps_of(ds)), lasting_steps(steps)
     if done != wanted[: len(done)]:
         raise SmgeoError(
             f"the cube was prepared otherwise ({', '.join(s['step'] for s in done)}) than the model's training data "

@@ -19,6 +19,15 @@ def steps_of(ds: xr.Dataset) -> list[dict[str, Any]]:
     return list(json.loads(ds.attrs.get(ATTRIBUTE, "[]")))
 
 
+def lasting_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps that must be the same for numbers to mean the same; derived features may be added at any time.
+
+    >>> lasting_steps([{"step": "derive"}, {"step": "fill_gaps"}])
+    [{'step': 'fill_gaps'}]
+    """
+    return [s for s in steps if s["step"] != "derive"]
+
+
 def with_step(ds: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
     """`ds` with one more step in its record.
 
