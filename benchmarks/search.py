@@ -18,16 +18,15 @@ import logging
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 from study_array import moisture_cube
 
 import smgeo
+from smgeo.memory import PeakMemory
 from smgeo.prepare import Split
 from smgeo.search_space import default_space, sample_params
 from smgeo.search_specs import Range
@@ -40,34 +39,6 @@ ONE_LAYER = {
     "optimizer": ["adam", "rmsprop"],
 }
 RATES = Range(log=(0.0005, 0.02))
-
-
-class Memory:
-    """Peak of the memory of this process and all below it, in MB; pages that several share count once."""
-
-    def __init__(self) -> None:
-        self.peak = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def now(self) -> float:
-        total = 0
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-            try:
-                total += process.memory_full_info().pss
-            except psutil.Error:
-                continue
-        return total / 1e6
-
-    def _watch(self) -> None:
-        while not self._stop.wait(2.0):
-            self.peak = max(self.peak, self.now())
-
-    def stop(self) -> float:
-        self._stop.set()
-        self._thread.join()
-        return self.peak
 
 
 def task(kind: str) -> tuple[str, dict[str, Any], Any, Split, int]:
@@ -86,23 +57,24 @@ def task(kind: str) -> tuple[str, dict[str, Any], Any, Split, int]:
 def search(kind: str, asked: argparse.Namespace, out: str) -> None:
     name, options, cube, split, epochs = task(kind)
     params = {**options["params"], "patience": epochs}
-    memory, start = Memory(), time.perf_counter()
-    found = smgeo.tune(
-        name,
-        cube,
-        split,
-        out=out,
-        trials=asked.trials,
-        search=asked.search,
-        scheduler=asked.scheduler,
-        space=options["space"],
-        params=params,
-        epochs=epochs,
-        concurrent=asked.concurrent,
-        seed=0,
-        progress=tell(),
-    )
-    wall, peak, table = time.perf_counter() - start, memory.stop(), found.table
+    start = time.perf_counter()
+    with PeakMemory() as memory:
+        found = smgeo.tune(
+            name,
+            cube,
+            split,
+            out=out,
+            trials=asked.trials,
+            search=asked.search,
+            scheduler=asked.scheduler,
+            space=options["space"],
+            params=params,
+            epochs=epochs,
+            concurrent=asked.concurrent,
+            seed=0,
+            progress=tell(),
+        )
+    wall, peak, table = time.perf_counter() - start, memory.bytes / 1e6, found.table
     print(
         f"{kind}: {len(table)} trials, search {asked.search}, scheduler {asked.scheduler}, at most {epochs} epochs, {asked.concurrent} at once"
     )
@@ -188,8 +160,8 @@ def plain(kind: str, trials: int, scheduler: str) -> float:
     (x, y), (hx, hy) = (w.to_arrays(flatten=name == "ann") for w in parts)
     space = options["space"] or default_space(name)
     every = [sample_params(space, t, 0) for t in range(trials)]
-    memory, start = Memory(), time.perf_counter()
-    with ray_of_two(), tempfile.TemporaryDirectory() as folder:
+    start = time.perf_counter()
+    with PeakMemory() as memory, ray_of_two(), tempfile.TemporaryDirectory() as folder:
         asha = ASHAScheduler(max_t=epochs, grace_period=1, reduction_factor=3) if scheduler == "asha" else None
         tuner = tune.Tuner(
             tune.with_parameters(plain_trial, x=x, y=y, hx=hx, hy=hy, epochs=epochs, kind=name),
@@ -206,7 +178,7 @@ def plain(kind: str, trials: int, scheduler: str) -> float:
     print(
         f"plain Ray Tune and Keras fit: {trials} trials in {wall / 60:.1f} min, {run} epochs, best validation RMSE {best:.4f}"
     )
-    print(f"peak {memory.stop():,.0f} MB in all")
+    print(f"peak {memory.bytes / 1e6:,.0f} MB in all")
     return wall / trials
 
 

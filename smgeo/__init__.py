@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "flag_out_of_range",
             "flag_outliers",
             "measure_revisit",
+            "split_periods",
             "split_stations",
         ],
         "sources": ["open_earthengine", "open_rasters", "open_stac", "open_stations", "simulate"],

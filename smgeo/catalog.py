@@ -183,12 +183,21 @@ FEATURES: dict[str, Feature] = {
             heavy_tailed=True,
             looks_back_days=29,
         ),
+        Feature("lat", "latitude", "degrees_north", "static", "computed", (-90.0, 90.0), None, ("latitude",)),
+        Feature("lon", "longitude", "degrees_east", "static", "computed", (-180.0, 360.0), None, ("longitude",)),
         Feature("soil_temperature", "soil temperature", "degC", "dynamic", "ISMN, TERENO", (-60.0, 60.0), 1.0),
     )
 }
 
-# The 27 features of the design, in its order. `day_of_year` is in the table, and left to those who want it.
-STUDY_FEATURES: tuple[str, ...] = tuple(n for n in FEATURES if n not in ("sm", "day_of_year", "soil_temperature"))
+# The 27 features of the design, in its order. The others are in the table, and left to those who want them.
+_MORE = ("sm", "day_of_year", "lat", "lon", "soil_temperature")
+STUDY_FEATURES: tuple[str, ...] = tuple(n for n in FEATURES if n not in _MORE)
+
+# Coordinates of every cube, from which features may be derived.
+COORDINATES = ("time", "latitude", "longitude")
+
+# A station's own mean of the target, learned from its training days: a feature of models that are split in time.
+TARGET_MEAN = "target_mean"
 
 
 @dataclass(frozen=True)

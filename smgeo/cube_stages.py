@@ -93,7 +93,7 @@ class CubeStages:
             cube = build_station_cube(
                 stations,
                 recipe.rasters,
-                recipe.features,
+                recipe.cube_features,
                 self.target,
                 self.root,
                 recipe.catalog,
@@ -139,7 +139,9 @@ class CubeStages:
 
         def work(progress: Callable[[int, int], None]) -> None:
             box = open_grid(spec, self.root)
-            cube = build_grid_cube(recipe.rasters, box, recipe.features, self._grid_period(), self.root, recipe.catalog)
+            cube = build_grid_cube(
+                recipe.rasters, box, recipe.cube_features, self._grid_period(), self.root, recipe.catalog
+            )
             again = path.exists()
             if not again:  # before hours of work; of what is built again, most is not read, so it is checked after
                 check_grid_ranges(cube, recipe.rasters, recipe.catalog)
@@ -156,7 +158,7 @@ class CubeStages:
         recipe, path = self.recipe, self.folder / "grid.zarr"
 
         def count(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            about = describe_grid(path, recipe.features)
+            about = describe_grid(path, recipe.cube_features)
             shares = count_masked(open_cube(path), recipe.rasters, self._grid_period(), self.root, recipe.catalog)
             for name, share in shares.items():
                 about["variables"][name]["masked_share"] = share

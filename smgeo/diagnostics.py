@@ -12,7 +12,7 @@ import xarray as xr
 from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation import check_target_is_observed, predict_stations, windows_like
-from smgeo.prepare import Split, prepare_cube, repeat_steps
+from smgeo.prepare import Split, part_rows, prepare_cube, repeat_steps
 from smgeo.recipe import PrepareSpec
 from smgeo.scores import draw_stations, interval_of, score_intervals
 
@@ -75,8 +75,9 @@ def permutation_importance(
         for member in members:
             if member not in features:
                 raise SmgeoError(f"groups[{name!r}]: the model has no feature {member!r}; {nearest(member, features)}")
-    prepared = repeat_steps(select_stations(ds, getattr(split, part)), preparation["steps"]).compute()
-    check_target_is_observed(prepared, preparation["target"])
+    target = preparation["target"]
+    prepared = part_rows(repeat_steps(ds, preparation["steps"]), split, part, target).compute()
+    check_target_is_observed(prepared, target)
     if prepared.sizes["station"] < 2:
         raise SmgeoError(f"permutation importance: two or more {part} stations are needed, to exchange; there is one")
     before = _squared_errors(model, prepared)

@@ -14,7 +14,18 @@ import xarray as xr
 from smgeo.catalog import FEATURES
 from smgeo.cube import check_known_units, is_grid, select_stations, station_positions, text_of, variables_of_kind
 from smgeo.errors import SmgeoError
-from smgeo.prepare import PARTS, Folds, Scaler, Split, Windows, cv_folds, prepare_cube, repeat_steps
+from smgeo.prepare import (
+    PARTS,
+    Folds,
+    Scaler,
+    Split,
+    Windows,
+    cv_folds,
+    hide_days,
+    part_rows,
+    prepare_cube,
+    repeat_steps,
+)
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
 from smgeo.scores import (
@@ -39,8 +50,8 @@ class Evaluation:
     scores : dict
         Part -> scores as in `results.json`, in the target's unit.
     predictions : xarray.Dataset
-        `observed` and `predicted` (station, time) and `part` (station,), in the target's unit; missing where no
-        prediction was made.
+        `observed` and `predicted` (station, time), in the target's unit, missing where no prediction was made; and `part`, of each
+        station, or of each day where the split is in time.
     """
 
     scores: dict[str, Scores]
@@ -92,7 +103,7 @@ class Evaluation:
 
     def rows(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Observed, predicted and station id of every row of a part that has both, each (n,)."""
-        ds = self.predictions.isel(station=np.flatnonzero(text_of(self.predictions["part"]) == part))
+        ds = rows_in_part(self.predictions, part)
         observed, predicted = (ds[n].transpose("station", "time").values for n in ("observed", "predicted"))
         at = np.isfinite(observed) & np.isfinite(predicted)
         return observed[at], predicted[at], text_of(ds["station"])[np.nonzero(at)[0]]
@@ -107,6 +118,12 @@ class Evaluation:
         part : {"train", "validation", "test"}
         """
         return score_groups(*self.rows(part), group)
+
+
+def rows_in_part(predictions: xr.Dataset, part: str) -> xr.Dataset:
+    """Of what `Evaluation.predictions` holds, the stations (or the days, where the split is in time) of a part."""
+    (dim,) = predictions["part"].dims
+    return predictions.isel({dim: np.flatnonzero(text_of(predictions["part"]) == part)})
 
 
 def compare_models(evaluations: Mapping[str, Evaluation], part: str = "test") -> pd.DataFrame:
@@ -129,7 +146,7 @@ def compare_models(evaluations: Mapping[str, Evaluation], part: str = "test") ->
     rows = []
     for first, second in combinations(evaluations, 2):
         a, b = (evaluations[n].predictions for n in (first, second))
-        a, b = xr.align(a.isel(station=np.flatnonzero(text_of(a["part"]) == part)), b, join="inner")
+        a, b = xr.align(rows_in_part(a, part), b, join="inner")
         observed, of_a, of_b = (
             v.transpose("station", "time").values for v in (a["observed"], a["predicted"], b["predicted"])
         )
@@ -210,7 +227,7 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     ds : xarray.Dataset
         Station cube, as opened (it is then prepared as the model's training data were) or prepared.
     split : Split
-        Stations of each part. Every row of a test station that has enough values for a window is scored.
+        Stations of each part, or its days (`split_periods`). Every row of the test part that has enough values for a window is scored.
 
     Returns
     -------
@@ -232,13 +249,14 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     scores: dict[str, Scores] = {}
     shape = (ds.sizes["station"], ds.sizes["time"])
     observed, predicted = (np.full(shape, np.nan, dtype="float32") for _ in range(2))
-    part_of = np.full(shape[0], "", dtype=object)
-    for part in PARTS:
+    along = "time" if split.periods else "station"
+    part_of = np.full(ds.sizes[along], "", dtype=object)
+    for part in [p for p in PARTS if p in split.periods or not split.periods]:
         rows = np.array(station_positions(ds, getattr(split, part)), dtype=np.intp)
-        o, p, windows = predict_stations(model, prepared.isel(station=rows))
+        o, p, windows = predict_stations(model, part_rows(prepared, split, part, preparation["target"]))
         stations, days = windows.targets
         scores[part] = compute_scores(o, p, stations)
-        part_of[rows] = part
+        part_of[np.unique(days) if split.periods else rows] = part
         at = rows[stations], days
         observed[at], predicted[at] = o, p
     units = preparation["target_units"]
@@ -246,7 +264,7 @@ def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
     dims = ("station", "time")
     out = xr.Dataset(
         {"observed": (dims, observed, attrs), "predicted": (dims, predicted, attrs)},
-        {**dict(ds.coords), "part": ("station", part_of)},
+        {**dict(ds.coords), "part": (along, part_of)},
     )
     return Evaluation(scores, out)
 
@@ -416,12 +434,5 @@ def _hide_held_out_days(ds: xr.Dataset, folds: Folds, held: np.ndarray) -> xr.Da
         return ds
     first, last = np.flatnonzero(held.any(axis=0))[[0, -1]]
     day = xr.DataArray(np.arange(held.shape[1]), dims="time")
-    hidden = {}
-    for name, variable in ds.data_vars.items():
-        if "time" in variable.dims:
-            end = day.size if folds.forward_only else last + _looks_back(name)
-            hidden[name] = variable.where((day < first) | (day > end)).assign_attrs(variable.attrs)
-            if np.ndim(variable.attrs.get("revisit_days", 0)):  # one a station was measured over the whole series
-                for key in ("revisit_days", "revisit_stations"):
-                    hidden[name].attrs.pop(key, None)
-    return ds.assign(hidden)
+    end = {n: day.size if folds.forward_only else last + _looks_back(n) for n in ds.data_vars}
+    return ds.assign(hide_days(ds, {n: (day >= first) & (day <= end[n]) for n in ds.data_vars}))

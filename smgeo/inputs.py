@@ -92,7 +92,7 @@ def _check_outline(recipe: Recipe, root: Path) -> None:
 
 def _check_sizes(recipe: Recipe, stations: int) -> None:
     _check_folds(recipe, stations)
-    if not recipe.models:
+    if not recipe.models or recipe.prepare.split.periods is not None:
         return
     fractions = recipe.prepare.split.fractions
     for part, fraction in zip(("validation", "test"), fractions[1:], strict=True):
@@ -133,8 +133,8 @@ def _check_map_dates(recipe: Recipe, first: Any, last: Any) -> None:
         raise SmgeoError(
             f"maps.dates: {', '.join(outside)} outside the grid cube's days, {start.date()} to {end.date()}"
         )
-    length = recipe.prepare.window.length
     for name in recipe.maps.models or recipe.models:
+        length = recipe.prepare_of(name).window.length
         early = [str(d) for d in recipe.maps.dates if pd.Timestamp(d) < start + pd.Timedelta(days=length - 1)]
         if early and make_model(recipe.models[name].kind).uses_window:
             raise SmgeoError(

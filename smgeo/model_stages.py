@@ -15,9 +15,21 @@ import xarray as xr
 from smgeo.cube import select_stations, write_cube
 from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.evaluation import evaluate
+from smgeo.evaluation import evaluate, windows_like
 from smgeo.models import make_model
-from smgeo.prepare import Prepared, Split, Windows, choose_outliers, prepare_cube, split_stations
+from smgeo.preparation_specs import PrepareSpec
+from smgeo.prepare import (
+    Prepared,
+    Split,
+    Windows,
+    choose_outliers,
+    learnable,
+    part_rows,
+    prepare_cube,
+    repeat_steps,
+    split_periods,
+    split_stations,
+)
 from smgeo.progress import Reporter
 from smgeo.recipe import Recipe
 from smgeo.search_specs import SearchSpec
@@ -42,10 +54,12 @@ class ModelStages(CubeStages):
     def choose_split(self, cube: xr.Dataset) -> Split:
         """The stations of each part."""
         spec = self.recipe.prepare.split
-        seed = spec.seed if spec.seed is not None else self.recipe.seed
-        features = [*self.recipe.features, self.target]
+        seed = self.seed_of(spec)
+        features = [*self.recipe.cube_features, self.target]
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            if (days := spec.periods) is not None:
+                return asdict(split_periods(cube[[self.target]], days.train, days.test, days.validation))
             return asdict(split_stations(cube[features], spec.fractions, spec.extremes_to_train, seed))
 
         inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
@@ -58,7 +72,7 @@ class ModelStages(CubeStages):
             return None
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            features = self.recipe.features
+            features = self.recipe.cube_features
             return choose_outliers(cube, self.prepare, features, self.target, split, seed, progress).to_dict()
 
         inputs = {"prepare": self.prepare.model_dump(mode="json"), "seed": seed, **self.key("stations", "split")}
@@ -66,9 +80,17 @@ class ModelStages(CubeStages):
         self.prepare = self.prepare.model_copy(update={"outliers": spec.model_copy(update={"z": chosen["z"]})})
         return chosen
 
-    def days_seen(self, kind: Any) -> int:
-        """Days that a model sees: the window of the recipe, or the day itself."""
-        return self.recipe.prepare.window.length if kind.uses_window else 1
+    def prepare_of(self, name: str) -> PrepareSpec:
+        """How the data of a model are prepared."""
+        return self.recipe.prepare_of(name, self.prepare)
+
+    def prepare_data(self, cube: xr.Dataset, split: Split, spec: PrepareSpec) -> Prepared:
+        """The training part prepared; what is learned comes from nothing else."""
+        return prepare_cube(learnable(cube, split), spec, self.recipe.features, self.target, split.train)
+
+    def days_seen(self, name: str) -> int:
+        """Days that a model sees: its window, or the day itself."""
+        return self.prepare_of(name).window.length if self.new_model(name).uses_window else 1
 
     def new_model(self, name: str) -> Any:
         """An unfitted model with the recipe's parameters, and what a search found."""
@@ -78,40 +100,51 @@ class ModelStages(CubeStages):
         """A model's parameters: the recipe's, and over them what a search found."""
         return {"seed": self.recipe.seed, **self.recipe.models[name].params, **self.found.get(name, {})}
 
-    def _windows(self, name: str, prepared: Prepared, split: Split) -> tuple[Windows, Windows]:
-        """Training and validation windows of a model."""
-        model = self.new_model(name)
-        length, mode = self.days_seen(model), model.window_mode
-        missing = self.recipe.prepare.window.missing
-        train, validation = (prepared.windows(ids, length, missing, mode) for ids in (split.train, split.validation))
-        for part, windows in (("training", train), ("validation", validation)):
+    def seed_of(self, spec: Any) -> int:
+        """The seed that a part of the recipe names, or the recipe's."""
+        return self.recipe.seed if spec.seed is None else int(spec.seed)
+
+    def _windows(self, name: str, cube: xr.Dataset, split: Split) -> tuple[Prepared, Windows, Windows | None]:
+        """The prepared training part, and training and validation windows of a model; no validation where the split has none."""
+        spec = self.prepare_of(name)
+        prepared = self.prepare_data(cube, split, spec)
+        missing = spec.window.missing
+        train = prepared.windows(split.train, self.days_seen(name), missing, self.new_model(name).window_mode)
+        made = {"training": train}
+        if split.validation:
+            held = repeat_steps(part_rows(cube, split, "validation", self.target), train.preparation["steps"])
+            made["validation"] = windows_like(train.preparation, held)
+        for part, windows in made.items():
             if not len(windows):
                 raise SmgeoError(
-                    f"models.{name}: no row of the {part} stations has enough values for a window of {length} days with a "
+                    f"models.{name}: no row of the {part} part has enough values for a window of {train.length} days with a "
                     f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
                 )
-        return train, validation
+        return prepared, train, made.get("validation")
 
     def _search_pairs(
-        self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared, spec: SearchSpec
+        self, name: str, cube: xr.Dataset, split: Split, spec: SearchSpec
     ) -> list[tuple[Windows, Windows]]:
         """Training and scoring windows of a search; each fold is prepared anew, so that what it holds out shapes nothing."""
-        if spec.objective == "validation":
-            return [self._windows(name, prepared, split)]
+        splits = [split]
+        if isinstance(spec.objective, int):
+            folds = choose_stations(cube, split, spec.objective, self.target, spec.seed or 0)
+            splits = [Split(tuple(train), tuple(held), ()) for train, held in folds]
         pairs = []
-        for train, held in choose_stations(cube, split, spec.objective, self.target, spec.seed or 0):
-            fold = prepare_cube(cube, self.prepare, self.recipe.features, self.target, train)
-            pairs.append(self._windows(name, fold, Split(tuple(train), tuple(held), ())))
+        for part in splits:
+            _, train, held = self._windows(name, cube, part)
+            assert held is not None
+            pairs.append((train, held))
         return pairs
 
-    def search_model(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
+    def search_model(self, name: str, cube: xr.Dataset, split: Split) -> dict[str, Any]:
         """Trials of one model; the best one's parameters are used, and the epochs that trials had."""
         kind, params, folder = self.recipe.models[name].kind, self.params_of(name), self.folder / "search" / name
         spec = self.recipe.search[name]
-        spec = spec.model_copy(update={"seed": self.recipe.seed if spec.seed is None else spec.seed})
+        spec = spec.model_copy(update={"seed": self.seed_of(spec)})
 
         def work(progress: Callable[..., None]) -> dict[str, Any]:
-            pairs = self._search_pairs(name, cube, split, prepared, spec)
+            pairs = self._search_pairs(name, cube, split, spec)
             run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
             try:
                 return describe_search(run_search().table)
@@ -128,7 +161,7 @@ class ModelStages(CubeStages):
             "kind": kind,
             "params": params,
             "spec": spec.model_dump(mode="json", exclude={"concurrent"}),
-            "prepare": self.prepare.model_dump(mode="json"),
+            "prepare": self.prepare_of(name).model_dump(mode="json"),
             **self.key("stations", "split"),
         }
         found: dict[str, Any] = self.stage(f"search {name}", inputs, [folder], work)
@@ -136,17 +169,18 @@ class ModelStages(CubeStages):
         self.found[name] = {**epochs, **next(t["params"] for t in found["trials"] if t["trial"] == found["best"])}
         return found
 
-    def fit_model(self, name: str, cube: xr.Dataset, split: Split, prepared: Prepared) -> dict[str, Any]:
+    def fit_model(self, name: str, cube: xr.Dataset, split: Split) -> dict[str, Any]:
         """Train, save and score one model: its `scores`, and of its `training` rows, days of a window and stations left out."""
         folder = self.folder / "models" / name
         predictions = self.folder / "predictions" / f"{name}.zarr"
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             model = self.new_model(name)
-            train, validation = self._windows(name, prepared, split)
+            prepared, train, validation = self._windows(name, cube, split)
             model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
             model.save(folder)
-            evaluation = evaluate(model, select_stations(cube, [*split.train, *split.validation, *split.test]), split)
+            used = dict.fromkeys(s for stations in split.parts().values() for s in stations)
+            evaluation = evaluate(model, select_stations(cube, used), split)
             write_cube(evaluation.predictions, predictions)
             return {
                 "scores": evaluation.scores,
@@ -154,6 +188,7 @@ class ModelStages(CubeStages):
                 "training": {
                     "rows": train.count,
                     "window_days": train.length,
+                    "outlier_rows": prepared.outlier_rows,
                     "left_out": [] if train.missing else train.left_out,
                 },
             }
@@ -161,7 +196,7 @@ class ModelStages(CubeStages):
         inputs = {
             "kind": self.recipe.models[name].kind,
             "params": self.params_of(name),
-            "prepare": self.prepare.model_dump(mode="json"),
+            "prepare": self.prepare_of(name).model_dump(mode="json"),
             **self.key("stations", "split"),
         }
         return self.stage(f"model {name}", inputs, [folder, predictions], work)

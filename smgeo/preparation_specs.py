@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from smgeo.specs import Spec
 
@@ -25,12 +27,41 @@ class OutlierSpec(Spec):
     variables: tuple[str, ...] | None = None
 
 
+class PeriodsSpec(Spec):
+    """First and last day of each part of a split in time, one after the other."""
+
+    train: tuple[dt.date, dt.date]
+    validation: tuple[dt.date, dt.date] | None = None
+    test: tuple[dt.date, dt.date]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PeriodsSpec:
+        named = [(n, getattr(self, n)) for n in ("train", "validation", "test")]
+        days = [
+            (f"{n} {word}", d) for n, p in named if p is not None for word, d in zip(("begins", "ends"), p, strict=True)
+        ]
+        for (before, a), (after, b) in pairwise(days):
+            if a > b or (a == b and before.split()[0] != after.split()[0]):
+                raise ValueError(f"train, validation and test follow one another; {before} on {a}, and {after} on {b}")
+        return self
+
+
 class SplitSpec(Spec):
-    """Stations to training, validation and test."""
+    """Stations to training, validation and test; or with `periods` the days of all stations."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     extremes_to_train: bool = True
     seed: int | None = None
+    periods: PeriodsSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SplitSpec:
+        # By their values, because a resolved recipe names all of them.
+        fields = type(self).model_fields
+        given = [n for n in ("fractions", "extremes_to_train", "seed") if getattr(self, n) != fields[n].default]
+        if self.periods is not None and given:
+            raise ValueError(f"{', '.join(given)} split stations, and periods splits days; give one of them")
+        return self
 
     @field_validator("fractions")
     @classmethod

@@ -9,15 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from smgeo.catalog import FEATURES, STUDY_FEATURES, Feature, Kind
+from smgeo.catalog import COORDINATES, FEATURES, STUDY_FEATURES, TARGET_MEAN, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
+from smgeo.output_specs import MapSpec, ReportSpec
 from smgeo.preparation_specs import PrepareSpec
 from smgeo.raster_specs import AnyRaster, RasterSource
 from smgeo.search_specs import SearchSpec
@@ -26,6 +28,8 @@ from smgeo.validation_specs import CrossValidationSpec, ImportanceSpec, LeakageA
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+# What of `prepare` a model may have of its own.
+_OWN_PREPARE = ("fill", "outliers", "scale", "window")
 
 
 class WorldSpec(Spec):
@@ -64,38 +68,11 @@ class VariableSpec(Spec):
 
 
 class ModelSpec(Spec):
-    """A model's kind and its fixed parameters."""
+    """A model's kind, its fixed parameters, and keys of `prepare` that are another for this model alone."""
 
     kind: str
     params: dict[str, Any] = Field({})
-
-
-class MapSpec(Spec):
-    """Days to map and the models to map with."""
-
-    dates: tuple[dt.date, ...] = Field(min_length=1)
-    models: tuple[str, ...] | None = None
-
-
-class ReportSpec(Spec):
-    """What the report shows of the grid cube.
-
-    `rgb`: variables drawn as red, green and blue, on `dates` (by default the days with the most pixels). `series`: variables
-    whose daily means are drawn, over the grid or over the polygons of `outline` (GeoPackage or GeoJSON).
-    """
-
-    rgb: tuple[str, str, str] | None = None
-    dates: tuple[dt.date, ...] = ()
-    series: tuple[str, ...] = ()
-    outline: str | None = None
-
-    @model_validator(mode="after")
-    def _shows_something(self) -> ReportSpec:
-        if self.rgb is None and not self.series:
-            raise ValueError("give rgb: [red, green, blue], series: [variable, ...], or both")
-        if self.dates and self.rgb is None:
-            raise ValueError("dates are the days of rgb, which is not given")
-        return self
+    prepare: dict[str, Any] = Field({})
 
 
 class Recipe(Spec):
@@ -149,10 +126,11 @@ class Recipe(Spec):
             if not _NAME.fullmatch(str(name)):
                 raise ValueError(f"model name {name!r} must be letters, digits, '_' or '-', a letter first")
             params = dict(params or {})
-            if set(params) <= {"kind", "params"} and "params" in params:
+            if set(params) <= {"kind", "params", "prepare"} and "params" in params:
                 out[name] = params
             else:
-                out[name] = {"kind": params.pop("kind", name), "params": params}
+                own = {k: params.pop(k) for k in ("prepare",) if k in params}
+                out[name] = {"kind": params.pop("kind", name), "params": params, **own}
         return out
 
     @field_validator("cross_validation", mode="before")
@@ -169,7 +147,23 @@ class Recipe(Spec):
     def catalog(self) -> dict[str, Feature]:
         """Catalogue and the recipe's own variables, by name."""
         own = {n: Feature(name=n, **v.model_dump()) for n, v in self.variables.items()}
-        return {**FEATURES, **own}
+        known = {**FEATURES, **own}
+        target = known.get(self.target.variable, FEATURES["sm"])
+        mean = replace(
+            target, name=TARGET_MEAN, long_name="mean in the training days", kind="static", revisit_days=None
+        )
+        return {**known, TARGET_MEAN: mean}
+
+    @property
+    def cube_features(self) -> tuple[str, ...]:
+        """The features that cubes hold: all but what is learned from the training days."""
+        return tuple(f for f in self.features if f != TARGET_MEAN)
+
+    def prepare_of(self, name: str, common: PrepareSpec | None = None) -> PrepareSpec:
+        """How the data of one model are prepared: the recipe's `prepare` (or `common`), and over it the model's own keys."""
+        common = self.prepare if common is None else common
+        own = self.models[name].prepare
+        return PrepareSpec.model_validate({**common.model_dump(), **own}) if own else common
 
     @property
     def station_variables(self) -> set[str]:
@@ -290,6 +284,55 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def _split_fits(self) -> Recipe:
+        """What a split in time changes: what a station is known by, and what needs stations that are held out."""
+        periods = self.prepare.split.periods
+        if TARGET_MEAN in self.features:
+            if periods is None:
+                raise ValueError(
+                    f"features: {TARGET_MEAN!r} is a station's own mean in the training days, which a station that is held out does not "
+                    "have, so it would give the answer away; it is fair where days are held out: give prepare.split.periods, or drop it"
+                )
+            if unfair := [c.method for c in self.cross_validation if c.method not in ("temporal", "random")]:
+                raise ValueError(
+                    f"cross_validation: {unfair[0]} holds stations out, and the feature {TARGET_MEAN!r} is their own mean; drop one"
+                )
+            if self.builds_grid or self.maps is not None:
+                raise ValueError(f"maps, report: no pixel has the feature {TARGET_MEAN!r}; drop it, or the maps")
+        if periods is None:
+            return self
+        if self.learning_curve is not None:
+            raise ValueError("learning_curve adds training stations, and prepare.split.periods splits days; drop one")
+        if self.prepare.outliers is not None and self.prepare.outliers.z == "choose":
+            raise ValueError(
+                "prepare.outliers.z: choose scores validation stations, and periods splits days; give a number"
+            )
+        for name, search in self.search.items():
+            if periods.validation is None or search.objective != "validation":
+                raise ValueError(
+                    f"search.{name}: with prepare.split.periods a trial is scored on the validation days; give periods.validation, and no "
+                    "folds in objective"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _models_prepare(self) -> Recipe:
+        """A model may be prepared otherwise, but not split otherwise: scores are compared on the same stations."""
+        for name, model in self.models.items():
+            where = f"models.{name}.prepare"
+            for key in model.prepare:
+                if key not in _OWN_PREPARE:
+                    raise ValueError(f"{where}: unknown key {key!r}; {nearest(key, _OWN_PREPARE)}")
+            try:
+                own = self.prepare_of(name).outliers
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise ValueError(f"{where}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            if "outliers" in model.prepare and own is not None and own.z == "choose":
+                raise ValueError(f"{where}.outliers.z: choose is for prepare.outliers of the recipe; give a number")
+        return self
+
+    @model_validator(mode="after")
     def _preparation_fits(self) -> Recipe:
         fill, outliers = self.prepare.fill, self.prepare.outliers
         limit = fill.limit if fill is not None and isinstance(fill.limit, dict) else {}
@@ -332,9 +375,9 @@ class Recipe(Spec):
         return self
 
     def _check_given(self, catalog: dict[str, Feature], given: set[str], why: str) -> None:
-        for name in self.features:
+        for name in self.cube_features:
             needs = catalog[name].derived_from
-            if name in given or (needs and all(n in given or n == "time" for n in needs)):
+            if name in given or (needs and all(n in given or n in COORDINATES for n in needs)):
                 continue
             hint = f" (or {' and '.join(needs)}, from which it is derived)" if needs else ""
             raise ValueError(f"features: {name!r}{hint}: {why}; add a source or drop the feature")
@@ -368,7 +411,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]  # type: ignore[no-untyped-call]
+        own = [k for k, _ in node.value if not k.tag.endswith(":merge")]  # `<<: *other` adds keys of another mapping
+        keys = [self.construct_object(k, deep=True) for k in own]  # type: ignore[no-untyped-call]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from smgeo.cube import open_cube, text_of
 from smgeo.errors import SmgeoError
+from smgeo.evaluation import rows_in_part
 from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
 
 # Colour-blind safe (Okabe and Ito 2008).
@@ -116,6 +117,8 @@ def _plan_drawings(
 def _places(folder: Path, results: dict[str, Any]) -> xr.Dataset:
     """Stations with the target, and the part of the split each is in; one part of all where there is no split."""
     split = results["split"] if "split" in results else {"stations": results["stations"]}
+    if "periods" in split:  # all parts have the same stations
+        split = {"stations": split["train"]}
     parts = {s: part for part in PART_COLOURS for s in split.get(part, ())}
     cube = open_cube(folder / "stations.zarr")
     cube = cube.sel(station=[s for s in text_of(cube["station"]) if s in parts])
@@ -204,7 +207,7 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
     units = results["target"]["units"]
     low, high = _limits(predictions)
     for axes, (name, ds) in zip(panels, predictions.items(), strict=False):
-        test = ds.isel(station=np.flatnonzero(text_of(ds["part"]) == "test"))
+        test = rows_in_part(ds, "test")
         observed, predicted = test["observed"].values.ravel(), test["predicted"].values.ravel()
         seen = np.isfinite(observed) & np.isfinite(predicted)
         if seen.any():
@@ -233,9 +236,10 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
 
 
 def choose_series(ds: xr.Dataset, count: int = _SERIES_SHOWN) -> list[int]:
-    """Test stations to show: spread from the best to the worst RMSE of one model, so that none is picked by hand."""
-    test = np.flatnonzero(text_of(ds["part"]) == "test")
-    error = ds["predicted"].values[test] - ds["observed"].values[test]
+    """Stations of the test part to show: spread from the best to the worst RMSE of one model, so that none is picked by hand."""
+    part = rows_in_part(ds, "test")
+    test = np.flatnonzero(np.isin(text_of(ds["station"]), text_of(part["station"])))
+    error = part["predicted"].values - part["observed"].values
     with np.errstate(invalid="ignore"):
         known = np.isfinite(error).any(axis=1)
         rmse = np.sqrt(np.nanmean(np.where(known[:, None], error, 0.0) ** 2, axis=1))

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError
+from smgeo.memory import PeakMemory
 
 # Raised by hand when a stage's code changes what it writes, so that old results are not taken for new ones.
 FORMAT = 1
+# What a stage took, kept with its result and told in the run's provenance.
+_COST = ("seconds", "peak_memory_bytes")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -120,16 +123,15 @@ class Ledger:
         record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
         old = _read_json(record)
         if old.get("key") == key and all(p.exists() for p in outputs) and old.get("outputs") == _sizes(outputs):
-            self.done[name] = {"key": key, "seconds": old["seconds"], "skipped": True}
+            self.done[name] = {"key": key, **{c: old[c] for c in _COST if c in old}, "skipped": True}
             return old["result"]
         record.unlink(missing_ok=True)
         start = time.monotonic()
-        result = work()
-        seconds = round(time.monotonic() - start, 3)
-        write_json(
-            record, {"stage": name, "key": key, "seconds": seconds, "outputs": _sizes(outputs), "result": result}
-        )
-        self.done[name] = {"key": key, "seconds": seconds, "skipped": False}
+        with PeakMemory() as memory:
+            result = work()
+        cost = {"seconds": round(time.monotonic() - start, 3), "peak_memory_bytes": memory.bytes}
+        write_json(record, {"stage": name, "key": key, **cost, "outputs": _sizes(outputs), "result": result})
+        self.done[name] = {"key": key, **cost, "skipped": False}
         # As read back from the record, so that a skipped stage gives the same types.
         return json.loads(record.read_text(encoding="utf-8"))["result"]
 

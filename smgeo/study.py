@@ -23,12 +23,7 @@ from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.model_stages import ModelStages
 from smgeo.models import load_model
-from smgeo.prepare import (
-    OutlierRows,
-    Split,
-    clean_cube,
-    prepare_cube,
-)
+from smgeo.prepare import OutlierRows, Split, clean_cube, learnable
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
@@ -202,8 +197,7 @@ class _Study(ModelStages):
         cube = open_cube(self.folder / "stations.zarr")
         split = self.choose_split(cube)
         self.choose_threshold(cube, split)
-        prepared = prepare_cube(cube, self.prepare, self.recipe.features, self.target, split.train)
-        return {name: self.search_model(name, cube, split, prepared) for name in self.recipe.search}
+        return {name: self.search_model(name, cube, split) for name in self.recipe.search}
 
     def run(self) -> Run:
         recipe = self.recipe
@@ -236,9 +230,8 @@ class _Study(ModelStages):
         if recipe.builds_grid:
             self.build_grid()
         chosen = self.choose_threshold(cube, split)
-        prepared = prepare_cube(cube, self.prepare, recipe.features, self.target, split.train)
-        searches = {name: self.search_model(name, cube, split, prepared) for name in recipe.search}
-        models = {name: self.fit_model(name, cube, split, prepared) for name in recipe.models}
+        searches = {name: self.search_model(name, cube, split) for name in recipe.search}
+        models = {name: self.fit_model(name, cube, split) for name in recipe.models}
         results: dict[str, Any] = {
             "target": self._describe_target(),
             "models": {name: m["scores"] for name, m in models.items()},
@@ -252,9 +245,10 @@ class _Study(ModelStages):
         if searches:
             results["search"] = searches
         results["split"] = describe_split(split)
-        kept = sum(len(p) for p in split.parts().values())
-        results["rows"] = count_rows(counts, kept, prepared.outlier_rows, models)
-        results |= describe_outliers(self.prepare.outliers, prepared.outliers, chosen)
+        kept = len({s for part in split.parts().values() for s in part})
+        lost = clean_cube(learnable(cube, split), self.prepare, recipe.cube_features, self.target, split.train)[1]
+        results["rows"] = count_rows(counts, kept, lost.rows, models)
+        results |= describe_outliers(self.prepare.outliers, lost, chosen)
         without = dict.fromkeys(split.left_out, f"no day with a value of {self.target}")
         results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube), **without}
         results["training"] = {name: m["training"] for name, m in models.items()}
@@ -266,7 +260,7 @@ class _Study(ModelStages):
         if recipe.builds_grid:
             self.build_grid()
         kept = [str(s) for s in cube["station"].values[cube[self.target].notnull().any("time").values]]
-        lost = clean_cube(cube, recipe.prepare, recipe.features, self.target, kept)[1] if kept else OutlierRows()
+        lost = clean_cube(cube, recipe.prepare, recipe.cube_features, self.target, kept)[1] if kept else OutlierRows()
         return {
             "target": self._describe_target(),
             "stations": kept,
@@ -300,12 +294,12 @@ class _Study(ModelStages):
             with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
             return cross_validate(
                 lambda: self.new_model(name),
-                with_target[[*recipe.features, self.target]].assign_attrs(cube.attrs).load(),
+                with_target[[*recipe.cube_features, self.target]].assign_attrs(cube.attrs).load(),
                 spec,
-                recipe.prepare,
+                recipe.prepare_of(name),
                 recipe.features,
                 self.target,
-                length=self.days_seen(model),
+                length=self.days_seen(name),
                 mode=model.window_mode,
                 needs_validation=model.uses_validation,
                 seed=recipe.seed,
@@ -316,7 +310,7 @@ class _Study(ModelStages):
             "model": recipe.models[name].model_dump(mode="json"),
             "seed": recipe.seed,
             "spec": spec.model_dump(mode="json"),
-            "prepare": recipe.prepare.model_dump(mode="json"),
+            "prepare": recipe.prepare_of(name).model_dump(mode="json"),
             **self.key("stations"),
         }
         return self.stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
@@ -332,7 +326,7 @@ class _Study(ModelStages):
         return out
 
     def _importance(self, name: str, cube: xr.Dataset, split: Split, spec: ImportanceSpec) -> list[dict[str, Any]]:
-        seed = spec.seed if spec.seed is not None else self.recipe.seed
+        seed = self.seed_of(spec)
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             table = permutation_importance(
@@ -354,18 +348,18 @@ class _Study(ModelStages):
     def _learning_curve(
         self, name: str, cube: xr.Dataset, split: Split, spec: LearningCurveSpec
     ) -> list[dict[str, Any]]:
-        seed = spec.seed if spec.seed is not None else self.recipe.seed
-        recipe, model = self.recipe, self.new_model(name)
+        seed = self.seed_of(spec)
+        recipe = self.recipe
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             table = learning_curve(
                 lambda: self.new_model(name),
-                cube[[*recipe.features, self.target]].assign_attrs(cube.attrs).load(),
+                cube[[*recipe.cube_features, self.target]].assign_attrs(cube.attrs).load(),
                 split,
-                self.prepare,
+                self.prepare_of(name),
                 recipe.features,
                 self.target,
-                length=self.days_seen(model),
+                length=self.days_seen(name),
                 fractions=spec.fractions,
                 seed=seed,
                 progress=progress,
@@ -377,7 +371,7 @@ class _Study(ModelStages):
             "params": self.params_of(name),
             "spec": spec.model_dump(mode="json", exclude={"models"}),
             "seed": seed,
-            "prepare": self.prepare.model_dump(mode="json"),
+            "prepare": self.prepare_of(name).model_dump(mode="json"),
             **self.key("stations", "split"),
         }
         rows: list[dict[str, Any]] = self.stage(f"learning curve {name}", inputs, [], work)["rows"]
@@ -388,10 +382,10 @@ class _Study(ModelStages):
         spec = self.recipe.leakage_audit
         if spec is None:
             return {}
-        seed = spec.seed if spec.seed is not None else self.recipe.seed
+        seed = self.seed_of(spec)
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            features, options = self.recipe.features, {"folds": spec.folds, "gap_days": spec.gap_days}
+            features, options = self.recipe.cube_features, {"folds": spec.folds, "gap_days": spec.gap_days}
             return audit_leakage(cube, features, self.target, seed=seed, progress=progress, **options).to_dict()
 
         inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}

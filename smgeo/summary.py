@@ -103,6 +103,7 @@ def describe_split(split: Split) -> dict[str, Any]:
         **{p: list(ids) for p, ids in split.parts().items()},
         "forced": {k: list(v) for k, v in split.forced.items()},
         "forced_share": round(len(split.forced) / total, 4),
+        **({"periods": {part: list(days) for part, days in split.periods.items()}} if split.periods else {}),
     }
 
 
@@ -179,9 +180,12 @@ def count_rows(
         _row(f"outliers of {'training' if models else 'all'} stations (z-score)", kept, after, outlier_rows),
     ]
     for name, model in models.items():
-        n = sum(model["scores"][p]["n"] for p in ("validation", "test")) + model["training"]["rows"]
+        own, left = model["training"]["outlier_rows"], start - model["training"]["outlier_rows"]
+        if own != outlier_rows:
+            rows.append(_row(f"{name}: outliers of training stations, prepared for it alone", None, left, own))
+        n = sum(s["n"] for p, s in model["scores"].items() if p != "train") + model["training"]["rows"]
         step = f"{name}: windows of {model['training']['window_days']} day(s) with enough values"
-        rows.append(_row(step, None, n, after - n))
+        rows.append(_row(step, None, n, left - n))
     return rows
 
 
@@ -193,12 +197,12 @@ def find_versions() -> dict[str, str]:
 def describe_provenance(
     recipe: str, seed: int, inputs: Mapping[str, str], stages: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Versions, seed, hash of every input, key and seconds of every stage."""
+    """Versions, seed, hash of every input; key, seconds and peak memory of every stage."""
     return {
         "recipe": recipe,
         "seed": seed,
         "versions": find_versions(),
         "platform": platform.platform(),
         "inputs": dict(inputs),
-        "stages": {n: {"key": d["key"], "seconds": d["seconds"]} for n, d in stages.items()},
+        "stages": {n: {k: v for k, v in d.items() if k != "skipped"} for n, d in stages.items()},
     }

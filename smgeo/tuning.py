@@ -24,7 +24,7 @@ from smgeo.evaluation import check_target_is_observed, choose_features
 from smgeo.models import make_model
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.objective import Objective, Pair, fit_epochs, keras_backend
-from smgeo.prepare import Split, Windows, cv_folds
+from smgeo.prepare import Split, Windows, cv_folds, part_rows
 from smgeo.prepare.moments import mean_and_std
 from smgeo.search_space import Choices, check_space, default_space
 from smgeo.search_specs import Range, SearchSpec
@@ -202,11 +202,14 @@ def tune(
         fill = [means[name][0] for name in names]
     days = length if length is not None else _WINDOW_DAYS if model.uses_window else 1
 
-    def make(stations: Sequence[str]) -> Windows:
-        return Windows(select_stations(ds, stations), names, target, days, missing, fill, mode=mode)
+    def make(part: xr.Dataset) -> Windows:
+        return Windows(part, names, target, days, missing, fill, mode=mode)
 
-    pairs = [(make(a), make(b)) for a, b in choose_stations(ds, split, spec.objective, target, seed)]
-    final = pairs[0] if spec.objective == "validation" else (make(split.train), make(split.validation))
+    final = make(part_rows(ds, split, "train", target)), make(part_rows(ds, split, "validation", target))
+    pairs = [final]
+    if isinstance(spec.objective, int):
+        folds = choose_stations(ds, split, spec.objective, target, seed)
+        pairs = [(make(select_stations(ds, a)), make(select_stations(ds, b))) for a, b in folds]
     return search_windows(kind, pairs, spec, out, final=final, params=fixed, resume=resume, progress=progress)
 
 
@@ -235,11 +238,13 @@ def _best_row(table: pd.DataFrame) -> pd.Series:
 
 
 def choose_stations(
-    ds: xr.Dataset, split: Split, objective: str | int, target: str, seed: int
+    ds: xr.Dataset, split: Split, objective: int, target: str, seed: int
 ) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """(training, scoring) stations of an objective: those of the split, or of each fold of its training and validation stations."""
-    if isinstance(objective, str):
-        return [(split.train, split.validation)]
+    """(training, scoring) stations of each of so many folds of the training and validation stations."""
+    if split.periods:
+        raise SmgeoError(
+            "tune: objective as a number makes folds of stations, and this split is of days; give 'validation'"
+        )
     ids = np.array([*split.train, *split.validation])
     folds = cv_folds(select_stations(ds, ids.tolist()), "group-k-fold", objective, target=target, seed=seed)
     return [(ids[a.any(axis=1)].tolist(), ids[b.any(axis=1)].tolist()) for a, b in folds]

@@ -15,9 +15,9 @@ ROOT = Path(smgeo.__file__).parent
 
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
-    {"errors", "catalog", "shards"},
+    {"errors", "catalog", "memory", "shards"},
     {"specs", "progress", "stages", "terrain", "outline"},
-    {"preparation_specs", "raster_specs", "scores", "search_specs", "texture", "validation_specs"},
+    {"output_specs", "preparation_specs", "raster_specs", "scores", "search_specs", "texture", "validation_specs"},
     {"recipe", "regions"},
     {"cube"},
     {"sources", "prepare"},

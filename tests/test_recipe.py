@@ -585,3 +585,87 @@ def test_preparation_refused(parts, words):
     message = refusal(changed(**parts))
     for word in words:
         assert word in message
+
+
+PERIODS = {"train": ["2020-01-01", "2020-01-20"], "test": ["2020-01-21", "2020-01-31"]}
+IN_TIME = {
+    **{k: v for k, v in MINIMAL.items() if k not in ("grid", "maps")},
+    "features": ["s1_vv", "lat", "target_mean"],
+    "prepare": {"split": {"periods": PERIODS}},
+}
+
+
+def test_a_stations_own_mean_is_a_feature_of_splits_in_time_alone():
+    recipe = parse_recipe(IN_TIME)
+    assert recipe.cube_features == ("s1_vv", "lat")
+    assert (recipe.catalog["target_mean"].units, recipe.catalog["target_mean"].kind) == ("m3 m-3", "static")
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+    assert "a station that is held out does not have" in refusal({**IN_TIME, "prepare": {}})
+    assert "leave-location-out holds stations out" in refusal({**IN_TIME, "cross_validation": {"folds": 3}})
+    parse_recipe({**IN_TIME, "cross_validation": {"method": "temporal", "folds": 3}})
+    with_maps = {**IN_TIME, "grid": MINIMAL["grid"], "maps": MINIMAL["maps"]}
+    assert "no pixel has the feature 'target_mean'" in refusal(with_maps)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (
+            {**PERIODS, "validation": ["2020-01-19", "2020-01-20"]},
+            "train ends on 2020-01-20, and validation begins on 2020-01-19",
+        ),
+        ({**PERIODS, "test": ["2020-01-31", "2020-01-21"]}, "test begins on 2020-01-31, and test ends on 2020-01-21"),
+        ({"train": PERIODS["train"]}, "prepare.split.periods.test is missing"),
+    ],
+)
+def test_periods_out_of_order_are_refused(split, message):
+    assert message in refusal({**IN_TIME, "prepare": {"split": {"periods": split}}})
+
+
+def test_periods_take_no_other_split_and_no_stations_held_out():
+    both = {"periods": PERIODS, "fractions": [0.7, 0.2, 0.1]}
+    assert "fractions split stations, and periods splits days" in refusal({**IN_TIME, "prepare": {"split": both}})
+    assert "learning_curve adds training stations" in refusal({**IN_TIME, "learning_curve": True})
+    assert "search.rf: with prepare.split.periods a trial" in refusal({**IN_TIME, "search": {"rf": {}}})
+    choose = {"split": {"periods": PERIODS}, "outliers": {"z": "choose"}}
+    assert "choose scores validation stations" in refusal({**IN_TIME, "prepare": choose})
+
+
+def test_a_model_may_be_prepared_otherwise():
+    models = {
+        "rf": {},
+        "robust": {"kind": "ann", "units": 8, "prepare": {"scale": "robust", "outliers": None}},
+        "short": {"kind": "gru", "prepare": {"window": {"length": 5}}},
+    }
+    recipe = parse_recipe(changed(models=models, prepare={"scale": "standard", "window": {"missing": 0}}))
+    assert recipe.prepare_of("rf") == recipe.prepare
+    robust, short = recipe.prepare_of("robust"), recipe.prepare_of("short")
+    assert (robust.scale, robust.outliers, robust.fill) == ("robust", None, recipe.prepare.fill)
+    assert (short.window.length, short.window.missing, short.scale) == (5, 0.5, "standard")
+    assert recipe.models["robust"].params == {"units": 8}
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"split": {}}, "models.rf.prepare: unknown key 'split'"),
+        ({"scale": "minmaxx"}, "models.rf.prepare.scale: "),
+        ({"outliers": {"z": "choose"}}, "models.rf.prepare.outliers.z: choose is for prepare.outliers of the recipe"),
+    ],
+)
+def test_a_models_own_preparation_is_checked(own, message):
+    assert message in refusal(changed(models={"rf": {"prepare": own}}))
+
+
+def test_yaml_merges_keys_of_another_mapping(tmp_path):
+    text = yaml.safe_dump(changed(models={}), sort_keys=False).replace(
+        "models: {}", "models:\n  ann: &best {units: 8, layers: 1}\n  other: {kind: ann, <<: *best, units: 16}"
+    )
+    (tmp_path / "merged.yaml").write_text(text)
+    models = read_recipe(tmp_path / "merged.yaml").models
+    assert models["other"].params == {"units": 16, "layers": 1}
+    assert models["ann"].params == {"units": 8, "layers": 1}
+    (tmp_path / "twice.yaml").write_text(text.replace("units: 16}", "units: 16, units: 17}"))
+    with pytest.raises(SmgeoError, match="key 'units' is given twice"):
+        read_recipe(tmp_path / "twice.yaml")

@@ -11,6 +11,7 @@ from typing import Any
 
 import xarray as xr
 
+from smgeo.catalog import TARGET_MEAN
 from smgeo.cube import is_grid
 from smgeo.errors import SmgeoError
 from smgeo.prepare.derive import derive_features
@@ -19,8 +20,9 @@ from smgeo.prepare.gaps import fill_gaps, measure_revisit
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_out_of_range, flag_outliers
 from smgeo.prepare.pipeline import Prepared, choose_outliers, clean_cube, prepare_cube
 from smgeo.prepare.scaling import Scaler
-from smgeo.prepare.splits import PARTS, Split, split_stations
+from smgeo.prepare.splits import PARTS, Split, hide_days, learnable, part_rows, split_periods, split_stations
 from smgeo.prepare.steps import lasting_steps, steps_of, with_step
+from smgeo.prepare.target_mean import add_target_mean
 from smgeo.prepare.threshold import ChosenThreshold, choose_z
 from smgeo.prepare.windows import Windows
 
@@ -42,9 +44,13 @@ __all__ = [
     "fill_gaps",
     "flag_out_of_range",
     "flag_outliers",
+    "hide_days",
+    "learnable",
     "measure_revisit",
+    "part_rows",
     "prepare_cube",
     "repeat_steps",
+    "split_periods",
     "split_stations",
     "steps_of",
 ]
@@ -72,6 +78,7 @@ _REPEAT: dict[str, Callable[..., xr.Dataset]] = {
     "derive": _repeat_derive,
     "fill_gaps": _repeat_fill,
     "scale": _repeat_scale,
+    TARGET_MEAN: add_target_mean,
 }
 
 

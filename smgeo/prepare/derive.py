@@ -10,9 +10,10 @@ import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pyproj import Transformer
 
-from smgeo.catalog import FEATURES
-from smgeo.cube import check_known_units, units_of
+from smgeo.catalog import COORDINATES, FEATURES
+from smgeo.cube import check_known_units, is_grid, units_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step
@@ -101,6 +102,22 @@ def _terrain(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
     return compute
 
 
+def _coordinate(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    def compute(ds: xr.Dataset) -> xr.DataArray:
+        if name in ds.coords and ds[name].dims == ("station",):
+            return xr.DataArray(ds[name].values, dims="station", coords={"station": ds["station"]})
+        box = ds.odc.geobox if is_grid(ds) else None
+        if box is None or box.crs is None:
+            raise SmgeoError(
+                f"the cube has no {name}: a station cube needs it as a coordinate, a grid cube a CRS (rio.write_crs)"
+            )
+        x, y = np.meshgrid(ds["x"].values, ds["y"].values)
+        degrees = Transformer.from_crs(box.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
+        return xr.DataArray(degrees[name == "latitude"], dims=("y", "x"), coords={n: ds[n] for n in ("y", "x")})
+
+    return compute
+
+
 _FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "day_of_year": _day_of_year,
     "doy_sin": lambda ds: xr.ufuncs.sin(_doy_angle(ds)),
@@ -113,6 +130,8 @@ _FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "ndmi": lambda ds: _normalised_difference(ds["s2_b8"], ds["s2_b11"]),
     **{name: _antecedent(f.looks_back_days + 1) for name, f in FEATURES.items() if f.looks_back_days},
     **{name: _terrain(name) for name in TERRAIN},
+    "lat": _coordinate("latitude"),
+    "lon": _coordinate("longitude"),
 }
 
 
@@ -148,7 +167,7 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
             raise SmgeoError(
                 f"{name!r} is not in the cube and is not a derived feature; derived: {', '.join(_FORMULAS)}"
             )
-        lacking = [n for n in feature.derived_from if n not in ds.variables]
+        lacking = [n for n in feature.derived_from if n not in ds.variables and n not in COORDINATES]
         if lacking:
             raise SmgeoError(
                 f"{name!r} is derived from {', '.join(feature.derived_from)}; the cube lacks {', '.join(lacking)}"

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from smgeo.catalog import TARGET_MEAN
 from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError
 from smgeo.prepare.gaps import fill_gaps
@@ -16,6 +17,7 @@ from smgeo.prepare.moments import mean_and_std
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_outliers
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.splits import Split
+from smgeo.prepare.target_mean import learn_target_mean
 from smgeo.prepare.threshold import ChosenThreshold, choose_z
 from smgeo.prepare.windows import Windows
 from smgeo.recipe import PrepareSpec
@@ -84,6 +86,8 @@ def prepare_cube(
     train : sequence of str
         Ids of the training stations. No value of another station changes any number learned here.
     """
+    if TARGET_MEAN in features:
+        ds = learn_target_mean(ds, target, train)
     work, lost = clean_cube(ds, spec, features, target, train)
     learn = select_stations(work, train)
     scaler = Scaler(spec.scale).fit(learn)

@@ -1,4 +1,4 @@
-"""The study's split: whole stations to training, validation and test."""
+"""Splits into training, validation and test: whole stations, as the study's, or periods."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import dask
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from smgeo.cube import variables_of_kind
+from smgeo.cube import select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
 
 PARTS = ("train", "validation", "test")
@@ -18,7 +19,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Station ids of each part; disjoint.
+    """Station ids of each part; disjoint, unless the parts are periods.
 
     Attributes
     ----------
@@ -28,6 +29,8 @@ class Split:
         Stations sent to training because they hold an extreme value, and of which variables.
     left_out : tuple of str
         Stations without any value of the target, which are in no part.
+    periods : dict of str to (str, str)
+        Where the split is in time: first and last day of each part that has any, as `2015-04-01`. Stations are then in several parts.
     """
 
     train: tuple[str, ...]
@@ -35,12 +38,16 @@ class Split:
     test: tuple[str, ...]
     forced: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    periods: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, ids in self.parts().items():
             if len(set(ids)) < len(ids):
                 twice = sorted({str(s) for s in ids if ids.count(s) > 1})
                 raise SmgeoError(f"split: stations named twice in {name}: {', '.join(twice)}")
+        if self.periods:
+            check_periods(self.periods)
+            return
         parts = [set(self.train), set(self.validation), set(self.test)]
         for i, a in enumerate(parts):
             for b in parts[i + 1 :]:
@@ -49,14 +56,128 @@ class Split:
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, Any]) -> Split:
-        """The split that a run's results describe: lists of ids by part, and where there are any `forced` and `left_out`."""
+        """The split that a run's results describe: lists of ids by part, and where there are any `forced`, `left_out` and `periods`."""
         forced = {str(k): tuple(v) for k, v in parts.get("forced", {}).items()}
         train, validation, test, left_out = (tuple(parts.get(name, ())) for name in (*PARTS, "left_out"))
-        return cls(train, validation, test, forced, left_out)
+        periods = {str(k): (str(a), str(b)) for k, (a, b) in parts.get("periods", {}).items()}
+        return cls(train, validation, test, forced, left_out, periods)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Part name -> station ids."""
         return {name: getattr(self, name) for name in PARTS}
+
+
+def check_periods(periods: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse periods that are not one after the other: training, validation where there is any, test.
+
+    Raises
+    ------
+    SmgeoError
+        Naming the two that are out of order.
+    """
+    if not {"train", "test"} <= set(periods) <= set(PARTS):
+        raise SmgeoError(
+            f"split: periods are train, test and if wanted validation, [first day, last day] each; got {', '.join(periods)}"
+        )
+    before, end = "", None
+    for part in PARTS:
+        if part not in periods:
+            continue
+        first, last = (pd.Timestamp(d) for d in periods[part])
+        if first > last:
+            raise SmgeoError(f"split: the {part} period ends before it begins: {first.date()} to {last.date()}")
+        if end is not None and first <= end:
+            raise SmgeoError(
+                f"split: {part} begins on {first.date()}, and {before} ends on {end.date()}: periods follow one another, training, "
+                "validation, test, so that days are estimated from what was learned before them"
+            )
+        before, end = part, last
+
+
+def split_periods(
+    ds: xr.Dataset, train: tuple[Any, Any], test: tuple[Any, Any], validation: tuple[Any, Any] | None = None
+) -> Split:
+    """Split in time: the stations are the same in all parts, the days are not.
+
+    Stations that have no value of the target in the training days are in no part.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube.
+    train, test, validation : (date, date)
+        First and last day of each part, both within it; one after the other: train, validation, test.
+
+    Returns
+    -------
+    Split
+        With `periods`.
+
+    Raises
+    ------
+    SmgeoError
+        If periods overlap or are out of order, or a part has no day with a target.
+    """
+    given = {"train": train, "validation": validation, "test": test}
+    periods = {
+        part: (str(pd.Timestamp(days[0]).date()), str(pd.Timestamp(days[1]).date()))
+        for part, days in given.items()
+        if days is not None
+    }
+    check_periods(periods)
+    for part, (first, last) in periods.items():
+        try:
+            known = _has_target(ds.sel(time=slice(first, last)))
+        except SmgeoError:
+            days = ds["time"].values[[0, -1]].astype("datetime64[D]")
+            raise SmgeoError(
+                f"split: no station has a value of the target from {first} to {last} ({part}); the cube's days are {days[0]} to {days[1]}"
+            ) from None
+        if part == "train":
+            trained = known
+    ids = ds["station"].values
+    used, left_out = tuple(ids[trained].tolist()), tuple(ids[~trained].tolist())
+    return Split(used, used if validation is not None else (), used, left_out=left_out, periods=periods)
+
+
+def part_rows(ds: xr.Dataset, split: Split, part: str, target: str) -> xr.Dataset:
+    """The stations of a part, with the target on the part's days alone where the split is in time. Lazy.
+
+    Features keep all their days: those before a row are its past, which a user has too.
+    """
+    out = select_stations(ds, getattr(split, part))
+    if part not in split.periods:
+        return out
+    kept = out[target].where(_days_of(out, split.periods[part]))
+    return out.assign({target: kept.assign_attrs(ds[target].attrs)})
+
+
+def learnable(ds: xr.Dataset, split: Split) -> xr.Dataset:
+    """The training stations, on the training days alone where the split is in time: all that anything may be learned from. Lazy."""
+    out = select_stations(ds, split.train)
+    if not split.periods:
+        return out
+    return out.assign(hide_days(out, ~_days_of(out, split.periods["train"])))
+
+
+def hide_days(ds: xr.Dataset, hidden: xr.DataArray | Mapping[Any, xr.DataArray]) -> dict[Any, xr.DataArray]:
+    """The variables with time, missing on hidden days (bool (time,), of all variables or by name), and no revisit measured over other days."""
+    out = {}
+    for name, variable in ds.data_vars.items():
+        if "time" in variable.dims:
+            days = hidden[name] if isinstance(hidden, Mapping) else hidden
+            out[name] = variable.where(~days).assign_attrs(variable.attrs)
+            if np.ndim(variable.attrs.get("revisit_days", 0)):  # one a station was measured over the whole series
+                for key in ("revisit_days", "revisit_stations"):
+                    out[name].attrs.pop(key, None)
+    return out
+
+
+def _days_of(ds: xr.Dataset, period: tuple[str, str]) -> xr.DataArray:
+    """Whether each day is in a period, both ends within it: bool (time,)."""
+    day = ds["time"].values.astype("datetime64[D]")
+    inside = (day >= np.datetime64(period[0])) & (day <= np.datetime64(period[1]))
+    return xr.DataArray(inside, dims="time", coords={"time": ds["time"]})
 
 
 def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:

@@ -156,3 +156,22 @@ def test_a_sum_reads_no_more_than_the_chunk_before() -> None:
     ds = xr.Dataset({"precipitation": (("time", "y", "x"), rain)}, {"time": pd.date_range("2020-01-01", periods=600)})
     derive_features(ds, ["precipitation_30d"])["precipitation_30d"].isel(time=slice(300, 330)).compute()
     assert sorted(read) == [9, 10]
+
+
+def test_places_of_stations_and_of_pixels_in_degrees(make_station_cube, make_grid_cube):
+    ds = make_station_cube(stations=3, days=2)
+    at = derive_features(ds, ["lat", "lon"])
+    assert at["lat"].values.tolist() == ds["latitude"].astype("float32").values.tolist()
+    assert at["lon"].values.tolist() == ds["longitude"].astype("float32").values.tolist()
+    assert (at["lat"].attrs["units"], at["lat"].attrs["kind"], at["lat"].dims) == (
+        "degrees_north",
+        "static",
+        ("station",),
+    )
+    grid = derive_features(make_grid_cube(days=1, height=2, width=3), ["lat", "lon"])
+    # 500 km east in UTM 32 N is the meridian of 9 degrees; pixel centres are 50 m inside, and 100 m are 1 / 1112 degrees.
+    assert grid["lon"].dims == ("y", "x")
+    np.testing.assert_allclose(grid["lon"].values[0], 9 + np.array([50, 150, 250]) / 78_800, atol=1e-5)
+    np.testing.assert_allclose(np.diff(grid["lat"].values, axis=0), -1 / 1112, rtol=1e-2)
+    with pytest.raises(SmgeoError, match="the cube has no latitude"):
+        derive_features(ds.drop_vars("latitude"), ["lat"])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Split, split_stations
+from smgeo.prepare import Split, learnable, part_rows, split_periods, split_stations
 
 
 def _extreme_ids(ds):
@@ -117,3 +117,58 @@ def test_an_empty_part_is_refused_by_name(make_station_cube):
             split_stations(make_station_cube(), fractions)
     with pytest.raises(SmgeoError, match="in two parts: b"):
         Split(("a", "b"), ("b",), ("c",))
+
+
+YEAR = {"train": ("2020-01-03", "2020-01-05"), "test": ("2020-01-06", "2020-01-08")}
+
+
+def test_periods_hide_all_other_days_from_learning_and_keep_the_past_of_a_row(make_station_cube):
+    ds = make_station_cube(stations=4, days=10)
+    ds["sm"][2, 2:5] = np.nan  # never observed in the training days
+    split = split_periods(ds, *YEAR.values())
+    assert split.parts() == {"train": ("N/s0", "N/s1", "N/s3"), "validation": (), "test": ("N/s0", "N/s1", "N/s3")}
+    assert (split.left_out, split.periods) == (("N/s2",), YEAR)
+    seen = learnable(ds.chunk(station=2), split).compute()
+    for name in ("sm", "s1_vv"):
+        assert np.isfinite(seen[name].values).any(axis=0).tolist() == [2 <= day < 5 for day in range(10)]
+        np.testing.assert_array_equal(seen[name][:, 2:5], ds[name][[0, 1, 3], 2:5])
+    assert seen["clay"].values.tolist() == ds["clay"].values[[0, 1, 3]].tolist()
+    held = part_rows(ds, split, "test", "sm")
+    assert np.isfinite(held["sm"].values).any(axis=0).tolist() == [5 <= day < 8 for day in range(10)]
+    np.testing.assert_array_equal(held["s1_vv"], ds["s1_vv"][[0, 1, 3]])
+    assert Split.from_dict({**split.parts(), "left_out": split.left_out, "periods": split.periods}) == split
+
+
+def test_a_revisit_measured_over_all_days_is_not_what_training_days_are_filled_by(make_station_cube):
+    ds = make_station_cube(stations=2, days=10)
+    ds["s1_vv"].attrs |= {"revisit_days": [3.0, 4.0], "revisit_stations": ["N/s0", "N/s1"]}
+    seen = learnable(ds, split_periods(ds, *YEAR.values()))
+    assert not {"revisit_days", "revisit_stations"} & set(seen["s1_vv"].attrs)
+    assert ds["s1_vv"].attrs["revisit_days"] == [3.0, 4.0]
+
+
+def test_split_by_station_learns_from_all_days_of_training_stations(make_station_cube):
+    ds = make_station_cube(stations=3, days=4)
+    split = Split(("N/s0", "N/s2"), (), ("N/s1",))
+    assert learnable(ds, split).equals(ds.isel(station=[0, 2]))
+    assert part_rows(ds, split, "test", "sm").equals(ds.isel(station=[1]))
+
+
+@pytest.mark.parametrize(
+    ("periods", "message"),
+    [
+        ((("2020-01-05", "2020-01-03"), YEAR["test"]), "the train period ends before it begins"),
+        ((YEAR["train"], ("2020-01-05", "2020-01-08")), "test begins on 2020-01-05, and train ends on 2020-01-05"),
+        (
+            (*YEAR.values(), ("2020-01-05", "2020-01-05")),
+            "validation begins on 2020-01-05, and train ends on 2020-01-05",
+        ),
+        (
+            (YEAR["train"], ("2021-01-01", "2021-01-03")),
+            r"from 2021-01-01 to 2021-01-03 \(test\); the cube's days are 2020-01-01",
+        ),
+    ],
+)
+def test_periods_that_make_no_split_are_refused(make_station_cube, periods, message):
+    with pytest.raises(SmgeoError, match=message):
+        split_periods(make_station_cube(stations=2, days=10), *periods)

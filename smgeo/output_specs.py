@@ -1,0 +1,37 @@
+"""What a recipe says of its maps, and of what the report shows of the grid cube."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from pydantic import Field, model_validator
+
+from smgeo.specs import Spec
+
+
+class MapSpec(Spec):
+    """Days to map and the models to map with."""
+
+    dates: tuple[dt.date, ...] = Field(min_length=1)
+    models: tuple[str, ...] | None = None
+
+
+class ReportSpec(Spec):
+    """What the report shows of the grid cube.
+
+    `rgb`: variables drawn as red, green and blue, on `dates` (by default the days with the most pixels). `series`: variables
+    whose daily means are drawn, over the grid or over the polygons of `outline` (GeoPackage or GeoJSON).
+    """
+
+    rgb: tuple[str, str, str] | None = None
+    dates: tuple[dt.date, ...] = ()
+    series: tuple[str, ...] = ()
+    outline: str | None = None
+
+    @model_validator(mode="after")
+    def _shows_something(self) -> ReportSpec:
+        if self.rgb is None and not self.series:
+            raise ValueError("give rgb: [red, green, blue], series: [variable, ...], or both")
+        if self.dates and self.rgb is None:
+            raise ValueError("dates are the days of rgb, which is not given")
+        return self
