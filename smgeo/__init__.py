@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "flag_out_of_range",
             "flag_outliers",
             "measure_revisit",
+            "select_features",
             "split_periods",
             "split_stations",
         ],

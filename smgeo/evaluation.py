@@ -25,6 +25,7 @@ from smgeo.prepare import (
     part_rows,
     prepare_cube,
     repeat_steps,
+    select_features,
 )
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
@@ -327,6 +328,7 @@ def cross_validate(
     length: int,
     mode: Literal["window", "sequence"] = "window",
     needs_validation: bool,
+    selected: Sequence[Sequence[str]] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -358,20 +360,22 @@ def cross_validate(
     needs_validation : bool
         Whether a tenth of each fold's training units (stations, locations, blocks, the last days, or rows) is set apart
         for early stopping.
+    selected : sequence of sequences of str, optional
+        Features of each fold, as `select_in_folds` found them for these folds; found here where `spec` asks for them and they are not given.
 
     Returns
     -------
     dict
-        As in `results.json`: `method`, `folds`, in `temporal` `gap_days`, and what `score_folds` gives.
+        As in `results.json`: `method`, `folds`, in `temporal` `gap_days`, with `select_features` the features of each fold (`selected`), and
+        what `score_folds` gives.
     """
     features = list(features)
     check_target_is_observed(ds, target)
     seed = spec.seed if spec.seed is not None else seed
-    options = spec.options
-    if spec.method == "temporal":
-        options = {"gap_days": _default_gap(features, prepare.window.length), **options}
-    folds = cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **options)
+    folds = _folds_of(ds, spec, target, seed, _default_gap(features, prepare.window.length))
     observed, predicted, station = [], [], []
+    if selected is None and spec.select_features:
+        selected = select_in_folds(ds, spec, features, target, seed=seed)
     for k, (train, held) in enumerate(folds):
         apart = folds.set_apart(k)
         if needs_validation and not (train & ~apart).any():
@@ -383,7 +387,7 @@ def cross_validate(
         # Set apart last, also where they are trained on: a forest draws rows by their place.
         train_ds = _rows_of(seen, target, folds, train & ~apart, *(() if needs_validation else (apart,)))
         ids = [str(s) for s in train_ds["station"].values]
-        prepared = prepare_cube(train_ds, prepare, features, target, ids)
+        prepared = prepare_cube(train_ds, prepare, selected[k] if selected else features, target, ids)
         windows = prepared.windows(ids, length, prepare.window.missing, mode)
         steps = windows.preparation["steps"]
         model = make()
@@ -399,8 +403,50 @@ def cross_validate(
         station.append(text_of(test_ds["station"])[made.targets[0]])
         if progress:
             progress(k + 1, len(folds))
-    gap = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
-    return {"method": spec.method, "folds": len(folds), **gap, **score_folds(observed, predicted, station)}
+    more: dict[str, Any] = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
+    if selected:
+        more["selected"] = [list(names) for names in selected]
+    return {"method": spec.method, "folds": len(folds), **more, **score_folds(observed, predicted, station)}
+
+
+def select_in_folds(
+    ds: xr.Dataset,
+    spec: CrossValidationSpec,
+    features: Iterable[str],
+    target: str,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[str]]:
+    """Features chosen on the training stations of each fold, see `smgeo.select_features`; the held-out stations choose nothing.
+
+    Parameters
+    ----------
+    ds, spec, features, target, seed
+        As for `cross_validate`.
+    progress : callable, optional
+        Called with (folds done, folds in all).
+
+    Returns
+    -------
+    list of list of str
+        Of each fold, in the order of `features`.
+    """
+    names = list(features)
+    seed = spec.seed if spec.seed is not None else seed
+    folds = _folds_of(ds, spec, target, seed)
+    out = []
+    for k, (train, _) in enumerate(folds):
+        found = select_features(_rows_of(ds, target, folds, train), names, target, seed=seed).features
+        out.append([f for f in names if f in found])
+        if progress:
+            progress(k + 1, len(folds))
+    return out
+
+
+def _folds_of(ds: xr.Dataset, spec: CrossValidationSpec, target: str, seed: int, gap_days: int = 0) -> Folds:
+    gap = {"gap_days": gap_days} if spec.method == "temporal" else {}
+    return cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **{**gap, **spec.options})
 
 
 def _looks_back(name: Hashable) -> int:

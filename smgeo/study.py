@@ -17,7 +17,7 @@ import xarray as xr
 from smgeo.cube import open_cube
 from smgeo.diagnostics import learning_curve, permutation_importance
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation import cross_validate
+from smgeo.evaluation import cross_validate, select_in_folds
 from smgeo.inputs import check_inputs
 from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
@@ -278,23 +278,46 @@ class _Study(ModelStages):
         recipe = self.recipe
         out: dict[str, Any] = {}
         for number, spec in enumerate(recipe.cross_validation):
+            selected = self._select_in_folds(cube, spec, number) if spec.select_features else None
             for name in spec.models or recipe.models:
-                entry = name if name not in out else f"{name}_{spec.method}"
+                entry = name if selected is None else f"{name}_selected"
+                entry = entry if entry not in out else f"{entry}_{spec.method}"
                 entry = entry if entry not in out else f"{entry}_{number}"
-                out[entry] = self._cross_validate_one(cube, name, spec, number)
+                out[entry] = self._cross_validate_one(cube, name, spec, number, selected)
         return out
 
+    def _rows_with_target(self, cube: xr.Dataset) -> xr.Dataset:
+        """Features and target of the stations that have any, loaded."""
+        with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
+        return with_target[[*self.recipe.cube_features, self.target]].assign_attrs(cube.attrs).load()
+
+    def _select_in_folds(self, cube: xr.Dataset, spec: CrossValidationSpec, number: int) -> list[list[str]]:
+        recipe = self.recipe
+
+        def work(progress: Callable[[int, int], None]) -> list[list[str]]:
+            rows, features = self._rows_with_target(cube), recipe.features
+            return select_in_folds(rows, spec, features, self.target, seed=recipe.seed, progress=progress)
+
+        asked = spec.model_dump(mode="json", exclude={"models"})
+        inputs = {"spec": asked, "seed": recipe.seed, "features": recipe.features, **self.key("stations")}
+        found: list[list[str]] = self.stage(f"features of folds {number}", inputs, [], work)
+        return found
+
     def _cross_validate_one(
-        self, cube: xr.Dataset, name: str, spec: CrossValidationSpec, number: int
+        self,
+        cube: xr.Dataset,
+        name: str,
+        spec: CrossValidationSpec,
+        number: int,
+        selected: list[list[str]] | None,
     ) -> dict[str, Any]:
         recipe = self.recipe
         model = self.new_model(name)
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
             return cross_validate(
                 lambda: self.new_model(name),
-                with_target[[*recipe.cube_features, self.target]].assign_attrs(cube.attrs).load(),
+                self._rows_with_target(cube),
                 spec,
                 recipe.prepare_of(name),
                 recipe.features,
@@ -302,6 +325,7 @@ class _Study(ModelStages):
                 length=self.days_seen(name),
                 mode=model.window_mode,
                 needs_validation=model.uses_validation,
+                selected=selected,
                 seed=recipe.seed,
                 progress=progress,
             )
@@ -309,7 +333,8 @@ class _Study(ModelStages):
         inputs = {
             "model": recipe.models[name].model_dump(mode="json"),
             "seed": recipe.seed,
-            "spec": spec.model_dump(mode="json"),
+            "spec": spec.model_dump(mode="json", exclude={"models"}),
+            "selected": selected,
             "prepare": recipe.prepare_of(name).model_dump(mode="json"),
             **self.key("stations"),
         }
@@ -354,7 +379,7 @@ class _Study(ModelStages):
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             table = learning_curve(
                 lambda: self.new_model(name),
-                cube[[*recipe.cube_features, self.target]].assign_attrs(cube.attrs).load(),
+                self._rows_with_target(cube),
                 split,
                 self.prepare_of(name),
                 recipe.features,

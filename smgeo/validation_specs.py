@@ -10,7 +10,10 @@ from smgeo.specs import Spec
 
 
 class CrossValidationSpec(Spec):
-    """Cross-validation; what is held out together is the method's choice, see `smgeo.cv_folds`."""
+    """Cross-validation; what is held out together is the method's choice, see `smgeo.cv_folds`.
+
+    `select_features`: features are chosen anew on each fold's training stations, see `smgeo.select_features`.
+    """
 
     method: Literal["leave-location-out", "group-k-fold", "spatial-blocks", "temporal", "random"] = "leave-location-out"
     folds: int | None = Field(default=None, ge=2)
@@ -19,6 +22,7 @@ class CrossValidationSpec(Spec):
     block_km: float | None = Field(default=None, gt=0)
     gap_days: int | None = Field(default=None, ge=0)
     forward_only: bool = False
+    select_features: bool = False
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> CrossValidationSpec:
@@ -27,6 +31,10 @@ class CrossValidationSpec(Spec):
         for key, there in {**given, "forward_only": self.forward_only}.items():
             if there and self.method != needs[key]:
                 raise ValueError(f"{key} belongs to method {needs[key]}; this one is {self.method}")
+        if self.select_features and self.method in ("random", "temporal"):
+            raise ValueError(
+                f"select_features holds locations out, and method {self.method} trains on all of them; drop it"
+            )
         return self
 
     @property

@@ -669,3 +669,9 @@ def test_yaml_merges_keys_of_another_mapping(tmp_path):
     (tmp_path / "twice.yaml").write_text(text.replace("units: 16}", "units: 16, units: 17}"))
     with pytest.raises(SmgeoError, match="key 'units' is given twice"):
         read_recipe(tmp_path / "twice.yaml")
+
+
+def test_features_are_selected_where_locations_are_held_out():
+    parse_recipe(changed(cross_validation={"folds": 3, "select_features": True}))
+    wrong = refusal(changed(cross_validation={"method": "random", "select_features": True}))
+    assert "select_features holds locations out, and method random trains on all of them" in wrong

@@ -20,6 +20,7 @@ from smgeo.prepare.gaps import fill_gaps, measure_revisit
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_out_of_range, flag_outliers
 from smgeo.prepare.pipeline import Prepared, choose_outliers, clean_cube, prepare_cube
 from smgeo.prepare.scaling import Scaler
+from smgeo.prepare.selection import SelectedFeatures, select_features
 from smgeo.prepare.splits import PARTS, Split, hide_days, learnable, part_rows, split_periods, split_stations
 from smgeo.prepare.steps import lasting_steps, steps_of, with_step
 from smgeo.prepare.target_mean import add_target_mean
@@ -33,6 +34,7 @@ __all__ = [
     "OutlierRows",
     "Prepared",
     "Scaler",
+    "SelectedFeatures",
     "Split",
     "Windows",
     "choose_outliers",
@@ -50,6 +52,7 @@ __all__ = [
     "part_rows",
     "prepare_cube",
     "repeat_steps",
+    "select_features",
     "split_periods",
     "split_stations",
     "steps_of",

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import STATION_DIMS, select_stations
+from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_outliers
+from smgeo.prepare.quick_forest import fit_forest, table_of
 from smgeo.prepare.splits import Split
 
 THRESHOLDS = (3.0, 3.5, 4.0, 4.5, 5.0)
@@ -97,7 +98,7 @@ def choose_z(
         raise SmgeoError("choose_z: give at least one threshold, such as (3.0, 4.0, 5.0)")
     names = list(dict.fromkeys([*features, target, *(variables or ())]))
     learn, held = (select_stations(ds[names], part).load() for part in (split.train, split.validation))
-    x, y, station = _rows(held, features, target)
+    x, y, station = table_of(held, features, target)
     if not y.size:
         raise SmgeoError(f"choose_z: the validation stations have no row with a value of {target!r}")
     dropped, errors = [], []
@@ -107,12 +108,12 @@ def choose_z(
         if np.isfinite(z):
             flags = flag_outliers(learn, z, None if per_station else split.train, per_station=per_station)
             kept, lost = drop_outlier_rows(learn, flags, split.train, target, variables)
-        x_left, y_left, _ = _rows(kept, features, target)
+        x_left, y_left, _ = table_of(kept, features, target)
         if not y_left.size:
             raise SmgeoError(
                 f"choose_z: with z {z:g} the training stations have no row left with a value of {target!r}"
             )
-        fitted = _fit_forest(x_left, y_left, seed) if model is None else clone(model).fit(x_left, y_left)
+        fitted = fit_forest(x_left, y_left, seed) if model is None else clone(model).fit(x_left, y_left)
         errors.append((fitted.predict(x) - y) ** 2)
         dropped.append(lost.rows)
         if progress:
@@ -129,24 +130,6 @@ def choose_z(
     worse = np.array([e.mean() for e in errors]) - errors[best].mean()
     tied = np.flatnonzero((worse <= table["standard_error"])[:-1])
     return ChosenThreshold(float(candidates[tied.max()]), table)
-
-
-def _fit_forest(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
-    """A quick forest: steadier under another seed than boosted trees of the same speed, and thresholds differ by little."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    options = {"max_samples": min(y.size, 10_000), "min_samples_leaf": 5, "max_features": 1 / 3}
-    forest = RandomForestRegressor(50, **options, n_jobs=-1, random_state=seed).fit(x, y)
-    # Several threads would add the trees' estimates in any order, and the last digits would change from run to run.
-    return forest.set_params(n_jobs=1)
-
-
-def _rows(ds: xr.Dataset, features: Sequence[str], target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, target and station of every row that has a target."""
-    observed = ds[target].transpose(*STATION_DIMS)
-    at = np.nonzero(observed.notnull().values)
-    columns = [ds[f].broadcast_like(observed).transpose(*STATION_DIMS).values[at] for f in features]
-    return np.column_stack(columns), observed.values[at].astype("float64"), at[0]
 
 
 def _standard_error(difference: np.ndarray, station: np.ndarray) -> float:
