@@ -242,14 +242,20 @@ def audit_command(
 
 @app.command("report")
 def report_command(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures as PNG files too.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="A run's folder; several are put side by side.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="The page of several runs.")] = Path("comparison.html"),
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures of one run as PNG files too.")] = None,
 ) -> None:
-    """Write a run's report.html again."""
+    """Write a run's report.html and tables again, or one page and tables of several runs."""
+    from smgeo.comparison import compare_runs
     from smgeo.report import write_report
 
-    write_report(run, pictures=pictures)
-    _out.print(f"report: {run / 'report.html'}", markup=False)
+    if len(runs) == 1:
+        write_report(runs[0], pictures=pictures)
+        _out.print(f"report: {runs[0] / 'report.html'}; tables: {runs[0] / 'tables'}", markup=False)
+    else:
+        compare_runs(runs, out)
+        _out.print(f"report: {out}; tables: {out.with_name(out.stem + '_tables')}", markup=False)
 
 
 @app.command("info")

@@ -127,7 +127,9 @@ def rows_in_part(predictions: xr.Dataset, part: str) -> xr.Dataset:
     return predictions.isel({dim: np.flatnonzero(text_of(predictions["part"]) == part)})
 
 
-def compare_models(evaluations: Mapping[str, Evaluation], part: str = "test") -> pd.DataFrame:
+def compare_models(
+    evaluations: Mapping[str, Evaluation], part: str = "test", *, pairs: Iterable[tuple[str, str]] | None = None
+) -> pd.DataFrame:
     """Paired tests between models, each pair on the rows that both estimated.
 
     A model that needs more days before a row is scored on fewer rows, so scores of two models are compared on common rows alone.
@@ -135,8 +137,11 @@ def compare_models(evaluations: Mapping[str, Evaluation], part: str = "test") ->
     Parameters
     ----------
     evaluations : mapping
-        Name of the model -> its `Evaluation`, all of one cube and split.
+        Name of the model -> its `Evaluation`. Of different cubes or splits, rows that are in the part of both and have the same
+        observation count.
     part : {"train", "validation", "test"}
+    pairs : iterable of (str, str), optional
+        Which to compare; all by default.
 
     Returns
     -------
@@ -145,13 +150,14 @@ def compare_models(evaluations: Mapping[str, Evaluation], part: str = "test") ->
         number of pairs (Holm). Two models with no common row are left out.
     """
     rows = []
-    for first, second in combinations(evaluations, 2):
-        a, b = (evaluations[n].predictions for n in (first, second))
-        a, b = xr.align(rows_in_part(a, part), b, join="inner")
-        observed, of_a, of_b = (
-            v.transpose("station", "time").values for v in (a["observed"], a["predicted"], b["predicted"])
+    for first, second in combinations(evaluations, 2) if pairs is None else pairs:
+        a, b = (rows_in_part(evaluations[n].predictions, part) for n in (first, second))
+        a, b = xr.align(a, b, join="inner")
+        observed, too, of_a, of_b = (
+            d[n].transpose("station", "time").values for n in ("observed", "predicted") for d in (a, b)
         )
-        at = np.isfinite(observed) & np.isfinite(of_a) & np.isfinite(of_b)
+        # Observations went through each model's own scaling and back, so that their last digits may differ.
+        at = np.isclose(observed, too, rtol=1e-5, atol=1e-6) & np.isfinite(of_a) & np.isfinite(of_b)
         if at.any():
             station = text_of(a["station"])[np.nonzero(at)[0]]
             rows.append({"first": first, "second": second, **compare_pair(observed[at], of_a[at], of_b[at], station)})

@@ -25,6 +25,7 @@ from smgeo.cube import open_cube, text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import rows_in_part
 from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
+from smgeo.tables import tables_of, write_tables
 
 # Colour-blind safe (Okabe and Ito 2008).
 PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2", "stations": "#0072B2"}
@@ -37,6 +38,8 @@ _MOISTURE = "cividis_r"
 
 def write_report(folder: str | Path, *, pictures: str | Path | None = None, progress: Any = None) -> None:
     """Write `report.html` into a run's folder: station map, scores, series, scatter, maps, grid cube, rows removed, provenance.
+
+    The tables go to `tables/` beside it, each as CSV and as LaTeX.
 
     Parameters
     ----------
@@ -67,14 +70,15 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
     encoded: dict[str, str] = {}
     with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight"}):
         for i, (name, draw) in enumerate(drawings.items()):
-            png = _png(draw())
+            png = encode_picture(draw())
             encoded[name] = base64.b64encode(png).decode()
             if pictures is not None:
                 Path(pictures).mkdir(parents=True, exist_ok=True)
                 (Path(pictures) / f"{name}.png").write_bytes(png)
             if progress:
                 progress(i + 1, len(drawings))
-    page = _template().render(
+    write_tables(tables_of(results, provenance), folder / "tables")
+    page = open_template("report.html.j2").render(
         results=results,
         provenance=provenance,
         recipe=yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")),
@@ -125,7 +129,8 @@ def _places(folder: Path, results: dict[str, Any]) -> xr.Dataset:
     return cube.coords.to_dataset().assign_coords(part=("station", [parts[s] for s in text_of(cube["station"])]))
 
 
-def _template() -> jinja2.Template:
+def open_template(name: str) -> jinja2.Template:
+    """A template of smgeo's, with the filters that its pages use."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(str(resources.files("smgeo") / "templates")),
         autoescape=True,
@@ -135,14 +140,25 @@ def _template() -> jinja2.Template:
     )
     environment.filters["number"] = lambda v, digits=3: "–" if v is None else f"{v:.{digits}f}"
     environment.filters["interval"] = _interval
+    environment.filters["cell"] = _cell
     environment.filters["count"] = lambda v: "" if v is None else f"{v:,}"
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
-def _png(figure: Figure) -> bytes:
+def encode_picture(figure: Figure) -> bytes:
+    """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """A value of a table as text."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
 
 
 def _interval(ends: list[float | None] | None, digits: int = 3) -> str:
@@ -238,7 +254,8 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
 def choose_series(ds: xr.Dataset, count: int = _SERIES_SHOWN) -> list[int]:
     """Stations of the test part to show: spread from the best to the worst RMSE of one model, so that none is picked by hand."""
     part = rows_in_part(ds, "test")
-    test = np.flatnonzero(np.isin(text_of(ds["station"]), text_of(part["station"])))
+    of_stations = ds["part"].dims == ("station",)
+    test = np.flatnonzero(text_of(ds["part"]) == "test") if of_stations else np.arange(ds.sizes["station"])
     error = part["predicted"].values - part["observed"].values
     with np.errstate(invalid="ignore"):
         known = np.isfinite(error).any(axis=1)

@@ -87,6 +87,57 @@ def make_grid_cube():
 
 
 @pytest.fixture(scope="session")
+def station_table():
+    """(seed) -> six stations over 60 days as a table, a tenth of the rows missing; stations differ by their mean, days by temperature."""
+
+    def make(seed=0):
+        random = np.random.default_rng(seed)
+        stations, days = 6, 60
+        temperature = np.sin(np.arange(days) / 5) + random.normal(0, 0.2, (stations, days))
+        sm = 0.05 + 0.05 * np.arange(stations)[:, None] + 0.02 * temperature
+        rows = {
+            "id": np.repeat([f"s{i}" for i in range(stations)], days),
+            "day": np.tile(pd.date_range("2020-01-01", periods=days), stations),
+            "lat": 45 + np.repeat(np.arange(stations) % 2, days),
+            "lon": 9.0,
+            "sm": sm.ravel(),
+            "t": temperature.ravel(),
+        }
+        return pd.DataFrame(rows)[random.random(stations * days) > 0.1]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def table_study():
+    """(folder, rows, changes of the recipe) -> the run of a study of such a table, split in time."""
+    import smgeo
+
+    columns = {"station": "id", "time": "day", "latitude": "lat", "longitude": "lon", "sm": "sm", "temperature": "t"}
+    recipe = {
+        "name": "intime",
+        "stations": [{"kind": "csv", "path": "table.csv", "columns": columns}],
+        "features": ["temperature", "lat", "doy_sin", "target_mean"],
+        "prepare": {
+            "fill": {"limit": 2},
+            "outliers": {"z": 3},
+            "scale": "standard",
+            "window": {"length": 5, "missing": 0.5},
+            "split": {"periods": {"train": ["2020-01-01", "2020-02-09"], "test": ["2020-02-10", "2020-02-29"]}},
+        },
+        "models": {"HistGradientBoostingRegressor": {"max_iter": 20}},
+        "importance": True,
+    }
+
+    def study(folder, rows, **changes):
+        folder.mkdir()
+        rows.to_csv(folder / "table.csv", index=False)
+        return smgeo.run({**recipe, **changes}, out=folder / "run", data=folder)
+
+    return study
+
+
+@pytest.fixture(scope="session")
 def toy_recipe() -> dict:
     """The quickstart recipe at toy size; a fresh copy is the caller's duty."""
     import yaml

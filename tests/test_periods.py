@@ -11,62 +11,13 @@ import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compare_models, evaluate
 
-DAYS, STATIONS = 60, 6
-RECIPE = {
-    "name": "intime",
-    "stations": [
-        {
-            "kind": "csv",
-            "path": "table.csv",
-            "columns": {
-                "station": "id",
-                "time": "day",
-                "latitude": "lat",
-                "longitude": "lon",
-                "sm": "sm",
-                "temperature": "t",
-            },
-        }
-    ],
-    "features": ["temperature", "lat", "doy_sin", "target_mean"],
-    "prepare": {
-        "fill": {"limit": 2},
-        "outliers": {"z": 3},
-        "scale": "standard",
-        "window": {"length": 5, "missing": 0.5},
-        "split": {"periods": {"train": ["2020-01-01", "2020-02-09"], "test": ["2020-02-10", "2020-02-29"]}},
-    },
-    "models": {"HistGradientBoostingRegressor": {"max_iter": 20}},
-    "importance": True,
-}
+STATIONS = 6
+PERIODS = (("2020-01-01", "2020-02-09"), ("2020-02-10", "2020-02-29"))
 
 
-def table(seed=0):
-    random = np.random.default_rng(seed)
-    temperature = np.sin(np.arange(DAYS) / 5) + random.normal(0, 0.2, (STATIONS, DAYS))
-    sm = 0.05 + 0.05 * np.arange(STATIONS)[:, None] + 0.02 * temperature
-    days = np.tile(pd.date_range("2020-01-01", periods=DAYS), STATIONS)
-    ids = np.repeat([f"s{i}" for i in range(STATIONS)], DAYS)
-    rows = {
-        "id": ids,
-        "day": days,
-        "lat": 45 + np.repeat(np.arange(STATIONS) % 2, DAYS),
-        "lon": 9.0,
-        "sm": sm.ravel(),
-        "t": temperature.ravel(),
-    }
-    return pd.DataFrame(rows)[random.random(STATIONS * DAYS) > 0.1]
-
-
-def study(folder, rows, **changes):
-    folder.mkdir()
-    rows.to_csv(folder / "table.csv", index=False)
-    return smgeo.run({**RECIPE, **changes}, out=folder / "run", data=folder)
-
-
-def test_parts_are_days_and_every_row_of_the_test_days_is_scored(tmp_path):
-    rows = table()
-    run = study(tmp_path / "a", rows)
+def test_parts_are_days_and_every_row_of_the_test_days_is_scored(tmp_path, station_table, table_study):
+    rows = station_table()
+    run = table_study(tmp_path / "a", rows)
     scores = run.results["models"]["HistGradientBoostingRegressor"]
     late = rows["day"] >= "2020-02-10"
     assert set(scores) == {"train", "test"}
@@ -85,14 +36,14 @@ def test_parts_are_days_and_every_row_of_the_test_days_is_scored(tmp_path):
     assert run.report.is_file()
 
 
-def test_nothing_that_is_learned_changes_with_the_held_out_days(tmp_path):
-    rows = table()
+def test_nothing_that_is_learned_changes_with_the_held_out_days(tmp_path, station_table, table_study):
+    rows = station_table()
     other = rows.copy()
     late = other["day"] >= "2020-02-10"
     other.loc[late, "sm"], other.loc[late, "t"] = 0.5, 30.0
     models = []
     for name, values in (("a", rows), ("b", other)):
-        run = study(tmp_path / name, values)
+        run = table_study(tmp_path / name, values)
         models.append(smgeo.load_model(run.folder / "models" / "HistGradientBoostingRegressor"))
     a, b = models
     assert a.preparation_ == b.preparation_
@@ -100,12 +51,14 @@ def test_nothing_that_is_learned_changes_with_the_held_out_days(tmp_path):
     np.testing.assert_array_equal(a.predict(x), b.predict(x))
 
 
-def test_models_of_other_preparations_are_counted_apart_and_compared_on_common_rows(tmp_path):
-    rows = table()
+def test_models_of_other_preparations_are_counted_apart_and_compared_on_common_rows(
+    tmp_path, station_table, table_study
+):
+    rows = station_table()
     rows.loc[rows.index[5], "sm"] = 0.9  # an outlier
     model = {"kind": "HistGradientBoostingRegressor", "params": {"max_iter": 20}}
     models = {"plain": model, "all_rows": {**model, "prepare": {"outliers": None}}}
-    run = study(tmp_path / "a", rows, models=models, importance=None)
+    run = table_study(tmp_path / "a", rows, models=models, importance=None)
     train = int((rows["day"] < "2020-02-10").sum())
     assert run.results["outliers"]["rows"] == 1
     assert {n: t["rows"] for n, t in run.results["training"].items()} == {"plain": train - 1, "all_rows": train}
@@ -116,16 +69,16 @@ def test_models_of_other_preparations_are_counted_apart_and_compared_on_common_r
     (pair,) = run.results["comparisons"]
     assert pair["n"] == int((rows["day"] >= "2020-02-10").sum())
     cube = smgeo.open_cube(run.folder / "stations.zarr")
-    split = smgeo.split_periods(cube, *RECIPE["prepare"]["split"]["periods"].values())
+    split = smgeo.split_periods(cube, *PERIODS)
     found = {n: evaluate(smgeo.load_model(run.folder / "models" / n), cube, split) for n in models}
     assert compare_models(found)["n"].tolist() == [pair["n"]]
     assert found["plain"].scores["test"] == run.results["models"]["plain"]["test"]
     assert json.loads((run.folder / "provenance.json").read_text())["stages"]["model plain"]["peak_memory_bytes"] > 50e6
 
 
-def test_a_cube_without_days_of_a_part_is_refused_before_anything_is_trained(tmp_path):
-    rows = table()
+def test_a_cube_without_days_of_a_part_is_refused_before_anything_is_trained(tmp_path, station_table, table_study):
+    rows = station_table()
     with pytest.raises(
         SmgeoError, match=r"no station has a value of the target from 2020-02-10 to 2020-02-29 \(test\)"
     ):
-        study(tmp_path / "a", rows[rows["day"] < "2020-02-01"])
+        table_study(tmp_path / "a", rows[rows["day"] < "2020-02-01"])

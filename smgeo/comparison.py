@@ -1,0 +1,146 @@
+"""Several runs side by side: tables, paired tests between their models, one page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from smgeo.errors import SmgeoError
+from smgeo.evaluation import Evaluation, compare_models
+from smgeo.report import encode_picture, open_template
+from smgeo.tables import tables_of, write_tables
+
+# What is put side by side; searches, importances and rows of each run are in its own report.
+_TABLES = ("scores", "cross_validation", "leakage_audit", "maps", "cost")
+
+
+def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, pd.DataFrame]:
+    """Put runs side by side on one page, with the tables as CSV and LaTeX in a folder of the same name beside it.
+
+    Models of two runs are compared by the paired tests of `smgeo.compare_models` on the rows that are in the test part of both, that both
+    estimated, and whose observations are the same.
+
+    Parameters
+    ----------
+    runs : sequence of paths
+        Folders of finished runs, two or more, of different names.
+    out : str or Path
+        The page, such as `comparison.html`; tables go to `comparison_tables`.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        The tables, each with the column `run` first.
+
+    Raises
+    ------
+    SmgeoError
+        If a folder holds no finished run, two have the same name, their targets differ in unit, or `out` is no HTML page.
+    """
+    page = Path(out)
+    if page.suffix != ".html":
+        raise SmgeoError(f"the page of several runs is an HTML file, such as comparison.html; got {page}")
+    found = _read_runs(runs)
+    of_runs = {name: tables_of(results, provenance) for name, (_, results, provenance) in found.items()}
+    tables = {
+        table: pd.concat([of_run[table].assign(run=name) for name, of_run in of_runs.items() if table in of_run])
+        for table in _TABLES
+        if any(table in of_run for of_run in of_runs.values())
+    }
+    tables = {name: table[["run", *table.columns.drop("run")]] for name, table in tables.items()}
+    pairs = _pairs(found)
+    if len(pairs):
+        tables["comparisons"] = pairs
+    write_tables(tables, page.with_name(f"{page.stem}_tables"))
+    units = next(iter(found.values()))[1]["target"]["units"]
+    text = open_template("comparison.html.j2").render(
+        runs=list(found),
+        units=units,
+        tables={name: _shown(table) for name, table in tables.items()},
+        picture=base64.b64encode(encode_picture(draw_scores(tables["scores"], units))).decode()
+        if "scores" in tables
+        else None,
+    )
+    part = page.with_name(page.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, page)
+    return tables
+
+
+def _read_runs(runs: Sequence[str | Path]) -> dict[str, tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Name -> folder, results, provenance."""
+    found: dict[str, tuple[Path, dict[str, Any], dict[str, Any]]] = {}
+    for folder in map(Path, runs):
+        if not (folder / "results.json").is_file():
+            raise SmgeoError(f"{folder} holds no finished run (no results.json); run its recipe first")
+        results, provenance = (
+            json.loads((folder / f"{n}.json").read_text(encoding="utf-8")) for n in ("results", "provenance")
+        )
+        name = folder.resolve().name
+        if name in found:
+            raise SmgeoError(f"two runs are in folders named {name!r}; give them different names to tell them apart")
+        if "target" not in results:
+            raise SmgeoError(f"{folder} is a run without stations, so it has no scores to put beside others'")
+        found[name] = folder, results, provenance
+    units = {name: results["target"]["units"] for name, (_, results, _) in found.items()}
+    if len(set(units.values())) > 1:
+        told = ", ".join(f"{name} in {unit}" for name, unit in units.items())
+        raise SmgeoError(f"runs whose targets have different units can't be put side by side: {told}")
+    return found
+
+
+def _pairs(found: dict[str, tuple[Path, dict[str, Any], dict[str, Any]]]) -> pd.DataFrame:
+    """Paired tests between models of different runs."""
+    evaluations = {
+        f"{run}/{model}": Evaluation(
+            scores, xr.open_zarr(folder / "predictions" / f"{model}.zarr", consolidated=False, chunks=None)
+        )
+        for run, (folder, results, _) in found.items()
+        for model, scores in results["models"].items()
+    }
+    owner = {name: name.split("/")[0] for name in evaluations}
+    table = compare_models(evaluations, pairs=[(a, b) for a in owner for b in owner if a < b and owner[a] != owner[b]])
+    if not len(table):
+        return table
+    ends = pd.DataFrame(table.pop("interval").tolist(), columns=["low", "high"], index=table.index)
+    return table.join(ends)
+
+
+def draw_scores(scores: pd.DataFrame, units: str) -> Figure:
+    """Test RMSE of every model of every run, with its interval."""
+    test = scores[scores["part"] == "test"].reset_index(drop=True)
+    figure = Figure(figsize=(7.0, 0.32 * len(test) + 1.0), layout="constrained")
+    axes = figure.subplots()
+    at = np.arange(len(test))[::-1]
+    axes.hlines(at, test["rmse_low"].astype(float), test["rmse_high"].astype(float), color="#0072B2", lw=1.5)
+    axes.plot(test["rmse"], at, "o", color="#0072B2", ms=5)
+    axes.set_yticks(at, [f"{r}: {m}" for r, m in zip(test["run"], test["model"], strict=True)], fontsize=8)
+    axes.set(xlabel=f"RMSE of the test part, 95 % interval ({units})")
+    axes.grid(visible=True, alpha=0.3)
+    return figure
+
+
+def _shown(table: pd.DataFrame) -> dict[str, Any]:
+    """Heads and cells as text; intervals are one column."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    out = []
+    for row in rows:
+        cells: dict[str, Any] = {}
+        for name, value in row.items():
+            stem, _, end = str(name).rpartition("_")
+            if end == "low" or name == "low":
+                high = row[f"{stem}_high" if stem else "high"]
+                cells[f"{stem} 95 % interval".strip()] = "–" if value is None else f"{value:.3f} to {high:.3f}"
+            elif end != "high" and name != "high":
+                cells[str(name)] = value
+        out.append(cells)
+    return {"heads": list(out[0]), "rows": [list(cells.values()) for cells in out]}
