@@ -243,6 +243,13 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[Any, Any] | None
     SmgeoError
         If two sources hold the same station, or one variable in different units.
     """
+    if any("climate" in ds.coords for ds in sources):  # what a source does not know is empty
+        sources = [
+            ds
+            if "climate" in ds.coords
+            else ds.assign_coords(climate=("station", np.full(ds.sizes["station"], "", dtype=object)))
+            for ds in sources
+        ]
     ids = [str(s) for ds in sources for s in ds["station"].values]
     twice = sorted({s for s in ids if ids.count(s) > 1})
     if twice:

@@ -57,7 +57,7 @@ def describe_map(store: Path, target: str, truth: Path | None = None) -> dict[st
 def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset) -> dict[str, Any]:
     """`intervals`, `comparisons` and `groups` of the results, from the predictions kept in a run's folder.
 
-    Groups are networks and, where the cube has sand, silt and clay, USDA texture classes; of test stations.
+    Groups are networks, climate classes where the archive has them, and, where the cube has sand, silt and clay, USDA texture classes; of test stations.
     """
     evaluations = {
         name: Evaluation(parts, xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None))
@@ -78,8 +78,10 @@ def _station_groups(cube: xr.Dataset) -> dict[str, dict[str, str]]:
     """Label -> station -> group."""
     ids = text_of(cube["station"]).tolist()
     groups = {}
-    if "network" in cube.coords:
-        groups["network"] = dict(zip(ids, text_of(cube["network"]).tolist(), strict=True))
+    for label in ("network", "climate"):
+        if label in cube.coords:
+            named = zip(ids, text_of(cube[label]).tolist(), strict=True)
+            groups[label] = {station: name for station, name in named if name}
     parts = [cube[n] for n in ("sand", "silt", "clay") if n in cube and cube[n].dims == ("station",)]
     if len(parts) == 3:
         groups["texture"] = dict(zip(ids, classify_texture(*(p.values for p in parts)).tolist(), strict=True))

@@ -164,6 +164,8 @@ def test_sources_are_merged_on_every_day():
     np.testing.assert_array_equal(merged["soil_temperature"], [[n] * 7] * 2 + [[n, n, n, n, n, 2, 2]])
     assert merged["latitude"].values.tolist() == [40, 41, 40]
     assert json.loads(merged.attrs["left_out"]) == {"A/9": "no data", "B/9": "too deep"}
+    known = merge_stations([a.assign_coords(climate=("station", ["Cfb"] * a.sizes["station"])), b], None)
+    assert known["climate"].values.tolist() == ["Cfb"] * a.sizes["station"] + [""] * b.sizes["station"]
     period = merge_stations([a, b], ("2020-01-03", "2020-01-08"))
     assert period["sm"].isel(station=0).values.tolist()[0] == 1
     assert (period.sizes["time"], int(period["sm"].notnull().sum())) == (6, 4)

@@ -31,9 +31,11 @@ def cookfarm(data, tmp_path_factory):
     recipe = shipped("cookfarm")
     recipe["period"] = ["2011-10-01", "2012-06-30"]
     recipe["models"] = {"rf": {"trees": 5}, "ann": {"units": 4, "epochs": 1}}
+    recipe["leakage_audit"] = None  # of this field: tests/test_recipes_leakage.py
     recipe["cross_validation"] = [
         {"method": "leave-location-out", "folds": 2, "models": ["rf"]},
         {"method": "random", "folds": 2, "models": ["rf"]},
+        {"method": "leave-location-out", "folds": 2, "models": ["rf"], "select_features": True},
     ]
     return smgeo.run(recipe, out=tmp_path_factory.mktemp("cookfarm"), data=data)
 
@@ -62,7 +64,10 @@ def test_cookfarm_counts_its_stations(cookfarm):
 def test_cookfarm_cross_validation_has_the_keys_of_the_contract(cookfarm):
     found = cookfarm.results["cross_validation"]
     assert all(set(entry) >= CROSS_VALIDATION for entry in found.values())
-    methods = {entry["method"]: entry for entry in found.values()}
+    methods = {entry["method"]: entry for name, entry in found.items() if name != "rf_selected"}
+    chosen = found["rf_selected"]["selected"]
+    assert len(chosen) == 2
+    assert all(2 <= len(names) <= 11 and set(names) <= set(shipped("cookfarm")["features"]) for names in chosen)
     assert set(methods) == {"leave-location-out", "random"}
     assert all(entry["folds"] == 2 for entry in found.values())
     # Random rows share their station and their days with the training rows, which flatters any forest on this field.
@@ -87,6 +92,8 @@ def test_ismn(data, tmp_path):
     assert set(results["cross_validation"]["rf"]) >= CROSS_VALIDATION
     assert results["cross_validation"]["rf"]["stations"] == 24
     assert results["models"]["rf"]["test"]["n"] > 0
+    assert set(results["leakage_audit"]["splits"]) == {"random", "temporal", "leave-location-out"}
+    assert {row["group"] for row in results["groups"]["climate"]["rf"]} <= {"Cfa", "Cfb", "Csa"}
     assert not (tmp_path / "run" / "grid.zarr").exists()
 
 

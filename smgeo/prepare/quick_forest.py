@@ -11,12 +11,14 @@ import xarray as xr
 from smgeo.cube import STATION_DIMS
 
 
-def fit_forest(x: np.ndarray, y: np.ndarray, seed: int, rows: int = 10_000) -> Any:
-    """A forest of 50 trees, each on at most `rows` rows: steadier under another seed than boosted trees of the same speed."""
+def fit_forest(
+    x: np.ndarray, y: np.ndarray, seed: int, *, trees: int = 50, rows: int = 10_000, threads: int = -1
+) -> Any:
+    """A forest whose trees see at most `rows` rows each: steadier under another seed than boosted trees of the same speed."""
     from sklearn.ensemble import RandomForestRegressor
 
     options = {"max_samples": min(y.size, rows), "min_samples_leaf": 5, "max_features": 1 / 3}
-    forest = RandomForestRegressor(50, **options, n_jobs=-1, random_state=seed).fit(x, y)
+    forest = RandomForestRegressor(trees, **options, n_jobs=threads, random_state=seed).fit(x, y)
     # Several threads would add the trees' estimates in any order, and the last digits would change from run to run.
     return forest.set_params(n_jobs=1)
 

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
-from smgeo.sources.archive import Archive, list_members
+from smgeo.sources.archive import UNREADABLE, Archive, decode, list_members
 from smgeo.sources.ismn_files import CODES, find_sensors, read_sensor
 from smgeo.sources.sensors import Chosen, assemble_stations, choose_sensors, days_of
 
@@ -25,6 +25,8 @@ _SERIES = tuple(dict.fromkeys(CODES.values()))
 # In the archive's static_variables.csv, by the `ismn` package's names.
 _STATIC = {"sand": "sand_fraction", "silt": "silt_fraction", "clay": "clay_fraction"}
 _HEADER = ("elevation",)
+# Koeppen-Geiger maps of the static variables, the newest first.
+_CLIMATES = ("koeppen_geiger_2017", "koeppen_geiger_2007")
 
 
 def known_variables() -> tuple[str, ...]:
@@ -84,7 +86,8 @@ def open_ismn(
         `hours_read`, `hours_flagged` (removed by flag, or outside the catalogue's valid range), `days_incomplete`
         (removed for too few valid hours), `files_unreadable` (broken after the header), `rows_same_time`, `rows_same_hour`,
         `rows_unsorted`, `rows_outside_period`, `hours_without_row`, `days_overlapping`, `days_partial` (each says in its `long_name` what it
-        counts), and `sensor_depth` (m). Coordinate `sensors`: JSON, what a station's target is made of. Files
+        counts), and `sensor_depth` (m). Coordinates `sensors`: JSON, what a station's target is made of; `climate`: Koeppen-Geiger class of the
+        archive's static variables (of 2017, else of 2007), empty where it has none. Files
         that can't be read and stations without a sensor in range are in `attrs["left_out"]` (JSON); files are warned about.
 
     Raises
@@ -125,7 +128,34 @@ def open_ismn(
         rule=depth_rule,
         static=_static_values(path, members, chosen, names, target),
     )
-    return ds.assign_attrs(left_out=json.dumps({**left_out, **unreadable}))
+    climates = _climates(path, members, chosen, target)
+    attrs = {"long_name": "climate class (Koeppen-Geiger)", "source": "ISMN static variables"}
+    return ds.assign_coords(climate=("station", climates, attrs)).assign_attrs(
+        left_out=json.dumps({**left_out, **unreadable})
+    )
+
+
+def _climates(path: Path, members: list[str], chosen: Chosen, target: str) -> np.ndarray:
+    """Climate class of each station by its table of static variables; empty where there is no table, or none in it."""
+    tables = _static_tables(members)
+    out = np.full(len(chosen), "", dtype=object)
+    with Archive(path) as archive:
+        for i, by_name in enumerate(chosen.values()):
+            member = tables.get(str(PurePosixPath(by_name[target][0].files[0]).parent))
+            if member is None:
+                continue
+            try:
+                rows = [line.split(";") for line in decode(archive.read(member)).splitlines()]
+            except UNREADABLE:
+                continue  # named where its numbers are wanted; a score by climate does without the station
+            by_source = {r[6]: r[4] for r in rows if len(r) > 6 and r[0] == "climate classification"}
+            out[i] = next((by_source[source] for source in _CLIMATES if source in by_source), "")
+    return out
+
+
+def _static_tables(members: list[str]) -> dict[str, str]:
+    """Folder -> its table of static variables."""
+    return {str(PurePosixPath(m).parent): m for m in members if m.endswith("_static_variables.csv")}
 
 
 def _static_values(
@@ -144,7 +174,7 @@ def _static_values(
         from ismn.filehandlers import StaticMetaFile
     except ImportError:
         raise missing_extra("reading static variables of ISMN archives", "stations") from None
-    tables = {str(PurePosixPath(m).parent): m for m in members if m.endswith("_static_variables.csv")}
+    tables = _static_tables(members)
     root = IsmnRoot(path)
     unreadable = []
     for i, sensor in enumerate(firsts):

@@ -252,6 +252,17 @@ def test_static_variables_and_other_series(archive):
     np.testing.assert_allclose(ds["precipitation"].values, [[12.0, np.nan, np.nan], [np.nan] * 3], rtol=1e-6)
 
 
+def test_climate_is_the_newest_class_of_the_archive_and_empty_without_one(archive):
+    write_static(archive, "A", [])
+    assert open_stations(archive)["climate"].values.tolist() == ["Cfb", ""]
+    write_static(archive, "B", [])
+    (table,) = (archive / "NET" / "B").glob("*_static_variables.csv")
+    newer = "climate classification;;;;Dfb;Cold;koeppen_geiger_2017;;;;;;;\n"
+    table.write_text(table.read_text() + newer + newer.replace("Dfb", "None").replace("koeppen_geiger_2017", "insitu"))
+    for path in (archive, zipped(archive)):
+        assert open_stations(path)["climate"].values.tolist() == ["Cfb", "Dfb"]
+
+
 def test_static_variables_of_a_station_without_them_are_missing_and_said(archive):
     write_static(archive, "A", [("clay fraction", 0.0, 0.3, 40.0)])
     with pytest.warns(SmgeoWarning, match="NET/B"):
