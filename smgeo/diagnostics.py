@@ -11,8 +11,8 @@ import xarray as xr
 
 from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation import check_target_is_observed, predict_stations, windows_like
-from smgeo.prepare import Split, part_rows, prepare_cube, repeat_steps
+from smgeo.evaluation import check_target_is_observed, predict_stations
+from smgeo.prepare import Split, part_rows, repeat_steps, training_windows
 from smgeo.recipe import PrepareSpec
 from smgeo.scores import draw_stations, interval_of, score_intervals
 
@@ -202,17 +202,18 @@ def learning_curve(
     for done, fraction in enumerate(sorted(fractions)):
         some = set(order[: max(round(fraction * len(order)), 1)])
         ids = [s for s in split.train if s in some]
-        used = select_stations(ds, [*ids, *split.validation, *split.test])
         model = make()
-        prepared = prepare_cube(used, prepare, names, target, ids)
-        train = prepared.windows(ids, length, prepare.window.missing, model.window_mode)
+        held = select_stations(ds, split.validation) if split.validation else None
+        learn = select_stations(ds, ids)
+        _, train, validation = training_windows(
+            learn, held, prepare, names, target, length=length, mode=model.window_mode
+        )
         if not len(train):
             raise SmgeoError(
                 f"learning curve: {len(ids)} training station(s) leave no row to train on; use greater fractions"
             )
         steps = train.preparation["steps"]
-        validation = repeat_steps(select_stations(ds, split.validation), steps)
-        model.fit(train, validation=windows_like(train.preparation, validation) if split.validation else None)
+        model.fit(train, validation=validation)
         scores = {}
         for part, stations in (("train", ids), ("test", split.test)):
             observed, predicted, windows = predict_stations(model, repeat_steps(select_stations(ds, stations), steps))

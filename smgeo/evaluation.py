@@ -23,9 +23,10 @@ from smgeo.prepare import (
     cv_folds,
     hide_days,
     part_rows,
-    prepare_cube,
     repeat_steps,
     select_features,
+    training_windows,
+    windows_like,
 )
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.recipe import CrossValidationSpec, PrepareSpec
@@ -195,12 +196,6 @@ def choose_features(ds: xr.Dataset, features: Sequence[str] | None, target: str,
     if target in names:
         raise SmgeoError(f"{what}: the target {target!r} is among the features; leave it out of them")
     return names
-
-
-def windows_like(preparation: dict[str, Any], ds: xr.Dataset, **changes: Any) -> Windows:
-    """Windows of a prepared cube as a model's training data had them, but for `changes` (arguments of `Windows`)."""
-    same = {name: preparation[name] for name in ("features", "target", "length", "missing", "fill", "mode")}
-    return Windows(ds, **{**same, **changes})
 
 
 def predict_stations(model: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Windows]:
@@ -392,18 +387,12 @@ def cross_validate(
         seen = _hide_held_out_days(ds, folds, held)
         # Set apart last, also where they are trained on: a forest draws rows by their place.
         train_ds = _rows_of(seen, target, folds, train & ~apart, *(() if needs_validation else (apart,)))
-        ids = [str(s) for s in train_ds["station"].values]
-        prepared = prepare_cube(train_ds, prepare, selected[k] if selected else features, target, ids)
-        windows = prepared.windows(ids, length, prepare.window.missing, mode)
-        steps = windows.preparation["steps"]
-        model = make()
-        if needs_validation:
-            validation = repeat_steps(_rows_of(seen, target, folds, apart), steps)
-            model.fit(windows, validation=windows_like(windows.preparation, validation))
-        else:
-            model.fit(windows)
+        used = selected[k] if selected else features
+        held_ds = _rows_of(seen, target, folds, apart) if needs_validation else None
+        _, windows, validation = training_windows(train_ds, held_ds, prepare, used, target, length=length, mode=mode)
+        model = make().fit(windows, validation=validation)
         test_ds = _rows_of(ds, target, folds, held)
-        o, p, made = predict_stations(model, repeat_steps(test_ds, steps))
+        o, p, made = predict_stations(model, repeat_steps(test_ds, windows.preparation["steps"]))
         observed.append(o)
         predicted.append(p)
         station.append(text_of(test_ds["station"])[made.targets[0]])

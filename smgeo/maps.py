@@ -22,8 +22,8 @@ from rasterio.windows import Window
 from smgeo.catalog import FEATURES
 from smgeo.cube import GRID_CHUNK, Progress, check_replaceable, check_units, is_grid, replace_folder, units_of
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import target_scaler, windows_like
-from smgeo.prepare import derive_features, repeat_steps
+from smgeo.evaluation import target_scaler
+from smgeo.prepare import derive_features, repeat_steps, windows_like
 
 # Bytes of prepared features held at once; a block that needs more is worked on in strips.
 _BUDGET = 400e6

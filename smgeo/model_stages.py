@@ -15,7 +15,7 @@ import xarray as xr
 from smgeo.cube import select_stations, write_cube
 from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.evaluation import evaluate, windows_like
+from smgeo.evaluation import evaluate
 from smgeo.models import make_model
 from smgeo.preparation_specs import PrepareSpec
 from smgeo.prepare import (
@@ -25,10 +25,9 @@ from smgeo.prepare import (
     choose_outliers,
     learnable,
     part_rows,
-    prepare_cube,
-    repeat_steps,
     split_periods,
     split_stations,
+    training_windows,
 )
 from smgeo.progress import Reporter
 from smgeo.recipe import Recipe
@@ -84,10 +83,6 @@ class ModelStages(CubeStages):
         """How the data of a model are prepared."""
         return self.recipe.prepare_of(name, self.prepare)
 
-    def prepare_data(self, cube: xr.Dataset, split: Split, spec: PrepareSpec) -> Prepared:
-        """The training part prepared; what is learned comes from nothing else."""
-        return prepare_cube(learnable(cube, split), spec, self.recipe.features, self.target, split.train)
-
     def days_seen(self, name: str) -> int:
         """Days that a model sees: its window, or the day itself."""
         return self.prepare_of(name).window.length if self.new_model(name).uses_window else 1
@@ -107,20 +102,20 @@ class ModelStages(CubeStages):
     def _windows(self, name: str, cube: xr.Dataset, split: Split) -> tuple[Prepared, Windows, Windows | None]:
         """The prepared training part, and training and validation windows of a model; no validation where the split has none."""
         spec = self.prepare_of(name)
-        prepared = self.prepare_data(cube, split, spec)
-        missing = spec.window.missing
-        train = prepared.windows(split.train, self.days_seen(name), missing, self.new_model(name).window_mode)
-        made = {"training": train}
-        if split.validation:
-            held = repeat_steps(part_rows(cube, split, "validation", self.target), train.preparation["steps"])
-            made["validation"] = windows_like(train.preparation, held)
+        held = part_rows(cube, split, "validation", self.target) if split.validation else None
+        length, mode = self.days_seen(name), self.new_model(name).window_mode
+        features = self.recipe.features
+        prepared, train, validation = training_windows(
+            learnable(cube, split), held, spec, features, self.target, length=length, mode=mode
+        )
+        made = {"training": train} if validation is None else {"training": train, "validation": validation}
         for part, windows in made.items():
             if not len(windows):
                 raise SmgeoError(
                     f"models.{name}: no row of the {part} part has enough values for a window of {train.length} days with a "
-                    f"share of at most {missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
+                    f"share of at most {spec.window.missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
                 )
-        return prepared, train, made.get("validation")
+        return prepared, train, validation
 
     def _search_pairs(
         self, name: str, cube: xr.Dataset, split: Split, spec: SearchSpec

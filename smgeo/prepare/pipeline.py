@@ -15,6 +15,7 @@ from smgeo.errors import SmgeoError
 from smgeo.prepare.gaps import fill_gaps
 from smgeo.prepare.moments import mean_and_std
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_outliers
+from smgeo.prepare.repeat import repeat_steps, windows_like
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.splits import Split
 from smgeo.prepare.target_mean import learn_target_mean
@@ -95,6 +96,38 @@ def prepare_cube(
     fill = {f: float((means[f][0] - scaler.center_[f]) / scaler.scale_[f]) for f in features}
     assert all(np.isfinite(v) for v in fill.values())
     return Prepared(scaler.transform(work), scaler, tuple(features), target, fill, lost)
+
+
+def training_windows(
+    train: xr.Dataset,
+    validation: xr.Dataset | None,
+    spec: PrepareSpec,
+    features: Sequence[str],
+    target: str,
+    *,
+    length: int,
+    mode: Literal["window", "sequence"] = "window",
+) -> tuple[Prepared, Windows, Windows | None]:
+    """What a model is fitted on: prepared training data, their windows, and those of the validation data, which shape neither.
+
+    Parameters
+    ----------
+    train : xarray.Dataset
+        Station cube of all that may be learned from, not prepared.
+    validation : xarray.Dataset or None
+        What training stops early on.
+    spec, features, target
+        As for `prepare_cube`.
+    length : int
+        Days in a window; 1 for models on rows.
+    mode : {"window", "sequence"}
+    """
+    ids = [str(s) for s in train["station"].values]
+    prepared = prepare_cube(train, spec, features, target, ids)
+    windows = prepared.windows(ids, length, spec.window.missing, mode)
+    about = windows.preparation
+    held = None if validation is None else windows_like(about, repeat_steps(validation, about["steps"]))
+    return prepared, windows, held
 
 
 def clean_cube(
