@@ -22,7 +22,7 @@ from smgeo.inputs import check_inputs
 from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
 from smgeo.model_stages import ModelStages
-from smgeo.models import load_model
+from smgeo.models import NETWORKS, load_model
 from smgeo.prepare import OutlierRows, Split, clean_cube, learnable
 from smgeo.progress import Reporter
 from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
@@ -41,8 +41,6 @@ from smgeo.summary import (
     records_of,
 )
 from smgeo.validation_specs import ImportanceSpec, LearningCurveSpec
-
-_NETWORKS = ("ann", "cnn", "gru", "lstm")
 
 
 @dataclass(frozen=True)
@@ -152,11 +150,11 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
 
 def _with_search(recipe: Recipe, models: Sequence[str], options: Mapping[str, Any]) -> Recipe:
     """The recipe with a search of these models, and the options over its own."""
-    networks = [n for n, m in recipe.models.items() if m.kind in _NETWORKS]
+    networks = [n for n, m in recipe.models.items() if m.kind in NETWORKS]
     names = list(models) or list(recipe.search) or networks
     if not names:
         raise SmgeoError(
-            f"recipe {recipe.name!r} has no search and no network ({', '.join(_NETWORKS)}); name a model with --model"
+            f"recipe {recipe.name!r} has no search and no network ({', '.join(NETWORKS)}); name a model with --model"
         )
     for name in names:
         if name not in recipe.models:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +273,32 @@ def test_newyork_continues_from_its_own_resolved_recipe(newyork, data):
     again = smgeo.run(newyork.folder / "recipe.yaml", out=newyork.folder, data=data)
     assert again.results == newyork.results
     assert newyork.report.read_text(encoding="utf-8").count("data:image/png;base64,") == 2
+
+
+def test_smap_learns_one_year_and_scores_every_row_of_the_next(data, tmp_path):
+    recipe = shipped("smap")
+    recipe["models"] = {"lstm_0": {**recipe["models"]["lstm_0"], "units": 4, "epochs": 1}}
+    recipe["leakage_audit"] = None
+    run = smgeo.run(recipe, out=tmp_path / "run", data=data)
+    folder = data / "hydrodl_smap" / "CONUSv4f1"
+    observed = {year: np.loadtxt(folder / year / "SMAP_AM.csv", delimiter=",") for year in ("2015", "2016")}
+    known = {year: int(((values >= 0) & (values <= 1)).sum()) for year, values in observed.items()}
+    scores = run.results["models"]["lstm_0"]
+    assert {p: (s["n"], s["stations"]) for p, s in scores.items()} == {
+        "train": (known["2015"], 412),
+        "test": (known["2016"], 412),
+    }
+    model = smgeo.load_model(run.folder / "models" / "lstm_0")
+    (means,) = [s["values"] for s in model.preparation_["steps"] if s["step"] == "target_mean"]
+    year = np.where(observed["2015"] == -9999, np.nan, observed["2015"])
+    np.testing.assert_allclose(
+        [means[f"SMAP/cell_{i + 1:04d}"] for i in range(412)], np.nanmean(year, axis=1), rtol=1e-5
+    )
+
+
+def test_smap_tuning_at_toy_size(data):
+    command = [sys.executable, RECIPES / "smap_tuning.py", data, "100"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if "ubRMSE" in line]
+    assert len(lines) == 7
+    assert all(0.01 < float(line.split(" RMSE ")[1].split()[0]) < 0.3 for line in lines)

@@ -25,6 +25,9 @@ class Ann(KerasModel):
     optimizer : {"adam", "rmsprop", "sgd"}
     learning_rate : float, optional
         By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD.
+    schedule : {"constant", "cosine"}
+        Whether the learning rate stays, or falls along half a cosine to nothing over `epochs` (Loshchilov and Hutter 2017, arXiv:1608.03983): the
+        last weights then depend less on the last batches, and on the seed.
     batch_size : int, optional
         Rows a step. By default as many as leave 100 steps an epoch, 32 to 4,096: small batches leave a processor idle.
     epochs, patience : int
@@ -46,6 +49,7 @@ class Ann(KerasModel):
         dropout: float = 0.1,
         optimizer: str = "adam",
         learning_rate: float | None = None,
+        schedule: str = "constant",
         batch_size: int | None = None,
         epochs: int = 60,
         patience: int = 8,
@@ -58,6 +62,7 @@ class Ann(KerasModel):
         self.dropout = dropout
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
@@ -95,6 +100,9 @@ class _Recurrent(KerasModel):
     learning_rate : float, optional
         By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD. A piece
         of a series counts as 64 rows there.
+    schedule : {"constant", "cosine"}
+        Whether the learning rate stays, or falls along half a cosine to nothing over `epochs` (Loshchilov and Hutter 2017, arXiv:1608.03983): the
+        last weights then depend less on the last batches, and on the seed.
     batch_size : int, optional
         Windows a step, or pieces of series. By default as many as leave 100 steps an epoch: 32 to 512 windows (64 with JAX on a CPU), 8 to 32 pieces.
     epochs, patience : int
@@ -118,6 +126,7 @@ class _Recurrent(KerasModel):
         dropout: float = 0.1,
         optimizer: str = "adam",
         learning_rate: float | None = None,
+        schedule: str = "constant",
         batch_size: int | None = None,
         epochs: int = 30,
         patience: int = 5,
@@ -131,6 +140,7 @@ class _Recurrent(KerasModel):
         self.dropout = dropout
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
@@ -186,6 +196,9 @@ class Cnn(KerasModel):
     optimizer : {"adam", "rmsprop", "sgd"}
     learning_rate : float, optional
         By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD.
+    schedule : {"constant", "cosine"}
+        Whether the learning rate stays, or falls along half a cosine to nothing over `epochs` (Loshchilov and Hutter 2017, arXiv:1608.03983): the
+        last weights then depend less on the last batches, and on the seed.
     batch_size : int, optional
         Windows a step. By default as many as leave 100 steps an epoch, 32 to 512.
     epochs, patience : int
@@ -206,6 +219,7 @@ class Cnn(KerasModel):
         dropout: float = 0.1,
         optimizer: str = "adam",
         learning_rate: float | None = None,
+        schedule: str = "constant",
         batch_size: int | None = None,
         epochs: int = 30,
         patience: int = 5,
@@ -219,6 +233,7 @@ class Cnn(KerasModel):
         self.dropout = dropout
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience

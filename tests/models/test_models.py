@@ -413,3 +413,18 @@ def test_inputs_are_standardized_by_the_training_rows():
     layer = model._model.get_layer("standardize")
     np.testing.assert_allclose(layer.adapt_mean, x[:400].mean((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(layer.adapt_variance, x[:400].var((0, 1)), rtol=1e-5)
+
+
+def test_a_falling_learning_rate_ends_low_and_an_unknown_schedule_is_refused():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 3)).astype("float32")
+    y = (x[:, 0] + random.normal(0, 0.1, 64)).astype("float32")
+    options = {"units": 4, "layers": 1, "batch_size": 16, "learning_rate": 0.01, "epochs": 2}
+    rates = {s: make_model("ann", **options, schedule=s).fit(x, y) for s in ("constant", "cosine")}
+    # Half a cosine from 0.01 to nothing after two epochs: the second begins half-way.
+    assert float(rates["cosine"]._model.optimizer.learning_rate) == pytest.approx(0.005)
+    assert float(rates["constant"]._model.optimizer.learning_rate) == pytest.approx(0.01)
+    assert rates["cosine"].history_["rmse"][0] == rates["constant"].history_["rmse"][0]
+    assert rates["cosine"].history_["rmse"][1] != rates["constant"].history_["rmse"][1]
+    with pytest.raises(SmgeoError, match="unknown schedule 'cosin'"):
+        make_model("ann", schedule="cosin")
