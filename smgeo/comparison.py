@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import Evaluation, compare_models
 from smgeo.report import encode_picture, open_template
-from smgeo.tables import tables_of, write_tables
+from smgeo.tables import heading, tables_of, to_text, write_tables
 
 # What is put side by side; searches, importances and rows of each run are in its own report.
 _TABLES = ("scores", "cross_validation", "leakage_audit", "maps", "cost")
@@ -130,17 +130,6 @@ def draw_scores(scores: pd.DataFrame, units: str) -> Figure:
 
 
 def _shown(table: pd.DataFrame) -> dict[str, Any]:
-    """Heads and cells as text; intervals are one column."""
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    out = []
-    for row in rows:
-        cells: dict[str, Any] = {}
-        for name, value in row.items():
-            stem, _, end = str(name).rpartition("_")
-            if end == "low" or name == "low":
-                high = row[f"{stem}_high" if stem else "high"]
-                cells[f"{stem} 95 % interval".strip()] = "–" if value is None else f"{value:.3f} to {high:.3f}"
-            elif end != "high" and name != "high":
-                cells[str(name)] = value
-        out.append(cells)
-    return {"heads": list(out[0]), "rows": [list(cells.values()) for cells in out]}
+    """Heads, and rows of cells as text."""
+    cells = to_text(table)
+    return {"heads": [heading(name) for name in cells], "rows": cells.values.tolist()}

@@ -140,7 +140,6 @@ def open_template(name: str) -> jinja2.Template:
     )
     environment.filters["number"] = lambda v, digits=3: "–" if v is None else f"{v:.{digits}f}"
     environment.filters["interval"] = _interval
-    environment.filters["cell"] = _cell
     environment.filters["count"] = lambda v: "" if v is None else f"{v:,}"
     return environment.get_template(name)
 
@@ -150,15 +149,6 @@ def encode_picture(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def _cell(value: Any) -> str:
-    """A value of a table as text."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
 
 
 def _interval(ends: list[float | None] | None, digits: int = 3) -> str:
@@ -286,9 +276,11 @@ def _draw_one_series(axes: Axes, predictions: dict[str, xr.Dataset], station: in
         one = ds.isel(station=station)
         times = pd.DatetimeIndex(one.indexes["time"])
         if k == 0:
-            axes.plot(times, one["observed"].values, color="k", lw=1.3, label="observed")
+            axes.plot(times, one["observed"].values, ".-", color="k", ms=2.5, lw=1.0, label="observed")
             axes.set_title(str(one["station"].values), fontsize=8, loc="left")
-        axes.plot(times, one["predicted"].values, color=_MODEL_COLOURS[k % len(_MODEL_COLOURS)], lw=0.8, label=name)
+        # Dots too, because a day between two without an estimate has no line.
+        colour = _MODEL_COLOURS[k % len(_MODEL_COLOURS)]
+        axes.plot(times, one["predicted"].values, ".-", color=colour, ms=2, lw=0.8, label=name)
 
 
 def draw_importance(results: dict[str, Any]) -> Figure:

@@ -21,6 +21,10 @@ _HEADINGS = {
     "validation_rmse": "validation RMSE",
     "p_value": "p",
     "p_adjusted": "p (Holm)",
+    "rmse_median": "median RMSE",
+    "ubrmse_median": "median ubRMSE",
+    "bias_median": "median bias",
+    "r_median": "median r",
 }
 _INTERVALS = ("rmse", "ubrmse", "bias", "r")
 
@@ -99,19 +103,40 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> Path
 
 
 def to_latex(table: pd.DataFrame) -> str:
-    """A table for the LaTeX package booktabs; text is escaped, numbers have three digits, whole ones a comma for thousands."""
-    shown = table.rename(columns=lambda name: _HEADINGS.get(name, str(name).replace("_", " ")))
-    cells = shown.map(_cell)
-    kinds = ["r" if pd.api.types.is_numeric_dtype(dtype) else "l" for dtype in shown.dtypes]
+    """A table for the LaTeX package booktabs; text is escaped, the ends of an interval are one column, numbers are as `cell` writes them."""
+    cells = to_text(table)
+    kinds = ["r" if name in table and pd.api.types.is_numeric_dtype(table[name]) else "l" for name in cells]
+    cells.columns = [heading(name) for name in cells]
     return cells.to_latex(index=False, escape=True, column_format="".join(kinds))
 
 
-def _cell(value: Any) -> str:
+def to_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with every cell as text, and `NAME_low` and `NAME_high` as one column `NAME interval`, such as `0.061 to 0.088`."""
+    cells = table.map(cell)
+    for low in [str(n) for n in table if str(n).endswith("low")]:
+        high = low.removesuffix("low") + "high"
+        if high not in table:
+            continue
+        known = table[low].notna() & table[high].notna()
+        ends = (cells[low] + " to " + cells[high]).where(known, cell(None))
+        cells = cells.assign(**{low: ends}).drop(columns=high).rename(columns={low: f"{low[:-4]} interval".strip()})
+    return cells
+
+
+def heading(name: Any) -> str:
+    """A column's name as readers know it."""
+    words = str(name).split(" ")
+    known = [_HEADINGS.get(word, word.replace("_", " ")) for word in words]
+    return " ".join(["95 % interval" if word == "interval" else word for word in known])
+
+
+def cell(value: Any) -> str:
+    """A value as text: three digits, whole numbers with a comma for thousands, a dash for none."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "--"
+        return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) or float(value).is_integer() else f"{value:.3f}"
+    return f"{value:,.0f}" if isinstance(value, int) or float(value).is_integer() else f"{value:.3f}"
 
 
 def _scores(results: Mapping[str, Any]) -> pd.DataFrame:

@@ -66,12 +66,12 @@ def test_files_replace_those_of_an_earlier_run_and_read_back(tmp_path):
 
 
 def test_latex_escapes_text_and_rounds_numbers():
-    table = pd.DataFrame({"model": ["ann_50%", "b&c"], "rmse": [0.06251, np.nan], "n": [1200, 3]})
-    text = to_latex(table)
-    assert r"ann\_50\% & 0.063 & 1,200 \\" in text
-    assert r"b\&c & -- & 3 \\" in text
-    assert r"model & RMSE & rows \\" in text
-    assert text.startswith(r"\begin{tabular}{lrr}")
+    values = {"rmse": [0.06251, np.nan], "rmse_low": [0.05, np.nan], "rmse_high": [0.0751, np.nan], "n": [1200, 3]}
+    text = to_latex(pd.DataFrame({"model": ["ann_50%", "b&c"], **values}))
+    assert r"ann\_50\% & 0.063 & 0.050 to 0.075 & 1,200 \\" in text
+    assert r"b\&c & – & – & 3 \\" in text
+    assert r"model & RMSE & RMSE 95 \% interval & rows \\" in text
+    assert text.startswith(r"\begin{tabular}{lrlr}")
     assert r"\toprule" in text
 
 
