@@ -37,11 +37,11 @@ with TemporaryDirectory() as folder:
     cube = smgeo.open_cube(Path(folder) / "stations.zarr").isel(station=slice(None, None, every)).load()
 split = smgeo.split_periods(cube, train=("2015-04-01", "2015-12-31"), test=("2016-01-01", "2016-03-31"))
 prepared = {
-    len(names): prepare_cube(learnable(cube, split), recipe.prepare, names, "sm", split.train)
+    tuple(names): prepare_cube(learnable(cube, split), recipe.prepare, names, "sm", split.train)
     for *_, names, _ in candidates.values()
 }
 for name, (length, crop, batch, names, params) in candidates.items():
-    windows = prepared[len(names)].windows(split.train, length, recipe.prepare.window.missing, "sequence")
+    windows = prepared[tuple(names)].windows(split.train, length, recipe.prepare.window.missing, "sequence")
     scores = []
     for seed in (0,) if every > 1 else (0, 1):
         changes = {"crop_days": crop, "batch_size": batch, "seed": seed, **params}

@@ -243,11 +243,12 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[Any, Any] | None
     SmgeoError
         If two sources hold the same station, or one variable in different units.
     """
-    if any("climate" in ds.coords for ds in sources):  # what a source does not know is empty
+    known = next((ds["climate"].attrs for ds in sources if "climate" in ds.coords), None)
+    if known is not None:  # what a source does not know is empty
         sources = [
             ds
             if "climate" in ds.coords
-            else ds.assign_coords(climate=("station", np.full(ds.sizes["station"], "", dtype=object)))
+            else ds.assign_coords(climate=("station", np.full(ds.sizes["station"], "", dtype=object), known))
             for ds in sources
         ]
     ids = [str(s) for ds in sources for s in ds["station"].values]

@@ -243,17 +243,22 @@ def audit_command(
 @app.command("report")
 def report_command(
     runs: Annotated[list[Path], typer.Argument(help="A run's folder; several are put side by side.", metavar="RUN...")],
-    out: Annotated[Path, typer.Option(help="The page of several runs.")] = Path("comparison.html"),
+    out: Annotated[Path | None, typer.Option(help="The page of several runs; comparison.html by default.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures of one run as PNG files too.")] = None,
 ) -> None:
     """Write a run's report.html and tables again, or one page and tables of several runs."""
     from smgeo.comparison import compare_runs
     from smgeo.report import write_report
 
+    if len(runs) == 1 and out is not None:
+        raise SmgeoError("--out is the page of several runs; of one it is report.html in its folder")
+    if len(runs) > 1 and pictures is not None:
+        raise SmgeoError("--pictures is of one run; give the runs one by one")
     if len(runs) == 1:
         write_report(runs[0], pictures=pictures)
         _out.print(f"report: {runs[0] / 'report.html'}; tables: {runs[0] / 'tables'}", markup=False)
     else:
+        out = out or Path("comparison.html")
         compare_runs(runs, out)
         _out.print(f"report: {out}; tables: {out.with_name(out.stem + '_tables')}", markup=False)
 
@@ -362,7 +367,7 @@ def _scores_table(results: dict[str, Any]) -> Table:
 def _comparisons_table(results: dict[str, Any]) -> Table | None:
     if not results.get("comparisons"):
         return None
-    title = "pairs of models at test stations, on rows that both estimated"
+    title = "pairs of models in the test part, on rows that both estimated"
     table = Table("first", "second", title=title, title_justify="left")
     for column in ("RMSE first", "RMSE second", "difference, 95 % interval", "stations better", "p (Holm)", "rows"):
         table.add_column(column, justify="right")

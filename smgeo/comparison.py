@@ -80,16 +80,17 @@ def _read_runs(runs: Sequence[str | Path]) -> dict[str, tuple[Path, dict[str, An
     """Name -> folder, results, provenance."""
     found: dict[str, tuple[Path, dict[str, Any], dict[str, Any]]] = {}
     for folder in map(Path, runs):
-        if not (folder / "results.json").is_file():
-            raise SmgeoError(f"{folder} holds no finished run (no results.json); run its recipe first")
+        for file in ("results.json", "provenance.json"):
+            if not (folder / file).is_file():
+                raise SmgeoError(f"{folder} holds no finished run (no {file}); run its recipe first")
         results, provenance = (
             json.loads((folder / f"{n}.json").read_text(encoding="utf-8")) for n in ("results", "provenance")
         )
         name = folder.resolve().name
         if name in found:
             raise SmgeoError(f"two runs are in folders named {name!r}; give them different names to tell them apart")
-        if "target" not in results:
-            raise SmgeoError(f"{folder} is a run without stations, so it has no scores to put beside others'")
+        if not results["models"]:
+            raise SmgeoError(f"{folder} is a run without models, so it has no scores to put beside others'")
         found[name] = folder, results, provenance
     units = {name: results["target"]["units"] for name, (_, results, _) in found.items()}
     if len(set(units.values())) > 1:

@@ -79,7 +79,10 @@ def permutation_importance(
     prepared = part_rows(repeat_steps(ds, preparation["steps"]), split, part, target).compute()
     check_target_is_observed(prepared, target)
     if prepared.sizes["station"] < 2:
-        raise SmgeoError(f"permutation importance: two or more {part} stations are needed, to exchange; there is one")
+        found = prepared.sizes["station"]
+        raise SmgeoError(
+            f"permutation importance: two or more {part} stations are needed, to exchange; there are {found}"
+        )
     before = _squared_errors(model, prepared)
     rows = {}
     for done, (name, members) in enumerate(named.items()):
@@ -194,6 +197,10 @@ def learning_curve(
     """
     names = list(features)
     check_target_is_observed(ds, target)
+    if split.periods:
+        raise SmgeoError(
+            "learning curve: it adds training stations, and this split is of days; give one of split_stations"
+        )
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise SmgeoError(f"fractions of a learning curve are above 0 and at most 1; got {fraction}")

@@ -343,8 +343,8 @@ def cross_validate(
         Station cube, not prepared.
     spec : CrossValidationSpec
         What is held out together, as `smgeo.cv_folds` says. Without `gap_days` the gap of `temporal` is what a window
-        of `prepare.window.length` days of these features looks back (sums over days included), the same for all models of
-        a recipe, and 30 days at least; 58 for 30-day windows of `precipitation_30d`.
+        of `prepare.window.length` days of these features looks back (sums over days included), whatever the model sees,
+        and 30 days at least; 58 for 30-day windows of `precipitation_30d`.
     prepare : PrepareSpec
         How each fold is prepared, with statistics of its training stations and days. In `temporal` nothing that is
         learned, and no training or validation window, is made of a value of the held-out period (or, with `forward_only`,
@@ -377,6 +377,10 @@ def cross_validate(
     observed, predicted, station = [], [], []
     if selected is None and spec.select_features:
         selected = select_in_folds(ds, spec, features, target, seed=seed)
+    if selected is not None and len(selected) != len(folds):
+        raise SmgeoError(
+            f"cross-validation: selected has the features of {len(selected)} folds, and there are {len(folds)}"
+        )
     for k, (train, held) in enumerate(folds):
         apart = folds.set_apart(k)
         if needs_validation and not (train & ~apart).any():

@@ -57,13 +57,16 @@ def check_inputs(recipe: Recipe, root: Path, folder: Path) -> None:
     if recipe.world is not None:
         _check_sizes(recipe, recipe.world.stations)
         first = pd.Timestamp(WORLD_START)
-        _check_map_dates(recipe, first, first + pd.Timedelta(days=recipe.world.days - 1))
+        last = first + pd.Timedelta(days=recipe.world.days - 1)
+        _check_map_dates(recipe, first, last)
+        _check_periods(recipe, first, last)
         return
     _check_outline(recipe, root)
     stations = open_all_stations(recipe, root) if recipe.stations else None
     if stations is not None:
         _check_sizes(recipe, stations.sizes["station"])
         _check_map_dates(recipe, stations["time"].values[0], stations["time"].values[-1])
+        _check_periods(recipe, stations["time"].values[0], stations["time"].values[-1])
     _check_rasters(recipe, root, folder, stations)
 
 
@@ -120,6 +123,18 @@ def _check_folds(recipe: Recipe, stations: int) -> None:
     for where, folds in asked:
         if folds > stations:
             raise SmgeoError(f"{where}: {folds} folds of {stations} stations; use {stations} or fewer")
+
+
+def _check_periods(recipe: Recipe, first: Any, last: Any) -> None:
+    """Each period of a split in time has days that the stations have."""
+    periods = recipe.prepare.split.periods
+    start, end = (pd.Timestamp(d).date() for d in (first, last))
+    for part in ("train", "validation", "test"):
+        days = getattr(periods, part, None)
+        if days is not None and (days[1] < start or days[0] > end):
+            raise SmgeoError(
+                f"prepare.split.periods.{part}: {days[0]} to {days[1]} lies outside the stations' days, {start} to {end}"
+            )
 
 
 def _check_map_dates(recipe: Recipe, first: Any, last: Any) -> None:

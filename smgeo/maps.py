@@ -19,7 +19,7 @@ import xarray as xr
 import zarr
 from rasterio.windows import Window
 
-from smgeo.catalog import FEATURES
+from smgeo.catalog import COORDINATES, FEATURES
 from smgeo.cube import GRID_CHUNK, Progress, check_replaceable, check_units, is_grid, replace_folder, units_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import target_scaler
@@ -123,12 +123,13 @@ def _check_cube(cube: xr.Dataset, preparation: dict[str, Any]) -> xr.Dataset:
         )
     cube = derive_features(cube, [f for f in preparation["features"] if f not in cube and _derivable(f, cube)])
     check_units(units_of(cube, map(str, cube.data_vars)), preparation["units"], "the grid cube")
-    return cube[preparation["features"]].assign_attrs(cube.attrs)
+    # With the days, which features that do not vary in time would leave behind.
+    return cube[preparation["features"]].assign_coords(time=cube["time"]).assign_attrs(cube.attrs)
 
 
 def _derivable(name: str, cube: xr.Dataset) -> bool:
     needs = FEATURES[name].derived_from if name in FEATURES else ()
-    return bool(needs) and all(n in cube.variables for n in needs)
+    return bool(needs) and all(n in cube.variables or n in COORDINATES for n in needs)
 
 
 def _blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:

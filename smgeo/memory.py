@@ -45,7 +45,7 @@ class PeakMemory:
         for process in [own, *own.children(recursive=True)]:
             try:
                 info = process.memory_full_info()
-            except psutil.Error:  # it has ended, or is another user's
+            except (psutil.Error, OSError):  # it has ended, or is another user's
                 continue
             total += getattr(info, "pss", 0) or info.uss
         self.bytes = max(self.bytes, total)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from itertools import pairwise
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,14 +36,32 @@ class PeriodsSpec(Spec):
 
     @model_validator(mode="after")
     def _in_order(self) -> PeriodsSpec:
-        named = [(n, getattr(self, n)) for n in ("train", "validation", "test")]
-        days = [
-            (f"{n} {word}", d) for n, p in named if p is not None for word, d in zip(("begins", "ends"), p, strict=True)
-        ]
-        for (before, a), (after, b) in pairwise(days):
-            if a > b or (a == b and before.split()[0] != after.split()[0]):
-                raise ValueError(f"train, validation and test follow one another; {before} on {a}, and {after} on {b}")
+        given = {n: getattr(self, n) for n in ("train", "validation", "test")}
+        if problem := find_period_problem({n: p for n, p in given.items() if p is not None}):
+            raise ValueError(problem)
         return self
+
+
+def find_period_problem(periods: Mapping[str, tuple[Any, Any]]) -> str:
+    """Why periods are not one after the other, training, validation where there is any, test; empty where they are.
+
+    Days are dates, or text such as `2015-04-01`.
+    """
+    parts = ("train", "validation", "test")
+    if not {"train", "test"} <= set(periods) <= set(parts):
+        return f"periods are train, test and if wanted validation, [first day, last day] each; got {', '.join(periods)}"
+    before, end = "", ""
+    for part in [p for p in parts if p in periods]:
+        first, last = map(str, periods[part])
+        if first > last:
+            return f"the {part} period ends before it begins: {first} to {last}"
+        if first <= end:
+            return (
+                f"{part} begins on {first}, and {before} ends on {end}: periods follow one another, training, validation, test, so that "
+                "days are estimated from what was learned before them"
+            )
+        before, end = part, last
+    return ""
 
 
 class SplitSpec(Spec):

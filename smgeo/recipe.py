@@ -22,6 +22,7 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.output_specs import MapSpec, ReportSpec
 from smgeo.preparation_specs import PrepareSpec
 from smgeo.raster_specs import AnyRaster, RasterSource
+from smgeo.recipe_yaml import RecipeDumper, RecipeLoader
 from smgeo.search_specs import SearchSpec
 from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
 from smgeo.validation_specs import CrossValidationSpec, ImportanceSpec, LeakageAuditSpec, LearningCurveSpec
@@ -165,6 +166,17 @@ class Recipe(Spec):
         own = self.models[name].prepare
         return PrepareSpec.model_validate({**common.model_dump(), **own}) if own else common
 
+    def find_search_problem(self, search: Mapping[str, SearchSpec]) -> str:
+        """Why the recipe's split does not suit a search; empty where it does."""
+        periods = self.prepare.split.periods
+        for name, spec in search.items():
+            if periods is not None and (periods.validation is None or spec.objective != "validation"):
+                return (
+                    f"search.{name}: with prepare.split.periods a trial is scored on the validation days; give periods.validation, and no "
+                    "folds in objective"
+                )
+        return ""
+
     @property
     def station_variables(self) -> set[str]:
         """Variables given by the station sources."""
@@ -225,6 +237,12 @@ class Recipe(Spec):
                 )
         if len(set(self.features)) < len(self.features):
             raise ValueError("features names a variable twice")
+        if TARGET_MEAN in self.variables:
+            raise ValueError(
+                f"variables: {TARGET_MEAN!r} is a station's mean in the training days; name yours otherwise"
+            )
+        if len(self.features) < 2 and any(c.select_features for c in self.cross_validation):
+            raise ValueError("cross_validation: select_features needs two or more features to choose among")
         if self.stations and self.target.variable in self.features:
             raise ValueError(f"the target {self.target.variable!r} is among the features")
         self._check_given(catalog, self.station_variables | self.raster_variables, "no source gives it")
@@ -307,12 +325,10 @@ class Recipe(Spec):
             raise ValueError(
                 "prepare.outliers.z: choose scores validation stations, and periods splits days; give a number"
             )
-        for name, search in self.search.items():
-            if periods.validation is None or search.objective != "validation":
-                raise ValueError(
-                    f"search.{name}: with prepare.split.periods a trial is scored on the validation days; give periods.validation, and no "
-                    "folds in objective"
-                )
+        if problem := self.find_search_problem(self.search):
+            raise ValueError(problem)
+        if periods.validation is None and self.importance is not None and self.importance.part == "validation":
+            raise ValueError("importance.part: validation needs prepare.split.periods.validation")
         return self
 
     @model_validator(mode="after")
@@ -334,16 +350,10 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _preparation_fits(self) -> Recipe:
-        fill, outliers = self.prepare.fill, self.prepare.outliers
-        limit = fill.limit if fill is not None and isinstance(fill.limit, dict) else {}
-        costly = (outliers.variables if outliers is not None else None) or ()
-        for where, names, known in (
-            ("prepare.fill.limit", limit, self.features),
-            ("prepare.outliers.variables", costly, (*self.features, self.target.variable)),
-        ):
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"{where}: {name!r} is not in features; {nearest(name, known)}")
+        outliers = self.prepare.outliers
+        self._check_prepared_names(self.prepare, "prepare")
+        for name in self.models:
+            self._check_prepared_names(self.prepare_of(name), f"models.{name}.prepare")
         if outliers is not None and outliers.z == "choose":
             if not self.models:
                 raise ValueError("prepare.outliers.z: choose needs a split, so models; give a number, such as 4.0")
@@ -374,6 +384,17 @@ class Recipe(Spec):
             )
         return self
 
+    def _check_prepared_names(self, prepare: PrepareSpec, where: str) -> None:
+        limit = prepare.fill.limit if prepare.fill is not None and isinstance(prepare.fill.limit, dict) else {}
+        costly = (prepare.outliers.variables if prepare.outliers is not None else None) or ()
+        for key, names, known in (
+            ("fill.limit", limit, self.cube_features),
+            ("outliers.variables", costly, (*self.cube_features, self.target.variable)),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{where}.{key}: {name!r} is not in features; {nearest(name, known)}")
+
     def _check_given(self, catalog: dict[str, Feature], given: set[str], why: str) -> None:
         for name in self.cube_features:
             needs = catalog[name].derived_from
@@ -397,43 +418,6 @@ class Recipe(Spec):
                     f"{where}: {name} is given in {units!r}, the cube holds {catalog[name].units!r}; convert it "
                     "with scale and offset and leave units out, or name the variable otherwise"
                 )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as users mean it: 1e-3 is a number, and a key given twice or a day that no month has is an error."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
-        except ValueError as error:
-            what = "date" if node.tag.endswith("timestamp") else "number"
-            problem = f"{node.value!r} is no {what} ({error}); correct it, or put it in quotes if it is text"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [k for k, _ in node.value if not k.tag.endswith(":merge")]  # `<<: *other` adds keys of another mapping
-        keys = [self.construct_object(k, deep=True) for k in own]  # type: ignore[no-untyped-call]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
-# Whole numbers stay integers: their resolver is asked first only if it is registered first.
-for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
-    _resolvers.sort(key=lambda pair: pair[0] == "tag:yaml.org,2002:float")
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts in quotes what `_Loader` would read as a number."""
-
-
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -479,7 +463,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = find_recipe(path)
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError as error:
         raise SmgeoError(f"{file} is not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
@@ -495,5 +479,5 @@ def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML; reading it gives an equal recipe."""
     unused = None if recipe.stations else {"target", "prepare"}
     return yaml.dump(
-        recipe.model_dump(mode="json", exclude=unused), Dumper=_Dumper, sort_keys=False, allow_unicode=True
+        recipe.model_dump(mode="json", exclude=unused), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True
     )

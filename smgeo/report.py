@@ -257,8 +257,11 @@ def choose_series(ds: xr.Dataset, count: int = _SERIES_SHOWN) -> list[int]:
 
 
 def draw_series(predictions: dict[str, xr.Dataset], results: dict[str, Any]) -> Figure:
-    """Observed and estimated series of some test stations, from the best to the worst of the first model; of the first six models."""
-    predictions = dict(list(predictions.items())[: len(_MODEL_COLOURS)])
+    """Observed and estimated series of the test part at some stations, from the best to the worst of the first model; of the first six models."""
+    predictions = {
+        name: rows_in_part(ds, "test") if ds["part"].dims == ("time",) else ds
+        for name, ds in list(predictions.items())[: len(_MODEL_COLOURS)]
+    }
     first = next(iter(predictions.values()))
     chosen = choose_series(first)
     figure = Figure(figsize=(10.5, 2.1 * max(len(chosen), 1)), layout="constrained")

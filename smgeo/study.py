@@ -33,6 +33,7 @@ from smgeo.stages import write_json
 from smgeo.summary import (
     broken_stations,
     count_rows,
+    count_used,
     describe_map,
     describe_models,
     describe_outliers,
@@ -161,6 +162,8 @@ def _with_search(recipe: Recipe, models: Sequence[str], options: Mapping[str, An
             raise SmgeoError(f"--model {name!r} is not in the recipe's models; {nearest(name, list(recipe.models))}")
     given = {n: recipe.search[n].model_dump(exclude_none=True) if n in recipe.search else {} for n in names}
     specs = {n: parse_spec(SearchSpec, {**given[n], **options}, f"search.{n}") for n in names}
+    if problem := recipe.find_search_problem(specs):
+        raise SmgeoError(problem)
     return recipe.model_copy(update={"search": specs})
 
 
@@ -246,9 +249,11 @@ class _Study(ModelStages):
         results["split"] = describe_split(split)
         kept = len({s for part in split.parts().values() for s in part})
         lost = clean_cube(learnable(cube, split), self.prepare, recipe.cube_features, self.target, split.train)[1]
-        results["rows"] = count_rows(counts, kept, lost.rows, models)
+        used = count_used(cube, split, self.target) if split.periods else None
+        results["rows"] = count_rows(counts, kept, lost.rows, models, used)
         results |= describe_outliers(self.prepare.outliers, lost, chosen)
-        without = dict.fromkeys(split.left_out, f"no day with a value of {self.target}")
+        when = "training day" if split.periods else "day"
+        without = dict.fromkeys(split.left_out, f"no {when} with a value of {self.target}")
         results["left_out"] = {**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube), **without}
         results["training"] = {name: m["training"] for name, m in models.items()}
         return results

@@ -14,7 +14,7 @@ import xarray as xr
 from smgeo.cube import open_cube, text_of
 from smgeo.evaluation import Evaluation, compare_models
 from smgeo.preparation_specs import OutlierSpec
-from smgeo.prepare import OutlierRows, Split
+from smgeo.prepare import OutlierRows, Split, part_rows
 from smgeo.scores import Scores, compute_scores
 from smgeo.stages import versions_of
 from smgeo.texture import classify_texture
@@ -142,6 +142,11 @@ def count_station_rows(cube: xr.Dataset, target: str) -> dict[str, Any]:
     return {"steps": steps, "stations": n, "rows": int(cube[target].notnull().sum())}
 
 
+def count_used(cube: xr.Dataset, split: Split, target: str) -> int:
+    """Rows of all parts of a split."""
+    return sum(int(part_rows(cube[[target]], split, part, target)[target].notnull().sum()) for part in split.periods)
+
+
 def broken_stations(cube: xr.Dataset) -> dict[str, str]:
     """Stations with files that could not be read to their end, and how many."""
     if "files_unreadable" not in cube:
@@ -168,17 +173,25 @@ def count_rows(
     kept: int,
     outlier_rows: int,
     models: Mapping[str, Mapping[str, Any]],
+    used: int | None = None,
 ) -> list[dict[str, Any]]:
     """Rows (station-days with a target) after each step, and what the step removed; `kept` stations have any.
+
+    Of a split in time, `used` rows are on the days of its parts, at stations that have a target in the training days.
 
     Without models there are no training stations, so outliers are those of all stations.
     """
     start = counts["rows"]
+    rows = [*counts["steps"], _row("station cube: days with a target", counts["stations"], start, 0)]
+    if used is None:
+        rows.append(_row("stations without any target left out", kept, start, 0))
+    else:
+        rows.append(
+            _row("days in no period, and stations without a target in the training days", kept, used, start - used)
+        )
+        start = used
     after = start - outlier_rows
-    rows = [
-        *counts["steps"],
-        _row("station cube: days with a target", counts["stations"], start, 0),
-        _row("stations without any target left out", kept, start, 0),
+    rows += [
         _row(f"outliers of {'training' if models else 'all'} stations (z-score)", kept, after, outlier_rows),
     ]
     for name, model in models.items():

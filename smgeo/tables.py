@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from smgeo.cube import check_replaceable, replace_folder
+
 _HEADINGS = {
     "rmse": "RMSE",
     "ubrmse": "ubRMSE",
@@ -26,6 +28,7 @@ _HEADINGS = {
     "bias_median": "median bias",
     "r_median": "median r",
 }
+_INDEX = "index.csv"
 _INTERVALS = ("rmse", "ubrmse", "bias", "r")
 
 
@@ -88,17 +91,24 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> Path
     Returns
     -------
     Path
-        The folder.
+        The folder; `index.csv` lists its tables.
+
+    Raises
+    ------
+    SmgeoError
+        If the folder holds something that is not tables of smgeo's.
     """
     folder = Path(folder)
+    check_replaceable(folder, _INDEX)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for name, table in tables.items():
         table.to_csv(part / f"{name}.csv", index=False)
         (part / f"{name}.tex").write_text(to_latex(table), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    index = pd.DataFrame({"table": list(tables), "rows": [len(table) for table in tables.values()]})
+    index.to_csv(part / _INDEX, index=False)
+    replace_folder(part, folder, _INDEX)
     return folder
 
 
@@ -113,6 +123,8 @@ def to_latex(table: pd.DataFrame) -> str:
 def to_text(table: pd.DataFrame) -> pd.DataFrame:
     """The table with every cell as text, and `NAME_low` and `NAME_high` as one column `NAME interval`, such as `0.061 to 0.088`."""
     cells = table.map(cell)
+    for name in cells.columns.intersection(["p_value", "p_adjusted"]):
+        cells[name] = ["–" if pd.isna(p) else f"{p:.4f}" for p in table[name]]
     for low in [str(n) for n in table if str(n).endswith("low")]:
         high = low.removesuffix("low") + "high"
         if high not in table:

@@ -24,7 +24,7 @@ from smgeo.evaluation import check_target_is_observed, choose_features
 from smgeo.models import make_model
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.objective import Objective, Pair, fit_epochs, keras_backend
-from smgeo.prepare import Split, Windows, cv_folds, part_rows
+from smgeo.prepare import Split, Windows, cv_folds, learnable, part_rows
 from smgeo.prepare.moments import mean_and_std
 from smgeo.search_space import Choices, check_space, default_space
 from smgeo.search_specs import Range, SearchSpec
@@ -138,7 +138,7 @@ def tune(
     ds : xarray.Dataset
         A prepared station cube, `(station, time)`, lazy or not. The training and validation stations are read once.
     split : Split
-        Of `split_stations`.
+        Of `split_stations`, or of `split_periods` with validation days.
     out : str or Path
         Folder of the table and of `search.json`.
     trials : int
@@ -198,7 +198,7 @@ def tune(
     check_target_is_observed(ds, target)
     mode = model.window_mode
     if fill is None and (missing > 0 or mode == "sequence"):
-        means = mean_and_std(select_stations(ds, split.train), names)
+        means = mean_and_std(learnable(ds, split), names)
         fill = [means[name][0] for name in names]
     days = length if length is not None else _WINDOW_DAYS if model.uses_window else 1
 

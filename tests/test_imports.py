@@ -15,7 +15,7 @@ ROOT = Path(smgeo.__file__).parent
 
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
-    {"errors", "catalog", "memory", "shards"},
+    {"errors", "catalog", "memory", "recipe_yaml", "shards"},
     {"specs", "progress", "stages", "terrain", "outline"},
     {"output_specs", "preparation_specs", "raster_specs", "scores", "search_specs", "texture", "validation_specs"},
     {"recipe", "regions"},

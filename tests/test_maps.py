@@ -6,6 +6,7 @@ import pytest
 import rasterio
 import rioxarray  # noqa: F401  (gives `.rio`)
 import xarray as xr
+from pyproj import Transformer
 
 from smgeo import maps
 from smgeo.cube import open_cube
@@ -231,3 +232,21 @@ def test_refusals_name_the_thing(stations, grid, tmp_path):
 def test_no_days_are_refused(stations, grid, tmp_path):
     with pytest.raises(SmgeoError, match="no day"):
         predict_map(_fit(stations), grid, tmp_path / "m.zarr", times=[])
+
+
+def test_latitude_of_pixels_is_derived_where_a_model_was_trained_with_it(stations, grid, tmp_path):
+    spec = PrepareSpec.model_validate({"fill": None, "outliers": None, "scale": "minmax"})
+    with_place = derive_features(stations, ["lat"])
+    prepared = prepare_cube(with_place, spec, ["clay", "lat"], "sm", TRAIN)
+    model = Weighted().fit(prepared.windows(TRAIN, 1, 0.0))
+    got = open_cube(predict_map(model, grid, tmp_path / "m.zarr", times=["2020-01-05"]))["sm"].values[0]
+    scaler = model.preparation_["steps"][-1]["scaler"]
+    degrees = Transformer.from_crs("EPSG:32632", "EPSG:4326", always_xy=True).transform(
+        *np.meshgrid(grid["x"], grid["y"])
+    )
+    scaled = [
+        (values - scaler["center"][n]) / scaler["scale"][n]
+        for n, values in (("clay", grid["clay"].values), ("lat", degrees[1]))
+    ]
+    expected = scaled[0] * WEIGHTS[0] + scaled[1] * WEIGHTS[1]
+    np.testing.assert_allclose(got, expected * scaler["scale"]["sm"] + scaler["center"]["sm"], rtol=1e-4)

@@ -21,4 +21,5 @@ def test_memory_that_was_given_back_and_that_of_processes_below_counts():
             below.wait()
         held = None
     assert held is None
-    assert 480 * MB < memory.bytes - before.bytes < 620 * MB
+    # Both at once; a shell's worth of Python more or less.
+    assert 450 * MB < memory.bytes - before.bytes < 700 * MB

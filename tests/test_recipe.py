@@ -612,9 +612,12 @@ def test_a_stations_own_mean_is_a_feature_of_splits_in_time_alone():
     [
         (
             {**PERIODS, "validation": ["2020-01-19", "2020-01-20"]},
-            "train ends on 2020-01-20, and validation begins on 2020-01-19",
+            "validation begins on 2020-01-19, and train ends on 2020-01-20",
         ),
-        ({**PERIODS, "test": ["2020-01-31", "2020-01-21"]}, "test begins on 2020-01-31, and test ends on 2020-01-21"),
+        (
+            {**PERIODS, "test": ["2020-01-31", "2020-01-21"]},
+            "the test period ends before it begins: 2020-01-31 to 2020-01-21",
+        ),
         ({"train": PERIODS["train"]}, "prepare.split.periods.test is missing"),
     ],
 )
@@ -627,6 +630,11 @@ def test_periods_take_no_other_split_and_no_stations_held_out():
     assert "fractions split stations, and periods splits days" in refusal({**IN_TIME, "prepare": {"split": both}})
     assert "learning_curve adds training stations" in refusal({**IN_TIME, "learning_curve": True})
     assert "search.rf: with prepare.split.periods a trial" in refusal({**IN_TIME, "search": {"rf": {}}})
+    assert "importance.part: validation needs" in refusal({**IN_TIME, "importance": {"part": "validation"}})
+    own = {"target_mean": {"units": "1", "long_name": "mine", "kind": "static"}}
+    assert "variables: 'target_mean' is a station's mean" in refusal({**IN_TIME, "variables": own})
+    learned = {"split": {"periods": PERIODS}, "outliers": {"variables": ["target_mean"]}}
+    assert "prepare.outliers.variables: 'target_mean' is not in features" in refusal({**IN_TIME, "prepare": learned})
     choose = {"split": {"periods": PERIODS}, "outliers": {"z": "choose"}}
     assert "choose scores validation stations" in refusal({**IN_TIME, "prepare": choose})
 
@@ -651,6 +659,8 @@ def test_a_model_may_be_prepared_otherwise():
     [
         ({"split": {}}, "models.rf.prepare: unknown key 'split'"),
         ({"scale": "minmaxx"}, "models.rf.prepare.scale: "),
+        ({"fill": {"limit": {"s1_w": 3}}}, "models.rf.prepare.fill.limit: 's1_w' is not in features"),
+        ({"outliers": {"variables": ["s1_w"]}}, "models.rf.prepare.outliers.variables: 's1_w' is not in features"),
         ({"outliers": {"z": "choose"}}, "models.rf.prepare.outliers.z: choose is for prepare.outliers of the recipe"),
     ],
 )
@@ -675,3 +685,5 @@ def test_features_are_selected_where_locations_are_held_out():
     parse_recipe(changed(cross_validation={"folds": 3, "select_features": True}))
     wrong = refusal(changed(cross_validation={"method": "random", "select_features": True}))
     assert "select_features holds locations out, and method random trains on all of them" in wrong
+    one = changed(features=["s1_vv"], cross_validation={"select_features": True})
+    assert "select_features needs two or more features" in refusal(one)

@@ -9,7 +9,7 @@ import pytest
 
 from smgeo.comparison import compare_runs
 from smgeo.errors import SmgeoError
-from smgeo.tables import tables_of, to_latex, write_tables
+from smgeo.tables import tables_of, to_latex, to_text, write_tables
 
 SCORES = {"rmse": 0.0625, "ubrmse": 0.05, "bias": -0.01, "r": None, "n": 1200, "stations": 3}
 MEDIANS = {"rmse_median": 0.06, "ubrmse_median": 0.05, "bias_median": 0.0, "r_median": 0.8}
@@ -57,12 +57,25 @@ def test_tables_hold_what_the_results_say():
 
 def test_files_replace_those_of_an_earlier_run_and_read_back(tmp_path):
     folder = tmp_path / "tables"
-    folder.mkdir()
-    (folder / "old.csv").write_text("left from before")
+    write_tables({"old": pd.DataFrame({"a": [1], "b": [2]})}, folder)
     write_tables(tables_of(RESULTS, PROVENANCE), folder)
     assert not (folder / "old.csv").exists()
+    index = pd.read_csv(folder / "index.csv").set_index("table")["rows"]
+    assert (index["scores"], index["selected_features"]) == (1, 3)
     assert pd.read_csv(folder / "scores.csv")["rmse"].tolist() == [0.0625]
     assert {p.suffix for p in folder.iterdir()} == {".csv", ".tex"}
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.docx").write_text("three years of work")
+    with pytest.raises(SmgeoError, match="is not what would replace it"):
+        write_tables(tables_of(RESULTS, PROVENANCE), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.docx"]
+
+
+def test_p_values_keep_four_digits():
+    text = to_text(pd.DataFrame({"first": ["rf"], "p_value": [0.00012], "p_adjusted": [None]}))
+    assert text.values.tolist() == [["rf", "0.0001", "–"]]
 
 
 def test_latex_escapes_text_and_rounds_numbers():

@@ -102,6 +102,13 @@ def _terrain(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
     return compute
 
 
+def _degrees(y: np.ndarray, x: np.ndarray, crs: str, name: str) -> np.ndarray:
+    """Latitude or longitude of pixel centres, (y, x) float32."""
+    every_x, every_y = np.broadcast_arrays(x, y)
+    longitude, latitude = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(every_x, every_y)
+    return np.asarray(latitude if name == "latitude" else longitude, dtype="float32")
+
+
 def _coordinate(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
     def compute(ds: xr.Dataset) -> xr.DataArray:
         if name in ds.coords and ds[name].dims == ("station",):
@@ -111,9 +118,16 @@ def _coordinate(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
             raise SmgeoError(
                 f"the cube has no {name}: a station cube needs it as a coordinate, a grid cube a CRS (rio.write_crs)"
             )
-        x, y = np.meshgrid(ds["x"].values, ds["y"].values)
-        degrees = Transformer.from_crs(box.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
-        return xr.DataArray(degrees[name == "latitude"], dims=("y", "x"), coords={n: ds[n] for n in ("y", "x")})
+        y, x = ds["y"].values[:, None], ds["x"].values[None, :]
+        chunks = ds.chunksizes
+        if "y" in chunks and "x" in chunks:
+            y, x = da.from_array(y, (chunks["y"], 1)), da.from_array(x, (1, chunks["x"]))
+            made = da.map_blocks(
+                _degrees, y, x, box.crs.to_wkt(), name, chunks=(chunks["y"], chunks["x"]), dtype="float32"
+            )
+        else:
+            made = _degrees(y, x, box.crs.to_wkt(), name)
+        return xr.DataArray(made, dims=("y", "x"), coords={n: ds[n] for n in ("y", "x")})
 
     return compute
 

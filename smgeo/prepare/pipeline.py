@@ -87,9 +87,9 @@ def prepare_cube(
     train : sequence of str
         Ids of the training stations. No value of another station changes any number learned here.
     """
+    work, lost = clean_cube(ds, spec, [f for f in features if f != TARGET_MEAN], target, train)
     if TARGET_MEAN in features:
-        ds = learn_target_mean(ds, target, train)
-    work, lost = clean_cube(ds, spec, features, target, train)
+        work = learn_target_mean(work, target, train)
     learn = select_stations(work, train)
     scaler = Scaler(spec.scale).fit(learn)
     means = mean_and_std(learn, features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError
 from smgeo.prepare.folds import cv_folds
@@ -51,7 +51,7 @@ def select_features(
         Station cube of the training stations alone, prepared or not, loaded.
     features, target : sequence of str, str
     folds : int
-        Folds of locations by which sets are scored.
+        Folds of locations by which sets are scored; each location is one where there are fewer.
     seed : int
         Of folds and forests.
 
@@ -62,12 +62,14 @@ def select_features(
     Raises
     ------
     SmgeoError
-        If there are fewer than two features, or more folds than locations.
+        If there are fewer than two features or locations.
     """
     names = list(features)
     if len(names) < 2:
         raise SmgeoError(f"select_features: two or more features are needed to choose among; got {len(names)}")
-    made = cv_folds(ds, "leave-location-out", folds, target=target, seed=seed)
+    made = cv_folds(ds, "leave-location-out", target=target, seed=seed)
+    if len(made) > folds:
+        made = cv_folds(ds, "leave-location-out", folds, target=target, seed=seed)
     x, y, _ = table_of(ds, names, target)
     fold = np.broadcast_to(made.fold, made.rows.shape)[made.rows]
 
@@ -81,7 +83,7 @@ def select_features(
         return float(np.sqrt(squared / y.size))
 
     def best_of(sets: Sequence[tuple[int, ...]]) -> tuple[float, tuple[int, ...]]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(CPU_COUNT) as pool:
             return min(zip(pool.map(rmse, sets), sets, strict=True))
 
     best, chosen = best_of(list(combinations(range(len(names)), 2)))

@@ -13,6 +13,7 @@ import xarray as xr
 
 from smgeo.cube import select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
+from smgeo.preparation_specs import find_period_problem
 
 PARTS = ("train", "validation", "test")
 
@@ -46,7 +47,8 @@ class Split:
                 twice = sorted({str(s) for s in ids if ids.count(s) > 1})
                 raise SmgeoError(f"split: stations named twice in {name}: {', '.join(twice)}")
         if self.periods:
-            check_periods(self.periods)
+            if problem := find_period_problem(self.periods):
+                raise SmgeoError(f"split: {problem}")
             return
         parts = [set(self.train), set(self.validation), set(self.test)]
         for i, a in enumerate(parts):
@@ -65,33 +67,6 @@ class Split:
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Part name -> station ids."""
         return {name: getattr(self, name) for name in PARTS}
-
-
-def check_periods(periods: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse periods that are not one after the other: training, validation where there is any, test.
-
-    Raises
-    ------
-    SmgeoError
-        Naming the two that are out of order.
-    """
-    if not {"train", "test"} <= set(periods) <= set(PARTS):
-        raise SmgeoError(
-            f"split: periods are train, test and if wanted validation, [first day, last day] each; got {', '.join(periods)}"
-        )
-    before, end = "", None
-    for part in PARTS:
-        if part not in periods:
-            continue
-        first, last = (pd.Timestamp(d) for d in periods[part])
-        if first > last:
-            raise SmgeoError(f"split: the {part} period ends before it begins: {first.date()} to {last.date()}")
-        if end is not None and first <= end:
-            raise SmgeoError(
-                f"split: {part} begins on {first.date()}, and {before} ends on {end.date()}: periods follow one another, training, "
-                "validation, test, so that days are estimated from what was learned before them"
-            )
-        before, end = part, last
 
 
 def split_periods(
@@ -119,12 +94,16 @@ def split_periods(
         If periods overlap or are out of order, or a part has no day with a target.
     """
     given = {"train": train, "validation": validation, "test": test}
-    periods = {
-        part: (str(pd.Timestamp(days[0]).date()), str(pd.Timestamp(days[1]).date()))
-        for part, days in given.items()
-        if days is not None
-    }
-    check_periods(periods)
+    try:
+        periods = {
+            part: (str(pd.Timestamp(days[0]).date()), str(pd.Timestamp(days[1]).date()))
+            for part, days in given.items()
+            if days is not None
+        }
+    except ValueError as error:
+        raise SmgeoError(f"split: {error}; give days such as 2015-04-01") from None
+    if problem := find_period_problem(periods):
+        raise SmgeoError(f"split: {problem}")
     for part, (first, last) in periods.items():
         try:
             known = _has_target(ds.sel(time=slice(first, last)))
@@ -141,15 +120,17 @@ def split_periods(
 
 
 def part_rows(ds: xr.Dataset, split: Split, part: str, target: str) -> xr.Dataset:
-    """The stations of a part, with the target on the part's days alone where the split is in time. Lazy.
+    """The stations of a part; where the split is in time, with the target on the part's days alone, and nothing of later days. Lazy.
 
-    Features keep all their days: those before a row are its past, which a user has too.
+    Features of earlier days are the past of a row, which a user has too.
     """
     out = select_stations(ds, getattr(split, part))
     if part not in split.periods:
         return out
-    kept = out[target].where(_days_of(out, split.periods[part]))
-    return out.assign({target: kept.assign_attrs(ds[target].attrs)})
+    day, (first, last) = _day_numbers(out), _ends_of(split, part)
+    out = out.assign(hide_days(out, day > last))
+    kept = out[target].where((day >= first) & (day <= last))
+    return out.assign({target: kept.assign_attrs(out[target].attrs)})
 
 
 def learnable(ds: xr.Dataset, split: Split) -> xr.Dataset:
@@ -157,7 +138,8 @@ def learnable(ds: xr.Dataset, split: Split) -> xr.Dataset:
     out = select_stations(ds, split.train)
     if not split.periods:
         return out
-    return out.assign(hide_days(out, ~_days_of(out, split.periods["train"])))
+    day, (first, last) = _day_numbers(out), _ends_of(split, "train")
+    return out.assign(hide_days(out, (day < first) | (day > last)))
 
 
 def hide_days(ds: xr.Dataset, hidden: xr.DataArray | Mapping[Any, xr.DataArray]) -> dict[Any, xr.DataArray]:
@@ -173,11 +155,15 @@ def hide_days(ds: xr.Dataset, hidden: xr.DataArray | Mapping[Any, xr.DataArray])
     return out
 
 
-def _days_of(ds: xr.Dataset, period: tuple[str, str]) -> xr.DataArray:
-    """Whether each day is in a period, both ends within it: bool (time,)."""
-    day = ds["time"].values.astype("datetime64[D]")
-    inside = (day >= np.datetime64(period[0])) & (day <= np.datetime64(period[1]))
-    return xr.DataArray(inside, dims="time", coords={"time": ds["time"]})
+def _ends_of(split: Split, part: str) -> tuple[np.datetime64, np.datetime64]:
+    """First and last day of a part."""
+    first, last = split.periods[part]
+    return np.datetime64(first), np.datetime64(last)
+
+
+def _day_numbers(ds: xr.Dataset) -> xr.DataArray:
+    """The day of each time, datetime64[D] (time,)."""
+    return xr.DataArray(ds["time"].values.astype("datetime64[D]"), dims="time")
 
 
 def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:

@@ -94,6 +94,10 @@ def choose_z(
     """
     from sklearn.base import clone
 
+    if split.periods:
+        raise SmgeoError(
+            "choose_z: it scores validation stations, and this split is of days; give one of split_stations"
+        )
     if not len(thresholds):
         raise SmgeoError("choose_z: give at least one threshold, such as (3.0, 4.0, 5.0)")
     names = list(dict.fromkeys([*features, target, *(variables or ())]))

@@ -173,5 +173,9 @@ def test_places_of_stations_and_of_pixels_in_degrees(make_station_cube, make_gri
     assert grid["lon"].dims == ("y", "x")
     np.testing.assert_allclose(grid["lon"].values[0], 9 + np.array([50, 150, 250]) / 78_800, atol=1e-5)
     np.testing.assert_allclose(np.diff(grid["lat"].values, axis=0), -1 / 1112, rtol=1e-2)
+    lazy = derive_features(make_grid_cube(days=1, height=2, width=3).chunk(y=1, x=2), ["lat", "lon"])
+    assert {lazy[n].chunks for n in ("lat", "lon")} == {((1, 1), (2, 1))}
+    for name in ("lat", "lon"):
+        np.testing.assert_array_equal(lazy[name], grid[name])
     with pytest.raises(SmgeoError, match="the cube has no latitude"):
         derive_features(ds.drop_vars("latitude"), ["lat"])

@@ -135,7 +135,8 @@ def test_periods_hide_all_other_days_from_learning_and_keep_the_past_of_a_row(ma
     assert seen["clay"].values.tolist() == ds["clay"].values[[0, 1, 3]].tolist()
     held = part_rows(ds, split, "test", "sm")
     assert np.isfinite(held["sm"].values).any(axis=0).tolist() == [5 <= day < 8 for day in range(10)]
-    np.testing.assert_array_equal(held["s1_vv"], ds["s1_vv"][[0, 1, 3]])
+    np.testing.assert_array_equal(held["s1_vv"][:, :8], ds["s1_vv"][[0, 1, 3], :8])  # its past is there
+    assert held["s1_vv"][:, 8:].isnull().all()  # what comes after is not
     assert Split.from_dict({**split.parts(), "left_out": split.left_out, "periods": split.periods}) == split
 
 

@@ -47,3 +47,14 @@ def test_stations_and_pixels_without_a_mean_are_refused(cube, make_grid_cube):
         repeat_steps(strangers, steps)
     with pytest.raises(SmgeoError, match="no pixel has: this model estimates other days of its training stations"):
         repeat_steps(make_grid_cube(), steps)
+
+
+def test_rows_dropped_as_outliers_are_not_in_the_mean(cube):
+    split = split_periods(cube, TRAIN, TEST)
+    cube["sm"][2, 3] = 9.0
+    spec = PLAIN.model_copy(update={"outliers": PrepareSpec.model_validate({"outliers": {"z": 5}}).outliers})
+    prepared = prepare_cube(learnable(cube, split), spec, FEATURES, "sm", split.train)
+    assert prepared.outlier_rows == 1
+    (step,) = (s for s in steps_of(prepared.ds) if s["step"] == "target_mean")
+    others = [0.2 + day / 100 for day in range(12) if day != 3]
+    assert step["values"]["N/s2"] == pytest.approx(np.mean(others), rel=1e-6)
