@@ -85,6 +85,7 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
         recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         pictures=encoded,
         scores=_score_rows(results),
+        groups=_group_rows(results),
         network_counts=[] if places is None else _network_counts(places),
     )
     part = folder / "report.html.part"
@@ -165,6 +166,21 @@ def _score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
         for m, parts in results["models"].items()
         for p, s in parts.items()
     ]
+
+
+def _group_rows(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Label of the grouping -> a row a group, with the RMSE of each model."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for label, models in results.get("groups", {}).items():
+        rows: dict[str, dict[str, Any]] = {}
+        for model, groups in models.items():
+            for g in groups:
+                row = rows.setdefault(
+                    g["group"], {"group": g["group"], "stations": g["stations"], "n": g["n"], "rmse": {}}
+                )
+                row["rmse"][model] = g["rmse"]
+        out[label] = [rows[group] for group in sorted(rows)]
+    return out
 
 
 def _network_counts(places: xr.Dataset) -> list[tuple[str, int]]:
