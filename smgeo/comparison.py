@@ -131,6 +131,9 @@ def draw_scores(scores: pd.DataFrame, units: str) -> Figure:
 
 
 def _shown(table: pd.DataFrame) -> dict[str, Any]:
-    """Heads, and rows of cells as text."""
-    cells = to_text(table)
-    return {"heads": [heading(name) for name in cells], "rows": cells.values.tolist()}
+    """Heads, a class of CSS for each column, and rows of cells as text; of intervals that of the RMSE alone, for want of room."""
+    ends = [f"{name}_{end}" for name in ("ubrmse", "bias", "r") for end in ("low", "high")]
+    cells = to_text(table.drop(columns=ends, errors="ignore"))
+    numbers = {name for name in table if pd.api.types.is_numeric_dtype(table[name])}
+    kinds = ["" if name in numbers else "ends" if name.endswith("interval") else "text" for name in cells]
+    return {"heads": [heading(name) for name in cells], "kinds": kinds, "rows": cells.values.tolist()}
