@@ -25,7 +25,6 @@ candidates = {
     "30, 180, 32": (30, 180, 32, features, {}),
     "10, 180, 32": (10, 180, 32, features, {}),
     "1, whole year, 32": (1, 366, 32, features, {}),
-    "1, whole year, 16": (1, 366, 16, features, {}),
     "1, whole year, 32, falling rate": (1, 366, 32, features, {"schedule": "cosine"}),
     "the same, dropout 0.3": (1, 366, 32, features, {"schedule": "cosine", "dropout": 0.3}),
     "the same, without target_mean": (1, 366, 32, [f for f in features if f != "target_mean"], {"schedule": "cosine"}),
