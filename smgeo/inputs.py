@@ -127,7 +127,7 @@ def _check_folds(recipe: Recipe, stations: int) -> None:
 
 def _check_periods(recipe: Recipe, first: Any, last: Any) -> None:
     """Each period of a split in time has days that the stations have."""
-    periods = recipe.prepare.split.periods
+    periods = recipe.prepare.split.periods if recipe.models else None
     start, end = (pd.Timestamp(d).date() for d in (first, last))
     for part in ("train", "validation", "test"):
         days = getattr(periods, part, None)

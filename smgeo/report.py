@@ -77,7 +77,8 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
                 (Path(pictures) / f"{name}.png").write_bytes(png)
             if progress:
                 progress(i + 1, len(drawings))
-    write_tables(tables_of(results, provenance), folder / "tables")
+    if tables := tables_of(results, provenance):
+        write_tables(tables, folder / "tables")
     page = open_template("report.html.j2").render(
         results=results,
         provenance=provenance,

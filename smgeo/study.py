@@ -216,8 +216,7 @@ class _Study(ModelStages):
             describe_provenance(recipe.name, recipe.seed, {**self.inputs, **self.hash_outline()}, self.ledger.done),
         )
         key = {"results": results, "keys": {n: d["key"] for n, d in self.ledger.done.items()}}
-        pages = [self.folder / "report.html", self.folder / "tables"]
-        self.stage("report", key, pages, partial(write_report, self.folder))
+        self.stage("report", key, [self.folder / "report.html"], partial(write_report, self.folder))
         return Run(self.folder, results)
 
     def _run_stations(self) -> dict[str, Any]:

@@ -289,7 +289,9 @@ def make_station_recipe(folder: Path) -> dict:
 
 def test_station_cube_without_models(tmp_path):
     found = smgeo.run(make_station_recipe(tmp_path), out=tmp_path / "run", data=tmp_path)
-    assert names_in(found.folder) == {"recipe.yaml", "provenance.json", "stations.zarr", "results.json", "report.html"}
+    files = {"recipe.yaml", "provenance.json", "stations.zarr", "results.json", "report.html", "tables"}
+    assert names_in(found.folder) == files
+    assert {p.stem for p in (found.folder / "tables").iterdir()} == {"index", "rows"}
     assert found.results["models"] == {}
     assert "split" not in found.results
     assert found.results["stations"] == ["TABLE/s0", "TABLE/s1", "TABLE/s2"]
