@@ -135,5 +135,5 @@ def _shown(table: pd.DataFrame) -> dict[str, Any]:
     ends = [f"{name}_{end}" for name in ("ubrmse", "bias", "r") for end in ("low", "high")]
     cells = to_text(table.drop(columns=ends, errors="ignore"))
     numbers = {name for name in table if pd.api.types.is_numeric_dtype(table[name])}
-    kinds = ["" if name in numbers else "ends" if name.endswith("interval") else "text" for name in cells]
+    kinds = ["" if name in numbers else "ends" if str(name).endswith("interval") else "text" for name in cells]
     return {"heads": [heading(name) for name in cells], "kinds": kinds, "rows": cells.values.tolist()}
