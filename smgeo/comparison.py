@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from matplotlib.figure import Figure
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import Evaluation, compare_models
+from smgeo.evaluation import compare_models
 from smgeo.report import encode_picture, open_template
+from smgeo.summary import open_evaluations
 from smgeo.tables import heading, tables_of, to_text, write_tables
 
 # What is put side by side; searches, importances and rows of each run are in its own report.
@@ -102,11 +102,9 @@ def _read_runs(runs: Sequence[str | Path]) -> dict[str, tuple[Path, dict[str, An
 def _pairs(found: dict[str, tuple[Path, dict[str, Any], dict[str, Any]]]) -> pd.DataFrame:
     """Paired tests between models of different runs."""
     evaluations = {
-        f"{run}/{model}": Evaluation(
-            scores, xr.open_zarr(folder / "predictions" / f"{model}.zarr", consolidated=False, chunks=None)
-        )
+        f"{run}/{model}": evaluation
         for run, (folder, results, _) in found.items()
-        for model, scores in results["models"].items()
+        for model, evaluation in open_evaluations(folder, results["models"]).items()
     }
     owner = {name: name.split("/")[0] for name in evaluations}
     table = compare_models(evaluations, pairs=[(a, b) for a in owner for b in owner if a < b and owner[a] != owner[b]])

@@ -76,7 +76,8 @@ def permutation_importance(
             if member not in features:
                 raise SmgeoError(f"groups[{name!r}]: the model has no feature {member!r}; {nearest(member, features)}")
     target = preparation["target"]
-    prepared = part_rows(repeat_steps(ds, preparation["steps"]), split, part, target).compute()
+    stations = select_stations(ds, getattr(split, part))
+    prepared = part_rows(repeat_steps(stations, preparation["steps"]), split, part, target).compute()
     check_target_is_observed(prepared, target)
     if prepared.sizes["station"] < 2:
         found = prepared.sizes["station"]

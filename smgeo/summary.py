@@ -59,10 +59,7 @@ def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset
 
     Groups are networks, climate classes where the archive has them, and, where the cube has sand, silt and clay, USDA texture classes; of test stations.
     """
-    evaluations = {
-        name: Evaluation(parts, xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None))
-        for name, parts in scores.items()
-    }
+    evaluations = open_evaluations(folder, scores)
     groups = {
         label: {name: records_of(e.by(of_station), "group") for name, e in evaluations.items()}
         for label, of_station in _station_groups(cube).items()
@@ -71,6 +68,14 @@ def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset
         "intervals": {name: e.intervals for name, e in evaluations.items()},
         "comparisons": records_of(compare_models(evaluations)),
         "groups": {label: of_models for label, of_models in groups.items() if any(of_models.values())},
+    }
+
+
+def open_evaluations(folder: Path, scores: Mapping[str, Scores]) -> dict[str, Evaluation]:
+    """Model -> its scores, and the predictions kept in a run's folder."""
+    return {
+        name: Evaluation(parts, xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None))
+        for name, parts in scores.items()
     }
 
 
