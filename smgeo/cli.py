@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from smgeo import cli_hpc
 from smgeo.errors import SmgeoError, SmgeoWarning
 
 _INTERRUPTED = 130
@@ -26,10 +28,24 @@ app = typer.Typer(
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+        import platform
+
+        _out.print(
+            f"smgeo {importlib.metadata.version('smgeo')}, Python {platform.python_version()}, {platform.node()}"
+        )
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print versions and end.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     context.obj = {"debug": debug}
 
@@ -41,11 +57,19 @@ def run_command(
     data: Annotated[
         Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="A site profile: cubes and maps by Dask workers on SLURM.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Jobs of the cluster at most; inside a job, workers in all.")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="Of the cluster's jobs.")] = None,
+    account: Annotated[str | None, typer.Option(help="Of the cluster's jobs.")] = None,
 ) -> None:
     """Run a whole study; the same command again continues it."""
     from smgeo.study import run
 
-    result = run(recipe, out=out, data=data)
+    result = run(recipe, out, data, cluster=cluster, workers=workers, partition=partition, account=account)
     _print_results(result.results)
     _out.print(f"report: {result.report}", markup=False)
     if result.maps:
@@ -68,6 +92,7 @@ def tune_command(
     data: Annotated[
         Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
     ] = None,
+    cluster: Annotated[str | None, typer.Option(help="A site profile: trials on all nodes of the job.")] = None,
 ) -> None:
     """Run a study up to the search of its models' parameters; the same command again continues it."""
     import yaml
@@ -77,7 +102,7 @@ def tune_command(
 
     options = {k: v for k, v in (("trials", trials), ("search", search), ("scheduler", scheduler)) if v is not None}
     checked = read_recipe(recipe)
-    folder, found = tune_recipe(checked, out=out, data=data, models=model or (), options=options)
+    folder, found = tune_recipe(checked, out, data, models=model or (), options=options, cluster=cluster)
     for name, entry in found.items():
         _out.print(_trials_table(name, entry))
         _out.print(f"trials: {folder / 'search' / name / 'trials.parquet'}", markup=False)
@@ -433,10 +458,19 @@ def _say_warning(message: Warning | str, category: type[Warning], *where: Any, *
     print(f"smgeo: {said}{message}", file=sys.stderr)
 
 
+def _stop_in_order(number: int, frame: Any) -> None:
+    """SIGTERM (a job that is told to stop) ends a command as Ctrl-C does: what is done is kept, and helpers are ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the tidying up
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's command in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
+
+
 def main() -> None:
     """Run the command line; an error the user can mend is one paragraph on stderr, exit code 1."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _say_warning
+    signal.signal(signal.SIGTERM, _stop_in_order)
     try:
         app()
     except SmgeoError as error:
@@ -449,6 +483,12 @@ def main() -> None:
         if stop.code == _INTERRUPTED:
             print("smgeo: interrupted; the same command again continues where this one stopped", file=sys.stderr)
         raise
+
+
+app.command("cube")(cli_hpc.cube_command)
+app.command("jobscript")(cli_hpc.jobscript_command)
+app.add_typer(cli_hpc.systems, name="systems")
+app.add_typer(cli_hpc.testbed, name="testbed")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from smgeo.assemble import (
 )
 from smgeo.cube import chunk_sizes, open_cube, write_cube
 from smgeo.describe import count_masked, describe_grid, describe_shown
+from smgeo.hpc.cluster import LocalMachine
 from smgeo.inputs import input_files, open_all_stations
 from smgeo.progress import Reporter
 from smgeo.recipe import Recipe
@@ -42,10 +43,15 @@ class CubeStages:
         What was done, and from which inputs.
     inputs : dict of str to str
         Hash of each input file.
+    machine : LocalMachine
+        Where cubes are built, searches run and models are trained.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter, machine: LocalMachine | None = None
+    ) -> None:
         self.recipe, self.folder, self.root, self.reporter = recipe, folder, root, reporter
+        self.machine = machine or LocalMachine()
         self.ledger = Ledger(folder, find_versions())
         self.target = recipe.target.variable
         self.inputs: dict[str, str] = {}
@@ -61,6 +67,15 @@ class CubeStages:
         if self.ledger.done[name]["skipped"]:
             self.reporter.say(f"{name}: unchanged, not run again")
         return result
+
+    def _on_workers(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, with regions of cubes computed by the machine's workers, which are started if it comes to be done."""
+
+        def on_workers(progress: Callable[[int, int], None]) -> Any:
+            with self.machine.cubes(remote=self.recipe.reads_remote):
+                return work(progress)
+
+        return on_workers
 
     def key(self, *names: str) -> dict[str, str]:
         """Keys of stages, of those that this recipe has."""
@@ -87,6 +102,7 @@ class CubeStages:
         recipe = self.recipe
         path = self.folder / "stations.zarr"
 
+        @self._on_workers
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             stations = open_all_stations(recipe, self.root)
             parts: dict[str, Any] = {}
@@ -137,6 +153,7 @@ class CubeStages:
         assert recipe.grid is not None
         spec = recipe.grid
 
+        @self._on_workers
         def work(progress: Callable[[int, int], None]) -> None:
             box = open_grid(spec, self.root)
             cube = build_grid_cube(

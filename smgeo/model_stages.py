@@ -16,6 +16,7 @@ from smgeo.cube import select_stations, write_cube
 from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation import evaluate
+from smgeo.hpc.cluster import LocalMachine
 from smgeo.models import make_model
 from smgeo.preparation_specs import PrepareSpec
 from smgeo.prepare import (
@@ -45,8 +46,10 @@ def _set_aside(folder: Path) -> Path:
 class ModelStages(CubeStages):
     """The stages between a run's station cube and its fitted models."""
 
-    def __init__(self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter) -> None:
-        super().__init__(recipe, folder, root, reporter)
+    def __init__(
+        self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter, machine: LocalMachine | None = None
+    ) -> None:
+        super().__init__(recipe, folder, root, reporter, machine)
         self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
         self.found: dict[str, dict[str, Any]] = {}
 
@@ -141,16 +144,17 @@ class ModelStages(CubeStages):
         def work(progress: Callable[..., None]) -> dict[str, Any]:
             pairs = self._search_pairs(name, cube, split, spec)
             run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
-            try:
-                return describe_search(run_search().table)
-            except OtherSearchError as error:  # of other data or another recipe
-                kept = _set_aside(folder)
-                warnings.warn(
-                    SmgeoWarning(
-                        f"{folder} holds another search: {error.changes}; it is kept in {kept}, and a new search begins"
+            with self.machine.searches():
+                try:
+                    return describe_search(run_search().table)
+                except OtherSearchError as error:  # of other data or another recipe
+                    kept = _set_aside(folder)
+                    warnings.warn(
+                        SmgeoWarning(
+                            f"{folder} holds another search: {error.changes}; it is kept in {kept}, and a new search begins"
+                        )
                     )
-                )
-                return describe_search(run_search().table)
+                    return describe_search(run_search().table)
 
         inputs = {
             "kind": kind,

@@ -188,6 +188,11 @@ class Recipe(Spec):
         return set().union(*(r.gives(self.target.variable) for r in self.rasters)) if self.rasters else set()
 
     @property
+    def reads_remote(self) -> bool:
+        """Whether a raster source is read over the internet."""
+        return any(r.kind in ("earthengine", "stac") or "://" in str(getattr(r, "path", "")) for r in self.rasters)
+
+    @property
     def builds_grid(self) -> bool:
         """Whether the run holds a grid cube: maps and the report need it, and a recipe without models is for its cubes."""
         return self.grid is not None and (self.maps is not None or self.report is not None or not self.models)

@@ -39,6 +39,8 @@ LEDGER = "smgeo_ledger"
 # Resource of Dask workers that reach the internet, where others of the cluster do not (`dask worker --resources
 # "internet=1"`, one for each thread): cubes are built on these, since their sources may be remote.
 INTERNET = "internet"
+# Regions are given out for so many workers of a cluster at least.
+_BEFORE_WORKERS = 4
 
 Files = dict[str, str | None]
 Progress = Callable[[int, int], None]
@@ -303,7 +305,7 @@ def write_regions(
     Raises
     ------
     SmgeoError
-        If the disk is full; what is finished stays.
+        If the disk is full, or a region ends every worker that computes it; what is finished stays.
     """
     graph = _graph(arrays)
     total = done + len(regions)
@@ -314,26 +316,47 @@ def write_regions(
         _executor() as (executor, workers),
     ):
         waiting = iter(regions)
-        running: set[Future[None]] = set()
+        running: dict[Future[None], Region] = {}
         try:
             while True:
-                for region in itertools.islice(waiting, 2 * workers - len(running)):
-                    running.add(
-                        executor.submit(
-                            _write_region, _payload(arrays, graph, region), region, str(store), inputs[region.name]
-                        )
+                for region in itertools.islice(waiting, max(2 * workers() - len(running), 0)):
+                    future = executor.submit(
+                        _write_region, _payload(arrays, graph, region), region, str(store), inputs[region.name]
                     )
+                    running[future] = region
                 if not running:
                     return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    with _say_lost_workers(store, running.pop(future)):
+                        future.result()
                     done += 1
                     if progress:
                         progress(done, total)
         finally:
             for future in running:
                 future.cancel()
+
+
+@contextmanager
+def _say_lost_workers(store: Path, region: Region) -> Iterator[None]:
+    """Name the region that Dask gave up, because every worker that computed it died.
+
+    Raises
+    ------
+    SmgeoError
+        In place of Dask's own error, which names a key.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":  # of distributed, which need not be there
+            raise
+        place = ", ".join(f"{d} {s.start} to {s.stop - 1}" for d, s in zip(region.dims, region.slices, strict=True))
+        tries = dask.config.get("distributed.scheduler.allowed-failures", 3) + 1
+        raise SmgeoError(
+            f"{store}: {tries} workers died one after the other at region {region.name} ({', '.join(region.variables)}; positions {place}); "
+            "give workers more memory, or look into their logs; what is written is kept, and the same command goes on from there"
+        ) from None
 
 
 @contextmanager
@@ -411,10 +434,11 @@ class _Serial(Executor):
 
 
 @contextmanager
-def _executor() -> Iterator[tuple[Executor, int]]:
-    """Where regions are computed, and by how many workers: the active Dask client, else as Dask's config says.
+def _executor() -> Iterator[tuple[Executor, Callable[[], int]]]:
+    """Where regions are computed, and by how many workers now: the active Dask client, else as Dask's config says.
 
-    Where some of the client's workers declare the resource `internet`, regions go to them alone.
+    A cluster that grows with its work needs to see some before it has workers. Where some of the client's workers declare the
+    resource `internet`, regions go to them alone.
     """
     client = _active_client()
     if client is not None:
@@ -422,13 +446,13 @@ def _executor() -> Iterator[tuple[Executor, int]]:
         online = [w["nthreads"] for w in known if w.get("resources", {}).get(INTERNET, 0) > 0]
         resources = {"resources": {INTERNET: 1}} if online else {}
         with client.get_executor(pure=False, **resources) as executor:
-            yield executor, max(1, sum(online or client.nthreads().values()))
+            yield executor, lambda: max(_BEFORE_WORKERS, sum(online or client.nthreads().values()))
     elif dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
-        yield _Serial(), 1
+        yield _Serial(), lambda: 1
     else:
         workers = int(dask.config.get("num_workers", None) or CPU_COUNT)
         with ThreadPoolExecutor(workers) as threads:
-            yield threads, workers
+            yield threads, lambda: workers
 
 
 def _active_client() -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from smgeo.cube import open_cube
 from smgeo.diagnostics import learning_curve, permutation_importance
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation import cross_validate, select_in_folds
+from smgeo.hpc.cluster import Cluster
 from smgeo.inputs import check_inputs
 from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
@@ -76,6 +78,10 @@ def run(
     out: str | Path | None = None,
     data: str | Path | None = None,
     *,
+    cluster: str | Path | None = None,
+    workers: int | None = None,
+    partition: str | None = None,
+    account: str | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Run a whole study.
@@ -90,6 +96,11 @@ def run(
     data : str or Path, optional
         Where relative data paths start; `$SMGEO_DATA`, else the current folder, by default. A recipe with a
         `world` reads the world it simulates instead.
+    cluster : str or Path, optional
+        A site profile, by name or path: cubes and maps are computed by Dask workers on SLURM. On a login node they are jobs of
+        their own; inside a job they are processes on its nodes, and searches run on all of them too.
+    workers, partition, account : optional
+        Of the cluster: jobs at most (2 by default), or inside a job workers in all; and what the jobs ask for.
     reporter : Reporter, optional
         Where progress goes; the terminal by default.
 
@@ -103,8 +114,26 @@ def run(
         If the recipe or the data are not as they must be; before anything is written where that can be known.
     """
     study = _open_study(_read(recipe), out, data, reporter)
-    with study.ledger.lock():
+    with study.at_work(cluster, workers, partition, account):
         return study.run()
+
+
+def build_cubes(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    cluster: str | Path | None = None,
+    workers: int | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Build a study's cubes alone, in the folder in which `run` finds them done; the run's folder. Arguments as for `run`."""
+    study = _open_study(_read(recipe), out, data, reporter)
+    with study.at_work(cluster, workers, partition, account):
+        study.cubes()
+    return study.folder
 
 
 def tune_recipe(
@@ -114,13 +143,14 @@ def tune_recipe(
     *,
     models: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    cluster: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Path, dict[str, dict[str, Any]]]:
     """Run a study's stages up to the search, in the folder in which `run` finds them done.
 
     Parameters
     ----------
-    recipe, out, data, reporter
+    recipe, out, data, cluster, reporter
         As for `run`.
     models : sequence of str
         Models to search; by default those of the recipe's `search`, or where it has none, every network.
@@ -139,7 +169,7 @@ def tune_recipe(
     """
     checked = _read(recipe)
     study = _open_study(_with_search(checked, models, options or {}), out, data, reporter)
-    with study.ledger.lock():
+    with study.at_work(cluster):
         return study.folder, study.search()
 
 
@@ -185,11 +215,37 @@ def _open_study(checked: Recipe, out: str | Path | None, data: str | Path | None
 class _Study(ModelStages):
     """One run: the recipe, its folder, and all its stages."""
 
+    @contextmanager
+    def at_work(
+        self,
+        cluster: str | Path | None = None,
+        workers: int | None = None,
+        partition: str | None = None,
+        account: str | None = None,
+    ) -> Iterator[None]:
+        """Nobody else is at work in the folder, and the cluster's workers are there when they are needed."""
+        given = {"--workers": workers, "--partition": partition, "--account": account}
+        if cluster is None and (asked := [name for name, value in given.items() if value is not None]):
+            raise SmgeoError(f"{', '.join(asked)}: of a cluster's workers; give --cluster NAME too, or leave it out")
+        if cluster is not None:
+            where = self.folder / ".stages" / "cluster"
+            self.machine = Cluster(cluster, where, workers, partition, account, self.reporter.say)
+        with self.ledger.lock(), closing(self.machine):
+            yield
+
     def _begin(self) -> None:
         (self.folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
         if self.recipe.world is not None:
             self.simulate()
         self.inputs = self.hash_inputs()
+
+    def cubes(self) -> None:
+        """The stages up to the cubes alone."""
+        self._begin()
+        if self.recipe.stations:
+            self.build_stations()
+        if self.recipe.builds_grid:
+            self.build_grid()
 
     def search(self) -> dict[str, dict[str, Any]]:
         """The stages up to the search alone."""
@@ -432,7 +488,9 @@ class _Study(ModelStages):
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
             grid = open_cube(self.folder / "grid.zarr")
-            predict_map(load_model(self.folder / "models" / name), grid, store, list(maps.dates), progress=progress)
+            model = load_model(self.folder / "models" / name)
+            with self.machine.cubes():
+                predict_map(model, grid, store, list(maps.dates), progress=progress)
             write_cogs(store, folder)
             truth = self.root / "truth.zarr" if self.recipe.world is not None else None
             return describe_map(store, self.target, truth)

@@ -20,7 +20,7 @@ LAYERS = [
     {"output_specs", "preparation_specs", "raster_specs", "scores", "search_specs", "texture", "validation_specs"},
     {"recipe", "regions"},
     {"cube"},
-    {"sources", "prepare"},
+    {"sources", "prepare", "hpc"},
     {"models"},
     {"search_space"},
     {"searchers"},
@@ -34,7 +34,7 @@ LAYERS = [
     {"cube_stages"},
     {"model_stages"},
     {"study"},
-    {"accessor"},
+    {"accessor", "cli_hpc"},
     {"cli", "__init__", "__main__"},
 ]
 WORLD_PARTS = {"sources.physics", "sources.world_landscape", "sources.world_stations"}

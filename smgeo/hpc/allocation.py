@@ -1,0 +1,165 @@
+"""The nodes that SLURM gave this job, and processes started on them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smgeo.errors import SmgeoError
+
+_END_S = 20
+_LAST_LINES = 15
+# What srun would read as options of a step from the job's own.
+_OPTIONS_OF_JOB = re.compile(
+    r"SLURM_(NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|CPUS_PER_TASK|DISTRIBUTION|MEM_BIND|CPU_BIND)\w*|SRUN_CPUS_PER_TASK"
+)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What SLURM gave to this job.
+
+    Attributes
+    ----------
+    job_id : int
+    nodes : tuple of str
+    cpus, gpus : int
+        Of each node; the least where nodes differ.
+    memory_mb : int or None
+        Of each node; None where SLURM says nothing of it.
+    """
+
+    job_id: int
+    nodes: tuple[str, ...]
+    cpus: int
+    gpus: int
+    memory_mb: int | None
+
+    @classmethod
+    def current(cls) -> Allocation | None:
+        """The allocation that this process is in, by the variables that SLURM sets; None outside."""
+        job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NODELIST")
+        if not job or not nodes:
+            return None
+        cpus = least(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1"))
+        memory = os.environ.get("SLURM_MEM_PER_NODE")
+        each = os.environ.get("SLURM_MEM_PER_CPU")
+        gpus = os.environ.get("SLURM_GPUS_ON_NODE") or os.environ.get("SLURM_JOB_GPUS", "")
+        return cls(
+            int(job),
+            tuple(_expand(nodes)),
+            cpus,
+            int(gpus)
+            if gpus.isdigit() and "SLURM_GPUS_ON_NODE" in os.environ
+            else len([g for g in gpus.split(",") if g]),
+            int(memory) if memory else int(each) * cpus if each else None,
+        )
+
+    def start(
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        tasks: int,
+        cpus_per_task: int,
+        flags: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> Step:
+        """Start processes over all nodes, in turn; each gets its number in `SLURM_PROCID`.
+
+        Parameters
+        ----------
+        command : sequence of str
+            What each process is.
+        log : Path
+            Where their output goes; `%t` in its name is the number of the process.
+        tasks, cpus_per_task : int
+        flags : sequence of str
+            More options of srun, of the site's profile.
+        environment : dict, optional
+            More variables for them.
+        """
+        # `--overlap`: this process has the job's CPUs and memory too. CPUs are not bound, as one task of all is there for order alone.
+        srun = [
+            "srun",
+            "--overlap",
+            "--overcommit",
+            f"--nodes={len(self.nodes)}",
+            f"--ntasks={tasks}",
+            f"--cpus-per-task={cpus_per_task}",
+            "--distribution=cyclic",
+            "--cpu-bind=none",
+            "--unbuffered",
+            f"--output={log}",
+            *flags,
+        ]
+        kept = {k: v for k, v in os.environ.items() if not _OPTIONS_OF_JOB.fullmatch(k)}
+        process = subprocess.Popen([*srun, *command], env={**kept, **(environment or {})}, start_new_session=True)  # noqa: S603 - no shell
+        return Step(process, log)
+
+
+class Step:
+    """Processes that were started on an allocation, and end with `stop`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process, self._log = process, log
+
+    @property
+    def ended(self) -> int | None:
+        """Exit code of what has ended; None while it runs."""
+        return self._process.poll()
+
+    def wait_for(self, ready: Callable[[], bool], seconds: float, missing: Callable[[], str]) -> None:
+        """Wait until `ready`.
+
+        Raises
+        ------
+        SmgeoError
+            If the processes end before, or are not ready in time; with what is `missing` and the last lines they wrote.
+        """
+        end = time.monotonic() + seconds
+        while not ready():
+            if self.ended is not None:
+                raise SmgeoError(f"{missing()}: its processes ended with exit code {self.ended}. {self.last_lines()}")
+            if time.monotonic() > end:
+                raise SmgeoError(f"{missing()} within {seconds:g} s. {self.last_lines()}")
+            time.sleep(0.1)
+
+    def last_lines(self) -> str:
+        """The last lines of each log, for a message."""
+        found = []
+        for file in sorted(self._log.parent.glob(self._log.name.replace("%t", "*"))):
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+            found.append(f"{file} ends: {' / '.join(line.strip() for line in lines if line.strip()) or '(nothing)'}")
+        return "; ".join(found) or f"nothing was written to {self._log}"
+
+    def stop(self, seconds: float = _END_S) -> None:
+        """End the processes: asked first, then killed."""
+        if self.ended is None:
+            self._process.terminate()  # srun sends it on to its tasks, and waits for them
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+
+
+def least(text: str) -> int:
+    """The least of the counts that SLURM lists for nodes.
+
+    >>> least("4(x2),2"), least("16")
+    (2, 16)
+    """
+    return min(int(part.split("(")[0]) for part in text.split(","))
+
+
+def _expand(nodes: str) -> list[str]:
+    done = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True)  # noqa: S603, S607 - no shell
+    if done.returncode:
+        raise SmgeoError(f"scontrol does not read the list of nodes {nodes!r}: {done.stderr.strip()}")
+    return done.stdout.split()

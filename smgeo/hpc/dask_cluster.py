@@ -1,0 +1,233 @@
+"""Dask workers on SLURM: jobs of their own from a login node, or processes on the nodes of the job that this is."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from smgeo.errors import SmgeoError, missing_extra
+from smgeo.hpc.allocation import Allocation
+from smgeo.hpc.network import find_address
+from smgeo.hpc.sites import Site, format_time, parse_time
+
+# A region whose worker died so many times is given up: it is the region that kills them.
+ALLOWED_FAILURES = 3
+# An allocation's workers come within so many seconds; jobs of their own wait in the queue as long as they must.
+_START_S = 180
+_TELL_S = 60
+_GB = 2**30
+
+
+@contextmanager
+def dask_workers(
+    site: Site,
+    folder: Path,
+    workers: int | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Any]:
+    """A client of Dask workers on SLURM, encrypted and let in by a certificate of this run alone.
+
+    Parameters
+    ----------
+    site : Site
+        The machine's profile.
+    folder : Path
+        A folder that all nodes see, for scripts, logs and certificates.
+    workers : int, optional
+        Outside an allocation: jobs at most, 2 by default, none while there is no work. Inside, workers in all; by default
+        as many as the CPUs of the nodes give, `workers.threads` of the profile each.
+    partition, account : str, optional
+        Of the jobs.
+    say : callable
+        Told of the dashboard's address, and what is waited for.
+
+    Raises
+    ------
+    SmgeoError
+        If dask-jobqueue is not installed, the profile lacks what is needed, or an allocation's workers do not come.
+    """
+    try:
+        import dask_jobqueue  # noqa: F401 - asked for here, with a message of its own
+    except ImportError:
+        raise missing_extra("Dask workers on SLURM", "hpc") from None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    allocation = Allocation.current()
+    made = (
+        _inside(site, folder, workers, allocation, say)
+        if allocation
+        else _jobs(site, folder, workers, partition, account, say)
+    )
+    with made as client:
+        say(f"Dask dashboard: {client.dashboard_link}")
+        yield client
+
+
+@contextmanager
+def _jobs(
+    site: Site,
+    folder: Path,
+    workers: int | None,
+    partition: str | None,
+    account: str | None,
+    say: Callable[[str], None],
+) -> Iterator[Any]:
+    """Workers as jobs of their own, submitted when there is work and ended when there is none."""
+    import dask
+    from dask_jobqueue import SLURMCluster
+    from distributed import Client
+
+    options = job_options(site, folder, partition, account)
+    most = workers or 2
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}))
+        cluster = stack.enter_context(SLURMCluster(**options))
+        client = stack.enter_context(Client(cluster, set_as_default=False))
+        cluster.adapt(
+            minimum_jobs=0,
+            maximum_jobs=most,
+            interval="2s",
+            target_duration="1s",
+            wait_count=max(1, math.ceil(site.workers.idle_s / 2)),
+        )
+        say(
+            f"Dask workers: up to {most} jobs of {options['cores']} CPU(s) in {options['queue'] or 'the default partition'}; logs in {folder}"
+        )
+        yield client
+
+
+def job_options(site: Site, folder: Path, partition: str | None = None, account: str | None = None) -> dict[str, Any]:
+    """What `dask_jobqueue.SLURMCluster` is asked for.
+
+    Raises
+    ------
+    SmgeoError
+        If the profile does not say how many cores and how much memory a worker's job takes, or an account is missing.
+    """
+    name, limits = site.partition(partition)
+    spec = site.workers
+    cores = spec.cores or limits.cores
+    memory_gb = spec.memory_gb or limits.memory_gb
+    if cores is None or memory_gb is None:
+        lacking = " and ".join(k for k, v in (("workers.cores", cores), ("workers.memory_gb", memory_gb)) if v is None)
+        raise SmgeoError(
+            f"the profile of {site.name} does not say {lacking}, which the jobs of Dask workers need; write them into a profile of your "
+            "own (`smgeo systems new`)"
+        )
+    account = account or os.environ.get("SBATCH_ACCOUNT") or os.environ.get("SLURM_ACCOUNT")
+    if site.account_required and not account:
+        raise SmgeoError(f"--account is missing: {site.name} runs no job without a project's account")
+    seconds = parse_time(spec.time)
+    if limits.time_limit is not None:
+        seconds = min(seconds, parse_time(limits.time_limit))
+    if site.container:
+        raise SmgeoError(
+            f"the profile of {site.name} has a container, and workers as jobs of their own start this Python; use a venv or conda, or "
+            "`smgeo jobscript ... run`"
+        )
+    # A worker leaves before SLURM ends it, and its last region is written first; another job takes over.
+    leave = ["--lifetime", f"{max(seconds - 120, seconds // 2)}s", "--lifetime-stagger", "20s"]
+    return {
+        "queue": name,
+        "account": account,
+        "cores": cores,
+        "processes": max(cores // spec.threads, 1),
+        "memory": f"{memory_gb} GiB",
+        "walltime": format_time(seconds),
+        "job_extra_directives": ["--export=ALL", *site.directives, *(["--exclusive"] if limits.exclusive else [])],
+        "job_script_prologue": [*(f"module load {m}" for m in site.modules), *site.setup],
+        "worker_extra_args": leave,
+        "local_directory": site.scratch or tempfile.gettempdir(),
+        "log_directory": str(folder),
+        "shared_temp_directory": str(folder),
+        "interface": site.network.interface,
+        "security": True,
+        "scheduler_options": {
+            "dashboard_address": ":0",
+            **({} if site.network.interface else {"host": find_address(site.network)}),
+        },
+        "death_timeout": 120,
+        "name": "smgeo",
+        "job_name": "smgeo-dask",
+        "python": sys.executable,
+    }
+
+
+@contextmanager
+def _inside(
+    site: Site, folder: Path, workers: int | None, allocation: Allocation, say: Callable[[str], None]
+) -> Iterator[Any]:
+    """Workers on the nodes of this job, which one step of it starts."""
+    from distributed import Client
+
+    threads = min(site.workers.threads, allocation.cpus)
+    workers = workers or len(allocation.nodes) * max(allocation.cpus // threads, 1)
+    on_a_node = math.ceil(workers / len(allocation.nodes))
+    memory = None if allocation.memory_mb is None else int(allocation.memory_mb * 2**20 / on_a_node)
+    with tempfile.TemporaryDirectory(prefix=f"dask-{allocation.job_id}-", dir=folder) as name:
+        here = Path(name)
+        security = write_certificates(here)
+        asked = {
+            "allowed_failures": ALLOWED_FAILURES,
+            "network": site.network.model_dump(),
+            "security": security,
+            "worker": {
+                "nthreads": threads,
+                "memory_limit": memory or "auto",
+                "local_directory": site.scratch or tempfile.gettempdir(),
+            },
+        }
+        (here / "dask.json").write_text(json.dumps(asked), encoding="utf-8")
+        step = allocation.start(
+            [sys.executable, "-m", "smgeo.hpc.dask_ranks", str(here)],
+            here / "dask-%t.log",
+            tasks=workers + 1,
+            cpus_per_task=1,
+            flags=site.launcher.srun,
+        )
+        client = None
+        try:
+            file = here / "scheduler.json"
+            step.wait_for(file.exists, _START_S, lambda: "Dask's scheduler did not come up")
+            from distributed.security import Security
+
+            client = Client(
+                scheduler_file=str(file), security=Security(**security, require_encryption=True), set_as_default=False
+            )
+            step.wait_for(
+                lambda: len(client.scheduler_info(n_workers=-1)["workers"]) >= workers,
+                _START_S,
+                lambda: f"{len(client.scheduler_info(n_workers=-1)['workers'])} of {workers} Dask workers came",
+            )
+            say(f"Dask workers: {workers} of {threads} thread(s) on {', '.join(allocation.nodes)}")
+            yield client
+        finally:
+            if client is not None:
+                client.shutdown()
+                client.close()
+            step.stop()
+
+
+def write_certificates(folder: Path) -> dict[str, str]:
+    """A certificate and a key of this run alone, in files that its user alone can read; the arguments of `distributed.Security`."""
+    from distributed.security import Security
+
+    made = Security.temporary().get_tls_config_for_role("client")
+    files = {}
+    for name, text in (("ca_file", made["ca_file"]), ("cert", made["cert"]), ("key", made["key"])):
+        file = folder / f"tls-{name}.pem"
+        file.touch(0o600)
+        file.write_text(text, encoding="utf-8")
+        files[name] = str(file)
+    return {
+        "tls_ca_file": files["ca_file"],
+        **{f"tls_{role}_{part}": files[part] for role in ("client", "scheduler", "worker") for part in ("cert", "key")},
+    }

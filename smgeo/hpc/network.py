@@ -1,0 +1,66 @@
+"""Addresses and ports: by which other nodes reach this one."""
+
+from __future__ import annotations
+
+import socket
+
+import psutil
+
+from smgeo.errors import SmgeoError
+from smgeo.hpc.sites import NetworkSpec
+
+# Below the ports that Linux gives away by itself (32768 and up), and above those that services have.
+_FIRST_PORT, _PORTS = 20_000, 12_000
+
+
+def find_address(network: NetworkSpec) -> str:
+    """The IP address of this node by its site's rule.
+
+    Raises
+    ------
+    SmgeoError
+        If the interface or the name of the rule is not there.
+    """
+    if network.interface:
+        found = psutil.net_if_addrs().get(network.interface)
+        if found is None:
+            raise SmgeoError(
+                f"network.interface {network.interface!r} is not on {socket.gethostname()}; it has {', '.join(psutil.net_if_addrs())}"
+            )
+        for address in found:
+            if address.family == socket.AF_INET:
+                return str(address.address)
+        raise SmgeoError(f"network.interface {network.interface!r} of {socket.gethostname()} has no IPv4 address")
+    name = socket.gethostname().split(".")[0] + network.host_suffix if network.host_suffix else socket.gethostname()
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        if network.host_suffix:
+            raise SmgeoError(
+                f"network.host_suffix {network.host_suffix!r}: {name} has no address here; correct it in the site's profile"
+            ) from None
+        return "127.0.0.1"
+    return address if not address.startswith("127.") else _route()
+
+
+def _route() -> str:
+    """The address that packets to elsewhere leave by: Debian maps a machine's own name to 127.0.1.1. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:  # no route at all: a machine by itself
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def port_of_job(job_id: int, address: str) -> int:
+    """A port that nobody listens on here, another for each job: two jobs on a node do not try the same one first."""
+    for step in range(_PORTS):
+        port = _FIRST_PORT + (job_id * 17 + step) % _PORTS
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise SmgeoError(f"no port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS} is free on {address}")

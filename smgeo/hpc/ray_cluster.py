@@ -1,0 +1,149 @@
+"""A Ray cluster over the nodes of the job that this is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from smgeo.errors import SmgeoError, missing_extra
+from smgeo.hpc.allocation import Allocation, Step
+from smgeo.hpc.sites import Site
+
+# Nodes that have not come within so many seconds are named, and the job ends.
+START_S = 180
+# Ray's store of objects and what it may plan tasks with, of a node's memory; the rest is for its own processes and this one.
+_OBJECTS, _TASKS = 0.25, 0.6
+
+
+@contextmanager
+def ray_nodes(
+    site: Site,
+    folder: Path,
+    allocation: Allocation,
+    say: Callable[[str], None] = lambda text: None,
+    start_s: float = START_S,
+) -> Iterator[str]:
+    """Ray on all nodes of the allocation, which `RAY_ADDRESS` names while this lasts.
+
+    Parameters
+    ----------
+    site : Site
+        The machine's profile.
+    folder : Path
+        A folder that all nodes see, for logs.
+    allocation : Allocation
+    say : callable
+        Told what is waited for.
+    start_s : float
+        How long nodes are waited for.
+
+    Yields
+    ------
+    str
+        The head's address.
+
+    Raises
+    ------
+    SmgeoError
+        If Ray is not installed, or nodes do not come in time; they are named.
+    """
+    try:
+        import ray  # noqa: F401 - asked for here, with a message of its own
+    except ImportError:
+        raise missing_extra("a search over several nodes", "tune") from None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Of this job alone, and never in a file or on a command line: who has it may run anything on these nodes.
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    memory = None if allocation.memory_mb is None else allocation.memory_mb * 2**20
+    asked = {
+        "network": site.network.model_dump(),
+        "cpus": allocation.cpus,
+        "gpus": allocation.gpus,
+        "memory": memory and int(memory * _TASKS),
+        "object_store": memory and max(int(memory * _OBJECTS), 80 * 2**20),
+    }
+    with tempfile.TemporaryDirectory(prefix=f"ray-{allocation.job_id}-", dir=folder) as name:
+        here = Path(name)
+        (here / "ray.json").write_text(json.dumps(asked), encoding="utf-8")
+        say(f"Ray: waiting for {len(allocation.nodes)} node(s), {start_s:g} s at most: {', '.join(allocation.nodes)}")
+        step = allocation.start(
+            [sys.executable, "-m", "smgeo.hpc.ray_nodes", str(here)],
+            here / "ray-%t.log",
+            tasks=len(allocation.nodes),
+            cpus_per_task=allocation.cpus,
+            flags=site.launcher.srun,
+            environment=token,
+        )
+        before = {k: os.environ.get(k) for k in ("RAY_ADDRESS", *token)}
+        try:
+            step.wait_for(
+                (here / "head.json").exists, start_s, lambda: f"Ray's head did not come up on {allocation.nodes[0]}"
+            )
+            address = str(json.loads((here / "head.json").read_text(encoding="utf-8"))["address"])
+            os.environ |= {"RAY_ADDRESS": address, **token}
+            _wait_for_nodes(step, address, allocation.nodes, start_s)
+            say(
+                f"Ray: {len(allocation.nodes)} node(s) of {allocation.cpus} CPU(s) and {allocation.gpus} GPU(s) at {address}"
+            )
+            yield address
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    os.environ.pop(key, None)
+                else:
+                    os.environ[key] = value
+            step.stop()
+
+
+def _wait_for_nodes(step: Step, address: str, nodes: tuple[str, ...], seconds: float) -> None:
+    """Until all nodes are in the cluster."""
+    import ray
+    from ray.exceptions import RayError
+
+    came: set[str] = set()
+
+    def missing() -> str:
+        lacking = [n for n in nodes if n not in came]
+        return f"Ray: {len(lacking)} of {len(nodes)} node(s) did not come: {', '.join(lacking)}"
+
+    def all_there() -> bool:
+        try:
+            if not ray.is_initialized():
+                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
+            came.update(
+                k.removeprefix("slurm_")
+                for n in ray.nodes()
+                if n["Alive"]
+                for k in n["Resources"]
+                if k.startswith("slurm_")
+            )
+        except (ConnectionError, RuntimeError, ValueError, RayError):  # the head's port is there before the head
+            return False
+        return set(nodes) <= came
+
+    try:
+        step.wait_for(all_there, seconds, missing)
+    finally:
+        ray.shutdown()
+
+
+def check_nodes(allocation: Allocation | None) -> Allocation:
+    """The allocation, which there must be.
+
+    Raises
+    ------
+    SmgeoError
+        If this process is not in a job.
+    """
+    if allocation is None:
+        raise SmgeoError(
+            "a search over several nodes runs in a job: submit one with `smgeo jobscript --system NAME tune RECIPE --nodes N --submit`"
+        )
+    return allocation

@@ -1,0 +1,84 @@
+"""Ray inside an allocation: what srun starts on each of its nodes, the head on the first and workers on the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from smgeo.hpc.network import find_address, port_of_job
+from smgeo.hpc.sites import NetworkSpec
+
+
+def ray_command(
+    address: str, head: dict[str, Any] | None, port: int, asked: dict[str, Any], node: str, sockets: str
+) -> list[str]:
+    """`ray start` for the head (where `head` is None) or for another node; all resources are the job's, not the machine's.
+
+    Ports but the head's are 0, for any that is free: two jobs on a node would meet at Ray's own ones.
+    """
+    first = (
+        ["--head", f"--port={port}", "--include-dashboard=false"] if head is None else [f"--address={head['address']}"]
+    )
+    memory = (
+        [f"--memory={asked['memory']}", f"--object-store-memory={asked['object_store']}"] if asked["memory"] else []
+    )
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", *first, "--block"),
+        f"--node-ip-address={address}",
+        *("--node-manager-port=0", "--object-manager-port=0", "--min-worker-port=0", "--max-worker-port=0"),
+        *(
+            "--dashboard-agent-listen-port=0",
+            "--dashboard-agent-grpc-port=0",
+            "--runtime-env-agent-port=0",
+            "--metrics-export-port=0",
+        ),
+        f"--num-cpus={asked['cpus']}",
+        f"--num-gpus={asked['gpus']}",
+        *memory,
+        # A resource by the node's name tells who came; two nodes of SLURM may be one machine.
+        f"--resources={json.dumps({f'slurm_{node}': 1})}",
+        f"--temp-dir={sockets}",
+        "--disable-usage-stats",
+    ]
+
+
+def main(folder: Path) -> int:
+    """Start Ray on this node, and stay until it or the job ends; its exit code."""
+    asked = json.loads((folder / "ray.json").read_text(encoding="utf-8"))
+    rank, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME", "node")
+    address = find_address(NetworkSpec(**asked["network"]))
+    file, head, port = folder / "head.json", None, 0
+    if rank == 0:
+        port = port_of_job(int(os.environ["SLURM_JOB_ID"]), address)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps({"address": f"{address}:{port}", "node": node}), encoding="utf-8")
+        os.replace(part, file)
+    else:
+        while not file.exists():
+            time.sleep(0.1)
+        head = json.loads(file.read_text(encoding="utf-8"))
+    # The path of a socket has at most 107 letters, so it lies on the node and not in the run's folder.
+    sockets = tempfile.mkdtemp(prefix=f"smgeo-ray-{os.environ['SLURM_JOB_ID']}-")
+    process = subprocess.Popen(ray_command(address, head, port, asked, node, sockets))  # noqa: S603 - no shell
+
+    def end(number: int, frame: FrameType | None) -> None:
+        process.terminate()
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        return process.wait()
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,228 @@
+"""Site profiles: what a SLURM machine has, what it allows and how programs are started there; YAML, checked when read."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, model_validator
+
+from smgeo.errors import SmgeoError, nearest
+from smgeo.hpc.templates import cluster_folder
+from smgeo.recipe_yaml import RecipeLoader
+from smgeo.specs import Spec, parse_spec
+
+# Names that stand in `#SBATCH` lines, where nothing is quoted.
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")
+_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d{2})(?::(?P<seconds>\d{2}))?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def parse_time(text: str) -> int:
+    """Seconds of a wall time as SLURM writes it: `HH:MM:SS`, `HH:MM` or `D-HH:MM:SS`.
+
+    Raises
+    ------
+    SmgeoError
+        If it is of another form: SLURM would take a bare number for minutes, and `10:30` alone for minutes and seconds.
+
+    Examples
+    --------
+    >>> parse_time("02:00:00"), parse_time("1-12:30:00")
+    (7200, 131400)
+    """
+    found = _TIME.fullmatch(text)
+    if not found or int(found["minutes"]) > 59 or int(found["seconds"] or 0) > 59:
+        raise SmgeoError(f"a wall time is HH:MM:SS or D-HH:MM:SS; got {text!r}")
+    days, hours, minutes, seconds = (int(found[k] or 0) for k in ("days", "hours", "minutes", "seconds"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def format_time(seconds: int) -> str:
+    """A wall time as SLURM writes it.
+
+    >>> format_time(7200), format_time(131400)
+    ('02:00:00', '1-12:30:00')
+    """
+    days, rest = divmod(seconds, 86_400)
+    clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
+    return f"{days}-{clock}" if days else clock
+
+
+def _plain(value: str) -> str:
+    if not PLAIN.fullmatch(value):
+        raise ValueError(f"letters, digits and _ . + @ - are allowed, a letter or a digit first; got {value!r}")
+    return value
+
+
+def _time(value: str) -> str:
+    parse_time(value)
+    return value
+
+
+def _one_line(value: str) -> str:
+    if "\n" in value or "\r" in value or "\0" in value:
+        raise ValueError(f"one line is needed; got {value!r}")
+    return value
+
+
+Plain = Annotated[str, AfterValidator(_plain)]
+WallTime = Annotated[str, AfterValidator(_time)]
+Line = Annotated[str, AfterValidator(_one_line)]
+
+
+class PartitionSpec(Spec):
+    """A partition: its limits, and what a node of it has. What is not known is left out, and then not checked.
+
+    Attributes
+    ----------
+    nodes : int
+        Most nodes of a job.
+    cores : int
+        Of a node; as many as SLURM counts CPUs.
+    memory_gb : float
+        Of a node, 1 GB being 1024 MB as for SLURM.
+    gpus : int
+        Of a node; 0 where it has none.
+    time_limit : str
+        Longest wall time, `HH:MM:SS` or `D-HH:MM:SS`.
+    exclusive : bool
+        Jobs get whole nodes.
+    internet : bool
+        Its nodes reach the internet.
+    """
+
+    nodes: int | None = Field(None, ge=1)
+    cores: int | None = Field(None, ge=1)
+    memory_gb: float | None = Field(None, gt=0)
+    gpus: int | None = Field(None, ge=0)
+    time_limit: WallTime | None = None
+    exclusive: bool = False
+    internet: bool = False
+    note: str = ""
+
+
+class LauncherSpec(Spec):
+    """How `srun` starts programs: flags of every step, and the type of MPI of programs that need one."""
+
+    srun: tuple[Line, ...] = ()
+    mpi: Plain | None = None
+
+
+class NetworkSpec(Spec):
+    """By which address a node is reached: that of an interface, or of its name with a suffix; else of its name."""
+
+    interface: Plain | None = None
+    host_suffix: str = Field("", pattern=r"[A-Za-z0-9.-]*")
+
+
+class WorkersSpec(Spec):
+    """Dask workers as jobs of their own (`--cluster` on a login node): what each asks for, by default what its partition has.
+
+    `threads` is of each process, and a job has `cores // threads` of them; a job ends after `idle_s` without work.
+    """
+
+    cores: int | None = Field(None, ge=1)
+    memory_gb: float | None = Field(None, gt=0)
+    threads: int = Field(4, ge=1)
+    time: WallTime = "01:00:00"
+    idle_s: float = Field(60, gt=0)
+
+
+class Site(Spec):
+    """A SLURM machine, as `cluster/sites/NAME.yaml` or a user's own file says."""
+
+    name: Plain
+    title: Line = ""
+    source: Line = ""
+    verified: bool = False
+    account_required: bool = False
+    default_partition: Plain | None = None
+    partitions: dict[Plain, PartitionSpec] = Field({})
+    modules: tuple[Line, ...] = ()
+    setup: tuple[Line, ...] = ()
+    venv: Line | None = None
+    conda: Line | None = None
+    container: Line | None = None
+    variables: dict[str, Line] = Field({})
+    gpu_option: Literal["gres", "gpus-per-node"] = "gres"
+    launcher: LauncherSpec = LauncherSpec()
+    network: NetworkSpec = NetworkSpec()
+    login_internet: bool = True
+    scratch: Line | None = None
+    workers: WorkersSpec = WorkersSpec()
+    directives: tuple[Annotated[Line, Field(pattern=r"^--?[A-Za-z]")], ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Site:
+        if self.partitions and self.default_partition not in self.partitions:
+            hint = nearest(str(self.default_partition), list(self.partitions))
+            raise ValueError(f"default_partition {self.default_partition!r} is not in partitions; {hint}")
+        given = [k for k in ("venv", "conda", "container") if getattr(self, k) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: give one of venv, conda, container")
+        for name in self.variables:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"variables: {name!r} is no name of an environment variable")
+        return self
+
+    def partition(self, name: str | None = None) -> tuple[str | None, PartitionSpec]:
+        """A partition's name and limits, by default of the site's own; any name where the profile lists none.
+
+        Raises
+        ------
+        SmgeoError
+            If the profile does not know it.
+        """
+        name = name or self.default_partition
+        if not self.partitions:
+            return name, PartitionSpec()
+        if name not in self.partitions:
+            raise SmgeoError(
+                f"--partition {name!r} is none of {self.name}; {nearest(str(name), list(self.partitions))} (all: "
+                f"{', '.join(self.partitions)})"
+            )
+        return name, self.partitions[name]
+
+
+def user_folder() -> Path:
+    """Where a user's own profiles lie: `~/.config/smgeo/sites`, or under `$XDG_CONFIG_HOME`."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "smgeo" / "sites"
+
+
+def find_sites() -> dict[str, Path]:
+    """Files of all profiles by name; a user's own wins over one that ships with smgeo."""
+    folders = (cluster_folder() / "sites", user_folder())
+    return {f.stem: f for folder in folders if folder.is_dir() for f in sorted(folder.glob("*.yaml"))}
+
+
+def load_site(name: str | Path) -> Site:
+    """A checked profile, by its name or by the path of its file.
+
+    Raises
+    ------
+    SmgeoError
+        If there is none of that name, or it is not as it must be.
+    """
+    known = find_sites()
+    file = known.get(str(name)) or Path(name).expanduser()
+    if not file.is_file():
+        raise SmgeoError(
+            f"system {str(name)!r} not found; {nearest(str(name), list(known))} (`smgeo systems` lists all), or the path of a "
+            "profile; `smgeo systems new` writes one"
+        )
+    return parse_site(file.read_text(encoding="utf-8"), str(file))
+
+
+def parse_site(text: str, where: str) -> Site:
+    """The profile that YAML text says; errors as `load_site`."""
+    try:
+        values: Any = yaml.load(text, Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise SmgeoError(f"{where} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise SmgeoError(f"{where} holds no mapping (key: value), so it is no site profile")
+    return parse_spec(Site, values, where)
