@@ -486,6 +486,7 @@ def main() -> None:
 
 
 app.command("cube")(cli_hpc.cube_command)
+app.command("train")(cli_hpc.train_command)
 app.command("jobscript")(cli_hpc.jobscript_command)
 app.add_typer(cli_hpc.systems, name="systems")
 app.add_typer(cli_hpc.testbed, name="testbed")

@@ -44,6 +44,25 @@ def cube_command(
             _out.print(f"cube: {folder / name}", markup=False)
 
 
+def train_command(
+    recipe: _Recipe,
+    model: Annotated[list[str] | None, typer.Option(help="Model to train (again for more); all by default.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that train each network together.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(help="A site profile: inside a job, processes on all its nodes.")
+    ] = None,
+    out: _Out = None,
+    data: _Data = None,
+) -> None:
+    """Run a study up to its fitted models; `smgeo run` then goes on from them."""
+    from smgeo.study import train_recipe
+
+    folder, found = train_recipe(recipe, out, data, models=model or (), workers=workers, cluster=cluster)
+    for name, parts in found.items():
+        scores = ", ".join(f"{part} {s['rmse']:.4f}" for part, s in parts.items() if s["rmse"] is not None)
+        _out.print(f"{name}: {folder / 'models' / name}, RMSE {scores}", markup=False)
+
+
 def jobscript_command(
     workload: Annotated[str, typer.Argument(help="run, cube, train, tune, predict or any.")],
     arguments: Annotated[

@@ -18,6 +18,8 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation import evaluate
 from smgeo.hpc.cluster import LocalMachine
 from smgeo.models import make_model
+from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.data_parallel import fit_parallel
 from smgeo.preparation_specs import PrepareSpec
 from smgeo.prepare import (
     Prepared,
@@ -33,6 +35,7 @@ from smgeo.prepare import (
 from smgeo.progress import Reporter
 from smgeo.recipe import Recipe
 from smgeo.search_specs import SearchSpec
+from smgeo.stages import digest
 from smgeo.trials import OtherSearchError
 from smgeo.tuning import choose_stations, describe_search, search_windows
 
@@ -52,6 +55,7 @@ class ModelStages(CubeStages):
         super().__init__(recipe, folder, root, reporter, machine)
         self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
         self.found: dict[str, dict[str, Any]] = {}
+        self.workers = 1  # processes that train a network together
 
     def choose_split(self, cube: xr.Dataset) -> Split:
         """The stations of each part."""
@@ -168,6 +172,29 @@ class ModelStages(CubeStages):
         self.found[name] = {**epochs, **next(t["params"] for t in found["trials"] if t["trial"] == found["best"])}
         return found
 
+    def _fit_by_workers(
+        self,
+        model: Any,
+        train: Windows,
+        validation: Windows | None,
+        kept: Checkpoint,
+        key: str,
+        progress: Callable[[int, int], None],
+    ) -> Any:
+        return fit_parallel(
+            model,
+            train,
+            validation=validation,
+            workers=self.workers,
+            start=partial(self.machine.start, count=self.workers),
+            folder=self.folder.absolute() / ".stages" / "training",
+            checkpoint=kept.path.absolute(),
+            key=key,
+            network=self.machine.network,
+            progress=progress,
+            say=self.reporter.say,
+        )
+
     def fit_model(self, name: str, cube: xr.Dataset, split: Split) -> dict[str, Any]:
         """Train, save and score one model: its `scores`, and of its `training` rows, days of a window and stations left out."""
         folder = self.folder / "models" / name
@@ -176,8 +203,18 @@ class ModelStages(CubeStages):
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             model = self.new_model(name)
             prepared, train, validation = self._windows(name, cube, split)
-            model.fit(train, validation=validation, progress=lambda done, total, *note: progress(done, total))
+            kept = Checkpoint(self.folder / "checkpoints" / f"{name}.npz", key=digest(inputs))
+            if self.workers > 1:
+                model = self._fit_by_workers(model, train, validation, kept, digest(inputs), progress)
+            else:
+                model.fit(
+                    train,
+                    validation=validation,
+                    checkpoint=kept,
+                    progress=lambda done, total, *note: progress(done, total),
+                )
             model.save(folder)
+            kept.remove()
             used = dict.fromkeys(s for stations in split.parts().values() for s in stations)
             evaluation = evaluate(model, select_stations(cube, used), split)
             write_cube(evaluation.predictions, predictions)
@@ -187,6 +224,7 @@ class ModelStages(CubeStages):
                 "training": {
                     "rows": train.count,
                     "window_days": train.length,
+                    **({"workers": self.workers} if self.workers > 1 else {}),
                     "outlier_rows": prepared.outlier_rows,
                     "left_out": [] if train.missing else train.left_out,
                 },

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 
 from smgeo.evaluation import target_scaler
 from smgeo.models import make_model
+from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.prepare import Scaler, Windows
 
@@ -20,6 +19,8 @@ Pair = tuple[Windows, Windows]
 # Of a trial: small networks lose more by waiting for each other's threads than they gain, and two trials with a thread each use
 # two cores.
 THREADS = 1
+# A trial is kept after so many seconds, so that one of minutes costs no writing.
+_KEPT_S = 30
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,15 @@ class Objective:
     params: Mapping[str, Any]
     pairs: Sequence[Pair]
 
-    def run(self, params: Mapping[str, Any]) -> Iterator[dict[str, float]]:
+    def run(self, params: Mapping[str, Any], checkpoint: Path | None = None) -> Iterator[dict[str, float]]:
         """Train a trial, one epoch of every fold at a time.
+
+        Parameters
+        ----------
+        params : mapping
+            Of this trial.
+        checkpoint : Path, optional
+            Where it is kept now and then, in a file a fold, and goes on from: the path without its ending.
 
         Yields
         ------
@@ -50,7 +58,10 @@ class Objective:
             several folds each counts with its best epoch so far, whose weights it would keep.
         """
         given = {**self.params, **params}
-        folds = [_Fold(self.make(given), *pair) for pair in self.pairs]
+        files = [
+            None if checkpoint is None else Checkpoint(f"{checkpoint}-{n}.npz", _KEPT_S) for n in range(len(self.pairs))
+        ]
+        folds = [_Fold(self.make(given), *pair, file) for pair, file in zip(self.pairs, files, strict=True)]
         while sum(fold.advance() for fold in folds):
             parts = [(f.held_rmse if len(folds) == 1 else f.best_rmse, f.held_rows) for f in folds]
             scores = {"validation_rmse": _pool(parts)}
@@ -69,17 +80,6 @@ class Objective:
     def is_network(self) -> bool:
         """Whether the model is trained in epochs, and could use a GPU."""
         return hasattr(make_model(self.kind, **self.params), "epochs")
-
-
-def keras_backend() -> str:
-    """The backend that Keras would take, found as Keras finds it, without loading it."""
-    if chosen := os.environ.get("KERAS_BACKEND"):
-        return chosen
-    file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json").expanduser()
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8")).get("backend", "tensorflow"))
-    except (OSError, ValueError):
-        return "tensorflow"
 
 
 def fit_epochs(model: SoilMoistureModel, pair: Pair, epochs: int) -> SoilMoistureModel:
@@ -105,10 +105,12 @@ class _Fold:
         How many rows these are.
     """
 
-    def __init__(self, model: SoilMoistureModel, train: Windows, validation: Windows) -> None:
+    def __init__(
+        self, model: SoilMoistureModel, train: Windows, validation: Windows, checkpoint: Checkpoint | None
+    ) -> None:
         self._model, self._validation = model, validation
         self._scale = _target_scale(train.preparation)
-        self._epochs = model.fit_by_epoch(train, validation=validation)
+        self._epochs = model.fit_by_epoch(train, validation=validation, checkpoint=checkpoint)
         self.rows, self.held_rows = train.count, validation.count
         self.rmse: float | None = None
         self.held_rmse = self.best_rmse = np.inf

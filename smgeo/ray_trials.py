@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,8 +28,9 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from smgeo.errors import SmgeoError
 from smgeo.models import load_model, make_model
+from smgeo.models.backend import keras_backend
 from smgeo.models.estimator import SoilMoistureModel
-from smgeo.objective import THREADS, Objective, Pair, fit_epochs, keras_backend
+from smgeo.objective import THREADS, Objective, Pair, fit_epochs
 from smgeo.searchers import Searcher
 from smgeo.trials import Trial, TrialTable
 
@@ -74,23 +76,27 @@ class TrialActor(tune.Trainable):
     """Trains one trial after the other in one process; a step is an epoch."""
 
     def setup(  # type: ignore[override] # with_parameters gives the others
-        self, config: dict[str, Any], objective: Objective, environment: dict[str, str]
+        self, config: dict[str, Any], objective: Objective, environment: dict[str, str], kept: Path
     ) -> None:
-        """Begin the first trial; `objective` is a view of shared memory."""
+        """Begin the first trial; `objective` is a view of shared memory, `kept` the folder of checkpoints."""
         os.environ.update(environment)  # a Ray that others started has not heard of it
-        self._objective = objective
+        self._objective, self._kept = objective, kept
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial."""
-        self._epochs = self._objective.run(new_config["params"])
+        self._epochs = self._objective.run(new_config["params"], self._kept / str(new_config["number"]))
         return True
 
     def step(self) -> dict[str, Any]:
         """Scores of one epoch; `done` after the last one, with `failed`, a line, where it failed.
 
-        An error is told and not raised, because Ray would end the process and start another.
+        An error is told and not raised, because Ray would end the process and start another. `node` is SLURM's name where there is one:
+        two of its nodes may be one machine.
         """
+        return {"node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(), **self._step()}
+
+    def _step(self) -> dict[str, Any]:
         try:
             scores: dict[str, Any] | None = next(self._epochs, None)
         except Exception as error:
@@ -280,7 +286,7 @@ class _Recorder(_NotSaved, tune.Callback):
     ) -> None:
         """An epoch is done, or the trial failed or is done."""
         row = self._booked[trial.trial_id]
-        row.seconds, row.node, row.pid = float(result["time_total_s"]), result["hostname"], int(result["pid"])
+        row.seconds, row.node, row.pid = float(result["time_total_s"]), result["node"], int(result["pid"])
         if "failed" in result:
             row.status, row.error = "failed", result["failed"]
         elif METRIC in result:
@@ -344,7 +350,8 @@ def run_trials(
     suggestions = _Suggestions(searcher, table, [t.number for t in cut_off], trials, seed)
     recorder = _Recorder(table, suggestions, epochs, progress)
     gpu = gpu_share(concurrent) if objective.is_network else 0.0
-    actor = tune.with_parameters(TrialActor, objective=objective, environment=_worker_environment())
+    checkpoints = (table.path.parent / "checkpoints").absolute()
+    actor = tune.with_parameters(TrialActor, objective=objective, environment=_worker_environment(), kept=checkpoints)
     config = tune.TuneConfig(
         search_alg=suggestions,
         scheduler=make_scheduler(scheduler, epochs, kept),
@@ -361,6 +368,7 @@ def run_trials(
     ended = len(table.trials) - table.count("running")
     if ended < trials:
         raise SmgeoError(f"the search was interrupted after {ended} of {trials} trials; the same command continues it")
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def _run_config(folder: str, recorder: _Recorder) -> tune.RunConfig:

@@ -173,6 +173,54 @@ def tune_recipe(
         return study.folder, study.search()
 
 
+def train_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    models: Sequence[str] = (),
+    workers: int = 1,
+    cluster: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Run a study's stages up to its fitted models, in the folder in which `run` finds them done.
+
+    Parameters
+    ----------
+    recipe, out, data, cluster, reporter
+        As for `run`.
+    models : sequence of str
+        Models to train; by default all of the recipe.
+    workers : int
+        Processes that train each network together, on this machine or, with `cluster` inside a job, on its nodes. Each takes its
+        share of every batch, so the weights are those of one process but for the order in which numbers are added (and for dropout,
+        which each process draws by itself). Other models are trained by this process.
+
+    Returns
+    -------
+    (Path, dict)
+        The run's folder, with the models in `models/NAME`; and the scores of each model on the parts of the split.
+
+    Raises
+    ------
+    SmgeoError
+        As `run`, or if there is nothing to train.
+    """
+    checked = _read(recipe)
+    for name in models:
+        if name not in checked.models:
+            raise SmgeoError(f"--model {name!r} is not in the recipe's models; {nearest(name, list(checked.models))}")
+    if not checked.models:
+        raise SmgeoError(
+            f"recipe {checked.name!r} has no models to train; add some, or build its cubes alone (`smgeo cube`)"
+        )
+    if workers < 1:
+        raise SmgeoError(f"--workers must be 1 or more; got {workers}")
+    study = _open_study(checked, out, data, reporter)
+    with study.at_work(cluster):
+        return study.folder, study.train(models or list(checked.models), workers)
+
+
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     if isinstance(recipe, Mapping):
         return parse_recipe(recipe)
@@ -255,6 +303,21 @@ class _Study(ModelStages):
         split = self.choose_split(cube)
         self.choose_threshold(cube, split)
         return {name: self.search_model(name, cube, split) for name in self.recipe.search}
+
+    def train(self, names: Sequence[str], workers: int) -> dict[str, dict[str, Any]]:
+        """The stages up to these models alone; networks by so many processes."""
+        self._begin()
+        self.build_stations()
+        cube = open_cube(self.folder / "stations.zarr")
+        split = self.choose_split(cube)
+        self.choose_threshold(cube, split)
+        found = {}
+        for name in names:
+            if name in self.recipe.search:
+                self.search_model(name, cube, split)
+            self.workers = workers if self.recipe.models[name].kind in NETWORKS else 1
+            found[name] = self.fit_model(name, cube, split)["scores"]
+        return found
 
     def run(self) -> Run:
         recipe = self.recipe

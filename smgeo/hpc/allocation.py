@@ -99,7 +99,10 @@ class Allocation:
             *flags,
         ]
         kept = {k: v for k, v in os.environ.items() if not _OPTIONS_OF_JOB.fullmatch(k)}
-        process = subprocess.Popen([*srun, *command], env={**kept, **(environment or {})}, start_new_session=True)  # noqa: S603 - no shell
+        with log.with_name(log.name.replace("%t", "srun")).open("wb") as own:
+            process = subprocess.Popen(  # noqa: S603 - no shell
+                [*srun, *command], env={**kept, **(environment or {})}, stdout=own, stderr=own, start_new_session=True
+            )
         return Step(process, log)
 
 
@@ -132,11 +135,7 @@ class Step:
 
     def last_lines(self) -> str:
         """The last lines of each log, for a message."""
-        found = []
-        for file in sorted(self._log.parent.glob(self._log.name.replace("%t", "*"))):
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-            found.append(f"{file} ends: {' / '.join(line.strip() for line in lines if line.strip()) or '(nothing)'}")
-        return "; ".join(found) or f"nothing was written to {self._log}"
+        return read_last_lines(self._log)
 
     def stop(self, seconds: float = _END_S) -> None:
         """End the processes: asked first, then killed."""
@@ -147,6 +146,16 @@ class Step:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+
+
+def read_last_lines(log: Path) -> str:
+    """The last lines of the logs of several processes, for a message; `%t` in the name stands for any."""
+    found = []
+    for file in sorted(log.parent.glob(log.name.replace("%t", "*"))):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        if told := " / ".join(line.strip() for line in lines if line.strip()):
+            found.append(f"{file.name} ends: {told}")
+    return "; ".join(found) or f"nothing was written to {log}"
 
 
 def least(text: str) -> int:

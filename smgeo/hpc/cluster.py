@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from dask.system import CPU_COUNT
+
 from smgeo.errors import SmgeoError
-from smgeo.hpc.allocation import Allocation
+from smgeo.hpc.allocation import Allocation, Step
 from smgeo.hpc.dask_cluster import dask_workers
+from smgeo.hpc.local_processes import LocalProcesses
 from smgeo.hpc.ray_cluster import ray_nodes
 from smgeo.hpc.sites import load_site
 
@@ -25,6 +29,15 @@ class LocalMachine:
     def searches(self) -> AbstractContextManager[None]:
         """Where trials run while this lasts."""
         return nullcontext()
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """By which address processes reach each other, as in a site profile."""
+        return {}
+
+    def start(self, command: list[str], log: Path, count: int) -> LocalProcesses | Step:
+        """Start a command so many times, each with its number in `SLURM_PROCID`."""
+        return LocalProcesses(command, log, count, _threads(max(CPU_COUNT // count, 1)))
 
     def close(self) -> None:
         """End what was started."""
@@ -64,6 +77,7 @@ class Cluster(LocalMachine):
         )
         self._stack = ExitStack()
         self._client: Any = None
+        self._has_ray = False
 
     @contextmanager
     def cubes(self, *, remote: bool = False) -> Iterator[None]:
@@ -77,18 +91,33 @@ class Cluster(LocalMachine):
         with self._client.as_current():
             yield
 
-    @contextmanager
-    def searches(self) -> Iterator[None]:
-        """Ray on all nodes of the job while this lasts; on this machine where the job has one node, or there is none."""
-        if self.allocation is None or len(self.allocation.nodes) == 1:
-            yield
-            return
-        with ray_nodes(self.site, self._folder, self.allocation, self._say):
-            yield
+    def searches(self) -> AbstractContextManager[None]:
+        """Ray on all nodes of the job, from now until `close`; on this machine where the job has one node, or there is none."""
+        if self.allocation is not None and len(self.allocation.nodes) > 1 and not self._has_ray:
+            self._stack.enter_context(ray_nodes(self.site, self._folder, self.allocation, self._say))
+            self._has_ray = True
+        return nullcontext()
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """By which address processes reach each other, as in a site profile."""
+        return self.site.network.model_dump()
+
+    def start(self, command: list[str], log: Path, count: int) -> LocalProcesses | Step:
+        """Start a command so many times, on the nodes of the job in turn; on this machine outside a job."""
+        if self.allocation is None:
+            return super().start(command, log, count)
+        on_a_node = math.ceil(count / len(self.allocation.nodes))
+        threads = max(self.allocation.cpus // on_a_node, 1)
+        flags = [*self.site.launcher.srun, "--kill-on-bad-exit=1"]
+        environment = {**_threads(threads), "SMGEO_GPUS_A_NODE": str(self.allocation.gpus)}
+        return self.allocation.start(
+            command, log, tasks=count, cpus_per_task=threads, flags=flags, environment=environment
+        )
 
     def close(self) -> None:
         """End the workers."""
-        self._client = None
+        self._client, self._has_ray = None, False
         self._stack.close()
 
     def _reaches_internet(self) -> bool:
@@ -107,3 +136,8 @@ class Cluster(LocalMachine):
             )
         self._say(f"{where}: remote sources are read by this process")
         return False
+
+
+def _threads(count: int) -> dict[str, str]:
+    """What libraries read when they are first imported."""
+    return {name: str(count) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from smgeo.errors import SmgeoError, missing_extra
@@ -54,10 +55,10 @@ def ray_nodes(
     SmgeoError
         If Ray is not installed, or nodes do not come in time; they are named.
     """
-    try:
-        import ray  # noqa: F401 - asked for here, with a message of its own
-    except ImportError:
-        raise missing_extra("a search over several nodes", "tune") from None
+    if find_spec("ray") is None:
+        raise missing_extra("a search over several nodes", "tune")
+    if "ray" in sys.modules:  # it has read its token, or that there is none, when it was imported
+        raise RuntimeError("Ray was imported before its cluster was started")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Of this job alone, and never in a file or on a command line: who has it may run anything on these nodes.
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

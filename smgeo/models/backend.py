@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError
@@ -27,6 +29,17 @@ def import_keras() -> Any:
             f"Keras has no backend to run on ({error}); install smgeo[nn] for TensorFlow, or set KERAS_BACKEND=jax where JAX is installed"
         ) from None
     return keras
+
+
+def keras_backend() -> str:
+    """The backend that Keras would take, found as Keras finds it, without loading it."""
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen
+    file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json").expanduser()
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("backend", "tensorflow"))
+    except (OSError, ValueError):
+        return "tensorflow"
 
 
 @contextmanager

@@ -19,8 +19,10 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
 from smgeo.cube import check_units
 from smgeo.errors import SmgeoError
+from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.model_file import write_model
 from smgeo.models.rows import Rows, WindowSource
+from smgeo.models.team import Team
 from smgeo.prepare.steps import lasting_steps
 from smgeo.stages import versions_of
 
@@ -79,6 +81,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         y: np.ndarray | None = None,
         *,
         validation: WindowSource | tuple[Any, np.ndarray] | None = None,
+        checkpoint: Checkpoint | None = None,
         progress: Callable[..., None] | None = None,
     ) -> Self:
         """Fit the model.
@@ -92,6 +95,8 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             (n,), in the units of the prepared target.
         validation : (X, y) or Windows, optional
             Data to stop early on, for networks.
+        checkpoint : Checkpoint, optional
+            Of networks: where the training is kept after epochs, and goes on from, to the same numbers as if it had never stopped.
         progress : callable, optional
             Called with (done, total, dict of scores).
 
@@ -100,16 +105,25 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         SmgeoError
             If a parameter is impossible, or X has another rank than the model needs, is empty, or holds missing values.
         """
-        with closing(self.fit_by_epoch(X, y, validation=validation)) as epochs:
+        with closing(self.fit_by_epoch(X, y, validation=validation, checkpoint=checkpoint)) as epochs:
             for scores in epochs:
                 if progress:
                     progress(int(scores["epoch"]), int(scores["epochs"]), scores)
         return self
 
     def fit_by_epoch(
-        self, X: Any, y: np.ndarray | None = None, *, validation: WindowSource | tuple[Any, np.ndarray] | None = None
+        self,
+        X: Any,
+        y: np.ndarray | None = None,
+        *,
+        validation: WindowSource | tuple[Any, np.ndarray] | None = None,
+        checkpoint: Checkpoint | None = None,
+        team: Team | None = None,
     ) -> Generator[dict[str, float], None, None]:
-        """Fit as `fit` does, and tell of each epoch when it is done; X, y and errors are those of `fit`.
+        """Fit as `fit` does, and tell of each epoch when it is done; arguments and errors are those of `fit`.
+
+        Epochs that a checkpoint holds are told again, in no time. With a `team` this process takes its share of each batch
+        (`smgeo.models.data_parallel`).
 
         Yields
         ------
@@ -128,12 +142,17 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         self.input_shape_ = self._input_shape(x)
         self.preparation_ = preparation
         held = None if validation is None else self._take_validation(validation)
-        return self._tell_epochs(x, target, held)
+        return self._tell_epochs(x, target, held, checkpoint, team)
 
     def _tell_epochs(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None,
+        team: Team | None,
     ) -> Generator[dict[str, float], None, None]:
-        with closing(self._fit(x, y, validation)) as epochs:
+        with closing(self._fit(x, y, validation, checkpoint, team)) as epochs:
             for scores in epochs:
                 self.training_ = {"rows": x.count, "versions": _versions(), **self._describe_training()}
                 yield scores
@@ -207,9 +226,14 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         raise NotImplementedError
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None = None,
+        team: Team | None = None,
     ) -> Generator[dict[str, float], None, None]:
-        """Train; yield the scores of each epoch."""
+        """Train; yield the scores of each epoch. A model without epochs needs no checkpoint, and no team."""
         raise NotImplementedError
 
     def _predict(self, x: Rows) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+import zlib
+from collections.abc import Generator, Mapping
 from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.models.backend import be_deterministic, compiles_whole, import_keras
+from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.rows import Labelled, Rows
+from smgeo.models.team import Team
 from smgeo.prepare.feeds import keras_batches
 
 _ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "linear")
@@ -162,7 +165,12 @@ class KerasModel(SoilMoistureModel):
         )
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None = None,
+        team: Team | None = None,
     ) -> Generator[dict[str, float], None, None]:
         keras = import_keras()
         be_deterministic(keras, self.seed)
@@ -174,36 +182,72 @@ class KerasModel(SoilMoistureModel):
         self._compile(keras)
         names = ["rmse"] if validation is None else ["rmse", "val_rmse"]
         self.history_: dict[str, list[float]] = {name: [] for name in names}
-        yield from self._train(keras_batches(Labelled(x, y), self.batch_size_, self.seed), validation)
+        source = Labelled(x, y)
+        batches = keras_batches(source if team is None else team.share(source), self.batch_size_, self.seed)
+        kept = _Kept(checkpoint, self._name_training(keras, x, y, validation), self._model, batches, self.history_)
+        kept.writes = team is None or team.rank == 0
+        yield from self._train(batches, validation, kept, team)
+
+    def _name_training(
+        self, keras: Any, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+    ) -> dict[str, Any]:
+        """What a checkpoint must be of to be this training's, JSON types: data are known by their target and their preparation."""
+        held = None if validation is None else [list(validation[0].shape), zlib.crc32(validation[1].tobytes())]
+        versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
+        return {
+            "kind": self.kind,
+            "params": self.get_params(deep=False),
+            "rows": [list(x.shape), zlib.crc32(np.ascontiguousarray(y).tobytes())],
+            "validation": held,
+            "preparation": self.preparation_,
+            **versions,
+        }
 
     def _train(
-        self, batches: Any, validation: tuple[Rows, np.ndarray] | None
+        self, batches: Any, validation: tuple[Rows, np.ndarray] | None, kept: _Kept, team: Team | None
     ) -> Generator[dict[str, float], None, None]:
         """Epochs until the validation RMSE has not fallen for `patience` of them; the weights of the best one are kept."""
-        best, best_weights, since = np.inf, None, 0
         model, history = self._model, self.history_  # of this fit, whatever is fitted before it is closed
+        best_weights = kept.restore()
+        if team is not None:
+            team.spread_seeds(model)
+        scores = history.get("val_rmse", [])
+        done = len(history["rmse"])
+        best, since = (min(scores), done - 1 - int(np.argmin(scores))) if scores else (np.inf, 0)
         try:
-            for epoch in range(1, self.epochs + 1):
+            for epoch in range(1, done + 1):
+                yield {"epoch": epoch, "epochs": self.epochs, **{k: v[epoch - 1] for k, v in history.items()}}
+            for epoch in range(done + 1, self.epochs + 1):
+                if since >= self.patience:
+                    break
                 if self.schedule == "cosine":
                     model.optimizer.learning_rate = rate_at(self.learning_rate_, epoch, self.epochs)
                 # The batches are shuffled already, in an order in which windows are quick to read.
-                logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
-                history["rmse"].append(float(logs["rmse"][0]))
+                if team is None:
+                    logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
+                    history["rmse"].append(float(logs["rmse"][0]))
+                else:
+                    history["rmse"].append(team.train_epoch(model, batches))
                 if validation is not None:
-                    history["val_rmse"].append(self._rmse(*validation))
+                    history["val_rmse"].append(self._rmse(*validation, team))
                     since = 0 if history["val_rmse"][-1] < best else since + 1
                     if since == 0:
                         best, best_weights = history["val_rmse"][-1], model.get_weights()
+                kept.save(best_weights)
                 yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in history.items()}}
-                if since >= self.patience:
-                    break
         finally:
             if best_weights is not None:
                 model.set_weights(best_weights)
 
-    def _rmse(self, x: Rows, y: np.ndarray) -> float:
-        error = self._predict(x).astype("float64") - y
-        return float(np.sqrt(np.mean(np.square(error if x.mask is None else error[x.mask]))))
+    def _rmse(self, x: Rows, y: np.ndarray, team: Team | None = None) -> float:
+        if team is not None:
+            x, y = x.every(team.rank, team.size), y[team.rank :: team.size]
+        error = self._predict(x).astype("float64") - y if len(x) else np.empty(y.shape)
+        squares = np.square(error if x.mask is None else error[x.mask])
+        if team is None:
+            return float(np.sqrt(np.mean(squares)))
+        total, count = team.sum(np.array([squares.sum(), squares.size], dtype="float64"))
+        return float(np.sqrt(total / count))
 
     # ---- use
 
@@ -242,6 +286,45 @@ class KerasModel(SoilMoistureModel):
         except ValueError as error:
             raise SmgeoError(f"{folder}: the weights are not those of this model: {error}") from None
         self.history_ = dict((self.training_ or {}).get("history", {}))
+
+
+class _Kept:
+    """What of a training goes into its checkpoint, and comes back from it."""
+
+    def __init__(
+        self,
+        file: Checkpoint | None,
+        training: Mapping[str, Any],
+        model: Any,
+        batches: Any,
+        history: dict[str, list[float]],
+    ) -> None:
+        self._file, self._training, self._model, self._batches, self._history = file, training, model, batches, history
+        self.writes = True  # of a team one process does
+
+    def restore(self) -> list[np.ndarray] | None:
+        """Set weights, optimiser, order of batches and history as they were; the best weights so far, or None where nothing is kept."""
+        kept = self._file.load(self._training) if self._file is not None else None
+        if kept is None:
+            return None
+        arrays, state = kept
+        self._model.optimizer.build(self._model.trainable_variables)
+        for variable, value in zip(self._variables(), arrays["variables"], strict=True):
+            variable.assign(value)
+        self._batches.state = state["order"]
+        self._history.update(state["history"])
+        return arrays["best"] or None
+
+    def save(self, best: list[np.ndarray] | None) -> None:
+        """Write it, if it is time to."""
+        if self._file is not None and self.writes and self._file.due:
+            arrays = {"variables": [np.asarray(v) for v in self._variables()], "best": best or []}
+            self._file.save(self._training, arrays, {"order": self._batches.state, "history": self._history})
+
+    def _variables(self) -> list[Any]:
+        """Weights, seeds of dropout, and all that the optimiser remembers; not the metrics, which begin anew each epoch."""
+        metrics = {id(v) for m in self._model.metrics for v in m.variables}
+        return [v for v in self._model.variables if id(v) not in metrics] + list(self._model.optimizer.variables)
 
 
 def _some(n: int, most: int, seed: int) -> np.ndarray:

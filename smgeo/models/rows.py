@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
@@ -60,6 +61,7 @@ class Rows:
         # A window of one day is a row; one of several days is a long row, for models that look at one.
         self.shape: tuple[int, ...] = (n, int(np.prod(rest))) if flat else (n, *rest)
         self.mask = None if isinstance(source, np.ndarray) else source.mask
+        self._positions: np.ndarray | None = None  # in the source, where not all of it
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -71,6 +73,7 @@ class Rows:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """float32 rows at positions `rows`."""
+        rows = rows if self._positions is None else self._positions[rows]
         if isinstance(self._source, np.ndarray):
             return cast(np.ndarray, self._source[rows])
         x = self._source.gather(rows)
@@ -78,6 +81,7 @@ class Rows:
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
         """Positions of all rows, shuffled by `rng`, in an order in which the source is quick to read."""
+        assert self._positions is None
         if not isinstance(self._source, np.ndarray):
             return self._source.order(rng)
         return np.arange(len(self)) if rng is None else rng.permutation(len(self))
@@ -86,9 +90,18 @@ class Rows:
         """Every row at once."""
         return self.take(np.arange(len(self)))
 
+    def every(self, first: int, step: int) -> Rows:
+        """Every `step`-th row from `first` on."""
+        part = copy.copy(self)
+        rows = np.arange(len(self))[first::step]
+        part.shape, part.mask = (len(rows), *self.shape[1:]), None if self.mask is None else self.mask[first::step]
+        part._positions = rows if self._positions is None else self._positions[rows]
+        return part
+
     def crop(self, days: int) -> tuple[Rows, np.ndarray]:
         """Whole series cut into pieces in which `days` days count, and the pieces' y."""
         assert not isinstance(self._source, np.ndarray)
+        assert self._positions is None
         pieces = self._source.crop(days)
         assert pieces.y is not None
         return Rows(pieces), pieces.y

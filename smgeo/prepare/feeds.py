@@ -24,7 +24,10 @@ class BatchSource(Protocol):
 
 
 def keras_batches(source: BatchSource, size: int, seed: int | None) -> Any:
-    """A `keras.utils.PyDataset`: gathered as asked for, in a new order each epoch, or in order without a seed."""
+    """A `keras.utils.PyDataset`: gathered as asked for, in a new order each epoch, or in order without a seed.
+
+    Its `state` says which epoch's order comes next, and may be set to one that it had.
+    """
     try:
         import keras
     except ImportError:
@@ -34,7 +37,23 @@ def keras_batches(source: BatchSource, size: int, seed: int | None) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self._rng = np.random.default_rng(seed) if seed is not None else None
+            self._draw()
+
+        def _draw(self) -> None:
+            # As it was before the order was drawn, so that the same order can be drawn again.
+            self._state = None if self._rng is None else self._rng.bit_generator.state
             self._order, self._used_up = source.order(self._rng), False
+
+        @property
+        def state(self) -> Any:
+            """Where the order of epochs stands, JSON types."""
+            return self._state
+
+        @state.setter
+        def state(self, value: Any) -> None:
+            if self._rng is not None:
+                self._rng.bit_generator.state = value
+                self._draw()
 
         def __len__(self) -> int:
             return -(-len(source) // size)
@@ -47,7 +66,7 @@ def keras_batches(source: BatchSource, size: int, seed: int | None) -> Any:
             # Keras looks at the first batches and calls this when `fit` starts too; an order that was not used up is kept,
             # because windows are read from their store in this order, ahead of the batches.
             if self._used_up:
-                self._order, self._used_up = source.order(self._rng), False
+                self._draw()
 
     return Batches()
 

@@ -1,0 +1,5 @@
+"""`python -m smgeo`: the command line."""
+
+from smgeo.cli import main
+
+main()

@@ -1,0 +1,209 @@
+"""Data-parallel training: processes are started, train one model as a team, and are started again from a checkpoint if one dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from smgeo.errors import SmgeoError
+from smgeo.models import load_model
+from smgeo.models.backend import keras_backend
+from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.estimator import SoilMoistureModel
+from smgeo.models.team import Team, check_backend
+
+# How often the processes are started again after one of them died, without an epoch more than before.
+TRIES = 3
+# A process that has not said where it is within so many seconds is given up.
+_MEET_S = 180
+_LOOK_S = 0.2
+
+
+class Processes(Protocol):
+    """Processes at work, as `smgeo.hpc.allocation.Step` has them."""
+
+    @property
+    def ended(self) -> int | None:
+        """Exit code of what has ended; None while they run."""
+        ...
+
+    def last_lines(self) -> str:
+        """What they wrote last."""
+        ...
+
+    def stop(self) -> None:
+        """End them."""
+        ...
+
+
+Start = Callable[[list[str], Path], Processes]
+
+
+def fit_parallel(
+    model: SoilMoistureModel,
+    train: Any,
+    *,
+    validation: Any = None,
+    workers: int,
+    start: Start,
+    folder: Path,
+    checkpoint: Path,
+    key: str = "",
+    network: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> SoilMoistureModel:
+    """The model, trained by several processes: the same batches as by one, each process with its share of every batch.
+
+    Parameters
+    ----------
+    model : SoilMoistureModel
+        Not fitted; a network.
+    train, validation : Windows
+        As for `fit`. Each process reads them.
+    workers : int
+        Number of processes.
+    start : callable
+        Starts a command so many times, given it and the path of its log; each process finds its number in `SLURM_PROCID`.
+    folder : Path
+        For this training alone, seen by all processes; removed at the end.
+    checkpoint : Path
+        Written after every epoch; the training goes on from it, here and when the processes are started again.
+    key : str
+        Of the data, as for `Checkpoint`.
+    network : mapping, optional
+        By which address a process is reached, as in a site profile.
+    progress : callable, optional
+        Called with (epochs done, epochs at most).
+    say : callable
+        Told when processes are started again.
+
+    Raises
+    ------
+    SmgeoError
+        If the model is no network, Keras does not run on TensorFlow, or the processes die again and again.
+    """
+    if not hasattr(model, "epochs"):
+        raise SmgeoError(
+            f"{model.kind} is not trained in epochs, so several processes cannot share the work; train it with one"
+        )
+    check_backend(keras_backend())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    try:
+        with (folder / "job.pickle").open(
+            "wb"
+        ) as file:  # read by the processes of this very run, in a folder of its user alone
+            pickle.dump(
+                {"model": model, "train": train, "validation": validation, "key": key, "network": network or {}},
+                file,
+                protocol=5,
+            )
+        tries, before = 0, 0
+        for attempt in range(1_000_000):
+            here = folder / f"start-{attempt}"
+            here.mkdir()
+            command = [
+                sys.executable,
+                "-m",
+                "smgeo.models.data_parallel",
+                str(folder),
+                here.name,
+                str(workers),
+                str(checkpoint),
+            ]
+            processes = start(command, here / "rank-%t.log")
+            try:
+                code = _follow(processes, here, progress)
+                lines = processes.last_lines()
+            finally:
+                processes.stop()
+            if code == 0:
+                return load_model(folder / "model")
+            done = _epochs_told(here)[0]
+            tries = 1 if done > before else tries + 1
+            before = max(done, before)
+            if tries > TRIES:
+                raise SmgeoError(
+                    f"training by {workers} processes: they ended {tries} times before an epoch was done (exit code {code}). {lines}"
+                )
+            say(
+                f"a process ended with exit code {code} after epoch {before}; all are started again from the last checkpoint"
+            )
+        raise AssertionError
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _follow(processes: Processes, here: Path, progress: Callable[[int, int], None] | None) -> int:
+    """Wait for the end, and tell of epochs."""
+    while (code := processes.ended) is None:
+        if progress:
+            progress(*_epochs_told(here))
+        time.sleep(_LOOK_S)
+    return code
+
+
+def _epochs_told(here: Path) -> tuple[int, int]:
+    """Epochs done and at most, as the first process wrote them last."""
+    try:
+        lines = (here / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+        last = json.loads(lines[-1])
+        return int(last["epoch"]), int(last["epochs"])
+    except (OSError, ValueError, IndexError):
+        return 0, 1
+
+
+def main(folder: Path, start: str, workers: int, checkpoint: Path) -> None:
+    """Be one of the processes."""
+    rank = int(os.environ["SLURM_PROCID"])
+    if gpus := int(
+        os.environ.get("SMGEO_GPUS_A_NODE", "0")
+    ):  # one for each process of a node, before TensorFlow takes them all
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(int(os.environ.get("SLURM_LOCALID", "0")) % gpus)
+    with (folder / "job.pickle").open("rb") as file:
+        job = pickle.load(file)  # noqa: S301 - written by the process that started this one, in a folder of its user alone
+    team = Team(_meet(folder / start, rank, workers, job["network"]), rank)
+    model = job["model"]
+    kept = Checkpoint(checkpoint, key=job["key"])
+    with (folder / start / "epochs.jsonl").open("a", encoding="utf-8") if rank == 0 else open(os.devnull, "w") as told:
+        for scores in model.fit_by_epoch(job["train"], validation=job["validation"], checkpoint=kept, team=team):
+            told.write(json.dumps(scores) + "\n")
+            told.flush()
+    if rank == 0:
+        model.save(folder / "model")
+
+
+def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> list[str]:
+    """Addresses of all processes, which tell each other by files."""
+    from smgeo.hpc.network import find_address
+    from smgeo.hpc.sites import NetworkSpec
+
+    address = find_address(NetworkSpec(**network))
+    with socket.socket() as probe:  # TensorFlow binds it in a moment
+        probe.bind((address, 0))
+        port = probe.getsockname()[1]
+    part = here / f"address-{rank}.part"
+    part.write_text(f"{address}:{port}", encoding="utf-8")
+    os.replace(part, here / f"address-{rank}")
+    end = time.monotonic() + _MEET_S
+    files = [here / f"address-{r}" for r in range(workers)]
+    while missing := [f.name.removeprefix("address-") for f in files if not f.exists()]:
+        if time.monotonic() > end:
+            raise SmgeoError(
+                f"{len(missing)} of {workers} processes did not come within {_MEET_S} s: {', '.join(missing)}"
+            )
+        time.sleep(0.05)
+    return [f.read_text(encoding="utf-8") for f in files]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
