@@ -37,7 +37,8 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "split_stations",
         ],
         "sources": ["open_earthengine", "open_rasters", "open_stac", "open_stations", "simulate"],
-        "study": ["run"],
+        "hpc.batch_script": ["jobscript"],
+        "study": ["build_cubes", "run", "train_recipe", "tune_recipe"],
         "tuning": ["tune"],
     },
 )

@@ -35,7 +35,8 @@ LAYERS = [
     {"model_stages"},
     {"study"},
     {"accessor", "cli_hpc"},
-    {"cli", "__init__", "__main__"},
+    {"cli", "__init__"},
+    {"__main__"},
 ]
 WORLD_PARTS = {"sources.physics", "sources.world_landscape", "sources.world_stations"}
 # Parts that readers of station archives share.

@@ -1,0 +1,233 @@
+"""Job scripts: what is in them, that shells read them, what is refused, and that nothing in them runs but what was asked for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import smgeo
+from smgeo.cli import app
+from smgeo.errors import SmgeoError
+from smgeo.hpc.sites import find_sites, load_site
+
+SITES = sorted(find_sites())
+ALL = {
+    "run": ["quickstart"],
+    "cube": ["quickstart", "lachish"],  # several: a job array
+    "train": ["quickstart"],
+    "tune": ["quickstart"],
+    "predict": ["runs/a/models/rf", "grid.zarr", "maps"],
+}
+LAUNCHERS = ("srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow")
+
+
+def everything(system):
+    """Scripts of all workloads and launchers, with few options and with many, for one and for two nodes."""
+    account = {"account": "soil1"} if load_site(system).account_required else {}
+    many = {
+        "time": "00:05:00",
+        "cpus": 1,
+        "memory": "2G",
+        "dependency": "afterok:12:13,singleton",
+        "mail": "a@b.org",
+        "qos": "normal",
+        "job_name": "soil",
+        "stop_before_s": 60,
+        "restarts": 2,
+    }
+    for nodes, options in itertools.product((1, 2), ({}, many)):
+        for workload, arguments in ALL.items():
+            yield smgeo.jobscript(system, workload, *arguments, nodes=nodes, **account, **options)
+        for launcher in LAUNCHERS:
+            command = ("python", "my train.py", "--name", "$(touch x)")
+            yield smgeo.jobscript(system, "any", *command, nodes=nodes, launcher=launcher, **account, **options)
+    for kind in ("venv", "conda", "container"):
+        yield smgeo.jobscript(system, "run", "quickstart", nodes=2, **account, **{kind: "/a b/$c"})
+        yield smgeo.jobscript(system, "any", "python", array="0-9%2", **account, **{kind: "/a b/$c"})
+
+
+def shellcheck():
+    found = shutil.which("shellcheck")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("shellcheck is not installed")
+        pytest.skip("shellcheck is not installed (sudo apt install shellcheck)")
+    return found
+
+
+@pytest.mark.parametrize("system", SITES)
+def test_shells_read_every_script(system, tmp_path):
+    scripts = list(everything(system))
+    assert len(scripts) == 4 * 10 + 6
+    files = []
+    for i, text in enumerate(scripts):
+        assert text.startswith("#!/bin/bash")
+        assert "\n\n#SBATCH" not in text
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+        files.append(tmp_path / f"{i}.sh")
+        files[-1].write_text(text, encoding="utf-8")
+    done = subprocess.run([shellcheck(), "--severity=style", *files], capture_output=True, text=True)
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+def test_what_a_script_asks_for():
+    text = smgeo.jobscript(
+        "juwels", "tune", "quickstart", partition="booster", nodes=4, time="12:00:00", account="soil", out="runs/q"
+    )
+    header = re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
+    assert header == [
+        "--job-name=tune-quickstart",
+        "--account=soil",
+        "--partition=booster",
+        "--nodes=4",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=48",
+        "--exclusive",
+        "--gres=gpu:4",
+        "--time=12:00:00",
+        "--output=tune-quickstart-%j.log",
+        "--open-mode=append",
+        "--signal=B:USR1@300",
+        "--requeue",
+    ]
+    assert "set -euo pipefail" in text
+    assert "module load GCC OpenMPI CUDA/12 MPI-settings/CUDA\n" in text
+    assert f"python={sys.executable}\n" in text
+    assert '-m smgeo tune "$recipe" --out runs/q --cluster juwels)' in text
+    assert "a profile that was never tried there" in text
+
+
+def test_recipes_become_tasks_of_an_array():
+    text = smgeo.jobscript("testbed", "cube", "quickstart", "lachish")
+    assert "#SBATCH --array=0-1\n" in text
+    assert "recipes=(quickstart lachish)\n" in text
+
+
+def test_training_takes_a_process_for_each_gpu():
+    text = smgeo.jobscript("juwels", "train", "quickstart", partition="booster", nodes=2, account="a", models=["gru"])
+    assert '"$recipe" --model gru --cluster juwels --workers 8)' in text
+
+
+WRONG = [
+    ("vega", "run", {"nodes": 961}, r"--nodes 961: vega's partition cpu gives a job at most 960 nodes"),
+    ("lumi", "run", {"partition": "largemem", "nodes": 2, "account": "a"}, "at most 1 nodes"),
+    ("juwels", "run", {"partition": "bootser", "account": "a"}, "did you mean 'booster'"),
+    ("testbed", "run", {"partition": "short", "time": "00:06:00"}, "at most 00:05:00"),
+    ("testbed", "run", {"time": "2-00:00:00"}, "at most 1-00:00:00"),
+    ("testbed", "run", {"time": "30"}, "HH:MM:SS"),
+    ("testbed", "run", {"time": "00:00:00"}, "--time 0"),
+    ("juwels", "run", {}, "--account is missing: juwels runs no job without"),
+    ("juwels", "run", {"account": "a b"}, "account.*letters, digits"),
+    ("testbed", "run", {"cpus": 5}, "a node of testbed's partition main has 4 cores"),
+    ("testbed", "run", {"memory": "9G"}, "a node of testbed's partition main has 8G"),
+    ("testbed", "run", {"memory": "lots"}, "K, M, G or T"),
+    ("testbed", "run", {"gpus": 1}, "has 0 GPUs"),
+    ("vega", "run", {"partition": "gpu", "gpus": 5}, "a node of vega's partition gpu has 4 GPUs"),
+    ("vega", "run", {"gpus": 1}, "partitions with GPUs: gpu"),
+    ("testbed", "run", {"array": "0-9"}, "give several recipes"),
+    ("testbed", "any", {"array": "x"}, "an array is such as"),
+    ("testbed", "any", {"dependency": "after 12"}, "a dependency is such as"),
+    ("testbed", "any", {"mail": "me"}, "an address for mail"),
+    ("testbed", "any", {"mail_type": ("SOMETIMES",)}, "unknown kind of mail"),
+    ("testbed", "any", {"tasks": 5}, "more than the 4 CPUs"),
+    ("testbed", "run", {"tasks": 2}, "--tasks 2 is for `any`"),
+    ("testbed", "run", {"launcher": "horovod"}, "--launcher horovod is for `any`"),
+    ("testbed", "any", {"launcher": "mpirun"}, "launcher"),
+    ("testbed", "run", {"nodes": 0}, "nodes"),
+    ("testbed", "run", {"venv": "/a", "conda": "b"}, "give one of them"),
+    ("testbed", "run", {"venv": "/a\nid"}, "one line"),
+    ("testbed", "run", {"time": "00:04:00"}, "--stop-before 300 s is not less than the wall time"),
+    ("testbed", "run", {"job_name": "x\n#SBATCH --wrap=id"}, "job_name"),
+    ("testbed", "run", {"walltime": "01:00:00"}, "unknown key 'walltime'"),
+    ("tesbed", "run", {}, "did you mean 'testbed'"),
+    ("testbed", "runn", {}, "did you mean 'run'"),
+    ("testbed", "train", {"models": ["gruu"]}, "did you mean 'gru'"),
+    ("testbed", "run", {"models": ["gru"]}, "--model is for train and tune"),
+]
+
+
+@pytest.mark.parametrize(("system", "workload", "options", "message"), WRONG)
+def test_a_wrong_request_names_its_limit(system, workload, options, message):
+    words = ["hostname"] if workload == "any" else ["quickstart"]
+    with pytest.raises(SmgeoError, match=message):
+        smgeo.jobscript(system, workload, *words, **options)
+
+
+@pytest.mark.parametrize(
+    ("workload", "words", "options", "message"),
+    [
+        ("run", [], {}, "takes a recipe"),
+        ("run", ["nowhere.yaml"], {}, "recipe 'nowhere.yaml' not found"),
+        ("predict", ["model"], {}, "MODEL CUBE OUT"),
+        ("predict", ["a", "b", "c"], {"array": "0-1"}, "each task would write the same"),
+        ("any", [], {}, "give the command"),
+        ("any", ["a\nb"], {}, "line break"),
+        ("run", ["quickstart", "lachish"], {"out": "x"}, "cannot share a folder"),
+        ("run", ["quickstart", "quickstart"], {}, "names of their own"),
+    ],
+)
+def test_a_wrong_workload_is_refused(workload, words, options, message):
+    with pytest.raises(SmgeoError, match=message):
+        smgeo.jobscript("testbed", workload, *words, **options)
+
+
+def test_names_from_users_run_nothing(tmp_path, monkeypatch):
+    """A recipe, folders, a model and an environment that are called by shell code: all of it arrives as the words it is."""
+    monkeypatch.chdir(tmp_path)
+    name = "a b'\"$(touch ran)`touch ran`;touch ran&.yaml"
+    (tmp_path / name).write_bytes(smgeo.recipe.find_recipe("quickstart").read_bytes())
+    fake = tmp_path / "py'thon $(touch ran)"
+    fake.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done\n', encoding="utf-8")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    text = smgeo.jobscript("testbed", "run", name, out="o $(touch ran)", data="d;touch ran", extra=["$(touch ran)"])
+    environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1"}
+    done = subprocess.run(["bash"], input=text, text=True, capture_output=True, env=environment, check=True)
+    told = done.stdout.splitlines()
+    assert told[1:4] == ["-m", "smgeo", "--version"]
+    words = ["-m", "smgeo", "run", name, "--out", "o $(touch ran)", "--data", "d;touch ran", "$(touch ran)"]
+    assert told[5 : 5 + len(words)] == words
+    assert "exit code 0" in told[-1]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_job_ends_with_the_exit_code_of_its_program(code, tmp_path, monkeypatch):
+    # srun of its own, which starts what it is told: the last words that are no options.
+    (tmp_path / "srun").write_text('#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n', encoding="utf-8")
+    (tmp_path / "srun").chmod(0o755)
+    text = smgeo.jobscript("generic", "any", "bash", "-c", f"exit {code}")
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NODELIST": "n1",
+    }
+    # Not a login shell, which would set PATH anew.
+    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env=environment)
+    assert done.returncode == code
+    assert f"exit code {code}" in done.stdout
+
+
+def test_the_command_line_takes_options_on_both_sides():
+    runner = CliRunner()
+    before = runner.invoke(app, ["jobscript", "--system", "testbed", "--nodes", "2", "run", "quickstart"])
+    after = runner.invoke(app, ["jobscript", "run", "quickstart", "--system", "testbed", "--nodes", "2"])
+    assert before.exit_code == after.exit_code == 0
+    assert before.stdout == after.stdout == smgeo.jobscript("testbed", "run", "quickstart", nodes=2)
+    own = runner.invoke(app, ["jobscript", "--system", "testbed", "any", "--", "python", "x.py", "--nodes", "9"])
+    assert own.stdout == smgeo.jobscript("testbed", "any", "python", "x.py", "--nodes", "9")
+
+
+def test_systems_are_listed():
+    told = CliRunner().invoke(app, ["systems"])
+    assert told.exit_code == 0
+    assert all(name in told.stdout for name in SITES)

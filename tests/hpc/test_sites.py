@@ -1,0 +1,111 @@
+"""Site profiles: those that ship, a user's own, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from smgeo.errors import SmgeoError
+from smgeo.hpc.new_site import describe_site, parse_partitions, write_site
+from smgeo.hpc.sites import find_sites, format_time, load_site, parse_site, parse_time
+
+SHIPPED = ["cyclone", "deep", "generic", "jureca", "juwels", "lumi", "testbed", "vega"]
+
+
+def test_profiles_that_ship():
+    assert sorted(find_sites()) == SHIPPED
+    sites = {name: load_site(name) for name in SHIPPED}
+    assert [s.name for s in sites.values()] == SHIPPED
+    # The limits of partitions, as the public job scripts give them.
+    assert sites["juwels"].partition("booster")[1].nodes == 384
+    assert sites["juwels"].partition()[0] == "batch"
+    assert {n: p.nodes for n, p in sites["vega"].partitions.items()} == {
+        "dev": 8,
+        "cpu": 960,
+        "longcpu": 6,
+        "gpu": 60,
+        "largemem": 192,
+    }
+    assert sites["lumi"].partition("standard-g")[1].gpus == 8
+    assert sites["deep"].launcher.mpi == "pspmix"
+    assert [n for n, s in sites.items() if s.verified] == ["testbed"]
+    assert all(s.source for s in sites.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("00:00:30", 30), ("02:00", 7200), ("36:00:00", 129_600), ("1-12:30:05", 131_405)]
+)
+def test_wall_times(text, seconds):
+    assert parse_time(text) == seconds
+    assert parse_time(format_time(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["10", "1:2:3:4", "00:75:00", "1-2", "", "-1:00:00", "01:00:00\n#SBATCH"])
+def test_a_wall_time_of_another_form_is_refused(text):
+    with pytest.raises(SmgeoError, match="HH:MM:SS"):
+        parse_time(text)
+
+
+def test_a_users_own_profile_wins(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "smgeo" / "sites"
+    folder.mkdir(parents=True)
+    (folder / "vega.yaml").write_text("name: vega\naccount_required: true\n", encoding="utf-8")
+    (folder / "ours.yaml").write_text("name: ours\n", encoding="utf-8")
+    assert load_site("vega").account_required
+    assert load_site("ours").name == "ours"
+    elsewhere = tmp_path / "here.yaml"
+    elsewhere.write_text("name: here\n", encoding="utf-8")
+    assert load_site(elsewhere).name == "here"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "no mapping"),
+        ("name: [", "not YAML"),
+        ("name: x\npartitons: {}\n", "did you mean 'partitions'"),
+        ("name: x\npartitions: {a: {nodes: 0}}\ndefault_partition: a\n", "nodes"),
+        ("name: x\npartitions: {a: {nods: 1}}\ndefault_partition: a\n", "did you mean 'nodes'"),
+        ("name: x\npartitions: {a: {}}\ndefault_partition: b\n", "default_partition 'b' is not in partitions"),
+        ("name: x\npartitions: {a: {}}\n", "default_partition None is not in partitions"),
+        ("name: x\npartitions: {a: {time_limit: soon}}\ndefault_partition: a\n", "HH:MM:SS"),
+        ("name: 'x y'\n", "letters, digits"),
+        ('name: "x\\n#SBATCH --wrap=id"\n', "letters, digits"),
+        ("name: x\nvenv: /a\nconda: b\n", "give one of venv, conda, container"),
+        ("name: x\nvariables: {'A;B': c}\n", "no name of an environment variable"),
+        ('name: x\nmodules: ["a\\nid"]\n', "one line"),
+        ("name: x\ndirectives: ['mem=4G']\n", "directives"),
+    ],
+)
+def test_a_wrong_profile_is_refused(text, message):
+    with pytest.raises(SmgeoError, match=message):
+        parse_site(text, "x.yaml")
+
+
+def test_a_system_that_is_not_there():
+    with pytest.raises(SmgeoError, match="did you mean 'juwels'"):
+        load_site("juwls")
+
+
+def test_a_profile_from_what_slurm_says(tmp_path):
+    partitions = (
+        "PartitionName=cpu AllowGroups=ALL Default=YES MaxNodes=UNLIMITED MaxTime=2-00:00:00 OverSubscribe=NO TotalNodes=40\n"
+        "PartitionName=gpu Default=NO MaxNodes=8 MaxTime=UNLIMITED OverSubscribe=EXCLUSIVE TotalNodes=20\n"
+    )
+    # Two kinds of nodes in a partition: a job may get the smaller one.
+    nodes = "cpu|128|256000|(null)\ncpu|64|512000|(null)\ngpu|48+|515000+|gpu:a100:4(S:0-1)\n"
+    found, default = parse_partitions(partitions, nodes)
+    assert default == "cpu"
+    assert found == {
+        "cpu": {"nodes": 40, "time_limit": "2-00:00:00", "cores": 64, "memory_gb": 250.0, "gpus": 0},
+        "gpu": {"nodes": 8, "exclusive": True, "cores": 48, "memory_gb": 515_000 / 1024, "gpus": 4},
+    }
+    answers = {"default_partition": "cpu", "modules": "GCC Python", "internet": "yes", "host_suffix": "i", "scratch": ""}
+    path = write_site(describe_site("ours", found, answers), tmp_path / "sites" / "ours.yaml")
+    site = load_site(path)
+    assert (site.default_partition, site.modules, site.network.host_suffix) == ("cpu", ("GCC Python",), "i")
+    assert site.partition("gpu")[1].internet
+    assert not site.verified
+    with pytest.raises(SmgeoError, match="is there already"):
+        write_site(yaml.safe_load(path.read_text(encoding="utf-8")), path)
