@@ -13,7 +13,8 @@ from pathlib import Path
 from smgeo.errors import SmgeoError
 
 _END_S = 20
-_LAST_LINES = 15
+_UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+_LAST_LINES = 4
 # What srun would read as options of a step from the job's own.
 _OPTIONS_OF_JOB = re.compile(
     r"SLURM_(NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|CPUS_PER_TASK|DISTRIBUTION|MEM_BIND|CPU_BIND)\w*|SRUN_CPUS_PER_TASK"
@@ -47,8 +48,6 @@ class Allocation:
         if not job or not nodes:
             return None
         cpus = least(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1"))
-        memory = os.environ.get("SLURM_MEM_PER_NODE")
-        each = os.environ.get("SLURM_MEM_PER_CPU")
         gpus = os.environ.get("SLURM_GPUS_ON_NODE") or os.environ.get("SLURM_JOB_GPUS", "")
         return cls(
             int(job),
@@ -57,7 +56,7 @@ class Allocation:
             int(gpus)
             if gpus.isdigit() and "SLURM_GPUS_ON_NODE" in os.environ
             else len([g for g in gpus.split(",") if g]),
-            int(memory) if memory else int(each) * cpus if each else None,
+            _memory_mb(int(job), len(_expand(nodes))),
         )
 
     def start(
@@ -165,6 +164,22 @@ def least(text: str) -> int:
     (2, 16)
     """
     return min(int(part.split("(")[0]) for part in text.split(","))
+
+
+def _memory_mb(job: int, nodes: int) -> int | None:
+    """Memory of each node: SLURM's variables say it only where the job asked for some."""
+    told = subprocess.run(["scontrol", "show", "job", str(job)], capture_output=True, text=True).stdout  # noqa: S603, S607 - no shell
+    return parse_memory_of_job(told, nodes)
+
+
+def parse_memory_of_job(text: str, nodes: int) -> int | None:
+    """Megabytes of each node, of what `scontrol show job` says.
+
+    >>> parse_memory_of_job("NumNodes=2 TRES=cpu=6,mem=12G,node=2,billing=6", 2)
+    6144
+    """
+    found = re.search(r"TRES=\S*?mem=([\d.]+)([KMGT])", text)
+    return None if found is None else int(float(found[1]) * _UNIT_MB[found[2]] / nodes)
 
 
 def _expand(nodes: str) -> list[str]:

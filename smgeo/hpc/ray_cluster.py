@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 import sys
@@ -14,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.hpc.allocation import Allocation, Step
+from smgeo.hpc.allocation import Allocation
 from smgeo.hpc.sites import Site
 
 # Nodes that have not come within so many seconds are named, and the job ends.
@@ -58,7 +57,10 @@ def ray_nodes(
     if find_spec("ray") is None:
         raise missing_extra("a search over several nodes", "tune")
     if "ray" in sys.modules:  # it has read its token, or that there is none, when it was imported
-        raise RuntimeError("Ray was imported before its cluster was started")
+        raise SmgeoError(
+            "Ray was imported in this process before its cluster on SLURM was started, so it would not be let in; import it later, or "
+            "run the search by `smgeo tune` or `smgeo run`"
+        )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Of this job alone, and never in a file or on a command line: who has it may run anything on these nodes.
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -84,12 +86,9 @@ def ray_nodes(
         )
         before = {k: os.environ.get(k) for k in ("RAY_ADDRESS", *token)}
         try:
-            step.wait_for(
-                (here / "head.json").exists, start_s, lambda: f"Ray's head did not come up on {allocation.nodes[0]}"
-            )
+            step.wait_for(lambda: not _lacking(here, allocation), start_s, lambda: _say_lacking(here, allocation))
             address = str(json.loads((here / "head.json").read_text(encoding="utf-8"))["address"])
             os.environ |= {"RAY_ADDRESS": address, **token}
-            _wait_for_nodes(step, address, allocation.nodes, start_s)
             say(
                 f"Ray: {len(allocation.nodes)} node(s) of {allocation.cpus} CPU(s) and {allocation.gpus} GPU(s) at {address}"
             )
@@ -103,48 +102,10 @@ def ray_nodes(
             step.stop()
 
 
-def _wait_for_nodes(step: Step, address: str, nodes: tuple[str, ...], seconds: float) -> None:
-    """Until all nodes are in the cluster."""
-    import ray
-    from ray.exceptions import RayError
-
-    came: set[str] = set()
-
-    def missing() -> str:
-        lacking = [n for n in nodes if n not in came]
-        return f"Ray: {len(lacking)} of {len(nodes)} node(s) did not come: {', '.join(lacking)}"
-
-    def all_there() -> bool:
-        try:
-            if not ray.is_initialized():
-                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
-            came.update(
-                k.removeprefix("slurm_")
-                for n in ray.nodes()
-                if n["Alive"]
-                for k in n["Resources"]
-                if k.startswith("slurm_")
-            )
-        except (ConnectionError, RuntimeError, ValueError, RayError):  # the head's port is there before the head
-            return False
-        return set(nodes) <= came
-
-    try:
-        step.wait_for(all_there, seconds, missing)
-    finally:
-        ray.shutdown()
+def _lacking(here: Path, allocation: Allocation) -> list[str]:
+    return [node for node in allocation.nodes if not (here / f"ready-{node}").exists()]
 
 
-def check_nodes(allocation: Allocation | None) -> Allocation:
-    """The allocation, which there must be.
-
-    Raises
-    ------
-    SmgeoError
-        If this process is not in a job.
-    """
-    if allocation is None:
-        raise SmgeoError(
-            "a search over several nodes runs in a job: submit one with `smgeo jobscript --system NAME tune RECIPE --nodes N --submit`"
-        )
-    return allocation
+def _say_lacking(here: Path, allocation: Allocation) -> str:
+    lacking = _lacking(here, allocation)
+    return f"Ray: {len(lacking)} of {len(allocation.nodes)} node(s) did not come: {', '.join(lacking)}"

@@ -17,10 +17,11 @@ from typing import Any
 from smgeo.hpc.network import find_address, port_of_job
 from smgeo.hpc.sites import NetworkSpec
 
+# What `ray start` says when its node has joined.
+_STARTED = "Ray runtime started"
 
-def ray_command(
-    address: str, head: dict[str, Any] | None, port: int, asked: dict[str, Any], node: str, sockets: str
-) -> list[str]:
+
+def ray_command(address: str, head: dict[str, Any] | None, port: int, asked: dict[str, Any], sockets: str) -> list[str]:
     """`ray start` for the head (where `head` is None) or for another node; all resources are the job's, not the machine's.
 
     Ports but the head's are 0, for any that is free: two jobs on a node would meet at Ray's own ones.
@@ -44,8 +45,6 @@ def ray_command(
         f"--num-cpus={asked['cpus']}",
         f"--num-gpus={asked['gpus']}",
         *memory,
-        # A resource by the node's name tells who came; two nodes of SLURM may be one machine.
-        f"--resources={json.dumps({f'slurm_{node}': 1})}",
         f"--temp-dir={sockets}",
         "--disable-usage-stats",
     ]
@@ -68,13 +67,19 @@ def main(folder: Path) -> int:
         head = json.loads(file.read_text(encoding="utf-8"))
     # The path of a socket has at most 107 letters, so it lies on the node and not in the run's folder.
     sockets = tempfile.mkdtemp(prefix=f"smgeo-ray-{os.environ['SLURM_JOB_ID']}-")
-    process = subprocess.Popen(ray_command(address, head, port, asked, node, sockets))  # noqa: S603 - no shell
+    command = ray_command(address, head, port, asked, sockets)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell
 
     def end(number: int, frame: FrameType | None) -> None:
         process.terminate()
 
     signal.signal(signal.SIGTERM, end)
     try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if _STARTED in line:
+                (folder / f"ready-{node}").touch()
         return process.wait()
     finally:
         shutil.rmtree(sockets, ignore_errors=True)

@@ -101,7 +101,13 @@ def test_a_profile_from_what_slurm_says(tmp_path):
         "cpu": {"nodes": 40, "time_limit": "2-00:00:00", "cores": 64, "memory_gb": 250.0, "gpus": 0},
         "gpu": {"nodes": 8, "exclusive": True, "cores": 48, "memory_gb": 515_000 / 1024, "gpus": 4},
     }
-    answers = {"default_partition": "cpu", "modules": "GCC Python", "internet": "yes", "host_suffix": "i", "scratch": ""}
+    answers = {
+        "default_partition": "cpu",
+        "modules": "GCC Python",
+        "internet": "yes",
+        "host_suffix": "i",
+        "scratch": "",
+    }
     path = write_site(describe_site("ours", found, answers), tmp_path / "sites" / "ours.yaml")
     site = load_site(path)
     assert (site.default_partition, site.modules, site.network.host_suffix) == ("cpu", ("GCC Python",), "i")

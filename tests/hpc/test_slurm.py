@@ -1,0 +1,254 @@
+"""Jobs of a real SLURM: cubes by worker jobs, searches and training over nodes, stops and restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import smgeo
+from smgeo.errors import SmgeoError
+from smgeo.hpc.allocation import Allocation
+from smgeo.hpc.batch_script import check_script, submit_script
+from smgeo.regions import read_ledger
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def checksums(folder: Path) -> dict:
+    """Of every region of a run's cubes."""
+    found = {}
+    for name in ("stations.zarr", "grid.zarr", "parts/1-geotiff.zarr"):
+        records = read_ledger(folder / name)
+        assert records is not None
+        found[name] = records.regions
+    return found
+
+
+def submit(text: str, folder: Path, monkeypatch) -> int:
+    monkeypatch.chdir(folder)
+    return submit_script(text)
+
+
+def log_of(folder: Path, job: int) -> str:
+    return next(folder.glob(f"*-{job}.log")).read_text(encoding="utf-8")
+
+
+def test_the_testbed_is_a_slurm_of_two_nodes(slurm):
+    told = subprocess.run(
+        ["srun", "--nodes=2", "printenv", "SLURMD_NODENAME"], capture_output=True, text=True, check=True
+    )
+    assert sorted(told.stdout.split()) == ["n1", "n2"]
+
+
+def test_slurm_takes_scripts_of_every_workload(slurm):
+    for nodes in (1, 2):
+        for workload in ("run", "cube", "train", "tune"):
+            told = check_script(smgeo.jobscript("testbed", workload, "quickstart", nodes=nodes))
+            assert told[0] == "bash -n: no errors"
+            assert "to start at" in told[1]
+        for launcher in ("srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow"):
+            check_script(smgeo.jobscript("testbed", "any", "hostname", launcher=launcher, nodes=nodes))
+    check_script(smgeo.jobscript("testbed", "predict", "model", "cube.zarr", "maps"))
+    with pytest.raises(SmgeoError, match="SLURM does not take the script: .*partition"):
+        check_script(smgeo.jobscript("generic", "any", "hostname", partition="nosuch"))
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_job_ends_with_its_programs_exit_code(slurm, code, tmp_path, monkeypatch):
+    text = smgeo.jobscript("testbed", "any", "bash", "-c", f"echo on $SLURMD_NODENAME; exit {code}", nodes=2, cpus=1)
+    job = submit(text, tmp_path, monkeypatch)
+    ended = slurm.wait(job)
+    assert ended["ExitCode"] == f"{code}:0"
+    log = log_of(tmp_path, job)
+    assert "on n1" in log
+    assert "on n2" in log
+
+
+def test_cubes_by_worker_jobs_equal_the_laptops_though_jobs_are_cancelled(slurm, study, tmp_path):
+    recipe = study(world={"stations": 30, "days": 200, "shape": [48, 48], "seed": 0})
+    smgeo.run(recipe, tmp_path / "laptop")
+    out = tmp_path / "slurm"
+    command = [sys.executable, "-m", "smgeo", "run", str(recipe), "--out", str(out), "--cluster", "testbed"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    cancelled = []
+    while len(cancelled) < 2 and process.poll() is None:
+        for job in slurm.running("smgeo-dask"):
+            # At work, not only started.
+            written = any("jsonl" in f.name and f.stat().st_size for f in out.rglob("smgeo_ledger/*"))
+            if job not in cancelled and written and len(cancelled) < 2:
+                subprocess.run(["scancel", str(job)], check=True)
+                cancelled.append(job)
+        time.sleep(0.1)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert len(cancelled) == 2
+    assert "Dask dashboard: http" in told
+    assert results_of(out) == results_of(tmp_path / "laptop")
+    assert checksums(out) == checksums(tmp_path / "laptop")
+    nodes = {slurm.job(int(f.stem.split("-")[-1]))["NodeList"] for f in out.rglob("smgeo-dask-*.out")}
+    assert nodes == {"n1", "n2"}
+    assert slurm.until(lambda: not slurm.running("smgeo-dask"), 30, "workers end with the run")
+    logs = "".join(f.read_text() for f in out.rglob("smgeo-dask-*.err"))
+    assert "BEGIN" not in logs  # no key of the workers' certificates
+
+
+def test_a_search_runs_on_all_nodes_of_its_job(slurm, study, tmp_path, monkeypatch):
+    search = {"ann": {"trials": 8, "epochs": 3, "scheduler": "none"}}
+    recipe = study(models={"ann": {"units": 4}}, search=search)
+    # Two jobs at once, each on both nodes: neither may meet the other's ports, sockets or trials.
+    texts = [smgeo.jobscript("testbed", "tune", recipe, nodes=2, cpus=2, out=tmp_path / name) for name in "ab"]
+    jobs = [submit(text, tmp_path, monkeypatch) for text in texts]
+    for job, name in zip(jobs, "ab", strict=True):
+        ended = slurm.wait(job, 420)
+        log = log_of(tmp_path, job)
+        assert ended["JobState"] == "COMPLETED", log
+        trials = pd.read_parquet(tmp_path / name / "search" / "ann" / "trials.parquet")
+        assert trials["status"].tolist() == ["finished"] * 8
+        assert sorted(set(trials["node"])) == ["n1", "n2"]
+        assert "RAY_AUTH_TOKEN" not in log
+        assert "Ray: 2 node(s) of 2 CPU(s)" in log
+    a, b = (pd.read_parquet(tmp_path / n / "search" / "ann" / "trials.parquet") for n in "ab")
+    # The same seeds on the same machine, one thread a trial.
+    assert np.array_equal(a["validation_rmse"], b["validation_rmse"])
+    assert not set(a["pid"]) & set(b["pid"])
+    assert not list(Path("/tmp").glob(f"smgeo-ray-{jobs[0]}-*"))
+
+
+def test_a_search_that_is_told_to_stop_goes_back_to_the_queue_and_on(slurm, study, tmp_path, monkeypatch):
+    search = {"ann": {"trials": 10, "epochs": 8, "scheduler": "none", "concurrent": 2}}
+    recipe = study(models={"ann": {"units": 4}}, search=search)
+    job = submit(smgeo.jobscript("testbed", "tune", recipe, out=tmp_path / "run", restarts=1), tmp_path, monkeypatch)
+    table = tmp_path / "run" / "search" / "ann" / "trials.parquet"
+
+    def finished():
+        if not table.exists():
+            return None
+        trials = pd.read_parquet(table)
+        return trials[trials["status"] == "finished"]
+
+    first = slurm.until(lambda: (done := finished()) is not None and len(done) >= 2 and done, 200, "two trials")
+    # What SLURM does before the wall time ends.
+    subprocess.run(["scancel", "--batch", "--signal=USR1", str(job)], check=True)
+    slurm.until(lambda: slurm.job(job)["Restarts"] == "1", 60, "the job is back in the queue")
+    ended = slurm.wait(job)
+    log = log_of(tmp_path, job)
+    assert ended["JobState"] == "COMPLETED", log
+    assert "told to stop (the wall time ends soon)" in log
+    assert "back to the queue" in log
+    assert "start 2" in log
+    trials = pd.read_parquet(table).set_index("trial")
+    assert trials["status"].tolist() == ["finished"] * 10
+    # Nothing finished was done again.
+    kept = trials.loc[first["trial"]]
+    assert kept["started"].tolist() == first["started"].tolist()
+    assert kept["pid"].tolist() == first["pid"].tolist()
+    assert kept["validation_rmse"].tolist() == first["validation_rmse"].tolist()
+
+
+def test_a_job_that_is_preempted_goes_on(slurm, tmp_path, monkeypatch):
+    (tmp_path / "count.py").write_text(
+        "import pathlib, time\n"
+        "file = pathlib.Path('count')\n"
+        "for n in range(int(file.read_text()) if file.exists() else 0, 40):\n"
+        "    print('step', n, flush=True)\n"
+        "    file.write_text(str(n + 1))\n"
+        "    time.sleep(0.25)\n",
+        encoding="utf-8",
+    )
+    text = smgeo.jobscript("testbed", "any", sys.executable, "count.py", restarts=3)
+    job = submit(text, tmp_path, monkeypatch)
+    slurm.until(lambda: (tmp_path / "count").exists(), 30, "the job's first steps")
+    urgent = smgeo.jobscript("testbed", "any", "hostname", nodes=2, partition="urgent", job_name="urgent")
+    first = submit(urgent, tmp_path, monkeypatch)
+    assert slurm.wait(first)["JobState"] == "COMPLETED"
+    ended = slurm.wait(job)
+    log = log_of(tmp_path, job)
+    assert ended["JobState"] == "COMPLETED", log
+    assert ended["Restarts"] == "1"
+    assert "preempted: back to the queue" in log
+    steps = [int(line.split()[1]) for line in log.splitlines() if line.startswith("step ")]
+    assert steps == sorted(steps)
+    assert set(steps) == set(range(40))
+
+
+def test_nodes_that_do_not_come_are_named(slurm, tmp_path, monkeypatch):
+    """Ray is started where the second node's daemon is stopped: its task never begins."""
+    program = tmp_path / "wait.py"
+    program.write_text(
+        "from pathlib import Path\n"
+        "from smgeo.hpc.allocation import Allocation\n"
+        "from smgeo.hpc.ray_cluster import ray_nodes\n"
+        "from smgeo.hpc.sites import load_site\n"
+        "Path('there').touch()\n"
+        "while not Path('go').exists(): pass\n"
+        "with ray_nodes(load_site('testbed'), Path('cluster').absolute(), Allocation.current(), print, start_s=25):\n"
+        "    print('unexpected')\n",
+        encoding="utf-8",
+    )
+    batch = f"#!/bin/bash\n#SBATCH --nodes=2\n#SBATCH --output=wait-%j.log\n{sys.executable} {program}\n"
+    job = submit(batch, tmp_path, monkeypatch)
+    slurm.until((tmp_path / "there").exists, 30, "the job")
+    daemon = int((Path(os.environ["SLURM_CONF"]).parent / "n2" / "slurmd.pid").read_text())
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        (tmp_path / "go").touch()
+        # Not by `wait`: the job cannot end on a node that is stopped.
+        log = slurm.until(
+            lambda: "did not come" in (told := next(tmp_path.glob("wait-*.log")).read_text()) and told,
+            90,
+            "the message",
+        )
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    assert "did not" in log
+    slurm.wait(job)
+
+
+def test_training_over_two_nodes_equals_training_by_one_process_though_a_worker_is_killed(
+    slurm, study, tmp_path, monkeypatch
+):
+    """Three epochs of the same global batches, without dropout; in the second one of the two processes is killed."""
+    recipe = study(models={"gru": {"units": 8, "epochs": 3, "dropout": 0.0, "batch_size": 64, "patience": 3}})
+    smgeo.train_recipe(recipe, tmp_path / "one")
+    text = smgeo.jobscript("testbed", "train", recipe, nodes=2, out=tmp_path / "two")
+    job = submit(text, tmp_path, monkeypatch)
+    training = tmp_path / "two" / ".stages" / "training"
+
+    def in_second_epoch():
+        return [f for f in training.glob("start-0/epochs.jsonl") if f.read_text().count("\n") == 1]
+
+    slurm.until(in_second_epoch, 200, "the first epoch")
+    killed = subprocess.run(
+        ["pkill", "--signal", "KILL", "--full", "--newest", f"smgeo.models.data_parallel {training}"]
+    )
+    assert killed.returncode == 0
+    ended = slurm.wait(job)
+    log = log_of(tmp_path, job)
+    assert ended["JobState"] == "COMPLETED", log
+    assert "all are started again from the last checkpoint" in log
+    one, two = (smgeo.load_model(tmp_path / name / "models" / "gru") for name in ("one", "two"))
+    assert one.training_["epochs"] == two.training_["epochs"] == 3
+    for a, b in zip(one._model.get_weights(), two._model.get_weights(), strict=True):
+        assert np.abs(a - b).max() <= 1e-4 * np.abs(a).max()
+    assert np.allclose(one.history_["val_rmse"], two.history_["val_rmse"], rtol=1e-4)
+    assert not training.exists()
+
+
+def test_an_allocation_is_known_from_the_inside(slurm, tmp_path):
+    code = "from smgeo.hpc.allocation import Allocation; print(Allocation.current())"
+    command = ["srun", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=3", sys.executable, "-c", code]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert all("nodes=('n1', 'n2'), cpus=3, gpus=0, memory_mb=6144" in line for line in told)
+    assert len(told) == 2
+    assert Allocation.current() is None
