@@ -136,14 +136,14 @@ class Step:
         """The last lines of each log, for a message."""
         return read_last_lines(self._log)
 
-    def stop(self, seconds: float = _END_S) -> None:
-        """End the processes: asked first, then killed."""
-        if self.ended is None:
-            self._process.terminate()  # srun sends it on to its tasks, and waits for them
+    def stop(self, after_s: float = 0) -> None:
+        """End the processes, those that do not end by themselves within `after_s` seconds by force."""
+        for seconds, end in ((after_s, self._process.terminate), (_END_S, self._process.kill)):
             try:
                 self._process.wait(seconds)
+                return
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                end()
         self._process.wait()
 
 

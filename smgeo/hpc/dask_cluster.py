@@ -213,7 +213,7 @@ def _inside(
             if client is not None:
                 client.shutdown()
                 client.close()
-            step.stop()
+            step.stop(after_s=10)
 
 
 def write_certificates(folder: Path) -> dict[str, str]:

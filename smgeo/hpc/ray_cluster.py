@@ -14,10 +14,12 @@ from pathlib import Path
 
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.hpc.allocation import Allocation
+from smgeo.hpc.ray_nodes import STOP
 from smgeo.hpc.sites import Site
 
 # Nodes that have not come within so many seconds are named, and the job ends.
 START_S = 180
+_END_S = 15
 # Ray's store of objects and what it may plan tasks with, of a node's memory; the rest is for its own processes and this one.
 _OBJECTS, _TASKS = 0.25, 0.6
 
@@ -99,7 +101,8 @@ def ray_nodes(
                     os.environ.pop(key, None)
                 else:
                     os.environ[key] = value
-            step.stop()
+            (here / STOP).touch()
+            step.stop(after_s=_END_S)
 
 
 def _lacking(here: Path, allocation: Allocation) -> list[str]:

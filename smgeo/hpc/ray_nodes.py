@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from smgeo.hpc.network import find_address, port_of_job
 from smgeo.hpc.sites import NetworkSpec
 
+# A file that asks all nodes to end.
+STOP = "stop"
 # What `ray start` says when its node has joined.
 _STARTED = "Ray runtime started"
 
@@ -69,20 +71,25 @@ def main(folder: Path) -> int:
     sockets = tempfile.mkdtemp(prefix=f"smgeo-ray-{os.environ['SLURM_JOB_ID']}-")
     command = ray_command(address, head, port, asked, sockets)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell
-
-    def end(number: int, frame: FrameType | None) -> None:
-        process.terminate()
-
-    signal.signal(signal.SIGTERM, end)
+    assert process.stdout is not None
+    # In a thread, as Ray's own processes have this pipe too, and may outlive the one that is waited for.
+    threading.Thread(target=_pass_on, args=(process.stdout, folder / f"ready-{node}"), daemon=True).start()
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            if _STARTED in line:
-                (folder / f"ready-{node}").touch()
-        return process.wait()
+        # Asked by a file: srun, told to end, leaves its tasks no time to tidy up.
+        while (code := process.poll()) is None and not (folder / STOP).exists():
+            time.sleep(0.2)
+        process.terminate()
+        return process.wait() if code is None else code
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _pass_on(lines: Iterable[str], ready: Path) -> None:
+    """Print what Ray says, and note when its node has joined."""
+    for line in lines:
+        print(line, end="", flush=True)
+        if _STARTED in line:
+            ready.touch()
 
 
 if __name__ == "__main__":
