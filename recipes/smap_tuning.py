@@ -5,6 +5,7 @@ candidate the medians over cells of RMSE, ubRMSE and correlation, each the mean 
 seed, for a quick look.
 """
 
+import datetime as dt
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ candidates = {
 }
 
 with TemporaryDirectory() as folder:
-    year = {"models": {}, "leakage_audit": None, "period": ("2015-04-01", "2016-03-31")}
+    year = {"models": {}, "leakage_audit": None, "period": (dt.date(2015, 4, 1), dt.date(2016, 3, 31))}
     smgeo.run(recipe.model_copy(update=year), out=folder, data=data)
     cube = smgeo.open_cube(Path(folder) / "stations.zarr").isel(station=slice(None, None, every)).load()
 split = smgeo.split_periods(cube, train=("2015-04-01", "2015-12-31"), test=("2016-01-01", "2016-03-31"))

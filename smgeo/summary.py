@@ -13,6 +13,7 @@ import xarray as xr
 
 from smgeo.cube import open_cube, text_of
 from smgeo.evaluation import Evaluation, compare_models
+from smgeo.models.backend import keras_backend
 from smgeo.preparation_specs import OutlierSpec
 from smgeo.prepare import OutlierRows, Split, part_rows
 from smgeo.scores import Scores, compute_scores
@@ -29,8 +30,6 @@ _PACKAGES = (
     "rasterio",
     "scikit-learn",
     "keras",
-    "tensorflow",
-    "jax",
     "ydf",
     "ismn",
 )
@@ -210,8 +209,8 @@ def count_rows(
 
 
 def find_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that do the work."""
-    return {"python": platform.python_version(), **versions_of(_PACKAGES)}
+    """Versions of Python and of the libraries that do the work; of the backends of Keras that in use alone, since another changes nothing."""
+    return {"python": platform.python_version(), **versions_of([*_PACKAGES, keras_backend()])}
 
 
 def describe_provenance(
