@@ -97,8 +97,8 @@ def run(
         Where relative data paths start; `$SMGEO_DATA`, else the current folder, by default. A recipe with a
         `world` reads the world it simulates instead.
     cluster : str or Path, optional
-        A site profile, by name or path: cubes and maps are computed by Dask workers on SLURM. On a login node they are jobs of
-        their own; inside a job they are processes on its nodes, and searches run on all of them too.
+        A site profile, by name or path: cubes are computed by Dask workers on SLURM. On a login node these are jobs of their own;
+        inside a job they are processes on its nodes, and searches run on all of them too. All else is done by this process.
     workers, partition, account : optional
         Of the cluster: jobs at most (2 by default), or inside a job workers in all; and what the jobs ask for.
     reporter : Reporter, optional
@@ -551,9 +551,7 @@ class _Study(ModelStages):
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
             grid = open_cube(self.folder / "grid.zarr")
-            model = load_model(self.folder / "models" / name)
-            with self.machine.cubes():
-                predict_map(model, grid, store, list(maps.dates), progress=progress)
+            predict_map(load_model(self.folder / "models" / name), grid, store, list(maps.dates), progress=progress)
             write_cogs(store, folder)
             truth = self.root / "truth.zarr" if self.recipe.world is not None else None
             return describe_map(store, self.target, truth)

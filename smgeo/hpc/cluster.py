@@ -23,7 +23,7 @@ class LocalMachine:
     """The process alone: cubes on its threads, searches on a Ray of this machine."""
 
     def cubes(self, *, remote: bool = False) -> AbstractContextManager[None]:
-        """Where regions of cubes and maps are computed while this lasts."""
+        """Where regions of cubes are computed while this lasts."""
         return nullcontext()
 
     def searches(self) -> AbstractContextManager[None]:
@@ -44,7 +44,7 @@ class LocalMachine:
 
 
 class Cluster(LocalMachine):
-    """A SLURM machine, by its profile: Dask workers for cubes and maps, and inside a job of several nodes Ray for searches.
+    """A SLURM machine, by its profile: Dask workers for cubes, and inside a job of several nodes Ray for searches.
 
     Parameters
     ----------

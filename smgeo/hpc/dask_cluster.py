@@ -84,12 +84,15 @@ def _jobs(
     import dask
     from dask_jobqueue import SLURMCluster
     from distributed import Client
+    from distributed.security import Security
 
     options = job_options(site, folder, partition, account)
     most = workers or 2
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}))
-        cluster = stack.enter_context(SLURMCluster(**options))
+        secret = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tls-", dir=folder)))
+        security = Security(**write_certificates(secret), require_encryption=True)
+        cluster = stack.enter_context(SLURMCluster(**options, security=security))
         client = stack.enter_context(Client(cluster, set_as_default=False))
         cluster.adapt(
             minimum_jobs=0,
@@ -147,9 +150,7 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
         "worker_extra_args": leave,
         "local_directory": site.scratch or tempfile.gettempdir(),
         "log_directory": str(folder),
-        "shared_temp_directory": str(folder),
         "interface": site.network.interface,
-        "security": True,
         "scheduler_options": {
             "dashboard_address": ":0",
             **({} if site.network.interface else {"host": find_address(site.network)}),
