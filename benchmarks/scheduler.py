@@ -1,7 +1,7 @@
 """How many nodes one Dask scheduler feeds: its time per region, simulated on this machine, against the time a region takes.
 
 Run: python benchmarks/scheduler.py [REGIONS ...]     (10000 and 100000 by default)
-Simulated, and said so: a cube of so many regions is written whose regions are of one pixel, so that next to nothing but the handing-out
+Simulated, and said so: a cube of so many regions is written whose regions are of one value, so that next to nothing but the handing-out
 of tasks is left. Its graph is as a cube's from scenes: for each region of two variables one shared task that reads, and one
 task a variable. The scheduler is a process of its own (`dask scheduler`), with two workers of one thread; its CPU time over the
 whole write, divided by the regions, is its time per region. The graph's size is that of what is sent for a region, pickled, and of the
@@ -30,13 +30,13 @@ from dask.highlevelgraph import HighLevelGraph
 from distributed import Client
 
 from smgeo.cube import GRID_SHARD, write_cube
-from smgeo.regions import _graph, _payload, plan_regions
+from smgeo.regions import _graph, _payload, plan_regions, read_ledger
 
 VARIABLES, CORES = 2, 48
 
 
 def read_all(i: int) -> np.ndarray:
-    return np.full((VARIABLES, 1, 1, 1), i, dtype="float32")
+    return np.full((VARIABLES, 1, 1), i, dtype="float32")
 
 
 def take(block: np.ndarray, variable: int) -> np.ndarray:
@@ -44,20 +44,18 @@ def take(block: np.ndarray, variable: int) -> np.ndarray:
 
 
 def tiny_cube(regions: int) -> xr.Dataset:
-    """So many regions of one pixel."""
-    read = {("read", i, 0, 0): (read_all, i) for i in range(regions)}
+    """A region for each station, of one value of each variable."""
+    read = {("read", i, 0): (read_all, i) for i in range(regions)}
     source = HighLevelGraph.from_collections("read", read, dependencies=[])
     variables = {}
     for v in range(VARIABLES):
         name = f"take-{v}"
-        tasks = {(name, i, 0, 0): (take, ("read", i, 0, 0), v) for i in range(regions)}
+        tasks = {(name, i, 0): (take, ("read", i, 0), v) for i in range(regions)}
         graph = HighLevelGraph({**source.layers, name: tasks}, {"read": set(), name: {"read"}})  # type: ignore[dict-item]
-        array = da.Array(
-            graph, name, ((1,) * regions, (1,), (1,)), dtype="float32", meta=np.empty((0, 0, 0), "float32")
-        )
-        variables[f"v{v}"] = (("time", "y", "x"), array, {"units": "1", "kind": "dynamic"})
-    days = np.datetime64("1700-01-01", "ns") + np.arange(regions) * np.timedelta64(1, "D")
-    return xr.Dataset(variables, {"time": days, "y": [0.0], "x": [0.0]})
+        array = da.Array(graph, name, ((1,) * regions, (1,)), dtype="float32", meta=np.empty((0, 0), "float32"))
+        variables[f"v{v}"] = (("station", "time"), array, {"units": "1", "kind": "dynamic"})
+    stations = np.array([f"N/{i}" for i in range(regions)], dtype=object)
+    return xr.Dataset(variables, {"station": stations, "time": [np.datetime64("2020-01-01", "ns")]})
 
 
 def scheduler_cost(regions: int, folder: Path) -> float:
@@ -90,20 +88,20 @@ def scheduler_cost(regions: int, folder: Path) -> float:
             time.sleep(0.1)
         cube = tiny_cube(regions)
         arrays = {n: cube[n].data for n in cube.data_vars}
-        plan = plan_regions(
-            dict.fromkeys(arrays, ("time", "y", "x")),
-            {n: a.shape for n, a in arrays.items()},
-            dict.fromkeys(arrays, (1, 1, 1)),
-        )
+        dims, shapes = dict.fromkeys(arrays, ("station", "time")), {n: a.shape for n, a in arrays.items()}
+        plan = plan_regions(dims, shapes, dict.fromkeys(arrays, (1, 1)))
         graph = _graph(arrays)
         size = len(pickle.dumps(_payload(arrays, graph, plan[0])))
         with Client(scheduler_file=str(file), set_as_default=False) as client, client.as_current():
             client.wait_for_workers(2)
             process = psutil.Process(scheduler.pid)
             before, begin = sum(process.cpu_times()[:2]), time.monotonic()
-            write_cube(cube, folder / f"tiny-{regions}.zarr", chunks={"time": 1, "y": 1, "x": 1})
+            write_cube(cube, folder / f"tiny-{regions}.zarr", chunks={"station": 1, "time": 1})
             seconds, cpu = time.monotonic() - begin, sum(process.cpu_times()[:2]) - before
             memory = process.memory_info().rss
+        ledger = read_ledger(folder / f"tiny-{regions}.zarr")
+        assert ledger is not None
+        assert len(ledger.regions) == regions
         print(
             f"{regions:9,} regions: scheduler {1e3 * cpu / regions:6.2f} ms a region, {memory / 2**20:5.0f} MB; graph {len(graph):9,} tasks, "
             f"{size:5,} bytes sent a region; all {seconds:6.0f} s",

@@ -57,9 +57,7 @@ def run_command(
     data: Annotated[
         Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
     ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="A site profile: cubes by Dask workers on SLURM.")
-    ] = None,
+    cluster: Annotated[str | None, typer.Option(help="A site profile: cubes by Dask workers on SLURM.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Jobs of the cluster at most; inside a job, workers in all.")
     ] = None,

@@ -426,3 +426,26 @@ def test_regions_go_to_the_workers_that_reach_the_internet(tmp_path: Path) -> No
     ran = dict(where.values())
     assert ran["inside"] == 0
     assert ran["outside"] > 0
+
+
+def die(block: np.ndarray) -> np.ndarray:
+    """Take the worker with it, as the system does where memory is out."""
+    if block.max() >= 3:
+        os._exit(9)
+    return block
+
+
+def test_a_region_that_ends_every_worker_is_named(tmp_path: Path) -> None:
+    from distributed import Client
+
+    values = da.from_array(np.arange(4, dtype="float32").reshape(4, 1), chunks=1)
+    dead = values.map_blocks(die, meta=np.empty((0, 0), "float32"))
+    coords = {"station": [f"N/{i}" for i in range(4)], "time": pd.date_range("2020-01-01", periods=1)}
+    ds = xr.Dataset({"a": (("station", "time"), dead, {"units": "1"})}, coords)
+    told = r"2 workers died one after the other at region station.time/3.0 \(a; positions station 3 to 3, time 0 to 0\)"
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        Client(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50),
+        pytest.raises(SmgeoError, match=told),
+    ):
+        write_cube(ds, tmp_path / "a.zarr", chunks={"station": 1, "time": 1})
