@@ -12,22 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from smgeo.cube import open_cube
-from smgeo.diagnostics import learning_curve, permutation_importance
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation import cross_validate, select_in_folds
+from smgeo.evaluation_stages import EvaluationStages
 from smgeo.hpc.cluster import Cluster
 from smgeo.inputs import check_inputs
-from smgeo.leakage import audit_leakage
 from smgeo.maps import list_maps, predict_map, write_cogs
-from smgeo.model_stages import ModelStages
 from smgeo.models import NETWORKS, load_model
-from smgeo.prepare import OutlierRows, Split, clean_cube, learnable
+from smgeo.prepare import OutlierRows, clean_cube, learnable
 from smgeo.progress import Reporter
-from smgeo.recipe import CrossValidationSpec, Recipe, dump_recipe, parse_recipe, read_recipe
+from smgeo.recipe import Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
 from smgeo.search_specs import SearchSpec
 from smgeo.specs import parse_spec
@@ -41,9 +37,7 @@ from smgeo.summary import (
     describe_outliers,
     describe_provenance,
     describe_split,
-    records_of,
 )
-from smgeo.validation_specs import ImportanceSpec, LearningCurveSpec
 
 
 @dataclass(frozen=True)
@@ -260,7 +254,7 @@ def _open_study(checked: Recipe, out: str | Path | None, data: str | Path | None
     return study
 
 
-class _Study(ModelStages):
+class _Study(EvaluationStages):
     """One run: the recipe, its folder, and all its stages."""
 
     @contextmanager
@@ -395,148 +389,6 @@ class _Study(ModelStages):
         target = self.recipe.target
         units = self.recipe.catalog[target.variable].units
         return {"variable": target.variable, "units": units, "depth_m": list(target.depth_m)}
-
-    def _cross_validate(self, cube: xr.Dataset) -> dict[str, Any]:
-        recipe = self.recipe
-        out: dict[str, Any] = {}
-        for number, spec in enumerate(recipe.cross_validation):
-            selected = self._select_in_folds(cube, spec, number) if spec.select_features else None
-            for name in spec.models or recipe.models:
-                entry = name if selected is None else f"{name}_selected"
-                entry = entry if entry not in out else f"{entry}_{spec.method}"
-                entry = entry if entry not in out else f"{entry}_{number}"
-                out[entry] = self._cross_validate_one(cube, name, spec, number, selected)
-        return out
-
-    def _rows_with_target(self, cube: xr.Dataset) -> xr.Dataset:
-        """Features and target of the stations that have any, loaded."""
-        with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
-        return with_target[[*self.recipe.cube_features, self.target]].assign_attrs(cube.attrs).load()
-
-    def _select_in_folds(self, cube: xr.Dataset, spec: CrossValidationSpec, number: int) -> list[list[str]]:
-        recipe = self.recipe
-
-        def work(progress: Callable[[int, int], None]) -> list[list[str]]:
-            rows, features = self._rows_with_target(cube), recipe.features
-            return select_in_folds(rows, spec, features, self.target, seed=recipe.seed, progress=progress)
-
-        asked = spec.model_dump(mode="json", exclude={"models"})
-        inputs = {"spec": asked, "seed": recipe.seed, "features": recipe.features, **self.key("stations")}
-        found: list[list[str]] = self.stage(f"features of folds {number}", inputs, [], work)
-        return found
-
-    def _cross_validate_one(
-        self,
-        cube: xr.Dataset,
-        name: str,
-        spec: CrossValidationSpec,
-        number: int,
-        selected: list[list[str]] | None,
-    ) -> dict[str, Any]:
-        recipe = self.recipe
-        model = self.new_model(name)
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            return cross_validate(
-                lambda: self.new_model(name),
-                self._rows_with_target(cube),
-                spec,
-                recipe.prepare_of(name),
-                recipe.features,
-                self.target,
-                length=self.days_seen(name),
-                mode=model.window_mode,
-                needs_validation=model.uses_validation,
-                selected=selected,
-                seed=recipe.seed,
-                progress=progress,
-            )
-
-        inputs = {
-            "model": recipe.models[name].model_dump(mode="json"),
-            "seed": recipe.seed,
-            "spec": spec.model_dump(mode="json", exclude={"models"}),
-            "selected": selected,
-            "prepare": recipe.prepare_of(name).model_dump(mode="json"),
-            **self.key("stations"),
-        }
-        return self.stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
-
-    def _diagnose(self, cube: xr.Dataset, split: Split) -> dict[str, Any]:
-        """`importance` and `learning_curve` of the results, where the recipe asks for them."""
-        recipe, out = self.recipe, {}
-        if (of := recipe.importance) is not None:
-            out["importance"] = {name: self._importance(name, cube, split, of) for name in of.models or recipe.models}
-        if (of_curve := recipe.learning_curve) is not None:
-            names = of_curve.models or recipe.models
-            out["learning_curve"] = {name: self._learning_curve(name, cube, split, of_curve) for name in names}
-        return out
-
-    def _importance(self, name: str, cube: xr.Dataset, split: Split, spec: ImportanceSpec) -> list[dict[str, Any]]:
-        seed = self.seed_of(spec)
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            table = permutation_importance(
-                load_model(self.folder / "models" / name),
-                cube,
-                split,
-                spec.part,
-                groups=spec.groups,
-                repeats=spec.repeats,
-                seed=seed,
-                progress=progress,
-            )
-            return {"rows": records_of(table, "feature")}
-
-        inputs = {"spec": spec.model_dump(mode="json", exclude={"models"}), "seed": seed, **self.key(f"model {name}")}
-        rows: list[dict[str, Any]] = self.stage(f"importance {name}", inputs, [], work)["rows"]
-        return rows
-
-    def _learning_curve(
-        self, name: str, cube: xr.Dataset, split: Split, spec: LearningCurveSpec
-    ) -> list[dict[str, Any]]:
-        seed = self.seed_of(spec)
-        recipe = self.recipe
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            table = learning_curve(
-                lambda: self.new_model(name),
-                self._rows_with_target(cube),
-                split,
-                self.prepare_of(name),
-                recipe.features,
-                self.target,
-                length=self.days_seen(name),
-                fractions=spec.fractions,
-                seed=seed,
-                progress=progress,
-            )
-            return {"rows": records_of(table, "fraction")}
-
-        inputs = {
-            "kind": recipe.models[name].kind,
-            "params": self.params_of(name),
-            "spec": spec.model_dump(mode="json", exclude={"models"}),
-            "seed": seed,
-            "prepare": self.prepare_of(name).model_dump(mode="json"),
-            **self.key("stations", "split"),
-        }
-        rows: list[dict[str, Any]] = self.stage(f"learning curve {name}", inputs, [], work)["rows"]
-        return rows
-
-    def _audit_leakage(self, cube: xr.Dataset) -> dict[str, Any]:
-        """`leakage_audit` of the results, where the recipe asks for it, on the station cube as it was built."""
-        spec = self.recipe.leakage_audit
-        if spec is None:
-            return {}
-        seed = self.seed_of(spec)
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            features, options = self.recipe.cube_features, {"folds": spec.folds, "gap_days": spec.gap_days}
-            return audit_leakage(cube, features, self.target, seed=seed, progress=progress, **options).to_dict()
-
-        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
-        return {"leakage_audit": self.stage("leakage audit", inputs, [], work)}
 
     def _maps(self) -> dict[str, Any]:
         maps = self.recipe.maps

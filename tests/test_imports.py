@@ -33,6 +33,7 @@ LAYERS = [
     {"comparison"},
     {"cube_stages"},
     {"model_stages"},
+    {"evaluation_stages"},
     {"study"},
     {"accessor", "cli_hpc"},
     {"cli", "__init__"},
