@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from smgeo import cli_hpc
+from smgeo.cli_tables import print_results, scores_table, trials_table
 from smgeo.errors import SmgeoError, SmgeoWarning
 
 _INTERRUPTED = 130
@@ -68,7 +69,7 @@ def run_command(
     from smgeo.study import run
 
     result = run(recipe, out, data, cluster=cluster, workers=workers, partition=partition, account=account)
-    _print_results(result.results)
+    print_results(result.results, _out)
     _out.print(f"report: {result.report}", markup=False)
     if result.maps:
         _out.print(f"maps: {len(result.maps)} GeoTIFFs in {result.folder / 'maps'}", markup=False)
@@ -93,6 +94,7 @@ def tune_command(
     cluster: Annotated[str | None, typer.Option(help="A site profile: trials on all nodes of the job.")] = None,
 ) -> None:
     """Run a study up to the search of its models' parameters; the same command again continues it."""
+    import pandas as pd
     import yaml
 
     from smgeo.recipe import read_recipe
@@ -102,7 +104,8 @@ def tune_command(
     checked = read_recipe(recipe)
     folder, found = tune_recipe(checked, out, data, models=model or (), options=options, cluster=cluster)
     for name, entry in found.items():
-        _out.print(_trials_table(name, entry))
+        nodes = pd.read_parquet(folder / "search" / name / "trials.parquet").set_index("trial")["node"].to_dict()
+        _out.print(trials_table(name, entry, nodes))
         _out.print(f"trials: {folder / 'search' / name / 'trials.parquet'}", markup=False)
     lacking = {
         n: {"trials": len(e["trials"]), **options} for n, e in found.items() if n not in checked.search or options
@@ -110,22 +113,6 @@ def tune_command(
     if lacking:
         _out.print("for `smgeo run` to train with what was found, put into the recipe:", markup=False)
         _out.print(yaml.safe_dump({"search": lacking}, sort_keys=False).rstrip(), markup=False)
-
-
-def _trials_table(name: str, entry: dict[str, Any]) -> Table:
-    """The ten best trials of a search."""
-    scored = [t for t in entry["trials"] if t["status"] in ("finished", "stopped")]
-    best = sorted(scored, key=lambda t: t["validation_rmse"])[:10]
-    title = (
-        f"{name}: {len(best)} best of {len(entry['trials'])} trials (RMSE at stations held out, in the target's unit)"
-    )
-    table = Table(
-        "trial", "status", Column("RMSE", justify="right"), *best[0]["params"], title=title, title_justify="left"
-    )
-    for trial in best:
-        params = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in trial["params"].values())
-        table.add_row(str(trial["trial"]), trial["status"], _number(trial["validation_rmse"], 4), *params)
-    return table
 
 
 @app.command("simulate")
@@ -235,7 +222,7 @@ def evaluate_command(
         raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
     parts = Split.from_dict(results["split"])
     found = evaluate(load_model(model), open_cube(cube), parts)
-    _out.print(_scores_table({"models": {model.name: found.scores}, "intervals": {model.name: found.intervals}}))
+    _out.print(scores_table({"models": {model.name: found.scores}, "intervals": {model.name: found.intervals}}))
 
 
 @app.command("audit")
@@ -301,7 +288,7 @@ def info_command(
     if verify:
         _verify(path)
     elif (path / "results.json").is_file():
-        _print_results(json.loads((path / "results.json").read_text(encoding="utf-8")))
+        print_results(json.loads((path / "results.json").read_text(encoding="utf-8")), _out)
     elif (path / "model.json").is_file():
         model = json.loads((path / "model.json").read_text(encoding="utf-8"))
         _out.print(f"model: {model['kind']} {model['params']}", markup=False)
@@ -335,119 +322,6 @@ def _verify(path: Path) -> None:
             f"{path}: {damaged} damaged region(s), named above; remove their files and run the same command that wrote them "
             "again: they alone are written again"
         )
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _print_results(results: dict[str, Any]) -> None:
-    """The tables that a run has something for."""
-    tables = (
-        _scores_table(results) if results["models"] else None,
-        _comparisons_table(results),
-        _cross_validation_table(results),
-        _leakage_table(results),
-        _maps_table(results),
-    )
-    for table in (*tables, _grid_table(results)):
-        if table is not None:
-            _out.print(table)
-
-
-def _grid_table(results: dict[str, Any]) -> Table | None:
-    if "grid" not in results:
-        return None
-    grid = results["grid"]
-    rows, columns = grid["shape"]
-    title = f"grid cube: {rows} x {columns} pixels in {grid['crs']}, {grid['days']['first']} to {grid['days']['last']}"
-    table = Table("variable", "unit", "kind", title=title, title_justify="left")
-    for column in ("days with a value", "first", "last", "valid", "masked"):
-        table.add_column(column, justify="right")
-    for name, v in grid["variables"].items():
-        shares = [f"{v[k]:.1%}" if k in v else "" for k in ("valid_share", "masked_share")]
-        days = [str(v.get(k) or "") for k in ("days", "first_day", "last_day")]
-        table.add_row(name, v["units"], v["kind"], *days, *shares)
-    return table
-
-
-def _scores_table(results: dict[str, Any]) -> Table:
-    table = Table("model", "part", title="scores (m3 m-3 for a soil-moisture target)", title_justify="left")
-    for column in ("RMSE", "95 % interval", "ubRMSE", "bias", "r", "rows", "stations", "median RMSE"):
-        table.add_column(column, justify="right")
-    intervals = results.get("intervals", {})
-    for name, parts in results["models"].items():
-        for part, s in parts.items():
-            ends = intervals.get(name, {}).get(part, {}).get("rmse") or [None, None]
-            interval = "-" if ends[0] is None else f"{_number(ends[0])} to {_number(ends[1])}"
-            numbers = [_number(s["rmse"]), interval, *(_number(s[k]) for k in ("ubrmse", "bias", "r"))]
-            table.add_row(
-                name, part, *numbers, f"{s['n']:,}", str(s["stations"]), _number(s["per_station"]["rmse_median"])
-            )
-    return table
-
-
-def _comparisons_table(results: dict[str, Any]) -> Table | None:
-    if not results.get("comparisons"):
-        return None
-    title = "pairs of models in the test part, on rows that both estimated"
-    table = Table("first", "second", title=title, title_justify="left")
-    for column in ("RMSE first", "RMSE second", "difference, 95 % interval", "stations better", "p (Holm)", "rows"):
-        table.add_column(column, justify="right")
-    for c in results["comparisons"]:
-        low, high = c["interval"]
-        difference = f"{_number(c['difference'])} ({_number(low)} to {_number(high)})"
-        better = f"{c['stations_first_better']} : {c['stations_second_better']}"
-        numbers = (_number(c["rmse_first"]), _number(c["rmse_second"]), difference, better, _number(c["p_adjusted"], 4))
-        table.add_row(c["first"], c["second"], *numbers, f"{c['n']:,}")
-    return table
-
-
-def _cross_validation_table(results: dict[str, Any]) -> Table | None:
-    if "cross_validation" not in results:
-        return None
-    table = Table("model", "method", title="cross-validation", title_justify="left")
-    for column in ("folds", "R2 mean of folds", "R2 pooled", "R2 station means", "RMSE pooled", "rows"):
-        table.add_column(column, justify="right")
-    for name, c in results["cross_validation"].items():
-        numbers = [_number(c[k]) for k in ("r2_mean_of_folds", "r2_pooled", "r2_station_means", "rmse_pooled")]
-        table.add_row(name, c["method"], str(c["folds"]), *numbers, f"{c['n']:,}")
-    return table
-
-
-def _leakage_table(results: dict[str, Any]) -> Table | None:
-    if "leakage_audit" not in results:
-        return None
-    audit = results["leakage_audit"]
-    table = Table("rows held out", title="leakage audit", title_justify="left", caption=audit["meaning"])
-    for column in (
-        "RMSE",
-        "ubRMSE",
-        "bias",
-        "r",
-        "R2",
-        "R2 mean of folds",
-        "R2 station means",
-        "rows",
-        "km to training",
-    ):
-        table.add_column(column, justify="right")
-    for method, s in audit["splits"].items():
-        scores = ("rmse", "ubrmse", "bias", "r", "r2_pooled", "r2_mean_of_folds", "r2_station_means")
-        table.add_row(method, *(_number(s[k]) for k in scores), f"{s['n']:,}", _number(s["km_median"]))
-    return table
-
-
-def _maps_table(results: dict[str, Any]) -> Table | None:
-    if not any("truth" in m for m in results.get("maps", {}).values()):
-        return None
-    table = Table("model", title="maps against the truth", title_justify="left")
-    for column in ("RMSE", "ubRMSE", "bias", "r", "pixel-days"):
-        table.add_column(column, justify="right")
-    for name, m in results["maps"].items():
-        numbers = [_number(m["truth"][k]) for k in ("rmse", "ubrmse", "bias", "r")]
-        table.add_row(name, *numbers, f"{m['truth']['n']:,}")
-    return table
 
 
 def _say_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

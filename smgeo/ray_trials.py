@@ -27,6 +27,7 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from smgeo.errors import SmgeoError
+from smgeo.hpc.allocation import Allocation
 from smgeo.models import load_model, make_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.estimator import SoilMoistureModel
@@ -50,6 +51,8 @@ _NO_START = (ConnectionError, RuntimeError, RayError)
 _ANSWER_S = 10
 # Ray counts GPUs in ten-thousandths.
 _GPU_PARTS = 10_000
+# Ray's store of objects, of a job's memory.
+_OBJECTS = 0.25
 _ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 # Files of Ray that nobody reads: the table holds it all.
 _QUIET = {
@@ -139,9 +142,8 @@ def _connect(concurrent: int | None) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         _join_cluster(os.environ["RAY_ADDRESS"], options)
     else:  # not one that Ray may find on this machine: it could be another search's, and end with it
-        cpus = max(concurrent or 1, CPU_COUNT)
         try:
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+            ray.init(address="local", include_dashboard=False, **_resources(concurrent), **options)
         except _NO_START as error:
             raise SmgeoError(
                 f"Ray does not start on this machine ({_one_line(str(error))}); where RAY_AUTH_MODE=token is set, give RAY_AUTH_TOKEN too, "
@@ -153,6 +155,17 @@ def _connect(concurrent: int | None) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _resources(concurrent: int | None) -> dict[str, Any]:
+    """CPUs and memory of a Ray on this machine; in a job those that SLURM gave, since the machine may have more."""
+    job = Allocation.current()
+    if job is None:
+        return {"num_cpus": max(concurrent or 1, CPU_COUNT)}
+    memory = (
+        {} if job.memory_mb is None else {"object_store_memory": max(int(job.memory_mb * 2**20 * _OBJECTS), 80 * 2**20)}
+    )
+    return {"num_cpus": max(concurrent or 1, job.cpus), "num_gpus": job.gpus, **memory}
 
 
 def _join_cluster(address: str, options: dict[str, Any]) -> None:

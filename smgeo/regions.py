@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -348,7 +348,11 @@ def _say_lost_workers(store: Path, region: Region) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, CancelledError) as error:
+        if isinstance(error, CancelledError):
+            raise SmgeoError(
+                f"{store}: Dask's scheduler or all its workers are gone; what is written is kept, and the same command goes on from there"
+            ) from None
         if type(error).__name__ != "KilledWorker":  # of distributed, which need not be there
             raise
         place = ", ".join(f"{d} {s.start} to {s.stop - 1}" for d, s in zip(region.dims, region.slices, strict=True))

@@ -35,7 +35,7 @@ LAYERS = [
     {"model_stages"},
     {"evaluation_stages"},
     {"study"},
-    {"accessor", "cli_hpc"},
+    {"accessor", "cli_hpc", "cli_tables"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -17,7 +17,7 @@ _UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _LAST_LINES = 4
 # What srun would read as options of a step from the job's own.
 _OPTIONS_OF_JOB = re.compile(
-    r"SLURM_(NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|CPUS_PER_TASK|DISTRIBUTION|MEM_BIND|CPU_BIND)\w*|SRUN_CPUS_PER_TASK"
+    r"SLURM_(NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|CPUS_PER_TASK|DISTRIBUTION|MEM_BIND|CPU_BIND|EXPORT_ENV)\w*|SRUN_CPUS_PER_TASK"
 )
 
 
@@ -93,6 +93,7 @@ class Allocation:
             f"--cpus-per-task={cpus_per_task}",
             "--distribution=cyclic",
             "--cpu-bind=none",
+            "--export=ALL",
             "--unbuffered",
             f"--output={log}",
             *flags,
@@ -168,8 +169,26 @@ def least(text: str) -> int:
 
 def _memory_mb(job: int, nodes: int) -> int | None:
     """Memory of each node: SLURM's variables say it only where the job asked for some."""
-    told = subprocess.run(["scontrol", "show", "job", str(job)], capture_output=True, text=True).stdout  # noqa: S603, S607 - no shell
-    return parse_memory_of_job(told, nodes)
+    return parse_memory_of_job(_scontrol("job", str(job)), nodes)
+
+
+def _scontrol(what: str, name: str) -> str:
+    """What `scontrol show` says.
+
+    Raises
+    ------
+    SmgeoError
+        If there is no `scontrol`, or it does not know.
+    """
+    try:
+        done = subprocess.run(["scontrol", "show", what, name], capture_output=True, text=True)  # noqa: S603, S607 - no shell
+    except FileNotFoundError:
+        raise SmgeoError(
+            "scontrol is not found in this job; processes on its nodes need SLURM's programs (srun, scontrol) in PATH"
+        ) from None
+    if done.returncode:
+        raise SmgeoError(f"scontrol show {what} {name}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def parse_memory_of_job(text: str, nodes: int) -> int | None:
@@ -177,13 +196,13 @@ def parse_memory_of_job(text: str, nodes: int) -> int | None:
 
     >>> parse_memory_of_job("NumNodes=2 TRES=cpu=6,mem=12G,node=2,billing=6", 2)
     6144
+    >>> parse_memory_of_job("ReqTRES=cpu=1,mem=2000M,node=1 AllocTRES=cpu=64,mem=500G,node=1", 1)
+    512000
     """
-    found = re.search(r"TRES=\S*?mem=([\d.]+)([KMGT])", text)
+    given = re.search(r"\bAllocTRES=(\S*)", text) or re.search(r"\bTRES=(\S*)", text)
+    found = re.search(r"mem=([\d.]+)([KMGT])", given[1]) if given else None
     return None if found is None else int(float(found[1]) * _UNIT_MB[found[2]] / nodes)
 
 
 def _expand(nodes: str) -> list[str]:
-    done = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True)  # noqa: S603, S607 - no shell
-    if done.returncode:
-        raise SmgeoError(f"scontrol does not read the list of nodes {nodes!r}: {done.stderr.strip()}")
-    return done.stdout.split()
+    return _scontrol("hostnames", nodes).split()

@@ -19,7 +19,7 @@ from smgeo.hpc.templates import fill_template
 from smgeo.recipe import read_recipe
 from smgeo.specs import parse_spec
 
-_RECIPES = ("run", "cube", "train", "tune")
+_NETWORKS = ("ann", "cnn", "gru", "lstm")
 
 
 def jobscript(
@@ -80,7 +80,7 @@ def jobscript(
             )
     header = fit_request(request, site, workload)
     values = {
-        **request.model_dump(include={"qos", "dependency", "mail", "stop_before_s", "launcher", "array"}),
+        **request.model_dump(include={"qos", "dependency", "mail", "launcher", "array"}),
         **header,
         "mail_type": ",".join(request.mail_type),
         "site": site.name,
@@ -105,13 +105,14 @@ def jobscript(
         return fill_template("templates/any.sh.j2", values)
     return fill_template(
         "templates/smgeo.sh.j2",
-        values | _smgeo_words(workload, words, system, header, request, out, data, models, extra),
+        values | _smgeo_words(workload, words, site, system, header, request, out, data, models, extra),
     )
 
 
 def _smgeo_words(
     workload: str,
     words: list[str],
+    site: Site,
     system: str | Path,
     header: dict[str, Any],
     request: JobRequest,
@@ -131,7 +132,6 @@ def _smgeo_words(
             "workload": workload,
             "recipes": [],
             "words": [*words, *extra],
-            "needs_srun": False,
             "job_name": request.job_name or "predict",
         }
     if not words:
@@ -159,6 +159,16 @@ def _smgeo_words(
     options += [w for name in models for w in ("--model", name)]
     ranks = header["nodes"] * max(header["gpus"], 1)
     spread = header["nodes"] > 1 or (workload == "train" and ranks > 1)
+    if spread and (request.container or site.container):
+        raise SmgeoError(
+            "--container: processes on several nodes (or GPUs) would be started outside of it; ask for one node, or give --venv instead"
+        )
+    if workload == "train" and request.nodes > 1:
+        for recipe in checked:
+            if not any(recipe.models[n].kind in _NETWORKS for n in models or recipe.models):
+                raise SmgeoError(
+                    f"--nodes {request.nodes}: networks alone are trained by several processes, and recipe {recipe.name!r} asks for none; ask for 1"
+                )
     if spread:
         options += ["--cluster", str(system)]
     if workload == "train" and ranks > 1:
@@ -167,7 +177,6 @@ def _smgeo_words(
         "workload": workload,
         "recipes": words,
         "words": [*options, *extra],
-        "needs_srun": spread,
         "array": f"0-{len(words) - 1}" if len(words) > 1 else None,
         "job_name": request.job_name or _job_name(f"{workload}-{checked[0].name}"),
     }
@@ -222,8 +231,9 @@ def submit_script(text: str) -> int:
 
 
 def _run(command: Sequence[str], text: str, what: str) -> str:
-    # Variables of a job that this is called from (SBATCH_*, SLURM_*) would be options of the new one.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    # Variables of a job that this is called from, and sbatch's own, would count more than the options of the script.
+    kept = ("SLURM_CONF", "SLURM_JWT", *(() if "#SBATCH --account=" in text else ("SBATCH_ACCOUNT",)))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_")) or k in kept}
     done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)  # noqa: S603 - no shell
     if done.returncode:
         raise SmgeoError(f"{what}: {' '.join((done.stderr or done.stdout).split())}")

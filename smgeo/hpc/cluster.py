@@ -110,9 +110,8 @@ class Cluster(LocalMachine):
         on_a_node = math.ceil(count / len(self.allocation.nodes))
         threads = max(self.allocation.cpus // on_a_node, 1)
         flags = [*self.site.launcher.srun, "--kill-on-bad-exit=1"]
-        environment = {**_threads(threads), "SMGEO_GPUS_A_NODE": str(self.allocation.gpus)}
         return self.allocation.start(
-            command, log, tasks=count, cpus_per_task=threads, flags=flags, environment=environment
+            command, log, tasks=count, cpus_per_task=threads, flags=flags, environment=_threads(threads)
         )
 
     def close(self) -> None:

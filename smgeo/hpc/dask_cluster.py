@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.hpc.allocation import Allocation
+from smgeo.hpc.allocation import Allocation, Step
+from smgeo.hpc.batch_script import check_script
 from smgeo.hpc.network import find_address
-from smgeo.hpc.sites import Site, format_time, parse_time
+from smgeo.hpc.sites import PLAIN, Site, format_time, parse_time
 
 # A region whose worker died so many times is given up: it is the region that kills them.
 ALLOWED_FAILURES = 3
 # An allocation's workers come within so many seconds; jobs of their own wait in the queue as long as they must.
 _START_S = 180
 _TELL_S = 60
-_GB = 2**30
+# No quoting reaches `#SBATCH` lines.
+_PATH = re.compile(r"[A-Za-z0-9/_.+@=-]+")
+_LOOK_S, _NO_WORKERS_S = 2, 60
 
 
 @contextmanager
@@ -93,6 +100,7 @@ def _jobs(
         secret = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tls-", dir=folder)))
         security = Security(**write_certificates(secret), require_encryption=True)
         cluster = stack.enter_context(SLURMCluster(**options, security=security))
+        check_script(cluster.job_script())  # a job that SLURM refuses would be waited for without end
         client = stack.enter_context(Client(cluster, set_as_default=False))
         cluster.adapt(
             minimum_jobs=0,
@@ -117,6 +125,10 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
     """
     name, limits = site.partition(partition)
     spec = site.workers
+    if not _PATH.fullmatch(str(folder)):
+        raise SmgeoError(
+            f"the scripts of Dask's workers cannot hold the path {str(folder)!r}: letters, digits and / _ . + @ = - alone; give another --out"
+        )
     cores = spec.cores or limits.cores
     memory_gb = spec.memory_gb or limits.memory_gb
     if cores is None or memory_gb is None:
@@ -128,6 +140,8 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
     account = account or os.environ.get("SBATCH_ACCOUNT") or os.environ.get("SLURM_ACCOUNT")
     if site.account_required and not account:
         raise SmgeoError(f"--account is missing: {site.name} runs no job without a project's account")
+    if account and not PLAIN.fullmatch(account):
+        raise SmgeoError(f"--account {account!r}: letters, digits and _ . + @ - are allowed")
     seconds = parse_time(spec.time)
     if limits.time_limit is not None:
         seconds = min(seconds, parse_time(limits.time_limit))
@@ -136,7 +150,7 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
             f"the profile of {site.name} has a container, and workers as jobs of their own start this Python; use a venv or conda, or "
             "`smgeo jobscript ... run`"
         )
-    # A worker leaves before SLURM ends it, and its last region is written first; another job takes over.
+    # A worker leaves before SLURM ends it, and another job takes over; a region that it had begun is computed again.
     leave = ["--lifetime", f"{max(seconds - 120, seconds // 2)}s", "--lifetime-stagger", "20s"]
     return {
         "queue": name,
@@ -144,11 +158,18 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
         "cores": cores,
         "processes": max(cores // spec.threads, 1),
         "memory": f"{memory_gb} GiB",
+        # Not rounded up to gigabytes: a node may have a little less.
+        "job_mem": f"{int(memory_gb * 1024)}M",
         "walltime": format_time(seconds),
         "job_extra_directives": ["--export=ALL", *site.directives, *(["--exclusive"] if limits.exclusive else [])],
-        "job_script_prologue": [*(f"module load {m}" for m in site.modules), *site.setup],
+        "shebang": "#!/bin/bash -l",
+        "job_script_prologue": [
+            *(f"module load {' '.join(map(shlex.quote, m.split()))}" for m in site.modules),
+            *site.setup,
+            *(f"export {k}={shlex.quote(v)}" for k, v in site.variables.items()),
+        ],
         "worker_extra_args": leave,
-        "local_directory": site.scratch or tempfile.gettempdir(),
+        "local_directory": shlex.quote(site.scratch or tempfile.gettempdir()),
         "log_directory": str(folder),
         "interface": site.network.interface,
         "scheduler_options": {
@@ -158,7 +179,7 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
         "death_timeout": 120,
         "name": "smgeo",
         "job_name": "smgeo-dask",
-        "python": sys.executable,
+        "python": shlex.quote(sys.executable),
     }
 
 
@@ -192,9 +213,10 @@ def _inside(
             here / "dask-%t.log",
             tasks=workers + 1,
             cpus_per_task=1,
-            flags=site.launcher.srun,
+            # A worker that is lost takes no other with it.
+            flags=[*site.launcher.srun, "--kill-on-bad-exit=0"],
         )
-        client = None
+        client, ended = None, threading.Event()
         try:
             file = here / "scheduler.json"
             step.wait_for(file.exists, _START_S, lambda: "Dask's scheduler did not come up")
@@ -209,12 +231,26 @@ def _inside(
                 lambda: f"{len(client.scheduler_info(n_workers=-1)['workers'])} of {workers} Dask workers came",
             )
             say(f"Dask workers: {workers} of {threads} thread(s) on {', '.join(allocation.nodes)}")
+            threading.Thread(target=_watch, args=(client, step, ended), daemon=True).start()
             yield client
         finally:
-            if client is not None:
+            ended.set()
+            if client is not None and client.status == "running":
                 client.shutdown()
                 client.close()
             step.stop(after_s=10)
+
+
+def _watch(client: Any, step: Step, ended: threading.Event) -> None:
+    """Close the client where its scheduler or all its workers are gone, since what waits for them would wait without end."""
+    seen = time.monotonic()
+    while not ended.wait(_LOOK_S):
+        alive = step.ended is None and client.status == "running"
+        if alive and client.scheduler_info(n_workers=-1)["workers"]:
+            seen = time.monotonic()
+        elif not alive or time.monotonic() - seen > _NO_WORKERS_S:
+            client.close()
+            return
 
 
 def write_certificates(folder: Path) -> dict[str, str]:

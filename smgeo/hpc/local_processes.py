@@ -30,7 +30,7 @@ class LocalProcesses:
         self._processes = []
         for number in range(count):
             with log.with_name(log.name.replace("%t", str(number))).open("wb") as out:
-                variables = {**os.environ, **environment, "SLURM_PROCID": str(number)}
+                variables = {**os.environ, **environment, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)}
                 self._processes.append(
                     subprocess.Popen(  # noqa: S603 - no shell
                         command, env=variables, stdout=out, stderr=subprocess.STDOUT, start_new_session=True

@@ -39,7 +39,7 @@ def find_address(network: NetworkSpec) -> str:
             raise SmgeoError(
                 f"network.host_suffix {network.host_suffix!r}: {name} has no address here; correct it in the site's profile"
             ) from None
-        return "127.0.0.1"
+        return _route()
     return address if not address.startswith("127.") else _route()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,7 @@ def main(folder: Path) -> int:
     sockets = tempfile.mkdtemp(prefix=f"smgeo-ray-{os.environ['SLURM_JOB_ID']}-")
     command = ray_command(address, head, port, asked, sockets)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what follows is tidied up
     assert process.stdout is not None
     # In a thread, as Ray's own processes have this pipe too, and may outlive the one that is waited for.
     threading.Thread(target=_pass_on, args=(process.stdout, folder / f"ready-{node}"), daemon=True).start()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.hpc.sites import Line, PartitionSpec, Plain, Site, WallTime, format_time, parse_time
+from smgeo.hpc.sites import Line, PartitionSpec, Plain, Site, WallTime, WholePath, format_time, parse_time
 from smgeo.specs import Spec
 
 WORKLOADS = ("run", "cube", "train", "tune", "predict", "any")
@@ -16,7 +16,8 @@ WORKLOADS = ("run", "cube", "train", "tune", "predict", "any")
 LAUNCHERS = ("srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow")
 # Those whose processes are started by srun, one for each GPU; the others start their own on each node.
 _RANK_A_GPU = ("horovod", "deepspeed")
-_HOUR, _RESTARTS = 3600, 10
+_ONE_TASK = ("pytorch-ddp", "tensorflow")
+_HOUR, _RESTARTS, _STOP_BEFORE_S = 3600, 10, 300
 _MEMORY = re.compile(r"(\d+)([KMGT]?)", re.IGNORECASE)
 _UNIT_MB = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}
 _ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?")
@@ -76,8 +77,8 @@ class JobRequest(Spec):
     time : str
         Wall time; by default an hour, or the partition's limit where that is shorter.
     stop_before_s : int
-        Seconds before the wall time's end at which the job is told to stop and go back to the queue. SLURM looks at its clock
-        every 30 to 60 s.
+        Seconds before the wall time's end at which the job is told to stop and go back to the queue; 300 by default, or a quarter of
+        a shorter time. SLURM looks at its clock every 30 to 60 s.
     restarts : int
         How often a job may go back to the queue by itself; by default 10 times, and `any` never, since a program that keeps
         nothing would begin anew each time.
@@ -99,11 +100,11 @@ class JobRequest(Spec):
     )
     mail: Annotated[str, _matching(_MAIL, "an address for mail is such as name@example.org")] | None = None
     mail_type: tuple[str, ...] = ("END", "FAIL", "REQUEUE")
-    venv: Line | None = None
+    venv: WholePath | None = None
     conda: Line | None = None
-    container: Line | None = None
+    container: WholePath | None = None
     launcher: Literal["srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow"] = "srun"
-    stop_before_s: int = Field(300, ge=1, le=65_535)
+    stop_before_s: int | None = Field(None, ge=1, le=65_535)
     restarts: int | None = Field(None, ge=0)
 
     @field_validator("mail_type")
@@ -148,13 +149,22 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> dict[str, Any
     if request.launcher != "srun" and workload != "any":
         raise SmgeoError(f"--launcher {request.launcher} is for `any`; {workload} starts its own processes")
     tasks = request.tasks or (gpus if request.launcher in _RANK_A_GPU else 0) or 1
+    if tasks > 1 and request.launcher in _ONE_TASK:
+        raise SmgeoError(
+            f"--tasks {tasks}: {request.launcher} takes one on each node, and starts or is the others itself; leave it out"
+        )
+    if workload == "predict" and request.nodes > 1:
+        raise SmgeoError(
+            f"--nodes {request.nodes}: predict works on one node, and the others would be paid for nothing; ask for 1"
+        )
     if cpus is not None and tasks > cpus:
         raise SmgeoError(
             f"--tasks {tasks}: more than the {cpus} CPUs of a node that are asked for; give --cpus, or fewer tasks"
         )
-    if request.stop_before_s >= seconds:
+    stop_before_s = min(_STOP_BEFORE_S, seconds // 4) if request.stop_before_s is None else request.stop_before_s
+    if stop_before_s >= seconds:
         raise SmgeoError(
-            f"--stop-before {request.stop_before_s} s is not less than the wall time, {format_time(seconds)}; give a longer --time "
+            f"--stop-before {stop_before_s} s is not less than the wall time, {format_time(seconds)}; give a longer --time "
             "or a smaller --stop-before"
         )
     if sum(v is not None for v in (request.venv, request.conda, request.container)) > 1:
@@ -165,10 +175,12 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> dict[str, Any
         "tasks": tasks,
         "cpus": cpus,
         "cpus_per_task": None if cpus is None else cpus // tasks,
-        "exclusive": limits.exclusive or cpus is None,
+        # TensorFlow lets whoever reaches a process that trains with others run anything in it, so nobody else may be on the node.
+        "exclusive": limits.exclusive or cpus is None or (workload == "train" and request.nodes * max(gpus, 1) > 1),
         "gpus": gpus,
         "memory": request.memory,
         "time": format_time(seconds),
+        "stop_before_s": stop_before_s,
         "account": account,
         "restarts": request.restarts if request.restarts is not None else 0 if workload == "any" else _RESTARTS,
     }

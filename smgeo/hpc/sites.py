@@ -69,9 +69,18 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _whole_path(value: str) -> str:
+    if value.startswith("~") or "$" in value:
+        raise ValueError(
+            f"is taken as it is written, so no ~ and no $; give the whole path, or a line of setup; got {value!r}"
+        )
+    return _one_line(value)
+
+
 Plain = Annotated[str, AfterValidator(_plain)]
 WallTime = Annotated[str, AfterValidator(_time)]
 Line = Annotated[str, AfterValidator(_one_line)]
+WholePath = Annotated[str, AfterValidator(_whole_path)]
 
 
 class PartitionSpec(Spec):
@@ -144,15 +153,15 @@ class Site(Spec):
     partitions: dict[Plain, PartitionSpec] = Field({})
     modules: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()
-    venv: Line | None = None
+    venv: WholePath | None = None
     conda: Line | None = None
-    container: Line | None = None
+    container: WholePath | None = None
     variables: dict[str, Line] = Field({})
     gpu_option: Literal["gres", "gpus-per-node"] = "gres"
     launcher: LauncherSpec = LauncherSpec()
     network: NetworkSpec = NetworkSpec()
     login_internet: bool = True
-    scratch: Line | None = None
+    scratch: WholePath | None = None
     workers: WorkersSpec = WorkersSpec()
     directives: tuple[Annotated[Line, Field(pattern=r"^--?[A-Za-z]")], ...] = ()
 
@@ -178,6 +187,8 @@ class Site(Spec):
             If the profile does not know it.
         """
         name = name or self.default_partition
+        if name is not None and not PLAIN.fullmatch(name):
+            raise SmgeoError(f"--partition {name!r}: letters, digits and _ . + @ - are allowed")
         if not self.partitions:
             return name, PartitionSpec()
         if name not in self.partitions:

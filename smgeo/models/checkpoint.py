@@ -50,7 +50,7 @@ class Checkpoint:
             All else, JSON types.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        about = json.dumps(
+        about = _text(
             {"training": self._name(training), "state": state, "counts": {k: len(v) for k, v in arrays.items()}}
         )
         parts = {f"{name}.{i}": np.asarray(a) for name, many in arrays.items() for i, a in enumerate(many)}
@@ -65,10 +65,10 @@ class Checkpoint:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes().decode())
-                if about["training"] != json.loads(json.dumps(self._name(training))):
+                if about["training"] != json.loads(_text(self._name(training))):
                     return None
                 return {k: [file[f"{k}.{i}"] for i in range(n)] for k, n in about["counts"].items()}, about["state"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             return None
 
     def _name(self, training: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,3 +77,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Take the file away: the training is finished."""
         self.path.unlink(missing_ok=True)
+
+
+def _text(value: Any) -> str:
+    """JSON; numbers of NumPy, as users give them for parameters, are numbers."""
+    return json.dumps(value, default=lambda number: number.item())

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -165,10 +166,7 @@ def _epochs_told(here: Path) -> tuple[int, int]:
 def main(folder: Path, start: str, workers: int, checkpoint: Path) -> None:
     """Be one of the processes."""
     rank = int(os.environ["SLURM_PROCID"])
-    if gpus := int(
-        os.environ.get("SMGEO_GPUS_A_NODE", "0")
-    ):  # one for each process of a node, before TensorFlow takes them all
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(int(os.environ.get("SLURM_LOCALID", "0")) % gpus)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with (folder / "job.pickle").open("rb") as file:
         job = pickle.load(file)  # noqa: S301 - written by the process that started this one, in a folder of its user alone
     team = Team(_meet(folder / start, rank, workers, job["network"]), rank)
@@ -180,6 +178,13 @@ def main(folder: Path, start: str, workers: int, checkpoint: Path) -> None:
             told.flush()
     if rank == 0:
         model.save(folder / "model")
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone: it would go on beside those of the next start."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> list[str]:

@@ -210,6 +210,7 @@ class KerasModel(SoilMoistureModel):
         model, history = self._model, self.history_  # of this fit, whatever is fitted before it is closed
         best_weights = kept.restore()
         if team is not None:
+            team.check_start(len(history["rmse"]))
             team.spread_seeds(model)
         scores = history.get("val_rmse", [])
         done = len(history["rmse"])

@@ -71,12 +71,30 @@ class Team:
 
         task = {"type": "worker", "index": rank}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
+        # One GPU for each process of a node, of those that this job may use.
+        if gpus := tf.config.list_physical_devices("GPU"):
+            tf.config.set_visible_devices(gpus[int(os.environ.get("SLURM_LOCALID", rank)) % len(gpus)], "GPU")
         self._tf, self._strategy = tf, tf.distribute.MultiWorkerMirroredStrategy()
         self._step: tuple[Any, Any] | None = None
 
     def share(self, source: Any) -> Share:
         """What of each batch is this process's."""
         return Share(source, self.rank, self.size)
+
+    def check_start(self, epochs: int) -> None:
+        """Refuse to begin where processes come from different epochs.
+
+        Raises
+        ------
+        SmgeoError
+            If not all have the same checkpoint.
+        """
+        total, squares = self.sum(np.array([epochs, epochs**2], dtype="float64"))
+        if total**2 != squares * self.size:
+            raise SmgeoError(
+                f"the processes that train together do not see the same checkpoint (this one is at epoch {epochs}); the file system of the "
+                "run's folder is not the same on all nodes, or late"
+            )
 
     def spread_seeds(self, model: Any) -> None:
         """Let each process drop out other neurons; as they are, all have the seeds of the first."""

@@ -44,13 +44,14 @@ def everything(system):
     }
     for nodes, options in itertools.product((1, 2), ({}, many)):
         for workload, arguments in ALL.items():
-            yield smgeo.jobscript(system, workload, *arguments, nodes=nodes, **account, **options)
+            if workload != "predict" or nodes == 1:
+                yield smgeo.jobscript(system, workload, *arguments, nodes=nodes, **account, **options)
         for launcher in LAUNCHERS:
             command = ("python", "my train.py", "--name", "$(touch x)")
             yield smgeo.jobscript(system, "any", *command, nodes=nodes, launcher=launcher, **account, **options)
     for kind in ("venv", "conda", "container"):
-        yield smgeo.jobscript(system, "run", "quickstart", nodes=2, **account, **{kind: "/a b/$c"})
-        yield smgeo.jobscript(system, "any", "python", array="0-9%2", **account, **{kind: "/a b/$c"})
+        yield smgeo.jobscript(system, "run", "quickstart", **account, **{kind: "/a b/`c`;d"})
+        yield smgeo.jobscript(system, "any", "python", array="0-9%2", **account, **{kind: "/a b/`c`;d"})
 
 
 def shellcheck():
@@ -65,7 +66,7 @@ def shellcheck():
 @pytest.mark.parametrize("system", SITES)
 def test_shells_read_every_script(system, tmp_path):
     scripts = list(everything(system))
-    assert len(scripts) == 4 * 10 + 6
+    assert len(scripts) == 2 * 10 + 2 * 9 + 6
     files = []
     for i, text in enumerate(scripts):
         assert text.startswith("#!/bin/bash")
@@ -103,6 +104,41 @@ def test_what_a_script_asks_for():
     assert f"python={sys.executable}\n" in text
     assert '-m smgeo tune "$recipe" --out runs/q --cluster juwels)' in text
     assert "a profile that was never tried there" in text
+
+
+def test_a_short_job_is_told_in_its_last_quarter():
+    assert "--signal=B:USR1@75\n" in smgeo.jobscript("testbed", "run", "quickstart", partition="short")
+    assert "--signal=B:USR1@300\n" in smgeo.jobscript("testbed", "run", "quickstart", time="00:30:00")
+
+
+@pytest.mark.parametrize("when", ["while the environment is made", "at work"])
+def test_a_warning_is_not_lost(when, tmp_path):
+    """A signal that comes before the program is started, or while it is at work: the job goes back to the queue."""
+    program = tmp_path / "program"
+    program.write_text(
+        "#!/bin/bash\n[[ $3 == --version ]] && exit\ntrap 'echo kept; exit 130' TERM\nkill -USR1 $PPID\nsleep 20 & wait\n",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    (tmp_path / "scontrol").write_text('#!/bin/sh\n[ "$1" = show ] || echo "asked: $*"\n', encoding="utf-8")
+    (tmp_path / "scontrol").chmod(0o755)
+    site = tmp_path / "site.yaml"
+    early = when != "at work"
+    site.write_text(f"name: own\nsetup: ['{'kill -USR1 $$' if early else 'true'}']\n", encoding="utf-8")
+    text = smgeo.jobscript(site, "run", "quickstart").replace(sys.executable, str(program))
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "9",
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_ID": "2",
+        "SLURM_JOB_NODELIST": "n1",
+    }
+    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env=environment)
+    assert done.returncode == (75 if early else 130)
+    assert ("kept" in done.stdout) is not early
+    # Of a job array one task.
+    assert "asked: requeue 7_2" in done.stdout
 
 
 def test_recipes_become_tasks_of_an_array():
@@ -144,7 +180,17 @@ WRONG = [
     ("testbed", "run", {"nodes": 0}, "nodes"),
     ("testbed", "run", {"venv": "/a", "conda": "b"}, "give one of them"),
     ("testbed", "run", {"venv": "/a\nid"}, "one line"),
-    ("testbed", "run", {"time": "00:04:00"}, "--stop-before 300 s is not less than the wall time"),
+    (
+        "testbed",
+        "run",
+        {"time": "00:04:00", "stop_before_s": 300},
+        "--stop-before 300 s is not less than the wall time",
+    ),
+    ("testbed", "any", {"tasks": 2, "launcher": "pytorch-ddp"}, "pytorch-ddp takes one on each node"),
+    ("testbed", "train", {"nodes": 2, "models": ["rf"]}, "networks alone are trained by several processes"),
+    ("testbed", "run", {"nodes": 2, "container": "/a.sif"}, "would be started outside of it"),
+    ("testbed", "run", {"venv": "~/envs/soil"}, "give the whole path"),
+    ("generic", "run", {"partition": "a b"}, "partition"),
     ("testbed", "run", {"job_name": "x\n#SBATCH --wrap=id"}, "job_name"),
     ("testbed", "run", {"walltime": "01:00:00"}, "unknown key 'walltime'"),
     ("tesbed", "run", {}, "did you mean 'testbed'"),
@@ -167,6 +213,7 @@ def test_a_wrong_request_names_its_limit(system, workload, options, message):
         ("run", [], {}, "takes a recipe"),
         ("run", ["nowhere.yaml"], {}, "recipe 'nowhere.yaml' not found"),
         ("predict", ["model"], {}, "MODEL CUBE OUT"),
+        ("predict", ["a", "b", "c"], {"nodes": 2}, "predict works on one node"),
         ("predict", ["a", "b", "c"], {"array": "0-1"}, "each task would write the same"),
         ("any", [], {}, "give the command"),
         ("any", ["a\nb"], {}, "line break"),

@@ -164,6 +164,33 @@ def test_a_search_that_is_told_to_stop_goes_back_to_the_queue_and_on(slurm, stud
     assert kept["validation_rmse"].tolist() == first["validation_rmse"].tolist()
 
 
+def test_a_users_program_is_told_to_stop_and_goes_on(slurm, tmp_path, monkeypatch):
+    program = tmp_path / "keeps.sh"
+    program.write_text(
+        "#!/bin/bash\n[[ -e kept ]] && { echo went on; exit 0; }\ntrap 'touch kept; echo kept; exit 1' TERM\ntouch there\nsleep 60 & wait\n",
+        encoding="utf-8",
+    )
+    text = smgeo.jobscript("testbed", "any", "bash", str(program), restarts=1, cpus=1)
+    job = submit(text, tmp_path, monkeypatch)
+    slurm.until((tmp_path / "there").exists, 30, "the program")
+    subprocess.run(["scancel", "--batch", "--signal=USR1", str(job)], check=True)
+    ended = slurm.wait(job)
+    log = log_of(tmp_path, job)
+    assert ended["JobState"] == "COMPLETED", log
+    assert ended["Restarts"] == "1"
+    assert "kept" in log.splitlines()
+    assert "went on" in log
+
+
+def test_workers_that_slurm_refuses_are_not_waited_for(slurm, study, tmp_path):
+    site = tmp_path / "own.yaml"
+    site.write_text("name: own\nworkers: {cores: 64, memory_gb: 1}\n", encoding="utf-8")
+    with pytest.raises(SmgeoError, match="SLURM does not take the script"):
+        smgeo.build_cubes(study(), tmp_path / "run", cluster=site)
+    with pytest.raises(SmgeoError, match="cannot hold the path"):
+        smgeo.build_cubes(study(), tmp_path / "a run $(id)", cluster="testbed")
+
+
 def test_a_job_that_is_preempted_goes_on(slurm, tmp_path, monkeypatch):
     (tmp_path / "count.py").write_text(
         "import pathlib, time\n"
