@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import threading
@@ -100,6 +101,10 @@ def _jobs(
         secret = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tls-", dir=folder)))
         security = Security(**write_certificates(secret), require_encryption=True)
         cluster = stack.enter_context(SLURMCluster(**options, security=security))
+        if not shutil.which("sbatch"):
+            raise SmgeoError(
+                f"sbatch is not found, so no workers of {site.name} can be submitted; run this on a login node of it, or without --cluster"
+            )
         check_script(cluster.job_script())  # a job that SLURM refuses would be waited for without end
         client = stack.enter_context(Client(cluster, set_as_default=False))
         cluster.adapt(
