@@ -11,11 +11,13 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -450,13 +452,26 @@ def _executor() -> Iterator[tuple[Executor, Callable[[], int]]]:
         online = [w["nthreads"] for w in known if w.get("resources", {}).get(INTERNET, 0) > 0]
         resources = {"resources": {INTERNET: 1}} if online else {}
         with client.get_executor(pure=False, **resources) as executor:
-            yield executor, lambda: max(_BEFORE_WORKERS, sum(online or client.nthreads().values()))
+            yield executor, _now_and_then(lambda: max(_BEFORE_WORKERS, sum(online or client.nthreads().values())))
     elif dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         yield _Serial(), lambda: 1
     else:
         workers = int(dask.config.get("num_workers", None) or CPU_COUNT)
         with ThreadPoolExecutor(workers) as threads:
             yield threads, lambda: workers
+
+
+def _now_and_then(count: Callable[[], int]) -> Callable[[], int]:
+    """The count as it was within the last second: asking a scheduler costs it as much as a task."""
+    asked, value = -math.inf, 0
+
+    def recent() -> int:
+        nonlocal asked, value
+        if time.monotonic() - asked > 1:
+            asked, value = time.monotonic(), count()
+        return value
+
+    return recent
 
 
 def _active_client() -> Any:
