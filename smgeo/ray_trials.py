@@ -139,6 +139,7 @@ def _connect(concurrent: int | None) -> Iterator[None]:
         "runtime_env": {"env_vars": _worker_environment()},
     }
     guard: AbstractContextManager[None] = nullcontext()
+    asked_to_end = signal.getsignal(signal.SIGTERM)
     if os.environ.get("RAY_ADDRESS"):
         _join_cluster(os.environ["RAY_ADDRESS"], options)
     else:  # not one that Ray may find on this machine: it could be another search's, and end with it
@@ -150,6 +151,8 @@ def _connect(concurrent: int | None) -> Iterator[None]:
                 "or unset it"
             ) from None
         guard = _ending_agents()
+    if threading.current_thread() is threading.main_thread() and asked_to_end is not None:
+        signal.signal(signal.SIGTERM, asked_to_end)  # Ray has taken it, to abort the process
     try:
         with guard:
             yield
