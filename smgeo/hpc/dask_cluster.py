@@ -27,7 +27,8 @@ from smgeo.hpc.sites import PLAIN, Site, format_time, parse_time
 ALLOWED_FAILURES = 3
 # An allocation's workers come within so many seconds; jobs of their own wait in the queue as long as they must.
 _START_S = 180
-_TELL_S = 60
+# Of a node's memory; the rest is for this process, and what workers do not count.
+_WORKERS_SHARE = 0.8
 # No quoting reaches `#SBATCH` lines.
 _PATH = re.compile(r"[A-Za-z0-9/_.+@=-]+")
 _LOOK_S, _NO_WORKERS_S = 2, 60
@@ -67,6 +68,7 @@ def dask_workers(
         import dask_jobqueue  # noqa: F401 - asked for here, with a message of its own
     except ImportError:
         raise missing_extra("Dask workers on SLURM", "hpc") from None
+    folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     allocation = Allocation.current()
     made = (
@@ -198,7 +200,7 @@ def _inside(
     threads = min(site.workers.threads, allocation.cpus)
     workers = workers or len(allocation.nodes) * max(allocation.cpus // threads, 1)
     on_a_node = math.ceil(workers / len(allocation.nodes))
-    memory = None if allocation.memory_mb is None else int(allocation.memory_mb * 2**20 / on_a_node)
+    memory = None if allocation.memory_mb is None else int(allocation.memory_mb * 2**20 * _WORKERS_SHARE / on_a_node)
     with tempfile.TemporaryDirectory(prefix=f"dask-{allocation.job_id}-", dir=folder) as name:
         here = Path(name)
         security = write_certificates(here)
@@ -250,10 +252,13 @@ def _watch(client: Any, step: Step, ended: threading.Event) -> None:
     """Close the client where its scheduler or all its workers are gone, since what waits for them would wait without end."""
     seen = time.monotonic()
     while not ended.wait(_LOOK_S):
-        alive = step.ended is None and client.status == "running"
-        if alive and client.scheduler_info(n_workers=-1)["workers"]:
+        try:
+            there = bool(client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, RuntimeError, ValueError):  # the scheduler does not answer
+            there = False
+        if there:
             seen = time.monotonic()
-        elif not alive or time.monotonic() - seen > _NO_WORKERS_S:
+        elif step.ended is not None or time.monotonic() - seen > _NO_WORKERS_S:
             client.close()
             return
 
