@@ -344,6 +344,7 @@ def main() -> None:
     warnings.showwarning = _say_warning
     signal.signal(signal.SIGTERM, _stop_in_order)
     try:
+        cli_hpc.check_words(sys.argv[1:])
         app()
     except SmgeoError as error:
         if debug:

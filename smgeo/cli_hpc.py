@@ -63,6 +63,20 @@ def train_command(
         _out.print(f"{name}: {folder / 'models' / name}, RMSE {scores}", markup=False)
 
 
+def check_words(arguments: list[str]) -> None:
+    """Refuse a command of the user's own that does not stand after `--`: its options would be taken for those of the job.
+
+    Raises
+    ------
+    SmgeoError
+        If `jobscript ... any` comes without.
+    """
+    if "jobscript" in arguments and "any" in arguments and "--" not in arguments and "--help" not in arguments:
+        raise SmgeoError(
+            "any: the command of your own stands after --: smgeo jobscript --system NAME any -- python train.py --epochs 5"
+        )
+
+
 def jobscript_command(
     workload: Annotated[str, typer.Argument(help="run, cube, train, tune, predict or any.")],
     arguments: Annotated[
@@ -146,7 +160,11 @@ def jobscript_command(
         for line in check_script(text):
             print(line, file=sys.stderr)
     if submit:
-        print(submit_script(text))
+        number = submit_script(text)
+        print(number)
+        name = next(line for line in text.splitlines() if line.startswith("#SBATCH --output=")).partition("=")[2]
+        log = name.replace("%j", str(number)).replace("%A", str(number)).replace("%a", "TASK")
+        print(f"submitted; its log will be {log}, in this folder", file=sys.stderr)
     elif not check:
         print(text, end="")
 
@@ -187,9 +205,11 @@ def new_system_command(
     yes: Annotated[bool, typer.Option("--yes", help="Take what SLURM says and the defaults, and ask nothing.")] = False,
 ) -> None:
     """Write a site profile: what SLURM says of the machine where it runs, and what it asks you."""
-    from smgeo.hpc.new_site import describe_site, read_partitions, write_site
+    from smgeo.hpc.new_site import check_new, describe_site, read_partitions, write_site
     from smgeo.hpc.sites import user_folder
 
+    path = out or user_folder() / f"{name}.yaml"
+    check_new(path)
     partitions, default = read_partitions()
     if partitions:
         _out.print(f"SLURM here has {len(partitions)} partition(s): {', '.join(partitions)}", markup=False)
@@ -214,8 +234,9 @@ def new_system_command(
         "scratch": ask("Scratch folder of each node (empty for /tmp)", ""),
         "internet": "yes" if not yes and typer.confirm("Do compute nodes reach the internet?", default=False) else "",
     }
-    file = write_site(describe_site(name, partitions, answers), out or user_folder() / f"{name}.yaml")
-    _out.print(f"profile: {file}; try it: smgeo jobscript --system {name} run quickstart --check", markup=False)
+    file = write_site(describe_site(name, partitions, answers), path)
+    system = file if out else name
+    _out.print(f"profile: {file}; try it: smgeo jobscript --system {system} --check run quickstart", markup=False)
 
 
 _Folder = Annotated[Path, typer.Option(help="Holds all that it writes.")]

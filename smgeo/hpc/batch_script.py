@@ -19,6 +19,8 @@ from smgeo.hpc.templates import fill_template
 from smgeo.recipe import read_recipe
 from smgeo.specs import parse_spec
 
+# What SLURM's programs say where none is configured, or its controller is down.
+_NO_SLURM = ("configuration source", "Unable to contact slurm controller")
 _NETWORKS = ("ann", "cnn", "gru", "lstm")
 
 
@@ -132,6 +134,7 @@ def _smgeo_words(
             "workload": workload,
             "recipes": [],
             "words": [*words, *extra],
+            "spread": False,
             "job_name": request.job_name or "predict",
         }
     if not words:
@@ -177,6 +180,7 @@ def _smgeo_words(
         "workload": workload,
         "recipes": words,
         "words": [*options, *extra],
+        "spread": spread,
         "array": f"0-{len(words) - 1}" if len(words) > 1 else None,
         "job_name": request.job_name or _job_name(f"{workload}-{checked[0].name}"),
     }
@@ -235,6 +239,12 @@ def _run(command: Sequence[str], text: str, what: str) -> str:
     kept = ("SLURM_CONF", "SLURM_JWT", *(() if "#SBATCH --account=" in text else ("SBATCH_ACCOUNT",)))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_")) or k in kept}
     done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)  # noqa: S603 - no shell
+    told = " ".join((done.stderr or done.stdout).split())
+    if done.returncode and any(words in told for words in _NO_SLURM):
+        raise SmgeoError(
+            f"no SLURM answers here ({told}); run this on a login node, or start one on this machine (`smgeo testbed start`) and set "
+            "SLURM_CONF as it says"
+        )
     if done.returncode:
-        raise SmgeoError(f"{what}: {' '.join((done.stderr or done.stdout).split())}")
+        raise SmgeoError(f"{what}: {told}")
     return done.stdout or done.stderr

@@ -91,6 +91,20 @@ def describe_site(name: str, partitions: Mapping[str, Mapping[str, Any]], answer
     return values
 
 
+def check_new(path: Path) -> None:
+    """Refuse to write over a profile.
+
+    Raises
+    ------
+    SmgeoError
+        If there is a file.
+    """
+    if path.exists():
+        raise SmgeoError(
+            f"{path} is there already, and may hold what you wrote; give another name or --out, or remove it"
+        )
+
+
 def write_site(values: Mapping[str, Any], path: Path) -> Path:
     """Check a profile, then write it beside and rename; a file that is there is kept.
 
@@ -101,10 +115,7 @@ def write_site(values: Mapping[str, Any], path: Path) -> Path:
     """
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=150)
     parse_site(text, str(path))
-    if path.exists():
-        raise SmgeoError(
-            f"{path} is there already, and may hold what you wrote; give another name or --out, or remove it"
-        )
+    check_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")

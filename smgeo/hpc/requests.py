@@ -18,8 +18,8 @@ LAUNCHERS = ("srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow")
 _RANK_A_GPU = ("horovod", "deepspeed")
 _ONE_TASK = ("pytorch-ddp", "tensorflow")
 _HOUR, _RESTARTS, _STOP_BEFORE_S = 3600, 10, 300
-_MEMORY = re.compile(r"(\d+)([KMGT]?)", re.IGNORECASE)
-_UNIT_MB = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}
+_MEMORY = re.compile(r"(\d+)([KMGT])", re.IGNORECASE)
+_UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?")
 _DEPENDENCY = re.compile(
     r"(singleton|(after|afterany|afterok|afternotok|aftercorr)(:\d+(_\d+)?(\+\d+)?)+)"
@@ -49,14 +49,14 @@ def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
 
 
 def parse_memory(text: str) -> float:
-    """Megabytes of a memory as SLURM writes it: `32G`, `4000M`, `4000` (MB).
+    """Megabytes of a memory as SLURM writes it, with its unit: SLURM would take a bare 64 for megabytes.
 
-    >>> parse_memory("32G"), parse_memory("500")
+    >>> parse_memory("32G"), parse_memory("500M")
     (32768, 500)
     """
     found = _MEMORY.fullmatch(text)
     if not found or not int(found[1]):
-        raise SmgeoError(f"a memory is a whole number with K, M, G or T (M where none is given); got {text!r}")
+        raise SmgeoError(f"a memory is a whole number with K, M, G or T, such as 32G; got {text!r}")
     return int(found[1]) * _UNIT_MB[found[2].upper()]
 
 

@@ -17,17 +17,17 @@ from smgeo.specs import Spec, parse_spec
 
 # Names that stand in `#SBATCH` lines, where nothing is quoted.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")
-_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d{2})(?::(?P<seconds>\d{2}))?")
+_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d{2}):(?P<seconds>\d{2})")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def parse_time(text: str) -> int:
-    """Seconds of a wall time as SLURM writes it: `HH:MM:SS`, `HH:MM` or `D-HH:MM:SS`.
+    """Seconds of a wall time: `HH:MM:SS` or `D-HH:MM:SS`.
 
     Raises
     ------
     SmgeoError
-        If it is of another form: SLURM would take a bare number for minutes, and `10:30` alone for minutes and seconds.
+        If it is of another form: SLURM takes a bare number for minutes and `10:30` for minutes and seconds, and many a user for hours.
 
     Examples
     --------
@@ -35,8 +35,8 @@ def parse_time(text: str) -> int:
     (7200, 131400)
     """
     found = _TIME.fullmatch(text)
-    if not found or int(found["minutes"]) > 59 or int(found["seconds"] or 0) > 59:
-        raise SmgeoError(f"a wall time is HH:MM:SS or D-HH:MM:SS; got {text!r}")
+    if not found or int(found["minutes"]) > 59 or int(found["seconds"]) > 59:
+        raise SmgeoError(f"a wall time is HH:MM:SS or D-HH:MM:SS (half an hour: 00:30:00); got {text!r}")
     days, hours, minutes, seconds = (int(found[k] or 0) for k in ("days", "hours", "minutes", "seconds"))
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 

@@ -165,6 +165,8 @@ WRONG = [
     ("testbed", "run", {"cpus": 5}, "a node of testbed's partition main has 4 cores"),
     ("testbed", "run", {"memory": "9G"}, "a node of testbed's partition main has 8G"),
     ("testbed", "run", {"memory": "lots"}, "K, M, G or T"),
+    ("testbed", "run", {"memory": "64"}, "K, M, G or T"),
+    ("testbed", "run", {"time": "20:00"}, "half an hour: 00:30:00"),
     ("testbed", "run", {"gpus": 1}, "has 0 GPUs"),
     ("vega", "run", {"partition": "gpu", "gpus": 5}, "a node of vega's partition gpu has 4 GPUs"),
     ("vega", "run", {"gpus": 1}, "partitions with GPUs: gpu"),
