@@ -27,7 +27,8 @@ from sklearn.tree import DecisionTreeRegressor
 
 import smgeo
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.objective import Objective, keras_backend
+from smgeo.models.backend import keras_backend
+from smgeo.objective import Objective
 from smgeo.prepare import Split, Windows, prepare_cube
 from smgeo.recipe import parse_recipe
 from smgeo.search_space import sample_params
