@@ -151,13 +151,19 @@ def _connect(concurrent: int | None) -> Iterator[None]:
                 "or unset it"
             ) from None
         guard = _ending_agents()
-    if threading.current_thread() is threading.main_thread() and asked_to_end is not None:
-        signal.signal(signal.SIGTERM, asked_to_end)  # Ray has taken it, to abort the process
+    _restore_sigterm(asked_to_end)
     try:
         with guard:
             yield
     finally:
         ray.shutdown()
+        _restore_sigterm(asked_to_end)
+
+
+def _restore_sigterm(handler: Any) -> None:
+    """SIGTERM as it was: Ray takes it when it starts, to abort the process, and leaves it without a handler when it ends."""
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _resources(concurrent: int | None) -> dict[str, Any]:

@@ -490,7 +490,7 @@ class Network:
     def __init__(self, folder):
         self.folder = folder
 
-    def run(self, params):
+    def run(self, params, checkpoint=None):
         seen = [os.environ["CUDA_VISIBLE_DEVICES"], ray.get_runtime_context().get_assigned_resources()["GPU"]]
         begun = time.time()
         time.sleep(3)
