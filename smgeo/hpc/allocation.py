@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smgeo.errors import SmgeoError
+from smgeo.hpc.sites import UNIT_MB
 
 _END_S = 20
-_UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _LAST_LINES = 4
 # What srun would read as options of a step from the job's own.
 _OPTIONS_OF_JOB = re.compile(
@@ -47,16 +47,15 @@ class Allocation:
         job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NODELIST")
         if not job or not nodes:
             return None
-        cpus = least(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1"))
-        gpus = os.environ.get("SLURM_GPUS_ON_NODE") or os.environ.get("SLURM_JOB_GPUS", "")
+        names = tuple(_scontrol("hostnames", nodes).split())
+        counted, listed = os.environ.get("SLURM_GPUS_ON_NODE"), os.environ.get("SLURM_JOB_GPUS", "")
         return cls(
             int(job),
-            tuple(_expand(nodes)),
-            cpus,
-            int(gpus)
-            if gpus.isdigit() and "SLURM_GPUS_ON_NODE" in os.environ
-            else len([g for g in gpus.split(",") if g]),
-            _memory_mb(int(job), len(_expand(nodes))),
+            names,
+            least(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1")),
+            int(counted) if counted else len([g for g in listed.split(",") if g]),
+            # SLURM's variables say it only where the job asked for some.
+            parse_memory_of_job(_scontrol("job", job), len(names)),
         )
 
     def start(
@@ -167,11 +166,6 @@ def least(text: str) -> int:
     return min(int(part.split("(")[0]) for part in text.split(","))
 
 
-def _memory_mb(job: int, nodes: int) -> int | None:
-    """Memory of each node: SLURM's variables say it only where the job asked for some."""
-    return parse_memory_of_job(_scontrol("job", str(job)), nodes)
-
-
 def _scontrol(what: str, name: str) -> str:
     """What `scontrol show` says.
 
@@ -201,8 +195,4 @@ def parse_memory_of_job(text: str, nodes: int) -> int | None:
     """
     given = re.search(r"\bAllocTRES=(\S*)", text) or re.search(r"\bTRES=(\S*)", text)
     found = re.search(r"mem=([\d.]+)([KMGT])", given[1]) if given else None
-    return None if found is None else int(float(found[1]) * _UNIT_MB[found[2]] / nodes)
-
-
-def _expand(nodes: str) -> list[str]:
-    return _scontrol("hostnames", nodes).split()
+    return None if found is None else int(float(found[1]) * UNIT_MB[found[2]] / nodes)

@@ -17,6 +17,7 @@ from typing import Any
 
 from smgeo.hpc.network import find_address, port_of_job
 from smgeo.hpc.sites import NetworkSpec
+from smgeo.stages import write_json
 
 # A file that asks all nodes to end.
 STOP = "stop"
@@ -61,9 +62,7 @@ def main(folder: Path) -> int:
     file, head, port = folder / "head.json", None, 0
     if rank == 0:
         port = port_of_job(int(os.environ["SLURM_JOB_ID"]), address)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps({"address": f"{address}:{port}", "node": node}), encoding="utf-8")
-        os.replace(part, file)
+        write_json(file, {"address": f"{address}:{port}", "node": node})
     else:
         while not file.exists():
             time.sleep(0.1)

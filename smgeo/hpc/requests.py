@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.hpc.sites import Line, PartitionSpec, Plain, Site, WallTime, WholePath, format_time, parse_time
+from smgeo.hpc.sites import UNIT_MB, Line, PartitionSpec, Plain, Site, WallTime, WholePath, format_time, parse_time
 from smgeo.specs import Spec
 
 WORKLOADS = ("run", "cube", "train", "tune", "predict", "any")
@@ -19,7 +19,6 @@ _RANK_A_GPU = ("horovod", "deepspeed")
 _ONE_TASK = ("pytorch-ddp", "tensorflow")
 _HOUR, _RESTARTS, _STOP_BEFORE_S = 3600, 10, 300
 _MEMORY = re.compile(r"(\d+)([KMGT])", re.IGNORECASE)
-_UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?")
 _DEPENDENCY = re.compile(
     r"(singleton|(after|afterany|afterok|afternotok|aftercorr)(:\d+(_\d+)?(\+\d+)?)+)"
@@ -57,7 +56,7 @@ def parse_memory(text: str) -> float:
     found = _MEMORY.fullmatch(text)
     if not found or not int(found[1]):
         raise SmgeoError(f"a memory is a whole number with K, M, G or T, such as 32G; got {text!r}")
-    return int(found[1]) * _UNIT_MB[found[2].upper()]
+    return int(found[1]) * UNIT_MB[found[2].upper()]
 
 
 def _memory(value: str) -> str:

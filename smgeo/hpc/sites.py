@@ -18,6 +18,8 @@ from smgeo.specs import Spec, parse_spec
 # Names that stand in `#SBATCH` lines, where nothing is quoted.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d{2}):(?P<seconds>\d{2})")
+# Megabytes, as SLURM counts them.
+UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -50,8 +50,8 @@ def test_two_jobs_do_not_try_the_same_port_and_a_taken_one_is_passed_over():
     [({}, 0), ({"SLURM_GPUS_ON_NODE": "4"}, 4), ({"SLURM_JOB_GPUS": "0,1,3"}, 3), ({"SLURM_JOB_GPUS": "2"}, 1)],
 )
 def test_an_allocation_is_what_slurm_says(variables, gpus, monkeypatch):
-    monkeypatch.setattr(allocation, "_expand", lambda nodes: ["a1", "a2"])
-    monkeypatch.setattr(allocation, "_memory_mb", lambda job, nodes: 4096)
+    told = {"hostnames": "a1\na2\n", "job": "TRES=cpu=96,mem=8G,node=2"}
+    monkeypatch.setattr(allocation, "_scontrol", lambda what, name: told[what])
     for name in ("SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS"):
         monkeypatch.delenv(name, raising=False)
     given = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_JOB_CPUS_PER_NODE": "64,48", **variables}
