@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from smgeo import cli_hpc
+from smgeo.cli_options import Account, ClusterName, DataFolder, Partition, RecipeName, RunFolder, Workers
 from smgeo.cli_tables import print_results, scores_table, trials_table
 from smgeo.errors import SmgeoError, SmgeoWarning
 
@@ -53,17 +54,13 @@ def _root(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with smgeo.")],
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
-    ] = None,
-    cluster: Annotated[str | None, typer.Option(help="A site profile: cubes by Dask workers on SLURM.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Jobs of the cluster at most; inside a job, workers in all.")
-    ] = None,
-    partition: Annotated[str | None, typer.Option(help="Of the cluster's jobs.")] = None,
-    account: Annotated[str | None, typer.Option(help="Of the cluster's jobs.")] = None,
+    recipe: RecipeName,
+    out: RunFolder = None,
+    data: DataFolder = None,
+    cluster: ClusterName = None,
+    workers: Workers = None,
+    partition: Partition = None,
+    account: Account = None,
 ) -> None:
     """Run a whole study; the same command again continues it."""
     from smgeo.study import run
@@ -79,7 +76,7 @@ def run_command(
 
 @app.command("tune")
 def tune_command(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with smgeo.")],
+    recipe: RecipeName,
     model: Annotated[
         list[str] | None,
         typer.Option(help="Model to search (again for more); those of the recipe's search, else every network."),
@@ -87,10 +84,8 @@ def tune_command(
     trials: Annotated[int | None, typer.Option(help="Trials in all; more than before continue a search.")] = None,
     search: Annotated[str | None, typer.Option(help="random, ax or optuna.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="asha or none.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
-    ] = None,
+    out: RunFolder = None,
+    data: DataFolder = None,
     cluster: Annotated[str | None, typer.Option(help="A site profile: trials on all nodes of the job.")] = None,
 ) -> None:
     """Run a study up to the search of its models' parameters; the same command again continues it."""

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from smgeo.cli_options import Account, ClusterName, DataFolder, Partition, RecipeName, RunFolder, Workers
 from smgeo.errors import SmgeoError
 
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -17,23 +18,15 @@ _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty(
 systems = typer.Typer(invoke_without_command=True, help="List the site profiles there are, or write one.")
 testbed = typer.Typer(no_args_is_help=True, help="A real SLURM on this machine, to try recipes and job scripts on.")
 
-_Recipe = Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that ships with smgeo.")]
-_Out = Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME by default.")]
-_Data = Annotated[
-    Path | None, typer.Option(help="Where relative data paths start; $SMGEO_DATA, else here, by default.")
-]
-
 
 def cube_command(
-    recipe: _Recipe,
-    out: _Out = None,
-    data: _Data = None,
-    cluster: Annotated[str | None, typer.Option(help="A site profile: cubes by Dask workers on SLURM.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Jobs of the cluster at most; inside a job, workers in all.")
-    ] = None,
-    partition: Annotated[str | None, typer.Option(help="Of the cluster's jobs.")] = None,
-    account: Annotated[str | None, typer.Option(help="Of the cluster's jobs.")] = None,
+    recipe: RecipeName,
+    out: RunFolder = None,
+    data: DataFolder = None,
+    cluster: ClusterName = None,
+    workers: Workers = None,
+    partition: Partition = None,
+    account: Account = None,
 ) -> None:
     """Build a study's cubes alone; `smgeo run` then goes on from them."""
     from smgeo.study import build_cubes
@@ -45,14 +38,14 @@ def cube_command(
 
 
 def train_command(
-    recipe: _Recipe,
+    recipe: RecipeName,
     model: Annotated[list[str] | None, typer.Option(help="Model to train (again for more); all by default.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that train each network together.")] = 1,
     cluster: Annotated[
         str | None, typer.Option(help="A site profile: inside a job, processes on all its nodes.")
     ] = None,
-    out: _Out = None,
-    data: _Data = None,
+    out: RunFolder = None,
+    data: DataFolder = None,
 ) -> None:
     """Run a study up to its fitted models; `smgeo run` then goes on from them."""
     from smgeo.study import train_recipe
@@ -115,8 +108,8 @@ def jobscript_command(
         int | None, typer.Option(help="Seconds before the wall time's end at which the job is told to stop.")
     ] = None,
     restarts: Annotated[int | None, typer.Option(help="How often the job may go back to the queue by itself.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where relative data paths start.")] = None,
+    out: RunFolder = None,
+    data: DataFolder = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Of train and tune: a model of the recipe (again for more).")
     ] = None,
@@ -239,12 +232,13 @@ def new_system_command(
     _out.print(f"profile: {file}; try it: smgeo jobscript --system {system} --check run quickstart", markup=False)
 
 
-_Folder = Annotated[Path, typer.Option(help="Holds all that it writes.")]
+_TestbedFolder = Annotated[Path, typer.Option(help="Holds all that it writes.")]
+_TESTBED = Path("~/.cache/smgeo/testbed")
 
 
 @testbed.command("start")
 def start_command(
-    folder: _Folder = Path("~/.cache/smgeo/testbed"),
+    folder: _TestbedFolder = _TESTBED,
     nodes: Annotated[int, typer.Option(help="Nodes, all of them this machine.")] = 2,
     cpus: Annotated[int, typer.Option(help="CPUs of each node, as SLURM counts them.")] = 4,
     memory_mb: Annotated[int, typer.Option(help="Memory of each node, as SLURM counts it.")] = 8192,
@@ -261,7 +255,7 @@ def start_command(
 
 
 @testbed.command("stop")
-def stop_command(folder: _Folder = Path("~/.cache/smgeo/testbed")) -> None:
+def stop_command(folder: _TestbedFolder = _TESTBED) -> None:
     """Cancel its jobs and end it."""
     from smgeo.hpc.testbed import stop_testbed
 

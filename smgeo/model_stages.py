@@ -148,17 +148,17 @@ class ModelStages(CubeStages):
         def work(progress: Callable[..., None]) -> dict[str, Any]:
             pairs = self._search_pairs(name, cube, split, spec)
             run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
-            with self.machine.searches():
-                try:
-                    return describe_search(run_search().table)
-                except OtherSearchError as error:  # of other data or another recipe
-                    kept = _set_aside(folder)
-                    warnings.warn(
-                        SmgeoWarning(
-                            f"{folder} holds another search: {error.changes}; it is kept in {kept}, and a new search begins"
-                        )
+            self.machine.start_searches()
+            try:
+                return describe_search(run_search().table)
+            except OtherSearchError as error:  # of other data or another recipe
+                kept = _set_aside(folder)
+                warnings.warn(
+                    SmgeoWarning(
+                        f"{folder} holds another search: {error.changes}; it is kept in {kept}, and a new search begins"
                     )
-                    return describe_search(run_search().table)
+                )
+                return describe_search(run_search().table)
 
         inputs = {
             "kind": kind,
@@ -178,7 +178,6 @@ class ModelStages(CubeStages):
         train: Windows,
         validation: Windows | None,
         kept: Checkpoint,
-        key: str,
         progress: Callable[[int, int], None],
     ) -> Any:
         return fit_parallel(
@@ -188,8 +187,7 @@ class ModelStages(CubeStages):
             workers=self.workers,
             start=partial(self.machine.start, count=self.workers),
             folder=self.folder.absolute() / ".stages" / "training",
-            checkpoint=kept.path.absolute(),
-            key=key,
+            checkpoint=kept,
             network=self.machine.network,
             progress=progress,
             say=self.reporter.say,
@@ -203,9 +201,9 @@ class ModelStages(CubeStages):
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             model = self.new_model(name)
             prepared, train, validation = self._windows(name, cube, split)
-            kept = Checkpoint(self.folder / "checkpoints" / f"{name}.npz", key=digest(inputs))
+            kept = Checkpoint(self.folder.absolute() / "checkpoints" / f"{name}.npz", key=digest(inputs))
             if self.workers > 1:
-                model = self._fit_by_workers(model, train, validation, kept, digest(inputs), progress)
+                model = self._fit_by_workers(model, train, validation, kept, progress)
             else:
                 model.fit(
                     train,

@@ -32,9 +32,10 @@ class Reporter:
         self._console = Console(file=self._stream, quiet=quiet, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """One line."""
+        """One line; in a log with the time of day before it."""
         if not self._quiet:
-            self._console.print(text, markup=False)
+            clock = "" if self._console.is_terminal else time.strftime("%H:%M:%S ")
+            self._console.print(clock + text, markup=False)
 
     @contextmanager
     def task(self, name: str) -> Iterator[Update]:

@@ -28,6 +28,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from smgeo.errors import SmgeoError
 from smgeo.hpc.allocation import Allocation
+from smgeo.hpc.local_processes import thread_variables
 from smgeo.models import load_model, make_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.estimator import SoilMoistureModel
@@ -37,12 +38,6 @@ from smgeo.trials import Trial, TrialTable
 
 METRIC = "validation_rmse"
 _ERROR_LETTERS = 500
-# Read when a library is first imported.
-_THREADS = {
-    "TF_NUM_INTRAOP_THREADS": str(THREADS),
-    "TF_NUM_INTEROP_THREADS": str(THREADS),
-    "OMP_NUM_THREADS": str(THREADS),
-}
 # Else the first of several trials on a GPU would take all of its memory.
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 # What `ray.init` raises where no cluster answers, or not to this process.
@@ -51,8 +46,6 @@ _NO_START = (ConnectionError, RuntimeError, RayError)
 _ANSWER_S = 10
 # Ray counts GPUs in ten-thousandths.
 _GPU_PARTS = 10_000
-# Ray's store of objects, of a job's memory.
-_OBJECTS = 0.25
 _ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 # Files of Ray that nobody reads: the table holds it all.
 _QUIET = {
@@ -72,7 +65,7 @@ def _worker_environment() -> dict[str, str]:
     xla = os.environ.get("XLA_FLAGS", "")
     xla = xla if _ONE_XLA_THREAD in xla else f"{xla} {_ONE_XLA_THREAD}".strip()
     gpu = {k: os.environ.get(k, default) for k, default in _SHARED_GPU.items()}
-    return {**_THREADS, "XLA_FLAGS": xla, **gpu, "KERAS_BACKEND": keras_backend()}
+    return {**thread_variables(THREADS), "XLA_FLAGS": xla, **gpu, "KERAS_BACKEND": keras_backend()}
 
 
 class TrialActor(tune.Trainable):
@@ -171,9 +164,7 @@ def _resources(concurrent: int | None) -> dict[str, Any]:
     job = Allocation.current()
     if job is None:
         return {"num_cpus": max(concurrent or 1, CPU_COUNT)}
-    memory = (
-        {} if job.memory_mb is None else {"object_store_memory": max(int(job.memory_mb * 2**20 * _OBJECTS), 80 * 2**20)}
-    )
+    memory = {} if job.object_store is None else {"object_store_memory": job.object_store}
     return {"num_cpus": max(concurrent or 1, job.cpus), "num_gpus": job.gpus, **memory}
 
 

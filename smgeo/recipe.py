@@ -28,6 +28,8 @@ from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
 from smgeo.validation_specs import CrossValidationSpec, ImportanceSpec, LeakageAuditSpec, LearningCurveSpec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
+# Kinds of model that are trained in epochs.
+NETWORKS = ("ann", "cnn", "gru", "lstm")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 # What of `prepare` a model may have of its own.
 _OWN_PREPARE = ("fill", "outliers", "scale", "window")
@@ -191,6 +193,11 @@ class Recipe(Spec):
     def reads_remote(self) -> bool:
         """Whether a raster source is read over the internet."""
         return any(r.kind in ("earthengine", "stac") or "://" in str(getattr(r, "path", "")) for r in self.rasters)
+
+    @property
+    def networks(self) -> set[str]:
+        """Names of models that are trained in epochs, by several processes if asked."""
+        return {name for name, model in self.models.items() if model.kind in NETWORKS}
 
     @property
     def builds_grid(self) -> bool:

@@ -20,10 +20,10 @@ from smgeo.evaluation_stages import EvaluationStages
 from smgeo.hpc.cluster import Cluster
 from smgeo.inputs import check_inputs
 from smgeo.maps import list_maps, predict_map, write_cogs
-from smgeo.models import NETWORKS, load_model
+from smgeo.models import load_model
 from smgeo.prepare import OutlierRows, clean_cube, learnable
 from smgeo.progress import Reporter
-from smgeo.recipe import Recipe, dump_recipe, parse_recipe, read_recipe
+from smgeo.recipe import NETWORKS, Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
 from smgeo.search_specs import SearchSpec
 from smgeo.specs import parse_spec
@@ -223,8 +223,7 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
 
 def _with_search(recipe: Recipe, models: Sequence[str], options: Mapping[str, Any]) -> Recipe:
     """The recipe with a search of these models, and the options over its own."""
-    networks = [n for n, m in recipe.models.items() if m.kind in NETWORKS]
-    names = list(models) or list(recipe.search) or networks
+    names = list(models) or list(recipe.search) or [n for n in recipe.models if n in recipe.networks]
     if not names:
         raise SmgeoError(
             f"recipe {recipe.name!r} has no search and no network ({', '.join(NETWORKS)}); name a model with --model"
@@ -309,7 +308,7 @@ class _Study(EvaluationStages):
         for name in names:
             if name in self.recipe.search:
                 self.search_model(name, cube, split)
-            self.workers = workers if self.recipe.models[name].kind in NETWORKS else 1
+            self.workers = workers if name in self.recipe.networks else 1
             found[name] = self.fit_model(name, cube, split)["scores"]
         return found
 

@@ -35,7 +35,8 @@ LAYERS = [
     {"model_stages"},
     {"evaluation_stages"},
     {"study"},
-    {"accessor", "cli_hpc", "cli_tables"},
+    {"accessor", "cli_options", "cli_tables"},
+    {"cli_hpc"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -15,6 +15,8 @@ from smgeo.hpc.sites import UNIT_MB
 
 _END_S = 20
 _LAST_LINES = 4
+# Of a node's memory, and the bytes below which Ray does not start.
+_OBJECTS, _LEAST_OBJECTS = 0.25, 80 * 2**20
 # What srun would read as options of a step from the job's own.
 _OPTIONS_OF_JOB = re.compile(
     r"SLURM_(NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|CPUS_PER_TASK|DISTRIBUTION|MEM_BIND|CPU_BIND|EXPORT_ENV)\w*|SRUN_CPUS_PER_TASK"
@@ -57,6 +59,11 @@ class Allocation:
             # SLURM's variables say it only where the job asked for some.
             parse_memory_of_job(_scontrol("job", job), len(names)),
         )
+
+    @property
+    def object_store(self) -> int | None:
+        """Bytes of a node's memory for Ray's store of objects, which else takes its share of the machine's; None where SLURM says nothing."""
+        return None if self.memory_mb is None else max(int(self.memory_mb * 2**20 * _OBJECTS), _LEAST_OBJECTS)
 
     def start(
         self,

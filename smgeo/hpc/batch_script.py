@@ -21,7 +21,6 @@ from smgeo.specs import parse_spec
 
 # What SLURM's programs say where none is configured, or its controller is down.
 _NO_SLURM = ("configuration source", "Unable to contact slurm controller")
-_NETWORKS = ("ann", "cnn", "gru", "lstm")
 
 
 def jobscript(
@@ -168,7 +167,7 @@ def _smgeo_words(
         )
     if workload == "train" and request.nodes > 1:
         for recipe in checked:
-            if not any(recipe.models[n].kind in _NETWORKS for n in models or recipe.models):
+            if not recipe.networks & set(models or recipe.models):
                 raise SmgeoError(
                     f"--nodes {request.nodes}: networks alone are trained by several processes, and recipe {recipe.name!r} asks for none; ask for 1"
                 )

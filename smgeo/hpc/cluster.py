@@ -14,7 +14,7 @@ from dask.system import CPU_COUNT
 from smgeo.errors import SmgeoError
 from smgeo.hpc.allocation import Allocation, Step
 from smgeo.hpc.dask_cluster import dask_workers
-from smgeo.hpc.local_processes import LocalProcesses
+from smgeo.hpc.local_processes import LocalProcesses, thread_variables
 from smgeo.hpc.ray_cluster import ray_nodes
 from smgeo.hpc.sites import load_site
 
@@ -26,9 +26,8 @@ class LocalMachine:
         """Where regions of cubes are computed while this lasts."""
         return nullcontext()
 
-    def searches(self) -> AbstractContextManager[None]:
-        """Where trials run while this lasts."""
-        return nullcontext()
+    def start_searches(self) -> None:
+        """Make ready what trials run on."""
 
     @property
     def network(self) -> dict[str, Any]:
@@ -37,7 +36,7 @@ class LocalMachine:
 
     def start(self, command: list[str], log: Path, count: int) -> LocalProcesses | Step:
         """Start a command so many times, each with its number in `SLURM_PROCID`."""
-        return LocalProcesses(command, log, count, _threads(max(CPU_COUNT // count, 1)))
+        return LocalProcesses(command, log, count, thread_variables(max(CPU_COUNT // count, 1)))
 
     def close(self) -> None:
         """End what was started."""
@@ -86,17 +85,18 @@ class Cluster(LocalMachine):
             yield
             return
         if self._client is None:
-            made = dask_workers(self.site, self._folder, self._workers, self._partition, self._account, self._say)
+            made = dask_workers(
+                self.site, self._folder, self.allocation, self._workers, self._partition, self._account, self._say
+            )
             self._client = self._stack.enter_context(made)
         with self._client.as_current():
             yield
 
-    def searches(self) -> AbstractContextManager[None]:
+    def start_searches(self) -> None:
         """Ray on all nodes of the job, from now until `close`; on this machine where the job has one node, or there is none."""
         if self.allocation is not None and len(self.allocation.nodes) > 1 and not self._has_ray:
             self._stack.enter_context(ray_nodes(self.site, self._folder, self.allocation, self._say))
             self._has_ray = True
-        return nullcontext()
 
     @property
     def network(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Cluster(LocalMachine):
         threads = max(self.allocation.cpus // on_a_node, 1)
         flags = [*self.site.launcher.srun, "--kill-on-bad-exit=1"]
         return self.allocation.start(
-            command, log, tasks=count, cpus_per_task=threads, flags=flags, environment=_threads(threads)
+            command, log, tasks=count, cpus_per_task=threads, flags=flags, environment=thread_variables(threads)
         )
 
     def close(self) -> None:
@@ -135,8 +135,3 @@ class Cluster(LocalMachine):
             )
         self._say(f"{where}: remote sources are read by this process")
         return False
-
-
-def _threads(count: int) -> dict[str, str]:
-    """What libraries read when they are first imported."""
-    return {name: str(count) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}

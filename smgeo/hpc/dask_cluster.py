@@ -38,6 +38,7 @@ _LOOK_S, _NO_WORKERS_S = 2, 60
 def dask_workers(
     site: Site,
     folder: Path,
+    allocation: Allocation | None = None,
     workers: int | None = None,
     partition: str | None = None,
     account: str | None = None,
@@ -51,6 +52,8 @@ def dask_workers(
         The machine's profile.
     folder : Path
         A folder that all nodes see, for scripts, logs and certificates.
+    allocation : Allocation, optional
+        The job that this process is in; without one, workers are jobs of their own.
     workers : int, optional
         Outside an allocation: jobs at most, 2 by default, none while there is no work. Inside, workers in all; by default
         as many as the CPUs of the nodes give, `workers.threads` of the profile each.
@@ -70,7 +73,6 @@ def dask_workers(
         raise missing_extra("Dask workers on SLURM", "hpc") from None
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    allocation = Allocation.current()
     made = (
         _inside(site, folder, workers, allocation, say)
         if allocation

@@ -12,6 +12,11 @@ from smgeo.hpc.allocation import read_last_lines
 _END_S = 10
 
 
+def thread_variables(count: int) -> dict[str, str]:
+    """Variables that hold libraries to so many threads; they are read when a library is first imported."""
+    return {name: str(count) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
+
+
 class LocalProcesses:
     """The same command so many times, each with its number in `SLURM_PROCID`; if one fails, all are ended.
 

@@ -20,8 +20,8 @@ from smgeo.hpc.sites import Site
 # Nodes that have not come within so many seconds are named, and the job ends.
 START_S = 180
 _END_S = 15
-# Ray's store of objects and what it may plan tasks with, of a node's memory; the rest is for its own processes and this one.
-_OBJECTS, _TASKS = 0.25, 0.6
+# What Ray may plan tasks with, of a node's memory; beside its store of objects, the rest is for its own processes and this one.
+_TASKS = 0.6
 
 
 @contextmanager
@@ -66,13 +66,12 @@ def ray_nodes(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Of this job alone, and never in a file or on a command line: who has it may run anything on these nodes.
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    memory = None if allocation.memory_mb is None else allocation.memory_mb * 2**20
     asked = {
         "network": site.network.model_dump(),
         "cpus": allocation.cpus,
         "gpus": allocation.gpus,
-        "memory": memory and int(memory * _TASKS),
-        "object_store": memory and max(int(memory * _OBJECTS), 80 * 2**20),
+        "memory": allocation.memory_mb and int(allocation.memory_mb * 2**20 * _TASKS),
+        "object_store": allocation.object_store,
     }
     with tempfile.TemporaryDirectory(prefix=f"ray-{allocation.job_id}-", dir=folder) as name:
         here = Path(name)

@@ -6,7 +6,7 @@ Importing this package loads neither TensorFlow nor ydf.
 from __future__ import annotations
 
 from smgeo.models.estimator import SoilMoistureModel
-from smgeo.models.kinds import NETWORKS, load_model, make_model
+from smgeo.models.kinds import load_model, make_model
 from smgeo.models.rows import WindowSource
 
-__all__ = ["NETWORKS", "SoilMoistureModel", "WindowSource", "load_model", "make_model"]
+__all__ = ["SoilMoistureModel", "WindowSource", "load_model", "make_model"]

@@ -27,7 +27,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path, every_s: float = 0, key: str = "") -> None:
-        self.path, self._every_s, self._key = Path(path), every_s, key
+        self.path, self._every_s, self.key = Path(path), every_s, key
         self._written = time.monotonic()
 
     @property
@@ -72,7 +72,7 @@ class Checkpoint:
             return None
 
     def _name(self, training: Mapping[str, Any]) -> dict[str, Any]:
-        return {"key": self._key, **training}
+        return {"key": self.key, **training}
 
     def remove(self) -> None:
         """Take the file away: the training is finished."""

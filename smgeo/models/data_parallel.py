@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,8 +57,7 @@ def fit_parallel(
     workers: int,
     start: Start,
     folder: Path,
-    checkpoint: Path,
-    key: str = "",
+    checkpoint: Checkpoint,
     network: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -76,10 +76,8 @@ def fit_parallel(
         Starts a command so many times, given it and the path of its log; each process finds its number in `SLURM_PROCID`.
     folder : Path
         For this training alone, seen by all processes; removed at the end.
-    checkpoint : Path
-        Written after every epoch; the training goes on from it, here and when the processes are started again.
-    key : str
-        Of the data, as for `Checkpoint`.
+    checkpoint : Checkpoint
+        Of a path that all processes see, written after every epoch; the training goes on from it, here and when the processes are started again.
     network : mapping, optional
         By which address a process is reached, as in a site profile.
     progress : callable, optional
@@ -100,27 +98,20 @@ def fit_parallel(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     try:
-        with (folder / "job.pickle").open(
-            "wb"
-        ) as file:  # read by the processes of this very run, in a folder of its user alone
-            pickle.dump(
-                {"model": model, "train": train, "validation": validation, "key": key, "network": network or {}},
-                file,
-                protocol=5,
-            )
+        job = {
+            "model": model,
+            "train": train,
+            "validation": validation,
+            "checkpoint": {"path": checkpoint.path, "key": checkpoint.key},
+            "network": network or {},
+        }
+        # Read by the processes of this very run, in a folder of its user alone.
+        (folder / "job.pickle").write_bytes(pickle.dumps(job, protocol=5))
         tries, before = 0, 0
-        for attempt in range(1_000_000):
+        for attempt in count():
             here = folder / f"start-{attempt}"
             here.mkdir()
-            command = [
-                sys.executable,
-                "-m",
-                "smgeo.models.data_parallel",
-                str(folder),
-                here.name,
-                str(workers),
-                str(checkpoint),
-            ]
+            command = [sys.executable, "-m", "smgeo.models.data_parallel", str(folder), here.name, str(workers)]
             processes = start(command, here / "rank-%t.log")
             try:
                 code = _follow(processes, here, progress)
@@ -139,7 +130,7 @@ def fit_parallel(
             say(
                 f"a process ended with exit code {code} after epoch {before}; all are started again from the last checkpoint"
             )
-        raise AssertionError
+        raise AssertionError  # `count` has no end
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -163,15 +154,14 @@ def _epochs_told(here: Path) -> tuple[int, int]:
         return 0, 1
 
 
-def main(folder: Path, start: str, workers: int, checkpoint: Path) -> None:
+def main(folder: Path, start: str, workers: int) -> None:
     """Be one of the processes."""
     rank = int(os.environ["SLURM_PROCID"])
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with (folder / "job.pickle").open("rb") as file:
         job = pickle.load(file)  # noqa: S301 - written by the process that started this one, in a folder of its user alone
     team = Team(_meet(folder / start, rank, workers, job["network"]), rank)
-    model = job["model"]
-    kept = Checkpoint(checkpoint, key=job["key"])
+    model, kept = job["model"], Checkpoint(**job["checkpoint"])
     with (folder / start / "epochs.jsonl").open("a", encoding="utf-8") if rank == 0 else open(os.devnull, "w") as told:
         for scores in model.fit_by_epoch(job["train"], validation=job["validation"], checkpoint=kept, team=team):
             told.write(json.dumps(scores) + "\n")
@@ -211,4 +201,4 @@ def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> li
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -152,7 +152,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         checkpoint: Checkpoint | None,
         team: Team | None,
     ) -> Generator[dict[str, float], None, None]:
-        with closing(self._fit(x, y, validation, checkpoint, team)) as epochs:
+        with closing(self._fit(x, y, validation, checkpoint=checkpoint, team=team)) as epochs:
             for scores in epochs:
                 self.training_ = {"rows": x.count, "versions": _versions(), **self._describe_training()}
                 yield scores
@@ -226,14 +226,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         raise NotImplementedError
 
     def _fit(
-        self,
-        x: Rows,
-        y: np.ndarray,
-        validation: tuple[Rows, np.ndarray] | None,
-        checkpoint: Checkpoint | None = None,
-        team: Team | None = None,
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
     ) -> Generator[dict[str, float], None, None]:
-        """Train; yield the scores of each epoch. A model without epochs needs no checkpoint, and no team."""
+        """Train; yield the scores of each epoch. `aids` are a `checkpoint` and a `team`: a model without epochs needs none."""
         raise NotImplementedError
 
     def _predict(self, x: Rows) -> np.ndarray:

@@ -12,11 +12,9 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
-from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.rows import Rows
 from smgeo.models.sklearn_file import read_sklearn, write_sklearn
-from smgeo.models.team import Team
 
 _ENGINES = ("ydf", "sklearn")
 # TF Decision Forests' `better_default`, which lives on in ydf under this name.
@@ -79,12 +77,7 @@ class Forest(SoilMoistureModel):
             raise missing_extra("the random forest by ydf (engine='sklearn' needs nothing more)", "forest")
 
     def _fit(
-        self,
-        x: Rows,
-        y: np.ndarray,
-        validation: tuple[Rows, np.ndarray] | None,
-        checkpoint: Checkpoint | None = None,
-        team: Team | None = None,
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
     ) -> Generator[dict[str, float], None, None]:
         self._model = self._train_ydf(x.all(), y) if self.engine == "ydf" else self._train_sklearn(x.all(), y)
         yield {"epoch": 1, "epochs": 1}

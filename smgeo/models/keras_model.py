@@ -165,13 +165,9 @@ class KerasModel(SoilMoistureModel):
         )
 
     def _fit(
-        self,
-        x: Rows,
-        y: np.ndarray,
-        validation: tuple[Rows, np.ndarray] | None,
-        checkpoint: Checkpoint | None = None,
-        team: Team | None = None,
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
     ) -> Generator[dict[str, float], None, None]:
+        checkpoint, team = aids["checkpoint"], aids["team"]
         keras = import_keras()
         be_deterministic(keras, self.seed)
         x, y = self._examples(x, y)
@@ -184,7 +180,8 @@ class KerasModel(SoilMoistureModel):
         self.history_: dict[str, list[float]] = {name: [] for name in names}
         source = Labelled(x, y)
         batches = keras_batches(source if team is None else team.share(source), self.batch_size_, self.seed)
-        kept = _Kept(checkpoint, self._name_training(keras, x, y, validation), self._model, batches, self.history_)
+        training = {} if checkpoint is None else self._name_training(keras, x, y, validation)
+        kept = _Kept(checkpoint, training, self._model, batches, self.history_)
         kept.writes = team is None or team.rank == 0
         yield from self._train(batches, validation, kept, team)
 

@@ -25,7 +25,6 @@ _KINDS = {
     "gru": ("smgeo.models.networks", "Gru"),
     "lstm": ("smgeo.models.networks", "Lstm"),
 }
-NETWORKS = tuple(kind for kind, (module, _) in _KINDS.items() if module.endswith(".networks"))
 # The kind under which the file of a scikit-learn regressor is saved.
 _OF_SKLEARN = ("smgeo.models.regressor", "Regressor")
 

@@ -10,11 +10,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_regressor
 
 from smgeo.errors import SmgeoError
-from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.rows import Rows
 from smgeo.models.sklearn_file import read_sklearn, write_sklearn
-from smgeo.models.team import Team
 
 _FILE = "regressor.skops"
 _PARTS = ("estimator", "fitted")
@@ -63,12 +61,7 @@ class Regressor(SoilMoistureModel):
                     raise SmgeoError(str(error)) from None
 
     def _fit(
-        self,
-        x: Rows,
-        y: np.ndarray,
-        validation: tuple[Rows, np.ndarray] | None,
-        checkpoint: Checkpoint | None = None,
-        team: Team | None = None,
+        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
     ) -> Generator[dict[str, float], None, None]:
         estimator = clone(self.estimator)
         unset = [n for n, v in estimator.get_params().items() if v is None and n.split("__")[-1] == "random_state"]

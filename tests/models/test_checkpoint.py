@@ -133,7 +133,7 @@ def test_training_by_two_processes_equals_training_by_one(mode, make_station_cub
         workers=2,
         start=lambda command, log: LocalMachine().start(command, log, 2),
         folder=tmp_path / "training",
-        checkpoint=tmp_path / "gru.npz",
+        checkpoint=Checkpoint(tmp_path / "gru.npz"),
         progress=lambda *a: told.append(a),
     )
     for a, b in zip(one._model.get_weights(), two._model.get_weights(), strict=True):
@@ -146,7 +146,7 @@ def test_training_by_two_processes_equals_training_by_one(mode, make_station_cub
 
 
 def test_what_processes_cannot_train_together_is_refused(tmp_path, monkeypatch):
-    asked = {"workers": 2, "start": None, "folder": tmp_path / "t", "checkpoint": tmp_path / "c"}
+    asked = {"workers": 2, "start": None, "folder": tmp_path / "t", "checkpoint": Checkpoint(tmp_path / "c")}
     with pytest.raises(SmgeoError, match="rf is not trained in epochs"):
         fit_parallel(smgeo.make_model("rf"), None, **asked)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
@@ -165,6 +165,11 @@ def test_processes_that_die_again_and_again_are_given_up(tmp_path, make_station_
 
     with pytest.raises(SmgeoError, match=r"ended 4 times before an epoch was done \(exit code 5\).*no luck"):
         fit_parallel(
-            smgeo.make_model("gru"), train, workers=2, start=start, folder=tmp_path / "t", checkpoint=tmp_path / "c.npz"
+            smgeo.make_model("gru"),
+            train,
+            workers=2,
+            start=start,
+            folder=tmp_path / "t",
+            checkpoint=Checkpoint(tmp_path / "c.npz"),
         )
     assert len(started) == 4
