@@ -31,7 +31,7 @@ from dask.highlevelgraph import HighLevelGraph
 from distributed import Client
 
 from smgeo.cube import GRID_SHARD, write_cube
-from smgeo.regions import _graph, _payload, plan_regions
+from smgeo.regions import _graph, jobs_of, plan_regions
 
 VARIABLES, CORES, MOST = 2, 48, 10_000
 
@@ -102,7 +102,7 @@ def scheduler_cost(regions: int, folder: Path) -> float:
         dims, shapes = dict.fromkeys(arrays, ("station", "time")), {n: a.shape for n, a in arrays.items()}
         plan = plan_regions(dims, shapes, dict.fromkeys(arrays, (1, 1)))
         graph = _graph(arrays)
-        size = len(pickle.dumps(_payload(arrays, graph, plan[0])))
+        size = len(pickle.dumps(jobs_of(arrays)(plan[0])))
         with Client(scheduler_file=str(file), set_as_default=False) as client, client.as_current():
             client.wait_for_workers(2)
             process = psutil.Process(scheduler.pid)

@@ -40,5 +40,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "hpc.batch_script": ["jobscript"],
         "study": ["build_cubes", "run", "train_recipe", "tune_recipe"],
         "tuning": ["tune"],
+        "uncertainty": ["calibrate", "find_applicability", "interval_coverage"],
     },
 )

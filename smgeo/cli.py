@@ -184,16 +184,48 @@ def predict_command(
     cube: Annotated[Path, typer.Argument(help="A grid cube (Zarr).")],
     out: Annotated[Path, typer.Argument(help="A path that ends in .zarr, or a folder for GeoTIFFs.")],
     date: Annotated[list[str] | None, typer.Option(help="Day to map (again for more); all days by default.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="Polygon file (.gpkg, .geojson), or left,bottom,right,top in the grid's CRS; all of it by default."
+        ),
+    ] = None,
+    intervals: Annotated[
+        float | None,
+        typer.Option(help="Coverage of prediction intervals, 0 for none; 0.9 by default if the model is calibrated."),
+    ] = None,
+    applicability: Annotated[
+        bool | None,
+        typer.Option(help="Flag the model's area of applicability; by default if the model knows it."),
+    ] = None,
 ) -> None:
-    """Map a grid cube with a model."""
+    """Map a grid cube with a model; the same command again continues it."""
     from smgeo.cube import open_cube
     from smgeo.maps import predict_map
     from smgeo.models import load_model
     from smgeo.progress import Reporter
 
     with Reporter().task("predict") as update:
-        path = predict_map(load_model(model), open_cube(cube), out, date or None, progress=update)
+        path = predict_map(
+            load_model(model),
+            open_cube(cube),
+            out,
+            date or None,
+            region=_region_of(region),
+            intervals=False if intervals == 0 else intervals,
+            applicability=applicability,
+            progress=update,
+        )
     _out.print(f"maps: {path}", markup=False)
+
+
+def _region_of(text: str | None) -> Any:
+    """Four numbers, or a path."""
+    parts = (text or "").split(",")
+    try:
+        return text if len(parts) != 4 else tuple(float(p) for p in parts)
+    except ValueError:  # a path with commas
+        return text
 
 
 @app.command("evaluate")

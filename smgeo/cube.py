@@ -6,11 +6,6 @@ same units, so that a model trained on one predicts on the other.
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
-import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -24,21 +19,8 @@ from dask.base import is_dask_collection, tokenize
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, nearest
-from smgeo.regions import (
-    LEDGER,
-    Progress,
-    Records,
-    Region,
-    adopt,
-    find_damage,
-    plan_regions,
-    read_ledger,
-    resume_store,
-    say_full_disk,
-    seal,
-    write_ledger,
-    write_regions,
-)
+from smgeo.regions import Progress, Region, find_damage, jobs_of, plan_regions, read_ledger
+from smgeo.store import check_replaceable, write_store
 
 STATION_DIMS = ("station", "time")
 GRID_DIMS = ("time", "y", "x")
@@ -292,7 +274,6 @@ def write_cube(
         raise SmgeoError(
             f"{path}: the cube to write is empty along {', '.join(empty)}; nothing is left of what was chosen"
         )
-    part = path.with_name(path.name + ".part")
     kept = 0
     if append and path.exists():
         ds, kept = _continue_cube(ds, path)
@@ -305,42 +286,10 @@ def write_cube(
     shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
     regions = plan_regions({n: tuple(map(str, ds[n].dims)) for n in names}, {n: ds[n].shape for n in names}, shards)
     inputs = _inputs_of_regions(ds, regions, days, token)
-    layout = _sign_layout(ds, plan, names)
-    before = (read_ledger(path) if path.exists() and (append or resume) else None) or Records()
-    same = {r.name for r in regions if before.inputs.get(r.name) == inputs[r.name]}
+    jobs = jobs_of({n: _as_shards(ds[n].data, shards[n]) for n in names})
     # Of an append the digests differ, as the days are not read from the same place; its old regions are as they were.
-    old = {r.name for r in regions if r.name in before.regions and _lies_before(r, kept)} if kept else same
-    with say_full_disk(path):
-        resumed = resume_store(part, layout) if resume else None
-        records = resumed or _start_store(ds, plan, names, shards, part, layout)
-        old = old if _same_layout(path, part, names) else set()
-        if resumed is None and old:
-            adopt(path, part, [r for r in regions if r.name in old], records)
-            write_ledger(part, records)
-        done = {n for n in records.regions if records.inputs[n] == inputs.get(n)}
-        done |= {n for n, files in records.regions.items() if kept and n in old and files == before.regions[n]}
-        todo = [r for r in regions if r.name not in done]
-        arrays = {n: _as_shards(ds[n].data, shards[n]) for n in names}
-        write_regions(arrays, todo, part, inputs, progress=progress, done=len(regions) - len(todo))
-        seal(part)
-        replace_folder(part, path)
-    return path
-
-
-def _start_store(
-    ds: xr.Dataset, plan: Any, names: list[str], shards: Mapping[str, tuple[int, ...]], part: Path, layout: str
-) -> Records:
-    """An unfinished store with all metadata and coordinates in place, and no region."""
-    # The ledger first: of a removal that is killed half-way, nothing may call itself finished.
-    shutil.rmtree(part / LEDGER, ignore_errors=True)
-    shutil.rmtree(part, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    template = ds.assign(
-        {n: ds[n].copy(data=da.zeros(ds[n].shape, chunks=shards[n], dtype=ds[n].dtype)) for n in names}
-    )
-    template.to_zarr(part, mode="w", zarr_format=3, consolidated=False, encoding=plan, compute=False)
-    write_ledger(part, Records(layout))
-    return seal(part)
+    old = {r.name for r in regions if _lies_before(r, kept)} if kept else None
+    return write_store(ds, plan, regions, inputs, jobs, path, resume=resume, old=old, progress=progress)
 
 
 def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
@@ -362,14 +311,6 @@ def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
 def _as_shards(values: Any, shard: tuple[int, ...]) -> Any:
     """Dask chunks that differ from the shards would make two tasks write one shard (dask#12583)."""
     return values.rechunk(shard) if isinstance(values, da.Array) else values
-
-
-def _sign_layout(ds: xr.Dataset, plan: Mapping[str, Any], regions: Iterable[str]) -> str:
-    """What a store holds beside its regions: version, layout, coordinates, attributes, values written with them."""
-    coords = {str(n): (c.dims, tokenize(c.values), str(c.attrs)) for n, c in ds.coords.items()}
-    variables = {str(n): (v.shape, str(v.dtype), str(v.attrs)) for n, v in ds.data_vars.items()}
-    small = {str(n): tokenize(v.values) for n, v in ds.drop_vars(regions).data_vars.items()}
-    return str(tokenize(version("smgeo"), plan, coords, variables, small, str(ds.attrs)))
 
 
 def _inputs_of_regions(
@@ -420,59 +361,9 @@ def _continue_cube(ds: xr.Dataset, path: Path) -> tuple[xr.Dataset, int]:
     return old.drop_dims("time").assign_coords(time=together["time"]).merge(together).assign_attrs(old.attrs), len(days)
 
 
-def _same_layout(old: Path, new: Path, names: Iterable[str]) -> bool:
-    """Whether a shard of one store is one of the other: the same chunks, data type, fill value and codecs."""
-    said = ("data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs")
-    try:
-        a, b = ({n: json.loads((s / n / "zarr.json").read_text(encoding="utf-8")) for n in names} for s in (old, new))
-    except (OSError, ValueError):  # there is no old one, it lacks a variable, or its metadata are damaged
-        return False
-    return all(a[n].get(key) == b[n].get(key) for n in names for key in said)
-
-
 def _lies_before(region: Region, days: int) -> bool:
     """Whether a region holds no day after the first `days`."""
     return all(d != "time" or s.stop <= days for d, s in zip(region.dims, region.slices, strict=True))
-
-
-def check_replaceable(path: Path, marker: str) -> None:
-    """Refuse to write over a folder that is not of the kind to be written.
-
-    Raises
-    ------
-    SmgeoError
-        If `path` is a file, or a folder with something in it but no file `marker`.
-    """
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
-        raise SmgeoError(
-            f"{path} exists and is not what would replace it (no {marker} in it); give another path, or remove it"
-        )
-
-
-def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
-    """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind.
-
-    On Linux's local file systems in one step, so that a reader finds the old one or the new one at every moment.
-    """
-    check_replaceable(path, marker)
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists() and exchange_folders(part, path):
-        os.replace(part, old)
-    else:
-        if path.exists():
-            os.replace(path, old)
-        os.replace(part, path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def exchange_folders(a: Path, b: Path) -> bool:
-    """Let two folders take each other's place in one step; False, and nothing done, where the system can't.
-
-    Linux, renameat2(2): -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
-    """
-    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    return rename is not None and rename(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
 
 
 def open_cube(path: str | Path) -> xr.Dataset:

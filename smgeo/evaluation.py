@@ -168,16 +168,20 @@ def compare_models(
     return table
 
 
-def target_scaler(preparation: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """The function that brings a model's output back to the target's unit."""
+def target_scale(preparation: dict[str, Any]) -> tuple[float, float] | None:
+    """Center and scale of a model's output, where its target was scaled."""
     scalers = [Scaler.from_dict(s["scaler"]) for s in preparation["steps"] if s["step"] == "scale"]
     target = preparation["target"]
-    center = scale = None
-    for scaler in scalers:
-        if target in scaler.center_:
-            center, scale = scaler.center_[target], scaler.scale_[target]
-    if center is None or scale is None:
+    found = [(s.center_[target], s.scale_[target]) for s in scalers if target in s.center_]
+    return found[-1] if found else None
+
+
+def target_scaler(preparation: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that brings a model's output back to the target's unit."""
+    found = target_scale(preparation)
+    if found is None:
         return lambda y: y.astype("float32")
+    center, scale = found
     return lambda y: (y.astype("float64") * scale + center).astype("float32")
 
 

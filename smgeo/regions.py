@@ -23,7 +23,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dask
 import dask.array as da
@@ -277,8 +277,16 @@ def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> 
         records.inputs[name] = known.inputs.get(name, "")
 
 
+class Job(Protocol):
+    """What computes one region; sent to where it is computed."""
+
+    def compute(self) -> dict[str, np.ndarray]:
+        """Values of each variable of the region."""
+        ...
+
+
 def write_regions(
-    arrays: Mapping[str, Any],
+    jobs: Callable[[Region], Job],
     regions: Sequence[Region],
     store: Path,
     inputs: Mapping[str, str],
@@ -290,8 +298,8 @@ def write_regions(
 
     Parameters
     ----------
-    arrays : mapping
-        Variable -> NumPy array, or Dask array whose chunks are the shards.
+    jobs : callable
+        What computes a region, made when its turn comes; `jobs_of` makes them of arrays.
     regions : sequence of Region
         What is to be written; a region is one task whatever it takes to compute it, so memory is bounded by
         workers x a shard of every variable of a region and its intermediate results.
@@ -309,7 +317,6 @@ def write_regions(
     SmgeoError
         If the disk is full, or a region ends every worker that computes it; what is finished stays.
     """
-    graph = _graph(arrays)
     total = done + len(regions)
     if progress:
         progress(done, total)
@@ -322,9 +329,7 @@ def write_regions(
         try:
             while True:
                 for region in itertools.islice(waiting, max(2 * workers() - len(running), 0)):
-                    future = executor.submit(
-                        _write_region, _payload(arrays, graph, region), region, str(store), inputs[region.name]
-                    )
+                    future = executor.submit(_write_region, jobs(region), region, str(store), inputs[region.name])
                     running[future] = region
                 if not running:
                     return
@@ -394,8 +399,23 @@ def _graph(arrays: Mapping[str, Any]) -> dict[Any, Any]:
     return together
 
 
+def jobs_of(arrays: Mapping[str, Any]) -> Callable[[Region], Job]:
+    """Jobs of a region's part of arrays: variable -> NumPy array, or Dask array whose chunks are the shards."""
+    graph = _graph(arrays)
+
+    def job(region: Region) -> Job:
+        sources = {}
+        for name in region.variables:
+            array = arrays[name]
+            sources[name] = (array.name, *region.index) if isinstance(array, da.Array) else array[region.slices]
+        keys = [s for s in sources.values() if isinstance(s, tuple)]
+        return _Part(cull(graph, keys)[0] if keys else {}, sources)
+
+    return job
+
+
 @dataclass(frozen=True, eq=False)
-class _Payload:
+class _Part:
     """What a region is computed from: its part of the graph, and for each variable its key in it or its values.
 
     A type of its own, so that distributed does not take the graph, given as an argument, for tasks of the cluster.
@@ -404,24 +424,17 @@ class _Payload:
     graph: dict[Any, Any]
     sources: dict[str, Any]
 
-
-def _payload(arrays: Mapping[str, Any], graph: dict[Any, Any], region: Region) -> _Payload:
-    sources = {}
-    for name in region.variables:
-        array = arrays[name]
-        sources[name] = (array.name, *region.index) if isinstance(array, da.Array) else array[region.slices]
-    keys = [s for s in sources.values() if isinstance(s, tuple)]
-    return _Payload(cull(graph, keys)[0] if keys else {}, sources)
+    def compute(self) -> dict[str, np.ndarray]:
+        """Values of each variable, by the serial scheduler."""
+        keys = [s for s in self.sources.values() if isinstance(s, tuple)]
+        computed = dict(zip(keys, dask.get(self.graph, keys), strict=True)) if keys else {}
+        return {n: np.asarray(computed[s] if isinstance(s, tuple) else s) for n, s in self.sources.items()}
 
 
-def _write_region(payload: _Payload, region: Region, store: str, inputs: str) -> None:
-    """Compute one region by the serial scheduler, write its shards, then record them."""
-    sources = payload.sources
-    keys = [s for s in sources.values() if isinstance(s, tuple)]
-    computed = dict(zip(keys, dask.get(payload.graph, keys), strict=True)) if keys else {}
+def _write_region(job: Job, region: Region, store: str, inputs: str) -> None:
+    """Compute one region, write its shards, then record them."""
     group = zarr.open_group(store, mode="r+")
-    for name, source in sources.items():
-        values = np.asarray(computed[source] if isinstance(source, tuple) else source)
+    for name, values in job.compute().items():
         write_shard(group[name], region.index, values, Path(store) / shard_file(name, region.index))  # type: ignore[arg-type]
     files = {f: hash_file(Path(store) / f) for f in (shard_file(n, region.index) for n in region.variables)}
     _append_line(Path(store), region.name, inputs, files)

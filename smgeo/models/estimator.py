@@ -19,8 +19,10 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
 from smgeo.cube import check_units
 from smgeo.errors import SmgeoError
+from smgeo.models.applicability import Applicability
+from smgeo.models.calibration import Calibration
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.models.model_file import write_model
+from smgeo.models.model_file import APPLICABILITY_FILE, write_model
 from smgeo.models.rows import Rows, WindowSource
 from smgeo.models.team import Team
 from smgeo.prepare.steps import lasting_steps
@@ -50,14 +52,23 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         Channels of X.
     feature_names_in_ : numpy.ndarray of str
         Columns of X, where it was a table.
+    has_spread : bool
+        Whether `predict_spread` says how far its parts differ.
+    calibration_ : Calibration or None
+        How wide prediction intervals are (`smgeo.calibrate`).
+    applicability_ : Applicability or None
+        Where it is asked for what its training data were like (`smgeo.find_applicability`).
     """
 
     kind: ClassVar[str]
     uses_window: ClassVar[bool] = False
     uses_validation: ClassVar[bool] = False
+    has_spread: ClassVar[bool] = False
 
     preparation_: dict[str, Any] | None
     feature_names_in_: np.ndarray
+    calibration_: Calibration | None = None
+    applicability_: Applicability | None = None
 
     @property
     def uses_series(self) -> bool:
@@ -137,24 +148,29 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         if len(x) == 0:
             raise SmgeoError(f"{self.kind}: no rows to train on")
         self.__dict__.pop("training_", None)  # not fitted, until the first epoch is done
+        self.calibration_, self.applicability_ = None, None
+        stations = [str(s) for s in X.stations] if isinstance(X, WindowSource) else None
         self.params_ = self._file_params()
         self.n_features_in_ = int(x.shape[-1])
         self.input_shape_ = self._input_shape(x)
         self.preparation_ = preparation
         held = None if validation is None else self._take_validation(validation)
-        return self._tell_epochs(x, target, held, checkpoint, team)
+        return self._tell_epochs(x, target, held, stations, checkpoint, team)
 
     def _tell_epochs(
         self,
         x: Rows,
         y: np.ndarray,
         validation: tuple[Rows, np.ndarray] | None,
+        stations: list[str] | None,
         checkpoint: Checkpoint | None,
         team: Team | None,
     ) -> Generator[dict[str, float], None, None]:
         with closing(self._fit(x, y, validation, checkpoint=checkpoint, team=team)) as epochs:
             for scores in epochs:
                 self.training_ = {"rows": x.count, "versions": _versions(), **self._describe_training()}
+                if stations is not None:
+                    self.training_["stations"] = stations
                 yield scores
 
     def predict(self, X: Any) -> Any:
@@ -176,8 +192,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         SmgeoError
             If X lacks a feature, or has one in another unit (named), or is of another shape than the model was fitted on.
         """
-        if not hasattr(self, "training_"):
-            raise ModelNotFittedError(f"this {self.kind} model is not fitted yet; call fit first")
+        self._check_fitted()
         if type(X).__module__.startswith("dask."):
             return self._predict_lazily(X)
         if isinstance(X, xr.Dataset):
@@ -185,13 +200,37 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
                 f"{self.kind}: predict takes windows, arrays and tables; for a cube use evaluate(model, cube, split) at stations, or "
                 "predict_map(model, cube, out) on a grid"
             )
+        x = self._take_known(X)
+        return self._predict(x) if len(x) else self._nothing(x)
+
+    def predict_spread(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Estimates as `predict` gives them, and the standard deviation over the model's parts (the trees of a forest).
+
+        Raises
+        ------
+        SmgeoError
+            If the model has no parts, and as `predict`.
+        """
+        self._check_fitted()
+        if not self.has_spread:
+            raise SmgeoError(f"{self.kind} has no parts whose spread could be told; use predict")
+        x = self._take_known(X)
+        return self._predict_spread(x) if len(x) else (self._nothing(x), self._nothing(x))
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "training_"):
+            raise ModelNotFittedError(f"this {self.kind} model is not fitted yet; call fit first")
+
+    def _take_known(self, X: Any) -> Rows:
+        """X as rows, checked to be what the model was fitted on."""
         x, _, preparation = self._take(X, need_y=False)
         self._check_preparation(preparation, "X")
         self._check_steps(preparation)
         self._check_shape(x.shape, "X")
-        if not len(x):
-            return np.empty((0, x.shape[1]) if self.input_shape_[0] is None else 0, dtype="float32")
-        return self._predict(x)
+        return x
+
+    def _nothing(self, x: Rows) -> np.ndarray:
+        return np.empty((0, x.shape[1]) if self.input_shape_[0] is None else 0, dtype="float32")
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """R2 of the estimates; of windows, which bring their y, over the values that count."""
@@ -232,6 +271,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         raise NotImplementedError
 
     def _predict(self, x: Rows) -> np.ndarray:
+        raise NotImplementedError
+
+    def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
     def _save_weights(self, folder: Path) -> None:
@@ -412,8 +454,15 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             "feature_names": None if names is None else list(names),
             "preparation": self.preparation_,
             "training": self.training_,
+            "calibration": None if self.calibration_ is None else self.calibration_.to_dict(),
         }
-        return write_model(path, about, self._save_weights)
+
+        def write(folder: Path) -> None:
+            self._save_weights(folder)
+            area = self.applicability_
+            about["applicability"] = None if area is None else area.save(folder / APPLICABILITY_FILE)
+
+        return write_model(path, about, write)
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}

@@ -1,27 +1,26 @@
-"""Random forest: by ydf with the hyperparameter template of the study, or by scikit-learn."""
+"""Random forest: grown by ydf with the hyperparameter template of the study, or by scikit-learn; walked by compiled code."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
+from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.rows import Rows
-from smgeo.models.sklearn_file import read_sklearn, write_sklearn
+from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
 
 _ENGINES = ("ydf", "sklearn")
 # TF Decision Forests' `better_default`, which lives on in ydf under this name.
 _TEMPLATES = {"better_default": "better_defaultv1", "none": None}
 # Rows predicted at once, so that windows are gathered block by block.
 _BLOCK = 65_536
-_SKLEARN_FILE = "forest.skops"
+_FILE = "trees.npz"
 
 
 class Forest(SoilMoistureModel):
@@ -45,6 +44,7 @@ class Forest(SoilMoistureModel):
     """
 
     kind: ClassVar[str] = "rf"
+    has_spread: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class Forest(SoilMoistureModel):
     def _fit(
         self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
     ) -> Generator[dict[str, float], None, None]:
-        self._model = self._train_ydf(x.all(), y) if self.engine == "ydf" else self._train_sklearn(x.all(), y)
+        self._trees = self._train_ydf(x.all(), y) if self.engine == "ydf" else self._train_sklearn(x.all(), y)
         yield {"epoch": 1, "epochs": 1}
 
-    def _train_ydf(self, x: np.ndarray, y: np.ndarray) -> Any:
+    def _train_ydf(self, x: np.ndarray, y: np.ndarray) -> Trees:
         import ydf
 
         ydf.verbose(0)
@@ -103,9 +103,9 @@ class Forest(SoilMoistureModel):
             pure_serving_model=True,
             **params,
         )
-        return learner.train({"x": x, "y": y})
+        return trees_of_ydf(learner.train({"x": x, "y": y}))
 
-    def _train_sklearn(self, x: np.ndarray, y: np.ndarray) -> Any:
+    def _train_sklearn(self, x: np.ndarray, y: np.ndarray) -> Trees:
         from sklearn.ensemble import RandomForestRegressor
 
         forest = RandomForestRegressor(
@@ -115,36 +115,22 @@ class Forest(SoilMoistureModel):
             n_jobs=self.threads or -1,
             random_state=self.seed,
         ).fit(x, y)
-        # Several threads over trees would add these up in the order in which they finish; threads are over rows instead.
-        return forest.set_params(n_jobs=1)
+        return trees_of_sklearn(forest)
 
     def _predict(self, x: Rows) -> np.ndarray:
-        out = np.empty(len(x), dtype="float32")
-        predict = self._predict_ydf if self.engine == "ydf" else self._predict_sklearn
+        return self._predict_spread(x)[0]
+
+    def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
+        out = np.empty((2, len(x)), dtype="float32")
         for start in range(0, len(x), _BLOCK):
             rows = np.arange(start, min(start + _BLOCK, len(x)))
-            out[rows] = predict(x.take(rows))
-        return out
-
-    def _predict_ydf(self, x: np.ndarray) -> np.ndarray:
-        return cast(np.ndarray, self._model.predict({"x": x}, num_threads=self.threads))
-
-    def _predict_sklearn(self, x: np.ndarray) -> np.ndarray:
-        threads = min(self.threads or os.cpu_count() or 1, len(x))
-        with ThreadPoolExecutor(threads) as pool:
-            return np.concatenate(list(pool.map(self._model.predict, np.array_split(x, threads))))
+            out[:, rows] = self._trees.predict(x.take(rows), self.threads or CPU_COUNT)
+        return out[0], out[1]
 
     def _save_weights(self, folder: Path) -> None:
-        if self.engine == "sklearn":
-            write_sklearn(folder / _SKLEARN_FILE, {"forest": self._model})
-        else:
-            self._model.save(str(folder / "forest"))
+        self._trees.save(folder / _FILE)
 
     def _load_weights(self, folder: Path) -> None:
-        if self.engine == "sklearn":
-            self._model = read_sklearn(folder / _SKLEARN_FILE, ["forest"])["forest"]
-            return
-        import ydf
-
-        ydf.verbose(0)
-        self._model = ydf.load_model(str(folder / "forest"))
+        if not (folder / _FILE).is_file():
+            raise SmgeoError(f"{folder} was saved by an older smgeo (no {_FILE} in it); train the model again")
+        self._trees = Trees.load(folder / _FILE, self.n_features_in_)

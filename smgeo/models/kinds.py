@@ -14,8 +14,10 @@ import numpy as np
 from sklearn.base import clone
 
 from smgeo.errors import SmgeoError, nearest
+from smgeo.models.applicability import Applicability
+from smgeo.models.calibration import Calibration
 from smgeo.models.estimator import SoilMoistureModel
-from smgeo.models.model_file import read_model
+from smgeo.models.model_file import APPLICABILITY_FILE, read_model
 
 # kind -> where its class is; imported when asked for, so that a forest needs no Keras.
 _KINDS = {
@@ -92,6 +94,10 @@ def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistu
     model.n_features_in_ = int(about["n_features"])
     model.input_shape_ = tuple(about["input_shape"])
     model.preparation_, model.training_, model.params_ = about["preparation"], about["training"], params
+    if about["calibration"] is not None:
+        model.calibration_ = Calibration.from_dict(about["calibration"])
+    if about["applicability"] is not None:
+        model.applicability_ = Applicability.load(Path(path) / APPLICABILITY_FILE, about["applicability"])
     if about["feature_names"]:
         model.feature_names_in_ = np.array(about["feature_names"], dtype=object)
     model._load_weights(Path(path), **options)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from smgeo.cube import check_replaceable, replace_folder
 from smgeo.errors import SmgeoError
+from smgeo.store import check_replaceable, replace_folder
 
 FORMAT = 1
+APPLICABILITY_FILE = "applicability.npz"
 
 # What model.json holds, and of which type.
 _TYPES: dict[str, Any] = {
@@ -24,7 +25,10 @@ _TYPES: dict[str, Any] = {
     "preparation": dict | None,
     "training": dict,
     "files": dict,
+    "calibration": dict | None,
+    "applicability": dict | None,
 }
+_OPTIONAL = ("feature_names", "calibration", "applicability")
 
 
 def write_model(path: str | Path, about: dict[str, Any], write_weights: Callable[[Path], None]) -> Path:
@@ -74,8 +78,8 @@ def read_model(path: str | Path) -> dict[str, Any]:
             raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
         if manifest.pop("sha256", None) != _checksum(manifest):
             raise SmgeoError(f"{file} is damaged or was edited (its checksum does not fit); save the model again")
-        about = {key: manifest[key] for key in _TYPES if key != "feature_names"}
-        about["feature_names"] = manifest.get("feature_names")  # older files lack it
+        about = {key: manifest[key] for key in _TYPES if key not in _OPTIONAL}
+        about |= {key: manifest.get(key) for key in _OPTIONAL}  # older files lack them
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
     for key, types in _TYPES.items():

@@ -21,6 +21,11 @@ class WindowSource(Protocol):
         ...
 
     @property
+    def stations(self) -> np.ndarray:
+        """Ids of the stations that give windows."""
+        ...
+
+    @property
     def preparation(self) -> dict[str, Any]:
         """How the windows were made, as JSON types."""
         ...

@@ -211,6 +211,20 @@ class Windows:
         return self.station_index[series], (first[series] + days).astype("int32")
 
     @property
+    def stations(self) -> np.ndarray:
+        """Ids of the stations that give windows, in the order of the cube."""
+        return self._stations[np.diff(self._offsets) > 0]
+
+    @property
+    def days(self) -> int:
+        """Days of the cube."""
+        return self._days
+
+    def stations_at(self, positions: np.ndarray) -> np.ndarray:
+        """Ids of the stations at these positions in the cube."""
+        return self._stations[positions]
+
+    @property
     def groups(self) -> np.ndarray:
         """Station id of each window, as scikit-learn's `groups`."""
         return self._stations[self.station_index]

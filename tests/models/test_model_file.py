@@ -1,6 +1,7 @@
 """What a model file may do: nothing but hold numbers; and what data it is used on must be: the same features in the same units."""
 
 import hashlib
+import io
 import json
 import pickle
 import sys
@@ -23,17 +24,20 @@ from smgeo.models import load_model, make_model
 from smgeo.prepare import Split, Windows
 
 FEATURES = ["s1_vv", "clay"]
-MODELS = {
-    "regressor.skops": lambda: make_model("Ridge"),
-    "forest.skops": lambda: make_model("rf", engine="sklearn", trees=2, threads=1),
-}
 
 
-@pytest.fixture(params=list(MODELS))
-def weights(request, tmp_path):
-    """The weights of a saved model."""
+@pytest.fixture
+def weights(tmp_path):
+    """The weights of a saved regressor."""
     x = np.random.default_rng(0).random((40, 3))
-    return MODELS[request.param]().fit(x, x[:, 0]).save(tmp_path / "m") / request.param
+    return make_model("Ridge").fit(x, x[:, 0]).save(tmp_path / "m") / "regressor.skops"
+
+
+@pytest.fixture
+def trees(tmp_path):
+    """The trees of a saved forest."""
+    x = np.random.default_rng(0).random((40, 3))
+    return make_model("rf", trees=2, threads=1).fit(x, x[:, 0]).save(tmp_path / "m") / "trees.npz"
 
 
 def _seal(folder: Path, **changes) -> Path:
@@ -55,7 +59,7 @@ def _plant(weights: Path, content: bytes) -> Path:
 def _parts(weights: Path, planted: object) -> dict:
     """What the file must hold, with something else in the fitted estimator."""
     held = skops.io.load(weights, trusted=skops.io.get_untrusted_types(file=weights))
-    return {name: planted if name in ("fitted", "forest") else part for name, part in held.items()}
+    return {name: planted if name == "fitted" else part for name, part in held.items()}
 
 
 class Touch:
@@ -73,7 +77,9 @@ def test_the_same_content_planted_again_is_read(weights):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_is_refused_and_does_not_run(weights, tmp_path, protocol):
+@pytest.mark.parametrize("of", ["weights", "trees"])
+def test_a_pickle_is_refused_and_does_not_run(of, tmp_path, protocol, request):
+    weights = request.getfixturevalue(of)
     mark = tmp_path / "ran"
     content = pickle.dumps(Touch(mark), protocol)
     pickle.loads(content)
@@ -81,6 +87,19 @@ def test_a_pickle_is_refused_and_does_not_run(weights, tmp_path, protocol):
     mark.unlink()
     with pytest.raises(SmgeoError, match=weights.name):
         load_model(_plant(weights, content))
+    assert not mark.exists()
+
+
+def test_a_pickle_inside_the_arrays_of_a_forest_does_not_run(trees, tmp_path):
+    mark = tmp_path / "ran"
+    with np.load(trees) as held:
+        arrays = dict(held)
+    arrays["value"] = np.array([Touch(mark)], dtype=object)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    mark.unlink(missing_ok=True)
+    with pytest.raises(SmgeoError, match=r"trees\.npz holds no trees"):
+        load_model(_plant(trees, content.getvalue()))
     assert not mark.exists()
 
 

@@ -8,11 +8,10 @@ import rioxarray  # noqa: F401  (gives `.rio`)
 import xarray as xr
 from pyproj import Transformer
 
-from smgeo import maps
 from smgeo.cube import open_cube
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import evaluate
-from smgeo.maps import predict_map
+from smgeo.maps import block, layout, predict_map
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe import PrepareSpec
 
@@ -135,14 +134,14 @@ def test_chunks_strips_and_blocks_do_not_matter(stations, grid, tmp_path, monkey
     xr.testing.assert_equal(
         open_cube(predict_map(model, grid.chunk(time=7, y=3, x=2), tmp_path / "b.zarr"))["sm"], whole
     )
-    monkeypatch.setattr(maps, "_BUDGET", 1)
+    monkeypatch.setattr(block, "_BUDGET", 1)
     xr.testing.assert_equal(open_cube(predict_map(model, grid, tmp_path / "c.zarr"))["sm"], whole)
-    monkeypatch.setattr(maps, "GRID_CHUNK", {"time": 6, "y": 3, "x": 2})
+    monkeypatch.setattr(layout, "MAP_CHUNK", {"time": 6, "y": 3, "x": 2})
     seen = []
     xr.testing.assert_equal(
         open_cube(predict_map(model, grid, tmp_path / "d.zarr", progress=lambda *p: seen.append(p)))["sm"], whole
     )
-    assert seen == [(i, 6) for i in range(1, 7)]
+    assert seen == [(i, 6) for i in range(7)]
 
 
 def test_wider_than_a_block(stations, make_grid_cube, tmp_path):

@@ -1,0 +1,151 @@
+"""One block of a map: prepared as the model's training data were, windows, estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.evaluation import target_scaler
+from smgeo.prepare import Windows, repeat_steps, windows_like
+from smgeo.uncertainty import last_days, predict_spread
+
+APPLICABLE = "applicable"
+# Bytes of prepared features held at once; a block that needs more is worked on in strips.
+_BUDGET = 400e6
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is estimated beside the target.
+
+    Attributes
+    ----------
+    target : str
+        Name of the estimate; `TARGET_lower` and `TARGET_upper` are the ends of its interval.
+    level : float or None
+        Coverage of the intervals; None for none.
+    applicable : bool
+        Whether to say which pixels lie in the model's area of applicability.
+    """
+
+    target: str
+    level: float | None = None
+    applicable: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Variables, the estimate first."""
+        interval = [] if self.level is None else [f"{self.target}_lower", f"{self.target}_upper"]
+        return [self.target, *interval, *([APPLICABLE] if self.applicable else [])]
+
+
+def predict_block(
+    model: Any, block: xr.Dataset, preparation: dict[str, Any], ends: np.ndarray, outputs: Outputs
+) -> dict[str, np.ndarray]:
+    """Estimates of one block: of each output (len(ends), y, x) float32, in the target's unit; NaN where features are missing.
+
+    Parameters
+    ----------
+    model : fitted model
+    block : xarray.Dataset
+        Features, not prepared, of every day; computed one variable at a time, by this thread alone.
+    preparation : dict
+        The model's.
+    ends : numpy.ndarray of int
+        Days to estimate, ascending.
+    outputs : Outputs
+    """
+    height, width = block.sizes["y"], block.sizes["x"]
+    # Whole series are run along from their first day; windows need the days before each end alone.
+    series = preparation["mode"] == "sequence"
+    runs = _plan_runs(ends, int(ends[-1]) + 1 if series else preparation["length"])
+    days = sum(r.days.stop - r.days.start for r in runs)
+    channels = len(preparation["features"]) * (3 if preparation["missing"] > 0 else 2)
+    rows = int(max(1, min(height, _BUDGET // (4 * channels * days * width))))
+    parts = [
+        _predict_strip(model, block.isel(y=slice(y, y + rows)), preparation, runs, len(ends), outputs)
+        for y in range(0, height, rows)
+    ]
+    together = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    return dict(zip(outputs.names, together, strict=True))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A stretch of days, and the windows that end in it: on which day of the stretch, for which place in the output."""
+
+    days: slice
+    ends: tuple[int, ...]
+    slots: tuple[int, ...]
+
+
+def _plan_runs(ends: np.ndarray, length: int) -> list[_Run]:
+    """Stretches of days that windows of `length` ending on the days `ends` (ascending) need.
+
+    >>> for run in _plan_runs(np.array([5, 7, 40]), 3):
+    ...     print(run)
+    _Run(days=slice(3, 8, None), ends=(2, 4), slots=(0, 1))
+    _Run(days=slice(38, 41, None), ends=(2,), slots=(2,))
+    """
+    runs = []
+    for slots in np.split(np.arange(len(ends)), np.flatnonzero(np.diff(ends) >= length) + 1):
+        first = max(int(ends[slots[0]]) - length + 1, 0)
+        days = slice(first, int(ends[slots[-1]]) + 1)
+        runs.append(_Run(days, tuple(int(e) - first for e in ends[slots]), tuple(map(int, slots))))
+    return runs
+
+
+def _predict_strip(
+    model: Any, strip: xr.Dataset, preparation: dict[str, Any], runs: list[_Run], n_ends: int, outputs: Outputs
+) -> np.ndarray:
+    """(outputs, ends, y, x)."""
+    height, width = strip.sizes["y"], strip.sizes["x"]
+    prepared = repeat_steps(strip, preparation["steps"])
+    features = preparation["features"]
+    # One variable at a time: its whole series is needed to fill gaps, but only the windows' days are kept.
+    kept: dict[str, list[xr.DataArray]] = {}
+    for name in features:
+        whole = prepared[name].compute(scheduler="synchronous")
+        kept[name] = [whole.isel(time=run.days) if "time" in whole.dims else whole for run in runs]
+    times = pd.DatetimeIndex(strip.indexes["time"])
+    out = np.full((len(outputs.names), n_ends, height * width), np.nan, dtype="float32")
+    for i, run in enumerate(runs):
+        pixels = xr.Dataset(
+            {name: _as_stations(kept[name][i]) for name in features},
+            {"station": np.arange(height * width), "time": times[run.days]},
+            prepared.attrs,
+        )
+        windows = windows_like(preparation, pixels, target=None, ends=run.ends)
+        if len(windows):
+            slot_of = np.zeros(run.ends[-1] + 1, dtype=np.intp)
+            slot_of[list(run.ends)] = run.slots
+            place, day = windows.targets
+            out[:, slot_of[day], place] = estimate(model, windows, outputs)
+    return out.reshape(-1, n_ends, height, width)
+
+
+def estimate(model: Any, windows: Windows, outputs: Outputs) -> np.ndarray:
+    """(outputs, values that `windows.pick` gives), in the target's unit."""
+    back = target_scaler(model.preparation_)
+    if outputs.level is None:
+        made = [back(windows.pick(model.predict(windows)))]
+    else:
+        mean, spread = predict_spread(model, windows)
+        made = [mean, *model.calibration_.bounds(mean, spread, outputs.level)]
+    if outputs.applicable:
+        made.append(model.applicability_.inside(last_days(windows)))
+    return np.stack(made).astype("float32", copy=False)
+
+
+def _as_stations(variable: xr.DataArray) -> xr.Variable:
+    """(time, y, x) as (station, time), (y, x) as (station,): each pixel a station, row by row."""
+    if variable.dims == ("time",):
+        return variable.variable
+    if "time" in variable.dims:
+        values = variable.transpose("time", "y", "x").values
+        return xr.Variable(("station", "time"), values.reshape(values.shape[0], -1).T, variable.attrs)
+    return xr.Variable(("station",), variable.transpose("y", "x").values.reshape(-1), variable.attrs)

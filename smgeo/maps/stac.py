@@ -1,0 +1,117 @@
+"""A STAC catalogue of a folder of maps: one item a date, and the collection that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import rasterio
+from pyproj import Transformer
+from rasterio.warp import transform_bounds
+
+from smgeo.stages import write_json
+
+_VERSION = "1.1.0"
+_PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_EDGE_POINTS = 9
+
+
+def write_stac(folder: str | Path, files: Sequence[Path], title: str = "Maps of soil moisture") -> Path:
+    """Items beside the maps, and `collection.json`.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where the maps are.
+    files : sequence of Path
+        COGs, `NAME_YYYY-MM-DD.tif`, as `write_cogs` wrote them. Each gets an item of the same name that ends in `.json`: STAC 1.1,
+        with the projection extension, bands with their units, links that are relative.
+    title : str
+        Of the collection.
+
+    Returns
+    -------
+    Path
+        `collection.json`.
+    """
+    folder = Path(folder)
+    items = [_describe(path) for path in sorted(files)]
+    for item in items:
+        write_json(folder / f"{item['id']}.json", item)
+    boxes = [item["bbox"] for item in items]
+    bounds = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
+    times = sorted(item["properties"]["datetime"] for item in items)
+    collection = {
+        "type": "Collection",
+        "stac_version": _VERSION,
+        "id": "soil-moisture-maps",
+        "title": title,
+        "description": "Daily maps of soil moisture, estimated by smgeo",
+        "license": "other",
+        "extent": {"spatial": {"bbox": [bounds]}, "temporal": {"interval": [[times[0], times[-1]]]}},
+        "links": [
+            _link("root", "collection.json", "application/json"),
+            *(_link("item", f"{item['id']}.json", "application/geo+json") for item in items),
+        ],
+    }
+    write_json(folder / "collection.json", collection)
+    return folder / "collection.json"
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with rasterio.open(path) as src:
+        crs, transform, shape, bounds, tags = src.crs, src.transform, src.shape, src.bounds, src.tags()
+        bands = [
+            {
+                "name": name,
+                "description": src.tags(i).get("long_name", name),
+                "data_type": src.dtypes[i - 1],
+                "nodata": "nan",
+                **({"unit": src.units[i - 1]} if src.units[i - 1] else {}),
+            }
+            for i, name in enumerate(src.descriptions, 1)
+        ]
+    code = crs.to_authority()
+    properties = {
+        "datetime": pd.Timestamp(tags["date"]).strftime("%Y-%m-%dT00:00:00Z"),
+        "proj:code": f"{code[0]}:{code[1]}" if code else None,
+        **({} if code else {"proj:wkt2": crs.to_wkt()}),
+        "proj:shape": list(shape),
+        "proj:transform": list(transform)[:9],
+        "proj:bbox": list(bounds),
+        **({"description": tags["long_name"]} if "long_name" in tags else {}),
+    }
+    return {
+        "type": "Feature",
+        "stac_version": _VERSION,
+        "stac_extensions": [_PROJECTION],
+        "id": path.stem,
+        "collection": "soil-moisture-maps",
+        "geometry": _outline(bounds, crs),
+        "bbox": list(transform_bounds(crs, "EPSG:4326", *bounds)),
+        "properties": properties,
+        "links": [_link(rel, "collection.json", "application/json") for rel in ("root", "parent", "collection")],
+        "assets": {"map": {"href": f"./{path.name}", "type": _COG, "roles": ["data"], "bands": bands}},
+    }
+
+
+def _outline(bounds: Any, crs: Any) -> dict[str, Any]:
+    """The map's edge in EPSG:4326, counter-clockwise; edges are bent there, so they have points between the corners."""
+    left, bottom, right, top = bounds
+    steps = [i / _EDGE_POINTS for i in range(_EDGE_POINTS)]
+    edge = [
+        *((left + s * (right - left), bottom) for s in steps),
+        *((right, bottom + s * (top - bottom)) for s in steps),
+        *((right - s * (right - left), top) for s in steps),
+        *((left, top - s * (top - bottom)) for s in steps),
+    ]
+    move = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
+    ring = [list(map(float, move(x, y))) for x, y in edge]
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+
+def _link(rel: str, name: str, kind: str) -> dict[str, str]:
+    return {"rel": rel, "href": f"./{name}", "type": kind}

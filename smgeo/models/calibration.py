@@ -1,0 +1,119 @@
+"""Prediction intervals by conformal prediction with stations as groups: they hold at places that the model never saw."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from smgeo.errors import SmgeoError
+
+# Coverages for which an interval is kept: thousandths.
+_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How wide intervals must be, learned on stations that the model was not trained on.
+
+    The score of a row is its absolute error, divided by the model's own spread (plus `offset`) where it has one. Of K stations each
+    weighs 1 / (K + 1), its rows alike, and the rest of the weight is an error without bound: the quantile of the scores then covers a
+    row of a new station with the probability asked for, if it is exchangeable with the K (Lee, Barber and Willett 2023,
+    arXiv:2306.06342, hierarchical conformal prediction; Dunn, Wasserman and Ramdas 2022, J. Am. Stat. Assoc. 118).
+
+    Attributes
+    ----------
+    widths : tuple of float
+        Half the width of the interval for coverages of 1, 2, ... thousandths, up to the largest that the stations allow.
+    offset : float or None
+        Added to the model's spread, target's unit; None where the model has no spread, and widths are in the target's unit.
+    stations, rows : int
+        What it was learned on.
+    part : str
+        Their part of the split.
+    limits : (float, float)
+        The target's possible values, which ends of intervals do not pass.
+    """
+
+    widths: tuple[float, ...]
+    offset: float | None
+    stations: int
+    rows: int
+    part: str = "validation"
+    limits: tuple[float, float] = (-math.inf, math.inf)
+
+    @classmethod
+    def learn(
+        cls,
+        observed: np.ndarray,
+        predicted: np.ndarray,
+        station: np.ndarray,
+        spread: np.ndarray | None = None,
+        *,
+        part: str = "validation",
+        limits: tuple[float, float] = (-math.inf, math.inf),
+    ) -> Self:
+        """From rows of calibration stations: (rows,) each, in the target's unit.
+
+        Raises
+        ------
+        SmgeoError
+            If there are fewer than two stations.
+        """
+        ids, group = np.unique(station, return_inverse=True)
+        if len(ids) < 2:
+            raise SmgeoError(f"intervals are learned on two or more {part} stations with values; there are {len(ids)}")
+        scores = np.abs(observed.astype("float64") - predicted)
+        offset = None
+        if spread is not None:
+            # So that rows on which all trees happen to agree do not decide.
+            offset = float(np.median(spread))
+            scores /= spread + offset
+        weights = 1 / ((len(ids) + 1) * np.bincount(group)[group])
+        order = np.argsort(scores, kind="stable")
+        reached = np.cumsum(weights[order])
+        most = math.floor(_STEPS * len(ids) / (len(ids) + 1) + 1e-9)
+        # A hair less, for sums that rounding left below what they stand for.
+        at = np.searchsorted(reached, np.arange(1, most + 1) / _STEPS - 1e-9)
+        widths = scores[order][np.minimum(at, len(scores) - 1)]
+        return cls(tuple(map(float, widths)), offset, len(ids), len(scores), part, limits)
+
+    def check_level(self, level: float) -> None:
+        """Refuse a coverage that the stations do not allow.
+
+        Raises
+        ------
+        SmgeoError
+            If it is above K / (K + 1).
+        """
+        if math.ceil(level * _STEPS - 1e-9) > len(self.widths):
+            need = math.ceil(level / (1 - level) - 1e-9)
+            raise SmgeoError(
+                f"intervals of {100 * level:g} % need {need} stations to learn from; the model was calibrated on {self.stations}, enough "
+                f"for {100 * len(self.widths) / _STEPS:g} %"
+            )
+
+    def bounds(self, predicted: np.ndarray, spread: np.ndarray | None, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends of intervals, float32, target's unit."""
+        self.check_level(level)
+        width = self.widths[max(math.ceil(level * _STEPS - 1e-9), 1) - 1]
+        half: Any = np.float32(width)
+        if self.offset is not None:
+            assert spread is not None
+            half = half * (spread + np.float32(self.offset))
+        low, high = map(np.float32, self.limits)
+        lower = np.maximum(predicted - half, np.minimum(low, predicted))
+        return lower, np.minimum(predicted + half, np.maximum(high, predicted))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types; a limit that is none is None."""
+        return {**asdict(self), "limits": [v if math.isfinite(v) else None for v in self.limits]}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """What `to_dict` gave."""
+        low, high = state["limits"]
+        limits = (-math.inf if low is None else low, math.inf if high is None else high)
+        return cls(**{**state, "widths": tuple(state["widths"]), "limits": limits})

@@ -1,0 +1,232 @@
+"""Regression trees as arrays, walked by compiled code: their mean and how far they differ, many rows at once."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numba
+import numpy as np
+
+from smgeo.errors import SmgeoError
+
+_TYPES = {
+    "feature": "uint16",
+    "threshold": "float32",
+    "child": "uint32",
+    "value": "float32",
+    "starts": "int64",
+    "depths": "int64",
+}
+# Rows whose features stay in a core's cache while all trees are walked, and rows that go down a tree side by side, so that the
+# processor does not wait for one node after the other.
+_BLOCK, _ABREAST = 8192, 16
+
+
+@dataclass(frozen=True, eq=False)
+class Trees:
+    """Binary trees whose nodes lie level by level; a row goes right where its feature is above the threshold.
+
+    Attributes
+    ----------
+    feature : numpy.ndarray of uint16
+        Of each node, the feature it asks for.
+    threshold : numpy.ndarray of float32
+        Infinite in leaves, so that nothing goes on from them.
+    child : numpy.ndarray of uint32
+        Position in the tree of the node to the left, the one to the right follows it; of a leaf its own.
+    value : numpy.ndarray of float32
+        What a leaf estimates.
+    starts : numpy.ndarray of int64
+        Where each tree begins, and the number of nodes.
+    depths : numpy.ndarray of int64
+        Levels below the root.
+    """
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    child: np.ndarray
+    value: np.ndarray
+    starts: np.ndarray
+    depths: np.ndarray
+
+    @classmethod
+    def of(cls, trees: Sequence[tuple[np.ndarray, ...]]) -> Self:
+        """From (left, right, feature, threshold, value) of the nodes of each tree, in any order, the root first; leaves have left -1."""
+        parts = [_by_level(*tree) for tree in trees]
+        feature, threshold, child, value = (np.concatenate(c) for c in zip(*(p[:4] for p in parts), strict=True))
+        starts = np.cumsum([0, *(len(p[0]) for p in parts)])
+        depths = np.array([p[4] for p in parts], dtype=np.int64)
+        return cls(feature, threshold, child, value, starts, depths)
+
+    def predict(self, x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation over the trees of rows (n, features) float32: (n,) float32 each, whatever the threads."""
+        x = np.ascontiguousarray(x, dtype="float32")
+        sums = np.zeros((2, len(x)))
+        bounds = np.linspace(0, len(x), max(min(threads, -(-len(x) // _BLOCK)), 1) + 1).astype(int)
+
+        def work(first: int, last: int) -> None:
+            part = x[first:last].reshape(-1), x.shape[1], sums[:, first:last]
+            _walk(*part, self.feature, self.threshold, self.child, self.value, self.starts, self.depths)
+
+        if len(bounds) == 2:
+            work(0, len(x))
+        else:
+            with ThreadPoolExecutor(len(bounds) - 1) as pool:
+                list(pool.map(work, bounds[:-1], bounds[1:]))
+        mean, square = sums / len(self.depths)
+        return mean.astype("float32"), np.sqrt(np.maximum(square - mean**2, 0)).astype("float32")
+
+    def save(self, file: Path) -> None:
+        """Write to a file `.npz`, without pickle."""
+        np.savez_compressed(file, allow_pickle=False, **{name: getattr(self, name) for name in _TYPES})
+
+    @classmethod
+    def load(cls, file: Path, features: int) -> Self:
+        """What `save` wrote, of trees over so many features.
+
+        Raises
+        ------
+        SmgeoError
+            If it holds no such trees: compiled code looks where they point without asking.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                trees = cls(**{name: arrays[name] for name in _TYPES})
+            trees._check(features)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise SmgeoError(
+                f"{file} holds no trees over {features} features ({error}); train the model again"
+            ) from None
+        return trees
+
+    def _check(self, features: int) -> None:
+        """Refuse what would lead a row out of its tree."""
+        for name, dtype in _TYPES.items():
+            if (array := getattr(self, name)).dtype != dtype or array.ndim != 1:
+                raise ValueError(f"{name} is {array.dtype} with {array.ndim} dimensions")
+        sizes = np.diff(self.starts)
+        nodes = [len(getattr(self, n)) for n in ("feature", "threshold", "child", "value")]
+        if (
+            not len(sizes)
+            or len(self.depths) != len(sizes)
+            or self.starts[0] != 0
+            or set(nodes) != {int(self.starts[-1])}
+        ):
+            raise ValueError("its arrays are not of one length")
+        # A split's right child follows its left one; a leaf, which nothing is above, is its own.
+        right = self.child.astype(np.int64) + (self.threshold < np.inf)
+        if (sizes < 1).any() or (right >= np.repeat(sizes, sizes)).any() or self.feature.max() >= features:
+            raise ValueError("a node points out of its tree")
+        if (self.depths < 0).any() or (self.depths >= sizes).any():
+            raise ValueError("a tree is deeper than it has nodes")
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(
+    x: np.ndarray,
+    width: int,
+    sums: np.ndarray,
+    feature: np.ndarray,
+    threshold: np.ndarray,
+    child: np.ndarray,
+    value: np.ndarray,
+    starts: np.ndarray,
+    depths: np.ndarray,
+) -> None:
+    """Add each tree's estimate and its square to `sums` (2, rows), tree after tree; `x` holds the rows one behind the other."""
+    rows = sums.shape[1]
+    at = np.zeros(_ABREAST, dtype=np.uint32)
+    begin = np.arange(_ABREAST).astype(np.uint32) * np.uint32(width)
+    for block in range(0, rows, _BLOCK):
+        end = min(block + _BLOCK, rows)
+        for tree in range(len(depths)):
+            first, last = starts[tree], starts[tree + 1]
+            of, above, left, leaf = feature[first:last], threshold[first:last], child[first:last], value[first:last]
+            for row in range(block, end, _ABREAST):
+                count = min(_ABREAST, end - row)
+                here = x[row * width : (row + count) * width]
+                at[:] = 0
+                if count == _ABREAST:  # a loop of known length, which the compiler turns into vector instructions
+                    for _ in range(depths[tree]):
+                        for k in range(_ABREAST):
+                            node = at[k]
+                            at[k] = left[node] + np.uint32(here[begin[k] + np.uint32(of[node])] > above[node])
+                else:
+                    for _ in range(depths[tree]):
+                        for k in range(count):
+                            node = at[k]
+                            at[k] = left[node] + np.uint32(here[begin[k] + np.uint32(of[node])] > above[node])
+                for k in range(count):
+                    estimate = np.float64(leaf[at[k]])
+                    sums[0, row + k] += estimate
+                    sums[1, row + k] += estimate * estimate
+
+
+def _by_level(
+    left: np.ndarray, right: np.ndarray, feature: np.ndarray, threshold: np.ndarray, value: np.ndarray
+) -> tuple[Any, ...]:
+    """Feature, threshold, child and value of the nodes level by level, siblings side by side; and the depth."""
+    place = np.zeros(len(left), dtype=np.int64)
+    level, count, depth = np.zeros(1, dtype=np.int64), 1, 0
+    while (inner := level[left[level] >= 0]).size:
+        level = np.stack([left[inner], right[inner]], axis=1).ravel()
+        place[level] = np.arange(count, count + len(level))
+        count, depth = count + len(level), depth + 1
+    splits = left >= 0
+    out = [np.empty(len(left), dtype=t) for t in ("uint16", "float32", "uint32", "float32")]
+    out[0][place] = np.where(splits, feature, 0)
+    out[1][place] = np.where(splits, threshold, np.inf)
+    out[2][place] = np.where(splits, place[left], place)
+    out[3][place] = value
+    return *out, depth
+
+
+def trees_of_sklearn(forest: Any) -> Trees:
+    """The trees of a fitted `sklearn.ensemble.RandomForestRegressor`."""
+    trees = []
+    for estimator in forest.estimators_:
+        tree = estimator.tree_
+        # It compares float32 features with float64 thresholds: the largest float32 that is not above decides the same.
+        single = tree.threshold.astype("float32")
+        single = np.where(single > tree.threshold, np.nextafter(single, np.float32(-np.inf)), single)
+        trees.append((tree.children_left, tree.children_right, tree.feature, single, tree.value[:, 0, 0]))
+    return Trees.of(trees)
+
+
+def trees_of_ydf(model: Any) -> Trees:
+    """The trees of a ydf model whose conditions are all of the kind `feature >= threshold`."""
+    columns = {column: i for i, column in enumerate(model.input_features_col_idxs())}
+    return Trees.of([_tree_of_ydf(tree.root, columns) for tree in model.iter_trees()])
+
+
+def _tree_of_ydf(root: Any, columns: dict[int, int]) -> tuple[np.ndarray, ...]:
+    left: list[int] = []
+    right: list[int] = []
+    feature: list[int] = []
+    threshold: list[float] = []
+    value: list[float] = []
+    waiting: list[tuple[Any, int, list[int]]] = [(root, -1, left)]
+    while waiting:
+        node, parent, side = waiting.pop()
+        number = len(left)
+        if parent >= 0:
+            side[parent] = number
+        left.append(-1)
+        right.append(-1)
+        feature.append(0)
+        threshold.append(0.0)
+        value.append(0.0)
+        if node.is_leaf:
+            value[number] = node.value.value
+            continue
+        feature[number] = columns[node.condition.attribute]
+        threshold[number] = node.condition.threshold
+        waiting += [(node.pos_child, number, right), (node.neg_child, number, left)]
+    # Up to the number below it is not `>=`.
+    below = np.nextafter(np.array(threshold, dtype="float32"), np.float32(-np.inf))
+    return np.array(left), np.array(right), np.array(feature), below, np.array(value, dtype="float32")

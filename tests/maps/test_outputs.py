@@ -1,0 +1,196 @@
+"""What stands beside the estimate in a map: intervals, the area of applicability, regions, and what is told of it all."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray  # noqa: F401  (gives `.rio`)
+import shapely
+import xarray as xr
+
+import smgeo
+from smgeo.cube import open_cube
+from smgeo.errors import SmgeoError
+from smgeo.outline import write_geojson
+from smgeo.prepare import Split, derive_features, prepare_cube
+from smgeo.recipe import PrepareSpec
+
+FEATURES = ["s1_vv", "precipitation", "clay"]
+SPLIT = Split(
+    tuple(f"N/s{i}" for i in range(8)), tuple(f"N/s{i}" for i in range(8, 20)), tuple(f"N/s{i}" for i in range(20, 24))
+)
+DAYS = ["2020-01-05", "2020-01-14"]
+
+
+@pytest.fixture(scope="module")
+def cube(make_station_cube):
+    return make_station_cube(stations=24, days=20, gaps=0.1)
+
+
+@pytest.fixture(scope="module")
+def grid(make_grid_cube):
+    return make_grid_cube(days=20, height=6, width=7, seed=1, gaps=0.3)
+
+
+def _fit(cube, kind="rf", length=1, **params):
+    spec = PrepareSpec.model_validate({"fill": {"limit": 2}, "outliers": None, "scale": "minmax"})
+    prepared = prepare_cube(derive_features(cube, FEATURES), spec, FEATURES, "sm", SPLIT.train)
+    return smgeo.make_model(kind, **params).fit(prepared.windows(SPLIT.train, length, 0.0))
+
+
+@pytest.fixture(scope="module")
+def model(cube, tmp_path_factory):
+    """A forest that was calibrated, knows its area, was saved and read."""
+    made = _fit(cube, trees=10, threads=1)
+    smgeo.calibrate(made, cube, SPLIT)
+    smgeo.find_applicability(made, cube, SPLIT, dict(zip(FEATURES, (1.0, 0.5, 2.0), strict=True)), folds=4)
+    return smgeo.load_model(made.save(tmp_path_factory.mktemp("model") / "rf"))
+
+
+def test_intervals_are_those_of_the_model_at_each_pixel(model, cube, grid, tmp_path):
+    got = open_cube(smgeo.predict_map(model, grid, tmp_path / "m.zarr", intervals=0.8)).load()
+    plain = open_cube(smgeo.predict_map(model, grid, tmp_path / "p.zarr", intervals=False, applicability=False)).load()
+    assert set(plain.data_vars) == {"sm"}
+    assert set(got.data_vars) == {"sm", "sm_lower", "sm_upper", "applicable"}
+    xr.testing.assert_allclose(got["sm"], plain["sm"], rtol=1e-6)
+    known = np.isfinite(got["sm"].values)
+    assert 0.2 < known.mean() < 1
+    for name in ("sm_lower", "sm_upper", "applicable"):
+        assert (np.isfinite(got[name].values) == known).all()
+    assert (got["sm_lower"].values[known] <= got["sm"].values[known]).all()
+    width = (got["sm_upper"] - got["sm_lower"]).values[known]
+    assert width.std() > 0
+    wider = open_cube(smgeo.predict_map(model, grid, tmp_path / "w.zarr", intervals=0.9)).load()
+    assert ((wider["sm_upper"] - wider["sm_lower"]).values[known] >= width - 1e-6).all()
+    assert got["sm_lower"].attrs["coverage"] == 0.8
+    assert got["sm"].attrs["ancillary_variables"] == "sm_lower sm_upper applicable"
+    assert set(np.unique(got["applicable"].values[known])) <= {0.0, 1.0}
+    share = got["applicable"].values[known].mean()
+    assert got["applicable"].attrs["share_inside"] == pytest.approx(share, abs=1e-6)
+    assert got["applicable"].attrs["flag_meanings"] == "outside inside"
+
+
+def test_a_place_like_no_station_is_outside(model, grid, tmp_path):
+    odd = grid.copy(deep=True)
+    odd["clay"][2, 3] = 5000.0
+    got = open_cube(smgeo.predict_map(model, odd, tmp_path / "m.zarr"))["applicable"].values
+    same = open_cube(smgeo.predict_map(model, grid, tmp_path / "s.zarr"))["applicable"].values
+    assert set(got[np.isfinite(got[:, 2, 3]), 2, 3]) == {0.0}
+    others = np.ones(got.shape, dtype=bool)
+    others[:, 2, 3] = False
+    np.testing.assert_array_equal(got[others], same[others])
+    assert (same == 1).any()
+
+
+def test_networks_have_intervals_of_one_width(cube, grid, tmp_path):
+    model = _fit(cube, "ann", units=4, epochs=1)
+    smgeo.calibrate(model, cube, SPLIT)
+    got = open_cube(smgeo.predict_map(model, grid, tmp_path / "m.zarr", intervals=0.5)).load()
+    assert set(got.data_vars) == {"sm", "sm_lower", "sm_upper"}
+    free = (got["sm_lower"] > 0) & (got["sm_upper"] < 1)
+    width = (got["sm_upper"] - got["sm_lower"]).where(free).values
+    assert np.nanstd(width) < 1e-6
+    assert np.nanmean(width) == pytest.approx(2 * model.calibration_.widths[499], rel=1e-5)
+
+
+def test_intervals_hold_at_stations_that_nobody_saw(model, cube):
+    table = smgeo.interval_coverage(model, cube, SPLIT, level=0.9)
+    assert list(table.index) == list(SPLIT.test)
+    assert (table["rows"] > 5).all()
+    assert table["covered"].between(0, 1).all()
+    assert table["covered"].mean() > 0.5
+    with pytest.raises(SmgeoError, match="calibrated on the validation part"):
+        smgeo.interval_coverage(model, cube, SPLIT, "validation")
+
+
+def test_stations_of_the_training_calibrate_nothing(cube):
+    model = _fit(cube, trees=3)
+    with pytest.raises(SmgeoError, match=r"trained on 8 of the train stations \(N/s0, N/s1, N/s2\)"):
+        smgeo.calibrate(model, cube, SPLIT, "train")
+
+
+def test_what_the_model_does_not_know_is_refused(cube, grid, tmp_path):
+    model, out = _fit(cube, trees=3), tmp_path / "m.zarr"
+    with pytest.raises(SmgeoError, match=r"not calibrated; smgeo\.calibrate"):
+        smgeo.predict_map(model, grid, out, intervals=0.9)
+    with pytest.raises(SmgeoError, match=r"does not know its area of applicability; smgeo\.find_applicability"):
+        smgeo.predict_map(model, grid, out, applicability=True)
+    smgeo.calibrate(model, cube, SPLIT)
+    with pytest.raises(SmgeoError, match="intervals of 99 % need 99 stations"):
+        smgeo.predict_map(model, grid, out, intervals=0.99)
+    with pytest.raises(SmgeoError, match="between 0 and 1, such as 0.9; got 90"):
+        smgeo.predict_map(model, grid, out, intervals=90)
+    with pytest.raises(SmgeoError, match="importance must have a number for each feature.*clay"):
+        smgeo.find_applicability(model, cube, SPLIT, {"s1_vv": 1.0, "precipitation": 1.0})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_fit_forgets_what_was_learned_of_the_old_one(cube):
+    model = _fit(cube, trees=3)
+    smgeo.calibrate(model, cube, SPLIT)
+    model.fit(np.zeros((5, 3), dtype="float32"), np.zeros(5, dtype="float32"))
+    assert model.calibration_ is None
+
+
+def test_cogs_have_a_band_for_each(model, grid, tmp_path):
+    store = open_cube(smgeo.predict_map(model, grid, tmp_path / "m.zarr", DAYS)).load()
+    folder = smgeo.predict_map(model, grid, tmp_path / "maps", DAYS)
+    assert sorted(p.suffix for p in folder.iterdir()) == [".tif", ".tif"]
+    for day in DAYS:
+        with rasterio.open(folder / f"sm_{day}.tif") as src:
+            assert src.descriptions == ("sm", "sm_lower", "sm_upper", "applicable")
+            assert src.units[:3] == ("m3 m-3",) * 3
+            for band, name in enumerate(src.descriptions, 1):
+                np.testing.assert_array_equal(src.read(band), store[name].sel(time=day).values)
+            assert json.loads(src.tags()["training_stations"]) == list(SPLIT.train)
+
+
+def test_a_region_by_its_bounds(model, grid, tmp_path):
+    whole = open_cube(smgeo.predict_map(model, grid, tmp_path / "w.zarr", DAYS)).load()
+    # Pixels of 100 m from 500,000 E and 5,000,000 N on: columns 2 to 4, rows 1 to 3.
+    bounds = (500_200, 4_999_600, 500_500, 4_999_900)
+    part = open_cube(smgeo.predict_map(model, grid, tmp_path / "p.zarr", DAYS, region=bounds)).load()
+    xr.testing.assert_equal(part["sm"], whole["sm"][:, 1:4, 2:5])
+    assert part.rio.bounds() == bounds
+
+
+def test_a_region_by_a_polygon(model, grid, tmp_path):
+    whole = open_cube(smgeo.predict_map(model, grid, tmp_path / "w.zarr", DAYS)).load()
+    triangle = shapely.Polygon([(500_100, 4_999_500), (500_630, 4_999_500), (500_100, 5_000_030)])
+    write_geojson(triangle, "EPSG:32632", tmp_path / "field.geojson")
+    got = open_cube(smgeo.predict_map(model, grid, tmp_path / "p.zarr", DAYS, region=tmp_path / "field.geojson")).load()
+    x, y = np.meshgrid(got["x"], got["y"])
+    inside = shapely.contains_xy(triangle, x, y)
+    assert 0 < inside.sum() < inside.size
+    expected = whole["sm"].sel(x=got["x"], y=got["y"]).where(xr.DataArray(inside, dims=("y", "x")))
+    np.testing.assert_array_equal(got["sm"], expected)
+    known = np.isfinite(got["sm"].values).sum()
+    assert got["sm"].attrs["nodata_share"] == pytest.approx(1 - known / (2 * inside.sum()), abs=1e-6)
+
+
+def test_regions_that_are_none(model, grid, tmp_path):
+    for region, said in (
+        ((0, 0, 1, 1), "holds no pixel of the grid"),
+        ((5, 0, 1, 1), "left must lie below right"),
+        ((1, 2, 3), "left, bottom, right, top"),
+        (tmp_path / "none.gpkg", "not found"),
+    ):
+        with pytest.raises(SmgeoError, match=said):
+            smgeo.predict_map(model, grid, tmp_path / "m.zarr", DAYS, region=region)
+
+
+def test_the_store_says_where_it_lies(model, grid, tmp_path):
+    """CF and GeoZarr (https://github.com/zarr-conventions): the same place, said in two ways."""
+    path = smgeo.predict_map(model, grid, tmp_path / "m.zarr", DAYS)
+    attrs = json.loads((path / "zarr.json").read_text())["attributes"]
+    assert attrs["proj:code"] == "EPSG:32632"
+    assert attrs["spatial:transform"] == [100, 0, 500_000, 0, -100, 5_000_000]
+    assert attrs["spatial:shape"] == [6, 7]
+    assert {c["name"] for c in attrs["zarr_conventions"]} == {"proj:", "spatial:"}
+    assert attrs["Conventions"] == "CF-1.11"
+    with xr.open_zarr(path, consolidated=False, decode_coords="all") as ds:
+        assert ds.rio.crs.to_epsg() == 32632
+        assert ds["sm"].rio.transform().to_gdal() == (500_000, 100, 0, 5_000_000, 0, -100)

@@ -1,0 +1,97 @@
+"""The area of applicability against brute force by hand, and against what R's CAST prints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+
+from smgeo.errors import SmgeoError
+from smgeo.models.applicability import Applicability
+
+
+def _by_hand(x, fold, weights, query):
+    """Loops over all pairs, as the paper has it."""
+    center, scale = x.mean(axis=0), x.std(axis=0, ddof=1)
+    weights = np.maximum(weights, 0)
+    points, asked = ((v - center) / scale * weights for v in (x, query))
+
+    def apart(a, b):
+        return float(np.sqrt(((a - b) ** 2).sum()))
+
+    n = len(points)
+    mean = np.mean([np.mean([apart(points[i], points[j]) for j in range(n) if j != i]) for i in range(n)])
+    own = [min(apart(points[i], points[j]) for j in range(n) if fold[j] != fold[i]) / mean for i in range(n)]
+    box = np.quantile(own, [0.25, 0.75])
+    threshold = min(box[1] + 1.5 * (box[1] - box[0]), max(own))
+    return threshold, [min(apart(a, p) for p in points) / mean for a in asked]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("folds", [3, 40])
+def test_equals_brute_force(seed, folds):
+    rng = np.random.default_rng(seed)
+    x, query = rng.normal(size=(40, 5)) * [1, 10, 0.1, 3, 1] + 7, rng.normal(size=(60, 5)) * [2, 20, 0.2, 6, 2] + 7
+    weights, fold = np.array([1.0, 0.5, 0.0, 2.0, -1.0]), np.arange(40) % folds
+    area = Applicability.learn(x, fold, list("abcde"), weights)
+    threshold, index = _by_hand(x, fold, weights, query)
+    assert area.threshold == pytest.approx(threshold, rel=1e-5)
+    np.testing.assert_allclose(area.index(query.astype("float32")), index, rtol=1e-4, atol=1e-5)
+    inside = area.inside(query.astype("float32"))
+    assert inside.tolist() == (np.array(index) <= threshold).astype(float).tolist()
+    assert 0 < inside.mean() < 1
+
+
+def test_saved_and_read_it_says_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 3)).astype("float32")
+    area = Applicability.learn(x, np.arange(30) % 5, ["a", "b", "c"], np.array([1.0, 2, 3]), rows=900, stations=7)
+    again = Applicability.load(tmp_path / "a.npz", area.save(tmp_path / "a.npz"))
+    query = rng.normal(size=(50, 3)).astype("float32")
+    np.testing.assert_array_equal(again.index(query), area.index(query))
+    assert (again.threshold, again.rows, again.stations, again.folds) == (area.threshold, 900, 7, 5)
+    assert again.features == ("a", "b", "c")
+
+
+def test_a_feature_that_never_varied_does_not_count():
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.normal(size=30), np.full(30, 4.0)])
+    area = Applicability.learn(x, np.arange(30), ["a", "b"], np.ones(2))
+    far = np.array([[x[0, 0], 900.0]], dtype="float32")
+    assert area.index(far)[0] == pytest.approx(0, abs=1e-5)
+
+
+def test_what_makes_no_area_is_refused():
+    x = np.random.default_rng(0).normal(size=(10, 2))
+    with pytest.raises(SmgeoError, match="two or more folds"):
+        Applicability.learn(x, np.zeros(10), ["a", "b"], np.ones(2))
+    with pytest.raises(SmgeoError, match="a weight above 0"):
+        Applicability.learn(x, np.arange(10), ["a", "b"], np.array([0.0, -1.0]))
+
+
+def test_cook_farm_gives_the_figures_that_cast_publishes():
+    """CAST 0.9 prints them in its own test (tests/testthat/test-aoa.R): 30 loggers, DEM, NDRE.Sd and TWI, no weights, no folds."""
+    root = Path(os.environ.get("SMGEO_DATA", "no such folder")) / "cookfarm"
+    if not root.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("SMGEO_DATA does not name the folder with the real data")
+        pytest.skip("needs the Cook Farm data in $SMGEO_DATA")
+    table = pd.read_csv(root / "cookfarm.csv.gz", usecols=["SOURCEID", "Easting", "Northing"])
+    loggers = table.groupby("SOURCEID").mean().sort_index().iloc[:30]
+    names = ["DEM", "NDRE.Sd", "TWI"]
+    with rasterio.open(root / "predictors_2012-03-25.tif") as src:
+        bands = np.stack([src.read(src.descriptions.index(n) + 1, masked=True).filled(np.nan) for n in names], axis=-1)
+        places = [src.index(x, y) for x, y in loggers.to_numpy()]
+    x = np.array([bands[place] for place in places])
+    area = Applicability.learn(x, np.arange(30), names, np.ones(3))
+    pixels = bands[np.isfinite(bands).all(axis=-1)]
+    index = area.index(pixels)
+    assert bands[..., 0].size - len(pixels) == 1993
+    assert round(area.threshold, 5) == 0.52872
+    assert int(area.inside(pixels).sum()) == 3377
+    said = [index.min(), *np.quantile(index, [0.25, 0.5]), index.mean(), np.quantile(index, 0.75), index.max()]
+    np.testing.assert_allclose(said, [0, 0.1759, 0.2642, 0.3109, 0.4051, 2.6631], atol=5.1e-5)
