@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "diagnostics": ["learning_curve", "permutation_importance"],
         "evaluation": ["compare_models", "evaluate"],
         "leakage": ["audit_leakage"],
-        "maps": ["predict_map"],
+        "maps": ["evaluate_map", "open_map", "predict_map"],
         "models": ["load_model", "make_model"],
         "prepare": [
             "Scaler",

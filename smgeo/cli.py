@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from smgeo import cli_hpc
 from smgeo.cli_options import Account, ClusterName, DataFolder, Partition, RecipeName, RunFolder, Workers
-from smgeo.cli_tables import print_results, scores_table, trials_table
+from smgeo.cli_tables import print_map_scores, print_results, scores_table, trials_table
 from smgeo.errors import SmgeoError, SmgeoWarning
 
 _INTERRUPTED = 130
@@ -230,26 +230,39 @@ def _region_of(text: str | None) -> Any:
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="A model's folder, such as RUN/models/rf.")],
+    what: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs), or a model's folder.")],
     cube: Annotated[Path, typer.Argument(help="A station cube (Zarr).")],
-    run: Annotated[Path, typer.Option(help="The run whose split is used.")],
+    run: Annotated[Path | None, typer.Option(help="Of a model: the run whose split is used.")] = None,
+    target: Annotated[str, typer.Option(help="Of a map: the variable that is scored.")] = "sm",
 ) -> None:
-    """Score a model on the parts of a run's split."""
+    """Score a map at stations that its model never saw, or a model on the parts of a run's split."""
     import json
 
     from smgeo.cube import open_cube
+
+    if not (what / "model.json").is_file():
+        from smgeo.maps import evaluate_map
+
+        if run is not None:
+            raise SmgeoError(
+                f"--run is of a model, and {what} is none (no model.json in it); a map says itself what it was trained on"
+            )
+        print_map_scores(evaluate_map(what, open_cube(cube), target=target), _out)
+        return
     from smgeo.evaluation import evaluate
     from smgeo.models import load_model
     from smgeo.prepare import Split
 
+    if run is None:
+        raise SmgeoError("--run is missing: give the run whose split tells the model's training and test stations")
     if not (run / "results.json").is_file():
         raise SmgeoError(f"{run} holds no finished run (no results.json), so no split")
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     if "split" not in results:
         raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
     parts = Split.from_dict(results["split"])
-    found = evaluate(load_model(model), open_cube(cube), parts)
-    _out.print(scores_table({"models": {model.name: found.scores}, "intervals": {model.name: found.intervals}}))
+    found = evaluate(load_model(what), open_cube(cube), parts)
+    _out.print(scores_table({"models": {what.name: found.scores}, "intervals": {what.name: found.intervals}}))
 
 
 @app.command("audit")

@@ -27,6 +27,32 @@ def print_results(results: dict[str, Any], out: Console) -> None:
             out.print(table)
 
 
+def print_map_scores(found: dict[str, Any], out: Console) -> None:
+    """Print what `smgeo.evaluate_map` found."""
+    scores = {"models": {"map": {"unseen": found["scores"]}}, "intervals": {"map": {"unseen": found["intervals"]}}}
+    out.print(scores_table(scores))
+    table = Table("check", "value", title="the map", title_justify="left")
+    for reason, stations in found["left_out"].items():
+        table.add_row(f"stations left out: {reason}", str(stations))
+    table.add_row("days", str(found["days"]))
+    if (coverage := found.get("coverage")) is not None:
+        level = "" if coverage["level"] is None else f" of intervals of {coverage['level']:.0%}"
+        table.add_row(
+            f"coverage{level}: rows, mean over stations",
+            f"{coverage['covered']:.1%}, {coverage['covered_stations']:.1%}",
+        )
+        table.add_row("mean width of intervals", _number(coverage["width"]))
+    for side, part in found.get("applicability", {}).items():
+        table.add_row(f"{side} the area of applicability: rows, RMSE", f"{part['rows']:,}, {_number(part['rmse'])}")
+    time = found["time"]
+    lag = time["autocorrelation_1d"]
+    table.add_row("autocorrelation of a day: map, stations", f"{_number(lag['map'])}, {_number(lag['stations'])}")
+    months = f"{_number(time['monthly_rmse_median'])}, {_number(time['monthly_r_median'])} ({time['stations_with_months']} stations)"
+    table.add_row("means of months: RMSE, r", months)
+    table.add_row("steps across borders of blocks over steps beside them", _number(found["seams"]["ratio"]))
+    out.print(table)
+
+
 def _grid_table(results: dict[str, Any]) -> Table | None:
     if "grid" not in results:
         return None

@@ -15,7 +15,8 @@ from smgeo.model_stages import ModelStages
 from smgeo.models import load_model
 from smgeo.prepare import Split
 from smgeo.recipe import CrossValidationSpec
-from smgeo.summary import records_of
+from smgeo.summary import describe_coverage, records_of
+from smgeo.uncertainty import interval_coverage, score_applicability
 from smgeo.validation_specs import ImportanceSpec, LearningCurveSpec
 
 
@@ -97,6 +98,45 @@ class EvaluationStages(ModelStages):
             names = of_curve.models or recipe.models
             out["learning_curve"] = {name: self._learning_curve(name, cube, split, of_curve) for name in names}
         return out
+
+    def _uncertainty(self, cube: xr.Dataset, split: Split) -> dict[str, Any]:
+        """`prediction_intervals` and `applicability` of the results, at the test stations, where the recipe asks for them."""
+        intervals, area, out = self.recipe.intervals, self.recipe.applicability, {}
+        if intervals is not None:
+            names = intervals.models or self.recipe.models
+            out["prediction_intervals"] = {name: self._coverage(name, cube, split, intervals.level) for name in names}
+        if area is not None:
+            out["applicability"] = {name: self._area(name, cube, split) for name in area.models or self.recipe.models}
+        return out
+
+    def _coverage(self, name: str, cube: xr.Dataset, split: Split, level: float) -> dict[str, Any]:
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            model = load_model(self.folder / "models" / name)
+            assert model.calibration_ is not None
+            table = interval_coverage(model, cube, split, level=level)
+            return {
+                "level": level,
+                "calibrated_on": {"stations": model.calibration_.stations, "rows": model.calibration_.rows},
+                **describe_coverage(table, cube),
+            }
+
+        return self.stage(f"intervals {name}", {"level": level, **self.key(f"model {name}")}, [], work)
+
+    def _area(self, name: str, cube: xr.Dataset, split: Split) -> dict[str, Any]:
+        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
+            model = load_model(self.folder / "models" / name)
+            area = model.applicability_
+            assert area is not None
+            weights = dict(zip(area.features, map(float, area.weights), strict=True))
+            return {
+                "threshold": area.threshold,
+                "folds": area.folds,
+                "reference_rows": len(area.reference),
+                "weights": weights,
+                **score_applicability(model, cube, split),
+            }
+
+        return self.stage(f"applicability {name}", self.key(f"model {name}"), [], work)
 
     def _importance(self, name: str, cube: xr.Dataset, split: Split, spec: ImportanceSpec) -> list[dict[str, Any]]:
         seed = self.seed_of(spec)

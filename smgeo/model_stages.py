@@ -38,6 +38,7 @@ from smgeo.search_specs import SearchSpec
 from smgeo.stages import digest
 from smgeo.trials import OtherSearchError
 from smgeo.tuning import choose_stations, describe_search, search_windows
+from smgeo.uncertainty import calibrate, find_applicability
 
 
 def _set_aside(folder: Path) -> Path:
@@ -211,10 +212,12 @@ class ModelStages(CubeStages):
                     checkpoint=kept,
                     progress=lambda done, total, *note: progress(done, total),
                 )
+            used = dict.fromkeys(s for stations in split.parts().values() for s in stations)
+            stations = select_stations(cube, used)
+            self._learn_uncertainty(name, model, stations, split)
             model.save(folder)
             kept.remove()
-            used = dict.fromkeys(s for stations in split.parts().values() for s in stations)
-            evaluation = evaluate(model, select_stations(cube, used), split)
+            evaluation = evaluate(model, stations, split)
             write_cube(evaluation.predictions, predictions)
             return {
                 "scores": evaluation.scores,
@@ -233,5 +236,27 @@ class ModelStages(CubeStages):
             "params": self.params_of(name),
             "prepare": self.prepare_of(name).model_dump(mode="json"),
             **self.key("stations", "split"),
+            **self._uncertainty_inputs(name),
         }
         return self.stage(f"model {name}", inputs, [folder, predictions], work)
+
+    def asks(self, spec: Any, name: str) -> bool:
+        """Whether a part of the recipe is there, and asks for this model."""
+        return spec is not None and name in (spec.models or self.recipe.models)
+
+    def _uncertainty_inputs(self, name: str) -> dict[str, Any]:
+        """What a model is to know of its errors and its area; nothing where nothing is asked for, as before there was any."""
+        area = self.recipe.applicability
+        out: dict[str, Any] = {"calibrated": True} if self.asks(self.recipe.intervals, name) else {}
+        if area is not None and self.asks(area, name):
+            out["applicability"] = {**area.model_dump(mode="json", exclude={"models"}), "seed": self.seed_of(area)}
+        return out
+
+    def _learn_uncertainty(self, name: str, model: Any, cube: xr.Dataset, split: Split) -> None:
+        if self.asks(self.recipe.intervals, name):
+            assert self.recipe.intervals is not None
+            calibrate(model, cube, split).check_level(self.recipe.intervals.level)
+        area = self.recipe.applicability
+        if area is not None and self.asks(area, name):
+            weights = dict.fromkeys(self.recipe.features, 1.0) if area.weights == "equal" else None
+            find_applicability(model, cube, split, weights, folds=area.folds, rows=area.rows, seed=self.seed_of(area))

@@ -10,10 +10,11 @@ from smgeo.specs import Spec
 
 
 class MapSpec(Spec):
-    """Days to map and the models to map with."""
+    """Days to map, the models to map with, and the part of the grid: (left, bottom, right, top) in its CRS, or a polygon file."""
 
     dates: tuple[dt.date, ...] = Field(min_length=1)
     models: tuple[str, ...] | None = None
+    region: tuple[float, float, float, float] | str | None = None
 
 
 class ReportSpec(Spec):

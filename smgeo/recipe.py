@@ -7,7 +7,6 @@ pass for a default. What a recipe says of its sources and its grid is in `smgeo.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
@@ -19,18 +18,22 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from smgeo.catalog import COORDINATES, FEATURES, STUDY_FEATURES, TARGET_MEAN, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
+from smgeo.model_specs import NAME, NETWORKS, ModelSpec, name_kinds
 from smgeo.output_specs import MapSpec, ReportSpec
 from smgeo.preparation_specs import PrepareSpec
 from smgeo.raster_specs import AnyRaster, RasterSource
 from smgeo.recipe_yaml import RecipeDumper, RecipeLoader
 from smgeo.search_specs import SearchSpec
 from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
-from smgeo.validation_specs import CrossValidationSpec, ImportanceSpec, LeakageAuditSpec, LearningCurveSpec
+from smgeo.validation_specs import (
+    ApplicabilitySpec,
+    CrossValidationSpec,
+    ImportanceSpec,
+    IntervalsSpec,
+    LeakageAuditSpec,
+    LearningCurveSpec,
+)
 
-# Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
-# Kinds of model that are trained in epochs.
-NETWORKS = ("ann", "cnn", "gru", "lstm")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 # What of `prepare` a model may have of its own.
 _OWN_PREPARE = ("fill", "outliers", "scale", "window")
 
@@ -70,14 +73,6 @@ class VariableSpec(Spec):
     heavy_tailed: bool = False
 
 
-class ModelSpec(Spec):
-    """A model's kind, its fixed parameters, and keys of `prepare` that are another for this model alone."""
-
-    kind: str
-    params: dict[str, Any] = Field({})
-    prepare: dict[str, Any] = Field({})
-
-
 class Recipe(Spec):
     """A whole study; see `docs/recipes.md` for every key.
 
@@ -101,13 +96,15 @@ class Recipe(Spec):
     leakage_audit: LeakageAuditSpec | None = None
     importance: ImportanceSpec | None = None
     learning_curve: LearningCurveSpec | None = None
+    intervals: IntervalsSpec | None = None
+    applicability: ApplicabilitySpec | None = None
     maps: MapSpec | None = None
     report: ReportSpec | None = None
 
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
+        if not NAME.fullmatch(value):
             raise ValueError(f"must be letters, digits, '_' or '-', a letter first; got {value!r}")
         return value
 
@@ -119,22 +116,7 @@ class Recipe(Spec):
     @field_validator("models", mode="before")
     @classmethod
     def _flat_models(cls, value: Any) -> Any:
-        """`ann: {units: 64}` means kind ann; `small: {kind: ann, units: 64}` names it."""
-        if not isinstance(value, Mapping):
-            return value
-        out: dict[str, Any] = {}
-        for name, params in value.items():
-            if params is not None and not isinstance(params, Mapping):
-                raise ValueError(f"model {name!r} takes a mapping of parameters, such as {{units: 64}}; got {params!r}")
-            if not _NAME.fullmatch(str(name)):
-                raise ValueError(f"model name {name!r} must be letters, digits, '_' or '-', a letter first")
-            params = dict(params or {})
-            if set(params) <= {"kind", "params", "prepare"} and "params" in params:
-                out[name] = params
-            else:
-                own = {k: params.pop(k) for k in ("prepare",) if k in params}
-                out[name] = {"kind": params.pop("kind", name), "params": params, **own}
-        return out
+        return name_kinds(value)
 
     @field_validator("cross_validation", mode="before")
     @classmethod
@@ -272,6 +254,8 @@ class Recipe(Spec):
             ("search", tuple(self.search)),
             ("importance", self.importance.models if self.importance else None),
             ("learning_curve", self.learning_curve.models if self.learning_curve else None),
+            ("intervals", self.intervals.models if self.intervals else None),
+            ("applicability", self.applicability.models if self.applicability else None),
             *(("cross_validation", c.models) for c in self.cross_validation),
         ):
             for name in names or ():
@@ -283,6 +267,11 @@ class Recipe(Spec):
                     raise ValueError(
                         f"importance.groups.{label}: {name!r} is not in features; {nearest(name, self.features)}"
                     )
+        for part in ("intervals", "applicability"):
+            if getattr(self, part) is not None and self.prepare.split.periods is not None:
+                raise ValueError(
+                    f"{part}: it is learned for new places, and prepare.split.periods splits days; drop one of them"
+                )
         for fold in self.cross_validation:
             searched = [n for n in fold.models or self.models if n in self.search]
             if searched:

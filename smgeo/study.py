@@ -19,11 +19,12 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation_stages import EvaluationStages
 from smgeo.hpc.cluster import Cluster
 from smgeo.inputs import check_inputs
-from smgeo.maps import list_maps, predict_map, write_cogs
+from smgeo.maps import list_maps, predict_map, write_cogs, write_stac
+from smgeo.model_specs import NETWORKS
 from smgeo.models import load_model
 from smgeo.prepare import OutlierRows, clean_cube, learnable
 from smgeo.progress import Reporter
-from smgeo.recipe import NETWORKS, Recipe, dump_recipe, parse_recipe, read_recipe
+from smgeo.recipe import Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
 from smgeo.search_specs import SearchSpec
 from smgeo.specs import parse_spec
@@ -352,7 +353,7 @@ class _Study(EvaluationStages):
         results |= describe_models(self.folder, {name: m["scores"] for name, m in models.items()}, cube)
         if recipe.cross_validation:
             results["cross_validation"] = self._cross_validate(cube)
-        results |= audited | self._diagnose(cube, split)
+        results |= audited | self._diagnose(cube, split) | self._uncertainty(cube, split)
         if recipe.maps is not None:
             results["maps"] = self._maps()
         if searches:
@@ -402,8 +403,19 @@ class _Study(EvaluationStages):
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
             grid = open_cube(self.folder / "grid.zarr")
-            predict_map(load_model(self.folder / "models" / name), grid, store, list(maps.dates), progress=progress)
+            region = self.root / maps.region if isinstance(maps.region, str) else maps.region
+            asked = self.recipe.intervals
+            predict_map(
+                load_model(self.folder / "models" / name),
+                grid,
+                store,
+                list(maps.dates),
+                region=region,
+                intervals=None if asked is None or not self.asks(asked, name) else asked.level,
+                progress=progress,
+            )
             write_cogs(store, folder)
+            write_stac(folder, sorted(folder.glob("*.tif")), f"{self.recipe.name}: soil moisture by {name}")
             truth = self.root / "truth.zarr" if self.recipe.world is not None else None
             return describe_map(store, self.target, truth)
 

@@ -70,6 +70,34 @@ def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset
     }
 
 
+def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> dict[str, Any]:
+    """How often intervals hold the truth: over all rows, the mean over stations, and both by groups of stations.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `smgeo.interval_coverage` gives it.
+    cube : xarray.Dataset
+        Station cube, for the groups.
+    """
+    groups = {}
+    for label, of_station in _station_groups(cube).items():
+        named = table.groupby(table.index.map(of_station))
+        groups[label] = [{"group": str(name), **_coverage_of(part)} for name, part in named]
+    return {**_coverage_of(table), "groups": groups}
+
+
+def _coverage_of(table: pd.DataFrame) -> dict[str, Any]:
+    rows = int(table["rows"].sum())
+    return {
+        "covered": float((table["covered"] * table["rows"]).sum() / rows) if rows else None,
+        "covered_stations": float(table["covered"].mean()) if rows else None,
+        "width": float((table["width"] * table["rows"]).sum() / rows) if rows else None,
+        "stations": len(table),
+        "rows": rows,
+    }
+
+
 def open_evaluations(folder: Path, scores: Mapping[str, Scores]) -> dict[str, Evaluation]:
     """Model -> its scores, and the predictions kept in a run's folder."""
     return {

@@ -192,6 +192,35 @@ def find_applicability(
     return model.applicability_
 
 
+def score_applicability(model: Any, ds: xr.Dataset, split: Split, part: Part = "test") -> dict[str, Any]:
+    """Errors of a model inside and outside its area of applicability, at stations that it was not trained on.
+
+    Returns
+    -------
+    dict
+        `rows`, `share_inside`, `rmse_inside`, `rmse_outside` (target's unit; None where there is no row), and `index_median`, of the
+        dissimilarity index.
+    """
+    area = model.applicability_
+    if area is None:
+        raise SmgeoError("the model does not know its area of applicability; find_applicability finds it")
+    windows = _windows_of(model, ds, split, part)
+    errors = (predict_spread(model, windows)[0] - _observed(model, windows)).astype("float64")
+    index = area.index(last_days(windows))
+    inside = index <= np.float32(area.threshold)
+
+    def rmse(rows: np.ndarray) -> float | None:
+        return float(np.sqrt(np.mean(errors[rows] ** 2))) if rows.any() else None
+
+    return {
+        "rows": len(errors),
+        "share_inside": float(inside.mean()) if len(errors) else None,
+        "rmse_inside": rmse(inside),
+        "rmse_outside": rmse(~inside),
+        "index_median": float(np.median(index)) if len(errors) else None,
+    }
+
+
 def _choose_rows(station: np.ndarray, most: int, seed: int) -> np.ndarray:
     """Positions of at most `most` rows: as many of each station, as far as it has them."""
     random = np.random.default_rng([seed, 0])

@@ -62,6 +62,26 @@ class ImportanceSpec(Spec):
     seed: int | None = Field(default=None, ge=0)
 
 
+class IntervalsSpec(Spec):
+    """Prediction intervals learned at the validation stations, see `smgeo.calibrate`; `level` is their coverage."""
+
+    models: tuple[str, ...] | None = None
+    level: float = Field(default=0.9, gt=0, lt=1)
+
+
+class ApplicabilitySpec(Spec):
+    """Where on the map a model is asked for what it was trained on, see `smgeo.find_applicability`.
+
+    `weights`: of the features; what permuting each costs the model at the validation stations, or all alike.
+    """
+
+    models: tuple[str, ...] | None = None
+    weights: Literal["importance", "equal"] = "importance"
+    folds: int = Field(default=10, ge=2)
+    rows: int = Field(default=20_000, ge=100)
+    seed: int | None = Field(default=None, ge=0)
+
+
 class LearningCurveSpec(Spec):
     """Scores with more and more training stations, see `smgeo.diagnostics.learning_curve`."""
 

@@ -17,7 +17,16 @@ ROOT = Path(smgeo.__file__).parent
 LAYERS = [
     {"errors", "catalog", "memory", "recipe_yaml", "shards"},
     {"specs", "progress", "stages", "terrain", "outline"},
-    {"output_specs", "preparation_specs", "raster_specs", "scores", "search_specs", "texture", "validation_specs"},
+    {
+        "model_specs",
+        "output_specs",
+        "preparation_specs",
+        "raster_specs",
+        "scores",
+        "search_specs",
+        "texture",
+        "validation_specs",
+    },
     {"recipe", "regions"},
     {"store"},
     {"cube"},

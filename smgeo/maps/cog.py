@@ -19,6 +19,8 @@ from smgeo.errors import SmgeoError
 
 # Tag of a file that says what it was made from: it is kept where that is the same.
 _DIGEST = "smgeo_digest"
+# Attributes of a variable that its band has as tags.
+BAND_TAGS = ("long_name", "coverage", "flag_meanings")
 _BLOCK = 256
 
 
@@ -125,7 +127,8 @@ def _write_plain(ds: xr.Dataset, paths: dict[int, Path], digest: str) -> None:
             day = str(pd.Timestamp(ds["time"].values[t]).date())
             for band, name in enumerate(ds.data_vars, 1):
                 file.set_band_description(band, str(name))
-                file.update_tags(band, long_name=ds[name].attrs.get("long_name", ""))
+                said_of = {k: str(ds[name].attrs[k]) for k in BAND_TAGS if k in ds[name].attrs}
+                file.update_tags(band, **said_of)
             file.units = tuple(str(v.attrs.get("units", "")) for v in ds.data_vars.values())
             file.update_tags(date=day, **about, **said, **({_DIGEST: digest} if digest else {}))
 

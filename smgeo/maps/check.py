@@ -1,0 +1,232 @@
+"""A finished map against stations, in time, and along the borders of its blocks."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import rasterio
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from smgeo.assemble import extract
+from smgeo.cube import check_known_units, text_of, units_of
+from smgeo.errors import SmgeoError
+from smgeo.maps.block import APPLICABLE
+from smgeo.maps.layout import MAP_CHUNK
+from smgeo.scores import compute_scores, finite_or_none, score_intervals
+
+# A day's autocorrelation and a course of the year are told of series with so many days at least.
+_LEAST_DAYS = 30
+_LEAST_MONTHS = 6
+_COG = re.compile(r"(.+)_(\d{4}-\d{2}-\d{2})\.tif")
+
+
+def open_map(path: str | Path) -> xr.Dataset:
+    """A map that `predict_map` wrote, as a lazy Dataset (time, y, x) with its CRS.
+
+    Parameters
+    ----------
+    path : str or Path
+        A Zarr store, or a folder of COGs.
+
+    Raises
+    ------
+    SmgeoError
+        If it holds no map.
+    """
+    path = Path(path)
+    if (path / "zarr.json").is_file():
+        return xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
+    files = {m[2]: p for p in sorted(path.glob("*.tif")) if (m := _COG.fullmatch(p.name))}
+    if not files:
+        raise SmgeoError(f"{path} holds no map: give a Zarr store or a folder of GeoTIFFs that predict_map wrote")
+    return _open_cogs(files)
+
+
+def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
+    import dask.array as da
+
+    first = next(iter(files.values()))
+    with rasterio.open(first) as src:
+        box = GeoBox(src.shape, src.transform, str(src.crs))
+        names, tags = src.descriptions, src.tags()
+        attrs = {
+            n: {**src.tags(i), "units": src.units[i - 1] or "", "grid_mapping": "spatial_ref"}
+            for i, n in enumerate(names, 1)
+        }
+    for file in files.values():
+        with rasterio.open(file) as src:
+            if (src.shape, src.transform, src.descriptions) != (box.shape.yx, box.affine, names):
+                raise SmgeoError(f"{file} has another grid or other bands than {first.name}; keep one map in a folder")
+    height, width = box.shape.yx
+
+    def band(number: int) -> da.Array:
+        days = [da.from_delayed(_read_later(str(f), number), (height, width), dtype="float32") for f in files.values()]
+        return da.stack(days)
+
+    time = pd.DatetimeIndex([*files])
+    data = {n: (("time", "y", "x"), band(i), attrs[n]) for i, n in enumerate(names, 1)}
+    about = {f"smgeo_{k}": v for k, v in tags.items() if k in ("model", "training_stations", "versions")}
+    return xr.Dataset(data, {"time": time, **xr_coords(box, dims=("y", "x"))}, about)
+
+
+def _read_later(path: str, band: int) -> Any:
+    from dask import delayed
+
+    def read() -> np.ndarray:
+        with rasterio.open(path) as src:
+            return np.asarray(src.read(band))
+
+    return delayed(read, pure=True)()
+
+
+def evaluate_map(path: str | Path, stations: xr.Dataset, *, target: str = "sm") -> dict[str, Any]:
+    """Scores of a map at stations that its model never saw, and what its course in time and its block borders look like.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `open_map`.
+    stations : xarray.Dataset
+        Station cube with the target, as opened. Stations that the map names as those of its model's training do not count, nor those
+        outside the map.
+    target : str
+        Variable of both.
+
+    Returns
+    -------
+    dict
+        `scores` (as in `results.json`, of the pixels that stations lie in), `intervals` (95 %, over resampled stations), `left_out`
+        (how many stations and why), `coverage` where the map has intervals, `applicability` where it has the flag: rows, share and RMSE
+        inside and outside; `time`: medians over stations of the autocorrelation of one day (map, stations) and, of means of
+        months, RMSE and r; `seams`: see `measure_seams`.
+
+    Raises
+    ------
+    SmgeoError
+        If there is no map, it lacks the target or has it in another unit, or no station is left.
+    """
+    made = open_map(path)
+    for where, ds in ((f"{path}", made), ("the station cube", stations)):
+        if target not in ds:
+            raise SmgeoError(f"{where} lacks {target!r}; it holds {', '.join(map(str, ds.data_vars))}")
+    check_known_units(units_of(made, [target]), units_of(stations, [target]), "the map")
+    trained = set(json.loads(made.attrs.get("smgeo_training_stations", "[]")))
+    ids = text_of(stations["station"])
+    unseen = stations.isel(station=np.flatnonzero(~np.isin(ids, list(trained))))
+    left_out = {"trained on": int(len(ids) - unseen.sizes["station"])}
+    if not unseen.sizes["station"]:
+        raise SmgeoError(f"the map's model was trained on all {len(ids)} stations; give a cube with others")
+    at = extract(made, unseen).compute()
+    left_out["outside the map"] = unseen.sizes["station"] - at.sizes["station"]
+    days = pd.DatetimeIndex(made.indexes["time"]).intersection(pd.DatetimeIndex(stations.indexes["time"]))
+    observed = unseen[target].sel(station=at["station"], time=days).transpose("station", "time").values
+    known = {n: at[n].sel(time=days).transpose("station", "time").values for n in at.data_vars if "time" in at[n].dims}
+    predicted = known[target]
+    seen = np.isfinite(observed) & np.isfinite(predicted)
+    if not seen.any():
+        raise SmgeoError("no station that the model never saw has a value on a day and a place of the map")
+    place = np.nonzero(seen)[0]
+    rows = observed[seen], predicted[seen], place
+    out: dict[str, Any] = {
+        "scores": compute_scores(*rows),
+        "intervals": score_intervals(*rows),
+        "left_out": left_out,
+        "days": len(days),
+        "time": _describe_time(np.where(seen, observed, np.nan), np.where(seen, predicted, np.nan), days),
+        "seams": measure_seams(made[target]),
+    }
+    if f"{target}_lower" in known:
+        lower, upper = known[f"{target}_lower"][seen], known[f"{target}_upper"][seen]
+        held = (rows[0] >= lower) & (rows[0] <= upper)
+        each = pd.Series(held).groupby(place).mean()
+        level = made[f"{target}_lower"].attrs.get("coverage")
+        out["coverage"] = {
+            "level": None if level is None else float(level),
+            "covered": float(held.mean()),
+            "covered_stations": float(each.mean()),
+            "width": float((upper - lower).mean()),
+        }
+    if APPLICABLE in known:
+        errors, inside = (rows[1] - rows[0]).astype("float64"), known[APPLICABLE][seen] == 1
+        out["applicability"] = {
+            name: {"rows": int(part.sum()), "rmse": finite_or_none(_rms(errors[part]))}
+            for name, part in (("inside", inside), ("outside", ~inside))
+        }
+    return out
+
+
+def _rms(errors: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(errors**2))) if errors.size else float("nan")
+
+
+def _describe_time(observed: np.ndarray, predicted: np.ndarray, days: pd.DatetimeIndex) -> dict[str, Any]:
+    """Medians over stations; of (station, day) that are missing in the same places."""
+    apart = np.diff(days) == np.timedelta64(1, "D")
+    lag = {}
+    for name, series in (("map", predicted), ("stations", observed)):
+        lag[name] = _median([_correlation(s[:-1][apart], s[1:][apart]) for s in series])
+    months = days.to_period("M")
+    errors, agreement = [], []
+    for o, p in zip(observed, predicted, strict=True):
+        means = pd.DataFrame({"o": o, "p": p}).groupby(months).mean().dropna()
+        if len(means) >= _LEAST_MONTHS:
+            errors.append(_rms((means["p"] - means["o"]).to_numpy()))
+            agreement.append(float(means["o"].corr(means["p"])))
+    return {
+        "autocorrelation_1d": lag,
+        "monthly_rmse_median": _median(errors),
+        "monthly_r_median": _median(agreement),
+        "stations_with_months": len(errors),
+    }
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < _LEAST_DAYS or not (np.ptp(a[both]) and np.ptp(b[both])):
+        return float("nan")
+    return float(np.corrcoef(a[both], b[both])[0, 1])
+
+
+def _median(values: list[float]) -> float | None:
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.median(known)) if known else None
+
+
+def measure_seams(estimate: xr.DataArray, block: int = MAP_CHUNK["y"]) -> dict[str, Any]:
+    """How much more neighbouring pixels differ across the borders of blocks than elsewhere.
+
+    Parameters
+    ----------
+    estimate : xarray.DataArray
+        (time, y, x); read a day at a time.
+    block : int
+        Pixels of a block along a side.
+
+    Returns
+    -------
+    dict
+        `ratio`: mean absolute step across borders over that across the lines of pixels beside them, about 1 where there are no seams;
+        None where the map has no border. `steps`: how many steps across borders were seen.
+    """
+    sums, counts = np.zeros(2), np.zeros(2, dtype=np.int64)
+    for day in estimate.transpose("time", "y", "x"):
+        values = day.values
+        for axis in (0, 1):
+            steps = np.abs(np.diff(values, axis=axis))
+            borders = np.arange(block, values.shape[axis], block) - 1
+            beside = np.setdiff1d(np.unique(np.concatenate([borders - 1, borders + 1])), borders)
+            beside = beside[(beside >= 0) & (beside < steps.shape[axis])]
+            for i, lines in enumerate((borders, beside)):
+                found = np.take(steps, lines, axis=axis)
+                sums[i] += np.nansum(found, dtype="float64")
+                counts[i] += np.isfinite(found).sum()
+    means = sums / np.maximum(counts, 1)
+    ratio = float(means[0] / means[1]) if counts.all() and means[1] > 0 else None
+    return {"ratio": ratio, "steps": int(counts[0])}

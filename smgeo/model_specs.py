@@ -1,0 +1,49 @@
+"""What a recipe says of its models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from smgeo.specs import Spec
+
+# Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+# Kinds of model that are trained in epochs.
+NETWORKS = ("ann", "cnn", "gru", "lstm")
+
+
+class ModelSpec(Spec):
+    """A model's kind, its fixed parameters, and keys of `prepare` that are another for this model alone."""
+
+    kind: str
+    params: dict[str, Any] = Field({})
+    prepare: dict[str, Any] = Field({})
+
+
+def name_kinds(value: Any) -> Any:
+    """A recipe's `models` written out: `ann: {units: 64}` means kind ann; `small: {kind: ann, units: 64}` names it.
+
+    Raises
+    ------
+    ValueError
+        If a model is no mapping of parameters, or its name is none.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    out: dict[str, Any] = {}
+    for name, params in value.items():
+        if params is not None and not isinstance(params, Mapping):
+            raise ValueError(f"model {name!r} takes a mapping of parameters, such as {{units: 64}}; got {params!r}")
+        if not NAME.fullmatch(str(name)):
+            raise ValueError(f"model name {name!r} must be letters, digits, '_' or '-', a letter first")
+        params = dict(params or {})
+        if set(params) <= {"kind", "params", "prepare"} and "params" in params:
+            out[name] = params
+        else:
+            own = {k: params.pop(k) for k in ("prepare",) if k in params}
+            out[name] = {"kind": params.pop("kind", name), "params": params, **own}
+    return out
