@@ -7,6 +7,7 @@ same units, so that a model trained on one predicts on the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+import zarr
 from dask.base import is_dask_collection, tokenize
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, nearest
 from smgeo.regions import Progress, Region, find_damage, jobs_of, plan_regions, read_ledger
+from smgeo.shards import read_region
 from smgeo.store import check_replaceable, write_store
 
 STATION_DIMS = ("station", "time")
@@ -385,3 +390,64 @@ def open_cube(path: str | Path) -> xr.Dataset:
     ds = xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
     is_grid(ds)
     return ds
+
+
+def read_directly(ds: xr.Dataset) -> xr.Dataset:
+    """A cube whose variables, as far as they are those of its store, are read from there without Dask, by the thread that asks.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        A cube, opened by `open_cube`, or anything else, which is given back as it is.
+
+    Returns
+    -------
+    xarray.Dataset
+        The same values, still lazy. Variables that were changed since the store was opened keep their Dask graph.
+    """
+    source = ds.encoding.get("source")
+    if source is None or not (Path(source) / "zarr.json").is_file():
+        return ds
+    stored = open_cube(source)
+    found = {}
+    for name, variable in ds.data_vars.items():
+        known = stored.get(str(name))
+        # Dask names an array by what it is made of: the same name, the same values.
+        if known is None or not known.chunks or getattr(variable.data, "name", None) != known.data.name:
+            continue
+        if variable.dtype == _StoredArray(source, str(name)).dtype:  # not of what CF decodes
+            data = indexing.LazilyIndexedArray(_StoredArray(source, str(name)))
+            found[name] = xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
+    return ds.assign(found)
+
+
+class _StoredArray(BackendArray):
+    """A variable of a store, read where it is asked for; small to send."""
+
+    def __init__(self, store: str, name: str) -> None:
+        self.store, self.name = store, name
+        # Another store may be put in this one's place.
+        self._version = (Path(store) / name / "zarr.json").stat().st_mtime_ns
+        array = _open_array(store, name, self._version)
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        wanted = [
+            range(n)[k] if isinstance(k, slice) else range(k, k + 1) for k, n in zip(key, self.shape, strict=True)
+        ]
+        if not all(len(r) for r in wanted):
+            return np.empty([len(r) for r, k in zip(wanted, key, strict=True) if isinstance(k, slice)], self.dtype)
+        spans = tuple(slice(min(r), max(r) + 1) for r in wanted)
+        values = read_region(_open_array(self.store, self.name, self._version), spans, Path(self.store) / self.name)
+        steps = tuple(
+            slice(None, None, r.step) if isinstance(k, slice) else 0 for r, k in zip(wanted, key, strict=True)
+        )
+        return values[steps]
+
+
+@lru_cache(maxsize=256)
+def _open_array(store: str, name: str, version: int) -> Any:
+    return zarr.open_array(str(Path(store) / name), mode="r")

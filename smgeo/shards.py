@@ -1,7 +1,7 @@
-"""Whole shards (or chunks) of a Zarr v3 array as files, encoded in the calling thread.
+"""Shards (or chunks) of a Zarr v3 array as files, encoded and decoded in the calling thread.
 
-zarr-python encodes the inner chunks of a shard through one event loop for the whole process, so that threads which write
-different shards wait for each other. Here each thread compresses its own. Formats: Zarr core specification v3 (chunk
+zarr-python encodes and decodes the inner chunks of a shard through one event loop for the whole process, so that threads which work
+on different shards wait for each other. Here each thread does its own. Formats: Zarr core specification v3 (chunk
 keys, `bytes` codec), and its `sharding_indexed` codec: encoded inner chunks, then an index of (offset, length) as
 little-endian uint64 in C order, all ones where a chunk is missing, then the CRC32C of the index.
 """
@@ -9,16 +9,19 @@ little-endian uint64 in C order, all ones where a chunk is missing, then the CRC
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
 from numcodecs.zstd import Zstd
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+
+from smgeo.errors import SmgeoError
 
 _MISSING = 2**64 - 1
 
@@ -59,6 +62,90 @@ def write_shard(array: Any, index: tuple[int, ...], values: np.ndarray, file: Pa
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_region(array: Any, slices: tuple[slice, ...], folder: Path) -> np.ndarray:
+    """Values of a region of an array on disk.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        As for `write_shard`.
+    slices : tuple of slice
+        From where to where along each dim, one after the other.
+    folder : Path
+        Where the array is kept.
+
+    Returns
+    -------
+    numpy.ndarray
+        Each inner chunk that the region touches is read and decoded once.
+
+    Raises
+    ------
+    SmgeoError
+        If a file is damaged.
+    """
+    plan = _plan(array)
+    if plan is None:
+        return np.asarray(array[slices])
+    out = np.full([s.stop - s.start for s in slices], array.fill_value, dtype=array.dtype)
+    for index in _touched(slices, array.shards or array.chunks):
+        file = folder.joinpath("c", *map(str, index))
+        try:
+            with file.open("rb") as handle:
+                _read_file(handle, index, array, slices, out, sharded=plan[0])
+        except FileNotFoundError:  # all of it is fill value
+            continue
+        except (OSError, ValueError, RuntimeError, struct.error) as error:
+            raise SmgeoError(
+                f"{file} is damaged ({error}); `smgeo info --verify` names what must be written again"
+            ) from None
+    return out
+
+
+def _touched(slices: Sequence[slice], size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Blocks of a size that a region touches."""
+    return itertools.product(*(range(s.start // n, -(-s.stop // n)) for s, n in zip(slices, size, strict=True)))
+
+
+def _read_file(
+    handle: BinaryIO, index: tuple[int, ...], array: Any, slices: tuple[slice, ...], out: np.ndarray, *, sharded: bool
+) -> None:
+    """What a file holds of a region, into `out`."""
+    chunk = array.chunks
+    if not sharded:
+        _place(handle.read(), index, array, slices, out)
+        return
+    counts = [s // c for s, c in zip(array.shards, chunk, strict=True)]
+    begin = [i * n for i, n in zip(index, counts, strict=True)]
+    entries = math.prod(counts)
+    handle.seek(-(16 * entries + 4), os.SEEK_END)
+    footer = handle.read()
+    if struct.pack("<I", google_crc32c.value(footer[:-4])) != footer[-4:]:
+        raise ValueError("the checksum of its index does not fit")
+    table = np.frombuffer(footer[:-4], dtype="<u8").reshape(*counts, 2)
+    for position in _touched(slices, chunk):
+        inner = tuple(p - b for p, b in zip(position, begin, strict=True))
+        if not all(0 <= i < n for i, n in zip(inner, counts, strict=True)):
+            continue
+        offset, length = map(int, table[inner])
+        if offset == _MISSING:
+            continue
+        handle.seek(offset)
+        _place(handle.read(length), position, array, slices, out)
+
+
+def _place(encoded: bytes, position: tuple[int, ...], array: Any, slices: tuple[slice, ...], out: np.ndarray) -> None:
+    """The part of one inner chunk that lies in a region, into `out`."""
+    chunk = array.chunks
+    values = np.frombuffer(Zstd().decode(encoded), dtype=array.dtype.newbyteorder("<")).reshape(chunk)
+    here, there = [], []
+    for p, c, s in zip(position, chunk, slices, strict=True):
+        first, last = max(p * c, s.start), min((p + 1) * c, s.stop)
+        here.append(slice(first - p * c, last - p * c))
+        there.append(slice(first - s.start, last - s.start))
+    out[tuple(there)] = values[tuple(here)]
 
 
 def _plan(array: Any) -> tuple[bool, int] | None:

@@ -1,6 +1,7 @@
 """Stores: what is written is what is read, whole or not at all."""
 
 import json
+import pickle
 
 import dask.array as da
 import numpy as np
@@ -19,6 +20,7 @@ from smgeo.cube import (
     kind_of,
     open_cube,
     plan_chunks,
+    read_directly,
     select_stations,
     text_of,
     units_of,
@@ -246,3 +248,30 @@ def test_no_store(tmp_path):
     with pytest.raises(SmgeoError, match="a cube has dims"):
         open_cube(tmp_path / "t.zarr")
     assert json.loads((tmp_path / "t.zarr" / "zarr.json").read_text())["zarr_format"] == 3
+
+
+def test_a_cube_is_read_from_its_store_without_dask(make_grid_cube, tmp_path):
+    grid = make_grid_cube(days=40, height=5, width=6, gaps=0.3)
+    cube = open_cube(write_cube(grid, tmp_path / "g.zarr"))
+    changed = cube.assign(clay=cube["clay"] + 1)
+    direct = read_directly(changed)
+    assert not direct["s1_vv"].chunks
+    assert direct["clay"].chunks
+    part = {"time": slice(3, 37, 5), "y": [0, 2, 3], "x": 4}
+    xr.testing.assert_identical(direct.isel(part).compute(), changed.isel(part).compute())
+    xr.testing.assert_identical(direct.isel(y=slice(1, 1)).compute(), changed.isel(y=slice(1, 1)).compute())
+    xr.testing.assert_identical(
+        direct.isel(time=slice(None, None, -1)).compute(), changed.isel(time=slice(None, None, -1)).compute()
+    )
+    again = pickle.loads(pickle.dumps(direct.isel(y=slice(0, 2))))
+    xr.testing.assert_identical(again.compute(), changed.isel(y=slice(0, 2)).compute())
+
+
+def test_what_comes_from_no_store_stays_as_it_is(make_grid_cube, tmp_path):
+    grid = make_grid_cube(days=4)
+    assert read_directly(grid) is grid
+    cube = open_cube(write_cube(grid, tmp_path / "g.zarr"))
+    # Other values have been put in its place since.
+    write_cube(grid.assign(clay=grid["clay"] + 5), tmp_path / "g.zarr")
+    before, after = cube["clay"].values, read_directly(cube)["clay"].values
+    np.testing.assert_array_equal(before, after)

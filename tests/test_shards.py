@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, GzipCodec
 
+from smgeo.errors import SmgeoError
 from smgeo.regions import shard_file
-from smgeo.shards import write_shard
+from smgeo.shards import read_region, write_shard
 
 
 def make(path, shape, chunks, shards=None, dtype="float32", fill=np.nan, **options):
@@ -109,3 +110,48 @@ def test_a_failed_write_leaves_no_half_of_a_shard(tmp_path, monkeypatch):
         write_shard(array, (0,), np.ones(4, dtype="float32"), file)
     assert file.read_bytes() == before
     assert [f.name for f in file.parent.iterdir()] == ["0"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    chunk=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    times=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dtype=st.sampled_from(["float32", "int16"]),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+    sharded=st.booleans(),
+    corners=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+)
+def test_regions_are_read_as_zarr_reads_them(tmp_path_factory, shape, chunk, times, dtype, share, sharded, corners):
+    path = tmp_path_factory.mktemp("z")
+    fill = np.nan if dtype.startswith("float") else 7
+    rng = np.random.default_rng(0)
+    values = rng.integers(1, 100, shape).astype(dtype)
+    values[rng.random(shape) < share] = fill
+    shard = tuple(c * t for c, t in zip(chunk, times, strict=True))
+    array = make(path, shape, chunk, shard if sharded else None, dtype, fill)
+    array[:] = values
+    slices = []
+    for n, a, b in zip(shape, corners[:2], corners[2:], strict=True):
+        first, last = sorted((int(a * n), int(b * n)))
+        slices.append(slice(min(first, n - 1), max(last, min(first, n - 1) + 1)))
+    np.testing.assert_array_equal(read_region(array, tuple(slices), path / "v"), values[tuple(slices)])
+
+
+@pytest.mark.parametrize("place", [-2, -30, 3])
+def test_a_damaged_shard_is_told_of(tmp_path, place):
+    array = make(tmp_path, (4, 4), (2, 2), (4, 4))
+    array[:] = np.arange(16.0).reshape(4, 4)
+    file = tmp_path / "v" / "c" / "0" / "0"
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(SmgeoError, match=r"c/0/0 is damaged .*smgeo info --verify"):
+        read_region(array, (slice(0, 4), slice(0, 4)), tmp_path / "v")
+
+
+def test_other_codecs_are_left_to_zarr_to_read(tmp_path):
+    array = make(tmp_path, (4, 5), (2, 2), compressors=[GzipCodec()])
+    values = np.arange(20, dtype="float32").reshape(4, 5)
+    array[:] = values
+    np.testing.assert_array_equal(read_region(array, (slice(1, 3), slice(0, 5)), tmp_path / "v"), values[1:3])

@@ -14,6 +14,8 @@ from smgeo.prepare import Windows, repeat_steps, windows_like
 from smgeo.uncertainty import last_days, predict_spread
 
 APPLICABLE = "applicable"
+# Bytes of variables read at once, where one alone is not more.
+_READ = 64e6
 # Bytes of prepared features held at once; a block that needs more is worked on in strips.
 _BUDGET = 400e6
 
@@ -92,7 +94,7 @@ def _plan_runs(ends: np.ndarray, length: int) -> list[_Run]:
     _Run(days=slice(38, 41, None), ends=(2,), slots=(2,))
     """
     runs = []
-    for slots in np.split(np.arange(len(ends)), np.flatnonzero(np.diff(ends) >= length) + 1):
+    for slots in np.split(np.arange(len(ends)), np.flatnonzero(np.diff(ends) > length) + 1):
         first = max(int(ends[slots[0]]) - length + 1, 0)
         days = slice(first, int(ends[slots[-1]]) + 1)
         runs.append(_Run(days, tuple(int(e) - first for e in ends[slots]), tuple(map(int, slots))))
@@ -104,13 +106,16 @@ def _predict_strip(
 ) -> np.ndarray:
     """(outputs, ends, y, x)."""
     height, width = strip.sizes["y"], strip.sizes["x"]
-    prepared = repeat_steps(strip, preparation["steps"])
     features = preparation["features"]
-    # One variable at a time: its whole series is needed to fill gaps, but only the windows' days are kept.
+    # What is derived is there already. All other steps look at each variable by itself.
+    steps = [s for s in preparation["steps"] if s["step"] != "derive"]
     kept: dict[str, list[xr.DataArray]] = {}
-    for name in features:
-        whole = prepared[name].compute(scheduler="synchronous")
-        kept[name] = [whole.isel(time=run.days) if "time" in whole.dims else whole for run in runs]
+    # Some variables at a time: their whole series are needed to fill gaps, but only the windows' days are kept.
+    for names in _groups(strip, features):
+        prepared = repeat_steps(strip[names].compute(scheduler="synchronous"), steps)
+        for name in names:
+            whole = prepared[name]
+            kept[name] = [whole.isel(time=run.days) if "time" in whole.dims else whole for run in runs]
     times = pd.DatetimeIndex(strip.indexes["time"])
     out = np.full((len(outputs.names), n_ends, height * width), np.nan, dtype="float32")
     for i, run in enumerate(runs):
@@ -126,6 +131,25 @@ def _predict_strip(
             place, day = windows.targets
             out[:, slot_of[day], place] = estimate(model, windows, outputs)
     return out.reshape(-1, n_ends, height, width)
+
+
+def _groups(strip: xr.Dataset, features: list[str]) -> list[list[str]]:
+    """Variables that are read and prepared together, as many as memory allows.
+
+    >>> series = ("time", "x"), np.zeros((2, 3), "float32")
+    >>> ds = xr.Dataset({"a": series, "b": series, "c": series})
+    >>> _groups(ds, ["a", "b", "c"])
+    [['a', 'b', 'c']]
+    """
+    groups: list[list[str]] = []
+    size = 0
+    for name in features:
+        size += strip[name].nbytes
+        if not groups or size > _READ:
+            groups.append([])
+            size = strip[name].nbytes
+        groups[-1].append(name)
+    return groups
 
 
 def estimate(model: Any, windows: Windows, outputs: Outputs) -> np.ndarray:

@@ -224,9 +224,9 @@ def _jobs(held: HeldModel, request: MapRequest, outputs: Outputs) -> Callable[[B
 
 def _digest(held: HeldModel, request: MapRequest, outputs: Outputs) -> str:
     """What a map is made from."""
-    values = {str(n): tokenize(v.data) for n, v in request.cube.variables.items()}
     inside = None if request.inside is None else tokenize(request.inside.values)
-    return str(tokenize(held.digest, values, list(map(str, request.days)), inside, outputs))
+    place = request.box.shape.yx, tuple(request.box.affine), inside
+    return str(tokenize(held.digest, request.token, place, list(map(str, request.days)), outputs))
 
 
 def _write(

@@ -11,10 +11,11 @@ import numpy as np
 import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
 import pandas as pd
 import xarray as xr
+from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import COORDINATES, FEATURES
-from smgeo.cube import check_daily, check_units, is_grid, units_of
+from smgeo.cube import check_daily, check_units, is_grid, read_directly, units_of
 from smgeo.errors import SmgeoError
 from smgeo.outline import pixels_inside, read_outline
 from smgeo.prepare import derive_features
@@ -40,6 +41,8 @@ class MapRequest:
         (y, x): pixels of the region; None for all of the grid.
     box : GeoBox
         The grid of the map.
+    token : str
+        Of what the cube holds.
     """
 
     cube: xr.Dataset
@@ -48,6 +51,7 @@ class MapRequest:
     ends: np.ndarray
     inside: xr.DataArray | None
     box: GeoBox
+    token: str
 
 
 def check_request(
@@ -67,6 +71,8 @@ def check_request(
         )
     days = check_daily(cube)
     wanted = _choose_days(days, times)
+    token = _token_of(cube, preparation["features"])
+    cube = read_directly(cube)
     cube = derive_features(cube, [f for f in preparation["features"] if f not in cube and _derivable(f, cube)])
     check_units(units_of(cube, map(str, cube.data_vars)), preparation["units"], "the grid cube")
     # With the days, which features that do not vary in time would leave behind.
@@ -76,7 +82,13 @@ def check_request(
     if region is not None:
         rows, columns, inside = _choose_pixels(cube, region)
         cube, box = cube.isel(y=rows, x=columns), box[rows, columns]
-    return MapRequest(cube, preparation, wanted, days.get_indexer(wanted), inside, box)
+    return MapRequest(cube, preparation, wanted, days.get_indexer(wanted), inside, box, token)
+
+
+def _token_of(cube: xr.Dataset, features: Sequence[str]) -> str:
+    """What the features come from: the names of Dask arrays, and values that are held."""
+    used = {n for f in features for n in (f, *(FEATURES[f].derived_from if f in FEATURES else ()))}
+    return str(tokenize([(n, v.data) for n, v in sorted(cube.variables.items()) if n in used or n in cube.coords]))
 
 
 def _derivable(name: str, cube: xr.Dataset) -> bool:

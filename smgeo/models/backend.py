@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from smgeo.errors import SmgeoError
 
@@ -71,6 +73,30 @@ def compiles_whole(keras: Any) -> bool:
     JAX would run it operation by operation otherwise. TensorFlow's own kernels are as fast on a CPU, and need no seconds of compiling.
     """
     return bool(keras.backend.backend() == "jax")
+
+
+def make_predictor(keras: Any, model: Any, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """The model's estimates of batches of one shape (float32), compiled once; several threads may call it at once.
+
+    Keras' `predict_on_batch` may be called by one thread at a time, and takes a millisecond of Python for each batch. Layers that look at
+    several days are compiled by XLA, which runs recurrent ones twice as fast on a CPU as TensorFlow's kernels; on a GPU those are best.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        run = jax.jit(lambda weights, rest, x: model.stateless_call(weights, rest, x, training=False)[0])
+
+        def by_jax(x: np.ndarray) -> np.ndarray:
+            weights, rest = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
+            return np.asarray(run(weights, rest, x))
+
+        return by_jax
+    import tensorflow as tf
+
+    whole = len(shape) > 2 and not tf.config.list_physical_devices("GPU")
+    call = tf.function(lambda x: model(x, training=False), jit_compile=whole)
+    graph = call.get_concrete_function(tf.TensorSpec(shape, tf.float32))
+    return lambda x: np.asarray(graph(tf.constant(x)))
 
 
 def most_windows(keras: Any) -> int:

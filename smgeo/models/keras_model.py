@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
-from smgeo.models.backend import be_deterministic, compiles_whole, import_keras
+from smgeo.models.backend import be_deterministic, compiles_whole, import_keras, make_predictor
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.rows import Labelled, Rows
@@ -23,12 +23,12 @@ from smgeo.prepare.feeds import keras_batches
 _ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "linear")
 _OPTIMIZERS = ("adam", "rmsprop", "sgd")
 # One shape for all calls, the last batch padded, so that prediction is compiled once: rows or windows, and days of series.
-_PREDICT_BATCH = 4096
+_PREDICT_BATCH = {False: 8192, True: 4096}
 _PREDICT_DAYS = 131_072
 # Days of training rows, windows or series that the mean and spread of inputs are taken from: enough for three digits.
 _STANDARDIZE_DAYS = 524_288
-# JAX gives a model's buffers away while it predicts, so that two threads may not.
-_PREDICTING = threading.Lock()
+# One thread compiles, and others wait for what it made.
+_COMPILING = threading.Lock()
 # Steps of an epoch that a batch chosen by size leaves at least: fewer, and a network learns little from an epoch.
 _STEPS = 100
 
@@ -251,7 +251,7 @@ class KerasModel(SoilMoistureModel):
 
     def _predict(self, x: Rows) -> np.ndarray:
         series = self.input_shape_[0] is None
-        size = _series_at_once(len(x), x.shape[1]) if series else _PREDICT_BATCH
+        size = _series_at_once(len(x), x.shape[1]) if series else _PREDICT_BATCH[self.uses_window]
         out = np.empty(x.shape[:2] if series else len(x), dtype="float32")
         for start in range(0, len(x), size):
             rows = np.arange(start, min(start + size, len(x)))
@@ -259,10 +259,19 @@ class KerasModel(SoilMoistureModel):
             short = size - len(rows)
             if short:
                 batch = np.concatenate([batch, np.zeros((short, *batch.shape[1:]), dtype="float32")])
-            with _PREDICTING:
-                made = self._model.predict_on_batch(batch)
-            out[rows] = np.asarray(made)[: len(rows), ..., 0]
+            out[rows] = self._predictor(batch.shape)(batch)[: len(rows), ..., 0]
         return out
+
+    def _predictor(self, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+        """What estimates batches of this shape; made when first asked for."""
+        with _COMPILING:
+            # Kept with the network, which another fit replaces; where Keras does not see it.
+            made: dict[Any, Callable[[np.ndarray], np.ndarray]] = self._model.__dict__.setdefault(
+                "_smgeo_predictors", {}
+            )
+            if shape not in made:
+                made[shape] = make_predictor(import_keras(), self._model, shape)
+            return made[shape]
 
     def _describe_training(self) -> dict[str, Any]:
         return {

@@ -21,23 +21,30 @@ from smgeo.errors import SmgeoError
 IN_MEMORY_BYTES = 4e9
 # Chunks are joined to blocks of about this size, so that a few blocks hold many stations.
 _BLOCK_BYTES = 64e6
-# Stations interleaved at once: what they hold of all features stays in a core's cache.
-_AT_ONCE = 4
+# Stations are interleaved so many at once that what they hold of all features stays in a core's cache.
+_CACHE_BYTES = 256e3
 
 
 @numba.njit(cache=True, nogil=True)
-def _interleave(values: np.ndarray, out: np.ndarray, feature: int) -> None:
-    for s in range(values.shape[0]):
-        for t in range(values.shape[1]):
-            out[s, t, feature] = values[s, t]
+def _interleave(values: np.ndarray, out: np.ndarray) -> None:
+    """(feature, station, time) into (station, time, feature)."""
+    for s in range(out.shape[0]):
+        for t in range(out.shape[1]):
+            for f in range(out.shape[2]):
+                out[s, t, f] = values[f, s, t]
 
 
 def _stack(variables: Sequence[np.ndarray], out: np.ndarray) -> None:
     """`variables`, (station, time) each, into `out` (station, time, feature)."""
-    for start in range(0, out.shape[0], _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
+    stations, days, features = out.shape
+    at_once = max(int(_CACHE_BYTES // (4 * days * features)), 1)
+    part = np.empty((features, min(at_once, stations), days), dtype=out.dtype)
+    for start in range(0, stations, at_once):
+        rows = slice(start, min(start + at_once, stations))
+        here = part[:, : rows.stop - start]
         for f, values in enumerate(variables):
-            _interleave(values[rows], out[rows], f)
+            here[f] = values[rows]
+        _interleave(here, out[rows])
 
 
 class Series:
