@@ -46,6 +46,26 @@ def test_equals_brute_force(seed, folds):
     assert 0 < inside.mean() < 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", [5, 30, 3000])
+def test_the_flag_is_the_index_below_the_threshold(seed, size):
+    """Rows in an order as of a map, each near to the one before, some of them far from all training rows."""
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(size, 11)) * rng.lognormal(size=11)).astype("float32")
+    x[size // 2] = x[0]  # the same row twice
+    area = Applicability.learn(x, np.arange(size) % min(size, 5), list("abcdefghijk"), rng.lognormal(size=11))
+    walk = np.cumsum(rng.normal(size=(4000, 11)) * 0.2, axis=0) * x.std(axis=0)
+    query = np.concatenate([walk, x, x + 1e-3, x * 40]).astype("float32")
+    inside = area.inside(query)
+    index = area.index(query)
+    clear = np.abs(index - area.threshold) > 1e-5 * area.threshold
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(inside[clear], (index <= area.threshold)[clear])
+    assert 0 < inside.mean() < 1
+    # Whatever rows come before.
+    np.testing.assert_array_equal(area.inside(query[::-1]), inside[::-1])
+
+
 def test_saved_and_read_it_says_the_same(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 3)).astype("float32")
