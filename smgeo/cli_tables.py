@@ -18,6 +18,8 @@ def print_results(results: dict[str, Any], out: Console) -> None:
     tables = (
         scores_table(results) if results["models"] else None,
         _comparisons_table(results),
+        _intervals_table(results),
+        _applicability_table(results),
         _cross_validation_table(results),
         _leakage_table(results),
         _maps_table(results),
@@ -99,6 +101,34 @@ def _comparisons_table(results: dict[str, Any]) -> Table | None:
         better = f"{c['stations_first_better']} : {c['stations_second_better']}"
         numbers = (_number(c["rmse_first"]), _number(c["rmse_second"]), difference, better, _number(c["p_adjusted"], 4))
         table.add_row(c["first"], c["second"], *numbers, f"{c['n']:,}")
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _intervals_table(results: dict[str, Any]) -> Table | None:
+    if not results.get("prediction_intervals"):
+        return None
+    table = Table("model", title="prediction intervals at test stations", title_justify="left")
+    for column in ("wanted", "rows covered", "mean of stations", "mean width", "rows", "stations"):
+        table.add_column(column, justify="right")
+    for name, c in results["prediction_intervals"].items():
+        shares = f"{c['level']:.0%}", _share(c["covered"]), _share(c["covered_stations"])
+        table.add_row(name, *shares, _number(c["width"]), f"{c['rows']:,}", str(c["stations"]))
+    return table
+
+
+def _applicability_table(results: dict[str, Any]) -> Table | None:
+    if not results.get("applicability"):
+        return None
+    table = Table("model", title="area of applicability at test stations", title_justify="left")
+    for column in ("threshold", "rows inside", "RMSE inside", "RMSE outside", "rows"):
+        table.add_column(column, justify="right")
+    for name, a in results["applicability"].items():
+        errors = _number(a["rmse_inside"]), _number(a["rmse_outside"])
+        table.add_row(name, _number(a["threshold"]), _share(a["share_inside"]), *errors, f"{a['rows']:,}")
     return table
 
 

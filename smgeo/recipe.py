@@ -123,7 +123,7 @@ class Recipe(Spec):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, Mapping) else value
 
-    @field_validator("leakage_audit", "importance", "learning_curve", mode="before")
+    @field_validator("leakage_audit", "importance", "learning_curve", "intervals", "applicability", mode="before")
     @classmethod
     def _yes_or_no(cls, value: Any) -> Any:
         return {True: {}, False: None}[value] if isinstance(value, bool) else value

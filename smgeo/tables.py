@@ -45,8 +45,9 @@ def tables_of(results: Mapping[str, Any], provenance: Mapping[str, Any] | None =
     Returns
     -------
     dict of str to pandas.DataFrame
-        `scores`, `comparisons`, `groups` (of test stations), `cross_validation`, `leakage_audit`, `importance`, `learning_curve`, `search`,
-        `maps`, `rows` (left and removed by each step) and `cost`, each with plain columns; errors in the target's unit.
+        `scores`, `comparisons`, `groups` (of test stations), `cross_validation`, `leakage_audit`, `importance`, `learning_curve`,
+        `prediction_intervals`, `applicability`, `search`, `maps`, `rows` (left and removed by each step) and `cost`, each with plain
+        columns; errors in the target's unit.
     """
     tables = {
         "scores": _scores(results),
@@ -64,6 +65,14 @@ def tables_of(results: Mapping[str, Any], provenance: Mapping[str, Any] | None =
         "leakage_audit": _by_name(results.get("leakage_audit", {}).get("splits", {}), "rows held out"),
         "importance": _of_models(results.get("importance", {})),
         "learning_curve": _of_models(results.get("learning_curve", {})),
+        "prediction_intervals": pd.DataFrame(
+            [
+                {"model": model, "level": found["level"], **row}
+                for model, found in results.get("prediction_intervals", {}).items()
+                for row in _coverage_rows(found)
+            ]
+        ),
+        "applicability": _by_name(results.get("applicability", {}), "model", ("weights",)),
         "search": pd.DataFrame(
             [
                 {"model": model, **trial, "params": json.dumps(trial["params"])}
@@ -76,6 +85,12 @@ def tables_of(results: Mapping[str, Any], provenance: Mapping[str, Any] | None =
         "cost": _cost(results, provenance or {}),
     }
     return {name: table for name, table in tables.items() if len(table) and len(table.columns) > 1}
+
+
+def _coverage_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    numbers = ("covered", "covered_stations", "width", "stations", "rows")
+    rows = [{"by": "all", "group": "all", **{k: found[k] for k in numbers}}]
+    return rows + [{"by": label, **row} for label, groups in found["groups"].items() for row in groups]
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> Path:
