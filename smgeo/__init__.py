@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "diagnostics": ["learning_curve", "permutation_importance"],
         "evaluation": ["compare_models", "evaluate"],
         "leakage": ["audit_leakage"],
-        "maps": ["evaluate_map", "open_map", "predict_map"],
+        "maps": ["draw_map", "evaluate_map", "open_map", "predict_map", "write_animation", "write_slider"],
         "models": ["load_model", "make_model"],
         "prepare": [
             "Scaler",

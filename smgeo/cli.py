@@ -219,6 +219,24 @@ def predict_command(
     _out.print(f"maps: {path}", markup=False)
 
 
+@app.command("show")
+def show_command(
+    path: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs).")],
+    out: Annotated[Path, typer.Argument(help="An HTML page, or an animation (.gif, .webp).")],
+    stations: Annotated[Path | None, typer.Option(help="A station cube, whose stations the page shows.")] = None,
+    target: Annotated[str, typer.Option(help="Variable that is shown.")] = "sm",
+) -> None:
+    """Write a page with a slider over a map's days, or an animation of them."""
+    from smgeo.cube import open_cube
+    from smgeo.maps import write_animation, write_slider
+
+    if out.suffix.lower() in (".html", ".htm"):
+        write_slider(path, out, None if stations is None else open_cube(stations), title=path.stem, target=target)
+    else:
+        write_animation(path, out, target=target)
+    _out.print(f"map: {out}", markup=False)
+
+
 def _region_of(text: str | None) -> Any:
     """Four numbers, or a path."""
     parts = (text or "").split(",")

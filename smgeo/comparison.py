@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from matplotlib.figure import Figure
 
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compare_models
-from smgeo.report import encode_picture, open_template
+from smgeo.pages import write_page
+from smgeo.report import encode_picture
 from smgeo.summary import open_evaluations
 from smgeo.tables import heading, tables_of, to_text, write_tables
 
@@ -62,7 +62,9 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, pd.Da
         tables["comparisons"] = pairs
     write_tables(tables, page.with_name(f"{page.stem}_tables"))
     units = next(iter(found.values()))[1]["target"]["units"]
-    text = open_template("comparison.html.j2").render(
+    write_page(
+        page,
+        "comparison.html.j2",
         runs=list(found),
         units=units,
         tables={name: _shown(table) for name, table in tables.items()},
@@ -70,9 +72,6 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, pd.Da
         if "scores" in tables
         else None,
     )
-    part = page.with_name(page.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, page)
     return tables
 
 

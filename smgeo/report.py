@@ -5,13 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -24,6 +21,8 @@ from matplotlib.figure import Figure
 from smgeo.cube import open_cube, text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import rows_in_part
+from smgeo.maps.palette import soil_moisture
+from smgeo.pages import write_page
 from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
 from smgeo.tables import tables_of, write_tables
 
@@ -33,7 +32,6 @@ _MODEL_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F0
 _SERIES_SHOWN = 4
 _MAP_DATES_SHOWN = 4
 # Even in lightness and safe for colour-blind readers; dry is yellow, wet is dark blue.
-_MOISTURE = "cividis_r"
 
 
 def write_report(folder: str | Path, *, pictures: str | Path | None = None, progress: Any = None) -> None:
@@ -79,7 +77,9 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
                 progress(i + 1, len(drawings))
     if tables := tables_of(results, provenance):
         write_tables(tables, folder / "tables")
-    page = open_template("report.html.j2").render(
+    write_page(
+        folder / "report.html",
+        "report.html.j2",
         results=results,
         provenance=provenance,
         recipe=yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")),
@@ -89,9 +89,6 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
         groups=_group_rows(results),
         network_counts=[] if places is None else _network_counts(places),
     )
-    part = folder / "report.html.part"
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, folder / "report.html")
 
 
 def _plan_drawings(
@@ -131,33 +128,11 @@ def _places(folder: Path, results: dict[str, Any]) -> xr.Dataset:
     return cube.coords.to_dataset().assign_coords(part=("station", [parts[s] for s in text_of(cube["station"])]))
 
 
-def open_template(name: str) -> jinja2.Template:
-    """A template of smgeo's, with the filters that its pages use."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(resources.files("smgeo") / "templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda v, digits=3: "–" if v is None else f"{v:.{digits}f}"
-    environment.filters["interval"] = _interval
-    environment.filters["count"] = lambda v: "" if v is None else f"{v:,}"
-    return environment.get_template(name)
-
-
 def encode_picture(figure: Figure) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def _interval(ends: list[float | None] | None, digits: int = 3) -> str:
-    """`0.061 to 0.088`, or a dash where there is none."""
-    if not ends or ends[0] is None or ends[1] is None:
-        return "–"
-    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
 
 
 def _score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -357,7 +332,9 @@ def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
     drawn = None
     for line, (label, images) in zip(panels, rows.items(), strict=True):
         for axes, day, (image, extent) in zip(line, shown, images, strict=True):
-            drawn = axes.imshow(image, extent=extent, vmin=low, vmax=high, cmap=_MOISTURE, interpolation="nearest")
+            drawn = axes.imshow(
+                image, extent=extent, vmin=low, vmax=high, cmap=soil_moisture(), interpolation="nearest"
+            )
             axes.set_title(f"{label}, {day}", fontsize=8)
             axes.set_facecolor("#e8e8e8")
             axes.tick_params(labelsize=6)

@@ -16,7 +16,7 @@ ROOT = Path(smgeo.__file__).parent
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
     {"errors", "catalog", "memory", "recipe_yaml", "shards"},
-    {"specs", "progress", "stages", "terrain", "outline"},
+    {"specs", "pages", "progress", "stages", "terrain", "outline"},
     {
         "model_specs",
         "output_specs",

@@ -1,0 +1,225 @@
+"""Pictures of maps: estimate, width of the interval and area of applicability side by side, with a scale bar and the stations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+from smgeo.errors import SmgeoError
+from smgeo.maps.block import APPLICABLE
+from smgeo.maps.check import open_map
+from smgeo.maps.palette import soil_moisture
+
+# Pictures are at most so many pixels wide or high.
+_PIXELS = 800
+MISSING = (220, 220, 220)
+_INSIDE = ListedColormap(["#b35806", "#d8daeb"])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One thing that a map says.
+
+    Attributes
+    ----------
+    label : str
+    values : xarray.DataArray
+        (time, y, x), coarse enough for a picture; lazy.
+    colours : matplotlib colour map
+    limits : (float, float)
+    """
+
+    label: str
+    values: xr.DataArray
+    colours: Any
+    limits: tuple[float, float]
+
+
+def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
+    """What a map has to show: the estimate, and where it has them the width of its interval and the area of applicability.
+
+    Raises
+    ------
+    SmgeoError
+        If the map lacks the target, or holds no value.
+    """
+    if target not in made:
+        raise SmgeoError(f"the map lacks {target!r}; it holds {', '.join(map(str, made.data_vars))}")
+    coarse = _coarse(made)
+    estimate = coarse[target].load()
+    if not np.isfinite(estimate).any():
+        raise SmgeoError("the map holds no value at all, so there is nothing to draw")
+    units = made[target].attrs.get("units", "")
+    out = [Layer(f"{target} ({units})", estimate, soil_moisture(), _limits(estimate))]
+    if f"{target}_lower" in coarse:
+        width = (coarse[f"{target}_upper"] - coarse[f"{target}_lower"]).load()
+        level = made[f"{target}_lower"].attrs.get("coverage")
+        said = "interval" if level is None else f"{100 * float(level):g} % interval"
+        out.append(Layer(f"width of the {said} ({units})", width, "cividis", _limits(width)))
+    if APPLICABLE in coarse:
+        out.append(Layer("inside the area of applicability", coarse[APPLICABLE].load(), _INSIDE, (0.0, 1.0)))
+    return out
+
+
+def _limits(values: xr.DataArray) -> tuple[float, float]:
+    low, high = np.nanquantile(values.values, [0.01, 0.99])
+    return float(low), float(max(high, low + 1e-6))
+
+
+def draw_map(
+    path: str | Path | xr.Dataset,
+    day: Any,
+    stations: xr.Dataset | None = None,
+    *,
+    against: xr.DataArray | None = None,
+    target: str = "sm",
+) -> Figure:
+    """One day of a map: a panel each for what it says, in the map's own CRS.
+
+    Parameters
+    ----------
+    path : str, Path or xarray.Dataset
+        As for `open_map`, or what it gave.
+    day : date
+        One of the map's.
+    stations : xarray.Dataset, optional
+        Station cube: its stations are points in the colour of what they measured that day, white where they measured nothing.
+    against : xarray.DataArray, optional
+        (time, y, x) on the same grid, such as a truth or another map: the difference is one more panel.
+    target : str
+
+    Raises
+    ------
+    SmgeoError
+        If the map lacks the day, or `against` has another grid.
+    """
+    made = path if isinstance(path, xr.Dataset) else open_map(path)
+    when = pd.Timestamp(day)
+    days = pd.DatetimeIndex(made.indexes["time"])
+    if when not in days:
+        raise SmgeoError(f"the map has no {when.date()}; it holds {days[0].date()} to {days[-1].date()}")
+    one = made.sel(time=[when])
+    layers = layers_of(one, target)
+    if against is not None:
+        layers.insert(1, _difference(one[target], against.sel(time=[when])))
+    box = made.odc.geobox
+    height, width = box.shape.yx
+    shape = min(max(height / width, 0.3), 2.0)
+    figure = Figure(figsize=(4.2 * len(layers), 4.2 * shape + 0.8), layout="constrained")
+    panels = figure.subplots(1, len(layers), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, layer in zip(panels, layers, strict=True):
+        _draw_layer(figure, axes, layer, box)
+    _draw_scale_bar(panels[0], box)
+    if stations is not None:
+        _draw_stations(panels[0], stations, box, when, layers[0], target)
+    figure.suptitle(str(when.date()), fontsize=10)
+    return figure
+
+
+def _difference(estimate: xr.DataArray, other: xr.DataArray) -> Layer:
+    if other.shape != estimate.shape:
+        raise SmgeoError(
+            f"what the map is compared with has the shape {other.shape}, the map {estimate.shape}; give it on the map's grid"
+        )
+    values = _coarse(estimate.copy(data=estimate.values - other.values))
+    most = float(np.nanquantile(np.abs(values.values), 0.99)) or 1e-6
+    return Layer(f"difference ({estimate.attrs.get('units', '')})", values, "PuOr", (-most, most))
+
+
+def _coarse(values: Any) -> Any:
+    """Every n-th pixel, so few that a picture holds them."""
+    step = max(math.ceil(max(values.sizes["y"], values.sizes["x"]) / _PIXELS), 1)
+    return values.isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step))
+
+
+def _draw_layer(figure: Figure, axes: Axes, layer: Layer, box: GeoBox) -> None:
+    b = box.boundingbox
+    drawn = axes.imshow(
+        layer.values.values[0],
+        extent=(b.left, b.right, b.bottom, b.top),
+        vmin=layer.limits[0],
+        vmax=layer.limits[1],
+        cmap=layer.colours,
+        interpolation="nearest",
+    )
+    axes.set_facecolor((MISSING[0] / 255, MISSING[1] / 255, MISSING[2] / 255))
+    axes.set_title(layer.label, fontsize=8)
+    axes.tick_params(labelsize=6)
+    axes.grid(visible=False)
+    if layer.colours is _INSIDE:
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.7, ticks=[0.25, 0.75])
+        bar.ax.set_yticklabels(["outside", "inside"], fontsize=7)
+    else:
+        figure.colorbar(drawn, ax=axes, shrink=0.7).ax.tick_params(labelsize=7)
+
+
+def scale_bar_m(width_m: float) -> float:
+    """Length of a scale bar: the largest of 1, 2, 5 times a power of ten that is at most a third of the map's width.
+
+    >>> scale_bar_m(10_000), scale_bar_m(580)
+    (2000.0, 100.0)
+    """
+    most = width_m / 3
+    power = 10 ** math.floor(math.log10(most))
+    return float(max(f * power for f in (1, 2, 5) if f * power <= most))
+
+
+def metres_a_unit(box: GeoBox) -> float:
+    """How long a unit of the CRS is across the middle of the map."""
+    crs = box.crs
+    assert crs is not None
+    if not crs.geographic:
+        return float(crs.proj.axis_info[0].unit_conversion_factor)
+    b = box.boundingbox
+    return 111_320 * math.cos(math.radians((b.bottom + b.top) / 2))
+
+
+def _draw_scale_bar(axes: Axes, box: GeoBox) -> None:
+    b, metres = box.boundingbox, metres_a_unit(box)
+    length = scale_bar_m((b.right - b.left) * metres)
+    x, y = b.left + 0.05 * (b.right - b.left), b.bottom + 0.06 * (b.top - b.bottom)
+    axes.plot([x, x + length / metres], [y, y], color="k", lw=2.5, solid_capstyle="butt", clip_on=False)
+    said = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    axes.text(x + length / metres / 2, y + 0.02 * (b.top - b.bottom), said, ha="center", va="bottom", fontsize=7)
+
+
+def _draw_stations(
+    axes: Axes, stations: xr.Dataset, box: GeoBox, when: pd.Timestamp, layer: Layer, target: str
+) -> None:
+    move = Transformer.from_crs("EPSG:4326", box.crs.to_wkt(), always_xy=True)  # type: ignore[union-attr]
+    x, y = move.transform(stations["longitude"].values, stations["latitude"].values)
+    b = box.boundingbox
+    inside = (x >= b.left) & (x <= b.right) & (y >= b.bottom) & (y <= b.top)
+    days = pd.DatetimeIndex(stations.indexes["time"])
+    measured = np.full(len(x), np.nan)
+    if target in stations and when in days:
+        measured = stations[target].sel(time=when).values
+    seen = inside & np.isfinite(measured)
+    style: dict[str, Any] = {"s": 26, "edgecolors": "k", "linewidths": 0.7, "zorder": 3}
+    axes.scatter(x[inside & ~seen], y[inside & ~seen], c="white", **style)
+    low, high = layer.limits
+    axes.scatter(x[seen], y[seen], c=measured[seen], cmap=layer.colours, vmin=low, vmax=high, **style)
+
+
+def frames_of(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Each day of a layer as numbers of colours, uint8 (time, y, x), 0 where there is no value; and the colours, RGB uint8 (256, 3)."""
+    low, high = layer.limits
+    values = layer.values.values
+    colours = colormaps[layer.colours] if isinstance(layer.colours, str) else layer.colours
+    scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
+    numbers = np.where(np.isfinite(values), 1 + np.round(scaled * 254), 0).astype("uint8")
+    palette = np.full((256, 3), MISSING, dtype="uint8")
+    palette[1:] = np.round(colours(np.linspace(0, 1, 255))[:, :3] * 255)
+    return numbers, palette
