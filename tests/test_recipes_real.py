@@ -15,6 +15,7 @@ import shapely
 import yaml
 
 import smgeo
+from smgeo.outline import write_geojson
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("ydf")
@@ -56,6 +57,15 @@ def test_cookfarm_map_lies_on_its_grid_and_is_missing_where_the_predictors_are(c
             values = src.read(1, masked=True).filled(np.nan)
         np.testing.assert_array_equal(np.isnan(values), expected)
         assert 0 < np.nanmean(values) < 0.6
+
+
+def test_cookfarms_grid_has_the_weather_of_the_loggers_on_its_day(cookfarm):
+    stations, grid = (smgeo.open_cube(cookfarm.folder / f"{name}.zarr") for name in ("stations", "grid"))
+    moving = [str(n) for n, v in grid.data_vars.items() if "time" in v.dims]
+    assert len(moving) == 5
+    for name in moving:
+        of_loggers = float(stations[name].sel(time="2012-03-25").mean())
+        assert float(grid[name].mean()) == pytest.approx(of_loggers, rel=1e-5), name
 
 
 def test_cookfarm_counts_its_stations(cookfarm):
@@ -302,3 +312,27 @@ def test_smap_tuning_at_toy_size(data):
     lines = [line for line in done.stdout.splitlines() if "ubRMSE" in line]
     assert len(lines) == 4
     assert all(0.01 < float(line.split(" RMSE ")[1].split()[0]) < 0.3 for line in lines)
+
+
+def test_map_of_cookfarm_and_of_more_days_by_the_script(data, tmp_path):
+    recipe = shipped("map_cookfarm")
+    recipe["models"] = {"rf": {"trees": 5}, "ann": {"units": 4, "epochs": 1}}
+    run = smgeo.run(recipe, out=tmp_path / "run", data=data)
+    assert set(run.results["prediction_intervals"]) == {"rf", "ann"}
+    field = shapely.box(493_400, 5_180_700, 493_800, 5_181_000)
+    write_geojson(field, "EPSG:26911", tmp_path / "field.geojson")
+    command = [
+        sys.executable,
+        str(RECIPES / "predict_region.py"),
+        str(run.folder),
+        str(tmp_path / "maps"),
+        str(tmp_path / "field.geojson"),
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told.count("m3 m-3") == 2 * 13
+    with rasterio.open(tmp_path / "maps" / "rf" / "sm_2012-03-25.tif") as src, rasterio.open(run.maps[-1]) as whole:
+        assert src.descriptions == ("sm", "sm_lower", "sm_upper", "applicable")
+        assert src.shape == (30, 40)
+        window = rasterio.windows.from_bounds(*src.bounds, transform=whole.transform).round()
+        # The loggers' weather of that day is that of the grid, as the run had it.
+        np.testing.assert_allclose(src.read(1), whole.read(1, window=window), atol=2e-3)

@@ -10,10 +10,13 @@ import rasterio
 import rioxarray  # noqa: F401  (gives `.rio`)
 import shapely
 import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 import smgeo
 from smgeo.cube import open_cube
 from smgeo.errors import SmgeoError
+from smgeo.maps import write_cogs
 from smgeo.outline import write_geojson
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe import PrepareSpec
@@ -146,6 +149,30 @@ def test_cogs_have_a_band_for_each(model, grid, tmp_path):
             for band, name in enumerate(src.descriptions, 1):
                 np.testing.assert_array_equal(src.read(band), store[name].sel(time=day).values)
             assert json.loads(src.tags()["training_stations"]) == list(SPLIT.train)
+
+
+def test_cogs_are_valid_and_their_overviews_are_means(tmp_path):
+    """A map of 700 x 1100 pixels, from its store; the overview's pixel is the mean of 2 x 2."""
+    from rio_cogeo.cogeo import cog_validate
+
+    rng = np.random.default_rng(0)
+    box = GeoBox.from_bbox((500_000, 5_000_000, 511_000, 5_007_000), "EPSG:32632", resolution=10)
+    values = rng.random((2, 700, 1100), dtype="float32")
+    values[:, :300, :300] = np.nan
+    attrs = {"units": "m3 m-3", "long_name": "estimate", "source": "test", "grid_mapping": "spatial_ref"}
+    time = np.array(["2020-01-01", "2020-01-03"], dtype="datetime64[ns]")
+    ds = xr.Dataset({"sm": (("time", "y", "x"), values, attrs)}, {"time": time, **xr_coords(box, dims=("y", "x"))})
+    ds.to_zarr(tmp_path / "m.zarr", zarr_format=3, consolidated=False)
+    folder = write_cogs(tmp_path / "m.zarr", tmp_path / "maps")
+    for t, day in enumerate(("2020-01-01", "2020-01-03")):
+        file = folder / f"sm_{day}.tif"
+        assert cog_validate(file, strict=True) == (True, [], [])
+        with rasterio.open(file) as src:
+            np.testing.assert_array_equal(src.read(1), values[t])
+            assert src.overviews(1) == [2, 4]
+        with rasterio.open(file, overview_level=0) as src:
+            expected = values[t].reshape(350, 2, 550, 2).mean(axis=(1, 3))
+            np.testing.assert_allclose(src.read(1), expected, rtol=1e-5)
 
 
 def test_a_region_by_its_bounds(model, grid, tmp_path):
