@@ -459,7 +459,7 @@ def _executor() -> Iterator[tuple[Executor, Callable[[], int]]]:
     A cluster that grows with its work needs to see some before it has workers. Where some of the client's workers declare the
     resource `internet`, regions go to them alone.
     """
-    client = _active_client()
+    client = active_client()
     if client is not None:
         known = client.scheduler_info(n_workers=-1)["workers"].values()
         online = [w["nthreads"] for w in known if w.get("resources", {}).get(INTERNET, 0) > 0]
@@ -487,7 +487,8 @@ def _now_and_then(count: Callable[[], int]) -> Callable[[], int]:
     return recent
 
 
-def _active_client() -> Any:
+def active_client() -> Any:
+    """The active Dask client, or None."""
     if "distributed" not in sys.modules:  # nobody made a client, and importing it takes a second
         return None
     from distributed import get_client

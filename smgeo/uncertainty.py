@@ -82,6 +82,7 @@ def calibrate(model: Any, ds: xr.Dataset, split: Split, part: Part = "validation
         part=part,
         limits=(float(limits[0]), float(limits[1])),
     )
+    model.digest_ = None
     return model.calibration_
 
 
@@ -189,6 +190,7 @@ def find_applicability(
         rows=len(x),
         stations=len(ids),
     )
+    model.digest_ = None
     return model.applicability_
 
 

@@ -153,7 +153,10 @@ def toy_recipe() -> dict:
         "lstm": {"units": 4, "epochs": 1},
     }
     values["maps"] = {"dates": ["2016-02-10", "2016-03-01"]}
-    del values["intervals"], values["applicability"]  # two validation stations are too few: tests/test_recipes_uncertainty.py
+    del (
+        values["intervals"],
+        values["applicability"],
+    )  # two validation stations are too few: tests/test_recipes_uncertainty.py
     return values
 
 

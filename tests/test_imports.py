@@ -15,8 +15,8 @@ ROOT = Path(smgeo.__file__).parent
 
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
-    {"errors", "catalog", "memory", "recipe_yaml", "shards"},
-    {"specs", "pages", "progress", "stages", "terrain", "outline"},
+    {"errors", "catalog", "memory", "recipe_yaml"},
+    {"specs", "pages", "progress", "shards", "stages", "terrain", "outline"},
     {
         "model_specs",
         "output_specs",

@@ -22,7 +22,7 @@ from smgeo.maps.cog import finished_cogs, write_cogs
 from smgeo.maps.layout import NO_FLAG, describe_map_store, plan_map, say_shares
 from smgeo.maps.request import MapRequest, Region, check_request
 from smgeo.models import load_model
-from smgeo.regions import Progress, hash_file, plan_regions
+from smgeo.regions import Progress, active_client, hash_file, plan_regions
 from smgeo.regions import Region as Block
 from smgeo.store import check_replaceable, write_store
 
@@ -138,18 +138,14 @@ class HeldModel:
     Parameters
     ----------
     model : fitted model
-    path : Path or None
-        Where it is saved, seen by all workers; None for a model that saves no file, which is then sent as it is.
-
-    Attributes
-    ----------
     digest : str
-        Of the model's file; another one each time where it has none.
+        What the model is.
+    path : Path or None
+        Where it is saved, seen by all workers; None for a model that is sent as it is.
     """
 
-    def __init__(self, model: Any, path: Path | None) -> None:
-        self._model, self._path = model, path
-        self.digest = uuid.uuid4().hex if path is None else hash_file(path / "model.json")
+    def __init__(self, model: Any, digest: str, path: Path | None = None) -> None:
+        self._model, self.digest, self._path = model, digest, path
 
     @property
     def model(self) -> Any:
@@ -168,15 +164,21 @@ def _read_model(path: Path, digest: str) -> Any:
 
 @contextmanager
 def _kept_model(model: Any, out: Path) -> Iterator[HeldModel]:
-    """The model, saved beside the map while it is made."""
-    if not hasattr(model, "save"):
-        yield HeldModel(model, None)
+    """The model; saved beside the map while it is made, where workers have to read it or nothing else tells what it is."""
+    known = getattr(model, "digest_", None)
+    if known is not None and active_client() is None:
+        yield HeldModel(model, known)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_name(f".{out.name.removeprefix('.')}.model").absolute()
-    model.save(path)
     try:
-        yield HeldModel(model, path)
+        try:
+            model.save(path)
+        except (AttributeError, SmgeoError):  # a class of the user's own, which saves no file: another model each time
+            yield HeldModel(model, uuid.uuid4().hex)
+            return
+        # What scikit-learn's file may hold is trusted by the user's word alone, which workers have not heard.
+        sent = getattr(model, "kind", None) == "sklearn"
+        yield HeldModel(model, hash_file(path / "model.json") or "", None if sent else path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

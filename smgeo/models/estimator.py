@@ -58,6 +58,8 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         How wide prediction intervals are (`smgeo.calibrate`).
     applicability_ : Applicability or None
         Where it is asked for what its training data were like (`smgeo.find_applicability`).
+    digest_ : str or None
+        Of the file it was read from; None once it has changed.
     """
 
     kind: ClassVar[str]
@@ -69,6 +71,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
     feature_names_in_: np.ndarray
     calibration_: Calibration | None = None
     applicability_: Applicability | None = None
+    digest_: str | None = None
 
     @property
     def uses_series(self) -> bool:
@@ -148,7 +151,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         if len(x) == 0:
             raise SmgeoError(f"{self.kind}: no rows to train on")
         self.__dict__.pop("training_", None)  # not fitted, until the first epoch is done
-        self.calibration_, self.applicability_ = None, None
+        self.calibration_ = self.applicability_ = self.digest_ = None
         stations = [str(s) for s in X.stations] if isinstance(X, WindowSource) else None
         self.params_ = self._file_params()
         self.n_features_in_ = int(x.shape[-1])

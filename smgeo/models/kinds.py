@@ -101,6 +101,7 @@ def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistu
     if about["feature_names"]:
         model.feature_names_in_ = np.array(about["feature_names"], dtype=object)
     model._load_weights(Path(path), **options)
+    model.digest_ = about["digest"]
     return model
 
 

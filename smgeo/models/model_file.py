@@ -59,7 +59,7 @@ def write_model(path: str | Path, about: dict[str, Any], write_weights: Callable
 
 
 def read_model(path: str | Path) -> dict[str, Any]:
-    """What `model.json` says, after every file's checksum was compared.
+    """What `model.json` says, after every file's checksum was compared; and its `digest`.
 
     Raises
     ------
@@ -80,6 +80,7 @@ def read_model(path: str | Path) -> dict[str, Any]:
             raise SmgeoError(f"{file} is damaged or was edited (its checksum does not fit); save the model again")
         about = {key: manifest[key] for key in _TYPES if key not in _OPTIONAL}
         about |= {key: manifest.get(key) for key in _OPTIONAL}  # older files lack them
+        about["digest"] = _checksum(manifest)
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
     for key, types in _TYPES.items():

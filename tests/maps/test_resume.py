@@ -106,6 +106,7 @@ def _other(folder):
     rng = np.random.default_rng(0)
     again.fit(rng.random((200, 3)).astype("float32"), rng.random(200).astype("float32"))
     again.preparation_ = model.preparation_
+    assert again.digest_ is None
     return again
 
 
