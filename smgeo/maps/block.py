@@ -11,6 +11,7 @@ import xarray as xr
 
 from smgeo.evaluation import target_scaler
 from smgeo.prepare import Windows, repeat_steps, windows_like
+from smgeo.prepare.steps import with_steps
 from smgeo.uncertainty import last_days, predict_spread
 
 APPLICABLE = "applicable"
@@ -112,7 +113,9 @@ def _predict_strip(
     kept: dict[str, list[xr.DataArray]] = {}
     # Some variables at a time: their whole series are needed to fill gaps, but only the windows' days are kept.
     for names in _groups(strip, features):
-        prepared = repeat_steps(strip[names].compute(scheduler="synchronous"), steps)
+        # With all of its coordinates, which variables that do not vary along them would leave behind.
+        held = strip[names].assign_coords(strip.coords).compute(scheduler="synchronous")
+        prepared = repeat_steps(held, steps)
         for name in names:
             whole = prepared[name]
             kept[name] = [whole.isel(time=run.days) if "time" in whole.dims else whole for run in runs]
@@ -122,8 +125,8 @@ def _predict_strip(
         pixels = xr.Dataset(
             {name: _as_stations(kept[name][i]) for name in features},
             {"station": np.arange(height * width), "time": times[run.days]},
-            prepared.attrs,
         )
+        pixels = with_steps(pixels, preparation["steps"])
         windows = windows_like(preparation, pixels, target=None, ends=run.ends)
         if len(windows):
             slot_of = np.zeros(run.ends[-1] + 1, dtype=np.intp)

@@ -38,6 +38,11 @@ def with_step(ds: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
     return ds.assign_attrs({ATTRIBUTE: json.dumps([*steps_of(ds), {"step": name, **params}])})
 
 
+def with_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
+    """`ds` with these steps as its record: its variables went through them one by one."""
+    return ds.assign_attrs({ATTRIBUTE: json.dumps(steps)})
+
+
 def without_last_step(ds: xr.Dataset) -> xr.Dataset:
     """`ds` with the last step taken from its record."""
     return ds.assign_attrs({ATTRIBUTE: json.dumps(steps_of(ds)[:-1])})

@@ -117,9 +117,11 @@ def test_equals_stations_with_the_same_series(stations, grid, tmp_path, length, 
     np.testing.assert_array_equal(got, _from_evaluate(model, grid))
 
 
+@pytest.mark.parametrize("read", [64e6, 1])
 @pytest.mark.parametrize("length", [1, 3])
-def test_forest_on_a_map_is_the_forest_at_stations(stations, grid, tmp_path, length):
+def test_forest_on_a_map_is_the_forest_at_stations(stations, grid, tmp_path, length, read, monkeypatch):
     pytest.importorskip("ydf")
+    monkeypatch.setattr(block, "_READ", read)  # all variables at once, or each by itself
     from smgeo.models import make_model
 
     model = _fit(stations, length, model=make_model("rf", trees=5, threads=1))
