@@ -92,7 +92,7 @@ def predict_map(
     if out.suffix == ".zarr":
         check_replaceable(out, "zarr.json")
         with _kept_model(model, out) as held:
-            return _write(held, request, outputs, out, resume, progress)
+            return _write(held, request, outputs, out, _digest(held, request, outputs), resume, progress)
     if out.is_file():
         raise SmgeoError(f"{out} is a file; give a folder for GeoTIFFs, or a path that ends in .zarr")
     out.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def predict_map(
     with _kept_model(model, store) as held:
         digest = _digest(held, request, outputs)
         if not (resume and finished_cogs(out, outputs.target, request.days, digest)):
-            _write(held, request, outputs, store, resume, progress)
+            _write(held, request, outputs, store, digest, resume, progress)
             write_cogs(store, out, digest=digest, resume=resume)
     shutil.rmtree(store, ignore_errors=True)
     return out
@@ -232,14 +232,19 @@ def _digest(held: HeldModel, request: MapRequest, outputs: Outputs) -> str:
 
 
 def _write(
-    held: HeldModel, request: MapRequest, outputs: Outputs, path: Path, resume: bool, progress: Progress | None
+    held: HeldModel,
+    request: MapRequest,
+    outputs: Outputs,
+    path: Path,
+    digest: str,
+    resume: bool,
+    progress: Progress | None,
 ) -> Path:
     template = describe_map_store(held.model, request, outputs)
     plan = plan_map(template)
     shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in outputs.names}
     dims = dict.fromkeys(outputs.names, ("time", "y", "x"))
     blocks = plan_regions(dims, {n: template[n].shape for n in outputs.names}, shards)
-    digest = _digest(held, request, outputs)
     return write_store(
         template,
         plan,
