@@ -7,7 +7,6 @@ same units, so that a model trained on one predicts on the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 from dask.base import is_dask_collection, tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
@@ -24,7 +22,7 @@ from xarray.core import indexing
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, nearest
 from smgeo.regions import Progress, Region, find_damage, jobs_of, plan_regions, read_ledger
-from smgeo.shards import read_region
+from smgeo.shards import open_array, read_region
 from smgeo.store import check_replaceable, write_store
 
 STATION_DIMS = ("station", "time")
@@ -426,9 +424,7 @@ class _StoredArray(BackendArray):
 
     def __init__(self, store: str, name: str) -> None:
         self.store, self.name = store, name
-        # Another store may be put in this one's place.
-        self._version = (Path(store) / name / "zarr.json").stat().st_mtime_ns
-        array = _open_array(store, name, self._version)
+        array = open_array(Path(store) / name)
         self.shape, self.dtype = array.shape, array.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -441,13 +437,9 @@ class _StoredArray(BackendArray):
         if not all(len(r) for r in wanted):
             return np.empty([len(r) for r, k in zip(wanted, key, strict=True) if isinstance(k, slice)], self.dtype)
         spans = tuple(slice(min(r), max(r) + 1) for r in wanted)
-        values = read_region(_open_array(self.store, self.name, self._version), spans, Path(self.store) / self.name)
+        folder = Path(self.store) / self.name
+        values = read_region(open_array(folder), spans, folder)
         steps = tuple(
             slice(None, None, r.step) if isinstance(k, slice) else 0 for r, k in zip(wanted, key, strict=True)
         )
         return values[steps]
-
-
-@lru_cache(maxsize=256)
-def _open_array(store: str, name: str, version: int) -> Any:
-    return zarr.open_array(str(Path(store) / name), mode="r")

@@ -28,12 +28,12 @@ from typing import Any, Protocol
 import dask
 import dask.array as da
 import numpy as np
-import zarr
 from dask.optimization import cull
 from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError
-from smgeo.shards import write_shard
+from smgeo.shards import open_array, write_shard
+from smgeo.threads import map_threads
 
 # A Zarr group without members, so that readers of the store see nothing unknown in it.
 LEDGER = "smgeo_ledger"
@@ -229,11 +229,10 @@ def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, 
 
 def _damaged(store: Path, parts: Mapping[str, Files]) -> dict[str, list[str]]:
     """Files that are not as their checksums say, by part; hashed on threads, which share no lock in it."""
-    with ThreadPoolExecutor(CPU_COUNT) as threads:
-        found = threads.map(
-            lambda files: [f for f, known in files.items() if hash_file(store / f) != known], parts.values()
-        )
-        return {part: files for part, files in zip(parts, found, strict=True) if files}
+    found = map_threads(
+        lambda files: [f for f, known in files.items() if hash_file(store / f) != known], parts.values()
+    )
+    return {part: files for part, files in zip(parts, found, strict=True) if files}
 
 
 def resume_store(store: Path, layout: str) -> Records | None:
@@ -433,9 +432,9 @@ class _Part:
 
 def _write_region(job: Job, region: Region, store: str, inputs: str) -> None:
     """Compute one region, write its shards, then record them."""
-    group = zarr.open_group(store, mode="r+")
     for name, values in job.compute().items():
-        write_shard(group[name], region.index, values, Path(store) / shard_file(name, region.index))  # type: ignore[arg-type]
+        array = open_array(Path(store) / name, "r+")
+        write_shard(array, region.index, values, Path(store) / shard_file(name, region.index))
     files = {f: hash_file(Path(store) / f) for f in (shard_file(n, region.index) for n in region.variables)}
     _append_line(Path(store), region.name, inputs, files)
 

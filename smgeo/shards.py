@@ -13,17 +13,29 @@ import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import google_crc32c
 import numpy as np
+import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from smgeo.errors import SmgeoError
 
 _MISSING = 2**64 - 1
+
+
+def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> Any:
+    """The zarr.Array kept in a folder; opened once a process, and again if another was put in its place."""
+    return _open(folder, mode, (folder / "zarr.json").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _open(folder: Path, mode: Literal["r", "r+"], version: int) -> Any:
+    return zarr.open_array(str(folder), mode=mode)
 
 
 def write_shard(array: Any, index: tuple[int, ...], values: np.ndarray, file: Path) -> None:
@@ -139,13 +151,17 @@ def _read_file(
 def _place(encoded: bytes, position: tuple[int, ...], array: Any, slices: tuple[slice, ...], out: np.ndarray) -> None:
     """The part of one inner chunk that lies in a region, into `out`."""
     chunk = array.chunks
-    values = np.frombuffer(Zstd().decode(encoded), dtype=array.dtype.newbyteorder("<")).reshape(chunk)
+    stored = array.dtype.newbyteorder("<")
     here, there = [], []
     for p, c, s in zip(position, chunk, slices, strict=True):
         first, last = max(p * c, s.start), min((p + 1) * c, s.stop)
         here.append(slice(first - p * c, last - p * c))
         there.append(slice(first - s.start, last - s.start))
-    out[tuple(there)] = values[tuple(here)]
+    part = out[tuple(there)]
+    if part.shape == chunk and part.flags.c_contiguous and out.dtype == stored:
+        Zstd().decode(encoded, out=part)
+    else:
+        part[...] = np.frombuffer(Zstd().decode(encoded), dtype=stored).reshape(chunk)[tuple(here)]
 
 
 def _plan(array: Any) -> tuple[bool, int] | None:

@@ -15,7 +15,7 @@ ROOT = Path(smgeo.__file__).parent
 
 # From the ground up; a module imports from its own layer only where `SIBLINGS` says so.
 LAYERS = [
-    {"errors", "catalog", "memory", "recipe_yaml"},
+    {"errors", "catalog", "memory", "recipe_yaml", "threads"},
     {"specs", "pages", "progress", "shards", "stages", "terrain", "outline"},
     {
         "model_specs",

@@ -77,6 +77,8 @@ def check_request(
     check_units(units_of(cube, map(str, cube.data_vars)), preparation["units"], "the grid cube")
     # With the days, which features that do not vary in time would leave behind.
     cube = cube[preparation["features"]].assign_coords(time=cube["time"]).assign_attrs(cube.attrs)
+    # What is the same everywhere is read once, not in each block.
+    cube = cube.assign({name: v.compute() for name, v in cube.data_vars.items() if v.dims == ("time",)})
     box = cube.odc.geobox
     inside = None
     if region is not None:

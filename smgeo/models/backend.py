@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from smgeo.errors import SmgeoError
+
+# Bytes: what TensorFlow's and XLA's kernels ask of the memory they read.
+_ALIGNED = 64
 
 
 def import_keras() -> Any:
@@ -96,7 +100,21 @@ def make_predictor(keras: Any, model: Any, shape: tuple[int, ...]) -> Callable[[
     whole = len(shape) > 2 and not tf.config.list_physical_devices("GPU")
     call = tf.function(lambda x: model(x, training=False), jit_compile=whole)
     graph = call.get_concrete_function(tf.TensorSpec(shape, tf.float32))
-    return lambda x: np.asarray(graph(tf.constant(x)))
+
+    def by_tensorflow(x: np.ndarray) -> np.ndarray:
+        aligned = x.flags.c_contiguous and x.ctypes.data % _ALIGNED == 0
+        # TensorFlow would copy an array twice, and reads one that is not aligned by no means.
+        return np.asarray(graph(tf.experimental.dlpack.from_dlpack(x.__dlpack__()) if aligned else tf.constant(x)))
+
+    return by_tensorflow
+
+
+def aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """float32 zeros that start where backends take an array as it is, without a copy."""
+    size = 4 * math.prod(shape)
+    memory = np.zeros(size + _ALIGNED, dtype="u1")
+    first = -memory.ctypes.data % _ALIGNED
+    return memory[first : first + size].view("float32").reshape(shape)
 
 
 def most_windows(keras: Any) -> int:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
-from smgeo.models.backend import be_deterministic, compiles_whole, import_keras, make_predictor
+from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.rows import Labelled, Rows
@@ -253,13 +253,12 @@ class KerasModel(SoilMoistureModel):
         series = self.input_shape_[0] is None
         size = _series_at_once(len(x), x.shape[1]) if series else _PREDICT_BATCH[self.uses_window]
         out = np.empty(x.shape[:2] if series else len(x), dtype="float32")
+        # One piece of memory for all batches: getting some for each takes longer than copying into it.
+        batch = aligned_zeros((size, *x.shape[1:]))
         for start in range(0, len(x), size):
-            rows = np.arange(start, min(start + size, len(x)))
-            batch = x.take(rows)
-            short = size - len(rows)
-            if short:
-                batch = np.concatenate([batch, np.zeros((short, *batch.shape[1:]), dtype="float32")])
-            out[rows] = self._predictor(batch.shape)(batch)[: len(rows), ..., 0]
+            stop = min(start + size, len(x))
+            x.take(np.arange(start, stop), out=batch[: stop - start])
+            out[start:stop] = self._predictor(batch.shape)(batch)[: stop - start, ..., 0]
         return out
 
     def _predictor(self, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:

@@ -32,8 +32,8 @@ class WindowSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Windows at `rows`: (len(rows), length, channels) float32."""
+    def gather(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Windows at `rows`: (len(rows), length, channels) float32, into `out` where it is given."""
         ...
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -76,12 +76,14 @@ class Rows:
         """How many values of the target count: rows, or days of the mask."""
         return len(self) if self.mask is None else int(self.mask.sum())
 
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """float32 rows at positions `rows`."""
+    def take(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """float32 rows at positions `rows`, into `out` where it is given."""
         rows = rows if self._positions is None else self._positions[rows]
         if isinstance(self._source, np.ndarray):
-            return cast(np.ndarray, self._source[rows])
-        x = self._source.gather(rows)
+            # Positions are in range; the default mode would take them into an array of its own first.
+            return cast(np.ndarray, np.take(self._source, rows, axis=0, out=out, mode="clip"))
+        shape = (len(rows), *self._source.shape[1:])
+        x = self._source.gather(rows, None if out is None else out.reshape(shape))
         return x.reshape(len(rows), -1) if self._flat else x
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:

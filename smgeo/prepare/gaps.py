@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
 from typing import Any, Literal
 
@@ -11,13 +10,13 @@ import dask.array as da
 import numba
 import numpy as np
 import xarray as xr
-from dask.system import CPU_COUNT
 
 from smgeo.catalog import FEATURES
 from smgeo.cube import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step
+from smgeo.threads import map_threads
 
 # Of a series whose revisit is to be measured, and of a limit that is half of the revisit.
 _MEASURE = -1.0
@@ -143,7 +142,8 @@ def _fill_block(
 ) -> np.ndarray:
     """Fill along `axis`; `revisit` is one number, or one a series, with a length of 1 along `axis`."""
     series = _as_series(x, axis)
-    out = np.empty_like(series)
+    # A copy with time last is filled where it lies: only observations are read, and none is written to.
+    out = np.empty_like(series) if np.may_share_memory(series, x) else series
     places = (*series.shape[:-1], 1)
     each = np.moveaxis(revisit, axis, -1) if isinstance(revisit, np.ndarray) else revisit
     days = np.broadcast_to(np.asarray(each, dtype=np.float64), places)
@@ -297,8 +297,7 @@ def fill_gaps(
         days = limits[name]
         return _fill_variable(ds[name], revisits[name], _HALF if name in halves else int(days), causal)
 
-    with ThreadPoolExecutor(CPU_COUNT) as pool:
-        arrays = dict(zip(limits, pool.map(fill, limits), strict=True))
+    arrays = dict(zip(limits, map_threads(fill, limits), strict=True))
     said = {n: {**ds[n].attrs, "gaps_filled": _limit_elsewhere(ds[n], days, revisit)} for n, days in limits.items()}
     out = ds.assign({n: xr.Variable(ds[n].dims, a, said[n], crs_encoding(ds[n])) for n, a in arrays.items()})
     out = _with_masks(out, ds, [n for n in limits if mask or f"{n}_filled" in ds])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,7 +14,6 @@ import numba
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
-from dask.system import CPU_COUNT
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
@@ -25,6 +23,7 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import as_float, combine_moments, moments_of_rows
 from smgeo.prepare.steps import steps_of, with_step, without_last_step
 from smgeo.stages import write_json
+from smgeo.threads import map_threads
 
 ScalerKind = Literal["minmax", "robust", "standard"]
 
@@ -115,14 +114,15 @@ def _unscale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> Non
 
 
 def _map_block(x: np.ndarray, work: Callable[..., None], center: float, scale: float) -> np.ndarray:
-    out = np.empty(x.size, dtype=np.float32)
-    work(np.ravel(as_float(x)), center, scale, out)
-    return out.reshape(x.shape)
+    return _map_array(as_float(x), work, center, scale, np.empty(x.size, dtype=np.float32))
 
 
-def _in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    with ThreadPoolExecutor(CPU_COUNT) as pool:
-        return list(pool.map(work, items))
+def _map_array(x: np.ndarray, work: Callable[..., None], center: float, scale: float, out: np.ndarray) -> np.ndarray:
+    """`work` on `x` into the memory `out`, in the order in which `x` lies there: filled series have time last."""
+    axes = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    ordered = x.transpose(axes)
+    work(np.ravel(ordered), center, scale, out)
+    return out.reshape(ordered.shape).transpose(np.argsort(axes))
 
 
 def _is_lazy(variable: xr.Variable) -> bool:
@@ -147,7 +147,7 @@ def _statistics(kind: str, variables: Mapping[str, xr.Variable]) -> dict[str, tu
         for n in lazy
     ]
     held = [n for n in variables if n not in lazy]
-    done = _in_threads(lambda n: of_all([of_block(variables[n].values)]), held)
+    done = map_threads(lambda n: of_all([of_block(variables[n].values)]), held)
     found = dict(zip([*held, *lazy], [*done, *dask.compute(*tasks)], strict=True))
     return {n: found[n] for n in variables}
 
@@ -172,8 +172,8 @@ def _map_held(
     # Parts of one array: large memory comes in large pages, without which getting it takes longer than the work.
     together = np.empty(ends[-1], dtype=np.float32)
     out = {n: together[a:b] for n, a, b in zip(values, ends[:-1], ends[1:], strict=True)}
-    _in_threads(lambda n: work(np.ravel(as_float(values[n])), *params[n], out[n]), list(values))
-    return {n: out[n].reshape(x.shape) for n, x in values.items()}
+    made = map_threads(lambda n: _map_array(as_float(values[n]), work, *params[n], out[n]), values)
+    return dict(zip(values, made, strict=True))
 
 
 class _TableScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -195,7 +195,7 @@ class _TableScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         names = [str(n) for n in self.get_feature_names_out()]
         of_block, of_all = _STATISTICS[self.kind]
         # A column is given as one row, as a station's series is.
-        found = _in_threads(lambda j: of_all([of_block(X[:, j][None])]), range(X.shape[1]))
+        found = map_threads(lambda j: of_all([of_block(X[:, j][None])]), range(X.shape[1]))
         self._learn(dict(zip(names, found, strict=True)), dict.fromkeys(names, ""), f"in {X.shape[0]} rows")
         return self
 

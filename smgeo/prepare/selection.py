@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError
 from smgeo.prepare.folds import cv_folds
 from smgeo.prepare.quick_forest import fit_forest, table_of
+from smgeo.threads import map_threads
 
 # Features are told apart by far less than all rows and many trees, and hundreds of forests are grown: two at a time and more, each in one thread.
 _FOREST = {"trees": 30, "rows": 1_500, "threads": 1}
@@ -83,8 +82,7 @@ def select_features(
         return float(np.sqrt(squared / y.size))
 
     def best_of(sets: Sequence[tuple[int, ...]]) -> tuple[float, tuple[int, ...]]:
-        with ThreadPoolExecutor(CPU_COUNT) as pool:
-            return min(zip(pool.map(rmse, sets), sets, strict=True))
+        return min(zip(map_threads(rmse, sets), sets, strict=True))
 
     best, chosen = best_of(list(combinations(range(len(names)), 2)))
     steps = [{"features": 2, "added": " and ".join(names[i] for i in chosen), "rmse": best}]

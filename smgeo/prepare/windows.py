@@ -321,12 +321,13 @@ class Windows:
     def __len__(self) -> int:
         return int(self._offsets[-1])
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """The windows at positions `rows`: (len(rows), length, channels) float32."""
+    def gather(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The windows at positions `rows`: (len(rows), length, channels) float32, into `out` where it is given."""
         rows = np.asarray(rows)
         if rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < len(self)):
             raise IndexError(f"rows must be whole numbers from 0 to {len(self) - 1}, the positions of windows")
-        out = np.empty((len(rows), *self.shape[1:]), dtype="float32")
+        if out is None:
+            out = np.empty((len(rows), *self.shape[1:]), dtype="float32")
         stations = np.searchsorted(self._offsets, rows, side="right") - 1
         starts = self._last_days[rows].astype(np.int64) - (out.shape[1] - 1)
         blocks = np.searchsorted(self._series.bounds, stations, side="right") - 1
