@@ -101,14 +101,15 @@ def read_region(array: Any, slices: tuple[slice, ...], folder: Path) -> np.ndarr
     plan = _plan(array)
     if plan is None:
         return np.asarray(array[slices])
-    out = np.full([s.stop - s.start for s in slices], array.fill_value, dtype=array.dtype)
-    for index in _touched(slices, array.shards or array.chunks):
+    size = array.shards or array.chunks
+    out = np.empty([s.stop - s.start for s in slices], dtype=array.dtype)
+    for index in _touched(slices, size):
         file = folder.joinpath("c", *map(str, index))
         try:
             with file.open("rb") as handle:
                 _read_file(handle, index, array, slices, out, sharded=plan[0])
-        except FileNotFoundError:  # all of it is fill value
-            continue
+        except FileNotFoundError:
+            out[_overlap(index, size, slices)[1]] = array.fill_value
         except (OSError, ValueError, RuntimeError, struct.error) as error:
             raise SmgeoError(
                 f"{file} is damaged ({error}); `smgeo info --verify` names what must be written again"
@@ -143,25 +144,34 @@ def _read_file(
             continue
         offset, length = map(int, table[inner])
         if offset == _MISSING:
+            out[_overlap(position, chunk, slices)[1]] = array.fill_value
             continue
         handle.seek(offset)
         _place(handle.read(length), position, array, slices, out)
+
+
+def _overlap(
+    position: Sequence[int], size: Sequence[int], slices: Sequence[slice]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """What a block of a size has in common with a region: where it lies in the block, and where in the region."""
+    here, there = [], []
+    for p, n, s in zip(position, size, slices, strict=True):
+        first, last = max(p * n, s.start), min((p + 1) * n, s.stop)
+        here.append(slice(first - p * n, last - p * n))
+        there.append(slice(first - s.start, last - s.start))
+    return tuple(here), tuple(there)
 
 
 def _place(encoded: bytes, position: tuple[int, ...], array: Any, slices: tuple[slice, ...], out: np.ndarray) -> None:
     """The part of one inner chunk that lies in a region, into `out`."""
     chunk = array.chunks
     stored = array.dtype.newbyteorder("<")
-    here, there = [], []
-    for p, c, s in zip(position, chunk, slices, strict=True):
-        first, last = max(p * c, s.start), min((p + 1) * c, s.stop)
-        here.append(slice(first - p * c, last - p * c))
-        there.append(slice(first - s.start, last - s.start))
-    part = out[tuple(there)]
+    here, there = _overlap(position, chunk, slices)
+    part = out[there]
     if part.shape == chunk and part.flags.c_contiguous and out.dtype == stored:
         Zstd().decode(encoded, out=part)
     else:
-        part[...] = np.frombuffer(Zstd().decode(encoded), dtype=stored).reshape(chunk)[tuple(here)]
+        part[...] = np.frombuffer(Zstd().decode(encoded), dtype=stored).reshape(chunk)[here]
 
 
 def _plan(array: Any) -> tuple[bool, int] | None:

@@ -14,7 +14,7 @@ import xarray as xr
 from smgeo.catalog import FEATURES
 from smgeo.cube import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
-from smgeo.prepare.moments import as_float
+from smgeo.prepare.moments import as_series
 from smgeo.prepare.steps import with_step
 from smgeo.threads import map_threads
 
@@ -132,16 +132,11 @@ def _median_gaps(x: np.ndarray) -> np.ndarray:
     return out
 
 
-def _as_series(x: np.ndarray, axis: int) -> np.ndarray:
-    """The values with time last, contiguous, in a float type that compiled code knows."""
-    return np.ascontiguousarray(np.moveaxis(as_float(x), axis, -1))
-
-
 def _fill_block(
     x: np.ndarray, revisit: np.ndarray | float, *, axis: int, fallback: float, limit: int, causal: bool
 ) -> np.ndarray:
     """Fill along `axis`; `revisit` is one number, or one a series, with a length of 1 along `axis`."""
-    series = _as_series(x, axis)
+    series = as_series(x, axis)
     # A copy with time last is filled where it lies: only observations are read, and none is written to.
     out = np.empty_like(series) if np.may_share_memory(series, x) else series
     places = (*series.shape[:-1], 1)
@@ -153,7 +148,7 @@ def _fill_block(
 
 
 def _measure_block(x: np.ndarray, *, axis: int) -> np.ndarray:
-    series = _as_series(x, axis)
+    series = as_series(x, axis)
     return _median_gaps(series.reshape(-1, series.shape[-1])).reshape(series.shape[:-1])
 
 
