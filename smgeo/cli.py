@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -198,14 +199,24 @@ def predict_command(
         bool | None,
         typer.Option(help="Flag the model's area of applicability; by default if the model knows it."),
     ] = None,
+    overviews: Annotated[bool, typer.Option(help="Give a Zarr store coarser copies for viewers.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="A site profile: blocks by Dask workers on SLURM.")] = None,
+    workers: Workers = None,
+    partition: Partition = None,
+    account: Account = None,
 ) -> None:
     """Map a grid cube with a model; the same command again continues it."""
     from smgeo.cube import open_cube
+    from smgeo.hpc.cluster import find_machine
     from smgeo.maps import predict_map
     from smgeo.models import load_model
     from smgeo.progress import Reporter
 
-    with Reporter().task("predict") as update:
+    reporter = Reporter()
+    # Beside the map, where all nodes see it.
+    place = out.absolute().with_name(f".{out.name}.cluster")
+    machine = find_machine(cluster, place, workers, partition, account, reporter.say)
+    with closing(machine), machine.cubes(), reporter.task("predict") as update:
         path = predict_map(
             load_model(model),
             open_cube(cube),
@@ -214,6 +225,7 @@ def predict_command(
             region=_region_of(region),
             intervals=False if intervals == 0 else intervals,
             applicability=applicability,
+            overviews=overviews,
             progress=update,
         )
     _out.print(f"maps: {path}", markup=False)

@@ -17,7 +17,7 @@ import xarray as xr
 from smgeo.cube import open_cube
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation_stages import EvaluationStages
-from smgeo.hpc.cluster import Cluster
+from smgeo.hpc.cluster import find_machine
 from smgeo.inputs import check_inputs
 from smgeo.maps import list_maps, predict_map, write_cogs, write_stac
 from smgeo.model_specs import NETWORKS
@@ -266,12 +266,8 @@ class _Study(EvaluationStages):
         account: str | None = None,
     ) -> Iterator[None]:
         """Nobody else is at work in the folder, and the cluster's workers are there when they are needed."""
-        given = {"--workers": workers, "--partition": partition, "--account": account}
-        if cluster is None and (asked := [name for name, value in given.items() if value is not None]):
-            raise SmgeoError(f"{', '.join(asked)}: of a cluster's workers; give --cluster NAME too, or leave it out")
-        if cluster is not None:
-            where = self.folder / ".stages" / "cluster"
-            self.machine = Cluster(cluster, where, workers, partition, account, self.reporter.say)
+        where = self.folder / ".stages" / "cluster"
+        self.machine = find_machine(cluster, where, workers, partition, account, self.reporter.say)
         with self.ledger.lock(), closing(self.machine):
             yield
 
@@ -405,17 +401,18 @@ class _Study(EvaluationStages):
             grid = open_cube(self.folder / "grid.zarr")
             region = self.root / maps.region if isinstance(maps.region, str) else maps.region
             asked = self.recipe.intervals
-            predict_map(
-                load_model(self.folder / "models" / name),
-                grid,
-                store,
-                list(maps.dates),
-                region=region,
-                intervals=None if asked is None or not self.asks(asked, name) else asked.level,
-                progress=progress,
-            )
+            with self.machine.cubes():
+                predict_map(
+                    load_model(self.folder / "models" / name),
+                    grid,
+                    store,
+                    list(maps.dates),
+                    region=region,
+                    intervals=None if asked is None or not self.asks(asked, name) else asked.level,
+                    progress=progress,
+                )
             write_cogs(store, folder)
-            write_stac(folder, sorted(folder.glob("*.tif")), f"{self.recipe.name}: soil moisture by {name}")
+            write_stac(folder, f"{self.recipe.name}: soil moisture by {name}")
             truth = self.root / "truth.zarr" if self.recipe.world is not None else None
             return describe_map(store, self.target, truth)
 

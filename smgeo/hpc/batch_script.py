@@ -129,11 +129,14 @@ def _smgeo_words(
             raise SmgeoError(f"predict takes MODEL CUBE OUT; got {len(words)} ({' '.join(words)})")
         if request.array is not None:
             raise SmgeoError("--array: predict is one map, and each task would write the same; leave it out")
+        spread = header["nodes"] > 1
+        _check_container(spread, request, site)
+        cluster = ["--cluster", str(system)] if spread else []
         return {
             "workload": workload,
             "recipes": [],
-            "words": [*words, *extra],
-            "spread": False,
+            "words": [*words, *cluster, *extra],
+            "spread": spread,
             "job_name": request.job_name or "predict",
         }
     if not words:
@@ -161,10 +164,7 @@ def _smgeo_words(
     options += [w for name in models for w in ("--model", name)]
     ranks = header["nodes"] * max(header["gpus"], 1)
     spread = header["nodes"] > 1 or (workload == "train" and ranks > 1)
-    if spread and (request.container or site.container):
-        raise SmgeoError(
-            "--container: processes on several nodes (or GPUs) would be started outside of it; ask for one node, or give --venv instead"
-        )
+    _check_container(spread, request, site)
     if workload == "train" and request.nodes > 1:
         for recipe in checked:
             if not recipe.networks & set(models or recipe.models):
@@ -183,6 +183,13 @@ def _smgeo_words(
         "array": f"0-{len(words) - 1}" if len(words) > 1 else None,
         "job_name": request.job_name or _job_name(f"{workload}-{checked[0].name}"),
     }
+
+
+def _check_container(spread: bool, request: JobRequest, site: Site) -> None:
+    if spread and (request.container or site.container):
+        raise SmgeoError(
+            "--container: processes on several nodes (or GPUs) would be started outside of it; ask for one node, or give --venv instead"
+        )
 
 
 def _job_name(text: str) -> str:

@@ -135,3 +135,26 @@ class Cluster(LocalMachine):
             )
         self._say(f"{where}: remote sources are read by this process")
         return False
+
+
+def find_machine(
+    system: str | Path | None,
+    folder: str | Path,
+    workers: int | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> LocalMachine:
+    """What a command works on: the process alone, or the SLURM machine of a profile. Arguments as for `Cluster`.
+
+    Raises
+    ------
+    SmgeoError
+        If there is no such profile, or something is asked of a machine that none is named for.
+    """
+    if system is not None:
+        return Cluster(system, folder, workers, partition, account, say)
+    given = {"--workers": workers, "--partition": partition, "--account": account}
+    if asked := [name for name, value in given.items() if value is not None]:
+        raise SmgeoError(f"{', '.join(asked)}: of a cluster's workers; give --cluster NAME too, or leave it out")
+    return LocalMachine()

@@ -152,10 +152,6 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> dict[str, Any
         raise SmgeoError(
             f"--tasks {tasks}: {request.launcher} takes one on each node, and starts or is the others itself; leave it out"
         )
-    if workload == "predict" and request.nodes > 1:
-        raise SmgeoError(
-            f"--nodes {request.nodes}: predict works on one node, and the others would be paid for nothing; ask for 1"
-        )
     if cpus is not None and tasks > cpus:
         raise SmgeoError(
             f"--tasks {tasks}: more than the {cpus} CPUs of a node that are asked for; give --cpus, or fewer tasks"

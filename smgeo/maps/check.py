@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from smgeo.assemble import extract
 from smgeo.cube import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import APPLICABLE
+from smgeo.maps.cog import find_cogs
 from smgeo.maps.layout import MAP_CHUNK
 from smgeo.scores import compute_scores, finite_or_none, score_intervals
 
 # A day's autocorrelation and a course of the year are told of series with so many days at least.
 _LEAST_DAYS = 30
 _LEAST_MONTHS = 6
-_COG = re.compile(r"(.+)_(\d{4}-\d{2}-\d{2})\.tif")
 
 
 def open_map(path: str | Path) -> xr.Dataset:
@@ -43,7 +42,7 @@ def open_map(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if (path / "zarr.json").is_file():
         return xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
-    files = {m[2]: p for p in sorted(path.glob("*.tif")) if (m := _COG.fullmatch(p.name))}
+    files = find_cogs(path)
     if not files:
         raise SmgeoError(f"{path} holds no map: give a Zarr store or a folder of GeoTIFFs that predict_map wrote")
     return _open_cogs(files)

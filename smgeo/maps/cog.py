@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,11 +23,17 @@ _DIGEST = "smgeo_digest"
 # Attributes of a variable that its band has as tags.
 BAND_TAGS = ("long_name", "coverage", "flag_meanings")
 _BLOCK = 256
+_NAME = re.compile(r".+_(\d{4}-\d{2}-\d{2})\.tif")
 
 
 def cog_path(folder: Path, name: str, day: pd.Timestamp) -> Path:
     """Where the map of a day lies."""
     return folder / f"{name}_{day.date()}.tif"
+
+
+def find_cogs(folder: Path) -> dict[str, Path]:
+    """The maps in a folder, by day (ISO 8601), in order."""
+    return {m[1]: p for p in sorted(folder.glob("*.tif")) if (m := _NAME.fullmatch(p.name))}
 
 
 def finished_cogs(folder: Path, name: str, days: Iterable[pd.Timestamp], digest: str) -> bool:

@@ -20,7 +20,9 @@ from smgeo.errors import SmgeoError
 from smgeo.maps.block import APPLICABLE, Outputs, predict_block
 from smgeo.maps.cog import finished_cogs, write_cogs
 from smgeo.maps.layout import NO_FLAG, describe_map_store, plan_map, say_shares
+from smgeo.maps.overviews import remove_overviews, write_overviews
 from smgeo.maps.request import MapRequest, Region, check_request
+from smgeo.maps.stac import write_stac
 from smgeo.models import load_model
 from smgeo.regions import Progress, active_client, hash_file, plan_regions
 from smgeo.regions import Region as Block
@@ -39,6 +41,7 @@ def predict_map(
     region: Region | None = None,
     intervals: float | bool | None = None,
     applicability: bool | None = None,
+    overviews: bool = False,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> Path:
@@ -55,7 +58,7 @@ def predict_map(
     grid_cube : xarray.Dataset
         Dims (time, y, x), with a CRS, as opened (not prepared). The model's features, or what they are derived from.
     out : str or Path
-        A path that ends in `.zarr`, or a folder of COGs, one a date: `sm_YYYY-MM-DD.tif`.
+        A path that ends in `.zarr`, or a folder of COGs, one a date: `sm_YYYY-MM-DD.tif`, with a STAC item each and `collection.json`.
     times : sequence of dates, optional
         Days to map; all days of the cube by default.
     region : (left, bottom, right, top), str or Path, optional
@@ -67,6 +70,8 @@ def predict_map(
     applicability : bool, optional
         Whether to say which pixels lie in the model's area of applicability (`smgeo.find_applicability`); by default where the
         model knows it.
+    overviews : bool
+        Whether a Zarr store gets coarser copies of the map, as groups `2`, `4`, ...; COGs always have overviews.
     resume : bool
         Keep what an interrupted or an earlier map of the same model, cube and request finished; False starts again.
     progress : callable, optional
@@ -92,7 +97,7 @@ def predict_map(
     if out.suffix == ".zarr":
         check_replaceable(out, "zarr.json")
         with _kept_model(model, out) as held:
-            return _write(held, request, outputs, out, _digest(held, request, outputs), resume, progress)
+            return _write(held, request, outputs, out, _digest(held, request, outputs), overviews, resume, progress)
     if out.is_file():
         raise SmgeoError(f"{out} is a file; give a folder for GeoTIFFs, or a path that ends in .zarr")
     out.mkdir(parents=True, exist_ok=True)
@@ -100,8 +105,9 @@ def predict_map(
     with _kept_model(model, store) as held:
         digest = _digest(held, request, outputs)
         if not (resume and finished_cogs(out, outputs.target, request.days, digest)):
-            _write(held, request, outputs, store, digest, resume, progress)
+            _write(held, request, outputs, store, digest, False, resume, progress)
             write_cogs(store, out, digest=digest, resume=resume)
+    write_stac(out)
     shutil.rmtree(store, ignore_errors=True)
     return out
 
@@ -237,9 +243,16 @@ def _write(
     outputs: Outputs,
     path: Path,
     digest: str,
+    overviews: bool,
     resume: bool,
     progress: Progress | None,
 ) -> Path:
+    def finish(part: Path) -> None:
+        remove_overviews(part)
+        say_shares(part, outputs, request.inside)
+        if overviews:
+            write_overviews(part)
+
     template = describe_map_store(held.model, request, outputs)
     plan = plan_map(template)
     shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in outputs.names}
@@ -253,6 +266,6 @@ def _write(
         _jobs(held, request, outputs),
         path,
         resume=resume,
-        finish=lambda part: say_shares(part, outputs, request.inside),
+        finish=finish,
         progress=progress,
     )

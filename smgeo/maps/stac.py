@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import rasterio
 from pyproj import Transformer
 from rasterio.warp import transform_bounds
 
+from smgeo.maps.cog import find_cogs
 from smgeo.stages import write_json
 
 _VERSION = "1.1.0"
@@ -19,16 +19,14 @@ _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _EDGE_POINTS = 9
 
 
-def write_stac(folder: str | Path, files: Sequence[Path], title: str = "Maps of soil moisture") -> Path:
+def write_stac(folder: str | Path, title: str = "Maps of soil moisture") -> Path:
     """Items beside the maps, and `collection.json`.
 
     Parameters
     ----------
     folder : str or Path
-        Where the maps are.
-    files : sequence of Path
-        COGs, `NAME_YYYY-MM-DD.tif`, as `write_cogs` wrote them. Each gets an item of the same name that ends in `.json`: STAC 1.1,
-        with the projection extension, bands with their units, links that are relative.
+        COGs, `NAME_YYYY-MM-DD.tif`, as `write_cogs` wrote them; other files are left out. Each gets an item of the same name that
+        ends in `.json`: STAC 1.1, with the projection extension, bands with their units, links that are relative.
     title : str
         Of the collection.
 
@@ -38,7 +36,7 @@ def write_stac(folder: str | Path, files: Sequence[Path], title: str = "Maps of 
         `collection.json`.
     """
     folder = Path(folder)
-    items = [_describe(path) for path in sorted(files)]
+    items = [item for path in find_cogs(folder).values() if (item := _describe(path)) is not None]
     for item in items:
         write_json(folder / f"{item['id']}.json", item)
     boxes = [item["bbox"] for item in items]
@@ -61,9 +59,12 @@ def write_stac(folder: str | Path, files: Sequence[Path], title: str = "Maps of 
     return folder / "collection.json"
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> dict[str, Any] | None:
+    """The item of a map; None of a file that is none."""
     with rasterio.open(path) as src:
         crs, transform, shape, bounds, tags = src.crs, src.transform, src.shape, src.bounds, src.tags()
+        if "date" not in tags:
+            return None
         bands = [
             {
                 "name": name,

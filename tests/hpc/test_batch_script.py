@@ -44,8 +44,7 @@ def everything(system):
     }
     for nodes, options in itertools.product((1, 2), ({}, many)):
         for workload, arguments in ALL.items():
-            if workload != "predict" or nodes == 1:
-                yield smgeo.jobscript(system, workload, *arguments, nodes=nodes, **account, **options)
+            yield smgeo.jobscript(system, workload, *arguments, nodes=nodes, **account, **options)
         for launcher in LAUNCHERS:
             command = ("python", "my train.py", "--name", "$(touch x)")
             yield smgeo.jobscript(system, "any", *command, nodes=nodes, launcher=launcher, **account, **options)
@@ -215,7 +214,7 @@ def test_a_wrong_request_names_its_limit(system, workload, options, message):
         ("run", [], {}, "takes a recipe"),
         ("run", ["nowhere.yaml"], {}, "recipe 'nowhere.yaml' not found"),
         ("predict", ["model"], {}, "MODEL CUBE OUT"),
-        ("predict", ["a", "b", "c"], {"nodes": 2}, "predict works on one node"),
+        ("predict", ["a", "b", "c"], {"nodes": 2, "container": "i.sif"}, "ask for one node, or give --venv"),
         ("predict", ["a", "b", "c"], {"array": "0-1"}, "each task would write the same"),
         ("any", [], {}, "give the command"),
         ("any", ["a\nb"], {}, "line break"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import smgeo
 from smgeo.errors import SmgeoError
@@ -105,6 +106,23 @@ def test_cubes_by_worker_jobs_equal_the_laptops_though_jobs_are_cancelled(slurm,
     assert slurm.until(lambda: not slurm.running("smgeo-dask"), 30, "workers end with the run")
     logs = "".join(f.read_text() for f in out.rglob("smgeo-dask-*.err"))
     assert "BEGIN" not in logs  # no key of the workers' certificates
+
+
+def test_a_map_by_two_nodes_equals_the_laptops(slurm, study, tmp_path, monkeypatch):
+    recipe = study(world={"stations": 30, "days": 40, "shape": [300, 260], "seed": 0})
+    smgeo.run(recipe, tmp_path / "run")
+    model, cube = tmp_path / "run" / "models" / "rf", tmp_path / "run" / "grid.zarr"
+    smgeo.predict_map(smgeo.load_model(model), smgeo.open_cube(cube), tmp_path / "laptop.zarr")
+    options = {"nodes": 2, "cpus": 1, "extra": ["--overviews"]}
+    text = smgeo.jobscript("testbed", "predict", model, cube, tmp_path / "slurm.zarr", **options)
+    job = submit(text, tmp_path, monkeypatch)
+    ended, log = slurm.wait(job), log_of(tmp_path, job)
+    assert ended["JobState"] == "COMPLETED", log
+    assert "Dask dashboard: http" in log
+    blocks = [read_ledger(tmp_path / f"{name}.zarr").regions for name in ("laptop", "slurm")]
+    assert len(blocks[0]) == 9
+    assert blocks[0] == blocks[1]
+    assert xr.open_zarr(tmp_path / "slurm.zarr", group="2", consolidated=False).sizes["y"] == 150
 
 
 def test_a_search_runs_on_all_nodes_of_its_job(slurm, study, tmp_path, monkeypatch):

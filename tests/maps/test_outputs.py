@@ -175,6 +175,37 @@ def test_cogs_are_valid_and_their_overviews_are_means(tmp_path):
             np.testing.assert_allclose(src.read(1), expected, rtol=1e-5)
 
 
+def test_a_store_with_overviews(model, make_grid_cube, tmp_path):
+    """Their pixels are means of those of 2 x 2 that hold a value, by hand; odd sizes reach beyond the map's edge."""
+    grid = make_grid_cube(days=20, height=301, width=520, seed=1, gaps=0.3)
+    path = smgeo.predict_map(model, grid, tmp_path / "m.zarr", DAYS, overviews=True)
+    attrs = json.loads((path / "zarr.json").read_text())["attributes"]
+    assert {c["name"] for c in attrs["zarr_conventions"]} == {"proj:", "spatial:", "multiscales"}
+    names = {"sm", "sm_lower", "sm_upper", "applicable"}
+    layout = {level["asset"]: level for level in attrs["multiscales"]["layout"]}
+    assert set(layout) == {*names, *(f"2/{n}" for n in names), *(f"4/{n}" for n in names)}
+    assert layout["4/sm"]["derived_from"] == "2/sm"
+    whole = xr.open_zarr(path, consolidated=False, decode_coords="all").load()
+    assert set(whole.data_vars) == names
+    assert np.isnan(whole["sm"]).any()
+    for factor in (2, 4):
+        with xr.open_zarr(path, group=str(factor), consolidated=False, decode_coords="all") as ds:
+            assert ds.rio.transform().to_gdal() == (500_000, 100 * factor, 0, 5_000_000, 0, -100 * factor)
+            assert ds["sm"].attrs["units"] == "m3 m-3"
+            for name in names:
+                padded = np.pad(whole[name].values, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+                with np.errstate(invalid="ignore"):
+                    four = padded.reshape(2, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2)
+                    count = np.isfinite(four).sum(axis=(2, 4))
+                    expected = np.nansum(four, axis=(2, 4)) / count
+                np.testing.assert_allclose(ds[name].values, expected, rtol=1e-6)
+            whole = ds.load()
+    # Again without them: they are gone, and the map is the same.
+    again = smgeo.predict_map(model, grid, path, DAYS)
+    assert not (again / "2").exists()
+    assert "multiscales" not in json.loads((path / "zarr.json").read_text())["attributes"]
+
+
 def test_a_region_by_its_bounds(model, grid, tmp_path):
     whole = open_cube(smgeo.predict_map(model, grid, tmp_path / "w.zarr", DAYS)).load()
     # Pixels of 100 m from 500,000 E and 5,000,000 N on: columns 2 to 4, rows 1 to 3.
