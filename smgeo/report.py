@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from smgeo.cube import open_cube, text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import rows_in_part
+from smgeo.maps import draw_map, open_map
 from smgeo.maps.palette import soil_moisture
 from smgeo.pages import write_page
 from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
@@ -31,7 +33,6 @@ PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2", 
 _MODEL_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F00")
 _SERIES_SHOWN = 4
 _MAP_DATES_SHOWN = 4
-# Even in lightness and safe for colour-blind readers; dry is yellow, wet is dark blue.
 
 
 def write_report(folder: str | Path, *, pictures: str | Path | None = None, progress: Any = None) -> None:
@@ -85,6 +86,7 @@ def write_report(folder: str | Path, *, pictures: str | Path | None = None, prog
         recipe=yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")),
         recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         pictures=encoded,
+        sliders=[m for m in results.get("maps", {}) if (folder / "maps" / f"{m}.html").is_file()],
         scores=_score_rows(results),
         groups=_group_rows(results),
         network_counts=[] if places is None else _network_counts(places),
@@ -107,6 +109,7 @@ def _plan_drawings(
         drawings["learning_curve"] = lambda: draw_learning_curve(results)
     if results.get("maps"):
         drawings["maps"] = lambda: draw_maps(folder, results)
+        drawings |= {f"map_{name}": partial(draw_last_map, folder, results, name) for name in results["maps"]}
     if shown := results.get("grid"):
         if "rgb" in shown:
             drawings["rgb"] = lambda: draw_rgb(folder, shown)
@@ -321,7 +324,7 @@ def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
         m: [_read_map(folder / "maps" / m / f"{name}_{d}.tif") for d in shown] for m in models
     }
     if any("truth" in m for m in results["maps"].values()):
-        truth = xr.open_zarr(folder / "world" / "truth.zarr", consolidated=False)["sm"].sel(time=shown).values
+        truth = _truth_of(folder, models[0]).sel(time=shown).values
         extent = rows[models[0]][0][1]
         rows = {"truth": [(image, extent) for image in truth], **rows}
     values = np.concatenate([image[np.isfinite(image)] for images in rows.values() for image, _ in images])
@@ -342,6 +345,24 @@ def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
     if drawn is not None:
         figure.colorbar(drawn, ax=panels, label=f"{name} ({results['target']['units']})", shrink=0.6, aspect=30)
     return figure
+
+
+def draw_last_map(folder: Path, results: dict[str, Any], model: str) -> Figure:
+    """The last day of a model's map with its stations: the estimate, and what else is known of it.
+
+    In the built-in world that is the difference to the truth; where the map has them, the width of intervals and the area of applicability.
+    """
+    truth = _truth_of(folder, model) if "truth" in results["maps"][model] else None
+    name, stations = results["target"]["variable"], open_cube(folder / "stations.zarr")
+    path, day = folder / "maps" / f"{model}.zarr", results["maps"][model]["dates"][-1]
+    return draw_map(path, day, stations, against=truth, target=name)
+
+
+def _truth_of(folder: Path, model: str) -> xr.DataArray:
+    """The truth of the built-in world on the days and pixels of a model's map; lazy."""
+    truth = xr.open_zarr(folder / "world" / "truth.zarr", consolidated=False)["sm"]
+    made = open_map(folder / "maps" / f"{model}.zarr")
+    return truth.sel(time=made["time"]).sel(y=made["y"], x=made["x"], method="nearest")
 
 
 def _read_map(path: Path) -> tuple[np.ndarray, tuple[float, float, float, float]]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from smgeo.cube import open_cube
@@ -19,7 +20,7 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation_stages import EvaluationStages
 from smgeo.hpc.cluster import find_machine
 from smgeo.inputs import check_inputs
-from smgeo.maps import list_maps, predict_map, write_cogs, write_stac
+from smgeo.maps import list_maps, open_map, predict_map, write_cogs, write_slider, write_stac
 from smgeo.model_specs import NETWORKS
 from smgeo.models import load_model
 from smgeo.prepare import OutlierRows, clean_cube, learnable
@@ -39,6 +40,9 @@ from smgeo.summary import (
     describe_provenance,
     describe_split,
 )
+
+# Of a map with more days, so many are shown in its page, evenly spread.
+_SLIDER_DAYS = 60
 
 
 @dataclass(frozen=True)
@@ -394,7 +398,7 @@ class _Study(EvaluationStages):
     def _map(self, name: str) -> dict[str, Any]:
         maps = self.recipe.maps
         assert maps is not None
-        folder, store = self.folder / "maps" / name, self.folder / "maps" / f"{name}.zarr"
+        folder, store, page = (self.folder / "maps" / f"{name}{kind}" for kind in ("", ".zarr", ".html"))
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
@@ -413,8 +417,12 @@ class _Study(EvaluationStages):
                 )
             write_cogs(store, folder)
             write_stac(folder, f"{self.recipe.name}: soil moisture by {name}")
+            made = open_map(store)
+            shown = np.unique(np.linspace(0, made.sizes["time"] - 1, _SLIDER_DAYS).round().astype(int))
+            stations = open_cube(self.folder / "stations.zarr")
+            write_slider(made.isel(time=shown), page, stations, title=f"{self.recipe.name}, {name}", target=self.target)
             truth = self.root / "truth.zarr" if self.recipe.world is not None else None
             return describe_map(store, self.target, truth)
 
         inputs = {"maps": maps.model_dump(mode="json", exclude={"models"}), **self.key("grid", f"model {name}")}
-        return self.stage(f"map {name}", inputs, [folder, store], work)
+        return self.stage(f"map {name}", inputs, [folder, store, page], work)

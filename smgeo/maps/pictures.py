@@ -53,14 +53,12 @@ def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
     Raises
     ------
     SmgeoError
-        If the map lacks the target, or holds no value.
+        If the map lacks the target.
     """
     if target not in made:
         raise SmgeoError(f"the map lacks {target!r}; it holds {', '.join(map(str, made.data_vars))}")
     coarse = _coarse(made)
     estimate = coarse[target].load()
-    if not np.isfinite(estimate).any():
-        raise SmgeoError("the map holds no value at all, so there is nothing to draw")
     units = made[target].attrs.get("units", "")
     out = [Layer(f"{target} ({units})", estimate, soil_moisture(), _limits(estimate))]
     if f"{target}_lower" in coarse:
@@ -74,7 +72,8 @@ def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
 
 
 def _limits(values: xr.DataArray) -> tuple[float, float]:
-    low, high = np.nanquantile(values.values, [0.01, 0.99])
+    seen = values.values[np.isfinite(values.values)]
+    low, high = np.quantile(seen, [0.01, 0.99]) if seen.size else (0.0, 0.0)
     return float(low), float(max(high, low + 1e-6))
 
 
@@ -134,7 +133,7 @@ def _difference(estimate: xr.DataArray, other: xr.DataArray) -> Layer:
             f"what the map is compared with has the shape {other.shape}, the map {estimate.shape}; give it on the map's grid"
         )
     values = _coarse(estimate.copy(data=estimate.values - other.values))
-    most = float(np.nanquantile(np.abs(values.values), 0.99)) or 1e-6
+    most = _limits(abs(values))[1]
     return Layer(f"difference ({estimate.attrs.get('units', '')})", values, "PuOr", (-most, most))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,9 +149,33 @@ class Applicability:
 
     @classmethod
     def load(cls, file: Path, about: dict[str, Any]) -> Self:
-        """What `save` wrote."""
-        with np.load(file, allow_pickle=False) as arrays:
-            return cls(**{**about, "features": tuple(about["features"])}, **dict(arrays))
+        """What `save` wrote.
+
+        Raises
+        ------
+        SmgeoError
+            If it is not that: compiled code looks into its arrays without asking.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                area = cls(**{**about, "features": tuple(about["features"])}, **dict(arrays))
+            area._check()
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise SmgeoError(
+                f"{file} holds no area of applicability ({error}); find it again with smgeo.find_applicability"
+            ) from None
+        return area
+
+    def _check(self) -> None:
+        for name in ("center", "scale", "weights"):
+            array = getattr(self, name)
+            if array.shape != (len(self.features),) or array.dtype != "float64":
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        width = int((self.weights > 0).sum())
+        if self.reference.dtype != "float32" or self.reference.ndim != 2 or self.reference.shape[1] != width:
+            raise ValueError(f"its reference is {self.reference.dtype} of shape {self.reference.shape}")
+        if not len(self.reference) or not self.mean_distance > 0 or not self.threshold >= 0:
+            raise ValueError("it has no rows to compare with, or no scale")
 
 
 def _used(weights: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def shellcheck():
 @pytest.mark.parametrize("system", SITES)
 def test_shells_read_every_script(system, tmp_path):
     scripts = list(everything(system))
-    assert len(scripts) == 2 * 10 + 2 * 9 + 6
+    assert len(scripts) == 4 * 10 + 6
     files = []
     for i, text in enumerate(scripts):
         assert text.startswith("#!/bin/bash")

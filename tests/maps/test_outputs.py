@@ -141,7 +141,7 @@ def test_a_new_fit_forgets_what_was_learned_of_the_old_one(cube):
 def test_cogs_have_a_band_for_each(model, grid, tmp_path):
     store = open_cube(smgeo.predict_map(model, grid, tmp_path / "m.zarr", DAYS)).load()
     folder = smgeo.predict_map(model, grid, tmp_path / "maps", DAYS)
-    assert sorted(p.suffix for p in folder.iterdir()) == [".tif", ".tif"]
+    assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".json", ".json", ".tif", ".tif"]
     for day in DAYS:
         with rasterio.open(folder / f"sm_{day}.tif") as src:
             assert src.descriptions == ("sm", "sm_lower", "sm_upper", "applicable")

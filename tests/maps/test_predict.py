@@ -172,7 +172,8 @@ def test_cogs(stations, grid, tmp_path):
     store = open_cube(predict_map(model, grid, tmp_path / "m.zarr", times=days))["sm"]
     folder = predict_map(model, grid, tmp_path / "maps", times=days)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.zarr", "maps"]
-    assert sorted(p.name for p in folder.iterdir()) == [f"sm_{d}.tif" for d in days]
+    items = [f"sm_{d}.{kind}" for d in days for kind in ("json", "tif")]
+    assert sorted(p.name for p in folder.iterdir()) == ["collection.json", *items]
     for day in days:
         with rasterio.open(folder / f"sm_{day}.tif") as src:
             assert src.crs.to_epsg() == 32632

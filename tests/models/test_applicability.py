@@ -77,6 +77,28 @@ def test_saved_and_read_it_says_the_same(tmp_path):
     assert again.features == ("a", "b", "c")
 
 
+def test_a_file_whose_arrays_do_not_belong_together_is_refused(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    area = Applicability.learn(x, np.arange(30) % 5, ["a", "b", "c"], np.array([1.0, 2, 0]))
+    about = area.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as arrays:
+        good = dict(arrays)
+    for changes in (
+        {"reference": good["reference"][:, :1]},
+        {"reference": good["reference"].astype("float64")},
+        {"reference": good["reference"][:0]},
+        {"weights": np.array([1.0, 2, 3])},
+        {"center": good["center"][:2]},
+        {"more": np.zeros(1)},
+    ):
+        np.savez(tmp_path / "bad.npz", **{**good, **changes})
+        with pytest.raises(SmgeoError, match="holds no area of applicability"):
+            Applicability.load(tmp_path / "bad.npz", about)
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    with pytest.raises(SmgeoError, match="holds no area of applicability"):
+        Applicability.load(tmp_path / "bad.npz", about)
+
+
 def test_a_feature_that_never_varied_does_not_count():
     rng = np.random.default_rng(0)
     x = np.column_stack([rng.normal(size=30), np.full(30, 4.0)])
