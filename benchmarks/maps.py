@@ -10,6 +10,7 @@ scenes with clouds on half of their days, float32, written by smgeo):
   gru, lstm   30 days of 300 x 300 pixels against the network's predict on windows in memory
   uncertainty ann and rf with intervals and the area of applicability against without
   memory      rf and ann for 10^6, 10^7 and 10^8 pixel-days: peak above imports, and time
+  series      the same of gru: 30 days of 128 x 256 pixels, of cubes of 60, 365 and 1,684 days
   writing     the same random blocks by predict_map's writers against plain loops of Zarr and of rasterio's COG driver
 """
 
@@ -246,27 +247,38 @@ def compare_uncertainty(folder: Path) -> None:
 
 def measure_memory(folder: Path) -> None:
     for kind in ("rf", "ann"):
-        for side, days in ((183, 30), (578, 30), (1826, 30)):
-            place = folder / f"{side}"
-            if not (place / "grid.zarr").exists():
-                place.mkdir(exist_ok=True)
-                make_grid(place, side, side, days)
-            command = [sys.executable, __file__, "one", "--kind", kind, "--folder", str(place)]
-            took, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
-            n = side * side * days
-            print(
-                f"{kind}: {n:12,} pixel-days {float(took):8.1f} s, {n / float(took):10,.0f} a second, peak {float(peak):6.0f} MB above imports",
-                flush=True,
-            )
+        for side in (183, 578, 1826):
+            measure_in_process(kind, folder / f"{side}", (side, side, 30))
+
+
+def measure_series(folder: Path) -> None:
+    for days in (60, 365, 1684):
+        measure_in_process("gru", folder / f"{days}", (128, 256, days))
+
+
+def measure_in_process(kind: str, place: Path, shape: tuple[int, int, int]) -> None:
+    """Peak and time of a map of the last 30 days of such a cube, in a process of its own."""
+    if not (place / "grid.zarr").exists():
+        place.mkdir(exist_ok=True)
+        make_grid(place, *shape)
+    command = [sys.executable, __file__, "one", "--kind", kind, "--folder", str(place)]
+    took, peak = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:])
+    n = shape[0] * shape[1] * 30
+    print(
+        f"{kind}, {shape[2]:5} days in the cube: {n:12,} pixel-days {took:8.1f} s, {n / took:10,.0f} a second, peak {peak:6.0f} MB above imports",
+        flush=True,
+    )
 
 
 def measure_one(kind: str, folder: Path) -> None:
-    model, _ = fit(kind, 1, **MODELS[kind][1])
+    length, params = MODELS[kind]
+    model, _ = fit(kind, length, **params)
     model.predict(array_of(model, 20_000))
     cube = open_cube(folder / "grid.zarr")
+    times = list(cube["time"].values[-30:])
     forget_peak()
     before = peak_mb()
-    took = seconds(lambda: smgeo.predict_map(model, cube, folder / "map.zarr", resume=False))
+    took = seconds(lambda: smgeo.predict_map(model, cube, folder / "map.zarr", times, resume=False))
     print(took, peak_mb() - before)
 
 
@@ -328,7 +340,9 @@ def compare_writing(folder: Path, side: int, days: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["ann", "rf", "gru", "lstm", "uncertainty", "memory", "writing", "one"])
+    parser.add_argument(
+        "what", choices=["ann", "rf", "gru", "lstm", "uncertainty", "memory", "series", "writing", "one"]
+    )
     parser.add_argument("--side", type=int, default=0)
     parser.add_argument("--days", type=int, default=0)
     parser.add_argument("--kind", default="rf")
@@ -341,8 +355,8 @@ def main() -> None:
     side, days = asked.side or (300 if recurrent else 768), asked.days or 30
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if asked.what == "memory":
-            measure_memory(folder)
+        if asked.what in ("memory", "series"):
+            {"memory": measure_memory, "series": measure_series}[asked.what](folder)
             return
         if asked.what == "writing":
             compare_writing(folder, side, days)

@@ -101,7 +101,7 @@ def main() -> None:
         rows[name] = score(made, truth.sel(y=made["y"], x=made["x"], method="nearest").load(), far)
         tested = run.results["models"][name]["test"]
         rows[name] |= {"RMSE at test stations": tested["rmse"], "map": f"{side} x {side} x {len(DAYS)}"}
-        print(pd.Series(rows[name], name=name).to_string(float_format="%.4f"), flush=True)
+        print(name, rows[name], flush=True)
     print(pd.DataFrame(rows).to_string(float_format=lambda v: f"{v:.4f}"))
 
 

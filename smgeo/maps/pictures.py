@@ -156,6 +156,7 @@ def _draw_layer(figure: Figure, axes: Axes, layer: Layer, box: GeoBox) -> None:
     axes.set_facecolor((MISSING[0] / 255, MISSING[1] / 255, MISSING[2] / 255))
     axes.set_title(layer.label, fontsize=8)
     axes.tick_params(labelsize=6)
+    axes.ticklabel_format(useOffset=False, style="plain")
     axes.grid(visible=False)
     if layer.colours is _INSIDE:
         bar = figure.colorbar(drawn, ax=axes, shrink=0.7, ticks=[0.25, 0.75])
