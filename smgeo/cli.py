@@ -250,10 +250,10 @@ def show_command(
 
 
 def _region_of(text: str | None) -> Any:
-    """Four numbers, or a path."""
+    """Numbers, or a path."""
     parts = (text or "").split(",")
     try:
-        return text if len(parts) != 4 else tuple(float(p) for p in parts)
+        return text if len(parts) == 1 else tuple(float(p) for p in parts)
     except ValueError:  # a path with commas
         return text
 
@@ -420,6 +420,11 @@ def main() -> None:
         if debug:
             raise
         print(f"smgeo: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a folder that can't be written to, a file under a file
+        if debug or error.filename is None:
+            raise
+        print(f"smgeo: {error.strerror}: {error.filename}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as stop:
         # typer turns Ctrl-C into exit code 130 without a word.

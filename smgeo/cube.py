@@ -23,7 +23,7 @@ from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, nearest
 from smgeo.regions import Progress, Region, find_damage, jobs_of, plan_regions, read_ledger
 from smgeo.shards import open_array, read_region
-from smgeo.store import check_replaceable, write_store
+from smgeo.store import check_replaceable, only_writer, write_store
 
 STATION_DIMS = ("station", "time")
 GRID_DIMS = ("time", "y", "x")
@@ -268,8 +268,8 @@ def write_cube(
     Raises
     ------
     SmgeoError
-        If `path` exists and is no Zarr store, `ds` is empty, the disk is full, or the days do not continue those of the
-        store: others of its dims, variables or units, a gap, or a store that is damaged.
+        If `path` exists and is no Zarr store, `ds` is empty, the disk is full, another process is writing it, or the days do not
+        continue those of the store: others of its dims, variables or units, a gap, or a store that is damaged.
     """
     path = Path(path)
     check_replaceable(path, "zarr.json")
@@ -292,7 +292,8 @@ def write_cube(
     jobs = jobs_of({n: _as_shards(ds[n].data, shards[n]) for n in names})
     # Of an append the digests differ, as the days are not read from the same place; its old regions are as they were.
     old = {r.name for r in regions if _lies_before(r, kept)} if kept else None
-    return write_store(ds, plan, regions, inputs, jobs, path, resume=resume, old=old, progress=progress)
+    with only_writer(path):
+        return write_store(ds, plan, regions, inputs, jobs, path, resume=resume, old=old, progress=progress)
 
 
 def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
@@ -413,7 +414,10 @@ def read_directly(ds: xr.Dataset) -> xr.Dataset:
         # Dask names an array by what it is made of: the same name, the same values.
         if known is None or not known.chunks or getattr(variable.data, "name", None) != known.data.name:
             continue
-        if variable.dtype == _StoredArray(source, str(name)).dtype:  # not of what CF decodes
+        # Not of what CF decodes: numbers that stand for missing ones, or are packed.
+        packed = {"missing_value", "scale_factor", "add_offset"} & set(known.encoding)
+        fill = known.encoding.get("_FillValue", np.nan)
+        if variable.dtype == _StoredArray(source, str(name)).dtype and not packed and fill != fill:
             data = indexing.LazilyIndexedArray(_StoredArray(source, str(name)))
             found[name] = xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
     return ds.assign(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -34,7 +35,8 @@ def permutation_importance(
     """How much a model errs more where a feature says nothing of the place any more.
 
     A feature's whole series is exchanged between stations (static ones their value), so that its course in time stays possible and
-    days of one station stay together; what all stations share, such as the day of year, is shifted in time by a month at least.
+    days of one station stay together; what all stations share, such as the day of year or the one weather station of a field (whatever
+    its gaps), is shifted in time by a month at least.
     After Breiman 2001 (Mach. Learn. 45, 5-32), with stations instead of rows. Where features are correlated the model finds in
     one what was taken from the other, and each looks unimportant: name them as one group then.
 
@@ -115,13 +117,24 @@ def _exchange(ds: xr.Dataset, features: Iterable[str], random: np.random.Generat
     changed = {}
     for name in features:
         variable = ds[name]
-        if "station" in variable.dims:
-            axis = variable.get_axis_num("station")
-            values = np.take(variable.values, giver, axis=axis)
-        else:
+        if _is_shared(variable):
             values = np.roll(variable.values, shift, axis=variable.get_axis_num("time"))
+        else:
+            values = np.take(variable.values, giver, axis=variable.get_axis_num("station"))
         changed[name] = variable.copy(data=values)
     return ds.assign(changed)
+
+
+def _is_shared(variable: xr.DataArray) -> bool:
+    """Whether a variable that varies in time says the same of all stations that it has a value for."""
+    if "station" not in variable.dims:
+        return True
+    if "time" not in variable.dims:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of days without a value
+        spread = variable.max("station") - variable.min("station")
+    return not (spread > 0).any()
 
 
 def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def read_outline(path: str | Path, crs: Any) -> BaseGeometry:
     """
     path = Path(path)
     if not path.is_file():
-        raise SmgeoError(f"outline {path} not found (relative paths start at --data)")
+        raise SmgeoError(f"polygon file {path} not found (relative paths in a recipe start at --data)")
     readers = {".gpkg": _read_geopackage, ".geojson": _read_geojson, ".json": _read_geojson}
     if path.suffix.lower() not in readers:
         raise SmgeoError(f"outline {path}: give a GeoPackage (.gpkg) or GeoJSON (.geojson, .json) file")

@@ -13,6 +13,7 @@ import jinja2
 def write_page(path: Path, template: str, **values: Any) -> Path:
     """A page from a template of smgeo's, written beside and renamed."""
     text = open_template(template).render(**values)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)

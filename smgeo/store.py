@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def write_store(
     finish: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a store region by region, beside `path` first, put in its place when complete.
+    """Write a store region by region, beside `path` first, put in its place when complete; by `only_writer`.
 
     Parameters
     ----------
@@ -70,6 +72,11 @@ def write_store(
         Called with the store's folder when all regions are written, to add what is known only then.
     progress : callable, optional
         Called with (regions done, regions in all).
+
+    Raises
+    ------
+    SmgeoError
+        If the disk is full.
     """
     part = path.with_name(path.name + ".part")
     names = list(dict.fromkeys(n for r in regions for n in r.variables))
@@ -97,6 +104,33 @@ def write_store(
         seal(part)
         replace_folder(part, path)
     return path
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine (where the file system says so, of all) from writing the same; a killed one leaves no lock.
+
+    Raises
+    ------
+    SmgeoError
+        If another is at it.
+    """
+    lock = path.with_name(f".{path.name.removeprefix('.')}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = lock.exists() and os.fstat(handle.fileno()).st_ino == lock.stat().st_ino
+        except BlockingIOError:
+            mine = False
+        except OSError:  # a file system without locks
+            mine = True
+        if not mine:
+            raise SmgeoError(f"another process is writing {path}; wait for it, or give another path")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _start_store(
@@ -153,7 +187,8 @@ def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
     On Linux's local file systems in one step, so that a reader finds the old one or the new one at every moment.
     """
     check_replaceable(path, marker)
-    old = path.with_name(path.name + ".old")
+    # No name that a user would choose for a copy of his own.
+    old = path.with_name(f".{path.name.removeprefix('.')}.replaced")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists() and exchange_folders(part, path):
         os.replace(part, old)

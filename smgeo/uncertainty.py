@@ -82,6 +82,9 @@ def calibrate(model: Any, ds: xr.Dataset, split: Split, part: Part = "validation
         part=part,
         limits=(float(limits[0]), float(limits[1])),
     )
+    # Scores at these stations are no longer those of places that the model never saw.
+    known = model.training_.get("validation_stations", [])
+    model.training_["validation_stations"] = sorted({*known, *map(str, windows.stations)})
     model.digest_ = None
     return model.calibration_
 

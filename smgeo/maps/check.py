@@ -14,11 +14,12 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.assemble import extract
-from smgeo.cube import check_known_units, text_of, units_of
+from smgeo.cube import check_known_units, open_cube, text_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.cog import find_cogs
 from smgeo.maps.layout import MAP_CHUNK
+from smgeo.maps.place import IDENTITY
 from smgeo.scores import compute_scores, finite_or_none, score_intervals
 
 # A day's autocorrelation and a course of the year are told of series with so many days at least.
@@ -42,10 +43,19 @@ def open_map(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if (path / "zarr.json").is_file():
         return xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
-    files = find_cogs(path)
-    if not files:
-        raise SmgeoError(f"{path} holds no map: give a Zarr store or a folder of GeoTIFFs that predict_map wrote")
-    return _open_cogs(files)
+    found = find_cogs(path)
+    if not found:
+        inside = [
+            p.name for p in sorted(path.glob("*")) if p.is_dir() and (p.suffix == ".zarr" or any(p.glob("*.tif")))
+        ]
+        more = f" (its folders {', '.join(inside[:5])} may)" if inside else ""
+        raise SmgeoError(f"{path} holds no map{more}: give a Zarr store or a folder of GeoTIFFs that predict_map wrote")
+    makers = {tags.get(IDENTITY.removeprefix("smgeo_")) for _, tags in found.values()}
+    if len(makers) > 1:
+        raise SmgeoError(
+            f"{path} holds days of {len(makers)} maps (other models, places or levels); keep one map in a folder"
+        )
+    return _open_cogs({day: file for day, (file, _) in found.items()})
 
 
 def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
@@ -71,7 +81,11 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
 
     time = pd.DatetimeIndex([*files])
     data = {n: (("time", "y", "x"), band(i), attrs[n]) for i, n in enumerate(names, 1)}
-    about = {f"smgeo_{k}": v for k, v in tags.items() if k in ("model", "training_stations", "versions")}
+    about = {
+        f"smgeo_{k}": v
+        for k, v in tags.items()
+        if k in ("model", "map", "training_stations", "validation_stations", "versions")
+    }
     return xr.Dataset(data, {"time": time, **xr_coords(box, dims=("y", "x"))}, about)
 
 
@@ -85,16 +99,16 @@ def _read_later(path: str, band: int) -> Any:
     return delayed(read, pure=True)()
 
 
-def evaluate_map(path: str | Path, stations: xr.Dataset, *, target: str = "sm") -> dict[str, Any]:
+def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target: str = "sm") -> dict[str, Any]:
     """Scores of a map at stations that its model never saw, and what its course in time and its block borders look like.
 
     Parameters
     ----------
     path : str or Path
         As for `open_map`.
-    stations : xarray.Dataset
-        Station cube with the target, as opened. Stations that the map names as those of its model's training do not count, nor those
-        outside the map.
+    stations : xarray.Dataset, str or Path
+        Station cube with the target, as opened. Stations that the map names as those of its model's training or validation (which
+        stopped it, or calibrated its intervals) do not count, nor those outside the map.
     target : str
         Variable of both.
 
@@ -111,17 +125,22 @@ def evaluate_map(path: str | Path, stations: xr.Dataset, *, target: str = "sm") 
     SmgeoError
         If there is no map, it lacks the target or has it in another unit, or no station is left.
     """
+    stations = open_cube(stations) if isinstance(stations, str | Path) else stations
     made = open_map(path)
     for where, ds in ((f"{path}", made), ("the station cube", stations)):
         if target not in ds:
             raise SmgeoError(f"{where} lacks {target!r}; it holds {', '.join(map(str, ds.data_vars))}")
     check_known_units(units_of(made, [target]), units_of(stations, [target]), "the map")
-    trained = set(json.loads(made.attrs.get("smgeo_training_stations", "[]")))
+    trained, validated = (
+        json.loads(made.attrs.get(f"smgeo_{kind}_stations", "[]")) for kind in ("training", "validation")
+    )
     ids = text_of(stations["station"])
-    unseen = stations.isel(station=np.flatnonzero(~np.isin(ids, list(trained))))
-    left_out = {"trained on": int(len(ids) - unseen.sizes["station"])}
+    unseen = stations.isel(station=np.flatnonzero(~np.isin(ids, [*trained, *validated])))
+    left_out = {"trained on": int(np.isin(ids, trained).sum()), "validated on": int(np.isin(ids, validated).sum())}
     if not unseen.sizes["station"]:
-        raise SmgeoError(f"the map's model was trained on all {len(ids)} stations; give a cube with others")
+        raise SmgeoError(
+            f"the map's model saw all {len(ids)} stations in training or validation; give a cube with others"
+        )
     at = extract(made, unseen).compute()
     left_out["outside the map"] = unseen.sizes["station"] - at.sizes["station"]
     days = pd.DatetimeIndex(made.indexes["time"]).intersection(pd.DatetimeIndex(stations.indexes["time"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,27 @@ def cog_path(folder: Path, name: str, day: pd.Timestamp) -> Path:
     return folder / f"{name}_{day.date()}.tif"
 
 
-def find_cogs(folder: Path) -> dict[str, Path]:
-    """The maps in a folder, by day (ISO 8601), in order."""
-    return {m[1]: p for p in sorted(folder.glob("*.tif")) if (m := _NAME.fullmatch(p.name))}
+def find_cogs(folder: Path, but: Collection[str] = ()) -> dict[str, tuple[Path, dict[str, str]]]:
+    """The maps in a folder and their tags, by day (ISO 8601), in order, `but` some days; files of others are left out.
+
+    Raises
+    ------
+    SmgeoError
+        If a file that is called as a map is can't be read.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.tif")):
+        if (named := _NAME.fullmatch(path.name)) and named[1] not in but:
+            try:
+                with rasterio.open(path) as src:
+                    tags = src.tags()
+            except rasterio.errors.RasterioIOError as error:
+                raise SmgeoError(
+                    f"{path} is called as a map is, but can't be read ({error}); remove it, or make the map again"
+                ) from None
+            if "date" in tags and "model" in tags:
+                found[named[1]] = path, tags
+    return found
 
 
 def finished_cogs(folder: Path, name: str, days: Iterable[pd.Timestamp], digest: str) -> bool:
@@ -46,7 +64,12 @@ def _is_of(path: Path, digest: str) -> bool:
         return False
     try:
         with rasterio.open(path) as src:
-            return bool(digest) and src.tags().get(_DIGEST) == digest
+            if not digest or src.tags().get(_DIGEST) != digest:
+                return False
+            # The last of the file: it is not there if the file was cut.
+            *_, (_, last) = src.block_windows(1)
+            src.read(window=last)
+            return True
     except rasterio.errors.RasterioIOError:  # of no GeoTIFF, or of a damaged one
         return False
 
@@ -84,8 +107,8 @@ def write_cogs(store: str | Path, folder: str | Path, *, digest: str = "", resum
     first = next((n for n in names if "ancillary_variables" in ds[n].attrs), names[0])
     ds = ds[list(dict.fromkeys([first, *str(ds[first].attrs.get("ancillary_variables", "")).split()]))]
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"{first}_*.part"):  # of a process that was killed
-        left.unlink()
+    # Rows from north to south, as all readers of GeoTIFFs know them.
+    ds = ds.sortby("y", ascending=False)
     days = pd.DatetimeIndex(ds.indexes["time"])
     todo = [t for t, day in enumerate(days) if not (resume and _is_of(cog_path(folder, first, day), digest))]
     # A chunk of the store holds several days: they are written together, so that it is read once.

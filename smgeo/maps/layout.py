@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import numpy as np
 import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
+from smgeo.catalog import FEATURES
 from smgeo.cube import GRID_CHUNK
+from smgeo.errors import SmgeoWarning
 from smgeo.maps.block import APPLICABLE, Outputs
+from smgeo.maps.place import IDENTITY
 from smgeo.maps.request import MapRequest
 
 MAP_CHUNK = GRID_CHUNK
@@ -37,13 +42,14 @@ _CONVENTIONS = [
 ]
 
 
-def describe_map_store(model: Any, request: MapRequest, outputs: Outputs) -> xr.Dataset:
+def describe_map_store(model: Any, request: MapRequest, outputs: Outputs, identity: str) -> xr.Dataset:
     """Dims, coordinates and attributes of a map; its values are zeros that nobody looks at."""
     cube, preparation, target = request.cube, request.preparation, outputs.target
     shape = (len(request.days), cube.sizes["y"], cube.sizes["x"])
-    coords = {"time": ("time", request.days), "y": cube["y"], "x": cube["x"], "spatial_ref": cube["spatial_ref"]}
+    place = xr_coords(request.box, dims=("y", "x"))
+    coords = {"time": ("time", request.days), "y": cube["y"], "x": cube["x"], "spatial_ref": place["spatial_ref"]}
     kind = getattr(model, "kind", type(model).__name__)
-    said = "surface soil moisture" if target == "sm" else target
+    said = "soil moisture" if target == "sm" else target
     shared = {
         "units": preparation["target_units"] or "",
         "grid_mapping": "spatial_ref",
@@ -68,7 +74,7 @@ def describe_map_store(model: Any, request: MapRequest, outputs: Outputs) -> xr.
         }
     types = {name: "uint8" if name == APPLICABLE else "float32" for name in outputs.names}
     empty = {n: (("time", "y", "x"), da.zeros(shape, dtype=types[n]), attrs[n]) for n in outputs.names}
-    made = xr.Dataset(empty, coords, {**_provenance(model, kind), **geozarr_attrs(request.box)})
+    made = xr.Dataset(empty, coords, {**_provenance(model, kind), IDENTITY: identity, **geozarr_attrs(request.box)})
     return made.drop_encoding()
 
 
@@ -78,8 +84,9 @@ def _provenance(model: Any, kind: str) -> dict[str, Any]:
     out = {"Conventions": "CF-1.11", "title": "map of soil moisture", "smgeo_model": kind}
     if "versions" in training:
         out["smgeo_versions"] = json.dumps(training["versions"], sort_keys=True)
-    if "stations" in training:
-        out["smgeo_training_stations"] = json.dumps(training["stations"])
+    for name, stations in (("training_stations", "stations"), ("validation_stations", "validation_stations")):
+        if stations in training:
+            out[f"smgeo_{name}"] = json.dumps(training[stations])
     return out
 
 
@@ -118,16 +125,30 @@ def plan_map(template: xr.Dataset) -> dict[str, dict[str, Any]]:
 
 
 def say_shares(store: Path, outputs: Outputs, inside: xr.DataArray | None) -> None:
-    """Write into the attributes of a finished map which share of its region has no value, and lies in the area of applicability."""
+    """Write into the attributes of a finished map which share of its region has no value, and lies in the area of applicability.
+
+    A map without any value, and values that the variable can't have, are warned of.
+    """
     ds = xr.open_zarr(store, consolidated=False, chunks={})
     days, *size = ds[outputs.target].shape
     pixels = days * (int(np.prod(size)) if inside is None else int(inside.sum()))
     held = ds[outputs.names].count()
     if outputs.applicable:
         held["inside"] = ds[APPLICABLE].sum()
+    low, high = FEATURES[outputs.target].valid_range if outputs.target in FEATURES else (-np.inf, np.inf)
+    held["impossible"] = ((ds[outputs.target] < low) | (ds[outputs.target] > high)).sum()
     found = held.compute()
     group = zarr.open_group(store, mode="r+")
-    group[outputs.target].attrs["nodata_share"] = round(1 - int(found[outputs.target]) / pixels, 6)
+    count = int(found[outputs.target])
+    group[outputs.target].attrs["nodata_share"] = round(1 - count / pixels, 6)
+    group[outputs.target].attrs["impossible_share"] = impossible = round(int(found["impossible"]) / max(count, 1), 6)
+    if not count:
+        warnings.warn(
+            "no pixel of the map has a value: features are missing everywhere in it", SmgeoWarning, stacklevel=2
+        )
+    if impossible:
+        said = f"{impossible:.3%} of the map's values of {outputs.target} lie outside {low:g} to {high:g}"
+        warnings.warn(f"{said}: the model is asked for what it has not learned", SmgeoWarning, stacklevel=2)
     if outputs.applicable:
         known = int(found[APPLICABLE])
         group[APPLICABLE].attrs["share_inside"] = round(int(found["inside"]) / known, 6) if known else None

@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
@@ -69,7 +70,7 @@ def _halve(ds: xr.Dataset) -> xr.Dataset:
     """The same area in pixels twice as wide; where their number is odd, the last reach beyond it."""
     box = ds.odc.geobox
     height, width = (-(-n // 2) for n in box.shape.yx)
-    wide = GeoBox((height, width), box.affine * box.affine.scale(2), box.crs)
+    wide = GeoBox((height, width), box.affine * Affine.scale(2), box.crs)
     plan = plan_map(ds)
     data = {}
     for name, variable in ds.data_vars.items():

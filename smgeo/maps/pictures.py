@@ -74,6 +74,8 @@ def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
 def _limits(values: xr.DataArray) -> tuple[float, float]:
     seen = values.values[np.isfinite(values.values)]
     low, high = np.quantile(seen, [0.01, 0.99]) if seen.size else (0.0, 0.0)
+    if high - low < 1e-4 * abs(high):  # the same everywhere, but for rounding
+        return 0.9 * float(low), 1.1 * float(high)
     return float(low), float(max(high, low + 1e-6))
 
 
@@ -82,7 +84,7 @@ def draw_map(
     day: Any,
     stations: xr.Dataset | None = None,
     *,
-    against: xr.DataArray | None = None,
+    against: xr.DataArray | xr.Dataset | None = None,
     target: str = "sm",
 ) -> Figure:
     """One day of a map: a panel each for what it says, in the map's own CRS.
@@ -95,8 +97,8 @@ def draw_map(
         One of the map's.
     stations : xarray.Dataset, optional
         Station cube: its stations are points in the colour of what they measured that day, white where they measured nothing.
-    against : xarray.DataArray, optional
-        (time, y, x) on the same grid, such as a truth or another map: the difference is one more panel.
+    against : xarray.DataArray or Dataset, optional
+        (time, y, x) on the same grid, such as a truth or another map: the difference, the map less that, is one more panel.
     target : str
 
     Raises
@@ -112,7 +114,8 @@ def draw_map(
     one = made.sel(time=[when])
     layers = layers_of(one, target)
     if against is not None:
-        layers.insert(1, _difference(one[target], against.sel(time=[when])))
+        against = against[target] if isinstance(against, xr.Dataset) else against
+        layers.insert(1, _difference(one[target], against))
     box = made.odc.geobox
     height, width = box.shape.yx
     shape = min(max(height / width, 0.3), 2.0)
@@ -128,17 +131,27 @@ def draw_map(
 
 
 def _difference(estimate: xr.DataArray, other: xr.DataArray) -> Layer:
-    if other.shape != estimate.shape:
-        raise SmgeoError(
-            f"what the map is compared with has the shape {other.shape}, the map {estimate.shape}; give it on the map's grid"
-        )
-    values = _coarse(estimate.copy(data=estimate.values - other.values))
+    days = pd.DatetimeIndex(other.indexes["time"]) if "time" in other.indexes else []
+    for day in estimate.indexes["time"]:
+        if day not in days:
+            raise SmgeoError(f"what the map is compared with has no {day.date()}")
+    other = other.sel(time=estimate["time"])
+    for dim in ("y", "x"):
+        here, there = (v.sortby(dim)[dim].values for v in (estimate, other))
+        if here.shape != there.shape or not np.allclose(
+            here, there, rtol=0, atol=np.abs(np.diff(here)[:1]).sum() / 100
+        ):
+            raise SmgeoError(f"what the map is compared with lies on another grid (other {dim}); give it on the map's")
+    values = _coarse(estimate)
+    values = values.copy(data=values.values - _coarse(other.transpose("time", "y", "x")).values)
     most = _limits(abs(values))[1]
     return Layer(f"difference ({estimate.attrs.get('units', '')})", values, "PuOr", (-most, most))
 
 
 def _coarse(values: Any) -> Any:
-    """Every n-th pixel, so few that a picture holds them."""
+    """Every n-th pixel, so few that a picture holds them, from north to south."""
+    if values.sizes["y"] > 1 and values["y"][0] < values["y"][-1]:
+        values = values.isel(y=slice(None, None, -1))
     step = max(math.ceil(max(values.sizes["y"], values.sizes["x"]) / _PIXELS), 1)
     return values.isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step))
 

@@ -21,12 +21,13 @@ from smgeo.maps.block import APPLICABLE, Outputs, predict_block
 from smgeo.maps.cog import finished_cogs, write_cogs
 from smgeo.maps.layout import NO_FLAG, describe_map_store, plan_map, say_shares
 from smgeo.maps.overviews import remove_overviews, write_overviews
+from smgeo.maps.place import check_others, check_place
 from smgeo.maps.request import MapRequest, Region, check_request
 from smgeo.maps.stac import write_stac
 from smgeo.models import load_model
 from smgeo.regions import Progress, active_client, hash_file, plan_regions
 from smgeo.regions import Region as Block
-from smgeo.store import check_replaceable, write_store
+from smgeo.store import only_writer, write_store
 
 # Coverage of the intervals of a calibrated model, where none is asked for.
 LEVEL = 0.9
@@ -94,21 +95,22 @@ def predict_map(
     out = Path(out)
     request = check_request(model, grid_cube, times, region)
     outputs = _choose_outputs(model, request, intervals, applicability)
+    check_place(out, grid_cube)
     if out.suffix == ".zarr":
-        check_replaceable(out, "zarr.json")
-        with _kept_model(model, out) as held:
-            return _write(held, request, outputs, out, _digest(held, request, outputs), overviews, resume, progress)
-    if out.is_file():
-        raise SmgeoError(f"{out} is a file; give a folder for GeoTIFFs, or a path that ends in .zarr")
+        with only_writer(out), _kept_model(model, out) as held:
+            return _write(held, request, outputs, out, overviews, resume, progress)
     out.mkdir(parents=True, exist_ok=True)
-    store = out / ".map.zarr"
-    with _kept_model(model, store) as held:
+    with _kept_model(model, out / f"map-{uuid.uuid4().hex[:12]}") as held:
         digest = _digest(held, request, outputs)
-        if not (resume and finished_cogs(out, outputs.target, request.days, digest)):
-            _write(held, request, outputs, store, digest, False, resume, progress)
-            write_cogs(store, out, digest=digest, resume=resume)
+        check_others(out, request.days, _identity(held, request, outputs))
+        # A store for each request, so that maps of other days may be made at the same time.
+        store = out / f".map-{digest[:12]}.zarr"
+        with only_writer(out / store.stem):
+            if not (resume and finished_cogs(out, outputs.target, request.days, digest)):
+                _write(held, request, outputs, store, False, resume, progress)
+                write_cogs(store, out, digest=digest, resume=resume)
+            shutil.rmtree(store, ignore_errors=True)
     write_stac(out)
-    shutil.rmtree(store, ignore_errors=True)
     return out
 
 
@@ -120,7 +122,7 @@ def _choose_outputs(
     level: float | None = None
     if intervals is None or intervals is True:
         level = LEVEL if calibration is not None or intervals else None
-    elif intervals is not False:
+    elif intervals:
         level = float(intervals)
         if not 0 < level < 1:
             raise SmgeoError(f"intervals is a coverage between 0 and 1, such as 0.9; got {intervals}")
@@ -230,11 +232,15 @@ def _jobs(held: HeldModel, request: MapRequest, outputs: Outputs) -> Callable[[B
     return job
 
 
+def _identity(held: HeldModel, request: MapRequest, outputs: Outputs) -> str:
+    """What the days of one map have in common: model, place, and what is told."""
+    inside = None if request.inside is None else tokenize(request.inside.values)
+    return str(tokenize(held.digest, request.box.shape.yx, tuple(request.box.affine), inside, outputs))
+
+
 def _digest(held: HeldModel, request: MapRequest, outputs: Outputs) -> str:
     """What a map is made from."""
-    inside = None if request.inside is None else tokenize(request.inside.values)
-    place = request.box.shape.yx, tuple(request.box.affine), inside
-    return str(tokenize(held.digest, request.token, place, list(map(str, request.days)), outputs))
+    return str(tokenize(_identity(held, request, outputs), request.token, list(map(str, request.days))))
 
 
 def _write(
@@ -242,7 +248,6 @@ def _write(
     request: MapRequest,
     outputs: Outputs,
     path: Path,
-    digest: str,
     overviews: bool,
     resume: bool,
     progress: Progress | None,
@@ -253,7 +258,8 @@ def _write(
         if overviews:
             write_overviews(part)
 
-    template = describe_map_store(held.model, request, outputs)
+    template = describe_map_store(held.model, request, outputs, _identity(held, request, outputs))
+    digest = _digest(held, request, outputs)
     plan = plan_map(template)
     shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in outputs.names}
     dims = dict.fromkeys(outputs.names, ("time", "y", "x"))

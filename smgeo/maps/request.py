@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def check_request(
 ) -> MapRequest:
     """What `predict_map` is asked for, checked; arguments and errors are its own."""
     preparation = getattr(model, "preparation_", None)
+    if isinstance(model, str | Path):
+        raise SmgeoError(f"predict_map takes a model, not its path; give smgeo.load_model({str(model)!r})")
     if not preparation:
         raise SmgeoError(
             "predict_map needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays"
@@ -71,15 +74,16 @@ def check_request(
         )
     days = check_daily(cube)
     wanted = _choose_days(days, times)
+    place = {n: cube.coords[n] for n in ("y", "x", "spatial_ref") if n in cube.coords}
     token = _token_of(cube, preparation["features"])
     cube = read_directly(cube)
     cube = derive_features(cube, [f for f in preparation["features"] if f not in cube and _derivable(f, cube)])
     check_units(units_of(cube, map(str, cube.data_vars)), preparation["units"], "the grid cube")
-    # With the days, which features that do not vary in time would leave behind.
-    cube = cube[preparation["features"]].assign_coords(time=cube["time"]).assign_attrs(cube.attrs)
+    # With the days and the place, which features that do not vary along them would leave behind.
+    cube = cube[preparation["features"]].assign_coords(time=cube["time"], **place).assign_attrs(cube.attrs)
     # What is the same everywhere is read once, not in each block.
     cube = cube.assign({name: v.compute() for name, v in cube.data_vars.items() if v.dims == ("time",)})
-    box = cube.odc.geobox
+    box = _box_of(cube)
     inside = None
     if region is not None:
         rows, columns, inside = _choose_pixels(cube, region)
@@ -87,10 +91,36 @@ def check_request(
     return MapRequest(cube, preparation, wanted, days.get_indexer(wanted), inside, box, token)
 
 
+def _box_of(cube: xr.Dataset) -> GeoBox:
+    """The grid of a cube.
+
+    Raises
+    ------
+    SmgeoError
+        If its y and x are not those of pixels of one size.
+    """
+    box = cube.odc.geobox if {"y", "x"} <= set(cube.coords) else None
+    if box is not None and box.axis_aligned:
+        for name, (step, first) in {"x": (box.affine.a, box.affine.c), "y": (box.affine.e, box.affine.f)}.items():
+            expected = first + step * (np.arange(cube.sizes[name]) + 0.5)
+            if not np.allclose(cube[name].values, expected, rtol=0, atol=abs(step) / 100):
+                box = None
+                break
+    if box is None or not box.axis_aligned:
+        raise SmgeoError(
+            "the grid cube's y and x are not the centres of pixels of one size in its CRS; give a cube on a regular grid, of one pixel with "
+            "a GeoTransform in spatial_ref"
+        )
+    return box
+
+
 def _token_of(cube: xr.Dataset, features: Sequence[str]) -> str:
-    """What the features come from: the names of Dask arrays, and values that are held."""
+    """What the features come from: the names of Dask arrays, values that are held, and the files of a store as they are now."""
     used = {n for f in features for n in (f, *(FEATURES[f].derived_from if f in FEATURES else ()))}
-    return str(tokenize([(n, v.data) for n, v in sorted(cube.variables.items()) if n in used or n in cube.coords]))
+    values = [(n, v.data) for n, v in sorted(cube.variables.items()) if n in used or n in cube.coords]
+    source = cube.encoding.get("source")
+    files = [f for n in sorted(used) for f in sorted(Path(source, n).rglob("*"))] if source else []
+    return str(tokenize(values, [(str(f), s.st_size, s.st_mtime_ns) for f in files if (s := f.stat())]))
 
 
 def _derivable(name: str, cube: xr.Dataset) -> bool:
@@ -103,19 +133,24 @@ def _choose_days(days: pd.DatetimeIndex, times: Sequence[Any] | None) -> pd.Date
         return days
     if isinstance(times, str):
         raise SmgeoError(f"predict_map: times is a list of days; write times=[{times!r}]")
+    if any(isinstance(t, Real) for t in times):
+        raise SmgeoError("predict_map: times holds numbers; write days as 2020-05-31")
     try:
-        wanted = pd.DatetimeIndex([pd.Timestamp(t) for t in times]).unique().sort_values()
+        found = [pd.Timestamp(t) for t in times]
+        # Days of UTC, at the hour at which the cube has them.
+        wanted = pd.DatetimeIndex([t.tz_convert(None) if t.tz else t for t in found]).normalize().unique().sort_values()
     except (ValueError, TypeError) as error:
         raise SmgeoError(f"predict_map: times holds what is no day ({error}); write days as 2020-05-31") from None
     if wanted.empty:
         raise SmgeoError("predict_map: times holds no day; give one, or leave times out for all days of the cube")
-    outside = [str(t.date()) for t in wanted if t not in days]
+    at = days.normalize().get_indexer(wanted)
+    outside = [str(t.date()) for t in wanted[at < 0]]
     if outside:
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
         raise SmgeoError(
             f"maps: {', '.join(outside[:5])}{more} not in the grid cube, which holds {days[0].date()} to {days[-1].date()}"
         )
-    return wanted
+    return days[at]
 
 
 def _choose_pixels(cube: xr.Dataset, region: Region) -> tuple[slice, slice, xr.DataArray | None]:
@@ -127,6 +162,11 @@ def _choose_pixels(cube: xr.Dataset, region: Region) -> tuple[slice, slice, xr.D
     rows, columns = (_span(inside.any(axis=axis)) for axis in (1, 0))
     held = inside[rows, columns]
     return rows, columns, None if held.all() else xr.DataArray(held, dims=("y", "x"))
+
+
+def _name_of(crs: Any) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.proj.name)
 
 
 def _span(chosen: Any) -> slice:
@@ -141,7 +181,7 @@ def _between(cube: xr.Dataset, bounds: Sequence[float]) -> tuple[slice, slice]:
         left, bottom, right, top = map(float, bounds)
     except (TypeError, ValueError):
         raise SmgeoError(
-            f"region is (left, bottom, right, top) in the grid's CRS, or the path of a polygon file; got {bounds!r}"
+            f"region is (left, bottom, right, top), four numbers in the grid's CRS, or the path of a polygon file; got {bounds!r}"
         ) from None
     if not (left < right and bottom < top):
         raise SmgeoError(f"region {tuple(bounds)}: left must lie below right, and bottom below top")
@@ -150,6 +190,6 @@ def _between(cube: xr.Dataset, bounds: Sequence[float]) -> tuple[slice, slice]:
     if not (rows.any() and columns.any()):
         box = cube.odc.geobox
         raise SmgeoError(
-            f"region {tuple(bounds)} holds no pixel of the grid (bounds {tuple(box.boundingbox.bbox)}, {box.crs})"
+            f"region {tuple(bounds)} holds no pixel of the grid (bounds {tuple(box.boundingbox.bbox)}, {_name_of(box.crs)})"
         )
     return _span(rows), _span(columns)

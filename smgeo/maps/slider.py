@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from pyproj import Transformer
 
 from smgeo.errors import SmgeoError
@@ -21,7 +21,7 @@ from smgeo.maps.pictures import Layer, frames_of, layers_of, metres_a_unit, scal
 from smgeo.pages import write_page
 
 # Pictures smaller than this on a side are drawn larger, pixel by pixel.
-_LEAST = 400
+_LEAST = 800
 
 
 def write_slider(
@@ -106,7 +106,7 @@ def _points(stations: xr.Dataset, box: Any) -> list[dict[str, Any]]:
 def write_animation(
     path: str | Path | xr.Dataset, file: str | Path, *, frame_ms: int = 400, target: str = "sm"
 ) -> Path:
-    """The days of a map one after the other, as an animated GIF or WebP.
+    """The days of a map one after the other, each with its date, as an animated GIF or WebP.
 
     Parameters
     ----------
@@ -126,11 +126,23 @@ def write_animation(
     file = Path(file)
     kinds = {".gif": "GIF", ".webp": "WEBP"}
     if file.suffix.lower() not in kinds:
-        raise SmgeoError(f"{file}: an animation ends in .gif or .webp")
+        raise SmgeoError(f"{file}: an animation ends in .gif or .webp (and a page with a slider in .html)")
     layer = layers_of(path if isinstance(path, xr.Dataset) else open_map(path), target)[0]
     frames, palette = frames_of(layer)
     factor = max(_LEAST // max(frames.shape[1:]), 1)
     pictures = [Image.fromarray(palette[frame.repeat(factor, 0).repeat(factor, 1)], "RGB") for frame in frames]
+    for picture, day in zip(pictures, pd.DatetimeIndex(layer.values.indexes["time"]), strict=True):
+        size = max(picture.height // 25, 12)
+        draw = ImageDraw.Draw(picture)
+        draw.text(
+            (size // 2, size // 2),
+            str(day.date()),
+            "black",
+            ImageFont.load_default(size),
+            stroke_width=2,
+            stroke_fill="white",
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     pictures[0].save(
         part, kinds[file.suffix.lower()], save_all=True, append_images=pictures[1:], duration=frame_ms, loop=0

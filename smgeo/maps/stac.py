@@ -36,7 +36,7 @@ def write_stac(folder: str | Path, title: str = "Maps of soil moisture") -> Path
         `collection.json`.
     """
     folder = Path(folder)
-    items = [item for path in find_cogs(folder).values() if (item := _describe(path)) is not None]
+    items = [_describe(path) for path, _ in find_cogs(folder).values()]
     for item in items:
         write_json(folder / f"{item['id']}.json", item)
     boxes = [item["bbox"] for item in items]
@@ -59,12 +59,9 @@ def write_stac(folder: str | Path, title: str = "Maps of soil moisture") -> Path
     return folder / "collection.json"
 
 
-def _describe(path: Path) -> dict[str, Any] | None:
-    """The item of a map; None of a file that is none."""
+def _describe(path: Path) -> dict[str, Any]:
     with rasterio.open(path) as src:
         crs, transform, shape, bounds, tags = src.crs, src.transform, src.shape, src.bounds, src.tags()
-        if "date" not in tags:
-            return None
         bands = [
             {
                 "name": name,

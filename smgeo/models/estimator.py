@@ -152,7 +152,11 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
             raise SmgeoError(f"{self.kind}: no rows to train on")
         self.__dict__.pop("training_", None)  # not fitted, until the first epoch is done
         self.calibration_ = self.applicability_ = self.digest_ = None
-        stations = [str(s) for s in X.stations] if isinstance(X, WindowSource) else None
+        stations = {
+            name: [str(s) for s in source.stations]
+            for name, source in (("stations", X), ("validation_stations", validation))
+            if isinstance(source, WindowSource)
+        }
         self.params_ = self._file_params()
         self.n_features_in_ = int(x.shape[-1])
         self.input_shape_ = self._input_shape(x)
@@ -165,15 +169,13 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):
         x: Rows,
         y: np.ndarray,
         validation: tuple[Rows, np.ndarray] | None,
-        stations: list[str] | None,
+        stations: dict[str, list[str]],
         checkpoint: Checkpoint | None,
         team: Team | None,
     ) -> Generator[dict[str, float], None, None]:
         with closing(self._fit(x, y, validation, checkpoint=checkpoint, team=team)) as epochs:
             for scores in epochs:
-                self.training_ = {"rows": x.count, "versions": _versions(), **self._describe_training()}
-                if stations is not None:
-                    self.training_["stations"] = stations
+                self.training_ = {"rows": x.count, "versions": _versions(), **self._describe_training(), **stations}
                 yield scores
 
     def predict(self, X: Any) -> Any:

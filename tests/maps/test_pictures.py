@@ -129,7 +129,7 @@ def test_an_animation_has_a_frame_a_day(made, tmp_path):
     with Image.open(file) as picture:
         assert picture.n_frames == 4
         assert picture.info["duration"] == 120
-        assert picture.size == (400, 300)
+        assert picture.size == (800, 600)
         assert picture.convert("RGB").getpixel((5, 5)) == (220, 220, 220)
     with pytest.raises(SmgeoError, match=r"ends in \.gif or \.webp"):
         write_animation(made, tmp_path / "sm.mp4")

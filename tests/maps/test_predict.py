@@ -15,6 +15,9 @@ from smgeo.maps import block, layout, predict_map
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe import PrepareSpec
 
+# Days at the start have no window of several.
+pytestmark = pytest.mark.filterwarnings("ignore:no pixel of the map:smgeo.errors.SmgeoWarning")
+
 FEATURES = ["s1_vv", "precipitation_3d", "clay", "doy_sin"]
 WEIGHTS = np.array([0.5, 0.2, -0.3, 0.1, 0.05, 0.02, 0.01, 0.03])
 TRAIN = [f"N/s{i}" for i in range(4)]
