@@ -247,6 +247,16 @@ def test_simulate_into_a_folder_that_holds_something(tmp_path, monkeypatch, caps
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    code, _, err = call(monkeypatch, capsys, "simulate", tmp_path / "thesis.txt" / "world", "--stations", "16")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("smgeo: ")
+    assert "Not a directory" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 def test_features_lists_every_one_with_its_unit(monkeypatch, capfd):
     done = subprocess.run([sys.executable, "-m", "smgeo.cli", "features"], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

@@ -55,6 +55,19 @@ def test_what_stations_share_is_shifted_in_time(cube, split, model):
     assert table.index[0] == "doy_sin"
 
 
+def test_one_weather_station_for_all_is_shifted_in_time_whatever_its_gaps(cube, split):
+    """The season as each station's own series, with gaps of its own: exchanged between stations it would seem to say nothing."""
+    season = np.broadcast_to(cube["doy_sin"].values, (8, 40)).copy()
+    season[np.random.default_rng(0).random(season.shape) < 0.1] = np.nan
+    cube = cube.drop_vars("doy_sin").assign(temperature=(("station", "time"), season, FEATURES["temperature"].attrs()))
+    train = cube.sel(station=list(split.train))
+    model = make_model("LinearRegression").fit(Windows(train, ["s1_vv", "clay", "temperature"], length=1))
+    table = permutation_importance(model, cube, split, repeats=1)
+    # Of the days that are left after both gaps: not all of the season, so about as much.
+    assert table.loc["temperature", "increase"] == pytest.approx(0.05 * np.sqrt(2), rel=0.1)
+    assert 55 <= table.loc["temperature", "rows"] < 80
+
+
 def test_groups_are_exchanged_together_and_the_seed_counts(cube, split, model):
     groups = {"place": ["s1_vv", "clay"], "season": ["doy_sin"]}
     table = permutation_importance(model, cube, split, "train", groups=groups, seed=3)
