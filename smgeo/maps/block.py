@@ -117,8 +117,7 @@ def _predict_strip(
         held = strip[names].assign_coords(strip.coords).compute(scheduler="synchronous")
         prepared = repeat_steps(held, steps)
         for name in names:
-            whole = prepared[name]
-            kept[name] = [whole.isel(time=run.days) if "time" in whole.dims else whole for run in runs]
+            kept[name] = [_part_of(prepared[name], run.days) for run in runs]
     times = pd.DatetimeIndex(strip.indexes["time"])
     out = np.full((len(outputs.names), n_ends, height * width), np.nan, dtype="float32")
     for i, run in enumerate(runs):
@@ -128,12 +127,23 @@ def _predict_strip(
         )
         pixels = with_steps(pixels, preparation["steps"])
         windows = windows_like(preparation, pixels, target=None, ends=run.ends)
-        if len(windows):
+        if windows.count == height * width * len(run.ends):  # pixel by pixel, every day of each
+            made = estimate(model, windows, outputs).reshape(len(outputs.names), height * width, len(run.ends))
+            out[:, run.slots] = made.transpose(0, 2, 1)
+        elif len(windows):
             slot_of = np.zeros(run.ends[-1] + 1, dtype=np.intp)
             slot_of[list(run.ends)] = run.slots
             place, day = windows.targets
             out[:, slot_of[day], place] = estimate(model, windows, outputs)
     return out.reshape(-1, n_ends, height, width)
+
+
+def _part_of(prepared: xr.DataArray, days: slice) -> xr.DataArray:
+    """Some days of a prepared variable; a copy where these are few, because a view would keep all of them in memory."""
+    if "time" not in prepared.dims:
+        return prepared.copy()
+    part = prepared.isel(time=days)
+    return part if 2 * part.sizes["time"] > prepared.sizes["time"] else part.copy()
 
 
 def _groups(strip: xr.Dataset, features: list[str]) -> list[list[str]]:
