@@ -23,8 +23,8 @@ _COST = ("seconds", "peak_memory_bytes")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside `path` and rename, so that no reader sees half of it."""
-    part = path.with_name(path.name + ".part")
+    """Write JSON beside `path` and rename, so that no reader sees half of it, whoever else writes it at the same time."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
     os.replace(part, path)
