@@ -126,7 +126,7 @@ def _exchange(ds: xr.Dataset, features: Iterable[str], random: np.random.Generat
 
 
 def _is_shared(variable: xr.DataArray) -> bool:
-    """Whether a variable that varies in time says the same of all stations that it has a value for."""
+    """Whether a variable that varies in time says the same of all stations on every day, as far as days tell of two or more."""
     if "station" not in variable.dims:
         return True
     if "time" not in variable.dims:
@@ -134,7 +134,7 @@ def _is_shared(variable: xr.DataArray) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of days without a value
         spread = variable.max("station") - variable.min("station")
-    return not (spread > 0).any()
+    return bool((variable.count("station") > 1).any() and not (spread > 0).any())
 
 
 def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> dict[str, Any]:

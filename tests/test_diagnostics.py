@@ -68,6 +68,19 @@ def test_one_weather_station_for_all_is_shifted_in_time_whatever_its_gaps(cube, 
     assert 55 <= table.loc["temperature", "rows"] < 80
 
 
+def test_stations_that_never_measured_at_once_share_nothing(cube, split):
+    """Each test station has a half of the days, and a level of its own: exchanged, both err by the difference of the levels."""
+    levels = np.zeros((8, 40), dtype="float32")
+    levels[6, :20], levels[6, 20:], levels[7, :20], levels[7, 20:] = 1, np.nan, np.nan, 3
+    cube = cube.assign(temperature=(("station", "time"), levels, FEATURES["temperature"].attrs()))
+    train = cube.sel(station=list(split.train))
+    train["temperature"][:] = np.random.default_rng(0).random((5, 40))
+    model = make_model("LinearRegression").fit(Windows(train, ["s1_vv", "temperature"], length=1))
+    table = permutation_importance(model, cube, split, repeats=1)
+    # No day has values of both after an exchange, so nothing can be told; a shift in time would have told something.
+    assert table.loc["temperature", "rows"] == 0
+
+
 def test_groups_are_exchanged_together_and_the_seed_counts(cube, split, model):
     groups = {"place": ["s1_vv", "clay"], "season": ["doy_sin"]}
     table = permutation_importance(model, cube, split, "train", groups=groups, seed=3)

@@ -96,7 +96,7 @@ def draw_map(
     day : date
         One of the map's.
     stations : xarray.Dataset, optional
-        Station cube: its stations are points in the colour of what they measured that day, white where they measured nothing.
+        Station cube: its stations are points in the colour of what they measured that day, crosses where they measured nothing.
     against : xarray.DataArray or Dataset, optional
         (time, y, x) on the same grid, such as a truth or another map: the difference, the map less that, is one more panel.
     target : str
@@ -119,7 +119,7 @@ def draw_map(
     box = made.odc.geobox
     height, width = box.shape.yx
     shape = min(max(height / width, 0.3), 2.0)
-    figure = Figure(figsize=(4.2 * len(layers), 4.2 * shape + 0.8), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(layers), 3.2 * shape + 0.9), layout="constrained")
     panels = figure.subplots(1, len(layers), squeeze=False, sharex=True, sharey=True)[0]
     for axes, layer in zip(panels, layers, strict=True):
         _draw_layer(figure, axes, layer, box)
@@ -221,7 +221,7 @@ def _draw_stations(
         measured = stations[target].sel(time=when).values
     seen = inside & np.isfinite(measured)
     style: dict[str, Any] = {"s": 26, "edgecolors": "k", "linewidths": 0.7, "zorder": 3}
-    axes.scatter(x[inside & ~seen], y[inside & ~seen], c="white", **style)
+    axes.scatter(x[inside & ~seen], y[inside & ~seen], c="black", marker="x", s=18, linewidths=0.9, zorder=3)
     low, high = layer.limits
     axes.scatter(x[seen], y[seen], c=measured[seen], cmap=layer.colours, vmin=low, vmax=high, **style)
 

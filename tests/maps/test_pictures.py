@@ -117,9 +117,9 @@ def test_a_picture_has_a_panel_for_each_thing_a_map_says(made, stations):
     assert len(points) == 1
     np.testing.assert_allclose(points[0].get_offsets(), [[500_200, 5_000_450]], atol=0.01)
     assert points[0].get_array().tolist() == [0.2]
-    # Without a measurement the point is there, and white.
+    # Without a measurement the point is a black cross.
     second = draw_map(made, DAYS[1], stations).axes[0].collections
-    assert [c.get_facecolor().tolist() for c in second if len(c.get_offsets())] == [[[1.0, 1.0, 1.0, 1.0]]]
+    assert [c.get_facecolor().tolist() for c in second if len(c.get_offsets())] == [[[0.0, 0.0, 0.0, 1.0]]]
     with pytest.raises(SmgeoError, match="no 2021-01-01; it holds 2020-01-01 to 2020-01-04"):
         draw_map(made, "2021-01-01")
 
