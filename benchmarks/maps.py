@@ -285,7 +285,7 @@ def measure_one(kind: str, folder: Path) -> None:
 def compare_writing(folder: Path, side: int, days: int) -> None:
     from smgeo.maps import layout, write_cogs
     from smgeo.regions import plan_regions
-    from smgeo.store import write_store
+    from smgeo.store import shards_of, write_store
 
     rng = np.random.default_rng(0)
     box = GeoBox((side, side), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32632")
@@ -296,8 +296,7 @@ def compare_writing(folder: Path, side: int, days: int) -> None:
         {"time": pd.date_range("2020-01-01", periods=days), **xr_coords(box, dims=("y", "x"))},
     )
     plan = layout.plan_map(template)
-    shards = {"sm": plan["sm"].get("shards", plan["sm"]["chunks"])}
-    regions = plan_regions({"sm": ("time", "y", "x")}, {"sm": template["sm"].shape}, shards)
+    regions = plan_regions({"sm": ("time", "y", "x")}, {"sm": template["sm"].shape}, shards_of(plan, ["sm"]))
 
     class Job:
         def __init__(self, region: Any) -> None:

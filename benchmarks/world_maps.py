@@ -19,6 +19,7 @@ from pyproj import Transformer
 from scipy.spatial import KDTree
 
 import smgeo
+from smgeo.summary import open_truth
 
 DAYS = pd.date_range("2016-08-01", periods=30)
 # Gaps are filled from both sides, and windows look 30 days back.
@@ -82,7 +83,6 @@ def main() -> None:
     asked.folder.mkdir(parents=True, exist_ok=True)
     run = smgeo.run(write_recipe(asked.folder, asked.side, asked.stations), asked.folder / "run")
     grid = smgeo.open_cube(run.folder / "grid.zarr")
-    truth = xr.open_zarr(run.folder / "world" / "truth.zarr", consolidated=False)["sm"].sel(time=DAYS)
     cube = smgeo.open_cube(run.folder / "stations.zarr")
     move = Transformer.from_crs("EPSG:4326", grid.odc.crs.to_wkt(), always_xy=True)
     places = KDTree(np.column_stack(move.transform(cube["longitude"].values, cube["latitude"].values)))
@@ -98,7 +98,7 @@ def main() -> None:
         made = smgeo.open_map(out).load()
         x, y = np.meshgrid(made["x"].values, made["y"].values)
         far = places.query(np.column_stack([x.ravel(), y.ravel()]))[0].reshape(x.shape) > FAR_M
-        rows[name] = score(made, truth.sel(y=made["y"], x=made["x"], method="nearest").load(), far)
+        rows[name] = score(made, open_truth(run.folder / "world" / "truth.zarr", made), far)
         tested = run.results["models"][name]["test"]
         rows[name] |= {"RMSE at test stations": tested["rmse"], "map": f"{side} x {side} x {len(DAYS)}"}
         print(name, rows[name], flush=True)

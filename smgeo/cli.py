@@ -223,7 +223,7 @@ def predict_command(
             out,
             date or None,
             region=_region_of(region),
-            intervals=False if intervals == 0 else intervals,
+            intervals=intervals,
             applicability=applicability,
             overviews=overviews,
             progress=update,

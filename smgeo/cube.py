@@ -23,7 +23,7 @@ from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, nearest
 from smgeo.regions import Progress, Region, find_damage, jobs_of, plan_regions, read_ledger
 from smgeo.shards import open_array, read_region
-from smgeo.store import check_replaceable, only_writer, write_store
+from smgeo.store import check_replaceable, only_writer, shards_of, write_store
 
 STATION_DIMS = ("station", "time")
 GRID_DIMS = ("time", "y", "x")
@@ -286,7 +286,7 @@ def write_cube(
     # Regions hold plain numbers; what CF has to encode (text, dates) is small, and xarray writes it.
     names = [n for n in plan if ds[n].dtype.kind in "fiub"]
     ds = ds.assign({n: v.compute() for n, v in ds.variables.items() if n not in names and is_dask_collection(v)})
-    shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
+    shards = shards_of(plan, names)
     regions = plan_regions({n: tuple(map(str, ds[n].dims)) for n in names}, {n: ds[n].shape for n in names}, shards)
     inputs = _inputs_of_regions(ds, regions, days, token)
     jobs = jobs_of({n: _as_shards(ds[n].data, shards[n]) for n in names})

@@ -26,6 +26,7 @@ from smgeo.maps import draw_map, open_map
 from smgeo.maps.palette import soil_moisture
 from smgeo.pages import write_page
 from smgeo.report_cube import draw_daily_means, draw_last_days, draw_rgb
+from smgeo.summary import open_truth
 from smgeo.tables import tables_of, write_tables
 
 # Colour-blind safe (Okabe and Ito 2008).
@@ -360,9 +361,7 @@ def draw_last_map(folder: Path, results: dict[str, Any], model: str) -> Figure:
 
 def _truth_of(folder: Path, model: str) -> xr.DataArray:
     """The truth of the built-in world on the days and pixels of a model's map; lazy."""
-    truth = xr.open_zarr(folder / "world" / "truth.zarr", consolidated=False)["sm"]
-    made = open_map(folder / "maps" / f"{model}.zarr")
-    return truth.sel(time=made["time"]).sel(y=made["y"], x=made["x"], method="nearest")
+    return open_truth(folder / "world" / "truth.zarr", open_map(folder / "maps" / f"{model}.zarr"))
 
 
 def _read_map(path: Path) -> tuple[np.ndarray, tuple[float, float, float, float]]:

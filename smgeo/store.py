@@ -80,7 +80,7 @@ def write_store(
     """
     part = path.with_name(path.name + ".part")
     names = list(dict.fromkeys(n for r in regions for n in r.variables))
-    shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
+    shards = shards_of(plan, names)
     layout = _sign_layout(template, plan, names)
     before = (read_ledger(path) if path.exists() and (resume or old) else None) or Records()
     kept = {
@@ -104,6 +104,11 @@ def write_store(
         seal(part)
         replace_folder(part, path)
     return path
+
+
+def shards_of(plan: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """What of each variable is one file: a shard, or a chunk where chunks are not joined."""
+    return {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
 
 
 @contextmanager

@@ -43,14 +43,18 @@ def describe_map(store: Path, target: str, truth: Path | None = None) -> dict[st
         "nodata_share": estimate.attrs["nodata_share"],
     }
     if truth is not None:
-        true = xr.open_zarr(truth, consolidated=False, decode_coords="all")["sm"]
-        known = true.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest").values
-        values = estimate.values
+        known, values = open_truth(truth, estimate).values, estimate.values
         seen = np.isfinite(values) & np.isfinite(known)
         scores = compute_scores(known[seen], values[seen], np.zeros(int(seen.sum()), dtype="int8"))
         pixels = int(seen.any(axis=0).sum())
         out["truth"] = {**{k: scores[k] for k in ("rmse", "ubrmse", "bias", "r", "n")}, "pixels": pixels}
     return out
+
+
+def open_truth(path: Path, estimate: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """The truth of the built-in world on the days and pixels of a map; lazy."""
+    truth = xr.open_zarr(path, consolidated=False, decode_coords="all")["sm"]
+    return truth.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest")
 
 
 def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset) -> dict[str, Any]:

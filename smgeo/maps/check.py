@@ -50,7 +50,7 @@ def open_map(path: str | Path) -> xr.Dataset:
         ]
         more = f" (its folders {', '.join(inside[:5])} may)" if inside else ""
         raise SmgeoError(f"{path} holds no map{more}: give a Zarr store or a folder of GeoTIFFs that predict_map wrote")
-    makers = {tags.get(IDENTITY.removeprefix("smgeo_")) for _, tags in found.values()}
+    makers = {tags.get(IDENTITY) for _, tags in found.values()}
     if len(makers) > 1:
         raise SmgeoError(
             f"{path} holds days of {len(makers)} maps (other models, places or levels); keep one map in a folder"
@@ -84,7 +84,7 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
     about = {
         f"smgeo_{k}": v
         for k, v in tags.items()
-        if k in ("model", "map", "training_stations", "validation_stations", "versions")
+        if k in ("model", IDENTITY, "training_stations", "validation_stations", "versions")
     }
     return xr.Dataset(data, {"time": time, **xr_coords(box, dims=("y", "x"))}, about)
 

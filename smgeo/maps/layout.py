@@ -74,7 +74,9 @@ def describe_map_store(model: Any, request: MapRequest, outputs: Outputs, identi
         }
     types = {name: "uint8" if name == APPLICABLE else "float32" for name in outputs.names}
     empty = {n: (("time", "y", "x"), da.zeros(shape, dtype=types[n]), attrs[n]) for n in outputs.names}
-    made = xr.Dataset(empty, coords, {**_provenance(model, kind), IDENTITY: identity, **geozarr_attrs(request.box)})
+    made = xr.Dataset(
+        empty, coords, {**_provenance(model, kind), f"smgeo_{IDENTITY}": identity, **geozarr_attrs(request.box)}
+    )
     return made.drop_encoding()
 
 

@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
-import numpy as np
 import xarray as xr
 import zarr
 from affine import Affine
@@ -15,8 +13,11 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.maps.layout import geozarr_attrs, plan_map
+from smgeo.store import shards_of
 
 _LARGEST = 256
+# Attributes that are of the map's own pixels, or of flags that are no longer 0 or 1.
+_OF_THE_WHOLE = ("nodata_share", "impossible_share", "share_inside", "flag_values")
 _CONVENTION = {
     "uuid": "d35379db-88df-4056-af3a-620245f8e347",
     "name": "multiscales",
@@ -40,7 +41,9 @@ def write_overviews(store: Path) -> None:
     while max(ds.sizes["y"], ds.sizes["x"]) > _LARGEST:
         factor *= 2
         coarse = _halve(ds[names])
-        coarse.to_zarr(store, group=str(factor), zarr_format=3, consolidated=False, encoding=plan_map(coarse))
+        plan = plan_map(coarse)
+        coarse = coarse.chunk(dict(zip(("time", "y", "x"), shards_of(plan, names)[names[0]], strict=True)))
+        coarse.to_zarr(store, group=str(factor), zarr_format=3, consolidated=False, encoding=plan)
         levels += [
             {
                 "asset": f"{factor}/{name}",
@@ -68,30 +71,13 @@ def _open(store: Path, group: str | None = None) -> xr.Dataset:
 
 def _halve(ds: xr.Dataset) -> xr.Dataset:
     """The same area in pixels twice as wide; where their number is odd, the last reach beyond it."""
+    coarse = ds.drop_vars("spatial_ref").coarsen(y=2, x=2, boundary="pad").mean(keep_attrs=True)
     box = ds.odc.geobox
-    height, width = (-(-n // 2) for n in box.shape.yx)
-    wide = GeoBox((height, width), box.affine * Affine.scale(2), box.crs)
-    plan = plan_map(ds)
-    data = {}
-    for name, variable in ds.data_vars.items():
-        # Chunks of the store are even, but for the last.
-        values = da.asarray(variable.data)
-        chunks = (values.chunks[0], *(tuple(-(-n // 2) for n in sizes) for sizes in values.chunks[1:]))
-        coarse = values.map_blocks(_mean_of_four, dtype="float32", chunks=chunks, meta=np.empty((0, 0, 0), "float32"))
-        shape = (variable.sizes["time"], height, width)
-        shard = plan[str(name)].get("shards", plan[str(name)]["chunks"])
-        coarse = coarse.rechunk(tuple(min(s, n) for s, n in zip(shard, shape, strict=True)))
-        attrs = {k: v for k, v in variable.attrs.items() if not k.endswith(("_share", "share_inside", "flag_values"))}
-        data[name] = (variable.dims, coarse, {**attrs, "grid_mapping": "spatial_ref"})
-    coords = {"time": ds["time"], **xr_coords(wide, dims=("y", "x"))}
-    return xr.Dataset(data, coords, geozarr_attrs(wide)).drop_encoding()
-
-
-def _mean_of_four(values: np.ndarray) -> np.ndarray:
-    days, height, width = values.shape
-    padded = np.pad(values, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=np.nan)
-    four = padded.reshape(days, -(-height // 2), 2, -(-width // 2), 2)
-    held = ~np.isnan(four)
-    count = held.sum(axis=(2, 4))
-    total = np.where(held, four, 0).sum(axis=(2, 4), dtype="float64")
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype("float32")
+    wide = GeoBox((coarse.sizes["y"], coarse.sizes["x"]), box.affine * Affine.scale(2), box.crs)
+    coarse = coarse.assign_coords(xr_coords(wide, dims=("y", "x"))).drop_encoding()
+    coarse.attrs = geozarr_attrs(wide)
+    for variable in coarse.data_vars.values():
+        variable.attrs = {k: v for k, v in variable.attrs.items() if k not in _OF_THE_WHOLE} | {
+            "grid_mapping": "spatial_ref"
+        }
+    return coarse

@@ -12,8 +12,8 @@ from smgeo.errors import SmgeoError
 from smgeo.maps.cog import find_cogs
 from smgeo.store import check_replaceable
 
-# Attribute of a map's store, and tag of its GeoTIFFs: model, place and what is told, which all days of one map share.
-IDENTITY = "smgeo_map"
+# Tag of a map's GeoTIFFs, and after `smgeo_` attribute of its store: model, place and what is told, which all days of one map share.
+IDENTITY = "map"
 # What folders of another kind hold.
 _OF_OTHERS = ("zarr.json", "model.json", "results.json", "recipe.yaml")
 
@@ -55,7 +55,7 @@ def check_others(folder: Path, days: pd.DatetimeIndex, identity: str) -> None:
     """
     again = {str(day.date()) for day in days}
     for path, tags in find_cogs(folder, but=again).values():
-        if tags.get(IDENTITY.removeprefix("smgeo_")) != identity:
+        if tags.get(IDENTITY) != identity:
             raise SmgeoError(
                 f"{folder} holds maps of another model, place or level ({path.name}); give another folder, so that each holds one map"
             )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from smgeo.maps.stac import write_stac
 from smgeo.models import load_model
 from smgeo.regions import Progress, active_client, hash_file, plan_regions
 from smgeo.regions import Region as Block
-from smgeo.store import only_writer, write_store
+from smgeo.store import only_writer, shards_of, write_store
 
 # Coverage of the intervals of a calibrated model, where none is asked for.
 LEVEL = 0.9
@@ -67,7 +67,7 @@ def predict_map(
         pixels whose centres lie outside a polygon hold no value.
     intervals : float or bool, optional
         Coverage of prediction intervals, such as 0.9, as the model was calibrated (`smgeo.calibrate`); by default 0.9 where it was, none
-        else. False for none.
+        else. False or 0 for none.
     applicability : bool, optional
         Whether to say which pixels lie in the model's area of applicability (`smgeo.find_applicability`); by default where the
         model knows it.
@@ -98,17 +98,17 @@ def predict_map(
     check_place(out, grid_cube)
     if out.suffix == ".zarr":
         with only_writer(out), _kept_model(model, out) as held:
-            return _write(held, request, outputs, out, overviews, resume, progress)
+            return _write(_Order(held, request, outputs), out, overviews, resume, progress)
     out.mkdir(parents=True, exist_ok=True)
     with _kept_model(model, out / f"map-{uuid.uuid4().hex[:12]}") as held:
-        digest = _digest(held, request, outputs)
-        check_others(out, request.days, _identity(held, request, outputs))
+        order = _Order(held, request, outputs)
+        check_others(out, request.days, order.identity)
         # A store for each request, so that maps of other days may be made at the same time.
-        store = out / f".map-{digest[:12]}.zarr"
+        store = out / f".map-{order.digest[:12]}.zarr"
         with only_writer(out / store.stem):
-            if not (resume and finished_cogs(out, outputs.target, request.days, digest)):
-                _write(held, request, outputs, store, False, resume, progress)
-                write_cogs(store, out, digest=digest, resume=resume)
+            if not (resume and finished_cogs(out, outputs.target, request.days, order.digest)):
+                _write(order, store, False, resume, progress)
+                write_cogs(store, out, digest=order.digest, resume=resume)
             shutil.rmtree(store, ignore_errors=True)
     write_stac(out)
     return out
@@ -222,54 +222,54 @@ def _as_flag(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), NO_FLAG, values).astype("uint8")
 
 
-def _jobs(held: HeldModel, request: MapRequest, outputs: Outputs) -> Callable[[Block], _BlockJob]:
-    def job(block: Block) -> _BlockJob:
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """A map that is to be made."""
+
+    held: HeldModel
+    request: MapRequest
+    outputs: Outputs
+
+    @cached_property
+    def identity(self) -> str:
+        """What the days of one map have in common: model, place, and what is told."""
+        box, inside = self.request.box, self.request.inside
+        place = box.shape.yx, tuple(box.affine), None if inside is None else inside.values
+        return str(tokenize(self.held.digest, place, self.outputs))
+
+    @cached_property
+    def digest(self) -> str:
+        """What it is made from."""
+        return str(tokenize(self.identity, self.request.token, list(map(str, self.request.days))))
+
+    def job(self, block: Block) -> _BlockJob:
+        """One block of it."""
         _, rows, columns = block.slices
+        request = self.request
         inside = None if request.inside is None else request.inside[rows, columns].values
         part = request.cube.isel(y=rows, x=columns)
-        return _BlockJob(held, part, inside, request.preparation, request.ends, outputs)
-
-    return job
+        return _BlockJob(self.held, part, inside, request.preparation, request.ends, self.outputs)
 
 
-def _identity(held: HeldModel, request: MapRequest, outputs: Outputs) -> str:
-    """What the days of one map have in common: model, place, and what is told."""
-    inside = None if request.inside is None else tokenize(request.inside.values)
-    return str(tokenize(held.digest, request.box.shape.yx, tuple(request.box.affine), inside, outputs))
+def _write(order: _Order, path: Path, overviews: bool, resume: bool, progress: Progress | None) -> Path:
+    outputs = order.outputs
 
-
-def _digest(held: HeldModel, request: MapRequest, outputs: Outputs) -> str:
-    """What a map is made from."""
-    return str(tokenize(_identity(held, request, outputs), request.token, list(map(str, request.days))))
-
-
-def _write(
-    held: HeldModel,
-    request: MapRequest,
-    outputs: Outputs,
-    path: Path,
-    overviews: bool,
-    resume: bool,
-    progress: Progress | None,
-) -> Path:
     def finish(part: Path) -> None:
         remove_overviews(part)
-        say_shares(part, outputs, request.inside)
+        say_shares(part, outputs, order.request.inside)
         if overviews:
             write_overviews(part)
 
-    template = describe_map_store(held.model, request, outputs, _identity(held, request, outputs))
-    digest = _digest(held, request, outputs)
+    template = describe_map_store(order.held.model, order.request, outputs, order.identity)
     plan = plan_map(template)
-    shards = {n: plan[n].get("shards", plan[n]["chunks"]) for n in outputs.names}
     dims = dict.fromkeys(outputs.names, ("time", "y", "x"))
-    blocks = plan_regions(dims, {n: template[n].shape for n in outputs.names}, shards)
+    blocks = plan_regions(dims, {n: template[n].shape for n in outputs.names}, shards_of(plan, outputs.names))
     return write_store(
         template,
         plan,
         blocks,
-        {b.name: digest for b in blocks},
-        _jobs(held, request, outputs),
+        {b.name: order.digest for b in blocks},
+        order.job,
         path,
         resume=resume,
         finish=finish,
