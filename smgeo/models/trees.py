@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from smgeo.errors import SmgeoError
+from smgeo.threads import map_threads
 
 _TYPES = {
     "feature": "uint16",
@@ -69,15 +70,12 @@ class Trees:
         sums = np.zeros((2, len(x)))
         bounds = np.linspace(0, len(x), max(min(threads, -(-len(x) // _BLOCK)), 1) + 1).astype(int)
 
-        def work(first: int, last: int) -> None:
+        def work(span: tuple[int, int]) -> None:
+            first, last = span
             part = x[first:last].reshape(-1), x.shape[1], sums[:, first:last]
             _walk(*part, self.feature, self.threshold, self.child, self.value, self.starts, self.depths)
 
-        if len(bounds) == 2:
-            work(0, len(x))
-        else:
-            with ThreadPoolExecutor(len(bounds) - 1) as pool:
-                list(pool.map(work, bounds[:-1], bounds[1:]))
+        map_threads(work, pairwise(bounds.tolist()), len(bounds) - 1)
         mean, square = sums / len(self.depths)
         return mean.astype("float32"), np.sqrt(np.maximum(square - mean**2, 0)).astype("float32")
 
