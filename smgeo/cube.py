@@ -21,9 +21,10 @@ from xarray.core import indexing
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, nearest
+from smgeo.files import check_replaceable, only_writer
 from smgeo.regions import Progress, Region, find_damage, jobs_of, plan_regions, read_ledger
 from smgeo.shards import open_array, read_region
-from smgeo.store import check_replaceable, only_writer, shards_of, write_store
+from smgeo.store import shards_of, write_store
 
 STATION_DIMS = ("station", "time")
 GRID_DIMS = ("time", "y", "x")

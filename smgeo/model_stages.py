@@ -16,6 +16,7 @@ from smgeo.cube import select_stations, write_cube
 from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation import evaluate
+from smgeo.files import digest
 from smgeo.hpc.cluster import LocalMachine
 from smgeo.models import make_model
 from smgeo.models.checkpoint import Checkpoint
@@ -35,7 +36,6 @@ from smgeo.prepare import (
 from smgeo.progress import Reporter
 from smgeo.recipe import Recipe
 from smgeo.search_specs import SearchSpec
-from smgeo.stages import digest
 from smgeo.trials import OtherSearchError
 from smgeo.tuning import choose_stations, describe_search, search_windows
 from smgeo.uncertainty import calibrate, find_applicability

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,49 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError
+from smgeo.files import digest, read_json, write_json
 from smgeo.memory import PeakMemory
 
 # Raised by hand when a stage's code changes what it writes, so that old results are not taken for new ones.
 FORMAT = 1
+
+
 # What a stage took, kept with its result and told in the run's provenance.
 _COST = ("seconds", "peak_memory_bytes")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside `path` and rename, so that no reader sees half of it, whoever else writes it at the same time."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
-    os.replace(part, path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What `path` holds; nothing where it is missing or damaged, so that the work is done again."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def versions_of(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those of the packages that are installed."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON-able value.
-
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _sizes(outputs: Sequence[Path]) -> str:
@@ -121,7 +85,7 @@ class Ledger:
         """
         key = self.key(name, inputs)
         record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
-        old = _read_json(record)
+        old = read_json(record)
         if old.get("key") == key and all(p.exists() for p in outputs) and old.get("outputs") == _sizes(outputs):
             self.done[name] = {"key": key, **{c: old[c] for c in _COST if c in old}, "skipped": True}
             return old["result"]
@@ -137,7 +101,7 @@ class Ledger:
 
     def hash_files(self, files: Sequence[Path]) -> dict[str, str]:
         """SHA-256 of each file's content; a file whose size and time of change are as before is not read again."""
-        known = _read_json(self._hashes)
+        known = read_json(self._hashes)
         out, memory = {}, {}
         for file in files:
             stat = file.stat()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import json
-import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +13,7 @@ import dask.array as da
 import xarray as xr
 from dask.base import tokenize
 
-from smgeo.errors import SmgeoError
+from smgeo.files import replace_folder
 from smgeo.regions import (
     LEDGER,
     Job,
@@ -111,33 +106,6 @@ def shards_of(plan: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> di
     return {n: plan[n].get("shards", plan[n]["chunks"]) for n in names}
 
 
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes of this machine (where the file system says so, of all) from writing the same; a killed one leaves no lock.
-
-    Raises
-    ------
-    SmgeoError
-        If another is at it.
-    """
-    lock = path.with_name(f".{path.name.removeprefix('.')}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = lock.exists() and os.fstat(handle.fileno()).st_ino == lock.stat().st_ino
-        except BlockingIOError:
-            mine = False
-        except OSError:  # a file system without locks
-            mine = True
-        if not mine:
-            raise SmgeoError(f"another process is writing {path}; wait for it, or give another path")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
 def _start_store(
     ds: xr.Dataset, plan: Any, names: list[str], shards: Mapping[str, tuple[int, ...]], part: Path, layout: str
 ) -> Records:
@@ -170,44 +138,3 @@ def _same_layout(old: Path, new: Path, names: Iterable[str]) -> bool:
     except (OSError, ValueError):  # there is no old one, it lacks a variable, or its metadata are damaged
         return False
     return all(a[n].get(key) == b[n].get(key) for n in names for key in said)
-
-
-def check_replaceable(path: Path, marker: str) -> None:
-    """Refuse to write over a folder that is not of the kind to be written.
-
-    Raises
-    ------
-    SmgeoError
-        If `path` is a file, or a folder with something in it but no file `marker`.
-    """
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
-        raise SmgeoError(
-            f"{path} exists and is not what would replace it (no {marker} in it); give another path, or remove it"
-        )
-
-
-def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
-    """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind.
-
-    On Linux's local file systems in one step, so that a reader finds the old one or the new one at every moment.
-    """
-    check_replaceable(path, marker)
-    # No name that a user would choose for a copy of his own.
-    old = path.with_name(f".{path.name.removeprefix('.')}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists() and exchange_folders(part, path):
-        os.replace(part, old)
-    else:
-        if path.exists():
-            os.replace(path, old)
-        os.replace(part, path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def exchange_folders(a: Path, b: Path) -> bool:
-    """Let two folders take each other's place in one step; False, and nothing done, where the system can't.
-
-    Linux, renameat2(2): -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
-    """
-    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    return rename is not None and rename(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0

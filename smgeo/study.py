@@ -18,6 +18,7 @@ import xarray as xr
 from smgeo.cube import open_cube
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation_stages import EvaluationStages
+from smgeo.files import write_json
 from smgeo.hpc.cluster import find_machine
 from smgeo.inputs import check_inputs
 from smgeo.maps import list_maps, open_map, predict_map, write_cogs, write_slider, write_stac
@@ -29,7 +30,6 @@ from smgeo.recipe import Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
 from smgeo.search_specs import SearchSpec
 from smgeo.specs import parse_spec
-from smgeo.stages import write_json
 from smgeo.summary import (
     broken_stations,
     count_rows,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from smgeo.store import check_replaceable, replace_folder
+from smgeo.files import check_replaceable, replace_folder
 
 _HEADINGS = {
     "rmse": "RMSE",

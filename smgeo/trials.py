@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
-from smgeo.stages import Ledger, write_json
+from smgeo.files import write_json
+from smgeo.stages import Ledger
 
 _TABLE = "trials.parquet"
 _SEARCH = "search.json"

@@ -21,6 +21,7 @@ import xarray as xr
 from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.evaluation import check_target_is_observed, choose_features
+from smgeo.files import versions_of
 from smgeo.models import make_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.estimator import SoilMoistureModel
@@ -31,7 +32,6 @@ from smgeo.search_space import Choices, check_space, default_space
 from smgeo.search_specs import Range, SearchSpec
 from smgeo.searchers import check_installed, check_searcher, make_searcher
 from smgeo.specs import parse_spec
-from smgeo.stages import versions_of
 from smgeo.trials import TrialTable, holds_search
 
 # What changes a trial's score, or which trial is suggested.

@@ -18,8 +18,8 @@ import xarray as xr
 
 from smgeo.cube import open_cube, write_cube
 from smgeo.errors import SmgeoError
+from smgeo.files import exchange_folders, replace_folder
 from smgeo.regions import find_damage, plan_regions, read_ledger, shard_file
-from smgeo.store import exchange_folders, replace_folder
 
 
 def values_of(days: int, y: int = 300, x: int = 40) -> np.ndarray:

@@ -10,7 +10,8 @@ import os
 import pytest
 
 from smgeo.errors import SmgeoError
-from smgeo.stages import Ledger, digest, write_json
+from smgeo.files import digest, write_json
+from smgeo.stages import Ledger
 
 
 class Work:

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from smgeo.files import write_json
 from smgeo.hpc.network import find_address, port_of_job
 from smgeo.hpc.sites import NetworkSpec
-from smgeo.stages import write_json
 
 # A file that asks all nodes to end.
 STOP = "stop"

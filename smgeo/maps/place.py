@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.errors import SmgeoError
+from smgeo.files import check_replaceable
 from smgeo.maps.cog import find_cogs
-from smgeo.store import check_replaceable
 
 # Tag of a map's GeoTIFFs, and after `smgeo_` attribute of its store: model, place and what is told, which all days of one map share.
 IDENTITY = "map"

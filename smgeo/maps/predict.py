@@ -17,6 +17,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from smgeo.errors import SmgeoError
+from smgeo.files import only_writer
 from smgeo.maps.block import APPLICABLE, Outputs, predict_block
 from smgeo.maps.cog import finished_cogs, write_cogs
 from smgeo.maps.layout import NO_FLAG, describe_map_store, plan_map, say_shares
@@ -27,7 +28,7 @@ from smgeo.maps.stac import write_stac
 from smgeo.models import load_model
 from smgeo.regions import Progress, active_client, hash_file, plan_regions
 from smgeo.regions import Region as Block
-from smgeo.store import only_writer, shards_of, write_store
+from smgeo.store import shards_of, write_store
 
 # Coverage of the intervals of a calibrated model, where none is asked for.
 LEVEL = 0.9

@@ -10,8 +10,8 @@ import rasterio
 from pyproj import Transformer
 from rasterio.warp import transform_bounds
 
+from smgeo.files import write_json
 from smgeo.maps.cog import find_cogs
-from smgeo.stages import write_json
 
 _VERSION = "1.1.0"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

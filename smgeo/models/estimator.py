@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
 from smgeo.cube import check_units
 from smgeo.errors import SmgeoError
+from smgeo.files import versions_of
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.checkpoint import Checkpoint
@@ -26,7 +27,6 @@ from smgeo.models.model_file import APPLICABILITY_FILE, write_model
 from smgeo.models.rows import Rows, WindowSource
 from smgeo.models.team import Team
 from smgeo.prepare.steps import lasting_steps
-from smgeo.stages import versions_of
 
 
 class ModelNotFittedError(SmgeoError, NotFittedError):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from smgeo.errors import SmgeoError
-from smgeo.store import check_replaceable, replace_folder
+from smgeo.files import check_replaceable, replace_folder
 
 FORMAT = 1
 APPLICABILITY_FILE = "applicability.npz"

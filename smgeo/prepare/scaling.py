@@ -20,9 +20,9 @@ from sklearn.utils.validation import validate_data
 
 from smgeo.cube import check_known_units, check_numbers, crs_encoding, units_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
+from smgeo.files import write_json
 from smgeo.prepare.moments import as_float, combine_moments, moments_of_rows
 from smgeo.prepare.steps import steps_of, with_step, without_last_step
-from smgeo.stages import write_json
 from smgeo.threads import map_threads
 
 ScalerKind = Literal["minmax", "robust", "standard"]

@@ -16,10 +16,10 @@ import zarr
 import smgeo
 from smgeo.cube import open_cube, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.files import only_writer
 from smgeo.maps import draw_map, evaluate_map, open_map
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe import PrepareSpec
-from smgeo.store import only_writer
 
 FEATURES = ["s1_vv", "precipitation", "clay"]
 STATIONS = [f"N/s{i}" for i in range(24)]

@@ -1,0 +1,123 @@
+"""Files and folders that are complete or not at all: written beside their place and renamed, one writer at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from smgeo.errors import SmgeoError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside `path` and rename, so that no reader sees half of it, whoever else writes it at the same time."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `path` holds; nothing where it is missing or damaged, so that the work is done again."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those of the packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-able value.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine (where the file system says so, of all) from writing the same; a killed one leaves no lock.
+
+    Raises
+    ------
+    SmgeoError
+        If another is at it.
+    """
+    lock = path.with_name(f".{path.name.removeprefix('.')}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = lock.exists() and os.fstat(handle.fileno()).st_ino == lock.stat().st_ino
+        except BlockingIOError:
+            mine = False
+        except OSError:  # a file system without locks
+            mine = True
+        if not mine:
+            raise SmgeoError(f"another process is writing {path}; wait for it, or give another path")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path, marker: str) -> None:
+    """Refuse to write over a folder that is not of the kind to be written.
+
+    Raises
+    ------
+    SmgeoError
+        If `path` is a file, or a folder with something in it but no file `marker`.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+        raise SmgeoError(
+            f"{path} exists and is not what would replace it (no {marker} in it); give another path, or remove it"
+        )
+
+
+def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
+    """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind.
+
+    On Linux's local file systems in one step, so that a reader finds the old one or the new one at every moment.
+    """
+    check_replaceable(path, marker)
+    # No name that a user would choose for a copy of his own.
+    old = path.with_name(f".{path.name.removeprefix('.')}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists() and exchange_folders(part, path):
+        os.replace(part, old)
+    else:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def exchange_folders(a: Path, b: Path) -> bool:
+    """Let two folders take each other's place in one step; False, and nothing done, where the system can't.
+
+    Linux, renameat2(2): -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
+    """
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    return rename is not None and rename(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
