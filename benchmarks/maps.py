@@ -41,7 +41,7 @@ import smgeo
 from smgeo.catalog import FEATURES, STUDY_FEATURES
 from smgeo.cube import open_cube, write_cube
 from smgeo.prepare import Split, prepare_cube
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 STATIONS, STATION_DAYS = 60, 400
 TRAIN = [f"N/{i}" for i in range(40)]

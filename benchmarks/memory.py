@@ -25,8 +25,8 @@ from smgeo.cube import GRID_SHARD, open_cube, write_cube
 from smgeo.maps import predict_map
 from smgeo.models import make_model
 from smgeo.prepare import Windows
-from smgeo.raster_specs import RasterSource
-from smgeo.specs import GridSpec
+from smgeo.recipe.grid import GridSpec
+from smgeo.recipe.rasters import RasterSource
 
 BANDS = ("s1_vv", "s1_vh", "temperature")
 DAYS = pd.date_range("2020-01-01", periods=60)

@@ -28,8 +28,8 @@ from study_array import moisture_cube
 import smgeo
 from smgeo.memory import PeakMemory
 from smgeo.prepare import Split
+from smgeo.recipe.search import Range
 from smgeo.search_space import default_space, sample_params
-from smgeo.search_specs import Range
 
 TRAIN, HELD, FEW = 254, 32, 60
 ONE_LAYER = {

@@ -25,7 +25,7 @@ from smgeo.catalog import FEATURES, STUDY_FEATURES
 from smgeo.cube import open_cube
 from smgeo.inputs import open_all_stations
 from smgeo.prepare import prepare_cube, split_stations
-from smgeo.recipe import Recipe, read_recipe
+from smgeo.recipe.study import Recipe, read_recipe
 from smgeo.sources.world import simulate
 
 STATIONS, DAYS, SHAPE = 317, 1684, (256, 256)

@@ -26,11 +26,11 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.cube import DAY_INPUTS, Progress, check_units, text_of, units_of, variables_of_kind, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features, measure_revisit
-from smgeo.raster_specs import AnyRaster, GriddedSource, RasterSource, parse_raster
+from smgeo.recipe.grid import GridSpec
+from smgeo.recipe.rasters import AnyRaster, GriddedSource, RasterSource, parse_raster
 from smgeo.regions import seal
 from smgeo.sources import open_source
 from smgeo.sources.footprint import Footprints, find_footprints, station_places, tiles_of
-from smgeo.specs import GridSpec
 from smgeo.terrain import TERRAIN, terrain
 
 _MOSTLY = 0.5  # share of impossible values that are no outliers

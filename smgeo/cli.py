@@ -93,7 +93,7 @@ def tune_command(
     import pandas as pd
     import yaml
 
-    from smgeo.recipe import read_recipe
+    from smgeo.recipe.study import read_recipe
     from smgeo.study import tune_recipe
 
     options = {k: v for k, v in (("trials", trials), ("search", search), ("scheduler", scheduler)) if v is not None}

@@ -25,7 +25,7 @@ from smgeo.files import digest
 from smgeo.hpc.cluster import LocalMachine
 from smgeo.inputs import input_files, open_all_stations
 from smgeo.progress import Reporter
-from smgeo.recipe import Recipe
+from smgeo.recipe.study import Recipe
 from smgeo.regions import read_ledger
 from smgeo.sources.world import simulate
 from smgeo.stages import Ledger

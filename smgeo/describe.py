@@ -18,8 +18,8 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import Feature
 from smgeo.cube import kind_of, open_cube
 from smgeo.outline import pixels_inside, read_outline, write_geojson
-from smgeo.output_specs import ReportSpec
-from smgeo.raster_specs import AnyRaster, RasterSource
+from smgeo.recipe.output import ReportSpec
+from smgeo.recipe.rasters import AnyRaster, RasterSource
 from smgeo.sources import open_source
 
 RGB_DAYS = 4

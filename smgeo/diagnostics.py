@@ -14,7 +14,7 @@ from smgeo.cube import select_stations
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation import check_target_is_observed, predict_stations
 from smgeo.prepare import Split, part_rows, repeat_steps, training_windows
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 from smgeo.scores import draw_stations, interval_of, score_intervals
 
 # A year's season is broken by a shift of a month at least.

@@ -29,7 +29,8 @@ from smgeo.prepare import (
     windows_like,
 )
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
-from smgeo.recipe import CrossValidationSpec, PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
+from smgeo.recipe.validation import CrossValidationSpec
 from smgeo.scores import (
     NAMES,
     Moments,

@@ -14,10 +14,9 @@ from smgeo.leakage import audit_leakage
 from smgeo.model_stages import ModelStages
 from smgeo.models import load_model
 from smgeo.prepare import Split
-from smgeo.recipe import CrossValidationSpec
+from smgeo.recipe.validation import CrossValidationSpec, ImportanceSpec, LearningCurveSpec
 from smgeo.summary import describe_coverage, records_of
 from smgeo.uncertainty import interval_coverage, score_applicability
-from smgeo.validation_specs import ImportanceSpec, LearningCurveSpec
 
 
 class EvaluationStages(ModelStages):

@@ -14,7 +14,7 @@ from smgeo.errors import SmgeoError
 from smgeo.models import make_model
 from smgeo.outline import pixels_inside, read_outline
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
-from smgeo.recipe import Recipe
+from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_stations, raster_files
 from smgeo.sources.world import START as WORLD_START
 from smgeo.tuning import check_libraries, check_search

@@ -21,7 +21,6 @@ from smgeo.hpc.cluster import LocalMachine
 from smgeo.models import make_model
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.data_parallel import fit_parallel
-from smgeo.preparation_specs import PrepareSpec
 from smgeo.prepare import (
     Prepared,
     Split,
@@ -34,8 +33,9 @@ from smgeo.prepare import (
     training_windows,
 )
 from smgeo.progress import Reporter
-from smgeo.recipe import Recipe
-from smgeo.search_specs import SearchSpec
+from smgeo.recipe.preparation import PrepareSpec
+from smgeo.recipe.search import SearchSpec
+from smgeo.recipe.study import Recipe
 from smgeo.trials import OtherSearchError
 from smgeo.tuning import choose_stations, describe_search, search_windows
 from smgeo.uncertainty import calibrate, find_applicability

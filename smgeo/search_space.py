@@ -9,7 +9,7 @@ import numpy as np
 
 from smgeo.errors import SmgeoError
 from smgeo.models.kinds import make_model
-from smgeo.search_specs import Range
+from smgeo.recipe.search import Range
 
 Choices = Sequence[Any] | Range
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.recipe.search import Range
 from smgeo.search_space import Choices, sample_params
-from smgeo.search_specs import Range
 
 
 class Searcher(Protocol):

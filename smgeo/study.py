@@ -22,14 +22,14 @@ from smgeo.files import write_json
 from smgeo.hpc.cluster import find_machine
 from smgeo.inputs import check_inputs
 from smgeo.maps import list_maps, open_map, predict_map, write_cogs, write_slider, write_stac
-from smgeo.model_specs import NETWORKS
 from smgeo.models import load_model
 from smgeo.prepare import OutlierRows, clean_cube, learnable
 from smgeo.progress import Reporter
-from smgeo.recipe import Recipe, dump_recipe, parse_recipe, read_recipe
+from smgeo.recipe.models import NETWORKS
+from smgeo.recipe.search import SearchSpec
+from smgeo.recipe.spec import parse_spec
+from smgeo.recipe.study import Recipe, dump_recipe, parse_recipe, read_recipe
 from smgeo.report import write_report
-from smgeo.search_specs import SearchSpec
-from smgeo.specs import parse_spec
 from smgeo.summary import (
     broken_stations,
     count_rows,

@@ -15,8 +15,8 @@ from smgeo.cube import open_cube, text_of
 from smgeo.evaluation import Evaluation, compare_models
 from smgeo.files import versions_of
 from smgeo.models.backend import keras_backend
-from smgeo.preparation_specs import OutlierSpec
 from smgeo.prepare import OutlierRows, Split, part_rows
+from smgeo.recipe.preparation import OutlierSpec
 from smgeo.scores import Scores, compute_scores
 from smgeo.texture import classify_texture
 

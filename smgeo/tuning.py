@@ -28,10 +28,10 @@ from smgeo.models.estimator import SoilMoistureModel
 from smgeo.objective import Objective, Pair, fit_epochs
 from smgeo.prepare import Split, Windows, cv_folds, learnable, part_rows
 from smgeo.prepare.moments import mean_and_std
+from smgeo.recipe.search import Range, SearchSpec
+from smgeo.recipe.spec import parse_spec
 from smgeo.search_space import Choices, check_space, default_space
-from smgeo.search_specs import Range, SearchSpec
 from smgeo.searchers import check_installed, check_searcher, make_searcher
-from smgeo.specs import parse_spec
 from smgeo.trials import TrialTable, holds_search
 
 # What changes a trial's score, or which trial is suggested.

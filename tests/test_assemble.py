@@ -18,8 +18,8 @@ from smgeo.assemble import build_grid_cube, extract, merge_stations, open_grid, 
 from smgeo.cube import open_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features
-from smgeo.raster_specs import RasterSource
-from smgeo.specs import GridSpec
+from smgeo.recipe.grid import GridSpec
+from smgeo.recipe.rasters import RasterSource
 
 DAYS = pd.date_range("2020-01-01", periods=3)
 

@@ -9,7 +9,7 @@ from smgeo.diagnostics import learning_curve, permutation_importance
 from smgeo.errors import SmgeoError
 from smgeo.models import make_model
 from smgeo.prepare import Split, Windows
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 NAMES = ["s1_vv", "clay", "doy_sin"]
 PLAIN = PrepareSpec.model_validate({"fill": None, "outliers": None, "scale": "minmax"})

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import Evaluation, compare_models, cross_validate, evaluate, explained, score_folds
 from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
-from smgeo.recipe import CrossValidationSpec, PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
+from smgeo.recipe.validation import CrossValidationSpec
 from smgeo.scores import compute_scores
 
 FEATURES = ["s1_vv", "clay"]

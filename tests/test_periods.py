@@ -10,7 +10,7 @@ import xarray as xr
 import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import compare_models, evaluate
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 from smgeo.study import tune_recipe
 
 STATIONS = 6

@@ -12,7 +12,7 @@ import yaml
 
 from smgeo.catalog import STUDY_FEATURES
 from smgeo.errors import SmgeoError
-from smgeo.recipe import dump_recipe, find_recipe, parse_recipe, read_recipe, shipped_recipes
+from smgeo.recipe.study import dump_recipe, find_recipe, parse_recipe, read_recipe, shipped_recipes
 from smgeo.sources import open_stations
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

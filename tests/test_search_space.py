@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 
 from smgeo.errors import SmgeoError
 from smgeo.models import make_model
+from smgeo.recipe.search import Range, SearchSpec
+from smgeo.recipe.spec import parse_spec
 from smgeo.search_space import check_space, default_space, sample_params
-from smgeo.search_specs import Range, SearchSpec
-from smgeo.specs import parse_spec
 
 KINDS = ["ann", "gru", "lstm", "cnn", "rf"]
 EXTRAS = {"rf": "ydf"}

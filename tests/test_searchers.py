@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
+from smgeo.recipe.search import Range
 from smgeo.search_space import sample_params
-from smgeo.search_specs import Range
 from smgeo.searchers import make_searcher
 
 

@@ -20,7 +20,7 @@ import xarray as xr
 import yaml
 
 import smgeo
-from smgeo.recipe import parse_recipe, read_recipe
+from smgeo.recipe.study import parse_recipe, read_recipe
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("ydf")

@@ -16,7 +16,7 @@ import rasterio
 
 import smgeo
 from smgeo.errors import SmgeoError
-from smgeo.recipe import parse_recipe, read_recipe
+from smgeo.recipe.study import parse_recipe, read_recipe
 from smgeo.report import write_report
 
 DAYS = ("2020-06-01", "2020-06-03", "2020-06-04")

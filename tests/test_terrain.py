@@ -20,8 +20,8 @@ from pyproj import Geod, Transformer
 from smgeo.assemble import build_grid_cube, build_station_cube
 from smgeo.errors import SmgeoError
 from smgeo.prepare import derive_features, steps_of
-from smgeo.raster_specs import RasterSource
-from smgeo.recipe import parse_recipe
+from smgeo.recipe.rasters import RasterSource
+from smgeo.recipe.study import parse_recipe
 from smgeo.terrain import pixel_sizes_m, slope_aspect, terrain
 
 NAN = np.nan

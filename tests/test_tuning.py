@@ -30,9 +30,9 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.models.backend import keras_backend
 from smgeo.objective import Objective
 from smgeo.prepare import Split, Windows, prepare_cube
-from smgeo.recipe import parse_recipe
+from smgeo.recipe.search import Range
+from smgeo.recipe.study import parse_recipe
 from smgeo.search_space import sample_params
-from smgeo.search_specs import Range
 from smgeo.trials import OtherSearchError, Trial, read_trials
 from smgeo.tuning import choose_stations, identify
 

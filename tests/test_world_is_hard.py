@@ -8,7 +8,9 @@ import smgeo
 from smgeo.assemble import build_station_cube
 from smgeo.catalog import STUDY_FEATURES
 from smgeo.evaluation import cross_validate
-from smgeo.recipe import CrossValidationSpec, PrepareSpec, read_recipe
+from smgeo.recipe.preparation import PrepareSpec
+from smgeo.recipe.study import read_recipe
+from smgeo.recipe.validation import CrossValidationSpec
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.hpc.requests import WORKLOADS, JobRequest, fit_request
 from smgeo.hpc.sites import Site, load_site
 from smgeo.hpc.templates import fill_template
-from smgeo.recipe import read_recipe
-from smgeo.specs import parse_spec
+from smgeo.recipe.spec import parse_spec
+from smgeo.recipe.study import read_recipe
 
 # What SLURM's programs say where none is configured, or its controller is down.
 _NO_SLURM = ("configuration source", "Unable to contact slurm controller")

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.hpc.sites import UNIT_MB, Line, PartitionSpec, Plain, Site, WallTime, WholePath, format_time, parse_time
-from smgeo.specs import Spec
+from smgeo.recipe.spec import Spec
 
 WORKLOADS = ("run", "cube", "train", "tune", "predict", "any")
 # How `any` starts the user's own program: one process a task by srun, or by what the software brings.

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.hpc.templates import cluster_folder
-from smgeo.recipe_yaml import RecipeLoader
-from smgeo.specs import Spec, parse_spec
+from smgeo.recipe.spec import Spec, parse_spec
+from smgeo.recipe.yaml_format import RecipeLoader
 
 # Names that stand in `#SBATCH` lines, where nothing is quoted.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")

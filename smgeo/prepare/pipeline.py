@@ -21,7 +21,7 @@ from smgeo.prepare.splits import Split
 from smgeo.prepare.target_mean import learn_target_mean
 from smgeo.prepare.threshold import ChosenThreshold, choose_z
 from smgeo.prepare.windows import Windows
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 
 @dataclass(frozen=True)

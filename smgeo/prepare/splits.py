@@ -13,7 +13,7 @@ import xarray as xr
 
 from smgeo.cube import select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
-from smgeo.preparation_specs import find_period_problem
+from smgeo.recipe.preparation import find_period_problem
 
 PARTS = ("train", "validation", "test")
 

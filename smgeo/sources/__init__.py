@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
-from smgeo.raster_specs import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
+from smgeo.recipe.rasters import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
 from smgeo.sources.earthengine import open_earthengine
 from smgeo.sources.geotiff import geotiff_files, open_geotiffs
 from smgeo.sources.gridded import gridded_files, open_gridded

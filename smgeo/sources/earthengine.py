@@ -19,14 +19,14 @@ from odc.geo.xr import xr_coords
 from smgeo.catalog import EARTHENGINE, FEATURES, Feature
 from smgeo.cube import DAY_INPUTS
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
+from smgeo.recipe.spec import parse_spec
 from smgeo.sources.daily import rule_in_words
 from smgeo.sources.earthengine_grid import open_grid
 from smgeo.sources.earthengine_products import Product, list_products
 from smgeo.sources.earthengine_session import find_access
 from smgeo.sources.earthengine_stations import open_places
 from smgeo.sources.footprint import station_places
-from smgeo.specs import parse_spec
 from smgeo.terrain import TERRAIN
 
 

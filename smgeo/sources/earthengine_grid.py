@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.cube import GRID_SHARD
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine_expressions import band_ids, day_image, static_image
 from smgeo.sources.earthengine_plan import day_numbers, outline, plan_grid, plan_static, polygon
 from smgeo.sources.earthengine_requests import Gate, fetch_pixels, requests_sent

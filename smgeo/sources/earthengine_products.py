@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from smgeo.catalog import EARTHENGINE, EarthEngineBand
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
 
 _COARSER = 1.5  # as for the other sources: from this ratio of pixel widths on, values are averaged
 

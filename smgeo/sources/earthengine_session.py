@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
 
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
 

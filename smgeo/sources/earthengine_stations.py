@@ -13,7 +13,7 @@ import pandas as pd
 from pyproj import Geod
 
 from smgeo.cube import STATIONS_PER_CHUNK
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine_expressions import (
     FILL,
     MS_PER_DAY,

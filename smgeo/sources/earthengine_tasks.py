@@ -13,7 +13,7 @@ from dask.base import tokenize
 
 from smgeo.catalog import EARTHENGINE
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine_expressions import FILL
 from smgeo.sources.earthengine_products import Product, list_products
 from smgeo.sources.earthengine_session import Access

@@ -17,7 +17,8 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
-from smgeo.raster_specs import RasterSource
+from smgeo.recipe.rasters import RasterSource
+from smgeo.recipe.spec import parse_spec
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.files import Header, file_state, is_remote, plain, read_header, read_headers
 from smgeo.sources.footprint import check_target
@@ -25,7 +26,6 @@ from smgeo.sources.layers import Layer, Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes import own_grid
 from smgeo.sources.units import known_unit
-from smgeo.specs import parse_spec
 
 
 def open_geotiffs(

@@ -26,7 +26,8 @@ from odc.geo.xr import xr_coords
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube import DAY_INPUTS, GRID_SHARD
 from smgeo.errors import SmgeoError, nearest
-from smgeo.raster_specs import GriddedSource
+from smgeo.recipe.rasters import GriddedSource
+from smgeo.recipe.spec import parse_spec
 from smgeo.sources.daily import Rule, choose_rule, combine_day, rule_in_words
 from smgeo.sources.dates import date_in_name, day_axis
 from smgeo.sources.footprint import Footprints, check_target, find_footprints, station_places
@@ -44,7 +45,6 @@ from smgeo.sources.gridded_files import (
 from smgeo.sources.gridded_headers import Header, read_headers
 from smgeo.sources.units import known_unit
 from smgeo.sources.warp import aligned_shift, choose_resampling, is_geographic, pieces, resample, split_blocks
-from smgeo.specs import parse_spec
 
 _NEO_FILL = 99999.0
 _TOGETHER = 2**24  # values of one variable that a task reads of a file at a time: 64 MiB as float32

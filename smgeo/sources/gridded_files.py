@@ -28,7 +28,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import GriddedSource
+from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.footprint import Footprints, tiles_of
 
 File = Path | str  # a path, or a URL

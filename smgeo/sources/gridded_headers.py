@@ -22,7 +22,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.raster_specs import GriddedSource
+from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.gridded_files import File, Layout, Stored, csv_header, open_text, open_variables
 
 _X_NAMES = ("lon", "longitude", "x", "nlon", "easting")

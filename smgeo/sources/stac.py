@@ -12,13 +12,13 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
-from smgeo.raster_specs import StacSource
+from smgeo.recipe.rasters import StacSource
+from smgeo.recipe.spec import parse_spec
 from smgeo.sources.dates import day_axis, period_days
 from smgeo.sources.footprint import check_target, station_places
 from smgeo.sources.layers import Scene
 from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes import own_grid
-from smgeo.specs import parse_spec
 
 if TYPE_CHECKING:
     import pystac

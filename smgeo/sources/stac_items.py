@@ -16,7 +16,7 @@ from odc.stac import parse_item
 
 from smgeo.catalog import MASKS, STAC, Conversion, Mask, StacBand
 from smgeo.errors import SmgeoError, nearest
-from smgeo.raster_specs import StacSource
+from smgeo.recipe.rasters import StacSource
 from smgeo.sources.files import file_state, read_header, signed_by_planetary_computer
 from smgeo.sources.layers import Layer, Scene
 from smgeo.sources.stac_search import item_times

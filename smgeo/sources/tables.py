@@ -16,7 +16,7 @@ from pyproj.exceptions import CRSError
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
-from smgeo.specs import Column
+from smgeo.recipe.stations import Column
 
 _PLACE = ("station", "time", "x", "y", "latitude", "longitude", "depth", "network", "station_elevation")
 

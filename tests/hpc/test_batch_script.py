@@ -231,7 +231,7 @@ def test_names_from_users_run_nothing(tmp_path, monkeypatch):
     """A recipe, folders, a model and an environment that are called by shell code: all of it arrives as the words it is."""
     monkeypatch.chdir(tmp_path)
     name = "a b'\"$(touch ran)`touch ran`;touch ran&.yaml"
-    (tmp_path / name).write_bytes(smgeo.recipe.find_recipe("quickstart").read_bytes())
+    (tmp_path / name).write_bytes(smgeo.recipe.study.find_recipe("quickstart").read_bytes())
     fake = tmp_path / "py'thon $(touch ran)"
     fake.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done\n', encoding="utf-8")
     fake.chmod(0o755)

@@ -21,7 +21,7 @@ from smgeo.errors import SmgeoError
 from smgeo.hpc.allocation import Allocation
 from smgeo.hpc.batch_script import check_script, submit_script
 from smgeo.prepare import prepare_cube
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 from smgeo.regions import read_ledger
 
 

@@ -19,7 +19,7 @@ from smgeo.errors import SmgeoError
 from smgeo.maps import write_cogs
 from smgeo.outline import write_geojson
 from smgeo.prepare import Split, derive_features, prepare_cube
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 FEATURES = ["s1_vv", "precipitation", "clay"]
 SPLIT = Split(

@@ -19,7 +19,7 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.files import only_writer
 from smgeo.maps import draw_map, evaluate_map, open_map
 from smgeo.prepare import Split, derive_features, prepare_cube
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 FEATURES = ["s1_vv", "precipitation", "clay"]
 STATIONS = [f"N/s{i}" for i in range(24)]

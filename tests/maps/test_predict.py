@@ -13,7 +13,7 @@ from smgeo.errors import SmgeoError
 from smgeo.evaluation import evaluate
 from smgeo.maps import block, layout, predict_map
 from smgeo.prepare import Split, derive_features, prepare_cube
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 # Days at the start have no window of several.
 pytestmark = pytest.mark.filterwarnings("ignore:no pixel of the map:smgeo.errors.SmgeoWarning")

@@ -17,7 +17,7 @@ import smgeo
 from smgeo.cube import open_cube, write_cube
 from smgeo.maps import layout
 from smgeo.prepare import prepare_cube
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 FEATURES = ["s1_vv", "precipitation", "clay"]
 TRAIN = [f"N/s{i}" for i in range(4)]

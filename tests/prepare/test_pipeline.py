@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
 from smgeo.prepare import Split, choose_outliers, prepare_cube, repeat_steps, steps_of
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 FEATURES = ["s1_vv", "precipitation", "temperature", "clay"]
 TRAIN = ["N/s0", "N/s2", "N/s5"]

@@ -8,7 +8,7 @@ import xarray as xr
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import select_in_folds
 from smgeo.prepare import cv_folds, select_features
-from smgeo.validation_specs import CrossValidationSpec
+from smgeo.recipe.validation import CrossValidationSpec
 
 STATIONS, DAYS = 24, 40
 FEATURES = ["number", "rain", "clay", "noise"]

@@ -5,7 +5,7 @@ import pytest
 
 from smgeo.errors import SmgeoError
 from smgeo.prepare import Split, learnable, part_rows, prepare_cube, repeat_steps, split_periods, steps_of
-from smgeo.recipe import PrepareSpec
+from smgeo.recipe.preparation import PrepareSpec
 
 TRAIN, TEST = ("2020-01-01", "2020-01-12"), ("2020-01-13", "2020-01-20")
 PLAIN = PrepareSpec.model_validate({"fill": None, "outliers": None, "scale": "standard"})

@@ -12,7 +12,7 @@ from pyproj import Geod, Transformer
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources import open_earthengine
 from smgeo.sources.earthengine_products import list_products
 from smgeo.terrain import pixel_sizes_m, slope_aspect

@@ -23,7 +23,7 @@ pytest.importorskip("ee", reason="needs smgeo[gee]")
 
 from smgeo.cube import open_cube, write_cube
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import EarthEngineSource
+from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources import (
     earthengine_expressions,
     earthengine_plan,

@@ -19,7 +19,7 @@ from pyproj import CRS, Transformer
 
 from smgeo.cube import DAY_INPUTS
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import GriddedSource
+from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources import gridded
 from smgeo.sources.gridded import gridded_files, open_gridded
 from smgeo.sources.gridded_files import open_band

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from smgeo.errors import SmgeoError
-from smgeo.raster_specs import GriddedSource
+from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.gridded import gridded_files, open_gridded
 
 SAND = {"kind": "netcdf", "bands": {"sand": "v"}}

@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 from smgeo import extract
 from smgeo.cube import DAY_INPUTS, GRID_SHARD, open_cube, write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.raster_specs import RasterSource
+from smgeo.recipe.rasters import RasterSource
 from smgeo.sources import files, open_rasters, scenes
 from smgeo.sources.files import read_header, read_window
 from smgeo.sources.geotiff import geotiff_files

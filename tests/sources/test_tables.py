@@ -13,7 +13,7 @@ from pyproj import Transformer
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError
-from smgeo.recipe import read_recipe
+from smgeo.recipe.study import read_recipe
 from smgeo.sources import open_stations
 
 COLUMNS = {"station": "id", "time": "day", "latitude": "lat", "longitude": "lon", "sm": "vw"}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from smgeo.specs import Spec
+from smgeo.recipe.spec import Spec
 
 
 class FillSpec(Spec):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from smgeo.specs import Spec
+from smgeo.recipe.spec import Spec
 
 
 class CrossValidationSpec(Spec):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from smgeo.specs import Spec
+from smgeo.recipe.spec import Spec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

@@ -6,7 +6,7 @@ import datetime as dt
 
 from pydantic import Field, model_validator
 
-from smgeo.specs import Spec
+from smgeo.recipe.spec import Spec
 
 
 class MapSpec(Spec):

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Mask
 from smgeo.errors import SmgeoError, nearest
-from smgeo.specs import Spec, known_kind, parse_spec
+from smgeo.recipe.spec import Spec, known_kind, parse_spec
 
 Resampling = Literal["auto", "nearest", "bilinear", "average", "cubic"]
 DailyRule = Literal["auto", "mean", "clearest", "sum"]

@@ -1,7 +1,7 @@
 """A recipe: YAML in, frozen and checked specs out. Opens no data.
 
 Every spec refuses unknown keys, with its place and the nearest known key, so that a spelling mistake cannot
-pass for a default. What a recipe says of its sources and its grid is in `smgeo.specs`.
+pass for a default. What a recipe says of its sources and its grid is in `smgeo.recipe.stations`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from smgeo.catalog import COORDINATES, FEATURES, STUDY_FEATURES, TARGET_MEAN, Feature, Kind
 from smgeo.errors import SmgeoError, nearest
-from smgeo.model_specs import NAME, NETWORKS, ModelSpec, name_kinds
-from smgeo.output_specs import MapSpec, ReportSpec
-from smgeo.preparation_specs import PrepareSpec
-from smgeo.raster_specs import AnyRaster, RasterSource
-from smgeo.recipe_yaml import RecipeDumper, RecipeLoader
-from smgeo.search_specs import SearchSpec
-from smgeo.specs import AnyStations, GridSpec, Spec, TableSource, parse_spec
-from smgeo.validation_specs import (
+from smgeo.recipe.grid import GridSpec
+from smgeo.recipe.models import NAME, NETWORKS, ModelSpec, name_kinds
+from smgeo.recipe.output import MapSpec, ReportSpec
+from smgeo.recipe.preparation import PrepareSpec
+from smgeo.recipe.rasters import AnyRaster, RasterSource
+from smgeo.recipe.search import SearchSpec
+from smgeo.recipe.spec import Spec, parse_spec
+from smgeo.recipe.stations import AnyStations, TableSource
+from smgeo.recipe.validation import (
     ApplicabilitySpec,
     CrossValidationSpec,
     ImportanceSpec,
@@ -33,6 +34,7 @@ from smgeo.validation_specs import (
     LeakageAuditSpec,
     LearningCurveSpec,
 )
+from smgeo.recipe.yaml_format import RecipeDumper, RecipeLoader
 
 # What of `prepare` a model may have of its own.
 _OWN_PREPARE = ("fill", "outliers", "scale", "window")

@@ -1,0 +1,42 @@
+"""The grid of a study."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+
+from pydantic import Field, model_validator
+
+from smgeo.recipe.spec import Spec
+
+
+class GridSpec(Spec):
+    """The target grid: like a raster, or CRS with resolution (in CRS units) and bounds (left, bottom, right, top).
+
+    `period` limits the grid cube to fewer days than the stations have.
+    """
+
+    like: str | None = None
+    crs: str | None = None
+    resolution: float | None = Field(None, gt=0)
+    bounds: tuple[float, float, float, float] | None = None
+    period: tuple[dt.date, dt.date] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> GridSpec:
+        full = [self.crs, self.resolution, self.bounds]
+        if (self.like is None) == any(v is None for v in full):
+            raise ValueError("give either like: RASTER, or all of crs, resolution and bounds")
+        if self.period is not None and self.period[0] > self.period[1]:
+            raise ValueError(f"period ends before it begins: {self.period[0]} to {self.period[1]}")
+        if self.bounds is not None and not (self.bounds[0] < self.bounds[2] and self.bounds[1] < self.bounds[3]):
+            raise ValueError(f"bounds are left, bottom, right, top; got {self.bounds}")
+        if self.bounds is not None and self.resolution is not None:
+            width, height = self.bounds[2] - self.bounds[0], self.bounds[3] - self.bounds[1]
+            if self.resolution > min(width, height):
+                x, y = (math.ceil(side / self.resolution) for side in (width, height))
+                raise ValueError(
+                    f"resolution {self.resolution:g} is wider than the bounds, {width:g} x {height:g}: {x} x {y} pixels; "
+                    f"resolution and bounds are in the units of {self.crs} (degrees for EPSG:4326)"
+                )
+        return self
