@@ -31,7 +31,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject, transform_bounds, transform_geom
 
-from smgeo.cube import GRID_CHUNK, GRID_SHARD, open_cube, write_cube
+from smgeo.cube.chunks import GRID_CHUNK, GRID_SHARD
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.sources import open_rasters
 
 BANDS = {"s2_b4": "B04", "s2_b8": "B08"}

@@ -39,7 +39,8 @@ from odc.geo.xr import xr_coords
 
 import smgeo
 from smgeo.catalog import FEATURES, STUDY_FEATURES
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.prepare import Split, prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 
@@ -283,9 +284,9 @@ def measure_one(kind: str, folder: Path) -> None:
 
 
 def compare_writing(folder: Path, side: int, days: int) -> None:
+    from smgeo.cube.regions import plan_regions
+    from smgeo.cube.store import shards_of, write_store
     from smgeo.maps import layout, write_cogs
-    from smgeo.regions import plan_regions
-    from smgeo.store import shards_of, write_store
 
     rng = np.random.default_rng(0)
     box = GeoBox((side, side), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32632")

@@ -21,7 +21,9 @@ import xarray as xr
 from rasterio.transform import from_origin
 
 from smgeo.assemble import build_grid_cube, open_grid
-from smgeo.cube import GRID_SHARD, open_cube, write_cube
+from smgeo.cube.chunks import GRID_SHARD
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.maps import predict_map
 from smgeo.models import make_model
 from smgeo.prepare import Windows

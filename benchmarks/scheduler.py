@@ -30,8 +30,10 @@ from assembly import by_smgeo, write_scenes
 from dask.highlevelgraph import HighLevelGraph
 from distributed import Client
 
-from smgeo.cube import GRID_SHARD, write_cube
-from smgeo.regions import _graph, jobs_of, plan_regions
+from smgeo.cube.chunks import GRID_SHARD
+from smgeo.cube.executor import _graph, jobs_of
+from smgeo.cube.regions import plan_regions
+from smgeo.cube.writing import write_cube
 
 VARIABLES, CORES, MOST = 2, 48, 10_000
 

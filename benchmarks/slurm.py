@@ -22,12 +22,12 @@ from typing import Any
 from distributed import Client, LocalCluster
 
 import smgeo
+from smgeo.cube.ledger import read_ledger
 from smgeo.hpc.dask_cluster import dask_workers
 from smgeo.hpc.sites import Site, load_site
 from smgeo.hpc.testbed import start_testbed, stop_testbed
 from smgeo.progress import Reporter
 from smgeo.recipe.study import Recipe, read_recipe
-from smgeo.regions import read_ledger
 
 STAGES = ("stations", "grid")
 

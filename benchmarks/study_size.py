@@ -22,7 +22,7 @@ from memory import peak_mb
 
 from smgeo.assemble import build_station_cube, write_station_cube
 from smgeo.catalog import FEATURES, STUDY_FEATURES
-from smgeo.cube import open_cube
+from smgeo.cube.reading import open_cube
 from smgeo.inputs import open_all_stations
 from smgeo.prepare import prepare_cube, split_stations
 from smgeo.recipe.study import Recipe, read_recipe

@@ -22,7 +22,8 @@ import keras
 import numpy as np
 from study_array import as_cube, study_array
 
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.prepare import Windows, series
 
 BATCH, LENGTH, ROUNDS = 256, 30, 5

@@ -26,7 +26,8 @@ import pandas as pd
 import xarray as xr
 from study_array import as_cube, study_array
 
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.prepare import Windows
 
 SIZE, LENGTH, RUNS = 4096, 30, 3

@@ -63,7 +63,7 @@ class SmgeoAccessor:
         SmgeoError
             If the Dataset lacks one of the stations, or is scaled already.
         """
-        from smgeo.cube import select_stations
+        from smgeo.cube.schema import select_stations
         from smgeo.prepare import Scaler
 
         learn = self._ds if stations is None else select_stations(self._ds, stations)

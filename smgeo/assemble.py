@@ -23,12 +23,14 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube import DAY_INPUTS, Progress, check_units, text_of, units_of, variables_of_kind, write_cube
+from smgeo.cube.ledger import seal
+from smgeo.cube.regions import Progress
+from smgeo.cube.schema import DAY_INPUTS, check_units, text_of, units_of, variables_of_kind
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features, measure_revisit
 from smgeo.recipe.grid import GridSpec
 from smgeo.recipe.rasters import AnyRaster, GriddedSource, RasterSource, parse_raster
-from smgeo.regions import seal
 from smgeo.sources import open_source
 from smgeo.sources.footprint import Footprints, find_footprints, station_places, tiles_of
 from smgeo.terrain import TERRAIN, terrain

@@ -206,7 +206,7 @@ def predict_command(
     account: Account = None,
 ) -> None:
     """Map a grid cube with a model; the same command again continues it."""
-    from smgeo.cube import open_cube
+    from smgeo.cube.reading import open_cube
     from smgeo.hpc.cluster import find_machine
     from smgeo.maps import predict_map
     from smgeo.models import load_model
@@ -239,7 +239,7 @@ def show_command(
     target: Annotated[str, typer.Option(help="Variable that is shown.")] = "sm",
 ) -> None:
     """Write a page with a slider over a map's days, or an animation of them."""
-    from smgeo.cube import open_cube
+    from smgeo.cube.reading import open_cube
     from smgeo.maps import write_animation, write_slider
 
     if out.suffix.lower() in (".html", ".htm"):
@@ -268,7 +268,7 @@ def evaluate_command(
     """Score a map at stations that its model never saw, or a model on the parts of a run's split."""
     import json
 
-    from smgeo.cube import open_cube
+    from smgeo.cube.reading import open_cube
 
     if not (what / "model.json").is_file():
         from smgeo.maps import evaluate_map
@@ -308,7 +308,7 @@ def audit_command(
     gap_days: Annotated[int, typer.Option(help="Days between training and held-out periods.")] = 30,
 ) -> None:
     """Show how much of a score is leakage: random rows, other periods, other locations."""
-    from smgeo.cube import open_cube
+    from smgeo.cube.reading import open_cube
     from smgeo.leakage import audit_leakage
     from smgeo.progress import Reporter
 
@@ -353,7 +353,7 @@ def info_command(
     """Say what is in a store, a model or a run."""
     import json
 
-    from smgeo.cube import open_cube
+    from smgeo.cube.reading import open_cube
 
     if verify:
         _verify(path)
@@ -373,7 +373,7 @@ def info_command(
 
 def _verify(path: Path) -> None:
     """Compare every file of a store, or of all stores of a run, with its checksum."""
-    from smgeo.regions import LEDGER, find_damage, read_ledger
+    from smgeo.cube.ledger import LEDGER, find_damage, read_ledger
 
     stores = [path] if (path / "zarr.json").is_file() else sorted(p.parent for p in path.rglob(LEDGER))
     if not stores:

@@ -16,7 +16,8 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Feature
-from smgeo.cube import kind_of, open_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.schema import kind_of
 from smgeo.outline import pixels_inside, read_outline, write_geojson
 from smgeo.recipe.output import ReportSpec
 from smgeo.recipe.rasters import AnyRaster, RasterSource

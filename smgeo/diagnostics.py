@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import select_stations
+from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation import check_target_is_observed, predict_stations
 from smgeo.prepare import Split, part_rows, repeat_steps, training_windows

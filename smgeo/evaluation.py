@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import check_known_units, is_grid, select_stations, station_positions, text_of, variables_of_kind
+from smgeo.cube.schema import check_known_units, is_grid, select_stations, station_positions, text_of, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.prepare import (
     PARTS,

@@ -121,3 +121,12 @@ def exchange_folders(a: Path, b: Path) -> bool:
     """
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     return rename is not None and rename(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
+
+
+def hash_file(path: Path) -> str | None:
+    """SHA-256 of a file's content; None where there is no file (Zarr keeps no shard that is all fill value)."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

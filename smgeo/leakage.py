@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import units_of
+from smgeo.cube.schema import units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation import choose_features, known_features, score_folds
 from smgeo.prepare import Folds, cv_folds

@@ -12,7 +12,8 @@ from typing import Any
 
 import xarray as xr
 
-from smgeo.cube import select_stations, write_cube
+from smgeo.cube.schema import select_stations
+from smgeo.cube.writing import write_cube
 from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation import evaluate

@@ -19,7 +19,8 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smgeo.cube import open_cube, text_of
+from smgeo.cube.reading import open_cube
+from smgeo.cube.schema import text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import rows_in_part
 from smgeo.maps import draw_map, open_map

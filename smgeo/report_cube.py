@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
-from smgeo.cube import open_cube
+from smgeo.cube.reading import open_cube
 from smgeo.outline import read_outline
 
 STRETCH = (2.0, 98.0)  # percentiles of a band that become black and full colour

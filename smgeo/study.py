@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import open_cube
+from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation_stages import EvaluationStages
 from smgeo.files import write_json

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import open_cube, text_of
+from smgeo.cube.reading import open_cube
+from smgeo.cube.schema import text_of
 from smgeo.evaluation import Evaluation, compare_models
 from smgeo.files import versions_of
 from smgeo.models.backend import keras_backend

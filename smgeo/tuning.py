@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import select_stations
+from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.evaluation import check_target_is_observed, choose_features
 from smgeo.files import versions_of

@@ -15,7 +15,7 @@ from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
 from smgeo.assemble import build_grid_cube, extract, merge_stations, open_grid, write_station_cube
-from smgeo.cube import open_cube
+from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features
 from smgeo.recipe.grid import GridSpec

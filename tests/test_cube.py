@@ -13,22 +13,21 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smgeo.cube import (
+from smgeo.cube.chunks import plan_chunks
+from smgeo.cube.ledger import read_ledger
+from smgeo.cube.reading import open_cube, read_directly
+from smgeo.cube.schema import (
     check_daily,
     check_units,
     is_grid,
     kind_of,
-    open_cube,
-    plan_chunks,
-    read_directly,
     select_stations,
     text_of,
     units_of,
     variables_of_kind,
-    write_cube,
 )
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
-from smgeo.regions import read_ledger
 
 
 @pytest.mark.parametrize("chunks", [None, {"station": 2, "time": 11}])

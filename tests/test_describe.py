@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from smgeo.cube import write_cube
+from smgeo.cube.writing import write_cube
 from smgeo.describe import average_days, choose_days, describe_grid
 from smgeo.report_cube import draw_daily_means, draw_last_days, stretch
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smgeo.cube import open_cube
-from smgeo.regions import find_damage, hash_file, read_ledger
+from smgeo.cube.ledger import find_damage, read_ledger
+from smgeo.cube.reading import open_cube
+from smgeo.files import hash_file
 
 KILLS = 20
 WORKERS = 2

@@ -11,9 +11,9 @@ import yaml
 
 import smgeo
 from smgeo.catalog import STUDY_FEATURES
-from smgeo.cube import open_cube
+from smgeo.cube.ledger import find_damage
+from smgeo.cube.reading import open_cube
 from smgeo.progress import Reporter
-from smgeo.regions import find_damage
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 pytest.importorskip("tensorflow")

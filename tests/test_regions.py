@@ -16,10 +16,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube.ledger import find_damage, read_ledger
+from smgeo.cube.reading import open_cube
+from smgeo.cube.regions import plan_regions, shard_file
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.files import exchange_folders, replace_folder
-from smgeo.regions import find_damage, plan_regions, read_ledger, shard_file
 
 
 def values_of(days: int, y: int = 300, x: int = 40) -> np.ndarray:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, GzipCodec
 
+from smgeo.cube.regions import shard_file
+from smgeo.cube.shards import read_region, write_shard
 from smgeo.errors import SmgeoError
-from smgeo.regions import shard_file
-from smgeo.shards import read_region, write_shard
 
 
 def make(path, shape, chunks, shards=None, dtype="float32", fill=np.nan, **options):

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 import smgeo
 from smgeo.cli import app
-from smgeo.cube import open_cube
+from smgeo.cube.ledger import find_damage
+from smgeo.cube.reading import open_cube
+from smgeo.cube.regions import shard_file
 from smgeo.errors import SmgeoError
 from smgeo.progress import Reporter
-from smgeo.regions import find_damage, shard_file
 from smgeo.sources import files
 
 DAYS = pd.date_range("2020-01-01", "2020-04-29")  # four regions of 30 days

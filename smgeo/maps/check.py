@@ -14,7 +14,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.assemble import extract
-from smgeo.cube import check_known_units, open_cube, text_of, units_of
+from smgeo.cube.reading import open_cube
+from smgeo.cube.schema import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.cog import find_cogs

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import GRID_CHUNK
+from smgeo.cube.chunks import GRID_CHUNK
 from smgeo.errors import SmgeoWarning
 from smgeo.maps.block import APPLICABLE, Outputs
 from smgeo.maps.place import IDENTITY

@@ -12,8 +12,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from smgeo.cube.store import shards_of
 from smgeo.maps.layout import geozarr_attrs, plan_map
-from smgeo.store import shards_of
 
 _LARGEST = 256
 # Attributes that are of the map's own pixels, or of flags that are no longer 0 or 1.

@@ -16,8 +16,12 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
+from smgeo.cube.executor import active_client
+from smgeo.cube.regions import Progress, plan_regions
+from smgeo.cube.regions import Region as Block
+from smgeo.cube.store import shards_of, write_store
 from smgeo.errors import SmgeoError
-from smgeo.files import only_writer
+from smgeo.files import hash_file, only_writer
 from smgeo.maps.block import APPLICABLE, Outputs, predict_block
 from smgeo.maps.cog import finished_cogs, write_cogs
 from smgeo.maps.layout import NO_FLAG, describe_map_store, plan_map, say_shares
@@ -26,9 +30,6 @@ from smgeo.maps.place import check_others, check_place
 from smgeo.maps.request import MapRequest, Region, check_request
 from smgeo.maps.stac import write_stac
 from smgeo.models import load_model
-from smgeo.regions import Progress, active_client, hash_file, plan_regions
-from smgeo.regions import Region as Block
-from smgeo.store import shards_of, write_store
 
 # Coverage of the intervals of a calibrated model, where none is asked for.
 LEVEL = 0.9

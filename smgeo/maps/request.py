@@ -16,7 +16,8 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import COORDINATES, FEATURES
-from smgeo.cube import check_daily, check_units, is_grid, read_directly, units_of
+from smgeo.cube.reading import read_directly
+from smgeo.cube.schema import check_daily, check_units, is_grid, units_of
 from smgeo.errors import SmgeoError
 from smgeo.outline import pixels_inside, read_outline
 from smgeo.prepare import derive_features

@@ -17,7 +17,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
-from smgeo.cube import check_units
+from smgeo.cube.schema import check_units
 from smgeo.errors import SmgeoError
 from smgeo.files import versions_of
 from smgeo.models.applicability import Applicability

@@ -13,7 +13,7 @@ import xarray as xr
 from pyproj import Transformer
 
 from smgeo.catalog import COORDINATES, FEATURES
-from smgeo.cube import check_known_units, is_grid, units_of
+from smgeo.cube.schema import check_known_units, is_grid, units_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step

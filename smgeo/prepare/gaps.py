@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.catalog import FEATURES
-from smgeo.cube import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
+from smgeo.cube.schema import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import as_series
 from smgeo.prepare.steps import with_step

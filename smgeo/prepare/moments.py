@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import check_numbers
+from smgeo.cube.schema import check_numbers
 from smgeo.errors import SmgeoError
 
 

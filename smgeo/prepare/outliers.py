@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube import check_units, crs_encoding, select_stations, station_positions, variables_of_kind
+from smgeo.cube.schema import check_units, crs_encoding, select_stations, station_positions, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import mean_and_std, mean_and_std_of_places
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.catalog import TARGET_MEAN
-from smgeo.cube import select_stations
+from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError
 from smgeo.prepare.gaps import fill_gaps
 from smgeo.prepare.moments import mean_and_std

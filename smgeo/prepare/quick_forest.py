@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import STATION_DIMS
+from smgeo.cube.schema import STATION_DIMS
 
 
 def fit_forest(

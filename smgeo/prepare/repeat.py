@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from smgeo.catalog import TARGET_MEAN
-from smgeo.cube import is_grid
+from smgeo.cube.schema import is_grid
 from smgeo.errors import SmgeoError
 from smgeo.prepare.derive import derive_features
 from smgeo.prepare.gaps import fill_gaps

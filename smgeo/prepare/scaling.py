@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
-from smgeo.cube import check_known_units, check_numbers, crs_encoding, units_of, variables_of_kind
+from smgeo.cube.schema import check_known_units, check_numbers, crs_encoding, units_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.files import write_json
 from smgeo.prepare.moments import as_float, combine_moments, moments_of_rows

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import STATION_DIMS
+from smgeo.cube.schema import STATION_DIMS
 from smgeo.errors import SmgeoError
 
 # A lazy cube up to this size is held in memory; a fixed number, so that a recipe gives the same order of batches everywhere.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import select_stations, variables_of_kind
+from smgeo.cube.schema import select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.recipe.preparation import find_period_problem
 

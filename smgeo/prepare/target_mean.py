@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.catalog import TARGET_MEAN
-from smgeo.cube import is_grid, select_stations, text_of
+from smgeo.cube.schema import is_grid, select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare.steps import with_step
 

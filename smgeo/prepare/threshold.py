@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.cube import select_stations
+from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_outliers
 from smgeo.prepare.quick_forest import fit_forest, table_of

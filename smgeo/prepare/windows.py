@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from smgeo.cube import check_daily, is_grid, text_of, units_of
+from smgeo.cube.schema import check_daily, is_grid, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
 from smgeo.prepare.series import Series, shuffle_blocks

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.catalog import EARTHENGINE, FEATURES, Feature
-from smgeo.cube import DAY_INPUTS
+from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.recipe.spec import parse_spec

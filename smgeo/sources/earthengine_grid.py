@@ -13,7 +13,7 @@ import pandas as pd
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from smgeo.cube import GRID_SHARD
+from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine_expressions import band_ids, day_image, static_image

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pyproj import Geod
 
-from smgeo.cube import STATIONS_PER_CHUNK
+from smgeo.cube.chunks import STATIONS_PER_CHUNK
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine_expressions import (
     FILL,

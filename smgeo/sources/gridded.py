@@ -24,7 +24,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube import DAY_INPUTS, GRID_SHARD
+from smgeo.cube.chunks import GRID_SHARD
+from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import GriddedSource
 from smgeo.recipe.spec import parse_spec

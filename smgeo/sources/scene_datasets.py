@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.catalog import Feature
-from smgeo.cube import DAY_INPUTS
+from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources.daily import choose_rule, rule_in_words
 from smgeo.sources.files import plain

@@ -21,7 +21,7 @@ from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Feature
-from smgeo.cube import GRID_SHARD
+from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.sources.daily import Rule, combine_day
 from smgeo.sources.files import Header, plain, read_header
@@ -150,7 +150,7 @@ def _signature(scenes: Iterable[Scene]) -> list[Any]:
 def inputs_of_days(scenes: Iterable[Scene], reading: Reading, where: Any, days: pd.DatetimeIndex) -> np.ndarray:
     """Digest of what each day's values are made from: its scenes, the reading, and the target (a grid, or places).
 
-    For the coordinate `smgeo.cube.DAY_INPUTS`.
+    For the coordinate `smgeo.cube.schema.DAY_INPUTS`.
     """
     by_day: dict[Any, list[Scene]] = {}
     for scene in scenes:

@@ -17,12 +17,12 @@ import pytest
 import xarray as xr
 
 import smgeo
+from smgeo.cube.ledger import read_ledger
 from smgeo.errors import SmgeoError
 from smgeo.hpc.allocation import Allocation
 from smgeo.hpc.batch_script import check_script, submit_script
 from smgeo.prepare import prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
-from smgeo.regions import read_ledger
 
 
 def results_of(folder: Path) -> dict:

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import smgeo
-from smgeo.cube import open_cube
+from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
 from smgeo.maps import write_cogs
 from smgeo.outline import write_geojson

@@ -14,7 +14,8 @@ import xarray as xr
 import zarr
 
 import smgeo
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.files import only_writer
 from smgeo.maps import draw_map, evaluate_map, open_map

@@ -8,7 +8,7 @@ import rioxarray  # noqa: F401  (gives `.rio`)
 import xarray as xr
 from pyproj import Transformer
 
-from smgeo.cube import open_cube
+from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
 from smgeo.evaluation import evaluate
 from smgeo.maps import block, layout, predict_map

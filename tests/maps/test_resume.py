@@ -14,7 +14,8 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import smgeo
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.maps import layout
 from smgeo.prepare import prepare_cube
 from smgeo.recipe.preparation import PrepareSpec

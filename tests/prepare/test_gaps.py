@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smgeo
-from smgeo.cube import open_cube, variables_of_kind, write_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.schema import variables_of_kind
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.prepare import (
     Scaler,

@@ -21,7 +21,8 @@ from odc.geo.geobox import GeoBox
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 
-from smgeo.cube import open_cube, write_cube
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources import (

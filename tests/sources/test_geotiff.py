@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
-from smgeo.cube import GRID_SHARD
+from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.sources import files, open_rasters
 from smgeo.sources.files import _header_of as header_of

@@ -17,7 +17,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
-from smgeo.cube import DAY_INPUTS
+from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources import gridded

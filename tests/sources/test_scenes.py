@@ -17,7 +17,10 @@ from pyproj import Geod, Transformer
 from rasterio.transform import from_origin
 
 from smgeo import extract
-from smgeo.cube import DAY_INPUTS, GRID_SHARD, open_cube, write_cube
+from smgeo.cube.chunks import GRID_SHARD
+from smgeo.cube.reading import open_cube
+from smgeo.cube.schema import DAY_INPUTS
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.rasters import RasterSource
 from smgeo.sources import files, open_rasters, scenes

@@ -13,21 +13,10 @@ import dask.array as da
 import xarray as xr
 from dask.base import tokenize
 
+from smgeo.cube.executor import Job, say_full_disk, write_regions
+from smgeo.cube.ledger import LEDGER, Records, adopt, read_ledger, resume_store, seal, write_ledger
+from smgeo.cube.regions import Progress, Region
 from smgeo.files import replace_folder
-from smgeo.regions import (
-    LEDGER,
-    Job,
-    Progress,
-    Records,
-    Region,
-    adopt,
-    read_ledger,
-    resume_store,
-    say_full_disk,
-    seal,
-    write_ledger,
-    write_regions,
-)
 
 
 def write_store(
@@ -56,7 +45,7 @@ def write_store(
     inputs : mapping
         Region -> digest of what it is made from; what an interrupted or an earlier write made from the same is kept.
     jobs : callable
-        What computes a region, as for `smgeo.regions.write_regions`.
+        What computes a region, as for `smgeo.cube.executor.write_regions`.
     path : Path
         A folder that is new, or holds a store.
     resume : bool

@@ -1,0 +1,69 @@
+"""Chunks and shards of a cube's store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import xarray as xr
+
+from smgeo.cube.schema import is_grid
+
+GRID_SHARD = {"time": 30, "y": 256, "x": 256}
+
+
+GRID_CHUNK = {"time": 30, "y": 128, "x": 128}
+
+
+STATIONS_PER_CHUNK = 256
+
+
+def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Zarr chunks and shards of each variable of a cube.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        A station cube or a grid cube.
+    chunks : mapping, optional
+        Chunk sizes of a station cube by dim, -1 for all of it; by default 256 stations and whole series.
+
+    Returns
+    -------
+    dict
+        Variable -> `{"chunks": ..., "shards": ...}`; no shards where one chunk is enough. Where a dimension is
+        no longer than the inner chunk, chunk and shard both take it whole.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> ds = xr.Dataset({"sm": (("time", "y", "x"), np.zeros((45, 300, 100), "float32"))})
+    >>> plan_chunks(ds)["sm"]
+    {'chunks': (30, 128, 100), 'shards': (30, 256, 100)}
+    """
+    plan: dict[str, dict[str, tuple[int, ...]]] = {}
+    grid = is_grid(ds)
+    for name, var in ds.data_vars.items():
+        if not var.dims:
+            continue
+        if not grid:
+            wanted = {"station": STATIONS_PER_CHUNK, "time": ds.sizes.get("time", 1), **(chunks or {})}
+            lengths = {d: ds.sizes.get(d, 1) for d in wanted}
+            sizes = {d: lengths[d] if n == -1 else max(1, min(n, lengths[d])) for d, n in wanted.items()}
+            plan[str(name)] = {"chunks": tuple(sizes[str(d)] for d in var.dims)}
+            continue
+        chunk = tuple(min(GRID_CHUNK[str(d)], var.sizes[d]) for d in var.dims)
+        shard = tuple(
+            c if var.sizes[d] <= GRID_CHUNK[str(d)] else GRID_SHARD[str(d)]
+            for c, d in zip(chunk, var.dims, strict=True)
+        )
+        plan[str(name)] = {"chunks": chunk, "shards": shard} if shard != chunk else {"chunks": chunk}
+    return plan
+
+
+def chunk_sizes(ds: xr.Dataset) -> dict[str, int]:
+    """The largest Dask chunk along each dim; nothing of dims that no lazy variable has."""
+    sizes: dict[str, int] = {}
+    for variable in ds.data_vars.values():
+        for dim, parts in zip(variable.dims, variable.chunks or (), strict=False):
+            sizes[str(dim)] = max(sizes.get(str(dim), 0), *parts)
+    return sizes

@@ -1,0 +1,179 @@
+"""The ledger of a store: checksums of each finished region, kept in a Zarr group without members inside the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smgeo.cube.regions import Region
+from smgeo.errors import SmgeoError
+from smgeo.files import hash_file
+from smgeo.threads import map_threads
+
+# A Zarr group without members, so that readers of the store see nothing unknown in it.
+LEDGER = "smgeo_ledger"
+
+
+Files = dict[str, str | None]
+
+
+@dataclass
+class Records:
+    """What a ledger says.
+
+    Attributes
+    ----------
+    layout : str
+        Digest of the store's metadata: shapes, chunks, coordinates, attributes.
+    regions : dict
+        Checksums of each finished region's files.
+    inputs : dict
+        Digest of what each finished region is made from; a region is kept only where it is the same.
+    metadata : dict
+        Checksums of what is no region.
+    """
+
+    layout: str = ""
+    regions: dict[str, Files] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    metadata: Files = field(default_factory=dict)
+
+
+def read_ledger(store: Path) -> Records | None:
+    """The ledger of a store, finished or not; None where it has none.
+
+    A line cut short or spoilt by a crash is left out: that region counts as not done.
+    """
+    folder = store / LEDGER
+    try:
+        attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError):
+        return None
+    records = Records(
+        *(attributes.get(k, {} if k != "layout" else "") for k in ("layout", "regions", "inputs", "metadata"))
+    )
+    for lines in sorted(folder.glob("*.jsonl")):
+        for line in lines.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            records.regions[entry["region"]] = entry["files"]
+            records.inputs[entry["region"]] = entry["inputs"]
+    return records
+
+
+def write_ledger(store: Path, records: Records) -> None:
+    """The whole ledger as one file, beside first and renamed; the workers' own lines are then removed."""
+    folder = store / LEDGER
+    folder.mkdir(parents=True, exist_ok=True)
+    value = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {
+            "algorithm": "sha256",
+            "layout": records.layout,
+            "regions": records.regions,
+            "inputs": records.inputs,
+            "metadata": records.metadata,
+        },
+    }
+    part = folder / "zarr.json.part"
+    part.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
+    os.replace(part, folder / "zarr.json")
+    for lines in folder.glob("*.jsonl"):
+        lines.unlink()
+
+
+def append_line(store: Path, region: str, inputs: str, files: Files) -> None:
+    """One line in the file of this worker thread, so that no two writers share a file."""
+    name = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.jsonl"
+    with (store / LEDGER / name).open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"region": region, "inputs": inputs, "files": files}) + "\n")
+
+
+def seal(store: Path) -> Records:
+    """Record the checksums of what is no region: Zarr's metadata and the coordinates; killed writers' leavings go."""
+    records = read_ledger(store) or Records()
+    for file in store.rglob("*.part"):
+        file.unlink(missing_ok=True)
+    known = {f for files in records.regions.values() for f in files}
+    records.metadata = {
+        name: hash_file(file)
+        for file in sorted(store.rglob("*"))
+        if file.is_file() and file.parent.name != LEDGER and (name := file.relative_to(store).as_posix()) not in known
+    }
+    write_ledger(store, records)
+    return records
+
+
+def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """Files that are not as the ledger says, by region (`metadata` for what is none); reads every byte.
+
+    Raises
+    ------
+    SmgeoError
+        If the store has no ledger.
+    """
+    records = read_ledger(store)
+    if records is None:
+        raise SmgeoError(
+            f"{store} has no ledger of checksums ({LEDGER}/zarr.json), so damage can't be found; write it again"
+        )
+    parts = {**records.regions, "metadata": records.metadata}
+    return _damaged(store, parts if regions is None else {r: parts.get(r, {}) for r in regions})
+
+
+def _damaged(store: Path, parts: Mapping[str, Files]) -> dict[str, list[str]]:
+    """Files that are not as their checksums say, by part; hashed on threads, which share no lock in it."""
+    found = map_threads(
+        lambda files: [f for f, known in files.items() if hash_file(store / f) != known], parts.values()
+    )
+    return {part: files for part, files in zip(parts, found, strict=True) if files}
+
+
+def resume_store(store: Path, layout: str) -> Records | None:
+    """What an interrupted write of the same layout finished and is undamaged; None where it can't go on.
+
+    The ledger is written anew, so that lines of what is written again are not found beside those to come.
+    """
+    records = read_ledger(store)
+    if records is None or records.layout != layout:
+        return None
+    damage = find_damage(store)
+    if "metadata" in damage:
+        return None
+    for region in damage:
+        del records.regions[region], records.inputs[region]
+    write_ledger(store, records)
+    return records
+
+
+def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> None:
+    """Link (or copy) those finished regions of `old` into `new` whose files are undamaged, and record them."""
+    known = read_ledger(old)
+    if known is None:
+        return
+    wanted = {r.name: known.regions[r.name] for r in regions if r.name in known.regions}
+    damage = _damaged(old, wanted)
+    for name, files in wanted.items():
+        if name in damage:
+            continue
+        for file, checksum in files.items():
+            if checksum is None:
+                continue
+            target = new / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(old / file, target)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(old / file, target)
+        records.regions[name] = files
+        records.inputs[name] = known.inputs.get(name, "")

@@ -1,0 +1,159 @@
+"""What a cube is: dims, kinds of variables, units, stations and days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.catalog import FEATURES
+from smgeo.errors import SmgeoError, nearest
+
+STATION_DIMS = ("station", "time")
+
+
+GRID_DIMS = ("time", "y", "x")
+
+
+# A coordinate on `time` that sources give beside their values: the digest of what each day is read from. It goes into
+# the ledger, not into the store: when a later run finds other scenes, the regions of their days alone are written again.
+DAY_INPUTS = "day_inputs"
+
+
+def is_grid(ds: xr.Dataset) -> bool:
+    """Whether `ds` is a grid cube; a station cube otherwise.
+
+    Raises
+    ------
+    SmgeoError
+        If it is neither.
+    """
+    if {"y", "x"} <= set(ds.dims):
+        return True
+    if "station" in ds.dims:
+        return False
+    raise SmgeoError(f"a cube has dims {STATION_DIMS} or {GRID_DIMS}; found {tuple(ds.dims)}")
+
+
+def text_of(variable: xr.DataArray) -> np.ndarray:
+    """Strings of a coordinate as an object array; Zarr gives them back as NumPy's variable-length strings."""
+    return np.array([str(v) for v in variable.values], dtype=object)
+
+
+def variables_of_kind(ds: xr.Dataset, *kinds: str) -> list[str]:
+    """Names of the variables whose `kind` attribute is one of `kinds`; by dims where the attribute is missing."""
+    return [str(n) for n, v in ds.data_vars.items() if kind_of(v) in kinds]
+
+
+def kind_of(variable: xr.DataArray) -> str:
+    """`kind` of a variable: its attribute, what the catalogue says of its name, or "flag" if no number, or what its dims say."""
+    if "kind" in variable.attrs:
+        return str(variable.attrs["kind"])
+    if variable.name in FEATURES:
+        return FEATURES[str(variable.name)].kind
+    # Text, dates and masks are no numbers to prepare.
+    if variable.dtype.kind not in "fiu":
+        return "flag"
+    if variable.dims == ("time",):
+        return "calendar"
+    return "dynamic" if "time" in variable.dims else "static"
+
+
+def station_positions(ds: xr.Dataset, stations: Iterable[str]) -> list[int]:
+    """Where the given ids lie along `station`; compared as text, so that ids which are whole numbers are found too.
+
+    Raises
+    ------
+    SmgeoError
+        If the cube lacks one of them.
+    """
+    ids, known = [str(s) for s in stations], {str(s): i for i, s in enumerate(ds["station"].values)}
+    if unknown := [s for s in ids if s not in known]:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise SmgeoError(
+            f"the cube has no station {', '.join(map(repr, unknown[:5]))}{more}; {nearest(unknown[0], list(known))}"
+        )
+    return [known[s] for s in ids]
+
+
+def select_stations(ds: xr.Dataset, stations: Iterable[str]) -> xr.Dataset:
+    """The given stations of a station cube, in the order given.
+
+    Raises
+    ------
+    SmgeoError
+        If the cube lacks one of them.
+    """
+    return ds.isel(station=station_positions(ds, stations))
+
+
+def check_daily(ds: xr.Dataset) -> pd.DatetimeIndex:
+    """The time axis, which must be daily and without gaps.
+
+    Raises
+    ------
+    SmgeoError
+        Naming the first place where it is not.
+    """
+    if "time" not in ds.coords:
+        raise SmgeoError(f"a cube needs a daily time coordinate; found coordinates {sorted(map(str, ds.coords))}")
+    times = pd.DatetimeIndex(ds.indexes["time"])
+    steps = np.diff(times.values.astype("datetime64[ns]"))
+    bad = np.flatnonzero(steps != np.timedelta64(1, "D"))
+    if bad.size:
+        i = int(bad[0])
+        raise SmgeoError(
+            f"time must be daily without gaps; {times[i]} is followed by {times[i + 1]}. Use ds.resample(time='1D')"
+        )
+    return times
+
+
+def check_units(have: Mapping[str, str], need: Mapping[str, str], where: str) -> None:
+    """Refuse variables whose unit differs from the one needed.
+
+    Raises
+    ------
+    SmgeoError
+        Naming every such variable with both units, or every variable that is missing.
+    """
+    missing = [n for n in need if n not in have]
+    if missing:
+        raise SmgeoError(f"{where} lacks {', '.join(missing)}; it has {', '.join(sorted(have)) or 'nothing'}")
+    wrong = [f"{n} is in {have[n]!r}, needed in {need[n]!r}" for n in need if have[n] != need[n]]
+    if wrong:
+        raise SmgeoError(
+            f"units in {where} do not match: {'; '.join(wrong)}. Convert the values and set attrs['units']"
+        )
+
+
+def check_numbers(ds: xr.Dataset, names: Iterable[str], where: str) -> None:
+    """Refuse variables that hold no numbers.
+
+    Raises
+    ------
+    SmgeoError
+        Naming every such variable and what it holds.
+    """
+    if wrong := [f"{n} ({ds[n].dtype})" for n in names if ds[n].dtype.kind not in "fiub"]:
+        raise SmgeoError(
+            f"{where}: needed are numbers, found {', '.join(wrong)}; set attrs['kind'] to 'flag' for what is to be carried along, "
+            "or encode it as numbers"
+        )
+
+
+def crs_encoding(variable: xr.DataArray) -> dict[str, str]:
+    """Of an opened variable's encoding the name of its grid mapping alone: the rest is of values as they were stored."""
+    return {k: v for k, v in variable.encoding.items() if k == "grid_mapping"}
+
+
+def check_known_units(have: Mapping[str, str], need: Mapping[str, str], where: str) -> None:
+    """`check_units` of the variables that both name, and of which both say a unit."""
+    both = [n for n in need if need[n] and have.get(n)]
+    check_units({n: have[n] for n in both}, {n: need[n] for n in both}, where)
+
+
+def units_of(ds: xr.Dataset, names: Iterable[str]) -> dict[str, str]:
+    """Physical unit of each variable in `names` that `ds` has (of a scaled one, the unit before scaling)."""
+    return {n: str(ds[n].attrs.get("unscaled_units", ds[n].attrs.get("units", ""))) for n in names if n in ds}
