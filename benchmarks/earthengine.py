@@ -25,10 +25,10 @@ from requests.adapters import HTTPAdapter
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from smgeo.sources import open_earthengine
-from smgeo.sources.earthengine_expressions import day_image
-from smgeo.sources.earthengine_products import Band, Product
-from smgeo.sources.earthengine_requests import describe_grid
-from smgeo.sources.earthengine_session import SCOPES
+from smgeo.sources.earthengine.expressions import day_image
+from smgeo.sources.earthengine.products import Band, Product
+from smgeo.sources.earthengine.requests import describe_grid
+from smgeo.sources.earthengine.session import SCOPES
 from tests.earthengine_server import server_process
 
 LATENCY_S = 0.05

@@ -26,7 +26,7 @@ from smgeo.cube.reading import open_cube
 from smgeo.inputs import open_all_stations
 from smgeo.prepare import prepare_cube, split_stations
 from smgeo.recipe.study import Recipe, read_recipe
-from smgeo.sources.world import simulate
+from smgeo.sources.world.simulation import simulate
 
 STATIONS, DAYS, SHAPE = 317, 1684, (256, 256)
 

@@ -32,7 +32,7 @@ from smgeo.prepare import derive_features, measure_revisit
 from smgeo.recipe.grid import GridSpec
 from smgeo.recipe.rasters import AnyRaster, GriddedSource, RasterSource, parse_raster
 from smgeo.sources import open_source
-from smgeo.sources.footprint import Footprints, find_footprints, station_places, tiles_of
+from smgeo.sources.pixels.footprint import Footprints, find_footprints, station_places, tiles_of
 from smgeo.terrain import TERRAIN, terrain
 
 _MOSTLY = 0.5  # share of impossible values that are no outliers

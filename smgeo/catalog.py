@@ -250,7 +250,7 @@ class EarthEngineBand:
         How the images of one UTC day become one value: mean in linear power, the clearest, the mean, or (static) the
         first tile that has a value.
     mask : str
-        The quality rule applied before (see `smgeo.sources.earthengine`); empty for none.
+        The quality rule applied before (see `smgeo.sources.earthengine.reader`); empty for none.
     note : str
         What it stands in for, where it is not what the study used.
     pixel_m : float

@@ -29,7 +29,7 @@ from smgeo.hpc.cluster import LocalMachine
 from smgeo.inputs import input_files, open_all_stations
 from smgeo.progress import Reporter
 from smgeo.recipe.study import Recipe
-from smgeo.sources.world import simulate
+from smgeo.sources.world.simulation import simulate
 from smgeo.stages import Ledger
 from smgeo.summary import count_station_rows, find_versions
 

@@ -16,7 +16,7 @@ from smgeo.outline import pixels_inside, read_outline
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_stations, raster_files
-from smgeo.sources.world import START as WORLD_START
+from smgeo.sources.world.simulation import START as WORLD_START
 from smgeo.tuning import check_libraries, check_search
 
 

@@ -19,7 +19,7 @@ from smgeo.cube.reading import open_cube
 from smgeo.cube.regions import shard_file
 from smgeo.errors import SmgeoError
 from smgeo.progress import Reporter
-from smgeo.sources import files
+from smgeo.sources.scenes import files
 
 DAYS = pd.date_range("2020-01-01", "2020-04-29")  # four regions of 30 days
 TRANSFORM = from_origin(500000, 5600000, 100, 100)
@@ -54,7 +54,7 @@ def read(monkeypatch):
         names.append(href.rsplit("_")[-1].removesuffix(".tif"))
         return plain(href, *args)
 
-    monkeypatch.setattr("smgeo.sources.layers.read_window", counted)
+    monkeypatch.setattr("smgeo.sources.scenes.layers.read_window", counted)
     return names
 
 

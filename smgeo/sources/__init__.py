@@ -12,15 +12,15 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
-from smgeo.sources.earthengine import open_earthengine
-from smgeo.sources.geotiff import geotiff_files, open_geotiffs
-from smgeo.sources.gridded import gridded_files, open_gridded
-from smgeo.sources.ismn import open_ismn
-from smgeo.sources.matrix import open_matrix
-from smgeo.sources.stac import open_stac
-from smgeo.sources.tables import open_table
-from smgeo.sources.tereno import open_tereno
-from smgeo.sources.world import simulate
+from smgeo.sources.earthengine.reader import open_earthengine
+from smgeo.sources.gridded.reader import gridded_files, open_gridded
+from smgeo.sources.scenes.geotiff import geotiff_files, open_geotiffs
+from smgeo.sources.stac.reader import open_stac
+from smgeo.sources.stations.ismn import open_ismn
+from smgeo.sources.stations.matrix import open_matrix
+from smgeo.sources.stations.tables import open_table
+from smgeo.sources.stations.tereno import open_tereno
+from smgeo.sources.world.simulation import simulate
 
 __all__ = ["open_earthengine", "open_rasters", "open_source", "open_stac", "open_stations", "raster_files", "simulate"]
 
@@ -58,12 +58,12 @@ def open_stations(
     kind : {"ismn", "tereno", "csv", "matrix"}
         Reader. Its own options are those of
 
-        - `smgeo.sources.ismn.open_ismn`: `target`, `variables`, `networks`, `min_valid_share`, `depth_rule`, `nearest_to_m`;
-        - `smgeo.sources.tereno.open_tereno`: the same without `networks`, and `columns`, `stations`, `network`, `time_column`,
+        - `smgeo.sources.stations.ismn.open_ismn`: `target`, `variables`, `networks`, `min_valid_share`, `depth_rule`, `nearest_to_m`;
+        - `smgeo.sources.stations.tereno.open_tereno`: the same without `networks`, and `columns`, `stations`, `network`, `time_column`,
           `time_format`, `utc_offset_hours`, `separator`, `missing`;
-        - `smgeo.sources.tables.open_table`: `columns`, `target`, `layout`, `stations`, `crs`, `network`, `min_valid_share`,
+        - `smgeo.sources.stations.tables.open_table`: `columns`, `target`, `layout`, `stations`, `crs`, `network`, `min_valid_share`,
           `utc_offset_hours`;
-        - `smgeo.sources.matrix.open_matrix`: `variables`, `static`, `target`, `years`, `missing`, `network`, `coordinates`,
+        - `smgeo.sources.stations.matrix.open_matrix`: `variables`, `static`, `target`, `years`, `missing`, `network`, `coordinates`,
           `dates`, `static_folder`.
     depth_m : (float, float)
         Range of sensor depths, m below the surface; a matrix has none.
@@ -124,7 +124,7 @@ def open_rasters(
     ----------
     spec : RasterSource, GriddedSource or mapping
         `kind` (geotiff where a mapping says none; netcdf, zarr, csv_grid), `path`, `bands`, and the options of
-        `smgeo.sources.geotiff.open_geotiffs` or `smgeo.sources.gridded.open_gridded`.
+        `smgeo.sources.scenes.geotiff.open_geotiffs` or `smgeo.sources.gridded.reader.open_gridded`.
     root : str or Path
         Where relative paths start.
     geobox : odc.geo.geobox.GeoBox, optional

@@ -7,7 +7,7 @@ import pytest
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
-from smgeo.sources.daily import choose_rule, combine_day, mean_of_day, rule_in_words
+from smgeo.sources.pixels.daily import choose_rule, combine_day, mean_of_day, rule_in_words
 
 NAN = np.nan
 VV, NDVI, RAIN = FEATURES["s1_vv"], FEATURES["ndvi"], FEATURES["precipitation"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from smgeo.errors import SmgeoError
-from smgeo.sources.dates import date_in_name, day_axis
+from smgeo.sources.pixels.dates import date_in_name, day_axis
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ pytest.importorskip("ee", reason="needs smgeo[gee]")
 
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources import open_earthengine
-from smgeo.sources.earthengine_products import list_products
+from smgeo.sources.earthengine.products import list_products
 from smgeo.terrain import pixel_sizes_m, slope_aspect
 from tests.earthengine_server import Server, build_world
 from tests.earthengine_server.world import CENTRE, GLO30, IMERG, L8, MODIS, S1, S2

@@ -25,16 +25,14 @@ from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
-from smgeo.sources import (
-    earthengine_expressions,
-    earthengine_plan,
-    earthengine_requests,
-    earthengine_session,
-    open_earthengine,
-)
-from smgeo.sources.earthengine_plan import cut_days
-from smgeo.sources.earthengine_requests import Gate
-from smgeo.sources.earthengine_session import find_access
+from smgeo.sources import open_earthengine
+from smgeo.sources.earthengine import expressions as earthengine_expressions
+from smgeo.sources.earthengine import plan as earthengine_plan
+from smgeo.sources.earthengine import requests as earthengine_requests
+from smgeo.sources.earthengine import session as earthengine_session
+from smgeo.sources.earthengine.plan import cut_days
+from smgeo.sources.earthengine.requests import Gate
+from smgeo.sources.earthengine.session import find_access
 from tests.earthengine_server import Faults, Quotas, Server, build_world
 from tests.earthengine_server.faults import KINDS
 

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
 from smgeo.errors import SmgeoError
-from smgeo.sources.footprint import Footprints, find_footprints, station_places, tiles_of
+from smgeo.sources.pixels.footprint import Footprints, find_footprints, station_places, tiles_of
 
 WGS84 = Geod(ellps="WGS84")
 

@@ -15,8 +15,9 @@ from rasterio.warp import Resampling, reproject
 
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
-from smgeo.sources import files, open_rasters
-from smgeo.sources.files import _header_of as header_of
+from smgeo.sources import open_rasters
+from smgeo.sources.scenes import files
+from smgeo.sources.scenes.files import _header_of as header_of
 from tests.range_server import RangeServer
 
 TRANSFORM = from_origin(500000, 5600000, 100, 100)

@@ -20,9 +20,9 @@ from pyproj import CRS, Transformer
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource
-from smgeo.sources import gridded
-from smgeo.sources.gridded import gridded_files, open_gridded
-from smgeo.sources.gridded_files import open_band
+from smgeo.sources.gridded import reader as gridded
+from smgeo.sources.gridded.files import open_band
+from smgeo.sources.gridded.reader import gridded_files, open_gridded
 
 IMERG = {"kind": "netcdf", "path": "3B-DAY*.nc4", "bands": {"precipitation": "precipitation"}}
 NEO = {"kind": "csv_grid", "path": "MOD*.CSV", "bands": {"temperature": "lst"}, "dates": "MOD11C1_*_%Y-%m-%d.CSV"}

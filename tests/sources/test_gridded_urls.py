@@ -15,7 +15,7 @@ import xarray as xr
 
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource
-from smgeo.sources.gridded import gridded_files, open_gridded
+from smgeo.sources.gridded.reader import gridded_files, open_gridded
 
 SAND = {"kind": "netcdf", "bands": {"sand": "v"}}
 

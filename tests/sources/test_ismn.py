@@ -14,7 +14,7 @@ import pytest
 
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations
-from smgeo.sources.ismn import open_ismn
+from smgeo.sources.stations.ismn import open_ismn
 
 pytest.importorskip("ismn")
 

@@ -14,7 +14,7 @@ import pytest
 
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations
-from smgeo.sources.sensors import TALLY
+from smgeo.sources.stations.sensors import TALLY
 
 DAY = "2010/10/21"
 

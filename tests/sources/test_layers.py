@@ -9,7 +9,7 @@ from rasterio.transform import from_origin
 
 from smgeo.catalog import MASKS, Mask
 from smgeo.sources import open_rasters
-from smgeo.sources.layers import is_masked
+from smgeo.sources.scenes.layers import is_masked
 
 NAN = np.nan
 

@@ -13,7 +13,7 @@ from smgeo.assemble import merge_stations
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations
-from smgeo.sources.matrix import open_matrix
+from smgeo.sources.stations.matrix import open_matrix
 
 
 def forbid(*args, **kwargs):

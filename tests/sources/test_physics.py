@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smgeo.sources import physics
+from smgeo.sources.world import physics
 
 
 def _soil(theta_s=0.45, b=5.0, k_s=500.0, psi_s=200.0, theta_fc=0.27, theta_wp=0.12):

@@ -23,10 +23,12 @@ from smgeo.cube.schema import DAY_INPUTS
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.rasters import RasterSource
-from smgeo.sources import files, open_rasters, scenes
-from smgeo.sources.files import read_header, read_window
-from smgeo.sources.geotiff import geotiff_files
-from smgeo.sources.layers import read_layers
+from smgeo.sources import open_rasters
+from smgeo.sources.scenes import blocks as scenes
+from smgeo.sources.scenes import files
+from smgeo.sources.scenes.files import read_header, read_window
+from smgeo.sources.scenes.geotiff import geotiff_files
+from smgeo.sources.scenes.layers import read_layers
 
 UTM32, UTM33 = "EPSG:32632", "EPSG:32633"
 TRANSFORM = from_origin(500000, 5600000, 100, 100)
@@ -321,7 +323,7 @@ def test_new_scenes_rewrite_the_regions_of_their_days_alone(tmp_path, monkeypatc
         read.append(href.rsplit("_")[-1])
         return plain(href, *args)
 
-    monkeypatch.setattr("smgeo.sources.layers.read_window", counted)
+    monkeypatch.setattr("smgeo.sources.scenes.layers.read_window", counted)
     store = tmp_path / "c.zarr"
     with dask.config.set(scheduler="synchronous"):
         write_cube(open_rasters(spec, root=tmp_path, period=period), store)

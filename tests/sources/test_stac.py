@@ -24,8 +24,9 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from smgeo.catalog import Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.sources import files, stac_search
-from smgeo.sources.stac import open_stac
+from smgeo.sources.scenes import files
+from smgeo.sources.stac import search as stac_search
+from smgeo.sources.stac.reader import open_stac
 from tests.range_server import RangeServer, collection
 
 S2 = {"bands": {"s2_b3": "s2_b3", "s2_b4": "s2_b4"}}
@@ -851,7 +852,7 @@ def test_item_that_is_gone_is_named(tmp_path):
 
 
 def test_missing_packages_say_what_to_install(monkeypatch):
-    for name in [m for m in sys.modules if m.startswith("smgeo.sources.stac_")]:
+    for name in [m for m in sys.modules if m in ("smgeo.sources.stac.items", "smgeo.sources.stac.search")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "odc.stac", None)
     with pytest.raises(SmgeoError, match=r"pip install 'smgeo\[stac\]'"):

@@ -12,7 +12,7 @@ import pytest
 
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations
-from smgeo.sources.tereno import open_tereno
+from smgeo.sources.stations.tereno import open_tereno
 
 SWC = "SoilWaterContent_0.05mSensor1 in [%]"
 PLACE = {"station": "RO_001", "latitude": 50.62, "longitude": 6.3, "altitude": 511.0}

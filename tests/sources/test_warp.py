@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from smgeo.catalog import FEATURES
-from smgeo.sources.warp import aligned_shift, choose_resampling, look_up, pixel_metres, resample, split_blocks
+from smgeo.sources.pixels.warp import aligned_shift, choose_resampling, look_up, pixel_metres, resample, split_blocks
 
 METHODS = ["nearest", "bilinear", "average", "cubic"]
 UTM, WGS84, LAEA = "EPSG:32632", "EPSG:4326", "EPSG:3035"

@@ -12,7 +12,7 @@ import xarray as xr
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
-from smgeo.sources.world import simulate
+from smgeo.sources.world.simulation import simulate
 
 SIZE = {"stations": 16, "days": 60, "shape": (24, 24)}
 

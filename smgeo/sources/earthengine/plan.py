@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from odc.geo.geobox import GeoBox
 
-from smgeo.sources.earthengine_expressions import (
+from smgeo.sources.earthengine.expressions import (
     MOST_ELEMENTS,
     MS_PER_DAY,
     Places,
@@ -19,10 +19,10 @@ from smgeo.sources.earthengine_expressions import (
     image_times,
     tile_times,
 )
-from smgeo.sources.earthengine_products import Product
-from smgeo.sources.earthengine_requests import Gate, fetch_table
-from smgeo.sources.earthengine_session import import_ee
-from smgeo.sources.warp import apply_affine, crs_text, transformer
+from smgeo.sources.earthengine.products import Product
+from smgeo.sources.earthengine.requests import Gate, fetch_table
+from smgeo.sources.earthengine.session import import_ee
+from smgeo.sources.pixels.warp import apply_affine, crs_text, transformer
 
 # Of one request at stations; with one image a day, its rows stay below MOST_ELEMENTS.
 BATCH_STATIONS, BATCH_DAYS = 64, 64

@@ -17,9 +17,9 @@ import numpy as np
 import xarray as xr
 
 from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
-from smgeo.sources.archive import UNREADABLE, Archive, decode, list_members
-from smgeo.sources.ismn_files import CODES, find_sensors, read_sensor
-from smgeo.sources.sensors import Chosen, assemble_stations, choose_sensors, days_of
+from smgeo.sources.stations.archive import UNREADABLE, Archive, decode, list_members
+from smgeo.sources.stations.ismn_files import CODES, find_sensors, read_sensor
+from smgeo.sources.stations.sensors import Chosen, assemble_stations, choose_sensors, days_of
 
 _SERIES = tuple(dict.fromkeys(CODES.values()))
 # In the archive's static_variables.csv, by the `ismn` package's names.
@@ -49,7 +49,7 @@ def open_ismn(
 ) -> xr.Dataset:
     """Stations of an ISMN archive, as a lazy daily station cube.
 
-    Header+values, CEOP in separate files and CEOP may lie in one archive; see `smgeo.sources.ismn_files` for the formats and
+    Header+values, CEOP in separate files and CEOP may lie in one archive; see `smgeo.sources.stations.ismn_files` for the formats and
     their sources. Times are UTC in all of them.
 
     Parameters

@@ -14,7 +14,7 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 
 from smgeo.errors import SmgeoError
-from smgeo.sources.earthengine_session import (
+from smgeo.sources.earthengine.session import (
     PASSAGE,
     Access,
     Again,

@@ -23,7 +23,7 @@ from pyproj.exceptions import CRSError
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import GriddedSource
-from smgeo.sources.gridded_files import File, Layout, Stored, csv_header, open_text, open_variables
+from smgeo.sources.gridded.files import File, Layout, Stored, csv_header, open_text, open_variables
 
 _X_NAMES = ("lon", "longitude", "x", "nlon", "easting")
 _Y_NAMES = ("lat", "latitude", "y", "nlat", "northing")

@@ -25,8 +25,8 @@ from pystac_client.stac_api_io import StacApiIO
 from urllib3.exceptions import NewConnectionError
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.sources.files import is_remote, plain
-from smgeo.sources.warp import crs_text, transformer
+from smgeo.sources.pixels.warp import crs_text, transformer
+from smgeo.sources.scenes.files import is_remote, plain
 
 _TRIES = 8
 _TRIES_UNREACHED = 3  # of a server that is not there, which seldom changes

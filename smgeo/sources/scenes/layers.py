@@ -12,8 +12,8 @@ import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Conversion, Mask
-from smgeo.sources.files import Header, file_state, read_header, read_mask, read_window
-from smgeo.sources.warp import aligned_shift, look_up, resample
+from smgeo.sources.pixels.warp import aligned_shift, look_up, resample
+from smgeo.sources.scenes.files import Header, file_state, read_header, read_mask, read_window
 
 # Landsat 8 TIRS, K1 in W m-2 sr-1 um-1 and K2 in K: Landsat 8 Data Users Handbook (USGS LSDS-1574), table of thermal
 # constants; the brightness temperature is K2 / ln(K1 / L + 1).

@@ -29,7 +29,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource
-from smgeo.sources.footprint import Footprints, tiles_of
+from smgeo.sources.pixels.footprint import Footprints, tiles_of
 
 File = Path | str  # a path, or a URL
 # Values as they lie in the file, (time, y, x), of a run of times, rows and columns.

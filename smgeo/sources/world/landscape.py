@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smgeo.sources import physics
-from smgeo.sources.physics import Array
+from smgeo.sources.world import physics
+from smgeo.sources.world.physics import Array
 
 PIXEL_M = 1000.0
 LANDSCAPE_STREAMS = ("regions", "terrain", "texture", "soil_deviation", "soil_product", "plants", "surface")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smgeo.sources.physics import Array
-from smgeo.sources.world_landscape import Region
+from smgeo.sources.world.landscape import Region
+from smgeo.sources.world.physics import Array
 
 STATION_STREAMS = ("places", "probes", "gaps", "noise")
 SENSORS = ("ThetaProbe-ML2X", "5TM", "Hydraprobe", "CS650", "EC-TM", "Sentek-Drill-and-drop", "TDR-TRIME", "SM300")

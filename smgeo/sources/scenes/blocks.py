@@ -23,11 +23,9 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import Feature
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
-from smgeo.sources.daily import Rule, combine_day
-from smgeo.sources.files import Header, plain, read_header
-from smgeo.sources.footprint import Footprints, find_footprints, tiles_of
-from smgeo.sources.layers import Layer, Scene, clip_window, read_layers, to_decibels, to_power
-from smgeo.sources.warp import (
+from smgeo.sources.pixels.daily import Rule, combine_day
+from smgeo.sources.pixels.footprint import Footprints, find_footprints, tiles_of
+from smgeo.sources.pixels.warp import (
     aligned_shift,
     choose_resampling,
     crs_text,
@@ -38,6 +36,8 @@ from smgeo.sources.warp import (
     split_blocks,
     transformer,
 )
+from smgeo.sources.scenes.files import Header, plain, read_header
+from smgeo.sources.scenes.layers import Layer, Scene, clip_window, read_layers, to_decibels, to_power
 
 STATION_DAYS = 30
 _Window = tuple[tuple[int, int], tuple[int, int]]

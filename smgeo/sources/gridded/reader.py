@@ -29,10 +29,7 @@ from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import GriddedSource
 from smgeo.recipe.spec import parse_spec
-from smgeo.sources.daily import Rule, choose_rule, combine_day, rule_in_words
-from smgeo.sources.dates import date_in_name, day_axis
-from smgeo.sources.footprint import Footprints, check_target, find_footprints, station_places
-from smgeo.sources.gridded_files import (
+from smgeo.sources.gridded.files import (
     Cut,
     File,
     Reading,
@@ -43,9 +40,12 @@ from smgeo.sources.gridded_files import (
     open_band,
     scatter,
 )
-from smgeo.sources.gridded_headers import Header, read_headers
-from smgeo.sources.units import known_unit
-from smgeo.sources.warp import aligned_shift, choose_resampling, is_geographic, pieces, resample, split_blocks
+from smgeo.sources.gridded.headers import Header, read_headers
+from smgeo.sources.pixels.daily import Rule, choose_rule, combine_day, rule_in_words
+from smgeo.sources.pixels.dates import date_in_name, day_axis
+from smgeo.sources.pixels.footprint import Footprints, check_target, find_footprints, station_places
+from smgeo.sources.pixels.units import known_unit
+from smgeo.sources.pixels.warp import aligned_shift, choose_resampling, is_geographic, pieces, resample, split_blocks
 
 _NEO_FILL = 99999.0
 _TOGETHER = 2**24  # values of one variable that a task reads of a file at a time: 64 MiB as float32
@@ -105,7 +105,7 @@ def open_gridded(
     root : str or Path
         Where relative paths start.
     geobox : odc.geo.geobox.GeoBox, optional
-        Target grid; `resampling: auto` chooses as `smgeo.sources.warp.choose_resampling` says.
+        Target grid; `resampling: auto` chooses as `smgeo.sources.pixels.warp.choose_resampling` says.
     stations : xarray.Dataset, optional
         With latitude and longitude on `station`: the pixel that holds each station, or with `radius_m` the mean of
         the pixels whose centres lie within so many metres and of the one that holds it.

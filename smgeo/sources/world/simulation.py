@@ -24,10 +24,10 @@ import zarr
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
-from smgeo.sources import physics
-from smgeo.sources.physics import Array
-from smgeo.sources.world_landscape import LANDSCAPE_STREAMS, PIXEL_M, REGIONS, Landscape, P, make_landscape
-from smgeo.sources.world_stations import PROBES, STATION_STREAMS, Station, place_stations, write_archive
+from smgeo.sources.world import physics
+from smgeo.sources.world.landscape import LANDSCAPE_STREAMS, PIXEL_M, REGIONS, Landscape, P, make_landscape
+from smgeo.sources.world.physics import Array
+from smgeo.sources.world.stations import PROBES, STATION_STREAMS, Station, place_stations, write_archive
 
 ORIGIN = (372_000.0, 5_700_000.0)  # west and north edge, m, EPSG:32632
 EPSG = 32632

@@ -10,8 +10,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import Geod
 
 from smgeo.errors import SmgeoError
-from smgeo.sources.daily import mean_of_day
-from smgeo.sources.warp import apply_affine, crs_text, is_geographic, period_columns, pixel_metres, transformer
+from smgeo.sources.pixels.daily import mean_of_day
+from smgeo.sources.pixels.warp import apply_affine, crs_text, is_geographic, period_columns, pixel_metres, transformer
 
 _WGS84 = Geod(ellps="WGS84")
 

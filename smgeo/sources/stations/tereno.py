@@ -32,8 +32,8 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.errors import SmgeoError, SmgeoWarning, nearest
-from smgeo.sources.archive import UNREADABLE, Archive, decode, list_members
-from smgeo.sources.sensors import Readings, Sensor, assemble_stations, choose_sensors, days_of
+from smgeo.sources.stations.archive import UNREADABLE, Archive, decode, list_members
+from smgeo.sources.stations.sensors import Readings, Sensor, assemble_stations, choose_sensors, days_of
 
 VARIABLES = ("sm", "soil_temperature")
 MISSING = ("noData", "NaN", "-9999")
@@ -121,7 +121,7 @@ def open_tereno(
     path : str or Path
         A file, a folder or a zip of exports (.csv, .txt), each of one station; several of one station are put together.
     depth_m, period, min_valid_share, depth_rule, nearest_to_m
-        As in `smgeo.sources.ismn.open_ismn`.
+        As in `smgeo.sources.stations.ismn.open_ismn`.
     flags : sequence of str
         Quality flags that count as valid: a flag as a whole, or its generic part (`ok` of `ok: ok`), whatever the case.
         `G`, which `open_stations` gives by default, stands for `ok`. A row without a flag doesn't count where its column has one.

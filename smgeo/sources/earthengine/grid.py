@@ -16,12 +16,12 @@ from odc.geo.geobox import GeoBox
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
-from smgeo.sources.earthengine_expressions import band_ids, day_image, static_image
-from smgeo.sources.earthengine_plan import day_numbers, outline, plan_grid, plan_static, polygon
-from smgeo.sources.earthengine_requests import Gate, fetch_pixels, requests_sent
-from smgeo.sources.earthengine_session import Access
-from smgeo.sources.earthengine_tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
-from smgeo.sources.warp import crs_text, pixel_metres, split_blocks, transformer
+from smgeo.sources.earthengine.expressions import band_ids, day_image, static_image
+from smgeo.sources.earthengine.plan import day_numbers, outline, plan_grid, plan_static, polygon
+from smgeo.sources.earthengine.requests import Gate, fetch_pixels, requests_sent
+from smgeo.sources.earthengine.session import Access
+from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.pixels.warp import crs_text, pixel_metres, split_blocks, transformer
 from smgeo.terrain import TERRAIN, pixel_sizes_m, slope_aspect
 
 

@@ -20,7 +20,7 @@ import xarray as xr
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, SmgeoWarning, nearest
-from smgeo.sources.archive import UNREADABLE
+from smgeo.sources.stations.archive import UNREADABLE
 
 HOURS = 24
 

@@ -21,12 +21,12 @@ from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.recipe.spec import parse_spec
-from smgeo.sources.daily import rule_in_words
-from smgeo.sources.earthengine_grid import open_grid
-from smgeo.sources.earthengine_products import Product, list_products
-from smgeo.sources.earthengine_session import find_access
-from smgeo.sources.earthengine_stations import open_places
-from smgeo.sources.footprint import station_places
+from smgeo.sources.earthengine.grid import open_grid
+from smgeo.sources.earthengine.products import Product, list_products
+from smgeo.sources.earthengine.session import find_access
+from smgeo.sources.earthengine.stations import open_places
+from smgeo.sources.pixels.daily import rule_in_words
+from smgeo.sources.pixels.footprint import station_places
 from smgeo.terrain import TERRAIN
 
 

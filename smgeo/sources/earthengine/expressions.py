@@ -18,8 +18,8 @@ from functools import reduce
 from typing import Any
 
 from smgeo.catalog import MASKS, Mask
-from smgeo.sources.earthengine_products import CORNER, L8, MODIS, S1, S2, Band, Product
-from smgeo.sources.earthengine_session import import_ee
+from smgeo.sources.earthengine.products import CORNER, L8, MODIS, S1, S2, Band, Product
+from smgeo.sources.earthengine.session import import_ee
 
 # Masked pixels come as zero in arrays and not at all in tables; no band has this value, and float32 holds it exactly.
 FILL = -9999.0

@@ -17,9 +17,9 @@ from odc.stac import parse_item
 from smgeo.catalog import MASKS, STAC, Conversion, Mask, StacBand
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import StacSource
-from smgeo.sources.files import file_state, read_header, signed_by_planetary_computer
-from smgeo.sources.layers import Layer, Scene
-from smgeo.sources.stac_search import item_times
+from smgeo.sources.scenes.files import file_state, read_header, signed_by_planetary_computer
+from smgeo.sources.scenes.layers import Layer, Scene
+from smgeo.sources.stac.search import item_times
 
 # Sentinel-2 Products Specification: from processing baseline 04.00 (25 January 2022) on, reflectance = (DN - 1000) / 10000.
 _BOA_OFFSET = -1000.0

@@ -14,7 +14,7 @@ from pyproj import Geod
 
 from smgeo.cube.chunks import STATIONS_PER_CHUNK
 from smgeo.recipe.rasters import EarthEngineSource
-from smgeo.sources.earthengine_expressions import (
+from smgeo.sources.earthengine.expressions import (
     FILL,
     MS_PER_DAY,
     Places,
@@ -24,12 +24,12 @@ from smgeo.sources.earthengine_expressions import (
     station_rows,
     touched,
 )
-from smgeo.sources.earthengine_plan import BATCH_STATIONS, Batch, day_numbers, plan_static, plan_stations
-from smgeo.sources.earthengine_products import Product
-from smgeo.sources.earthengine_requests import Gate, fetch_table, requests_sent
-from smgeo.sources.earthengine_session import Access
-from smgeo.sources.earthengine_tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
-from smgeo.sources.warp import split_blocks
+from smgeo.sources.earthengine.plan import BATCH_STATIONS, Batch, day_numbers, plan_static, plan_stations
+from smgeo.sources.earthengine.products import Product
+from smgeo.sources.earthengine.requests import Gate, fetch_table, requests_sent
+from smgeo.sources.earthengine.session import Access
+from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.pixels.warp import split_blocks
 from smgeo.terrain import TERRAIN, slope_aspect
 
 # Of one task at stations: the width of a station cube's chunk, and days enough to keep all requests in flight busy.

@@ -14,17 +14,17 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
 from smgeo.recipe.rasters import StacSource
 from smgeo.recipe.spec import parse_spec
-from smgeo.sources.dates import day_axis, period_days
-from smgeo.sources.footprint import check_target, station_places
-from smgeo.sources.layers import Scene
-from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
-from smgeo.sources.scenes import own_grid
+from smgeo.sources.pixels.dates import day_axis, period_days
+from smgeo.sources.pixels.footprint import check_target, station_places
+from smgeo.sources.scenes.blocks import own_grid
+from smgeo.sources.scenes.datasets import Variable, dataset_at_stations, dataset_on_grid
+from smgeo.sources.scenes.layers import Scene
 
 if TYPE_CHECKING:
     import pystac
 
-    from smgeo.sources.stac_items import Band
-    from smgeo.sources.stac_search import Area
+    from smgeo.sources.stac.items import Band
+    from smgeo.sources.stac.search import Area
 
 
 def open_stac(
@@ -79,7 +79,7 @@ def open_stac(
     if unknown := [n for n in source.bands if n not in catalog]:
         raise SmgeoError(f"{source.label}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}")
     try:
-        from smgeo.sources.stac_items import bands_of
+        from smgeo.sources.stac.items import bands_of
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("pystac", "pystac_client", "odc"):
             raise
@@ -99,7 +99,7 @@ def open_stac(
 
 def _areas(source: StacSource, geobox: GeoBox | None, stations: xr.Dataset | None) -> tuple[Area, ...]:
     """Where to search."""
-    from smgeo.sources.stac_search import areas_of_grid, areas_of_stations
+    from smgeo.sources.stac.search import areas_of_grid, areas_of_stations
 
     if source.bbox is not None:
         return (source.bbox,)
@@ -117,7 +117,7 @@ def _search(
     catalog: Mapping[str, Feature],
 ) -> dict[str, list[pystac.Item]]:
     """Items of each collection; of those that hold only what does not change, of all days."""
-    from smgeo.sources.stac_search import Search, find_items, local_or_remote, open_catalogue
+    from smgeo.sources.stac.search import Search, find_items, local_or_remote, open_catalogue
 
     root_catalogue = open_catalogue(local_or_remote(source.url, root))
     days = period_days(period) if period is not None else None
@@ -147,7 +147,7 @@ def _looked_for(source: StacSource, areas: Sequence[Area], days: tuple[Any, Any]
 
 def _chosen(source: StacSource, items: Sequence[pystac.Item]) -> list[pystac.Item]:
     """Items clear enough, and of Sentinel-1 those of one kind of pass."""
-    from smgeo.sources.stac_items import cloud_of, is_radar
+    from smgeo.sources.stac.items import cloud_of, is_radar
 
     worst = source.max_cloud_cover
     kept = [i for i in items if worst is None or cloud_of(i, 0.0) <= worst]
@@ -169,7 +169,7 @@ def _chosen(source: StacSource, items: Sequence[pystac.Item]) -> list[pystac.Ite
 
 def _scenes(source: StacSource, bands: Sequence[Band], items: Mapping[str, list[pystac.Item]]) -> list[Scene]:
     """Scenes of all items, checked: every variable is in some, and none mixes kinds of backscatter."""
-    from smgeo.sources.stac_items import backscatter_kind, check_files, known_assets, scenes_of
+    from smgeo.sources.stac.items import backscatter_kind, check_files, known_assets, scenes_of
 
     scenes: list[Scene] = []
     kinds: dict[str, set[str | None]] = {band.name: set() for band in bands}

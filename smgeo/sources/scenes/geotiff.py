@@ -19,13 +19,13 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import RasterSource
 from smgeo.recipe.spec import parse_spec
-from smgeo.sources.dates import date_in_name, day_axis
-from smgeo.sources.files import Header, file_state, is_remote, plain, read_header, read_headers
-from smgeo.sources.footprint import check_target
-from smgeo.sources.layers import Layer, Scene
-from smgeo.sources.scene_datasets import Variable, dataset_at_stations, dataset_on_grid
-from smgeo.sources.scenes import own_grid
-from smgeo.sources.units import known_unit
+from smgeo.sources.pixels.dates import date_in_name, day_axis
+from smgeo.sources.pixels.footprint import check_target
+from smgeo.sources.pixels.units import known_unit
+from smgeo.sources.scenes.blocks import own_grid
+from smgeo.sources.scenes.datasets import Variable, dataset_at_stations, dataset_on_grid
+from smgeo.sources.scenes.files import Header, file_state, is_remote, plain, read_header, read_headers
+from smgeo.sources.scenes.layers import Layer, Scene
 
 
 def open_geotiffs(

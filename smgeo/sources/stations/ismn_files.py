@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
-from smgeo.sources.archive import UNREADABLE, Archive, decode
-from smgeo.sources.sensors import Readings, Sensor
+from smgeo.sources.stations.archive import UNREADABLE, Archive, decode
+from smgeo.sources.stations.sensors import Readings, Sensor
 
 # ISMN's code of a variable, and the long name that its description of the formats uses.
 CODES = {

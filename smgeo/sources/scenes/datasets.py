@@ -17,11 +17,11 @@ from odc.geo.xr import xr_coords
 from smgeo.catalog import Feature
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
-from smgeo.sources.daily import choose_rule, rule_in_words
-from smgeo.sources.files import plain
-from smgeo.sources.footprint import station_places
-from smgeo.sources.layers import Scene
-from smgeo.sources.scenes import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
+from smgeo.sources.pixels.daily import choose_rule, rule_in_words
+from smgeo.sources.pixels.footprint import station_places
+from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
+from smgeo.sources.scenes.files import plain
+from smgeo.sources.scenes.layers import Scene
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dask.base import tokenize
 from smgeo.catalog import EARTHENGINE
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
-from smgeo.sources.earthengine_expressions import FILL
-from smgeo.sources.earthengine_products import Product, list_products
-from smgeo.sources.earthengine_session import Access
+from smgeo.sources.earthengine.expressions import FILL
+from smgeo.sources.earthengine.products import Product, list_products
+from smgeo.sources.earthengine.session import Access
 from smgeo.terrain import TERRAIN
 
 

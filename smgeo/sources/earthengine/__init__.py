@@ -1,0 +1,1 @@
+"""Google Earth Engine. Importing it does not import `ee`."""

@@ -1,0 +1,1 @@
+"""NetCDF, HDF5, Zarr and CSV grids."""

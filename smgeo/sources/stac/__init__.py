@@ -1,0 +1,1 @@
+"""Scenes that a STAC catalogue lists."""

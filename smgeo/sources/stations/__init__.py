@@ -1,0 +1,1 @@
+"""Station series: ISMN, TERENO, tables and matrices."""
