@@ -20,7 +20,7 @@ import rasterio
 import xarray as xr
 from rasterio.transform import from_origin
 
-from smgeo.assemble import build_grid_cube, open_grid
+from smgeo.assemble.grid import build_grid_cube, open_grid
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube

@@ -20,7 +20,7 @@ from typing import Any
 
 from memory import peak_mb
 
-from smgeo.assemble import build_station_cube, write_station_cube
+from smgeo.assemble.stations import build_station_cube, write_station_cube
 from smgeo.catalog import FEATURES, STUDY_FEATURES
 from smgeo.cube.reading import open_cube
 from smgeo.inputs import open_all_stations

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import smgeo
-from smgeo.assemble import build_station_cube
+from smgeo.assemble.stations import build_station_cube
 from smgeo.catalog import FEATURES, Feature
 from smgeo.inputs import open_all_stations
 from smgeo.recipe import read_recipe

@@ -279,7 +279,7 @@ def evaluate_command(
             )
         print_map_scores(evaluate_map(what, open_cube(cube), target=target), _out)
         return
-    from smgeo.evaluation import evaluate
+    from smgeo.evaluation.parts import evaluate
     from smgeo.models import load_model
     from smgeo.prepare import Split
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import compare_models
+from smgeo.evaluation.parts import compare_models
 from smgeo.pages import write_page
 from smgeo.report import encode_picture
 from smgeo.summary import open_evaluations

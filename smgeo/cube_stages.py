@@ -11,14 +11,9 @@ from typing import Any
 
 import xarray as xr
 
-from smgeo.assemble import (
-    build_grid_cube,
-    build_station_cube,
-    check_grid_ranges,
-    check_ranges,
-    open_grid,
-    write_station_cube,
-)
+from smgeo.assemble.grid import build_grid_cube, open_grid
+from smgeo.assemble.ranges import check_grid_ranges, check_ranges
+from smgeo.assemble.stations import build_station_cube, write_station_cube
 from smgeo.cube.chunks import chunk_sizes
 from smgeo.cube.ledger import read_ledger
 from smgeo.cube.reading import open_cube

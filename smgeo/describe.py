@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import Feature
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import kind_of
-from smgeo.outline import pixels_inside, read_outline, write_geojson
+from smgeo.polygons import pixels_inside, read_outline, write_geojson
 from smgeo.recipe.output import ReportSpec
 from smgeo.recipe.rasters import AnyRaster, RasterSource
 from smgeo.sources import open_source

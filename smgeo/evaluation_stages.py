@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.diagnostics import learning_curve, permutation_importance
-from smgeo.evaluation import cross_validate, select_in_folds
+from smgeo.evaluation.cross_validation import cross_validate, select_in_folds
 from smgeo.leakage import audit_leakage
 from smgeo.model_stages import ModelStages
 from smgeo.models import load_model

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from smgeo.assemble import merge_stations, open_grid
+from smgeo.assemble.grid import open_grid
+from smgeo.assemble.stations import merge_stations
 from smgeo.errors import SmgeoError
 from smgeo.models import make_model
-from smgeo.outline import pixels_inside, read_outline
+from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_stations, raster_files

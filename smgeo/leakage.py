@@ -13,9 +13,10 @@ import xarray as xr
 
 from smgeo.cube.schema import units_of
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation import choose_features, known_features, score_folds
+from smgeo.evaluation.cross_validation import score_folds
 from smgeo.prepare import Folds, cv_folds
 from smgeo.prepare.folds import GAP_DAYS
+from smgeo.prepare.target import choose_features, known_features
 from smgeo.scores import compute_scores
 
 METHODS = ("random", "temporal", "leave-location-out")
@@ -59,7 +60,7 @@ class LeakageAudit:
     table : pandas.DataFrame
         One row a split: `random`, `temporal`, `leave-location-out`. Columns: `n` rows scored; `rmse`, `ubrmse`, `bias` (estimate
         minus observation, the target's unit) and `r`, pooled; `r2_pooled`, `r2_mean_of_folds`, `r2_station_means` as
-        `smgeo.evaluation.score_folds` defines them; `km_median`, `km_min`, `km_max` from a held-out row to the nearest
+        `smgeo.evaluation.cross_validation.score_folds` defines them; `km_median`, `km_min`, `km_max` from a held-out row to the nearest
         training station; `feature_median`, `feature_min`, `feature_max` from a held-out row to the nearest training row
         in standard deviations of the features; `feature_between_stations`, the median of the same from a training row
         to the nearest one of another station. NaN where it is not defined.

@@ -16,7 +16,7 @@ from smgeo.cube.schema import select_stations
 from smgeo.cube.writing import write_cube
 from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.evaluation import evaluate
+from smgeo.evaluation.parts import evaluate
 from smgeo.files import digest
 from smgeo.hpc.cluster import LocalMachine
 from smgeo.models import make_model

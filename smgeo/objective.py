@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from smgeo.evaluation import target_scaler
 from smgeo.models import make_model
+from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.models.estimator import SoilMoistureModel
 from smgeo.prepare import Scaler, Windows
+from smgeo.prepare.target import target_scaler
 
 Pair = tuple[Windows, Windows]
 # Of a trial: small networks lose more by waiting for each other's threads than they gain, and two trials with a thread each use

@@ -31,7 +31,7 @@ from smgeo.hpc.allocation import Allocation
 from smgeo.hpc.local_processes import thread_variables
 from smgeo.models import load_model, make_model
 from smgeo.models.backend import keras_backend
-from smgeo.models.estimator import SoilMoistureModel
+from smgeo.models.base import SoilMoistureModel
 from smgeo.objective import THREADS, Objective, Pair, fit_epochs
 from smgeo.searchers import Searcher
 from smgeo.trials import Trial, TrialTable

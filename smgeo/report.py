@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import text_of
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import rows_in_part
+from smgeo.evaluation.parts import rows_in_part
 from smgeo.maps import draw_map, open_map
 from smgeo.maps.palette import soil_moisture
 from smgeo.pages import write_page

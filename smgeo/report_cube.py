@@ -19,7 +19,7 @@ from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from smgeo.cube.reading import open_cube
-from smgeo.outline import read_outline
+from smgeo.polygons import read_outline
 
 STRETCH = (2.0, 98.0)  # percentiles of a band that become black and full colour
 _PIXELS = 600  # pictures are read at most so many pixels wide

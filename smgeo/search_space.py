@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from smgeo.errors import SmgeoError
-from smgeo.models.kinds import make_model
+from smgeo.models.registry import make_model
 from smgeo.recipe.search import Range
 
 Choices = Sequence[Any] | Range

@@ -13,7 +13,7 @@ import xarray as xr
 
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import text_of
-from smgeo.evaluation import Evaluation, compare_models
+from smgeo.evaluation.parts import Evaluation, compare_models
 from smgeo.files import versions_of
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import OutlierRows, Split, part_rows

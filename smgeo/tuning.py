@@ -20,14 +20,14 @@ import xarray as xr
 
 from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.evaluation import check_target_is_observed, choose_features
 from smgeo.files import versions_of
 from smgeo.models import make_model
 from smgeo.models.backend import keras_backend
-from smgeo.models.estimator import SoilMoistureModel
+from smgeo.models.base import SoilMoistureModel
 from smgeo.objective import Objective, Pair, fit_epochs
 from smgeo.prepare import Split, Windows, cv_folds, learnable, part_rows
 from smgeo.prepare.moments import mean_and_std
+from smgeo.prepare.target import check_target_is_observed, choose_features
 from smgeo.recipe.search import Range, SearchSpec
 from smgeo.recipe.spec import parse_spec
 from smgeo.search_space import Choices, check_space, default_space

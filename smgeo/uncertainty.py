@@ -12,10 +12,10 @@ import xarray as xr
 from smgeo.catalog import FEATURES
 from smgeo.diagnostics import permutation_importance
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import check_target_is_observed, target_scale, target_scaler
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.prepare import Split, Windows, part_rows, repeat_steps, windows_like
+from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
 
 # Training rows that new places are compared with; more say little more, and are slower to search.
 REFERENCE_ROWS = 20_000

@@ -14,7 +14,9 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
-from smgeo.assemble import build_grid_cube, extract, merge_stations, open_grid, write_station_cube
+from smgeo.assemble.extraction import extract
+from smgeo.assemble.grid import build_grid_cube, open_grid
+from smgeo.assemble.stations import merge_stations, write_station_cube
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.prepare import derive_features

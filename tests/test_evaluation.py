@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import Evaluation, compare_models, cross_validate, evaluate, explained, score_folds
+from smgeo.evaluation.cross_validation import cross_validate, explained, score_folds
+from smgeo.evaluation.parts import Evaluation, compare_models, evaluate
 from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.validation import CrossValidationSpec

@@ -16,7 +16,7 @@ ROOT = Path(smgeo.__file__).parent
 # From the ground up. Names on one line are strangers to each other.
 LAYERS = """
 errors catalog memory threads
-progress terrain texture scores pages outline
+progress terrain texture scores pages polygons
 files recipe
 stages
 cube

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from smgeo.errors import SmgeoError
-from smgeo.outline import pixels_inside, read_outline, write_geojson
+from smgeo.polygons import pixels_inside, read_outline, write_geojson
 
 SQUARE = shapely.box(500_010, 5_000_010, 500_030, 5_000_040)
 GRID = GeoBox((5, 5), Affine(10, 0, 500_000, 0, -10, 5_000_050), "EPSG:32632")

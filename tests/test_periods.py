@@ -9,7 +9,7 @@ import xarray as xr
 
 import smgeo
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import compare_models, evaluate
+from smgeo.evaluation.parts import compare_models, evaluate
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.study import tune_recipe
 

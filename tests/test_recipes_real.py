@@ -15,7 +15,7 @@ import shapely
 import yaml
 
 import smgeo
-from smgeo.outline import write_geojson
+from smgeo.polygons import write_geojson
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("ydf")

@@ -17,7 +17,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import Geod, Transformer
 
-from smgeo.assemble import build_grid_cube, build_station_cube
+from smgeo.assemble.grid import build_grid_cube
+from smgeo.assemble.stations import build_station_cube
 from smgeo.errors import SmgeoError
 from smgeo.prepare import derive_features, steps_of
 from smgeo.recipe.rasters import RasterSource

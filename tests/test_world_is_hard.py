@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import smgeo
-from smgeo.assemble import build_station_cube
+from smgeo.assemble.stations import build_station_cube
 from smgeo.catalog import STUDY_FEATURES
-from smgeo.evaluation import cross_validate
+from smgeo.evaluation.cross_validation import cross_validate
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.study import read_recipe
 from smgeo.recipe.validation import CrossValidationSpec

@@ -13,7 +13,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from smgeo.assemble import extract
+from smgeo.assemble.extraction import extract
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError

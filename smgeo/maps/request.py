@@ -19,7 +19,7 @@ from smgeo.catalog import COORDINATES, FEATURES
 from smgeo.cube.reading import read_directly
 from smgeo.cube.schema import check_daily, check_units, is_grid, units_of
 from smgeo.errors import SmgeoError
-from smgeo.outline import pixels_inside, read_outline
+from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare import derive_features
 
 Region = Sequence[float] | str | Path

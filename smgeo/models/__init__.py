@@ -5,8 +5,8 @@ Importing this package loads neither TensorFlow nor ydf.
 
 from __future__ import annotations
 
-from smgeo.models.estimator import SoilMoistureModel
-from smgeo.models.kinds import load_model, make_model
+from smgeo.models.base import SoilMoistureModel
+from smgeo.models.registry import load_model, make_model
 from smgeo.models.rows import WindowSource
 
 __all__ = ["SoilMoistureModel", "WindowSource", "load_model", "make_model"]

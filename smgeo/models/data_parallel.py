@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from smgeo.errors import SmgeoError
 from smgeo.models import load_model
 from smgeo.models.backend import keras_backend
+from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.team import Team, check_backend
 
 # How often the processes are started again after one of them died, without an epoch more than before.

@@ -11,7 +11,7 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
-from smgeo.models.estimator import SoilMoistureModel
+from smgeo.models.base import SoilMoistureModel
 from smgeo.models.rows import Rows
 from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
+from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.rows import Labelled, Rows
 from smgeo.models.team import Team
 from smgeo.prepare.feeds import keras_batches

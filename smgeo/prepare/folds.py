@@ -142,7 +142,7 @@ def cv_folds(
         days where that is (days of a window - 1) + (days that sums look back, 29 for `precipitation_30d`) or more: the
         default of 30 suffices for rows of single days, not for 30-day windows of 30-day sums, which need 58. Two-way gap
         filling joins observations further apart than that, so fill each fold by itself, without the held-out period, as
-        `smgeo.evaluation.cross_validate` does.
+        `smgeo.evaluation.cross_validation.cross_validate` does.
     forward_only : bool
         Of `temporal`: train on days before the held-out period alone. There are then `folds` + 1 periods.
 

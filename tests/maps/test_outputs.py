@@ -17,7 +17,7 @@ import smgeo
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
 from smgeo.maps import write_cogs
-from smgeo.outline import write_geojson
+from smgeo.polygons import write_geojson
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 

@@ -10,7 +10,7 @@ from pyproj import Transformer
 
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import evaluate
+from smgeo.evaluation.parts import evaluate
 from smgeo.maps import block, layout, predict_map
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe.preparation import PrepareSpec

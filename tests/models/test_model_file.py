@@ -19,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import smgeo
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import evaluate
+from smgeo.evaluation.parts import evaluate
 from smgeo.models import load_model, make_model
 from smgeo.prepare import Split, Windows
 

@@ -20,7 +20,7 @@ from sklearn.tree import DecisionTreeRegressor
 import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.models import load_model, make_model
-from smgeo.models.kinds import _regressors
+from smgeo.models.registry import _regressors
 from smgeo.prepare import Windows
 
 REGRESSORS = [

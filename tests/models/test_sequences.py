@@ -15,7 +15,7 @@ import rioxarray  # noqa: F401 - registers the accessor `.rio`
 import xarray as xr
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import evaluate
+from smgeo.evaluation.parts import evaluate
 from smgeo.maps import predict_map
 from smgeo.models import load_model, make_model
 from smgeo.prepare import Split, Windows

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation import select_in_folds
+from smgeo.evaluation.cross_validation import select_in_folds
 from smgeo.prepare import cv_folds, select_features
 from smgeo.recipe.validation import CrossValidationSpec
 

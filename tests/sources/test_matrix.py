@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smgeo.assemble import merge_stations
+from smgeo.assemble.stations import merge_stations
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations

@@ -15,8 +15,8 @@ from sklearn.base import clone
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.models.applicability import Applicability
+from smgeo.models.base import SoilMoistureModel
 from smgeo.models.calibration import Calibration
-from smgeo.models.estimator import SoilMoistureModel
 from smgeo.models.model_file import APPLICABILITY_FILE, read_model
 
 # kind -> where its class is; imported when asked for, so that a forest needs no Keras.

@@ -1,0 +1,222 @@
+"""Scores of a fitted model on the parts of a split, and tests between models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from smgeo.cube.schema import check_known_units, station_positions, text_of
+from smgeo.errors import SmgeoError
+from smgeo.prepare import (
+    PARTS,
+    Split,
+    Windows,
+    part_rows,
+    repeat_steps,
+    windows_like,
+)
+from smgeo.prepare.target import check_target_is_observed, target_scaler
+from smgeo.scores import (
+    NAMES,
+    Moments,
+    Scores,
+    adjust_holm,
+    compare_pair,
+    compute_scores,
+    score_groups,
+    score_intervals,
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model.
+
+    Attributes
+    ----------
+    scores : dict
+        Part -> scores as in `results.json`, in the target's unit.
+    predictions : xarray.Dataset
+        `observed` and `predicted` (station, time), in the target's unit, missing where no prediction was made; and `part`, of each
+        station, or of each day where the split is in time.
+    """
+
+    scores: dict[str, Scores]
+    predictions: xr.Dataset
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a part: rmse, ubrmse, bias, r, n, stations, the medians over stations, and the ends of 95 % intervals.
+
+        `rmse_low` and `rmse_high`, and so on: by resampling whole stations, see `smgeo.scores.score_intervals`.
+        """
+        intervals = self.intervals
+        rows = {
+            p: {
+                **{k: v for k, v in s.items() if k != "per_station"},
+                **s["per_station"],
+                **{
+                    f"{k}_{end}": v
+                    for k, both in intervals[p].items()
+                    for end, v in zip(("low", "high"), both, strict=True)
+                },
+            }
+            for p, s in self.scores.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    @property
+    def intervals(self) -> dict[str, dict[str, list[float | None]]]:
+        """Part -> score -> [low, high]: 95 % intervals of the pooled scores over resampled stations."""
+        return {part: score_intervals(*self.rows(part)) for part in self.scores}
+
+    @property
+    def stations(self) -> pd.DataFrame:
+        """One row a station with a prediction: part, network where known, n, rmse, ubrmse, bias, r."""
+        tables = []
+        for part in self.scores:
+            observed, predicted, station = self.rows(part)
+            if observed.size:
+                tables.append(Moments.of(observed, predicted, station).table.assign(part=part))
+        if not tables:
+            return pd.DataFrame(columns=["part", "n", *NAMES])
+        table = pd.concat(tables)
+        ids = text_of(self.predictions["station"])
+        if "network" in self.predictions.coords:
+            networks = pd.Series(text_of(self.predictions["network"]), index=ids)
+            table.insert(0, "network", networks.reindex(table.index))
+        table.insert(0, "part", table.pop("part"))
+        return table
+
+    def rows(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observed, predicted and station id of every row of a part that has both, each (n,)."""
+        ds = rows_in_part(self.predictions, part)
+        observed, predicted = (ds[n].transpose("station", "time").values for n in ("observed", "predicted"))
+        at = np.isfinite(observed) & np.isfinite(predicted)
+        return observed[at], predicted[at], text_of(ds["station"])[np.nonzero(at)[0]]
+
+    def by(self, group: Mapping[str, str], part: str = "test") -> pd.DataFrame:
+        """Scores of groups of stations: one row a group, with stations, n and the four pooled scores.
+
+        Parameters
+        ----------
+        group : mapping
+            Station id -> name of its group, such as its network, climate or texture class; others are left out.
+        part : {"train", "validation", "test"}
+        """
+        return score_groups(*self.rows(part), group)
+
+
+def rows_in_part(predictions: xr.Dataset, part: str) -> xr.Dataset:
+    """Of what `Evaluation.predictions` holds, the stations (or the days, where the split is in time) of a part."""
+    (dim,) = predictions["part"].dims
+    return predictions.isel({dim: np.flatnonzero(text_of(predictions["part"]) == part)})
+
+
+def compare_models(
+    evaluations: Mapping[str, Evaluation], part: str = "test", *, pairs: Iterable[tuple[str, str]] | None = None
+) -> pd.DataFrame:
+    """Paired tests between models, each pair on the rows that both estimated.
+
+    A model that needs more days before a row is scored on fewer rows, so scores of two models are compared on common rows alone.
+
+    Parameters
+    ----------
+    evaluations : mapping
+        Name of the model -> its `Evaluation`. Of different cubes or splits, rows that are in the part of both and have the same
+        observation count.
+    part : {"train", "validation", "test"}
+    pairs : iterable of (str, str), optional
+        Which to compare; all by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair: `first`, `second`, and what `smgeo.scores.compare_pair` gives; `p_adjusted` is the p-value adjusted for the
+        number of pairs (Holm). Two models with no common row are left out.
+    """
+    rows = []
+    for first, second in combinations(evaluations, 2) if pairs is None else pairs:
+        a, b = (rows_in_part(evaluations[n].predictions, part) for n in (first, second))
+        a, b = xr.align(a, b, join="inner")
+        observed, too, of_a, of_b = (
+            d[n].transpose("station", "time").values for n in ("observed", "predicted") for d in (a, b)
+        )
+        # Observations went through each model's own scaling and back, so that their last digits may differ.
+        at = np.isclose(observed, too, rtol=1e-5, atol=1e-6) & np.isfinite(of_a) & np.isfinite(of_b)
+        if at.any():
+            station = text_of(a["station"])[np.nonzero(at)[0]]
+            rows.append({"first": first, "second": second, **compare_pair(observed[at], of_a[at], of_b[at], station)})
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_adjusted"] = adjust_holm([None if p is None or np.isnan(p) else p for p in table["p_value"]])
+    return table
+
+
+def predict_stations(model: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Windows]:
+    """Observed and predicted target of every row of a prepared cube, in the target's unit; the rows' places are `Windows.targets`."""
+    windows = windows_like(model.preparation_, ds)
+    have, need = ({p["target"]: p["target_units"]} for p in (windows.preparation, model.preparation_))
+    check_known_units(have, need, "the cube with the observations")
+    back = target_scaler(model.preparation_)
+    assert windows.y is not None
+    predicted = model.predict(windows) if len(windows) else np.empty(windows.y.shape, dtype="float32")
+    return back(windows.pick(windows.y)), back(windows.pick(predicted)), windows
+
+
+def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
+    """Scores of a fitted model on each part of a split, in the target's unit (m3 m-3).
+
+    Parameters
+    ----------
+    model : fitted model
+        From `make_model(...).fit(windows)` or `load_model`.
+    ds : xarray.Dataset
+        Station cube, as opened (it is then prepared as the model's training data were) or prepared.
+    split : Split
+        Stations of each part, or its days (`split_periods`). Every row of the test part that has enough values for a window is scored.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    SmgeoError
+        If the model was fitted on bare arrays, or the cube was prepared otherwise than its training data, is in other
+        units, or has a target that `fill_gaps` filled: models are scored on observations.
+    """
+    preparation = getattr(model, "preparation_", None)
+    if not preparation:
+        raise SmgeoError(
+            "evaluate needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays"
+        )
+    prepared = repeat_steps(ds, preparation["steps"])
+    check_target_is_observed(prepared, preparation["target"])
+    scores: dict[str, Scores] = {}
+    shape = (ds.sizes["station"], ds.sizes["time"])
+    observed, predicted = (np.full(shape, np.nan, dtype="float32") for _ in range(2))
+    along = "time" if split.periods else "station"
+    part_of = np.full(ds.sizes[along], "", dtype=object)
+    for part in [p for p in PARTS if p in split.periods or not split.periods]:
+        rows = np.array(station_positions(ds, getattr(split, part)), dtype=np.intp)
+        o, p, windows = predict_stations(model, part_rows(prepared, split, part, preparation["target"]))
+        stations, days = windows.targets
+        scores[part] = compute_scores(o, p, stations)
+        part_of[np.unique(days) if split.periods else rows] = part
+        at = rows[stations], days
+        observed[at], predicted[at] = o, p
+    units = preparation["target_units"]
+    attrs = {"units": units, "kind": "target"}
+    dims = ("station", "time")
+    out = xr.Dataset(
+        {"observed": (dims, observed, attrs), "predicted": (dims, predicted, attrs)},
+        {**dict(ds.coords), "part": (along, part_of)},
+    )
+    return Evaluation(scores, out)
