@@ -29,7 +29,7 @@ import smgeo
 from smgeo.memory import PeakMemory
 from smgeo.prepare import Split
 from smgeo.recipe.search import Range
-from smgeo.search_space import default_space, sample_params
+from smgeo.tuning.space import default_space, sample_params
 
 TRAIN, HELD, FEW = 254, 32, 60
 ONE_LAYER = {

@@ -16,9 +16,10 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "assemble": ["extract"],
         "cube": ["open_cube", "write_cube"],
         "errors": ["SmgeoError", "SmgeoWarning"],
-        "diagnostics": ["learning_curve", "permutation_importance"],
         "evaluation": ["compare_models", "evaluate"],
-        "leakage": ["audit_leakage"],
+        "evaluation.importance": ["learning_curve", "permutation_importance"],
+        "evaluation.leakage": ["audit_leakage"],
+        "evaluation.uncertainty": ["calibrate", "find_applicability", "interval_coverage"],
         "maps": ["draw_map", "evaluate_map", "open_map", "predict_map", "write_animation", "write_slider"],
         "models": ["load_model", "make_model"],
         "prepare": [
@@ -40,6 +41,5 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "hpc.batch_script": ["jobscript"],
         "study": ["build_cubes", "run", "train_recipe", "tune_recipe"],
         "tuning": ["tune"],
-        "uncertainty": ["calibrate", "find_applicability", "interval_coverage"],
     },
 )

@@ -309,7 +309,7 @@ def audit_command(
 ) -> None:
     """Show how much of a score is leakage: random rows, other periods, other locations."""
     from smgeo.cube.reading import open_cube
-    from smgeo.leakage import audit_leakage
+    from smgeo.evaluation.leakage import audit_leakage
     from smgeo.progress import Reporter
 
     names = [n.strip() for n in features.split(",") if n.strip()] if features is not None else None

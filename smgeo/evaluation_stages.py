@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from smgeo.diagnostics import learning_curve, permutation_importance
 from smgeo.evaluation.cross_validation import cross_validate, select_in_folds
-from smgeo.leakage import audit_leakage
+from smgeo.evaluation.importance import learning_curve, permutation_importance
+from smgeo.evaluation.leakage import audit_leakage
+from smgeo.evaluation.uncertainty import interval_coverage, score_applicability
 from smgeo.model_stages import ModelStages
 from smgeo.models import load_model
 from smgeo.prepare import Split
 from smgeo.recipe.validation import CrossValidationSpec, ImportanceSpec, LearningCurveSpec
 from smgeo.summary import describe_coverage, records_of
-from smgeo.uncertainty import interval_coverage, score_applicability
 
 
 class EvaluationStages(ModelStages):

@@ -17,6 +17,7 @@ from smgeo.cube.writing import write_cube
 from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation.parts import evaluate
+from smgeo.evaluation.uncertainty import calibrate, find_applicability
 from smgeo.files import digest
 from smgeo.hpc.cluster import LocalMachine
 from smgeo.models import make_model
@@ -37,9 +38,8 @@ from smgeo.progress import Reporter
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.search import SearchSpec
 from smgeo.recipe.study import Recipe
-from smgeo.trials import OtherSearchError
-from smgeo.tuning import choose_stations, describe_search, search_windows
-from smgeo.uncertainty import calibrate, find_applicability
+from smgeo.tuning.search import choose_stations, describe_search, search_windows
+from smgeo.tuning.trials import OtherSearchError
 
 
 def _set_aside(folder: Path) -> Path:

@@ -14,11 +14,11 @@ import xarray as xr
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import text_of
 from smgeo.evaluation.parts import Evaluation, compare_models
+from smgeo.evaluation.scores import Scores, compute_scores
 from smgeo.files import versions_of
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import OutlierRows, Split, part_rows
 from smgeo.recipe.preparation import OutlierSpec
-from smgeo.scores import Scores, compute_scores
 from smgeo.texture import classify_texture
 
 _PACKAGES = (

@@ -5,8 +5,8 @@ import pytest
 from sklearn.dummy import DummyRegressor
 
 from smgeo.catalog import FEATURES
-from smgeo.diagnostics import learning_curve, permutation_importance
 from smgeo.errors import SmgeoError
+from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.models import make_model
 from smgeo.prepare import Split, Windows
 from smgeo.recipe.preparation import PrepareSpec

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.cross_validation import cross_validate, explained, score_folds
 from smgeo.evaluation.parts import Evaluation, compare_models, evaluate
+from smgeo.evaluation.scores import compute_scores
 from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.validation import CrossValidationSpec
-from smgeo.scores import compute_scores
 
 FEATURES = ["s1_vv", "clay"]
 PLAIN = PrepareSpec.model_validate({"fill": None, "outliers": None, "scale": "minmax"})

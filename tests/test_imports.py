@@ -16,20 +16,13 @@ ROOT = Path(smgeo.__file__).parent
 # From the ground up. Names on one line are strangers to each other.
 LAYERS = """
 errors catalog memory threads
-progress terrain texture scores pages polygons
+progress terrain texture pages polygons
 files recipe
-stages
-cube
-sources prepare hpc
-models
-search_space
-searchers
-assemble evaluation
-objective trials
-ray_trials
-tuning
-report_cube summary describe diagnostics inputs leakage tables
-uncertainty
+stages cube hpc
+sources prepare
+models assemble
+evaluation tuning
+report_cube summary describe inputs tables
 maps
 report
 comparison

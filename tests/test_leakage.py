@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import smgeo
 from smgeo import cli
 from smgeo.errors import SmgeoError
-from smgeo.leakage import METHODS, audit_leakage
+from smgeo.evaluation.leakage import METHODS, audit_leakage
 from smgeo.prepare import cv_folds
 
 STATIONS, DAYS = 20, 200

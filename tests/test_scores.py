@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smgeo.scores import (
+from smgeo.evaluation.scores import (
     Moments,
     adjust_holm,
     compare_pair,

@@ -16,7 +16,7 @@ from smgeo.errors import SmgeoError
 from smgeo.models import make_model
 from smgeo.recipe.search import Range, SearchSpec
 from smgeo.recipe.spec import parse_spec
-from smgeo.search_space import check_space, default_space, sample_params
+from smgeo.tuning.space import check_space, default_space, sample_params
 
 KINDS = ["ann", "gru", "lstm", "cnn", "rf"]
 EXTRAS = {"rf": "ydf"}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
 from smgeo.recipe.search import Range
-from smgeo.search_space import sample_params
-from smgeo.searchers import make_searcher
+from smgeo.tuning.searchers import make_searcher
+from smgeo.tuning.space import sample_params
 
 
 def needs(package):

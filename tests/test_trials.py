@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.trials import OtherSearchError, Trial, TrialTable, read_trials
+from smgeo.tuning.trials import OtherSearchError, Trial, TrialTable, read_trials
 
 NOW = pd.Timestamp("2026-01-02 03:04:05.678901", tz="UTC")
 VALUES = st.one_of(

@@ -28,13 +28,14 @@ from sklearn.tree import DecisionTreeRegressor
 import smgeo
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.models.backend import keras_backend
-from smgeo.objective import Objective
 from smgeo.prepare import Split, Windows, prepare_cube
 from smgeo.recipe.search import Range
 from smgeo.recipe.study import parse_recipe
-from smgeo.search_space import sample_params
-from smgeo.trials import OtherSearchError, Trial, read_trials
-from smgeo.tuning import choose_stations, identify
+from smgeo.tuning.identity import identify
+from smgeo.tuning.objective import Objective
+from smgeo.tuning.search import choose_stations
+from smgeo.tuning.space import sample_params
+from smgeo.tuning.trials import OtherSearchError, Trial, read_trials
 
 ray = pytest.importorskip("ray")
 FEATURES = ["clay", "precipitation", "s1_vv", "temperature"]
@@ -64,7 +65,7 @@ class Constant(RegressorMixin, BaseEstimator):
 @pytest.fixture(scope="module", autouse=True)
 def _one_ray():
     """One Ray for all searches of this module."""
-    from smgeo import ray_trials
+    from smgeo.tuning import ray_trials
 
     with ray_trials.start_ray(2):
         yield
@@ -307,7 +308,7 @@ def test_asha_stops_bad_trials_and_a_row_is_trained_again_to_its_score(cube, spl
 
 
 def test_asha_compares_with_the_trials_of_an_earlier_run():
-    from smgeo import ray_trials
+    from smgeo.tuning import ray_trials
 
     def decide(kept, rmse):
         scheduler = ray_trials.make_scheduler("asha", 9, kept)
@@ -322,7 +323,7 @@ def test_asha_compares_with_the_trials_of_an_earlier_run():
 
 
 def test_asha_told_of_earlier_trials_decides_as_if_it_had_seen_them():
-    from smgeo import ray_trials
+    from smgeo.tuning import ray_trials
 
     rng = np.random.default_rng(0)
     for _ in range(40):

@@ -13,6 +13,7 @@ from smgeo.catalog import FEATURES
 from smgeo.cube.schema import select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import predict_stations
+from smgeo.evaluation.scores import Scores, compute_scores, finite_or_none
 from smgeo.prepare import (
     Folds,
     cv_folds,
@@ -25,11 +26,6 @@ from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.validation import CrossValidationSpec
-from smgeo.scores import (
-    Scores,
-    compute_scores,
-    finite_or_none,
-)
 
 
 def score_folds(

@@ -13,16 +13,7 @@ import xarray as xr
 
 from smgeo.cube.schema import check_known_units, station_positions, text_of
 from smgeo.errors import SmgeoError
-from smgeo.prepare import (
-    PARTS,
-    Split,
-    Windows,
-    part_rows,
-    repeat_steps,
-    windows_like,
-)
-from smgeo.prepare.target import check_target_is_observed, target_scaler
-from smgeo.scores import (
+from smgeo.evaluation.scores import (
     NAMES,
     Moments,
     Scores,
@@ -32,6 +23,15 @@ from smgeo.scores import (
     score_groups,
     score_intervals,
 )
+from smgeo.prepare import (
+    PARTS,
+    Split,
+    Windows,
+    part_rows,
+    repeat_steps,
+    windows_like,
+)
+from smgeo.prepare.target import check_target_is_observed, target_scaler
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Evaluation:
     def table(self) -> pd.DataFrame:
         """One row a part: rmse, ubrmse, bias, r, n, stations, the medians over stations, and the ends of 95 % intervals.
 
-        `rmse_low` and `rmse_high`, and so on: by resampling whole stations, see `smgeo.scores.score_intervals`.
+        `rmse_low` and `rmse_high`, and so on: by resampling whole stations, see `smgeo.evaluation.scores.score_intervals`.
         """
         intervals = self.intervals
         rows = {
@@ -138,7 +138,7 @@ def compare_models(
     Returns
     -------
     pandas.DataFrame
-        One row a pair: `first`, `second`, and what `smgeo.scores.compare_pair` gives; `p_adjusted` is the p-value adjusted for the
+        One row a pair: `first`, `second`, and what `smgeo.evaluation.scores.compare_pair` gives; `p_adjusted` is the p-value adjusted for the
         number of pairs (Holm). Two models with no common row are left out.
     """
     rows = []

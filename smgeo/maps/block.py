@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.evaluation.uncertainty import last_days, predict_spread
 from smgeo.prepare import Windows, repeat_steps, windows_like
 from smgeo.prepare.steps import with_steps
 from smgeo.prepare.target import target_scaler
-from smgeo.uncertainty import last_days, predict_spread
 
 APPLICABLE = "applicable"
 # Bytes of variables read at once, where one alone is not more.

@@ -17,11 +17,11 @@ from smgeo.assemble.extraction import extract
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError
+from smgeo.evaluation.scores import compute_scores, finite_or_none, score_intervals
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.cog import find_cogs
 from smgeo.maps.layout import MAP_CHUNK
 from smgeo.maps.place import IDENTITY
-from smgeo.scores import compute_scores, finite_or_none, score_intervals
 
 # A day's autocorrelation and a course of the year are told of series with so many days at least.
 _LEAST_DAYS = 30

@@ -53,7 +53,7 @@ class LeakageAuditSpec(Spec):
 
 
 class ImportanceSpec(Spec):
-    """What each feature, or group of features, is worth to the models, see `smgeo.diagnostics.permutation_importance`."""
+    """What each feature, or group of features, is worth to the models, see `smgeo.evaluation.importance.permutation_importance`."""
 
     models: tuple[str, ...] | None = None
     part: Literal["train", "validation", "test"] = "test"
@@ -83,7 +83,7 @@ class ApplicabilitySpec(Spec):
 
 
 class LearningCurveSpec(Spec):
-    """Scores with more and more training stations, see `smgeo.diagnostics.learning_curve`."""
+    """Scores with more and more training stations, see `smgeo.evaluation.importance.learning_curve`."""
 
     models: tuple[str, ...] | None = None
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.1, 0.2, 0.4, 0.7, 1.0), min_length=1)

@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.catalog import FEATURES
-from smgeo.diagnostics import permutation_importance
 from smgeo.errors import SmgeoError
+from smgeo.evaluation.importance import permutation_importance
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.prepare import Split, Windows, part_rows, repeat_steps, windows_like

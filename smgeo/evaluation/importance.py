@@ -13,10 +13,10 @@ import xarray as xr
 from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation.parts import predict_stations
+from smgeo.evaluation.scores import draw_stations, interval_of, score_intervals
 from smgeo.prepare import Split, part_rows, repeat_steps, training_windows
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
-from smgeo.scores import draw_stations, interval_of, score_intervals
 
 # A year's season is broken by a shift of a month at least.
 _LEAST_SHIFT_DAYS = 30

@@ -14,7 +14,7 @@ import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.recipe.search import Range
-from smgeo.search_space import Choices, sample_params
+from smgeo.tuning.space import Choices, sample_params
 
 
 class Searcher(Protocol):

@@ -32,9 +32,9 @@ from smgeo.hpc.local_processes import thread_variables
 from smgeo.models import load_model, make_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel
-from smgeo.objective import THREADS, Objective, Pair, fit_epochs
-from smgeo.searchers import Searcher
-from smgeo.trials import Trial, TrialTable
+from smgeo.tuning.objective import THREADS, Objective, Pair, fit_epochs
+from smgeo.tuning.searchers import Searcher
+from smgeo.tuning.trials import Trial, TrialTable
 
 METRIC = "validation_rmse"
 _ERROR_LETTERS = 500

@@ -14,10 +14,10 @@ import xarray as xr
 from smgeo.cube.schema import units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation.cross_validation import score_folds
+from smgeo.evaluation.scores import compute_scores
 from smgeo.prepare import Folds, cv_folds
 from smgeo.prepare.folds import GAP_DAYS
 from smgeo.prepare.target import choose_features, known_features
-from smgeo.scores import compute_scores
 
 METHODS = ("random", "temporal", "leave-location-out")
 # Mean radius of the Earth (IUGG), km.

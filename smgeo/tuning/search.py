@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import marshal
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -20,25 +15,19 @@ import xarray as xr
 
 from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.files import versions_of
 from smgeo.models import make_model
-from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel
-from smgeo.objective import Objective, Pair, fit_epochs
 from smgeo.prepare import Split, Windows, cv_folds, learnable, part_rows
 from smgeo.prepare.moments import mean_and_std
 from smgeo.prepare.target import check_target_is_observed, choose_features
 from smgeo.recipe.search import Range, SearchSpec
 from smgeo.recipe.spec import parse_spec
-from smgeo.search_space import Choices, check_space, default_space
-from smgeo.searchers import check_installed, check_searcher, make_searcher
-from smgeo.trials import TrialTable, holds_search
+from smgeo.tuning.objective import Objective, Pair, fit_epochs
+from smgeo.tuning.searchers import check_installed, check_searcher, make_searcher
+from smgeo.tuning.space import Choices, check_space, default_space
+from smgeo.tuning.trials import TrialTable, holds_search
 
-# What changes a trial's score, or which trial is suggested.
-_LIBRARIES = ("smgeo", "numpy", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "ray", "ax-platform", "optuna")
 _WINDOW_DAYS = 30
-# Windows read at once for the digest of the data.
-_DIGEST_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class Search:
     Attributes
     ----------
     table : pandas.DataFrame
-        One row a trial; see `smgeo.trials.TrialTable`.
+        One row a trial; see `smgeo.tuning.trials.TrialTable`.
     path : Path
         The table's file, `trials.parquet`.
     fixed : dict
@@ -97,7 +86,7 @@ class Search:
         epochs, model = int(rows["epochs"].iloc[0]), make_model(self._kind, **params)
         if not hasattr(model, "epochs"):
             return fit_epochs(model, self._final, epochs)
-        from smgeo import ray_trials
+        from smgeo.tuning import ray_trials
 
         with ray_trials.start_ray(self._concurrent) as concurrent:
             return ray_trials.retrain_apart(self._kind, params, self._final, epochs, concurrent)
@@ -286,14 +275,14 @@ def search_windows(
     space, fixed, epochs = check_search(kind, spec, params or {})
     _check_windows(pairs)
     folder = Path(out)
-    about = _describe(kind, pairs, spec, space, fixed, epochs)
+    about = describe_inputs(kind, pairs, spec, space, fixed, epochs)
     if not holds_search(folder):
         check_libraries(spec)
     with TrialTable.open(folder, about, resume=resume) as table:
         _check_table(table, space)
         if table.count("finished", "stopped", "failed") < spec.trials:
             check_libraries(spec)
-            from smgeo import ray_trials
+            from smgeo.tuning import ray_trials
 
             searcher = make_searcher(spec.search, space, spec.seed or 0)
             with ray_trials.start_ray(spec.concurrent) as concurrent:
@@ -408,93 +397,3 @@ def _check_windows(pairs: Sequence[Pair]) -> None:
                     f"search: the {part} stations{where} have no row with enough values; allow more missing ones, fill longer gaps, "
                     "use fewer folds or more stations"
                 )
-
-
-def _describe(
-    kind: str | Any,
-    pairs: Sequence[Pair],
-    spec: SearchSpec,
-    space: Mapping[str, Choices],
-    fixed: Mapping[str, Any],
-    epochs: int,
-) -> dict[str, Any]:
-    """All that a search is, as JSON types."""
-    about = {
-        "kind": kind if isinstance(kind, str) else identify(kind),
-        "params": dict(fixed),
-        "space": {
-            n: c.model_dump(exclude_none=True, mode="json") if isinstance(c, Range) else list(c)
-            for n, c in space.items()
-        },
-        "search": spec.search,
-        "scheduler": spec.scheduler,
-        "objective": spec.objective,
-        "epochs": epochs,
-        "seed": spec.seed or 0,
-        "trials": spec.trials,
-        "concurrent": spec.concurrent,
-        "versions": versions_of(_LIBRARIES),
-        "data": _digest(pairs),
-    }
-    if Objective(kind, fixed, pairs).is_network:
-        about["keras_backend"] = keras_backend()
-    try:
-        json.dumps(about, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise SmgeoError(
-            f"search: parameters must be finite numbers, text, true, false, null or lists of these ({error})"
-        ) from None
-    return about
-
-
-def identify(part: Any) -> Any:
-    """What an estimator is, or a parameter of one, as JSON types: names and values, never a place in memory."""
-    if hasattr(part, "get_params") and not isinstance(part, type):
-        params = {name: identify(value) for name, value in part.get_params(deep=False).items()}
-        return {"class": _name_of(type(part)), "params": params}
-    if isinstance(part, list | tuple):
-        return [identify(value) for value in part]
-    if isinstance(part, Mapping):
-        return {str(name): identify(value) for name, value in part.items()}
-    if isinstance(part, float) and not math.isfinite(part):
-        return repr(part)
-    if isinstance(part, str | int | float | None):
-        return part
-    if isinstance(part, np.generic | np.ndarray):
-        return identify(part.tolist())
-    if isinstance(part, np.random.RandomState):
-        return {"class": _name_of(type(part)), "state": identify(part.get_state(legacy=False))}
-    if isinstance(part, partial):
-        return {"function": identify(part.func), "args": identify(part.args), "keywords": identify(part.keywords)}
-    if isinstance(part, FunctionType):
-        code = part.__code__.replace(co_filename="", co_firstlineno=1)
-        held = [identify(cell.cell_contents) for cell in part.__closure__ or ()]
-        return {"function": _name_of(part), "code": hashlib.sha256(marshal.dumps(code)).hexdigest(), "closure": held}
-    if hasattr(part, "__qualname__"):
-        return _name_of(part)
-    return {"class": _name_of(type(part)), "state": identify(getattr(part, "__dict__", {}))}
-
-
-def _name_of(part: Any) -> str:
-    return f"{part.__module__}.{part.__qualname__}"
-
-
-def _digest(pairs: Sequence[Pair]) -> str:
-    """SHA-256 of features, targets and preparation of all windows."""
-    sums = hashlib.sha256()
-    for windows in (w for pair in pairs for w in pair):
-        sums.update(json.dumps([windows.shape, windows.preparation], sort_keys=True).encode())
-        for part in _arrays(windows):
-            sums.update(np.ascontiguousarray(part).data)
-    return sums.hexdigest()
-
-
-def _arrays(windows: Windows) -> Iterator[np.ndarray]:
-    """All that windows hold, what they share once; batch by batch where they are read block by block."""
-    try:
-        held = windows.flat_index()
-    except SmgeoError:
-        for batch in windows.batches(_DIGEST_ROWS, shuffle=False):
-            yield from batch
-        return
-    yield from (a for a in (*held, windows.y, windows.mask) if a is not None)

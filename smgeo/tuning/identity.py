@@ -1,0 +1,120 @@
+"""What a search is known by: its model's code, its data and its settings.
+
+Neither joblib's hash nor Dask's token sees that the body of a function changed, so the digest is our own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import marshal
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from smgeo.errors import SmgeoError
+from smgeo.files import versions_of
+from smgeo.models.backend import keras_backend
+from smgeo.prepare import Windows
+from smgeo.recipe.search import Range, SearchSpec
+from smgeo.tuning.objective import Objective, Pair
+from smgeo.tuning.space import Choices
+
+# What changes a trial's score, or which trial is suggested.
+LIBRARIES = ("smgeo", "numpy", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "ray", "ax-platform", "optuna")
+# Windows read at once for the digest of the data.
+_DIGEST_ROWS = 4096
+
+
+def describe_inputs(
+    kind: str | Any,
+    pairs: Sequence[Pair],
+    spec: SearchSpec,
+    space: Mapping[str, Choices],
+    fixed: Mapping[str, Any],
+    epochs: int,
+) -> dict[str, Any]:
+    """All that a search is, as JSON types."""
+    about = {
+        "kind": kind if isinstance(kind, str) else identify(kind),
+        "params": dict(fixed),
+        "space": {
+            n: c.model_dump(exclude_none=True, mode="json") if isinstance(c, Range) else list(c)
+            for n, c in space.items()
+        },
+        "search": spec.search,
+        "scheduler": spec.scheduler,
+        "objective": spec.objective,
+        "epochs": epochs,
+        "seed": spec.seed or 0,
+        "trials": spec.trials,
+        "concurrent": spec.concurrent,
+        "versions": versions_of(LIBRARIES),
+        "data": _digest(pairs),
+    }
+    if Objective(kind, fixed, pairs).is_network:
+        about["keras_backend"] = keras_backend()
+    try:
+        json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SmgeoError(
+            f"search: parameters must be finite numbers, text, true, false, null or lists of these ({error})"
+        ) from None
+    return about
+
+
+def identify(part: Any) -> Any:
+    """What an estimator is, or a parameter of one, as JSON types: names and values, never a place in memory."""
+    if hasattr(part, "get_params") and not isinstance(part, type):
+        params = {name: identify(value) for name, value in part.get_params(deep=False).items()}
+        return {"class": _name_of(type(part)), "params": params}
+    if isinstance(part, list | tuple):
+        return [identify(value) for value in part]
+    if isinstance(part, Mapping):
+        return {str(name): identify(value) for name, value in part.items()}
+    if isinstance(part, float) and not math.isfinite(part):
+        return repr(part)
+    if isinstance(part, str | int | float | None):
+        return part
+    if isinstance(part, np.generic | np.ndarray):
+        return identify(part.tolist())
+    if isinstance(part, np.random.RandomState):
+        return {"class": _name_of(type(part)), "state": identify(part.get_state(legacy=False))}
+    if isinstance(part, partial):
+        return {"function": identify(part.func), "args": identify(part.args), "keywords": identify(part.keywords)}
+    if isinstance(part, FunctionType):
+        code = part.__code__.replace(co_filename="", co_firstlineno=1)
+        held = [identify(cell.cell_contents) for cell in part.__closure__ or ()]
+        return {"function": _name_of(part), "code": hashlib.sha256(marshal.dumps(code)).hexdigest(), "closure": held}
+    if hasattr(part, "__qualname__"):
+        return _name_of(part)
+    return {"class": _name_of(type(part)), "state": identify(getattr(part, "__dict__", {}))}
+
+
+def _name_of(part: Any) -> str:
+    return f"{part.__module__}.{part.__qualname__}"
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    """SHA-256 of features, targets and preparation of all windows."""
+    sums = hashlib.sha256()
+    for windows in (w for pair in pairs for w in pair):
+        sums.update(json.dumps([windows.shape, windows.preparation], sort_keys=True).encode())
+        for part in _arrays(windows):
+            sums.update(np.ascontiguousarray(part).data)
+    return sums.hexdigest()
+
+
+def _arrays(windows: Windows) -> Iterator[np.ndarray]:
+    """All that windows hold, what they share once; batch by batch where they are read block by block."""
+    try:
+        held = windows.flat_index()
+    except SmgeoError:
+        for batch in windows.batches(_DIGEST_ROWS, shuffle=False):
+            yield from batch
+        return
+    yield from (a for a in (*held, windows.y, windows.mask) if a is not None)
