@@ -240,8 +240,8 @@ def test_a_search_writes_nothing_to_the_terminal(name):
     code = f"""
 import logging, sys
 logging.basicConfig(level=logging.INFO)  # as a user's own script may have it
-from smgeo.searchers import make_searcher
-from smgeo.search_specs import Range
+from smgeo.tuning.searchers import make_searcher
+from smgeo.recipe.search import Range
 searcher = make_searcher({name!r}, {{"x": Range(uniform=(0.0, 1.0)), "n": [3]}}, 0)
 searcher.tell(0, {{"x": 0.5, "n": 3}}, 0.2)
 searcher.tell(1, {{"x": 0.1, "n": 3}}, None)

@@ -440,9 +440,9 @@ def test_an_estimator_is_known_by_names_and_values():
 def test_a_search_is_checked_without_its_libraries():
     code = """
 import sys
-from smgeo.search_specs import SearchSpec
+from smgeo.recipe.search import SearchSpec
 from sklearn.linear_model import Ridge
-from smgeo.tuning import check_libraries, check_search
+from smgeo.tuning.search import check_libraries, check_search
 spec = SearchSpec(search="ax", space={"alpha": (1, 2)})
 check_search(Ridge(), spec, {})
 check_libraries(spec)
@@ -462,7 +462,7 @@ print([name for name in ("ax", "torch", "optuna", "ray", "keras") if name in sys
 )
 def test_a_cluster_is_not_searched_through_rays_client(address, message):
     code = """
-import smgeo.ray_trials as ray_trials
+import smgeo.tuning.ray_trials as ray_trials
 with ray_trials.start_ray(1):
     pass
 """
@@ -481,8 +481,8 @@ import json, os, sys, time
 from pathlib import Path
 import ray
 from smgeo import ray_trials
-from smgeo.searchers import make_searcher
-from smgeo.trials import TrialTable
+from smgeo.tuning.searchers import make_searcher
+from smgeo.tuning.trials import TrialTable
 
 
 class Network:

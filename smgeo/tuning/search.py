@@ -22,6 +22,7 @@ from smgeo.prepare.moments import mean_and_std
 from smgeo.prepare.target import check_target_is_observed, choose_features
 from smgeo.recipe.search import Range, SearchSpec
 from smgeo.recipe.spec import parse_spec
+from smgeo.tuning.identity import describe_inputs
 from smgeo.tuning.objective import Objective, Pair, fit_epochs
 from smgeo.tuning.searchers import check_installed, check_searcher, make_searcher
 from smgeo.tuning.space import Choices, check_space, default_space
