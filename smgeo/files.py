@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -11,11 +11,15 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from smgeo.errors import SmgeoError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -56,30 +60,37 @@ def digest(value: Any) -> str:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes of this machine (where the file system says so, of all) from writing the same; a killed one leaves no lock.
+def hold_lock(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file, so that no other process (of this machine; of all, where the file system locks for all) holds it too.
+
+    A killed process leaves no lock behind. On a file system without locks nothing is held.
 
     Raises
     ------
     SmgeoError
-        If another is at it.
+        With the text `refusal`, if another holds it.
     """
-    lock = path.with_name(f".{path.name.removeprefix('.')}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = lock.exists() and os.fstat(handle.fileno()).st_ino == lock.stat().st_ino
-        except BlockingIOError:
-            mine = False
-        except OSError:  # a file system without locks
-            mine = True
-        if not mine:
-            raise SmgeoError(f"another process is writing {path}; wait for it, or give another path")
-        try:
-            yield
-        finally:
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        raise SmgeoError(refusal) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        if held.is_locked:  # removed while it is held: one who waits for the removed file is refused by filelock
             lock.unlink(missing_ok=True)
+        held.release()
+
+
+def only_writer(path: Path) -> AbstractContextManager[None]:
+    """Keep other processes from writing the same file or folder; see `hold_lock`."""
+    lock = path.with_name(f".{path.name.removeprefix('.')}.lock")
+    return hold_lock(lock, f"another process is writing {path}; wait for it, or give another path")
 
 
 def check_replaceable(path: Path, marker: str) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from smgeo.errors import SmgeoError
-from smgeo.files import digest, read_json, write_json
+from smgeo.files import digest, hold_lock, read_json, write_json
 from smgeo.memory import PeakMemory
 
 # Raised by hand when a stage's code changes what it writes, so that old results are not taken for new ones.
@@ -46,24 +44,12 @@ class Ledger:
         self._hashes = self._folder / "hashes.json"
         self.done: dict[str, dict[str, Any]] = {}
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep a second run out of the folder; a killed run leaves no lock behind.
-
-        Raises
-        ------
-        SmgeoError
-            If another run is at work in it.
-        """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise SmgeoError(
-                    f"another run is at work in {self._folder.parent}; wait for it, or give another --out"
-                ) from None
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep a second run out of the folder, see `smgeo.files.hold_lock`."""
+        where = self._folder.parent
+        return hold_lock(
+            self._folder / "lock", f"another run is at work in {where}; wait for it, or give another --out"
+        )
 
     def key(self, name: str, inputs: Mapping[str, Any]) -> str:
         """What a stage's result is known by: its inputs and the versions of the libraries."""

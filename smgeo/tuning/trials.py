@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
-from smgeo.files import write_json
-from smgeo.stages import Ledger
+from smgeo.files import hold_lock, write_json
 
 _TABLE = "trials.parquet"
 _SEARCH = "search.json"
+_LOCK = ".lock"
 # What a search may be continued with another value of: more trials, and more or fewer at once.
 _MAY_CHANGE = ("trials", "concurrent")
 
@@ -170,7 +170,7 @@ class TrialTable:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise SmgeoError(f"out {folder} is a file, or below one; give a folder") from None
-        with Ledger(folder).lock():
+        with hold_lock(folder / _LOCK, f"another search is at work in {folder}; wait for it, or give another folder"):
             _check_same(folder / _SEARCH, search, resume)
             write_json(folder / _SEARCH, search)
             trials = read_trials(folder)
