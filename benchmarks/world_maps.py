@@ -19,7 +19,7 @@ from pyproj import Transformer
 from scipy.spatial import KDTree
 
 import smgeo
-from smgeo.summary import open_truth
+from smgeo.report.results import open_truth
 
 DAYS = pd.date_range("2016-08-01", periods=30)
 # Gaps are filled from both sides, and windows look 30 days back.

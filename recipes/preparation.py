@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import smgeo
-from smgeo.summary import count_station_rows
+from smgeo.report.results import count_station_rows
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data", type=Path)

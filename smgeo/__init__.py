@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "evaluation.importance": ["learning_curve", "permutation_importance"],
         "evaluation.leakage": ["audit_leakage"],
         "evaluation.uncertainty": ["calibrate", "find_applicability", "interval_coverage"],
-        "maps": ["draw_map", "evaluate_map", "open_map", "predict_map", "write_animation", "write_slider"],
+        "maps": ["evaluate_map", "open_map", "predict_map"],
         "models": ["load_model", "make_model"],
         "prepare": [
             "Scaler",
@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "split_periods",
             "split_stations",
         ],
+        "report": ["draw_map", "write_animation", "write_slider"],
         "sources": ["open_earthengine", "open_rasters", "open_stac", "open_stations", "simulate"],
         "hpc.batch_script": ["jobscript"],
         "study": ["build_cubes", "run", "train_recipe", "tune_recipe"],

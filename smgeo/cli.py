@@ -240,7 +240,7 @@ def show_command(
 ) -> None:
     """Write a page with a slider over a map's days, or an animation of them."""
     from smgeo.cube.reading import open_cube
-    from smgeo.maps import write_animation, write_slider
+    from smgeo.report import write_animation, write_slider
 
     if out.suffix.lower() in (".html", ".htm"):
         write_slider(path, out, None if stations is None else open_cube(stations), title=path.stem, target=target)
@@ -327,8 +327,8 @@ def report_command(
     pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures of one run as PNG files too.")] = None,
 ) -> None:
     """Write a run's report.html and tables again, or one page and tables of several runs."""
-    from smgeo.comparison import compare_runs
-    from smgeo.report import write_report
+    from smgeo.report.comparison import compare_runs
+    from smgeo.report.page import write_report
 
     if len(runs) == 1 and out is not None:
         raise SmgeoError("--out is the page of several runs; of one it is report.html in its folder")

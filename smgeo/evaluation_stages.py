@@ -16,7 +16,7 @@ from smgeo.model_stages import ModelStages
 from smgeo.models import load_model
 from smgeo.prepare import Split
 from smgeo.recipe.validation import CrossValidationSpec, ImportanceSpec, LearningCurveSpec
-from smgeo.summary import describe_coverage, records_of
+from smgeo.report.results import describe_coverage, records_of
 
 
 class EvaluationStages(ModelStages):

@@ -21,7 +21,7 @@ from smgeo.evaluation_stages import EvaluationStages
 from smgeo.files import write_json
 from smgeo.hpc.cluster import find_machine
 from smgeo.inputs import check_inputs
-from smgeo.maps import list_maps, open_map, predict_map, write_cogs, write_slider, write_stac
+from smgeo.maps import list_maps, open_map, predict_map, write_cogs, write_stac
 from smgeo.models import load_model
 from smgeo.prepare import OutlierRows, clean_cube, learnable
 from smgeo.progress import Reporter
@@ -29,8 +29,9 @@ from smgeo.recipe.models import NETWORKS
 from smgeo.recipe.search import SearchSpec
 from smgeo.recipe.spec import parse_spec
 from smgeo.recipe.study import Recipe, dump_recipe, parse_recipe, read_recipe
-from smgeo.report import write_report
-from smgeo.summary import (
+from smgeo.report import write_slider
+from smgeo.report.page import write_report
+from smgeo.report.results import (
     broken_stations,
     count_rows,
     count_used,

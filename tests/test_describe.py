@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from smgeo.cube.writing import write_cube
-from smgeo.describe import average_days, choose_days, describe_grid
-from smgeo.report_cube import draw_daily_means, draw_last_days, stretch
+from smgeo.report.grid_contents import average_days, choose_days, describe_grid
+from smgeo.report.grid_pictures import draw_daily_means, draw_last_days, stretch
 
 
 @pytest.fixture

@@ -16,16 +16,15 @@ ROOT = Path(smgeo.__file__).parent
 # From the ground up. Names on one line are strangers to each other.
 LAYERS = """
 errors catalog memory threads
-progress terrain texture pages polygons
+progress terrain polygons
 files recipe
 stages cube hpc
 sources prepare
 models assemble
 evaluation tuning
-report_cube summary describe inputs tables
 maps
 report
-comparison
+inputs
 cube_stages
 model_stages
 evaluation_stages

@@ -13,7 +13,8 @@ import pytest
 import xarray as xr
 
 from smgeo.errors import SmgeoError
-from smgeo.report import choose_series, write_report
+from smgeo.report.page import write_report
+from smgeo.report.run_pictures import choose_series
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("ydf")

@@ -17,7 +17,7 @@ import rasterio
 import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.recipe.study import parse_recipe, read_recipe
-from smgeo.report import write_report
+from smgeo.report.page import write_report
 
 DAYS = ("2020-06-01", "2020-06-03", "2020-06-04")
 TRANSFORM = rasterio.transform.from_origin(500_000, 5_000_040, 10, 10)

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smgeo.comparison import compare_runs
 from smgeo.errors import SmgeoError
-from smgeo.tables import tables_of, to_latex, to_text, write_tables
+from smgeo.report.comparison import compare_runs
+from smgeo.report.tables import tables_of, to_latex, to_text, write_tables
 
 SCORES = {"rmse": 0.0625, "ubrmse": 0.05, "bias": -0.01, "r": None, "n": 1200, "stations": 3}
 MEDIANS = {"rmse_median": 0.06, "ubrmse_median": 0.05, "bias_median": 0.0, "r_median": 0.8}

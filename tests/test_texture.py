@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smgeo.texture import CLASSES, classify_texture
+from smgeo.report.texture import CLASSES, classify_texture
 
 
 @pytest.mark.parametrize(

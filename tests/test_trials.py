@@ -110,7 +110,7 @@ def test_a_folder_belongs_to_one_search(tmp_path):
     search = {"kind": "rf", "seed": 0, "trials": 3, "concurrent": None}
     with (
         TrialTable.open(tmp_path, search, resume=True),
-        pytest.raises(SmgeoError, match="another run"),
+        pytest.raises(SmgeoError, match="another search"),
         TrialTable.open(tmp_path, search, resume=True),
     ):
         pass

@@ -18,8 +18,8 @@ from PIL import Image
 from pyproj import Transformer
 
 from smgeo.errors import SmgeoError
-from smgeo.maps import draw_map, write_animation, write_slider
-from smgeo.maps.palette import soil_moisture
+from smgeo.report import draw_map, write_animation, write_slider
+from smgeo.report.palette import soil_moisture
 
 DAYS = [f"2020-01-0{i}" for i in range(1, 5)]
 

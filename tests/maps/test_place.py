@@ -10,6 +10,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+import rioxarray  # noqa: F401  (gives `.rio`)
 import xarray as xr
 import zarr
 
@@ -18,9 +19,10 @@ from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.files import only_writer
-from smgeo.maps import draw_map, evaluate_map, open_map
+from smgeo.maps import evaluate_map, open_map
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
+from smgeo.report import draw_map
 
 FEATURES = ["s1_vv", "precipitation", "clay"]
 STATIONS = [f"N/s{i}" for i in range(24)]

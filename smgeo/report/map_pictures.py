@@ -20,7 +20,7 @@ from pyproj import Transformer
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.check import open_map
-from smgeo.maps.palette import soil_moisture
+from smgeo.report.palette import soil_moisture
 
 # Pictures are at most so many pixels wide or high.
 _PIXELS = 800

@@ -17,8 +17,8 @@ from pyproj import Transformer
 
 from smgeo.errors import SmgeoError
 from smgeo.maps.check import open_map
-from smgeo.maps.pictures import Layer, frames_of, layers_of, metres_a_unit, scale_bar_m
-from smgeo.pages import write_page
+from smgeo.report.html import write_page
+from smgeo.report.map_pictures import Layer, frames_of, layers_of, metres_a_unit, scale_bar_m
 
 # Pictures smaller than this on a side are drawn larger, pixel by pixel.
 _LEAST = 800

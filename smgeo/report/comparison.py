@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import compare_models
-from smgeo.pages import write_page
-from smgeo.report import encode_picture
-from smgeo.summary import open_evaluations
-from smgeo.tables import heading, tables_of, to_text, write_tables
+from smgeo.report.html import write_page
+from smgeo.report.page import encode_picture
+from smgeo.report.results import open_evaluations
+from smgeo.report.tables import heading, tables_of, to_text, write_tables
 
 # What is put side by side; searches, importances and rows of each run are in its own report.
 _TABLES = ("scores", "cross_validation", "leakage_audit", "maps", "cost")

@@ -23,7 +23,7 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
 def open_template(name: str) -> jinja2.Template:
     """A template of smgeo's, with the filters that its pages use."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(resources.files("smgeo") / "templates")),
+        loader=jinja2.FileSystemLoader(str(resources.files("smgeo.report") / "templates")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -19,7 +19,7 @@ from smgeo.files import versions_of
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import OutlierRows, Split, part_rows
 from smgeo.recipe.preparation import OutlierSpec
-from smgeo.texture import classify_texture
+from smgeo.report.texture import classify_texture
 
 _PACKAGES = (
     "smgeo",
