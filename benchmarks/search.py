@@ -26,9 +26,9 @@ from typing import Any
 from study_array import moisture_cube
 
 import smgeo
-from smgeo.memory import PeakMemory
 from smgeo.prepare import Split
 from smgeo.recipe.search import Range
+from smgeo.study.memory import PeakMemory
 from smgeo.tuning.space import default_space, sample_params
 
 TRAIN, HELD, FEW = 254, 32, 60

@@ -23,11 +23,11 @@ from distributed import Client, LocalCluster
 
 import smgeo
 from smgeo.cube.ledger import read_ledger
-from smgeo.hpc.dask_cluster import dask_workers
-from smgeo.hpc.sites import Site, load_site
-from smgeo.hpc.testbed import start_testbed, stop_testbed
-from smgeo.progress import Reporter
+from smgeo.hpc.sites.profile import Site, load_site
+from smgeo.hpc.sites.testbed import start_testbed, stop_testbed
+from smgeo.hpc.workers.dask_cluster import dask_workers
 from smgeo.recipe.study import Recipe, read_recipe
+from smgeo.study.progress import Reporter
 
 STAGES = ("stations", "grid")
 

@@ -23,10 +23,10 @@ from memory import peak_mb
 from smgeo.assemble.stations import build_station_cube, write_station_cube
 from smgeo.catalog import FEATURES, STUDY_FEATURES
 from smgeo.cube.reading import open_cube
-from smgeo.inputs import open_all_stations
 from smgeo.prepare import prepare_cube, split_stations
 from smgeo.recipe.study import Recipe, read_recipe
 from smgeo.sources.world.simulation import simulate
+from smgeo.study.inputs import open_all_stations
 
 STATIONS, DAYS, SHAPE = 317, 1684, (256, 256)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import smgeo
 from smgeo.assemble.stations import build_station_cube
 from smgeo.catalog import FEATURES, Feature
-from smgeo.inputs import open_all_stations
 from smgeo.recipe import read_recipe
+from smgeo.study.inputs import open_all_stations
 
 data = Path(sys.argv[1] if len(sys.argv) > 1 else "data")
 every = slice(None, None, int(sys.argv[2]) if len(sys.argv) > 2 else 1)

@@ -39,7 +39,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         ],
         "report": ["draw_map", "write_animation", "write_slider"],
         "sources": ["open_earthengine", "open_rasters", "open_stac", "open_stations", "simulate"],
-        "hpc.batch_script": ["jobscript"],
+        "hpc.jobs.script": ["jobscript"],
         "study": ["build_cubes", "run", "train_recipe", "tune_recipe"],
         "tuning": ["tune"],
     },

@@ -258,7 +258,7 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys
 
 
 def test_features_lists_every_one_with_its_unit(monkeypatch, capfd):
-    done = subprocess.run([sys.executable, "-m", "smgeo.cli", "features"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "smgeo", "features"], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert any("s1_vv" in line and "dB" in line for line in lines)
     assert any("sm" in line and "m3 m-3" in line for line in lines)
@@ -266,7 +266,7 @@ def test_features_lists_every_one_with_its_unit(monkeypatch, capfd):
 
 def test_features_says_where_each_is_kept():
     done = subprocess.run(
-        [sys.executable, "-m", "smgeo.cli", "features"],
+        [sys.executable, "-m", "smgeo", "features"],
         capture_output=True,
         text=True,
         check=True,
@@ -281,7 +281,7 @@ def test_features_says_where_each_is_kept():
 
 def test_installed_command_refuses_alike_and_debug_shows_the_traceback(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "SMGEO_DATA"}
-    command = [sys.executable, "-m", "smgeo.cli"]
+    command = [sys.executable, "-m", "smgeo"]
     plain = subprocess.run(
         [*command, "run", "gone.yaml"], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
     )
@@ -304,7 +304,7 @@ def test_installed_command_refuses_alike_and_debug_shows_the_traceback(tmp_path)
 
 def test_interrupted_run_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "smgeo.cli", "run", "quickstart", "--out", str(tmp_path / "run")],
+        [sys.executable, "-m", "smgeo", "run", "quickstart", "--out", str(tmp_path / "run")],
         stderr=subprocess.PIPE,
         text=True,
         # Jobs in the background of a script are started deaf to Ctrl-C.

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from smgeo.memory import PeakMemory
+from smgeo.study.memory import PeakMemory
 
 MB = 1_000_000
 

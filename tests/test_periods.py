@@ -11,7 +11,7 @@ import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import compare_models, evaluate
 from smgeo.recipe.preparation import PrepareSpec
-from smgeo.study import tune_recipe
+from smgeo.study.runs import tune_recipe
 
 STATIONS = 6
 PERIODS = (("2020-01-01", "2020-02-09"), ("2020-02-10", "2020-02-29"))

@@ -13,7 +13,7 @@ import smgeo
 from smgeo.catalog import STUDY_FEATURES
 from smgeo.cube.ledger import find_damage
 from smgeo.cube.reading import open_cube
-from smgeo.progress import Reporter
+from smgeo.study.progress import Reporter
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 pytest.importorskip("tensorflow")

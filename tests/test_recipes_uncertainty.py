@@ -84,7 +84,7 @@ def test_a_second_run_has_nothing_to_do(run, recipe):
     del values["maps"]["region"]
     said = []
 
-    class Listens(smgeo.progress.Reporter):
+    class Listens(smgeo.study.progress.Reporter):
         def say(self, text):
             said.append(text)
 

@@ -11,7 +11,7 @@ import pytest
 
 from smgeo.errors import SmgeoError
 from smgeo.files import digest, write_json
-from smgeo.stages import Ledger
+from smgeo.study.ledger import Ledger
 
 
 class Work:

@@ -245,7 +245,7 @@ def test_every_file_that_is_read_is_hashed_and_a_change_in_it_is_seen(tmp_path):
 
 def start(recipe, out):
     return subprocess.Popen(
-        [sys.executable, "-m", "smgeo.cli", "run", str(recipe), "--out", str(out)],
+        [sys.executable, "-m", "smgeo", "run", str(recipe), "--out", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

@@ -263,7 +263,7 @@ def test_bad_input_is_refused_before_anything_is_written(recipe, folder):
 
 def test_command_line_prints_the_cube(recipe, folder):
     (folder / "cube.yaml").write_text(json.dumps(recipe))
-    command = [sys.executable, "-m", "smgeo.cli", "run", "cube.yaml", "--out", "run"]
+    command = [sys.executable, "-m", "smgeo", "run", "cube.yaml", "--out", "run"]
     environment = {**os.environ, "SMGEO_DATA": str(folder)}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

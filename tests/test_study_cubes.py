@@ -18,8 +18,8 @@ from smgeo.cube.ledger import find_damage
 from smgeo.cube.reading import open_cube
 from smgeo.cube.regions import shard_file
 from smgeo.errors import SmgeoError
-from smgeo.progress import Reporter
 from smgeo.sources.scenes import files
+from smgeo.study.progress import Reporter
 
 DAYS = pd.date_range("2020-01-01", "2020-04-29")  # four regions of 30 days
 TRANSFORM = from_origin(500000, 5600000, 100, 100)

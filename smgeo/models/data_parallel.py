@@ -30,7 +30,7 @@ _LOOK_S = 0.2
 
 
 class Processes(Protocol):
-    """Processes at work, as `smgeo.hpc.allocation.Step` has them."""
+    """Processes at work, as `smgeo.hpc.workers.allocation.Step` has them."""
 
     @property
     def ended(self) -> int | None:
@@ -179,8 +179,8 @@ def _end_with(parent: int) -> None:
 
 def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> list[str]:
     """Addresses of all processes, which tell each other by files."""
-    from smgeo.hpc.network import find_address
-    from smgeo.hpc.sites import NetworkSpec
+    from smgeo.hpc.sites.network import find_address
+    from smgeo.hpc.sites.profile import NetworkSpec
 
     address = find_address(NetworkSpec(**network))
     with socket.socket() as probe:  # TensorFlow binds it in a moment

@@ -27,8 +27,8 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.allocation import Allocation
-from smgeo.hpc.local_processes import thread_variables
+from smgeo.hpc.workers.allocation import Allocation
+from smgeo.hpc.workers.local_processes import thread_variables
 from smgeo.models import load_model, make_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel

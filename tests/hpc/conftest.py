@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from smgeo.hpc.testbed import start_testbed, stop_testbed
+from smgeo.hpc.sites.testbed import start_testbed, stop_testbed
 
 
 class Slurm:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import smgeo
 from smgeo.cli import app
 from smgeo.errors import SmgeoError
-from smgeo.hpc.sites import find_sites, load_site
+from smgeo.hpc.sites.profile import find_sites, load_site
 
 SITES = sorted(find_sites())
 ALL = {

@@ -8,12 +8,12 @@ import stat
 import pytest
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc import allocation
-from smgeo.hpc.cluster import Cluster, LocalMachine
-from smgeo.hpc.dask_cluster import job_options, write_certificates
-from smgeo.hpc.network import find_address, port_of_job
-from smgeo.hpc.ray_nodes import ray_command
-from smgeo.hpc.sites import NetworkSpec, load_site
+from smgeo.hpc.machine import Cluster, LocalMachine
+from smgeo.hpc.sites.network import find_address, port_of_job
+from smgeo.hpc.sites.profile import NetworkSpec, load_site
+from smgeo.hpc.workers import allocation
+from smgeo.hpc.workers.dask_cluster import job_options, write_certificates
+from smgeo.hpc.workers.ray_nodes import ray_command
 
 
 def test_the_address_of_an_interface():

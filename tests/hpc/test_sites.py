@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.new_site import describe_site, parse_partitions, write_site
-from smgeo.hpc.sites import find_sites, format_time, load_site, parse_site, parse_time
+from smgeo.hpc.sites.new_profile import describe_site, parse_partitions, write_site
+from smgeo.hpc.sites.profile import find_sites, format_time, load_site, parse_site, parse_time
 
 SHIPPED = ["cyclone", "deep", "generic", "jureca", "juwels", "lumi", "testbed", "vega"]
 

@@ -19,8 +19,8 @@ import xarray as xr
 import smgeo
 from smgeo.cube.ledger import read_ledger
 from smgeo.errors import SmgeoError
-from smgeo.hpc.allocation import Allocation
-from smgeo.hpc.batch_script import check_script, submit_script
+from smgeo.hpc.jobs.script import check_script, submit_script
+from smgeo.hpc.workers.allocation import Allocation
 from smgeo.prepare import prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 
@@ -249,9 +249,9 @@ def test_nodes_that_do_not_come_are_named(slurm, tmp_path, monkeypatch):
     program = tmp_path / "wait.py"
     program.write_text(
         "from pathlib import Path\n"
-        "from smgeo.hpc.allocation import Allocation\n"
-        "from smgeo.hpc.ray_cluster import ray_nodes\n"
-        "from smgeo.hpc.sites import load_site\n"
+        "from smgeo.hpc.workers.allocation import Allocation\n"
+        "from smgeo.hpc.workers.ray_cluster import ray_nodes\n"
+        "from smgeo.hpc.sites.profile import load_site\n"
         "Path('there').touch()\n"
         "while not Path('go').exists(): pass\n"
         "with ray_nodes(load_site('testbed'), Path('cluster').absolute(), Allocation.current(), print, start_s=25):\n"
@@ -310,7 +310,7 @@ def test_training_over_two_nodes_equals_training_by_one_process_though_a_worker_
 
 
 def test_an_allocation_is_known_from_the_inside(slurm, tmp_path):
-    code = "from smgeo.hpc.allocation import Allocation; print(Allocation.current())"
+    code = "from smgeo.hpc.workers.allocation import Allocation; print(Allocation.current())"
     command = ["srun", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=3", sys.executable, "-c", code]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert all("nodes=('n1', 'n2'), cpus=3, gpus=0, memory_mb=6144" in line for line in told)

@@ -7,7 +7,7 @@ import pytest
 
 import smgeo
 from smgeo.errors import SmgeoError
-from smgeo.hpc.cluster import LocalMachine
+from smgeo.hpc.machine import LocalMachine
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.data_parallel import fit_parallel
 from smgeo.models.team import Share

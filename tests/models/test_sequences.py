@@ -19,8 +19,8 @@ from smgeo.evaluation.parts import evaluate
 from smgeo.maps import predict_map
 from smgeo.models import load_model, make_model
 from smgeo.prepare import Split, Windows
-from smgeo.progress import Reporter
-from smgeo.study import run
+from smgeo.study.progress import Reporter
+from smgeo.study.runs import run
 
 pytest.importorskip("tensorflow")
 

@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.hpc.sites import UNIT_MB, Line, PartitionSpec, Plain, Site, WallTime, WholePath, format_time, parse_time
+from smgeo.hpc.sites.profile import (
+    UNIT_MB,
+    Line,
+    PartitionSpec,
+    Plain,
+    Site,
+    WallTime,
+    WholePath,
+    format_time,
+    parse_time,
+)
 from smgeo.recipe.spec import Spec
 
 WORKLOADS = ("run", "cube", "train", "tune", "predict", "any")

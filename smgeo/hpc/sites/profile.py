@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.hpc.templates import cluster_folder
+from smgeo.hpc.sites.templates import cluster_folder
 from smgeo.recipe.spec import Spec, parse_spec
 from smgeo.recipe.yaml_format import RecipeLoader
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.sites import parse_site
+from smgeo.hpc.sites.profile import parse_site
 
 _FIELD = re.compile(r"(\w+)=(\S+)")
 _GPUS = re.compile(r"gpu(?::[^:,()]+)?:(\d+)")

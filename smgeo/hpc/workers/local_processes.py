@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from smgeo.hpc.allocation import read_last_lines
+from smgeo.hpc.workers.allocation import read_last_lines
 
 _END_S = 10
 

@@ -12,11 +12,11 @@ from smgeo.evaluation.cross_validation import cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.evaluation.leakage import audit_leakage
 from smgeo.evaluation.uncertainty import interval_coverage, score_applicability
-from smgeo.model_stages import ModelStages
 from smgeo.models import load_model
 from smgeo.prepare import Split
 from smgeo.recipe.validation import CrossValidationSpec, ImportanceSpec, LearningCurveSpec
 from smgeo.report.results import describe_coverage, records_of
+from smgeo.study.models import ModelStages
 
 
 class EvaluationStages(ModelStages):

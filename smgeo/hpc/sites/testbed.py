@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.templates import fill_template
+from smgeo.hpc.sites.templates import fill_template
 
 FOLDER = Path("~/.cache/smgeo/testbed")
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo", "scancel", "scontrol")

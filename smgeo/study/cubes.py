@@ -19,14 +19,14 @@ from smgeo.cube.ledger import read_ledger
 from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
 from smgeo.files import digest
-from smgeo.hpc.cluster import LocalMachine
-from smgeo.inputs import input_files, open_all_stations
-from smgeo.progress import Reporter
+from smgeo.hpc.machine import LocalMachine
 from smgeo.recipe.study import Recipe
 from smgeo.report.grid_contents import count_masked, describe_grid, describe_shown
 from smgeo.report.results import count_station_rows, find_versions
 from smgeo.sources.world.simulation import simulate
-from smgeo.stages import Ledger
+from smgeo.study.inputs import input_files, open_all_stations
+from smgeo.study.ledger import Ledger
+from smgeo.study.progress import Reporter
 
 
 class CubeStages:

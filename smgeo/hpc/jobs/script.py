@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.hpc.requests import WORKLOADS, JobRequest, fit_request
-from smgeo.hpc.sites import Site, load_site
-from smgeo.hpc.templates import fill_template
+from smgeo.hpc.jobs.request import WORKLOADS, JobRequest, fit_request
+from smgeo.hpc.sites.profile import Site, load_site
+from smgeo.hpc.sites.templates import fill_template
 from smgeo.recipe.spec import parse_spec
 from smgeo.recipe.study import read_recipe
 

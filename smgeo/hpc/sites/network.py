@@ -7,7 +7,7 @@ import socket
 import psutil
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.sites import NetworkSpec
+from smgeo.hpc.sites.profile import NetworkSpec
 
 # Below the ports that Linux gives away by itself (32768 and up), and above those that services have.
 _FIRST_PORT, _PORTS = 20_000, 12_000

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from smgeo.files import write_json
-from smgeo.hpc.network import find_address, port_of_job
-from smgeo.hpc.sites import NetworkSpec
+from smgeo.hpc.sites.network import find_address, port_of_job
+from smgeo.hpc.sites.profile import NetworkSpec
 
 # A file that asks all nodes to end.
 STOP = "stop"

@@ -7,53 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from smgeo.cli_options import Account, ClusterName, DataFolder, Partition, RecipeName, RunFolder, Workers
+from smgeo.cli.console import console
+from smgeo.cli.options import DataFolder, RunFolder
 from smgeo.errors import SmgeoError
-
-_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 systems = typer.Typer(invoke_without_command=True, help="List the site profiles there are, or write one.")
 testbed = typer.Typer(no_args_is_help=True, help="A real SLURM on this machine, to try recipes and job scripts on.")
-
-
-def cube_command(
-    recipe: RecipeName,
-    out: RunFolder = None,
-    data: DataFolder = None,
-    cluster: ClusterName = None,
-    workers: Workers = None,
-    partition: Partition = None,
-    account: Account = None,
-) -> None:
-    """Build a study's cubes alone; `smgeo run` then goes on from them."""
-    from smgeo.study import build_cubes
-
-    folder = build_cubes(recipe, out, data, cluster=cluster, workers=workers, partition=partition, account=account)
-    for name in ("stations.zarr", "grid.zarr"):
-        if (folder / name).exists():
-            _out.print(f"cube: {folder / name}", markup=False)
-
-
-def train_command(
-    recipe: RecipeName,
-    model: Annotated[list[str] | None, typer.Option(help="Model to train (again for more); all by default.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that train each network together.")] = 1,
-    cluster: Annotated[
-        str | None, typer.Option(help="A site profile: inside a job, processes on all its nodes.")
-    ] = None,
-    out: RunFolder = None,
-    data: DataFolder = None,
-) -> None:
-    """Run a study up to its fitted models; `smgeo run` then goes on from them."""
-    from smgeo.study import train_recipe
-
-    folder, found = train_recipe(recipe, out, data, models=model or (), workers=workers, cluster=cluster)
-    for name, parts in found.items():
-        scores = ", ".join(f"{part} {s['rmse']:.4f}" for part, s in parts.items() if s["rmse"] is not None)
-        _out.print(f"{name}: {folder / 'models' / name}, RMSE {scores}", markup=False)
 
 
 def check_words(arguments: list[str]) -> None:
@@ -118,7 +79,7 @@ def jobscript_command(
     check: Annotated[bool, typer.Option("--check", help="Check it by bash and, where it is, by SLURM.")] = False,
 ) -> None:
     """Write a SLURM batch script to standard output, check it, or submit it."""
-    from smgeo.hpc.batch_script import check_script, jobscript, submit_script
+    from smgeo.hpc.jobs.script import check_script, jobscript, submit_script
 
     if not system:
         raise SmgeoError(
@@ -166,7 +127,7 @@ def jobscript_command(
 def _list_systems(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
-    from smgeo.hpc.sites import find_sites, load_site, user_folder
+    from smgeo.hpc.sites.profile import find_sites, load_site, user_folder
 
     table = Table("name", "system", "partition", "nodes", "cores", "GPUs", "wall time", "account", "tried", "source")
     for name, file in find_sites().items():
@@ -188,7 +149,7 @@ def _list_systems(context: typer.Context) -> None:
                 "yes" if site.verified else "no",
                 source if first else "",
             )
-    _out.print(table)
+    console.print(table)
 
 
 @systems.command("new")
@@ -198,16 +159,16 @@ def new_system_command(
     yes: Annotated[bool, typer.Option("--yes", help="Take what SLURM says and the defaults, and ask nothing.")] = False,
 ) -> None:
     """Write a site profile: what SLURM says of the machine where it runs, and what it asks you."""
-    from smgeo.hpc.new_site import check_new, describe_site, read_partitions, write_site
-    from smgeo.hpc.sites import user_folder
+    from smgeo.hpc.sites.new_profile import check_new, describe_site, read_partitions, write_site
+    from smgeo.hpc.sites.profile import user_folder
 
     path = out or user_folder() / f"{name}.yaml"
     check_new(path)
     partitions, default = read_partitions()
     if partitions:
-        _out.print(f"SLURM here has {len(partitions)} partition(s): {', '.join(partitions)}", markup=False)
+        console.print(f"SLURM here has {len(partitions)} partition(s): {', '.join(partitions)}", markup=False)
     else:
-        _out.print(
+        console.print(
             "SLURM does not answer here, so partitions are left out; run this on a login node, or write them in by hand",
             markup=False,
         )
@@ -229,7 +190,7 @@ def new_system_command(
     }
     file = write_site(describe_site(name, partitions, answers), path)
     system = file if out else name
-    _out.print(f"profile: {file}; try it: smgeo jobscript --system {system} --check run quickstart", markup=False)
+    console.print(f"profile: {file}; try it: smgeo jobscript --system {system} --check run quickstart", markup=False)
 
 
 _TestbedFolder = Annotated[Path, typer.Option(help="Holds all that it writes.")]
@@ -244,10 +205,10 @@ def start_command(
     memory_mb: Annotated[int, typer.Option(help="Memory of each node, as SLURM counts it.")] = 8192,
 ) -> None:
     """Start SLURM on this machine; it needs Debian's slurm-wlm and munge, no root, and no system service."""
-    from smgeo.hpc.testbed import start_testbed
+    from smgeo.hpc.sites.testbed import start_testbed
 
     config = start_testbed(folder, nodes, cpus, memory_mb)
-    _out.print(f"export SLURM_CONF={config}", markup=False)
+    console.print(f"export SLURM_CONF={config}", markup=False)
     print(
         "SLURM is up; set the variable above in your shell, then sinfo, sbatch and `smgeo ... testbed` use it",
         file=sys.stderr,
@@ -257,7 +218,7 @@ def start_command(
 @testbed.command("stop")
 def stop_command(folder: _TestbedFolder = _TESTBED) -> None:
     """Cancel its jobs and end it."""
-    from smgeo.hpc.testbed import stop_testbed
+    from smgeo.hpc.sites.testbed import stop_testbed
 
     ended = stop_testbed(folder)
-    _out.print("SLURM is stopped" if ended else f"no SLURM is at work in {folder}", markup=False)
+    console.print("SLURM is stopped" if ended else f"no SLURM is at work in {folder}", markup=False)

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.hpc.allocation import Allocation
-from smgeo.hpc.ray_nodes import STOP
-from smgeo.hpc.sites import Site
+from smgeo.hpc.sites.profile import Site
+from smgeo.hpc.workers.allocation import Allocation
+from smgeo.hpc.workers.ray_nodes import STOP
 
 # Nodes that have not come within so many seconds are named, and the job ends.
 START_S = 180
@@ -78,7 +78,7 @@ def ray_nodes(
         (here / "ray.json").write_text(json.dumps(asked), encoding="utf-8")
         say(f"Ray: waiting for {len(allocation.nodes)} node(s), {start_s:g} s at most: {', '.join(allocation.nodes)}")
         step = allocation.start(
-            [sys.executable, "-m", "smgeo.hpc.ray_nodes", str(here)],
+            [sys.executable, "-m", "smgeo.hpc.workers.ray_nodes", str(here)],
             here / "ray-%t.log",
             tasks=len(allocation.nodes),
             cpus_per_task=allocation.cpus,

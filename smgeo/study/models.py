@@ -14,12 +14,11 @@ import xarray as xr
 
 from smgeo.cube.schema import select_stations
 from smgeo.cube.writing import write_cube
-from smgeo.cube_stages import CubeStages
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation.parts import evaluate
 from smgeo.evaluation.uncertainty import calibrate, find_applicability
 from smgeo.files import digest
-from smgeo.hpc.cluster import LocalMachine
+from smgeo.hpc.machine import LocalMachine
 from smgeo.models import make_model
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.data_parallel import fit_parallel
@@ -34,10 +33,11 @@ from smgeo.prepare import (
     split_stations,
     training_windows,
 )
-from smgeo.progress import Reporter
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.search import SearchSpec
 from smgeo.recipe.study import Recipe
+from smgeo.study.cubes import CubeStages
+from smgeo.study.progress import Reporter
 from smgeo.tuning.search import choose_stations, describe_search, search_windows
 from smgeo.tuning.trials import OtherSearchError
 

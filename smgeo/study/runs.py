@@ -17,14 +17,11 @@ import xarray as xr
 
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation_stages import EvaluationStages
 from smgeo.files import write_json
-from smgeo.hpc.cluster import find_machine
-from smgeo.inputs import check_inputs
+from smgeo.hpc.machine import find_machine
 from smgeo.maps import list_maps, open_map, predict_map, write_cogs, write_stac
 from smgeo.models import load_model
 from smgeo.prepare import OutlierRows, clean_cube, learnable
-from smgeo.progress import Reporter
 from smgeo.recipe.models import NETWORKS
 from smgeo.recipe.search import SearchSpec
 from smgeo.recipe.spec import parse_spec
@@ -41,6 +38,9 @@ from smgeo.report.results import (
     describe_provenance,
     describe_split,
 )
+from smgeo.study.inputs import check_inputs
+from smgeo.study.progress import Reporter
+from smgeo.study.validation import EvaluationStages
 
 # Of a map with more days, so many are shown in its page, evenly spread.
 _SLIDER_DAYS = 60

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.sites import UNIT_MB
+from smgeo.hpc.sites.profile import UNIT_MB
 
 _END_S = 20
 _LAST_LINES = 4

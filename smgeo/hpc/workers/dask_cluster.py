@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError, missing_extra
-from smgeo.hpc.allocation import Allocation, Step
-from smgeo.hpc.batch_script import check_script
-from smgeo.hpc.network import find_address
-from smgeo.hpc.sites import PLAIN, Site, format_time, parse_time
+from smgeo.hpc.jobs.script import check_script
+from smgeo.hpc.sites.network import find_address
+from smgeo.hpc.sites.profile import PLAIN, Site, format_time, parse_time
+from smgeo.hpc.workers.allocation import Allocation, Step
 
 # A region whose worker died so many times is given up: it is the region that kills them.
 ALLOWED_FAILURES = 3
@@ -218,7 +218,7 @@ def _inside(
         }
         (here / "dask.json").write_text(json.dumps(asked), encoding="utf-8")
         step = allocation.start(
-            [sys.executable, "-m", "smgeo.hpc.dask_ranks", str(here)],
+            [sys.executable, "-m", "smgeo.hpc.workers.dask_ranks", str(here)],
             here / "dask-%t.log",
             tasks=workers + 1,
             cpus_per_task=1,

@@ -14,8 +14,8 @@ def main(folder: Path) -> None:
     from dask_jobqueue.slurm import SLURMRunner
     from distributed.security import Security
 
-    from smgeo.hpc.network import find_address
-    from smgeo.hpc.sites import NetworkSpec
+    from smgeo.hpc.sites.network import find_address
+    from smgeo.hpc.sites.profile import NetworkSpec
 
     asked = json.loads((folder / "dask.json").read_text(encoding="utf-8"))
     dask.config.set({"distributed.scheduler.allowed-failures": asked["allowed_failures"]})

@@ -12,11 +12,11 @@ from typing import Any
 from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.allocation import Allocation, Step
-from smgeo.hpc.dask_cluster import dask_workers
-from smgeo.hpc.local_processes import LocalProcesses, thread_variables
-from smgeo.hpc.ray_cluster import ray_nodes
-from smgeo.hpc.sites import load_site
+from smgeo.hpc.sites.profile import load_site
+from smgeo.hpc.workers.allocation import Allocation, Step
+from smgeo.hpc.workers.dask_cluster import dask_workers
+from smgeo.hpc.workers.local_processes import LocalProcesses, thread_variables
+from smgeo.hpc.workers.ray_cluster import ray_nodes
 
 
 class LocalMachine:
@@ -52,7 +52,7 @@ class Cluster(LocalMachine):
     folder : str or Path
         A folder that all nodes see, for scripts and logs.
     workers, partition, account
-        As for `smgeo.hpc.dask_cluster.dask_workers`.
+        As for `smgeo.hpc.workers.dask_cluster.dask_workers`.
     say : callable
         Told what is started and waited for.
     """

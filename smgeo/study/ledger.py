@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smgeo.files import digest, hold_lock, read_json, write_json
-from smgeo.memory import PeakMemory
+from smgeo.study.memory import PeakMemory
 
 # Raised by hand when a stage's code changes what it writes, so that old results are not taken for new ones.
 FORMAT = 1

@@ -1,0 +1,127 @@
+"""Commands of maps and models: predict, show, evaluate."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from smgeo.cli.console import console
+from smgeo.cli.options import Account, Partition, Workers
+from smgeo.cli.tables import print_map_scores, scores_table
+from smgeo.errors import SmgeoError
+
+
+def predict_command(
+    model: Annotated[Path, typer.Argument(help="A model's folder, such as RUN/models/rf.")],
+    cube: Annotated[Path, typer.Argument(help="A grid cube (Zarr).")],
+    out: Annotated[Path, typer.Argument(help="A path that ends in .zarr, or a folder for GeoTIFFs.")],
+    date: Annotated[list[str] | None, typer.Option(help="Day to map (again for more); all days by default.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="Polygon file (.gpkg, .geojson), or left,bottom,right,top in the grid's CRS; all of it by default."
+        ),
+    ] = None,
+    intervals: Annotated[
+        float | None,
+        typer.Option(help="Coverage of prediction intervals, 0 for none; 0.9 by default if the model is calibrated."),
+    ] = None,
+    applicability: Annotated[
+        bool | None,
+        typer.Option(help="Flag the model's area of applicability; by default if the model knows it."),
+    ] = None,
+    overviews: Annotated[bool, typer.Option(help="Give a Zarr store coarser copies for viewers.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="A site profile: blocks by Dask workers on SLURM.")] = None,
+    workers: Workers = None,
+    partition: Partition = None,
+    account: Account = None,
+) -> None:
+    """Map a grid cube with a model; the same command again continues it."""
+    from smgeo.cube.reading import open_cube
+    from smgeo.hpc.machine import find_machine
+    from smgeo.maps import predict_map
+    from smgeo.models import load_model
+    from smgeo.study.progress import Reporter
+
+    reporter = Reporter()
+    # Beside the map, where all nodes see it.
+    place = out.absolute().with_name(f".{out.name}.cluster")
+    machine = find_machine(cluster, place, workers, partition, account, reporter.say)
+    with closing(machine), machine.cubes(), reporter.task("predict") as update:
+        path = predict_map(
+            load_model(model),
+            open_cube(cube),
+            out,
+            date or None,
+            region=_region_of(region),
+            intervals=intervals,
+            applicability=applicability,
+            overviews=overviews,
+            progress=update,
+        )
+    console.print(f"maps: {path}", markup=False)
+
+
+def show_command(
+    path: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs).")],
+    out: Annotated[Path, typer.Argument(help="An HTML page, or an animation (.gif, .webp).")],
+    stations: Annotated[Path | None, typer.Option(help="A station cube, whose stations the page shows.")] = None,
+    target: Annotated[str, typer.Option(help="Variable that is shown.")] = "sm",
+) -> None:
+    """Write a page with a slider over a map's days, or an animation of them."""
+    from smgeo.cube.reading import open_cube
+    from smgeo.report import write_animation, write_slider
+
+    if out.suffix.lower() in (".html", ".htm"):
+        write_slider(path, out, None if stations is None else open_cube(stations), title=path.stem, target=target)
+    else:
+        write_animation(path, out, target=target)
+    console.print(f"map: {out}", markup=False)
+
+
+def _region_of(text: str | None) -> Any:
+    """Numbers, or a path."""
+    parts = (text or "").split(",")
+    try:
+        return text if len(parts) == 1 else tuple(float(p) for p in parts)
+    except ValueError:  # a path with commas
+        return text
+
+
+def evaluate_command(
+    what: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs), or a model's folder.")],
+    cube: Annotated[Path, typer.Argument(help="A station cube (Zarr).")],
+    run: Annotated[Path | None, typer.Option(help="Of a model: the run whose split is used.")] = None,
+    target: Annotated[str, typer.Option(help="Of a map: the variable that is scored.")] = "sm",
+) -> None:
+    """Score a map at stations that its model never saw, or a model on the parts of a run's split."""
+    import json
+
+    from smgeo.cube.reading import open_cube
+
+    if not (what / "model.json").is_file():
+        from smgeo.maps import evaluate_map
+
+        if run is not None:
+            raise SmgeoError(
+                f"--run is of a model, and {what} is none (no model.json in it); a map says itself what it was trained on"
+            )
+        print_map_scores(evaluate_map(what, open_cube(cube), target=target), console)
+        return
+    from smgeo.evaluation.parts import evaluate
+    from smgeo.models import load_model
+    from smgeo.prepare import Split
+
+    if run is None:
+        raise SmgeoError("--run is missing: give the run whose split tells the model's training and test stations")
+    if not (run / "results.json").is_file():
+        raise SmgeoError(f"{run} holds no finished run (no results.json), so no split")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    if "split" not in results:
+        raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
+    parts = Split.from_dict(results["split"])
+    found = evaluate(load_model(what), open_cube(cube), parts)
+    console.print(scores_table({"models": {what.name: found.scores}, "intervals": {what.name: found.intervals}}))

@@ -1,0 +1,1 @@
+"""Job scripts: what is asked for, against what the site allows, and the script."""

@@ -1,0 +1,1 @@
+"""What a SLURM machine is: profiles, its network, a SLURM of one machine to try them on."""
