@@ -156,7 +156,7 @@ def toy_recipe() -> dict:
     del (
         values["intervals"],
         values["applicability"],
-    )  # two validation stations are too few: tests/test_recipes_uncertainty.py
+    )  # two validation stations are too few: tests/recipes/test_uncertainty.py
     return values
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "recipes" / "leakage.py"
+SCRIPT = Path(__file__).parents[2] / "recipes" / "leakage.py"
 
 
 def test_random_rows_flatter_on_real_data(data):

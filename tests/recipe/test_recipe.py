@@ -15,7 +15,7 @@ from smgeo.errors import SmgeoError
 from smgeo.recipe.study import dump_recipe, find_recipe, parse_recipe, read_recipe, shipped_recipes
 from smgeo.sources import open_stations
 
-SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 MINIMAL = {
     "name": "small",

@@ -26,7 +26,7 @@ pytest.importorskip("tensorflow")
 pytest.importorskip("ydf")
 pytest.importorskip("ismn")
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 SCORES = {"rmse", "ubrmse", "bias", "r", "n", "stations", "per_station"}
 MEDIANS = {"rmse_median", "ubrmse_median", "bias_median", "r_median"}
 PARTS = ("train", "validation", "test")

@@ -14,7 +14,7 @@ pytest.importorskip("ydf")
 pytest.importorskip("ray")
 pytest.importorskip("ax")
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "study.yaml"
+RECIPE = Path(__file__).parents[2] / "recipes" / "study.yaml"
 
 
 @pytest.fixture(scope="module")

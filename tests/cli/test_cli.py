@@ -219,7 +219,7 @@ def test_recipe_that_is_missing(folder, monkeypatch, capsys):
 
 
 def test_world_with_too_few_stations_for_its_parts(folder, monkeypatch, capsys):
-    values = yaml.safe_load((Path(__file__).parents[1] / "recipes" / "quickstart.yaml").read_text())
+    values = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "quickstart.yaml").read_text())
     values["world"] = {"stations": 3, "days": 40, "shape": [16, 16], "seed": 0}
     (folder / "small.yaml").write_text(yaml.safe_dump(values))
     assert "none" in refused(folder, monkeypatch, capsys, recipe=folder / "small.yaml")

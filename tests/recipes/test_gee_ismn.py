@@ -28,7 +28,7 @@ START, DAYS = dt.date(2024, 8, 25), 40
 
 @pytest.fixture(scope="module")
 def recipe():
-    path = Path(__file__).parents[1] / "recipes" / "gee_ismn.yaml"
+    path = Path(__file__).parents[2] / "recipes" / "gee_ismn.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values["period"] = [str(START), str(START + dt.timedelta(days=DAYS - 1))]
     values["prepare"]["window"] = {"length": 3, "missing": 0.9}

@@ -226,7 +226,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import xarray as xr
-from tests.test_tuning import search_slowly, split_in_order
+from tests.tuning.test_tuning import search_slowly, split_in_order
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -257,7 +257,7 @@ def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(cube, split
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert child.stdout is not None
     assert any(int(line) >= 5 for line in child.stdout)

@@ -15,7 +15,7 @@ import smgeo
 
 pytest.importorskip("ismn")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "preparation.md"
 ARCHIVE = "ismn/ISMN_DWD_SMOSMANIA_20240825_20250825.zip"
 PICTURES = {f"preparation_{n}.png" for n in ("gaps", "split", "outliers", "scaling", "windows", "sequences")}

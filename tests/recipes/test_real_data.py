@@ -21,7 +21,7 @@ pytest.importorskip("tensorflow")
 pytest.importorskip("ydf")
 pytest.importorskip("ismn")
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 CROSS_VALIDATION = {"method", "folds", "r2_mean_of_folds", "r2_pooled", "r2_station_means", "rmse_pooled"}
 
 
@@ -34,7 +34,7 @@ def cookfarm(data, tmp_path_factory):
     recipe = shipped("cookfarm")
     recipe["period"] = ["2011-10-01", "2012-06-30"]
     recipe["models"] = {"rf": {"trees": 5}, "ann": {"units": 4, "epochs": 1}}
-    recipe["leakage_audit"] = None  # of this field: tests/test_recipes_leakage.py
+    recipe["leakage_audit"] = None  # of this field: tests/recipes/test_leakage.py
     recipe["cross_validation"] = [
         {"method": "leave-location-out", "folds": 2, "models": ["rf"]},
         {"method": "random", "folds": 2, "models": ["rf"]},
