@@ -13,16 +13,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from filelock import FileLock, Timeout
 
 from smgeo.errors import SmgeoError
 
+# A JSON object as Python reads it. What is inside is checked where it is read.
+JsonObject: TypeAlias = dict[str, Any]
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON beside `path` and rename, so that no reader sees half of it, whoever else writes it at the same time."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +33,7 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(part, path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """What `path` holds; nothing where it is missing or damaged, so that the work is done again."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -50,7 +53,7 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """SHA-256 of a JSON-able value.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})

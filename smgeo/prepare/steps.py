@@ -7,19 +7,58 @@ Each step of preparation appends itself, with all it needs to be done again, to 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Literal, TypedDict
 
 import xarray as xr
 
+from smgeo.files import JsonObject
+
 ATTRIBUTE = "smgeo_steps"
 
+# One step of preparation: its name under `step`, and all that is needed to repeat it.
+Step = JsonObject
 
-def steps_of(ds: xr.Dataset) -> list[dict[str, Any]]:
+
+class Preparation(TypedDict):
+    """How the windows of a model were made, as JSON types; kept in its model file.
+
+    Attributes
+    ----------
+    features : list of str
+        Channels of X, in order.
+    units : dict of str to str
+        Unit of each feature.
+    target, target_units : str
+        Variable that is estimated, and its unit.
+    length : int
+        Days in a window.
+    mode : {"window", "sequence"}
+        Windows, or whole series.
+    missing : float
+        Share of values that a window may lack.
+    fill : list of float or None
+        Stands where a value is missing, one number a feature.
+    steps : list of dict
+        Steps of preparation that the cube went through, oldest first.
+    """
+
+    features: list[str]
+    units: dict[str, str]
+    target: str
+    target_units: str
+    length: int
+    mode: Literal["window", "sequence"]
+    missing: float
+    fill: list[float] | None
+    steps: list[Step]
+
+
+def steps_of(ds: xr.Dataset) -> list[Step]:
     """The steps a Dataset went through, oldest first."""
     return list(json.loads(ds.attrs.get(ATTRIBUTE, "[]")))
 
 
-def lasting_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def lasting_steps(steps: list[Step]) -> list[Step]:
     """The steps that must be the same for numbers to mean the same; derived features may be added at any time.
 
     >>> lasting_steps([{"step": "derive"}, {"step": "fill_gaps"}])
@@ -28,7 +67,7 @@ def lasting_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [s for s in steps if s["step"] != "derive"]
 
 
-def with_step(ds: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
+def with_step(ds: xr.Dataset, name: str, **params: object) -> xr.Dataset:
     """`ds` with one more step in its record.
 
     >>> ds = with_step(xr.Dataset(), "derive", features=["ndvi"])
@@ -38,7 +77,7 @@ def with_step(ds: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
     return ds.assign_attrs({ATTRIBUTE: json.dumps([*steps_of(ds), {"step": name, **params}])})
 
 
-def with_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
+def with_steps(ds: xr.Dataset, steps: list[Step]) -> xr.Dataset:
     """`ds` with these steps as its record: its variables went through them one by one."""
     return ds.assign_attrs({ATTRIBUTE: json.dumps(steps)})
 
