@@ -20,6 +20,7 @@ from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
 from smgeo.files import digest
 from smgeo.hpc.machine import LocalMachine
+from smgeo.polygons import polygon_files
 from smgeo.recipe.study import Recipe
 from smgeo.report.grid_contents import count_masked, describe_grid, describe_shown
 from smgeo.report.results import count_station_rows, find_versions
@@ -192,5 +193,5 @@ class CubeStages:
         """Hash of the report's outline: of no cube, so that another outline does not build one again."""
         if self.recipe.report is None or self.recipe.report.outline is None:
             return {}
-        hashes = self.ledger.hash_files([self.root / self.recipe.report.outline])
+        hashes = self.ledger.hash_files(polygon_files(self.root / self.recipe.report.outline))
         return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
