@@ -480,7 +480,7 @@ GPU_SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
 import ray
-from smgeo import ray_trials
+from smgeo.tuning import ray_trials
 from smgeo.tuning.searchers import make_searcher
 from smgeo.tuning.trials import TrialTable
 
