@@ -41,6 +41,8 @@ class CubeStages:
         What was done, and from which inputs.
     inputs : dict of str to str
         Hash of each input file.
+    opened : xarray.Dataset or None
+        The stations as the check of the inputs opened them, so that archives are scanned once.
     machine : LocalMachine
         Where cubes are built, searches run and models are trained.
     """
@@ -53,6 +55,7 @@ class CubeStages:
         self.ledger = Ledger(folder, find_versions())
         self.target = recipe.target.variable
         self.inputs: dict[str, str] = {}
+        self.opened: xr.Dataset | None = None
 
     def stage(self, name: str, inputs: Mapping[str, Any], outputs: list[Path], work: Callable[..., Any]) -> Any:
         """A stage with its line of progress; `work` may take `progress`."""
@@ -102,7 +105,7 @@ class CubeStages:
 
         @self._on_workers
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            stations = open_all_stations(recipe, self.root)
+            stations = open_all_stations(recipe, self.root) if self.opened is None else self.opened
             parts: dict[str, Any] = {}
             cube = build_station_cube(
                 stations,

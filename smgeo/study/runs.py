@@ -255,7 +255,7 @@ def _open_study(checked: Recipe, out: str | Path | None, data: str | Path | None
     if not checked.world and not root.is_dir():
         raise SmgeoError(f"data folder {root} not found; give the folder that holds the recipe's data with --data")
     study = _Study(checked, folder, root, reporter or Reporter())
-    check_inputs(checked, root, folder)
+    study.opened = check_inputs(checked, root, folder)
     return study
 
 
