@@ -34,6 +34,10 @@ class StationSource(Spec):
         places = getattr(self, "stations", None)
         return [root / places] if places else []
 
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        # By default Dask hashes a pickle, which for these specs differs between processes.
+        return type(self).__name__, self.model_dump_json()
+
 
 class SensorSource(StationSource):
     """Keys of archives with several sensors at a station."""

@@ -50,7 +50,7 @@ def open_ismn(
     ----------
     spec : IsmnSource
     root : str or Path
-        Where a relative path starts.
+        Where relative paths start.
     target : str
         The variable that stations must have.
     depth_m : (float, float)
@@ -58,7 +58,7 @@ def open_ismn(
     period : (date, date), optional
         First and last day; all days of the archive by default.
     catalog : mapping
-        Valid range of each variable.
+        Kind, unit and valid range of each variable.
 
     Returns
     -------

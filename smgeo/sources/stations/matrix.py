@@ -47,16 +47,6 @@ class _Matrix:
     units: str
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Axes of the cube: the days of each folder, all days, and the blocks of cells that one task reads."""
-
-    root: Path
-    folders: Mapping[str, pd.DatetimeIndex]
-    times: pd.DatetimeIndex
-    blocks: Sequence[tuple[int, int]]
-
-
 def open_matrix(
     spec: MatrixSource,
     *,
@@ -71,17 +61,10 @@ def open_matrix(
 
     Parameters
     ----------
-    spec : MatrixSource
-    root : str or Path
-        Where a relative path starts.
-    target : str
-        The variable that cells must have.
+    spec, root, target, period, catalog
+        As in `smgeo.sources.stations.ismn.open_ismn`.
     depth_m : optional
         Not used: a matrix has no depth, and the range of a recipe describes its values.
-    period : (date, date), optional
-        First and last day; all days of the years by default.
-    catalog : mapping
-        Kind, unit and valid range of each variable.
     cells_per_task : int
         Rows that one task reads; a task's memory is this times the days of a year.
 
@@ -103,25 +86,22 @@ def open_matrix(
     latitude, longitude = _read_coordinates(path / spec.coordinates)
     cells = latitude.size
     folders = _read_days(path, spec.years, spec.dates)
+    times = _days_of(path, folders, period)
     blocks = [(i, min(i + cells_per_task, cells)) for i in range(0, cells, cells_per_task)]
-    layout = _Layout(path, folders, _days_of(path, folders, period), blocks)
     data: dict[str, Entry] = {}
     left_out: dict[str, str] = {}
     for name, file in spec.variables.items():
         matrix = _describe(name, file, spec, catalog)
-        values, absent = _lazy_series(matrix, layout)
+        values, absent = _lazy_series(path, matrix, folders, times, blocks)
         left_out |= absent
         if name == target:
             data |= _counts(values, matrix)
-        data[name] = ("station", "time"), _within(values, matrix), _attrs(matrix, f"{matrix.file}.csv", catalog)
+        attrs = {**catalog[name].attrs(), "source": f"{matrix.file}.csv"}
+        data[name] = ("station", "time"), _within(values, matrix), attrs
     for name, file in spec.static.items():
         matrix = _describe(name, file, spec, catalog)
-        source = f"{spec.static_folder}/{matrix.file}.csv"
-        data[name] = (
-            ("station",),
-            _lazy_layer(path / spec.static_folder, matrix, blocks),
-            _attrs(matrix, source, catalog),
-        )
+        attrs = {**catalog[name].attrs(), "source": f"{spec.static_folder}/{matrix.file}.csv"}
+        data[name] = ("station",), _lazy_layer(path / spec.static_folder, matrix, blocks), attrs
     if left_out:
         warnings.warn(
             f"{path}: {len(left_out)} file(s) are missing, and so are their days: {', '.join(sorted(left_out)[:10])}",
@@ -130,7 +110,7 @@ def open_matrix(
     width = max(4, len(str(cells)))
     coords = station_coordinates(
         [f"{spec.network}/cell_{i:0{width}d}" for i in range(1, cells + 1)],
-        layout.times,
+        times,
         latitude,
         longitude,
         elevation=np.full(cells, np.nan),
@@ -156,10 +136,6 @@ def _check_variables(spec: MatrixSource, target: str, catalog: Mapping[str, Feat
 def _describe(name: str, file: MatrixFile, spec: MatrixSource, catalog: Mapping[str, Feature]) -> _Matrix:
     feature, stem = catalog[name], file.file.removesuffix(".csv")
     return _Matrix(name, stem, file.scale, file.offset, spec.missing, feature.valid_range, feature.units)
-
-
-def _attrs(matrix: _Matrix, source: str, catalog: Mapping[str, Feature]) -> dict[str, object]:
-    return {**catalog[matrix.name].attrs(), "source": source}
 
 
 def _read_coordinates(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -250,32 +226,38 @@ def _existing(folder: Path, stem: str) -> Path:
     return file
 
 
-def _lazy_series(matrix: _Matrix, layout: _Layout) -> tuple[da.Array, dict[str, str]]:
+def _lazy_series(
+    root: Path,
+    matrix: _Matrix,
+    folders: Mapping[str, pd.DatetimeIndex],
+    times: pd.DatetimeIndex,
+    blocks: Sequence[tuple[int, int]],
+) -> tuple[da.Array, dict[str, str]]:
     """Return a variable on all days (cells, time), NaN between folders; and the files that are missing."""
     absent: dict[str, str] = {}
     parts: list[da.Array] = []
-    cells, done, checked = layout.blocks[-1][1], 0, False
-    for year, days in layout.folders.items():
-        here = np.flatnonzero(days.isin(layout.times))
+    cells, done, checked = blocks[-1][1], 0, False
+    for year, days in folders.items():
+        here = np.flatnonzero(days.isin(times))
         if not here.size:
             continue
-        start = int(layout.times.get_indexer(days[here[:1]])[0])
+        start = int(times.get_indexer(days[here[:1]])[0])
         parts.append(_nothing(cells, start - done))
-        file = layout.root / year / f"{matrix.file}.csv"
+        file = root / year / f"{matrix.file}.csv"
         if file.is_file():
             if not checked:
                 _check_unit(file, matrix)
                 checked = True
-            rows = [_lazy_block(file, matrix, block, days.size) for block in layout.blocks]
+            rows = [_lazy_block(file, matrix, block, days.size) for block in blocks]
             parts.append(da.concatenate(rows)[:, here[0] : here[-1] + 1])
         else:
             absent[f"{year}/{file.name}"] = f"no such file: {matrix.name} is missing on its days"
             parts.append(_nothing(cells, here.size))
         done = start + here.size
     if not checked:
-        _existing(layout.root / next(iter(layout.folders)), matrix.file)
-        raise SmgeoError(f"{layout.root}: no folder of the period contains {matrix.file}.csv")
-    parts.append(_nothing(cells, layout.times.size - done))
+        _existing(root / next(iter(folders)), matrix.file)
+        raise SmgeoError(f"{root}: no folder of the period contains {matrix.file}.csv")
+    parts.append(_nothing(cells, times.size - done))
     series: da.Array = da.concatenate([p for p in parts if p.shape[1]], axis=1).rechunk({1: -1})
     return series, absent
 

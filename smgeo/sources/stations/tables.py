@@ -34,18 +34,11 @@ def open_table(
 
     Parameters
     ----------
-    spec : TableSource
-    root : str or Path
-        Where relative paths start.
-    target : str
-        The variable that stations must have; the only one of a wide table.
+    spec, root, target, period, catalog
+        As in `smgeo.sources.stations.ismn.open_ismn`; the target is the only variable of a wide table.
     depth_m : (float, float)
         Range of the `depth` column (m below the surface, after its scale); of several depths of a
         station, the one nearest to the range's middle. Not used without a depth column.
-    period : (date, date), optional
-        First and last day.
-    catalog : mapping
-        Kind, unit and valid range of each variable.
 
     Returns
     -------

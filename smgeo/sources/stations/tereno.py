@@ -24,7 +24,7 @@ from smgeo.sources.stations.csv_files import read_places
 from smgeo.sources.stations.cube import Period
 from smgeo.sources.stations.sensors import Sensor, choose_sensors, name_variables
 from smgeo.sources.stations.series import assemble_stations, days_of
-from smgeo.sources.stations.tereno_files import Part, Place, Text, describe_file, read_sensor
+from smgeo.sources.stations.tereno_files import Part, Place, describe_file, read_sensor
 
 _VARIABLES = ("sm", "soil_temperature")
 _SUFFIXES = (".csv", ".txt")
@@ -44,10 +44,7 @@ def open_tereno(
 
     Parameters
     ----------
-    spec : TerenoSource
-    root : str or Path
-        Where relative paths start.
-    target, depth_m, period, catalog
+    spec, root, target, depth_m, period, catalog
         As in `smgeo.sources.stations.ismn.open_ismn`.
 
     Returns
@@ -76,13 +73,12 @@ def open_tereno(
         )
     chosen, left_out = choose_sensors(sensors, spec, target, depth_m, path)
     _warn_of_no_flags(path, [s for by_name in chosen.values() for several in by_name.values() for s in several])
-    wanted = frozenset("ok" if f == "G" else f.lower() for f in spec.flags)
     ds = assemble_stations(
         chosen,
         names,
         target,
         days_of(chosen, period),
-        partial(read_sensor, folder, wanted, Text.of(spec)),
+        partial(read_sensor, folder, spec),
         spec,
         catalog,
         source="TERENO",

@@ -75,20 +75,6 @@ class Part:
     offset: float
 
 
-@dataclass(frozen=True)
-class Text:
-    """How the text of all files is read; a plain dataclass, so that Dask gives a task the same key in every process."""
-
-    time_format: str
-    utc_offset_hours: float
-    missing: tuple[str, ...]
-
-    @classmethod
-    def of(cls, spec: TerenoSource) -> Text:
-        """Return the keys of a spec that tasks need."""
-        return cls(spec.time_format, spec.utc_offset_hours, spec.missing)
-
-
 class Place(NamedTuple):
     """Position of a station: EPSG:4326 degrees, and m (NaN if unknown)."""
 
@@ -132,7 +118,7 @@ def describe_file(
     if header.line + 1 >= len(lines):
         raise SmgeoError("the file has column names but no values")
     ends = [line.split(header.separator)[header.time].strip('" ') for line in (lines[header.line + 1], last)]
-    first, final = sorted(_parse_times(pd.Series(ends), member, Text.of(spec)))
+    first, final = sorted(_parse_times(pd.Series(ends), member, spec))
     station = header.meta.get("station", PurePosixPath(member).stem).replace("/", "-")
     place = places.get(station) or _place_of(header.meta, station)
     sensors: list[Sensor[tuple[Part, ...]]] = []
@@ -241,10 +227,10 @@ def _place_of(meta: Mapping[str, str], station: str) -> Place:
         ) from None
 
 
-def _parse_times(column: pd.Series, member: str, text: Text, skipped: int = 0) -> pd.DatetimeIndex:
+def _parse_times(column: pd.Series, member: str, spec: TerenoSource, skipped: int = 0) -> pd.DatetimeIndex:
     """Return times in UTC without zone; those without an offset are `utc_offset_hours` ahead of UTC."""
     words = column.fillna("").astype(str)
-    parsed = pd.to_datetime(words, format=text.time_format, errors="coerce", utc=True)
+    parsed = pd.to_datetime(words, format=spec.time_format, errors="coerce", utc=True)
     bad = np.flatnonzero(parsed.isna().to_numpy())
     if bad.size:
         raise SmgeoError(
@@ -252,19 +238,20 @@ def _parse_times(column: pd.Series, member: str, text: Text, skipped: int = 0) -
             "set time_format for other forms"
         )
     zoned = words.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$", regex=True).to_numpy()
-    shift = np.where(zoned, 0.0, text.utc_offset_hours)
+    shift = np.where(zoned, 0.0, spec.utc_offset_hours)
     return pd.DatetimeIndex(parsed.dt.tz_localize(None) - pd.to_timedelta(shift, unit="h"))
 
 
-def read_sensor(folder: Path, wanted: frozenset[str], text: Text, sensor: Sensor[tuple[Part, ...]]) -> Readings:
-    """Return the rows of one sensor from all its files, in the catalogue's unit; `wanted` are lower-case flags."""
+def read_sensor(folder: Path, spec: TerenoSource, sensor: Sensor[tuple[Part, ...]]) -> Readings:
+    """Return the rows of one sensor from all its files, in the catalogue's unit."""
+    wanted = frozenset("ok" if f == "G" else f.lower() for f in spec.flags)
     with Archive(folder) as archive:
-        parts = [_read_part(archive.read(part.member), part, wanted, text) for part in sensor.form]
+        parts = [_read_part(archive.read(part.member), part, wanted, spec) for part in sensor.form]
     stamps = pd.DatetimeIndex(np.concatenate([p[0].to_numpy() for p in parts]))
     return stamps, np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
 
 
-def _read_part(data: bytes, part: Part, wanted: frozenset[str], text: Text) -> Readings:
+def _read_part(data: bytes, part: Part, wanted: frozenset[str], spec: TerenoSource) -> Readings:
     lines = [line for line in decode(data).splitlines() if line.strip()][part.skipped :]
     raw = pd.read_csv(
         io.StringIO("\n".join(lines)),
@@ -276,9 +263,9 @@ def _read_part(data: bytes, part: Part, wanted: frozenset[str], text: Text) -> R
         keep_default_na=False,
         skipinitialspace=True,
     )
-    stamps = _parse_times(raw[part.time], part.member, text, part.skipped)
+    stamps = _parse_times(raw[part.time], part.member, spec, part.skipped)
     words = raw[part.value].fillna("").str.strip()
-    words = words.mask(words.isin([*text.missing, ""]))
+    words = words.mask(words.isin([*spec.missing, ""]))
     values = pd.to_numeric(words, errors="coerce")
     bad = np.flatnonzero((values.isna() & words.notna()).to_numpy())
     if bad.size:
