@@ -97,6 +97,8 @@ class Context:
         Where cubes are built, searches run and models are trained.
     models : tuple of str
         Models that are searched and trained.
+    opened : xarray.Dataset or None
+        Stations as the check of the inputs opened them; None if the recipe has none, or simulates them.
     workers : int
         Processes that train each network together.
     """
@@ -108,6 +110,7 @@ class Context:
     reporter: Reporter
     machine: LocalMachine
     models: tuple[str, ...]
+    opened: xr.Dataset | None = None
     workers: int = 1
 
     @property

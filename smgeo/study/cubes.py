@@ -75,7 +75,7 @@ def _build_stations(run: Context, key: str, progress: Update) -> JsonObject:
     recipe, parts = run.recipe, dict[str, object]()
     with run.machine.cubes(remote=recipe.reads_remote):
         cube = build_station_cube(
-            open_all_stations(recipe, run.root),
+            open_all_stations(recipe, run.root) if run.opened is None else run.opened,
             recipe.rasters,
             recipe.cube_features,
             run.target,

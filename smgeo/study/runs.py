@@ -242,7 +242,9 @@ def _at_work(
     if not recipe.world and not root.is_dir():
         raise SmgeoError(f"data folder {root} not found; give the folder that contains the recipe's data with --data")
     reporter, ledger = reporter or Reporter(), Ledger(folder, find_versions())
-    check_inputs(recipe, root, folder)
+    opened = check_inputs(recipe, root, folder)
     machine = find_machine(cluster, folder / ".stages" / "cluster", *jobs, reporter.say)
     with ledger.lock(), closing(machine):
-        yield Context(recipe, folder, root, ledger, reporter, machine, tuple(models) or tuple(recipe.models), workers)
+        yield Context(
+            recipe, folder, root, ledger, reporter, machine, tuple(models) or tuple(recipe.models), opened, workers
+        )
