@@ -38,6 +38,7 @@ from smgeo.report.results import (
     describe_provenance,
     describe_split,
 )
+from smgeo.report.schema import check_results
 from smgeo.study.inputs import check_inputs
 from smgeo.study.progress import Reporter
 from smgeo.study.validation import EvaluationStages
@@ -324,6 +325,7 @@ class _Study(EvaluationStages):
             self.build_grid()
         if recipe.report is not None or (recipe.builds_grid and not recipe.models):
             results["grid"] = self.describe_grid()
+        results = check_results(results)
         write_json(self.folder / "results.json", results)
         write_json(
             self.folder / "provenance.json",
