@@ -273,7 +273,7 @@ class SplitParts(Entry):
     train: list[str]
     validation: list[str]
     test: list[str]
-    forced: dict[str, list[str]] = {}
+    forced: dict[str, list[str]] = Field(default_factory=dict)
     forced_share: float = 0.0
     periods: dict[Part, _Days] | None = None
 
@@ -388,23 +388,23 @@ class Results(Entry):
     name: str
     target: Target | None = None
     models: dict[str, dict[Part, PartScores]]
-    intervals: dict[str, dict[Part, ScoreIntervals]] = {}
-    comparisons: list[Comparison] = []
-    groups: dict[str, dict[str, list[GroupScores]]] = {}
-    cross_validation: dict[str, CrossValidation] = {}
+    intervals: dict[str, dict[Part, ScoreIntervals]] = Field(default_factory=dict)
+    comparisons: list[Comparison] = Field(default_factory=list)
+    groups: dict[str, dict[str, list[GroupScores]]] = Field(default_factory=dict)
+    cross_validation: dict[str, CrossValidation] = Field(default_factory=dict)
     leakage_audit: LeakageAudit | None = None
-    importance: dict[str, list[Importance]] = {}
-    learning_curve: dict[str, list[LearningCurvePoint]] = {}
-    prediction_intervals: dict[str, PredictionIntervals] = {}
-    applicability: dict[str, Applicability] = {}
-    maps: dict[str, MapSummary] = {}
-    search: dict[str, Search] = {}
+    importance: dict[str, list[Importance]] = Field(default_factory=dict)
+    learning_curve: dict[str, list[LearningCurvePoint]] = Field(default_factory=dict)
+    prediction_intervals: dict[str, PredictionIntervals] = Field(default_factory=dict)
+    applicability: dict[str, Applicability] = Field(default_factory=dict)
+    maps: dict[str, MapSummary] = Field(default_factory=dict)
+    search: dict[str, Search] = Field(default_factory=dict)
     split: SplitParts | None = None
     stations: list[str] | None = None
     rows: list[RowStep] | None = None
     outliers: Outliers | None = None
-    left_out: dict[str, str] = {}
-    training: dict[str, Training] = {}
+    left_out: dict[str, str] = Field(default_factory=dict)
+    training: dict[str, Training] = Field(default_factory=dict)
     grid: Grid | None = None
 
     @property
