@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from smgeo.files import JsonObject, write_json
+from smgeo.files import write_json
 from smgeo.prepare import OutlierRows, clean_cube, learnable
 from smgeo.report import write_report
 from smgeo.report.results import (
@@ -16,6 +16,7 @@ from smgeo.report.results import (
     describe_provenance,
     describe_split,
 )
+from smgeo.report.schema import check_results
 from smgeo.study.context import Context, Found
 from smgeo.study.cubes import hash_outline
 
@@ -63,8 +64,8 @@ def _count_of_cube(run: Context, found: Found) -> Found:
 
 def write_results(run: Context, found: Found) -> Found:
     """Write `results.json` and `provenance.json`."""
-    results: JsonObject = {"name": run.recipe.name, "models": {}, **found.results}
-    results.pop("threshold", None)
+    known = {name: value for name, value in found.results.items() if name != "threshold"}
+    results = check_results({"name": run.recipe.name, "models": {}, **known})
     inputs = {**found.inputs, **hash_outline(run)}
     write_json(run.folder / "results.json", results)
     write_json(
