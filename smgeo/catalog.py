@@ -1,7 +1,7 @@
-"""Every feature of the study in one table: name, unit, valid range, nominal revisit, and how derived ones are made.
+"""The features of the study in one table: name, unit, valid range, nominal revisit, and what derived ones are made of.
 
-Beside it, where Earth Engine, STAC catalogues and files keep each. The tables are data. A
-recipe may add variables of its own (its `variables` block); those are `Feature`s too.
+Further tables say where Earth Engine, STAC catalogues and files keep each. A recipe may add variables of its own (its `variables`
+block); those are `Feature`s too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["dynamic", "static", "calendar", "target"]
-# What a raw number goes through after scale and offset: linear power to dB; Landsat 8 radiance to kelvin.
+# Applied to a raw number after scale and offset: linear power to dB; Landsat 8 radiance to kelvin.
 Conversion = Literal["none", "power_to_db", "landsat8_b10_to_kelvin", "landsat8_b11_to_kelvin"]
 
 
@@ -23,25 +23,25 @@ class Feature:
     name : str
         The variable's name in every store.
     long_name : str
-        Plain words, for axes and reports.
+        Name in plain words, for axes and reports.
     units : str
         Unit after reading, as UDUNITS writes it; `"1"` for a pure number.
     kind : {"dynamic", "static", "calendar", "target"}
         `dynamic` and `target` vary in place and time, `static` in place, `calendar` in time.
     source : str
-        Where the study takes it from.
+        Product from which the study takes it.
     valid_range : (float, float)
         Physically possible values, in `units`.
     revisit_days : float or None
-        Nominal days between observations of one place; None for what does not vary in time.
+        Nominal days between observations of one place; None if it does not vary in time.
     derived_from : tuple of str
-        Names it is computed from (see `smgeo.prepare.derive`); empty for what is observed.
+        Names it is computed from (see `smgeo.prepare.derive`); empty if it is observed.
     cyclic : bool
-        Whether its values go round a circle (aspect), so that they are never averaged or interpolated.
+        Its values are angles on a circle (aspect), which are never averaged or interpolated.
     heavy_tailed : bool
-        Whether values far from the mean are signal (rain), so that a z-score says nothing against them.
+        Values far from the mean are signal (rain), so that a z-score does not make them outliers.
     looks_back_days : int
-        How many days before its own a value is made from too; 29 for a sum over 30 days.
+        Number of earlier days that a value is made from; 29 for a sum over 30 days.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Feature:
     looks_back_days: int = 0
 
     def attrs(self) -> dict[str, str | float]:
-        """The attributes a cube's variable carries."""
+        """Return the attributes of the variable in a cube."""
         attrs: dict[str, str | float] = {
             "units": self.units,
             "long_name": self.long_name,
@@ -67,7 +67,7 @@ class Feature:
         if self.revisit_days is not None:
             attrs["revisit_days"] = self.revisit_days
         if self.heavy_tailed:
-            attrs["heavy_tailed"] = 1  # NetCDF has no truth values
+            attrs["heavy_tailed"] = 1  # NetCDF has no booleans
         return attrs
 
 
@@ -76,6 +76,24 @@ _S2 = "Sentinel-2 L2A, surface reflectance"
 _L8 = "Landsat 8 TIRS, top-of-atmosphere brightness temperature"
 _SOIL = "SoilGrids 250 m, 0-5 cm"
 _DEM = "TanDEM-X 90 m"
+_GPM = "GPM IMERG, daily sum"
+_NEO = "NASA Earth Observations"
+_ASPECT = "terrain aspect, clockwise from north"
+
+
+def _index(name: str, long_name: str, *bands: str) -> Feature:
+    return Feature(
+        name, f"normalised difference {long_name} index", "1", "dynamic", "computed", (-1.0, 1.0), 5.0, bands
+    )
+
+
+def _rain(days: int, most: float) -> Feature:
+    name, long_name = f"precipitation_{days}d", f"precipitation of {days} days"
+    of, valid = ("precipitation",), (0.0, most)
+    return Feature(
+        name, long_name, "mm", "dynamic", "computed", valid, 1.0, of, heavy_tailed=True, looks_back_days=days - 1
+    )
+
 
 FEATURES: dict[str, Feature] = {
     f.name: f
@@ -91,105 +109,33 @@ FEATURES: dict[str, Feature] = {
         Feature("s2_b12", "reflectance, short-wave infrared (B12)", "1", "dynamic", _S2, (0.0, 1.5), 5.0),
         Feature("l8_b10", "brightness temperature, 10.9 um (B10)", "K", "dynamic", _L8, (180.0, 360.0), 16.0),
         Feature("l8_b11", "brightness temperature, 12.0 um (B11)", "K", "dynamic", _L8, (180.0, 360.0), 16.0),
-        Feature(
-            "precipitation",
-            "precipitation",
-            "mm d-1",
-            "dynamic",
-            "GPM IMERG, daily sum",
-            (0.0, 1500.0),
-            1.0,
-            heavy_tailed=True,
-        ),
-        Feature(
-            "temperature", "land-surface temperature", "degC", "dynamic", "NASA Earth Observations", (-80.0, 80.0), 1.0
-        ),
+        Feature("precipitation", "precipitation", "mm d-1", "dynamic", _GPM, (0.0, 1500.0), 1.0, heavy_tailed=True),
+        Feature("temperature", "land-surface temperature", "degC", "dynamic", _NEO, (-80.0, 80.0), 1.0),
         Feature("sand", "sand fraction", "percent", "static", _SOIL, (0.0, 100.0)),
         Feature("silt", "silt fraction", "percent", "static", _SOIL, (0.0, 100.0)),
         Feature("clay", "clay fraction", "percent", "static", _SOIL, (0.0, 100.0)),
         Feature("texture_sand", "sand fraction of the topsoil texture", "percent", "static", "ISRIC", (0.0, 100.0)),
         Feature("elevation", "elevation above the geoid", "m", "static", _DEM, (-500.0, 9000.0)),
         Feature("slope", "terrain slope", "degree", "static", _DEM, (0.0, 90.0), None, ("elevation",)),
-        Feature(
-            "aspect",
-            "terrain aspect, clockwise from north",
-            "degree",
-            "static",
-            _DEM,
-            (0.0, 360.0),
-            None,
-            ("elevation",),
-            True,
-        ),
+        Feature("aspect", _ASPECT, "degree", "static", _DEM, (0.0, 360.0), None, ("elevation",), cyclic=True),
         Feature("doy_sin", "sine of the day of year", "1", "calendar", "computed", (-1.0, 1.0), None, ("time",)),
         Feature("doy_cos", "cosine of the day of year", "1", "calendar", "computed", (-1.0, 1.0), None, ("time",)),
         Feature("day_of_year", "day of year", "d", "calendar", "computed", (1.0, 366.0), None, ("time",)),
         Feature(
             "s1_cross_ratio", "cross ratio VH/VV", "dB", "dynamic", "computed", (-30.0, 10.0), 6.0, ("s1_vv", "s1_vh")
         ),
-        Feature(
-            "ndvi",
-            "normalised difference vegetation index",
-            "1",
-            "dynamic",
-            "computed",
-            (-1.0, 1.0),
-            5.0,
-            ("s2_b8", "s2_b4"),
-        ),
-        Feature(
-            "ndmi",
-            "normalised difference moisture index",
-            "1",
-            "dynamic",
-            "computed",
-            (-1.0, 1.0),
-            5.0,
-            ("s2_b8", "s2_b11"),
-        ),
-        Feature(
-            "precipitation_3d",
-            "precipitation of 3 days",
-            "mm",
-            "dynamic",
-            "computed",
-            (0.0, 3000.0),
-            1.0,
-            ("precipitation",),
-            heavy_tailed=True,
-            looks_back_days=2,
-        ),
-        Feature(
-            "precipitation_7d",
-            "precipitation of 7 days",
-            "mm",
-            "dynamic",
-            "computed",
-            (0.0, 5000.0),
-            1.0,
-            ("precipitation",),
-            heavy_tailed=True,
-            looks_back_days=6,
-        ),
-        Feature(
-            "precipitation_30d",
-            "precipitation of 30 days",
-            "mm",
-            "dynamic",
-            "computed",
-            (0.0, 9000.0),
-            1.0,
-            ("precipitation",),
-            heavy_tailed=True,
-            looks_back_days=29,
-        ),
+        _index("ndvi", "vegetation", "s2_b8", "s2_b4"),
+        _index("ndmi", "moisture", "s2_b8", "s2_b11"),
+        _rain(3, 3000.0),
+        _rain(7, 5000.0),
+        _rain(30, 9000.0),
         Feature("lat", "latitude", "degrees_north", "static", "computed", (-90.0, 90.0), None, ("latitude",)),
         Feature("lon", "longitude", "degrees_east", "static", "computed", (-180.0, 360.0), None, ("longitude",)),
         Feature("soil_temperature", "soil temperature", "degC", "dynamic", "ISMN, TERENO", (-60.0, 60.0), 1.0),
     )
 }
 
-# The 27 features of the design, in its order. The others are in the table, and left to those who want them.
+# The 27 features of the study, in its order; the other rows of the table are optional.
 _MORE = ("sm", "day_of_year", "lat", "lon", "soil_temperature")
 STUDY_FEATURES: tuple[str, ...] = tuple(n for n in FEATURES if n not in _MORE)
 
@@ -202,16 +148,16 @@ TARGET_MEAN = "target_mean"
 
 @dataclass(frozen=True)
 class Mask:
-    """Pixels to leave out, by a quality band of the same scene.
+    """Pixels to mask, by a quality band of the same scene.
 
     Attributes
     ----------
     bits : tuple of int
-        Left out where one of these bits is set.
+        Masked where one of these bits is set.
     fields : tuple of (first bit, last bit, least value)
-        Left out where the number in these bits is at least so large (confidence fields).
+        Masked where the number in these bits is at least the least value (confidence fields).
     classes : tuple of int
-        Left out where the band has one of these values.
+        Masked where the band has one of these values.
     """
 
     bits: tuple[int, ...] = ()
@@ -234,7 +180,7 @@ MASKS: dict[str, Mask] = {
 
 @dataclass(frozen=True)
 class EarthEngineBand:
-    """Where Google Earth Engine keeps a feature.
+    """The band of Google Earth Engine that gives a feature.
 
     Attributes
     ----------
@@ -245,18 +191,18 @@ class EarthEngineBand:
     scale, offset : float
         Feature = band * scale + offset.
     image : bool
-        Whether the asset is one image; a collection otherwise.
+        The asset is one image; otherwise a collection.
     daily : {"mean_power", "clearest", "mean", "mosaic"}
         How the images of one UTC day become one value: mean in linear power, the clearest, the mean, or (static) the
         first tile that has a value.
     mask : str
-        The quality rule applied before (see `smgeo.sources.earthengine.reader`); empty for none.
+        Quality rule applied before that (see `smgeo.sources.earthengine.reader`); empty for none.
     note : str
-        What it stands in for, where it is not what the study used.
+        Product that it replaces, if it is not the one the study used.
     pixel_m : float
         Width of its own pixels in metres; of grids in degrees, at the equator.
     images_a_day : int or None
-        Images a day of products that cover the globe; None where an orbit says which day has images of a place.
+        Images a day of products that cover the globe; None if the orbit decides which days have images of a place.
     """
 
     asset: str
@@ -348,26 +294,26 @@ EARTHENGINE: dict[str, EarthEngineBand] = {
 
 @dataclass(frozen=True)
 class StacBand:
-    """Where STAC catalogues keep a feature.
+    """The assets of STAC catalogues that give a feature.
 
     Attributes
     ----------
     collection : str
         Collection ID, as Planetary Computer and Earth Search write it.
     assets : tuple of str
-        Asset keys that hold it, in the order they are looked for.
+        Asset keys of it, in the order in which they are tried.
     scale, offset : float
-        Used where the item itself says nothing (`raster:bands`).
+        Used if the item itself gives none (`raster:bands`).
     nodata : float or None
-        Missing value, where the item says none; None takes the file's tag.
+        Missing value, if the item gives none; None takes the file's tag.
     conversion : str
-        What follows.
+        Applied after scale and offset.
     quality : tuple of str
         Asset keys of the quality band.
     mask : str
         Its rule in `MASKS`; empty for none.
     note : str
-        What it stands in for, where it is not what the study used.
+        Product that it replaces, if it is not the one the study used.
     """
 
     collection: str
@@ -382,7 +328,7 @@ class StacBand:
 
 
 def _s2_stac(*assets: str) -> StacBand:
-    # 0 is no data by the product's specification, whether or not the files are tagged so.
+    # The product's specification defines 0 as no data; files may lack the tag.
     return StacBand("sentinel-2-l2a", assets, 1e-4, nodata=0.0, quality=("SCL", "scl"), mask="s2_scl")
 
 
@@ -412,7 +358,7 @@ STAC: dict[str, StacBand] = {
 
 @dataclass(frozen=True)
 class FileBand:
-    """How files of the published product keep a feature: what to write in a recipe."""
+    """The layout of a feature in files of the published product, as recipes need it."""
 
     product: str
     layout: str
@@ -422,39 +368,24 @@ class FileBand:
     mask: str = ""
 
 
+def _l8_file(conversion: Conversion) -> FileBand:
+    layout = f"geotiff, a file a band; convert: {conversion}"
+    return FileBand("Landsat 8 level 1", layout, 3.342e-4, 0.1, 0.0, "landsat_c1, landsat_c2")
+
+
 _S1_FILE = FileBand(
     "Sentinel-1 GRD or RTC, processed to GeoTIFF", "geotiff; in dB, or linear with convert: power_to_db"
 )
-_S2_FILE = FileBand(
-    "Sentinel-2 L2A, GeoTIFF or JPEG2000 per band",
-    "geotiff; offset -0.1 from baseline 04.00 on",
-    1e-4,
-    0.0,
-    0.0,
-    "s2_scl",
-)
+_S2_LAYOUT = "geotiff; offset -0.1 from baseline 04.00 on"
+_S2_FILE = FileBand("Sentinel-2 L2A, GeoTIFF or JPEG2000 per band", _S2_LAYOUT, 1e-4, 0.0, 0.0, "s2_scl")
 _SOILGRIDS_FILE = FileBand("SoilGrids 2.0", "geotiff or VRT in Homolosine (ESRI:54052), g kg-1", 0.1, 0.0, -32768.0)
 _TANDEM_FILE = FileBand("TanDEM-X 90 m DEM, DLR", "geotiff tiles of 1 degree, float32, EPSG:4326", 1.0, 0.0, -32767.0)
 
 FILES: dict[str, FileBand] = {
     **dict.fromkeys(("s1_vv", "s1_vh", "s1_incidence"), _S1_FILE),
     **dict.fromkeys(("s2_b3", "s2_b4", "s2_b8", "s2_b11", "s2_b12"), _S2_FILE),
-    "l8_b10": FileBand(
-        "Landsat 8 level 1",
-        "geotiff, a file a band; convert: landsat8_b10_to_kelvin",
-        3.342e-4,
-        0.1,
-        0.0,
-        "landsat_c1, landsat_c2",
-    ),
-    "l8_b11": FileBand(
-        "Landsat 8 level 1",
-        "geotiff, a file a band; convert: landsat8_b11_to_kelvin",
-        3.342e-4,
-        0.1,
-        0.0,
-        "landsat_c1, landsat_c2",
-    ),
+    "l8_b10": _l8_file("landsat8_b10_to_kelvin"),
+    "l8_b11": _l8_file("landsat8_b11_to_kelvin"),
     "precipitation": FileBand(
         "GPM IMERG final daily (GPM_3IMERGDF)",
         "netcdf; variable precipitation (time, lon, lat), mm d-1",

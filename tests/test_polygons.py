@@ -1,10 +1,15 @@
-"""Outlines: polygons of GeoPackage and GeoJSON, and the pixels they hold."""
+"""Outlines: polygons of vector files, and the pixels inside them."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +19,24 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from smgeo.errors import SmgeoError
-from smgeo.polygons import pixels_inside, read_outline, write_geojson
+from smgeo.polygons import pixels_inside, polygon_files, read_outline, write_geojson
 
 SQUARE = shapely.box(500_010, 5_000_010, 500_030, 5_000_040)
 GRID = GeoBox((5, 5), Affine(10, 0, 500_000, 0, -10, 5_000_050), "EPSG:32632")
 
 
 def write_geopackage(path, shapes, srs=(32632, "EPSG", 32632, "undefined"), layers=1, envelope=0):
-    """As OGC 12-128r18 has it: the tables that a reader needs, and geometries with an envelope of the given code."""
+    """Write by OGC 12-128r18 the tables that a reader needs, and geometries with an envelope of the given code."""
     with sqlite3.connect(path) as database:
+        database.execute("PRAGMA application_id = 1196444487")
+        database.execute("PRAGMA user_version = 10300")
         database.execute(
-            "CREATE TABLE gpkg_spatial_ref_sys (srs_id, organization, organization_coordsys_id, definition)"
+            "CREATE TABLE gpkg_spatial_ref_sys (srs_name, srs_id INTEGER, organization, organization_coordsys_id INTEGER, definition)"
         )
-        database.execute("INSERT INTO gpkg_spatial_ref_sys VALUES (?, ?, ?, ?)", srs)
+        database.execute("INSERT INTO gpkg_spatial_ref_sys VALUES ('name', ?, ?, ?, ?)", srs)
+        database.execute(
+            "CREATE TABLE gpkg_contents (table_name, data_type, identifier, description, last_change, min_x, min_y, max_x, max_y, srs_id)"
+        )
         database.execute(
             "CREATE TABLE gpkg_geometry_columns (table_name, column_name, geometry_type_name, srs_id, z, m)"
         )
@@ -34,7 +44,11 @@ def write_geopackage(path, shapes, srs=(32632, "EPSG", 32632, "undefined"), laye
             database.execute(
                 "INSERT INTO gpkg_geometry_columns VALUES (?, 'the geom', 'POLYGON', ?, 0, 0)", (f"l{k}", srs[0])
             )
-            database.execute(f'CREATE TABLE l{k} (fid, "the geom")')
+            database.execute(f'CREATE TABLE l{k} (fid INTEGER PRIMARY KEY, "the geom" POLYGON)')
+            database.execute(
+                "INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id) VALUES (?, 'features', ?, ?)",
+                (f"l{k}", f"l{k}", srs[0]),
+            )
         for i, geometry in enumerate(shapes):
             x0, y0, x1, y1 = geometry.bounds
             box = {0: b"", 1: struct.pack("<4d", x0, x1, y0, y1), 2: struct.pack("<6d", x0, x1, y0, y1, 0, 0)}[envelope]
@@ -55,6 +69,90 @@ def test_geopackage_polygons_are_united(tmp_path, envelope):
     other = shapely.box(500_030, 5_000_010, 500_040, 5_000_020)
     path = write_geopackage(tmp_path / "a field.gpkg", [SQUARE, other], envelope=envelope)
     assert read_outline(path, "EPSG:32632").equals(SQUARE.union(other))
+
+
+FIELD = SQUARE.difference(shapely.box(500_010, 5_000_020, 500_020, 5_000_030))  # with a hole
+PLOTS = [FIELD, shapely.MultiPolygon([shapely.box(500_035, 5_000_010, 500_040, 5_000_020), shapely.box(0, 0, 9, 9)])]
+
+
+def write_vector(path, driver, shapes, crs="EPSG:32632", **options):
+    from pyogrio.raw import write
+
+    geometries = np.array([None if s is None else s.wkb for s in shapes], dtype=object)
+    kinds = {s.geom_type for s in shapes if s is not None}
+    kind = kinds.pop() if len(kinds) == 1 or driver == "ESRI Shapefile" else "Unknown"
+    kind += " Z" * any(s.has_z for s in shapes if s is not None)
+    if driver == "FlatGeobuf" and None in shapes:
+        options["SPATIAL_INDEX"] = "NO"
+    write(path, geometries, field_data=[], fields=[], geometry_type=kind, crs=crs, driver=driver, **options)
+    return path
+
+
+FORMATS = [("f.shp", "ESRI Shapefile"), ("a b.fgb", "FlatGeobuf"), ("F.GPKG", "GPKG"), ("f.geojson", "GeoJSON")]
+
+
+@pytest.mark.parametrize(("name", "driver"), FORMATS)
+def test_polygons_of_every_format_in_another_crs(tmp_path, name, driver):
+    # GeoJSON is written in degrees; the others in the CRS of the plots.
+    more = {"RFC7946": "YES", "COORDINATE_PRECISION": 12} if driver == "GeoJSON" else {}
+    path = write_vector(tmp_path / name, driver, PLOTS[1:] + PLOTS[:1] if driver == "GPKG" else PLOTS, **more)
+    move = Transformer.from_crs("EPSG:32632", "EPSG:32633", always_xy=True).transform
+    expected = shapely.transform(shapely.union_all(PLOTS), lambda xy: np.column_stack(move(*xy.T)))
+    found = read_outline(path, "EPSG:32633")
+    assert found.symmetric_difference(expected).area < 1e-3 * expected.area
+    assert read_outline(path, "EPSG:32632").symmetric_difference(shapely.union_all(PLOTS)).area < 1e-2
+
+
+@pytest.mark.parametrize(("name", "driver"), FORMATS[:3])
+def test_polygons_in_their_own_crs_are_those_of_the_file(tmp_path, name, driver):
+    path = write_vector(tmp_path / name, driver, [shapely.force_3d(s, 7.0) if s else s for s in (FIELD, None, SQUARE)])
+    assert read_outline(path, "EPSG:32632").equals(SQUARE)
+    assert not read_outline(path, "EPSG:32632").has_z
+
+
+def test_a_shapefile_without_crs_or_index(tmp_path):
+    path = write_vector(tmp_path / "f.shp", "ESRI Shapefile", [SQUARE])
+    assert [p.name for p in polygon_files(path)] == ["f.shp", "f.shx", "f.prj"]
+    assert polygon_files(tmp_path / "f.gpkg") == [tmp_path / "f.gpkg"]
+    (tmp_path / "f.prj").unlink()
+    with pytest.raises(SmgeoError, match=r"f\.shp cannot be read: it has no CRS; set one"):
+        read_outline(path, "EPSG:32632")
+    (tmp_path / "f.shx").unlink()
+    with pytest.raises(SmgeoError, match=r"f\.shp cannot be read: .*f\.shx"):
+        read_outline(path, "EPSG:32632")
+
+
+def test_tables_beside_the_layer_of_a_geopackage_do_not_matter(tmp_path):
+    path = write_geopackage(tmp_path / "f.gpkg", [SQUARE])
+    with sqlite3.connect(path) as database:  # as QGIS keeps its styles
+        database.execute("CREATE TABLE layer_styles (id INTEGER PRIMARY KEY, name TEXT)")
+        database.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', 's')"
+        )
+    database.close()
+    assert read_outline(path, "EPSG:32632").equals(SQUARE)
+
+
+def test_a_real_geopackage_is_what_its_bytes_say(tmp_path):
+    source = Path(os.environ.get("SMGEO_DATA", "/nowhere")) / "s2_lachish" / "lachish.gpkg"
+    if not source.is_file():
+        pytest.skip("needs the data of the shipped recipe lachish")
+    path = Path(shutil.copy(source, tmp_path))
+    with sqlite3.connect(path) as database:
+        blobs = [b for (b,) in database.execute("SELECT geom FROM lachish")]
+    database.close()
+    sizes = {0: 8, 1: 40, 2: 56, 3: 56, 4: 72}  # of the header by the code of the envelope
+    fields = [shapely.from_wkb(b[sizes[b[3] >> 1 & 7] :]) for b in blobs]
+    assert read_outline(path, "EPSG:4326").equals(shapely.union_all(fields))
+    move = Transformer.from_crs("EPSG:4326", "EPSG:32636", always_xy=True).transform
+    expected = shapely.transform(shapely.union_all(fields), lambda xy: np.column_stack(move(*xy.T)))
+    assert read_outline(path, "EPSG:32636").symmetric_difference(expected).area < 1e-6
+
+
+def test_the_reader_is_imported_only_for_a_file_that_needs_it():
+    code = "import smgeo, smgeo.polygons, sys; print('pyogrio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_geojson_is_in_degrees_and_comes_in_the_crs_wanted(tmp_path):
@@ -91,26 +189,42 @@ def test_a_hole_is_outside():
 
 
 def test_outline_beside_the_grid():
-    with pytest.raises(SmgeoError, match="holds no pixel of the grid"):
+    with pytest.raises(SmgeoError, match="contains no pixel of the grid"):
         pixels_inside(shapely.box(0, 0, 1, 1), GRID)
+
+
+NO_CRS = {"type": "name", "properties": {"name": "nonsense"}}
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda p: p / "no.gpkg", "not found"),
-        (lambda p: _text(p / "f.shp", ""), "GeoPackage"),
-        (lambda p: _text(p / "f.geojson", "no json"), "can't be read"),
-        (lambda p: _text(p / "f.gpkg", "no database"), "can't be read"),
-        (lambda p: write_json(p / "f.geojson", shapely.Point(0, 0)), "holds Point; it must hold polygons"),
-        (lambda p: write_geopackage(p / "f.gpkg", []), "holds no features"),
-        (lambda p: write_geopackage(p / "f.gpkg", [SQUARE], layers=2), "2 layers"),
-        (lambda p: write_geopackage(p / "f.gpkg", [SQUARE], srs=(0, "NONE", 0, "undefined")), "can't be read"),
+        (lambda p: _text(p / "f.kml", ""), r"unknown format '.kml'; give a GeoPackage"),
+        (lambda p: _text(p / "f.shp", ""), "not that of a .shp file"),
+        (lambda p: _text(p / "f.geojson", "no json"), "cannot be read"),
+        (lambda p: _text(p / "f.gpkg", "no database"), "not that of a .gpkg file"),
+        (lambda p: _cut(write_vector(p / "f.fgb", "FlatGeobuf", [SQUARE]), 60), "cannot be read"),
+        # A virtual file of GDAL may name any other file.
+        (lambda p: _text(p / "f.gpkg", "<OGRVRTDataSource></OGRVRTDataSource>"), "not that of a .gpkg file"),
+        (lambda p: write_json(p / "f.geojson", shapely.Point(0, 0)), "contains Point; only polygons"),
+        (lambda p: write_vector(p / "f.fgb", "FlatGeobuf", [shapely.Point(0, 0)]), "contains Point; only polygons"),
+        (lambda p: write_json(p / "f.geojson", SQUARE, crs=NO_CRS), "cannot be read"),
+        (lambda p: write_geopackage(p / "f.gpkg", []), "contains no features"),
+        (lambda p: write_geopackage(p / "f.gpkg", [SQUARE], layers=2), r"2 layers of features \(l0, l1\)"),
+        (lambda p: write_geopackage(p / "f.gpkg", [SQUARE], srs=(0, "NONE", 0, "undefined")), "Undefined geographic"),
+        (lambda p: write_vector(p / "f.gpkg", "GPKG", [SQUARE], crs=None), "cannot be read"),
+        (lambda p: write_vector(p / "f.fgb", "FlatGeobuf", [SQUARE], crs=None), "no CRS"),
     ],
 )
 def test_files_that_are_no_outline(tmp_path, make, message):
     with pytest.raises(SmgeoError, match=message):
         read_outline(make(tmp_path), "EPSG:32632")
+
+
+def _cut(path, count):
+    path.write_bytes(path.read_bytes()[:count])
+    return path
 
 
 def _text(path, content):

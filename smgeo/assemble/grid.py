@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ import xarray as xr
 from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 
-from smgeo.assemble.slopes import slopes_on_grid, slopes_wanted
+from smgeo.assemble.slopes import choose_slopes, derive_slopes
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
@@ -25,12 +27,12 @@ from smgeo.sources import open_source
 
 
 def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
-    """The grid that a recipe describes.
+    """Return the grid that a recipe describes.
 
     Raises
     ------
     SmgeoError
-        If the raster it is like is missing or has no CRS, or the CRS is unknown.
+        If the raster of `like` is missing, cannot be opened or has no CRS, or the CRS is unknown.
     """
     if spec.like is not None:
         path = Path(root) / spec.like
@@ -39,7 +41,7 @@ def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
         try:
             opened = rasterio.open(path)
         except rasterio.errors.RasterioIOError as error:
-            raise SmgeoError(f"grid.like: {path} can't be opened as a raster: {error}") from None
+            raise SmgeoError(f"grid.like: {path} cannot be opened as a raster: {error}") from None
         with opened as src:
             if src.crs is None:
                 raise SmgeoError(
@@ -50,23 +52,29 @@ def open_grid(spec: GridSpec, root: str | Path) -> GeoBox:
     assert spec.crs is not None
     assert spec.resolution is not None
     try:
-        box = BoundingBox(*spec.bounds, crs=spec.crs)
-    except Exception as error:
+        CRS(spec.crs)
+    except CRSError as error:
         raise SmgeoError(
             f"grid.crs: {spec.crs!r} is not a CRS known to PROJ ({error}); write one such as EPSG:32632"
         ) from None
-    return GeoBox.from_bbox(box, resolution=spec.resolution, tight=True)
+    return GeoBox.from_bbox(BoundingBox(*spec.bounds, crs=spec.crs), resolution=spec.resolution, tight=True)
 
 
 def build_grid_cube(
     rasters: Sequence[AnyRaster],
     box: GeoBox,
     features: Sequence[str],
-    period: tuple[Any, Any],
+    period: tuple[dt.date | str, dt.date | str],
     root: str | Path,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """The lazy grid cube of a study: every feature on the grid and every day of the period."""
+    """Return the lazy grid cube of a study: every feature on the grid and every day of the period.
+
+    Raises
+    ------
+    SmgeoError
+        If no source has an observation in the period.
+    """
     needed = {n for f in features for n in (f, *catalog[f].derived_from)}
     parts = []
     for source in rasters:
@@ -87,13 +95,15 @@ def build_grid_cube(
         cube = cube.assign_coords(
             time=pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
         )
-    if wanted := slopes_wanted(features, rasters):
-        cube = cube.assign(slopes_on_grid(wanted, rasters, box, root, catalog))
-    # What a source says of itself (days observed, requests) is not said of the cube.
+    if slopes := choose_slopes(features, rasters):
+        source = next(s for s in rasters if "elevation" in s.bands)
+        derived = derive_slopes(slopes, source, box, root, catalog)
+        cube = cube.assign({n: derived[n].variable for n in slopes})
+    # The attributes of a source (days observed, requests) do not describe the cube.
     derived = derive_features(cube.drop_attrs(deep=False), features)
     return derived[list(features)].assign_attrs(title="grid cube")
 
 
 def _join_inputs(sources: Sequence[np.ndarray]) -> np.ndarray:
-    """One digest a day of what several sources read."""
+    """One digest a day, of those of several sources."""
     return np.array([tokenize(*map(str, day)) for day in zip(*sources, strict=True)], dtype=object)

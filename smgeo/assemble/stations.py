@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
 
-from smgeo.assemble.extraction import drop_left_out, extract_all
-from smgeo.assemble.slopes import slopes_wanted
+from smgeo.assemble.extraction import drop_left_out
+from smgeo.assemble.slopes import choose_slopes, derive_slopes
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.ledger import seal
 from smgeo.cube.regions import Progress
@@ -23,24 +23,23 @@ from smgeo.cube.schema import check_units, text_of, units_of, variables_of_kind
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.prepare import derive_features, measure_revisit
-from smgeo.recipe.rasters import AnyRaster, GriddedSource, RasterSource
+from smgeo.recipe.rasters import AnyRaster
 from smgeo.sources import open_source
-from smgeo.terrain import terrain
 
 # Writes the lazy values of one source at stations under a name, and opens them again.
 Keep = Callable[[str, xr.Dataset], xr.Dataset]
 
 
-def merge_stations(sources: Sequence[xr.Dataset], period: tuple[Any, Any] | None) -> xr.Dataset:
-    """Stations of several sources in one lazy cube, on every day of the period (or of all sources).
+def merge_stations(sources: Sequence[xr.Dataset], period: tuple[dt.date | str, dt.date | str] | None) -> xr.Dataset:
+    """Return the stations of several sources in one lazy cube, on every day of the period (or of all sources).
 
     Raises
     ------
     SmgeoError
-        If two sources hold the same station, or one variable in different units.
+        If two sources contain the same station, or one variable in different units.
     """
     known = next((ds["climate"].attrs for ds in sources if "climate" in ds.coords), None)
-    if known is not None:  # what a source does not know is empty
+    if known is not None:  # empty for a source that does not know it
         sources = [
             ds
             if "climate" in ds.coords
@@ -87,7 +86,7 @@ def build_station_cube(
     *,
     keep: Keep | None = None,
 ) -> xr.Dataset:
-    """The lazy station cube of a study: target, features (from the stations or the rasters), diagnostics.
+    """Return the lazy station cube of a study: target, features (from the stations or the rasters), diagnostics.
 
     A variable that the stations give is taken from them; the rasters give the others. Derived features are
     added. Stations outside a raster are left out of the cube and named in `attrs["left_out"]`.
@@ -99,26 +98,31 @@ def build_station_cube(
     rasters : sequence of raster specs
         Of any kind.
     features, target : names
-        What the cube holds.
+        Variables of the cube.
     root : str or Path
         Where relative paths start.
     catalog : mapping
         Kind and unit of each variable.
     keep : callable, optional
-        Given the name and the lazy values of each source at all stations, writes them and opens them again, so that an
-        interrupted build goes on where it was.
+        Called with the name and the lazy values of each source at all stations; writes them and opens them again, so that an
+        interrupted build resumes.
     """
     days = pd.DatetimeIndex(stations.indexes["time"])
     needed = {n for f in features for n in (f, *catalog[f].derived_from)} | {target}
-    wanted = slopes_wanted(features, rasters, stations)
+    slopes = choose_slopes(features, rasters, stations)
     cube = stations
     left_out = json.loads(stations.attrs.get("left_out", "{}"))
     for number, source in enumerate(rasters):
-        bands = [n for n in source.bands if n in needed and n not in cube]
-        slopes = wanted if "elevation" in source.bands else []
-        if not bands and not slopes:
+        parts = []
+        if bands := {n: b for n, b in source.bands.items() if n in needed and n not in cube}:
+            spec = source.model_copy(update={"bands": bands})
+            period = (days[0], days[-1])
+            parts.append(open_source(spec, root=root, stations=stations, period=period, catalog=catalog))
+        if slopes and "elevation" in source.bands:
+            parts.append(derive_slopes(slopes, source, stations, root, catalog))
+        if not parts:
             continue
-        values = station_values(source, bands, slopes, stations, (days[0], days[-1]), root, catalog)
+        values = parts[0].assign({n: v.variable for part in parts[1:] for n, v in part.data_vars.items()})
         values = keep(f"{number}-{source.kind}", values) if keep is not None else values
         values = drop_left_out(values.sel(station=cube["station"]))
         left_out |= json.loads(values.attrs["left_out"])
@@ -129,37 +133,10 @@ def build_station_cube(
     return cube[[*features, target, *diagnostics]].assign_attrs(left_out=json.dumps(left_out), title="station cube")
 
 
-def station_values(
-    source: AnyRaster,
-    bands: Sequence[str],
-    slopes: Sequence[str],
-    stations: xr.Dataset,
-    period: tuple[Any, Any],
-    root: str | Path,
-    catalog: Mapping[str, Feature],
-) -> xr.Dataset:
-    """What one source gives at all stations, lazily; those it does not cover are missing and in `attrs["left_out"]`."""
-    parts = []
-    if bands:
-        spec = source.model_copy(update={"bands": {n: source.bands[n] for n in bands}})
-        parts.append(open_source(spec, root=root, stations=stations, period=period, catalog=catalog))
-    if slopes:
-        if not isinstance(source, RasterSource | GriddedSource):
-            raise SmgeoError(
-                f"{', '.join(slopes)} at stations: {source.label} gives elevation at the stations alone, and slope needs the "
-                "pixels around them; name slope and aspect in bands (earthengine), or give a raster of elevation"
-            )
-        # Terrain needs the pixels around a station, so it is derived on the raster's own grid.
-        spec = source.model_copy(update={"bands": {"elevation": source.bands["elevation"]}})
-        elevation = open_source(spec, root=root, catalog=catalog)["elevation"]
-        parts.append(extract_all(terrain(elevation)[list(slopes)], stations, source.radius_m))
-    return parts[0] if len(parts) == 1 else parts[0].assign({n: v.variable for n, v in parts[1].data_vars.items()})
-
-
 def write_station_cube(
     ds: xr.Dataset, path: str | Path, *, token: str | None = None, progress: Progress | None = None
 ) -> Path:
-    """Write a station cube, then put the revisit measured at each station into its variables' attributes.
+    """Write a station cube, then add the revisit measured at each station to its variables' attributes; return its path.
 
     `revisit_days` is then a list, and `revisit_stations` the ids that its numbers belong to, so that stations may be
     chosen, sorted or joined to others afterwards.

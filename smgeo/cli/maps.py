@@ -22,7 +22,7 @@ def predict_command(
     region: Annotated[
         str | None,
         typer.Option(
-            help="Polygon file (.gpkg, .geojson), or left,bottom,right,top in the grid's CRS; all of it by default."
+            help="Polygon file (.gpkg, .shp, .fgb, .geojson), or left,bottom,right,top in the grid's CRS; all of it by default."
         ),
     ] = None,
     intervals: Annotated[

@@ -65,7 +65,7 @@ def predict_map(
     times : sequence of dates, optional
         Days to map; all days of the cube by default.
     region : (left, bottom, right, top), str or Path, optional
-        In the grid's CRS, or a polygon file (GeoPackage or GeoJSON); all of the grid by default. The map is as large as the region;
+        In the grid's CRS, or a polygon file; all of the grid by default. The map is as large as the region;
         pixels whose centres lie outside a polygon hold no value.
     intervals : float or bool, optional
         Coverage of prediction intervals, such as 0.9, as the model was calibrated (`smgeo.calibrate`); by default 0.9 where it was, none

@@ -21,7 +21,7 @@ class ReportSpec(Spec):
     """What the report shows of the grid cube.
 
     `rgb`: variables drawn as red, green and blue, on `dates` (by default the days with the most pixels). `series`: variables
-    whose daily means are drawn, over the grid or over the polygons of `outline` (GeoPackage or GeoJSON).
+    whose daily means are drawn, over the grid or over the polygons of the vector file `outline`.
     """
 
     rgb: tuple[str, str, str] | None = None

@@ -5,11 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from smgeo.errors import SmgeoError, nearest
+
+_UNKNOWN_KEY = "unknown_key"
 
 
 class Spec(BaseModel):
@@ -17,40 +27,43 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_unknown(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            known = [f.alias or n for n, f in cls.model_fields.items()]
-            for key in values:
-                if key not in known:
-                    raise ValueError(f"unknown key {key!r}; {nearest(str(key), known)}")
-        return values
+    def _refuse_unknown(cls, values: object, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Report all unknown keys, together with what is wrong with the known ones."""
+        known = list(cls.model_fields)
+        if not isinstance(values, Mapping) or all(key in known for key in values):
+            return check(values)
+        found = [_unknown_key(f"unknown key {k!r}; {nearest(str(k), known)}", values) for k in values if k not in known]
+        try:
+            check({key: value for key, value in values.items() if key in known})
+        except ValidationError as error:
+            found += map(_again, error.errors())
+        raise ValidationError.from_exception_data(cls.__name__, found)
 
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
 
-def parse_spec(spec: type[SpecType], values: Mapping[str, Any], where: str) -> SpecType:
+def parse_spec(spec: type[SpecType], values: Mapping[str, object], where: str) -> SpecType:
     """Check the values of a recipe or of a part of one.
 
     Raises
     ------
     SmgeoError
-        Naming the first few keys that are wrong, where they are, and what is known there.
+        Naming each key that is wrong, its place, and what is needed there.
     """
     try:
         return spec.model_validate(values)
     except ValidationError as error:
-        problems = _problems(error.errors(include_url=False), values)
-        raise SmgeoError(f"{where}: " + "; ".join(problems[:4])) from None
+        raise SmgeoError(f"{where}: " + "; ".join(describe_errors(error, values))) from None
 
 
 def known_kind(*specs: type[Spec]) -> BeforeValidator:
-    """Refuses a mapping whose `kind` is none of these specs', or that says none."""
+    """Return a validator that refuses a mapping without `kind`, or whose `kind` none of these specs has."""
     known = [k for s in specs for k in get_args(s.model_fields["kind"].annotation)]
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         if isinstance(value, Mapping) and "kind" not in value:
             raise ValueError(f"kind is missing; known: {', '.join(sorted(known))}")
         if isinstance(value, Mapping) and value["kind"] not in known:
@@ -60,7 +73,19 @@ def known_kind(*specs: type[Spec]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-# What pydantic finds, in the words of a recipe: by its error's type, or by the first word of that.
+def _unknown_key(problem: str, found: object, loc: tuple[int | str, ...] = ()) -> InitErrorDetails:
+    kind = PydanticCustomError(_UNKNOWN_KEY, "{problem}", {"problem": problem})
+    return InitErrorDetails(type=kind, loc=loc, input=found)
+
+
+def _again(error: ErrorDetails) -> InitErrorDetails:
+    """An error of pydantic in the form in which it can be raised again."""
+    if error["type"] == _UNKNOWN_KEY:
+        return _unknown_key(error["msg"], error["input"], error["loc"])
+    return InitErrorDetails(type=error["type"], loc=error["loc"], input=error["input"], ctx=error.get("ctx", {}))
+
+
+# What a recipe needs where pydantic finds an error: by the error's type, or by the first word of that.
 _NEEDS = {
     "literal_error": "{expected}",
     "greater_than": "a number above {gt:g}",
@@ -83,64 +108,76 @@ _NEEDS = {
 _Place = tuple[int | str, ...]
 
 
-def _problems(errors: Sequence[Any], values: Any) -> list[str]:
-    """For each place what is needed there and what was found."""
-    at: dict[_Place, list[Any]] = {}
-    for item in errors:
+def describe_errors(error: ValidationError, values: object) -> list[str]:
+    """Return for each place with an error what is needed there and what was found."""
+    at: dict[_Place, list[ErrorDetails]] = {}
+    for item in error.errors(include_url=False):
         at.setdefault(_place(item, values), []).append(item)
-    # Of a value that may have several forms, what is wrong within one form says more than that it is none of the others.
-    inner = [p for p in at if not any(len(q) > len(p) and q[: len(p)] == p for q in at)]
+    # A value may have several forms: an error within one form tells more than that the value has none of the others.
+    inner = [p for p, items in at.items() if _own(items) or not any(len(q) > len(p) and q[: len(p)] == p for q in at)]
     out = []
     for place in inner:
         name, items = ".".join(map(str, place)), at[place]
         if _is_missing_key(items[0]):
             out.append(f"{name} is missing")
         else:
-            out.append(f"{name}: {_problem(items)}" if name else _problem(items))
+            out += [f"{name}: {problem}" if name else problem for problem in _problems(items)]
     return out
 
 
-def _place(item: Any, values: Any) -> _Place:
+def _place(item: ErrorDetails, values: object) -> _Place:
     """The keys and positions that the recipe has itself; pydantic adds names of kinds and of types."""
     place: list[int | str] = []
     for part in item["loc"]:
-        if isinstance(values, Mapping):
-            there = part in values
-        else:
-            there = isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)
-        if there:
-            values = values[part]
-        if there or (_is_missing_key(item) and part == item["loc"][-1]):
+        inner = _inside(values, part)
+        if inner is not None:
+            (values,) = inner
+        if inner is not None or (_is_missing_key(item) and part == item["loc"][-1]):
             place.append(part)
     return tuple(place)
 
 
-def _is_missing_key(item: Any) -> bool:
+def _inside(values: object, part: int | str) -> tuple[object] | None:
+    """The value at a key or a position, in a tuple of one; None if there is none."""
+    if isinstance(values, Mapping):
+        return (values[part],) if part in values else None
+    if isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
+        return (values[part],)
+    return None
+
+
+def _is_missing_key(item: ErrorDetails) -> bool:
     return item["type"] == "missing" and isinstance(item["loc"][-1], str)
 
 
-def _problem(items: Sequence[Any]) -> str:
-    own = [i["msg"].removeprefix("Value error, ") for i in items if i["type"] == "value_error"]
-    if own:
-        return str(own[0])
+def _own(items: Sequence[ErrorDetails]) -> list[str]:
+    """Messages of smgeo's own validators."""
+    own = [i["msg"].removeprefix("Value error, ") for i in items if i["type"] in ("value_error", _UNKNOWN_KEY)]
+    return list(dict.fromkeys(own))
+
+
+def _problems(items: Sequence[ErrorDetails]) -> list[str]:
+    if own := _own(items):
+        return own
     found, needs = items[0]["input"], list(dict.fromkeys(map(_need, items)))
-    if any(i["type"] == "missing" for i in items):  # of a list of a given length
-        needs = [f"{max(i['loc'][-1] for i in items if i['type'] == 'missing') + 1} values"]
+    lacking = [last for i in items if i["type"] == "missing" and isinstance(last := i["loc"][-1], int)]
+    if lacking:  # of a list of a given length
+        needs = [f"{max(lacking) + 1} values"]
     hint = ""
     if needs == ["a list"] and isinstance(found, str | int | float | dt.date):
         hint = f"; write [{_plain(found)}]"
     elif needs == ["text"] and isinstance(found, int | float | dt.date):
         hint = "; put it in quotes"
-    return f"needs {' or '.join(needs)}; got {_shown(found)}{hint}"
+    return [f"needs {' or '.join(needs)}; got {_shown(found)}{hint}"]
 
 
-def _need(item: Any) -> str:
+def _need(item: ErrorDetails) -> str:
     need = _NEEDS.get(item["type"]) or _NEEDS.get(item["type"].split("_")[0])
     return need.format(**item.get("ctx", {})) if need else str(item["msg"])
 
 
-def _shown(value: Any) -> str:
-    """A value as messages show it, without what follows `?` in a URL, where keys may stand."""
+def _shown(value: object) -> str:
+    """A value as messages show it, without what follows `?` in a URL, which may contain keys."""
     if value is None or isinstance(value, Mapping):
         return "nothing" if value is None else "a mapping"
     text = f"[{', '.join(map(_shown, value))}]" if isinstance(value, list | tuple) else None
@@ -148,5 +185,5 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else re.sub(r"(://[^\s?]*\?)\S+", r"\1...", str(value))

@@ -20,6 +20,7 @@ from smgeo.cube.ledger import read_ledger
 from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
 from smgeo.files import JsonObject, digest
+from smgeo.polygons import polygon_files
 from smgeo.recipe.study import dump_recipe
 from smgeo.report.grid_contents import count_masked, describe_grid, describe_shown
 from smgeo.report.results import count_station_rows
@@ -163,4 +164,4 @@ def hash_outline(run: Context) -> Mapping[str, str]:
     """Hash the report's outline: of no cube, so that another outline does not build one again."""
     if run.recipe.report is None or run.recipe.report.outline is None:
         return {}
-    return _hash_files(run, [run.root / run.recipe.report.outline])
+    return _hash_files(run, polygon_files(run.root / run.recipe.report.outline))

@@ -1,6 +1,7 @@
 """Pixels under stations, stations of several sources, and rasters on a grid, on paper-sized examples."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -250,5 +251,15 @@ def test_a_grid_cube_of_static_layers_has_the_days_of_its_period(tmp_path):
 def test_grids_that_cannot_be(tmp_path):
     with pytest.raises(SmgeoError, match=r"no\.tif not found"):
         open_grid(GridSpec(like="no.tif"), tmp_path)
-    with pytest.raises(SmgeoError, match="EPSG:999999"):
-        open_grid(GridSpec(crs="EPSG:999999", resolution=10, bounds=(0, 0, 20, 20)), tmp_path)
+    for crs in ("EPSG:999999", "utm", "+proj=nothing"):
+        with pytest.raises(SmgeoError, match=rf"grid\.crs: '{re.escape(crs)}' is not a CRS known to PROJ"):
+            open_grid(GridSpec(crs=crs, resolution=10, bounds=(0, 0, 20, 20)), tmp_path)
+
+
+def test_only_an_error_of_the_crs_is_reported_as_one(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("smgeo.assemble.grid.BoundingBox", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        open_grid(GridSpec(crs="EPSG:32632", resolution=10, bounds=(0, 0, 20, 20)), tmp_path)

@@ -476,6 +476,8 @@ def test_soil_moisture_of_a_raster_is_no_target_without_stations():
         ("maps", {"dates": ["2020-01-15"]}),
         ("cross_validation", {"method": "random"}),
         ("search", {"rf": {"space": {"trees": [1]}}}),
+        ("intervals", True),
+        ("applicability", {"models": ["rf"]}),
     ],
 )
 def test_without_models_nothing_that_needs_them(key, value):
@@ -629,7 +631,7 @@ def test_periods_out_of_order_are_refused(split, message):
 def test_periods_take_no_other_split_and_no_stations_held_out():
     both = {"periods": PERIODS, "fractions": [0.7, 0.2, 0.1]}
     assert "fractions split stations, and periods splits days" in refusal({**IN_TIME, "prepare": {"split": both}})
-    assert "learning_curve adds training stations" in refusal({**IN_TIME, "learning_curve": True})
+    assert "learning_curve: adds training stations" in refusal({**IN_TIME, "learning_curve": True})
     assert "search.rf: with prepare.split.periods a trial" in refusal({**IN_TIME, "search": {"rf": {}}})
     assert "importance.part: validation needs" in refusal({**IN_TIME, "importance": {"part": "validation"}})
     own = {"target_mean": {"units": "1", "long_name": "mine", "kind": "static"}}

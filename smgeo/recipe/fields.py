@@ -1,0 +1,183 @@
+"""The keys of a recipe, and what follows from them.
+
+Each key is checked here or in the spec of its block. Rules that compare keys are in `smgeo.recipe.checks`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pydantic import Field, field_validator
+
+from smgeo.catalog import FEATURES, STUDY_FEATURES, TARGET_MEAN, Feature, Kind
+from smgeo.recipe.grid import GridSpec
+from smgeo.recipe.models import NAME, NETWORKS, ModelSpec, name_kinds
+from smgeo.recipe.output import MapSpec, ReportSpec
+from smgeo.recipe.preparation import PrepareSpec
+from smgeo.recipe.rasters import AnyRaster
+from smgeo.recipe.search import SearchSpec
+from smgeo.recipe.spec import Spec
+from smgeo.recipe.stations import AnyStations
+from smgeo.recipe.validation import (
+    ApplicabilitySpec,
+    CrossValidationSpec,
+    ImportanceSpec,
+    IntervalsSpec,
+    LeakageAuditSpec,
+    LearningCurveSpec,
+)
+
+
+class WorldSpec(Spec):
+    """The built-in world, simulated into the run's folder; the sources' paths are then relative to it."""
+
+    stations: int = 64
+    days: int = 400
+    shape: tuple[int, int] = (64, 64)
+    seed: int = 0
+
+
+class TargetSpec(Spec):
+    """The variable to estimate, at a range of depths (m, positive downwards)."""
+
+    variable: str = "sm"
+    depth_m: tuple[float, float] = (0.0, 0.10)
+
+    @field_validator("depth_m")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] <= value[1]:
+            raise ValueError(f"depth_m is (upper, lower) in metres below the surface, 0 <= upper <= lower; got {value}")
+        return value
+
+
+class VariableSpec(Spec):
+    """A variable that the catalogue lacks."""
+
+    units: str
+    long_name: str
+    kind: Kind
+    source: str = "the recipe"
+    valid_range: tuple[float, float] = (-3.0e38, 3.0e38)
+    revisit_days: float | None = None
+    heavy_tailed: bool = False
+
+
+class RecipeFields(Spec):
+    """The keys of a recipe, each valid by itself."""
+
+    name: str
+    seed: int = 0
+    world: WorldSpec | None = None
+    period: tuple[dt.date, dt.date] | None = None
+    target: TargetSpec = TargetSpec()
+    stations: tuple[AnyStations, ...] = ()
+    rasters: tuple[AnyRaster, ...] = ()
+    grid: GridSpec | None = None
+    features: tuple[str, ...]
+    variables: dict[str, VariableSpec] = Field({})
+    prepare: PrepareSpec = PrepareSpec()
+    models: dict[str, ModelSpec] = Field({})
+    search: dict[str, SearchSpec] = Field({})
+    cross_validation: tuple[CrossValidationSpec, ...] = ()
+    leakage_audit: LeakageAuditSpec | None = None
+    importance: ImportanceSpec | None = None
+    learning_curve: LearningCurveSpec | None = None
+    intervals: IntervalsSpec | None = None
+    applicability: ApplicabilitySpec | None = None
+    maps: MapSpec | None = None
+    report: ReportSpec | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError(f"must be letters, digits, '_' or '-', a letter first; got {value!r}")
+        return value
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _study(cls, value: object) -> object:
+        return STUDY_FEATURES if value == "study" else value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _flat_models(cls, value: object) -> object:
+        return name_kinds(value)
+
+    @field_validator("cross_validation", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, Mapping) else value
+
+    @field_validator("leakage_audit", "importance", "learning_curve", "intervals", "applicability", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: object) -> object:
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @property
+    def catalog(self) -> dict[str, Feature]:
+        """Catalogue and the recipe's own variables, by name."""
+        own = {n: Feature(name=n, **v.model_dump()) for n, v in self.variables.items()}
+        known = {**FEATURES, **own}
+        target = known.get(self.target.variable, FEATURES["sm"])
+        mean = replace(
+            target, name=TARGET_MEAN, long_name="mean in the training days", kind="static", revisit_days=None
+        )
+        return {**known, TARGET_MEAN: mean}
+
+    @property
+    def cube_features(self) -> tuple[str, ...]:
+        """Features that cubes contain: all but the one that is learned from the training days."""
+        return tuple(f for f in self.features if f != TARGET_MEAN)
+
+    def prepare_of(self, name: str, common: PrepareSpec | None = None) -> PrepareSpec:
+        """Return the preparation of one model: the recipe's `prepare` (or `common`), overridden by the model's own keys."""
+        common = self.prepare if common is None else common
+        own = self.models[name].prepare
+        return PrepareSpec.model_validate({**common.model_dump(), **own}) if own else common
+
+    def find_search_problem(self, search: Mapping[str, SearchSpec]) -> str:
+        """Return why the recipe's split does not suit a search; empty if it does."""
+        periods = self.prepare.split.periods
+        if periods is None:
+            return ""
+        wrong = [n for n, s in search.items() if periods.validation is None or s.objective != "validation"]
+        if not wrong:
+            return ""
+        return (
+            f"search.{', '.join(wrong)}: with prepare.split.periods a trial is scored on the validation days; give "
+            "periods.validation, and do not set objective to a number of folds"
+        )
+
+    @property
+    def station_variables(self) -> set[str]:
+        """Variables that the station sources give."""
+        return set().union(*(s.gives(self.target.variable) for s in self.stations))
+
+    @property
+    def raster_variables(self) -> set[str]:
+        """Variables that the raster sources give."""
+        return set().union(*(r.bands for r in self.rasters))
+
+    @property
+    def reads_remote(self) -> bool:
+        """Whether a raster source is read over the internet."""
+        return any(r.kind in ("earthengine", "stac") or "://" in str(getattr(r, "path", "")) for r in self.rasters)
+
+    @property
+    def networks(self) -> set[str]:
+        """Names of models that are trained in epochs, by several processes if asked."""
+        return {name for name, model in self.models.items() if model.kind in NETWORKS}
+
+    @property
+    def builds_grid(self) -> bool:
+        """Whether the run has a grid cube: maps and the report need it, and a recipe without models only builds cubes."""
+        return self.grid is not None and (self.maps is not None or self.report is not None or not self.models)
+
+    @property
+    def grid_period(self) -> tuple[dt.date, dt.date] | None:
+        """Days of the grid cube; None if they are the stations'."""
+        return self.grid.period if self.grid is not None and self.grid.period is not None else self.period
