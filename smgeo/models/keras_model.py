@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
-from smgeo.models.base import SoilMoistureModel
+from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Labelled, Rows
 from smgeo.models.team import Team
@@ -165,9 +165,13 @@ class KerasModel(SoilMoistureModel):
         )
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
-    ) -> Generator[dict[str, float], None, None]:
-        checkpoint, team = aids["checkpoint"], aids["team"]
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None,
+        team: Team | None,
+    ) -> Epochs:
         keras = import_keras()
         be_deterministic(keras, self.seed)
         x, y = self._examples(x, y)
@@ -202,7 +206,7 @@ class KerasModel(SoilMoistureModel):
 
     def _train(
         self, batches: Any, validation: tuple[Rows, np.ndarray] | None, kept: _Kept, team: Team | None
-    ) -> Generator[dict[str, float], None, None]:
+    ) -> Epochs:
         """Epochs until the validation RMSE has not fallen for `patience` of them; the weights of the best one are kept."""
         model, history = self._model, self.history_  # of this fit, whatever is fitted before it is closed
         best_weights = kept.restore()
@@ -283,7 +287,7 @@ class KerasModel(SoilMoistureModel):
     def _save_weights(self, folder: Path) -> None:
         self._model.save_weights(str(folder / "model.weights.h5"))
 
-    def _load_weights(self, folder: Path) -> None:
+    def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         keras = import_keras()
         self._model = self._build(keras)
         self._model.jit_compile = compiles_whole(keras)
