@@ -15,14 +15,12 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.model_file import read_model
 from smgeo.models.parameters import plain_number
+from smgeo.recipe.models import NETWORKS
 
 # kind -> module and class; imported only when needed, so that a forest needs no Keras.
 _KINDS = {
     "rf": ("smgeo.models.forest", "Forest"),
-    "ann": ("smgeo.models.networks", "Ann"),
-    "cnn": ("smgeo.models.networks", "Cnn"),
-    "gru": ("smgeo.models.networks", "Gru"),
-    "lstm": ("smgeo.models.networks", "Lstm"),
+    **{kind: ("smgeo.models.networks", kind.capitalize()) for kind in NETWORKS},
 }
 # Class of the kind under which the file of a scikit-learn regressor is saved.
 _OF_SKLEARN = ("smgeo.models.regressor", "Regressor")

@@ -15,6 +15,7 @@ from smgeo.prepare import feeds
 from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import Preparation, steps_of
 from smgeo.prepare.window_kernels import copy_windows, copy_windows_filled, find_complete
+from smgeo.recipe.preparation import WINDOW_DAYS
 
 
 class Windows:
@@ -90,7 +91,7 @@ class Windows:
         ds: xr.Dataset,
         features: Sequence[str],
         target: str | None = "sm",
-        length: int = 30,
+        length: int = WINDOW_DAYS,
         missing: float = 0.0,
         fill: Sequence[float] | None = None,
         *,

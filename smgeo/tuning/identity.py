@@ -20,8 +20,9 @@ from smgeo.errors import SmgeoError
 from smgeo.files import versions_of
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import Windows
+from smgeo.recipe.models import is_network
 from smgeo.recipe.search import Range, SearchSpec
-from smgeo.tuning.objective import Objective, Pair
+from smgeo.tuning.objective import Pair
 from smgeo.tuning.space import Choices
 
 # What changes a trial's score, or which trial is suggested.
@@ -56,7 +57,7 @@ def describe_inputs(
         "versions": versions_of(LIBRARIES),
         "data": _digest(pairs),
     }
-    if Objective(kind, fixed, pairs).is_network:
+    if is_network(kind):
         about["keras_backend"] = keras_backend()
     try:
         json.dumps(about, allow_nan=False)

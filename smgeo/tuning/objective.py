@@ -14,6 +14,7 @@ from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.prepare import Scaler, Windows
 from smgeo.prepare.target import target_scaler
+from smgeo.recipe.models import is_network
 
 Pair = tuple[Windows, Windows]
 # Of a trial: small networks lose more by waiting for each other's threads than they gain, and two trials with a thread each use
@@ -78,8 +79,8 @@ class Objective:
 
     @property
     def is_network(self) -> bool:
-        """Whether the model is trained in epochs, and could use a GPU."""
-        return hasattr(make_model(self.kind, **self.params), "epochs")
+        """True if the model is trained in epochs, and could use a GPU."""
+        return is_network(self.kind)
 
 
 def fit_epochs(model: SoilMoistureModel, pair: Pair, epochs: int) -> SoilMoistureModel:

@@ -20,15 +20,15 @@ from smgeo.models.base import SoilMoistureModel
 from smgeo.prepare import Split, Windows, cv_folds, learnable, part_rows
 from smgeo.prepare.moments import mean_and_std
 from smgeo.prepare.target import check_target_is_observed, choose_features
-from smgeo.recipe.search import Range, SearchSpec
+from smgeo.recipe.models import is_network
+from smgeo.recipe.preparation import WINDOW_DAYS
+from smgeo.recipe.search import TUNE_TRIALS, Range, SearchSpec
 from smgeo.recipe.spec import parse_spec
 from smgeo.tuning.identity import describe_inputs
 from smgeo.tuning.objective import Objective, Pair, fit_epochs
 from smgeo.tuning.searchers import check_installed, check_searcher, make_searcher
 from smgeo.tuning.space import Choices, check_space, default_space
 from smgeo.tuning.trials import TrialTable, holds_search
-
-_WINDOW_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Search:
             raise SmgeoError(f"{self.path} has no trial {number} with a score; see its columns trial and status")
         params = {**self.fixed, **json.loads(rows["params"].iloc[0])}
         epochs, model = int(rows["epochs"].iloc[0]), make_model(self._kind, **params)
-        if not hasattr(model, "epochs"):
+        if not is_network(self._kind):
             return fit_epochs(model, self._final, epochs)
         from smgeo.tuning import ray_trials
 
@@ -99,7 +99,7 @@ def tune(
     split: Split,
     *,
     out: str | Path,
-    trials: int = 100,
+    trials: int = TUNE_TRIALS,
     search: str = "random",
     scheduler: str = "asha",
     resume: bool = True,
@@ -191,7 +191,7 @@ def tune(
     if fill is None and (missing > 0 or mode == "sequence"):
         means = mean_and_std(learnable(ds, split), names)
         fill = [means[name][0] for name in names]
-    days = length if length is not None else _WINDOW_DAYS if model.uses_window else 1
+    days = length if length is not None else WINDOW_DAYS if model.uses_window else 1
 
     def make(part: xr.Dataset) -> Windows:
         return Windows(part, names, target, days, missing, fill, mode=mode)
@@ -334,7 +334,8 @@ def check_search(
     space = _as_json(default_space(kind) if spec.space is None else spec.space)
     params = {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()}
     fixed = {"seed": spec.seed or 0, **params}
-    own = getattr(make_model(kind, **fixed), "epochs", None)
+    model = make_model(kind, **fixed)
+    own = model.get_params()["epochs"] if is_network(kind) else None
     if "epochs" in space:
         raise SmgeoError("search: epochs is not searched; give epochs: the most epochs of a trial")
     if spec.epochs is not None:
