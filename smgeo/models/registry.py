@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 from sklearn.base import BaseEstimator, clone
 
@@ -16,6 +17,9 @@ from smgeo.models.base import SoilMoistureModel
 from smgeo.models.model_file import read_model
 from smgeo.models.parameters import plain_number
 from smgeo.recipe.models import NETWORKS
+
+# A kind of model: its name, or a regressor or pipeline of scikit-learn.
+Kind: TypeAlias = str | BaseEstimator
 
 # kind -> module and class; imported only when needed, so that a forest needs no Keras.
 _KINDS = {
@@ -26,7 +30,7 @@ _KINDS = {
 _OF_SKLEARN = ("smgeo.models.regressor", "Regressor")
 
 
-def make_model(kind: str | BaseEstimator, **params: object) -> SoilMoistureModel:
+def make_model(kind: Kind, **params: object) -> SoilMoistureModel:
     """Return an unfitted model.
 
     Parameters
