@@ -21,6 +21,7 @@ from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.team import Team, check_backend
+from smgeo.recipe.models import is_network
 
 # How often the processes are started again after one of them died, without an epoch more than before.
 TRIES = 3
@@ -90,7 +91,7 @@ def fit_parallel(
     SmgeoError
         If the model is no network, Keras does not run on TensorFlow, or the processes die again and again.
     """
-    if not hasattr(model, "epochs"):
+    if not is_network(model.kind):
         raise SmgeoError(
             f"{model.kind} is not trained in epochs, so several processes cannot share the work; train it with one"
         )

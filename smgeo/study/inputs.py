@@ -20,7 +20,7 @@ from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_station_source, raster_files
 from smgeo.sources.stations.cube import Day
 from smgeo.sources.world.simulation import START as WORLD_START
-from smgeo.tuning.search import check_libraries, check_search
+from smgeo.tuning.plan import check_libraries, check_search
 
 
 def open_all_stations(recipe: Recipe, root: Path) -> xr.Dataset:
