@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from smgeo.errors import SmgeoError
-from smgeo.files import check_replaceable, replace_folder
+from smgeo.files import folder_beside
 
 FORMAT = 1
 APPLICABILITY_FILE = "applicability.npz"
@@ -44,17 +43,13 @@ def write_model(path: str | Path, about: dict[str, Any], write_weights: Callable
         Called with the folder to write weights into.
     """
     path = Path(path)
-    check_replaceable(path, "model.json")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    write_weights(part)
-    files = sorted(p for p in part.rglob("*") if p.is_file())
-    sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    manifest = {"format": FORMAT, **about, "files": sums}
-    manifest["sha256"] = _checksum(manifest)
-    (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    replace_folder(part, path, "model.json")
+    with folder_beside(path, "model.json") as part:
+        write_weights(part)
+        files = sorted(p for p in part.rglob("*") if p.is_file())
+        sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        manifest = {"format": FORMAT, **about, "files": sums}
+        manifest["sha256"] = _checksum(manifest)
+        (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return path
 
 
