@@ -53,7 +53,7 @@ def predict_command(
     with closing(machine), machine.cubes(), reporter.task("predict") as update:
         path = predict_map(
             load_model(model),
-            open_cube(cube),
+            open_cube(cube, dask=False),
             out,
             date or None,
             region=_region_of(region),

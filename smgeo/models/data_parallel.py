@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smgeo.errors import SmgeoError
+from smgeo.files import written_beside
 from smgeo.models import load_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel
@@ -187,9 +188,8 @@ def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> li
     with socket.socket() as probe:  # TensorFlow binds it in a moment
         probe.bind((address, 0))
         port = probe.getsockname()[1]
-    part = here / f"address-{rank}.part"
-    part.write_text(f"{address}:{port}", encoding="utf-8")
-    os.replace(part, here / f"address-{rank}")
+    with written_beside(here / f"address-{rank}") as part:
+        part.write_text(f"{address}:{port}", encoding="utf-8")
     end = time.monotonic() + _MEET_S
     files = [here / f"address-{r}" for r in range(workers)]
     while missing := [f.name.removeprefix("address-") for f in files if not f.exists()]:

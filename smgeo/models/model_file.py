@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import NotRequired, TypedDict, cast
 
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, check_replaceable, replace_folder
+from smgeo.files import JsonObject, folder_beside
 from smgeo.prepare.steps import Preparation
 
 FORMAT = 1
@@ -75,17 +74,13 @@ def write_model(path: str | Path, about: Manifest, write_weights: Callable[[Path
         Called with the folder to write weights into.
     """
     path = Path(path)
-    check_replaceable(path, "model.json")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    write_weights(part)
-    files = sorted(p for p in part.rglob("*") if p.is_file())
-    sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    manifest: JsonObject = {"format": FORMAT, **about, "files": sums}
-    manifest["sha256"] = _checksum(manifest)
-    (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    replace_folder(part, path, "model.json")
+    with folder_beside(path, "model.json") as part:
+        write_weights(part)
+        files = sorted(p for p in part.rglob("*") if p.is_file())
+        sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        manifest: JsonObject = {"format": FORMAT, **about, "files": sums}
+        manifest["sha256"] = _checksum(manifest)
+        (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return path
 
 
