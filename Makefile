@@ -2,11 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests run in so many processes; a file's tests stay in one.
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/test_accessor.py tests/test_terrain.py tests/test_polygons.py tests/cube tests/prepare tests/recipe
+# Number of processes that run tests; the tests of one file stay in one process.
 TEST_PROCESSES ?= 2
+# Number of times that `make soak` runs each property test, with new random examples each time.
+SOAK_ROUNDS ?= 20
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint soak lowest wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/smgeo run recipes/quickstart.yaml --out runs/quickstart
@@ -18,7 +22,15 @@ test: $(VENV)/.dev lint
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+
+soak: $(VENV)/.dev
+	SOAK_ROUNDS=$(SOAK_ROUNDS) $(BIN)/python -m pytest -m hypothesis --hypothesis-profile soak --numprocesses $(TEST_PROCESSES)
+
+# A fast part of the tests, on the lowest versions that pyproject.toml allows.
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel
@@ -35,5 +47,15 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+# uv takes the package index and the certificates from pip's configuration.
+$(LOWEST)/.installed: $(VENV)/.dev pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	if index=$$($(BIN)/python -m pip config get global.index-url 2> /dev/null); then export UV_DEFAULT_INDEX="$$index"; fi; \
+	for key in global.cert :env:.cert; do \
+	  if cert=$$($(BIN)/python -m pip config get $$key 2> /dev/null); then export SSL_CERT_FILE="$$cert"; fi; \
+	done; \
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[all,test]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) runs dist build .mypy_cache .ruff_cache

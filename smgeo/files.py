@@ -1,4 +1,4 @@
-"""Files and folders that are complete or not at all: written beside their place and renamed, one writer at a time."""
+"""Complete files and folders: written beside their place and renamed, by one writer at a time."""
 
 from __future__ import annotations
 
@@ -19,22 +19,65 @@ from filelock import FileLock, Timeout
 
 from smgeo.errors import SmgeoError
 
-# A JSON object as Python reads it. What is inside is checked where it is read.
+# A JSON object as Python reads it. Its content is checked where it is read.
 JsonObject: TypeAlias = dict[str, Any]
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside `path` and rename, so that no reader sees half of it, whoever else writes it at the same time."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+@contextmanager
+def written_beside(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Give the path of a new file beside `path`, and rename it to `path` at the end, so that no reader sees half of a file.
+
+    After an error the old file stays, and the new one is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write; missing parent folders are made.
+    shared : bool
+        Several processes may write the file at the same time. The name of the new file then contains the number of the process. Otherwise
+        it is `path` with `.part` at the end, so that a later write replaces what a killed one left.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(path: Path, marker: str) -> Iterator[Path]:
+    """Give an empty folder beside `path`, which takes the place of `path` at the end; see `replace_folder`.
+
+    After an error the old folder stays, and the new one is removed.
+
+    Raises
+    ------
+    SmgeoError
+        If `path` must not be replaced; see `check_replaceable`.
+    """
+    check_replaceable(path, marker)
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        replace_folder(part, path, marker)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON; several processes may write the same file."""
+    with written_beside(path, shared=True) as part:
+        part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
 
 
 def read_json(path: Path) -> JsonObject:
-    """What `path` holds; nothing where it is missing or damaged, so that the work is done again."""
+    """Read a JSON object; empty if the file is missing or damaged, so that the work is done again."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -43,7 +86,7 @@ def read_json(path: Path) -> JsonObject:
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those of the packages that are installed."""
+    """Return the versions of those of the packages that are installed."""
     found = {}
     for package in packages:
         try:
@@ -54,7 +97,7 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a JSON-able value.
+    """Return the SHA-256 of a JSON-able value.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     True
@@ -64,14 +107,14 @@ def digest(value: object) -> str:
 
 @contextmanager
 def hold_lock(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file, so that no other process (of this machine; of all, where the file system locks for all) holds it too.
+    """Hold a lock file against other processes: those of this machine, and of all machines if the file system locks for all.
 
     A killed process leaves no lock behind. On a file system without locks nothing is held.
 
     Raises
     ------
     SmgeoError
-        With the text `refusal`, if another holds it.
+        With the text `refusal`, if another process holds it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock, timeout=0)
@@ -85,7 +128,7 @@ def hold_lock(lock: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if held.is_locked:  # removed while it is held: one who waits for the removed file is refused by filelock
+        if held.is_locked:  # removed while it is held: filelock refuses a process that waits for the removed file
             lock.unlink(missing_ok=True)
         held.release()
 
@@ -97,12 +140,12 @@ def only_writer(path: Path) -> AbstractContextManager[None]:
 
 
 def check_replaceable(path: Path, marker: str) -> None:
-    """Refuse to write over a folder that is not of the kind to be written.
+    """Refuse to overwrite a folder of another kind.
 
     Raises
     ------
     SmgeoError
-        If `path` is a file, or a folder with something in it but no file `marker`.
+        If `path` is a file, or a folder that is not empty and has no file `marker`.
     """
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
         raise SmgeoError(
@@ -113,10 +156,10 @@ def check_replaceable(path: Path, marker: str) -> None:
 def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
     """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind.
 
-    On Linux's local file systems in one step, so that a reader finds the old one or the new one at every moment.
+    On Linux's local file systems this is one step, so that a reader finds the old or the new folder at every moment.
     """
     check_replaceable(path, marker)
-    # No name that a user would choose for a copy of his own.
+    # A name that no user would choose for a copy.
     old = path.with_name(f".{path.name.removeprefix('.')}.replaced")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists() and exchange_folders(part, path):
@@ -129,7 +172,7 @@ def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
 
 
 def exchange_folders(a: Path, b: Path) -> bool:
-    """Let two folders take each other's place in one step; False, and nothing done, where the system can't.
+    """Exchange two folders in one step; return False, with nothing done, if the system cannot.
 
     Linux, renameat2(2): -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
     """
@@ -138,7 +181,7 @@ def exchange_folders(a: Path, b: Path) -> bool:
 
 
 def hash_file(path: Path) -> str | None:
-    """SHA-256 of a file's content; None where there is no file (Zarr keeps no shard that is all fill value)."""
+    """Return the SHA-256 of a file; None if it does not exist (Zarr stores no shard that is all fill value)."""
     try:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 
 def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int = CPU_COUNT) -> list[Result]:
-    """`work` of each item, in order: on so many threads, by default as many as there are CPUs.
+    """Return `work(item)` of each item, in order, computed on `threads` threads.
 
-    Called on a thread that is not the main one, it stays on it: that thread is one of several that share the CPUs already, as
-    those of Dask are, and of `write_cube` and `predict_map`.
+    On a thread other than the main one, all items are computed on that thread: it already shares the CPUs with others, as the threads
+    of Dask, `write_cube` and `predict_map` do.
     """
     if threads == 1 or threading.current_thread() is not threading.main_thread():
         return [work(item) for item in items]

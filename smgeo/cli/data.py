@@ -89,11 +89,12 @@ def info_command(
     import json
 
     from smgeo.cube.reading import open_cube
+    from smgeo.report.schema import read_results
 
     if verify:
         _verify(path)
     elif (path / "results.json").is_file():
-        print_results(json.loads((path / "results.json").read_text(encoding="utf-8")), console)
+        print_results(read_results(path), console)
     elif (path / "model.json").is_file():
         model = json.loads((path / "model.json").read_text(encoding="utf-8"))
         console.print(f"model: {model['kind']} {model['params']}", markup=False)

@@ -10,7 +10,7 @@ import typer
 
 from smgeo.cli.console import console
 from smgeo.cli.options import Account, Partition, Workers
-from smgeo.cli.tables import print_map_scores, scores_table
+from smgeo.cli.tables import print_evaluation, print_map_scores
 from smgeo.errors import SmgeoError
 
 
@@ -53,7 +53,7 @@ def predict_command(
     with closing(machine), machine.cubes(), reporter.task("predict") as update:
         path = predict_map(
             load_model(model),
-            open_cube(cube),
+            open_cube(cube, dask=False),
             out,
             date or None,
             region=_region_of(region),
@@ -98,8 +98,6 @@ def evaluate_command(
     target: Annotated[str, typer.Option(help="Of a map: the variable that is scored.")] = "sm",
 ) -> None:
     """Score a map at stations that its model never saw, or a model on the parts of a run's split."""
-    import json
-
     from smgeo.cube.reading import open_cube
 
     if not (what / "model.json").is_file():
@@ -109,19 +107,19 @@ def evaluate_command(
             raise SmgeoError(
                 f"--run is of a model, and {what} is none (no model.json in it); a map says itself what it was trained on"
             )
-        print_map_scores(evaluate_map(what, open_cube(cube), target=target), console)
+        stations = open_cube(cube)
+        found = evaluate_map(what, stations, target=target)
+        print_map_scores(found, str(stations[target].attrs.get("units", "")), console)
         return
     from smgeo.evaluation.parts import evaluate
     from smgeo.models import load_model
-    from smgeo.prepare import Split
+    from smgeo.report.schema import read_results
 
     if run is None:
         raise SmgeoError("--run is missing: give the run whose split tells the model's training and test stations")
-    if not (run / "results.json").is_file():
-        raise SmgeoError(f"{run} holds no finished run (no results.json), so no split")
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    if "split" not in results:
+    split = read_results(run).split
+    if split is None:
         raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
-    parts = Split.from_dict(results["split"])
-    found = evaluate(load_model(what), open_cube(cube), parts)
-    console.print(scores_table({"models": {what.name: found.scores}, "intervals": {what.name: found.intervals}}))
+    scored = evaluate(load_model(what), open_cube(cube), split.to_split())
+    units = str(scored.predictions["observed"].attrs["units"])
+    print_evaluation(what.name, scored.scores, scored.intervals, units, console)

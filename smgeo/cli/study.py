@@ -9,7 +9,7 @@ import typer
 
 from smgeo.cli.console import console
 from smgeo.cli.options import Account, ClusterName, DataFolder, Partition, RecipeName, RunFolder, Workers
-from smgeo.cli.tables import print_results, trials_table
+from smgeo.cli.tables import print_best_trials, print_results
 from smgeo.errors import SmgeoError
 
 
@@ -23,10 +23,11 @@ def run_command(
     account: Account = None,
 ) -> None:
     """Run a whole study; the same command again continues it."""
+    from smgeo.report.schema import parse_results
     from smgeo.study.runs import run
 
     result = run(recipe, out, data, cluster=cluster, workers=workers, partition=partition, account=account)
-    print_results(result.results, console)
+    print_results(parse_results(result.results), console)
     console.print(f"report: {result.report}", markup=False)
     if result.maps:
         console.print(f"maps: {len(result.maps)} GeoTIFFs in {result.folder / 'maps'}", markup=False)
@@ -59,7 +60,7 @@ def tune_command(
     folder, found = tune_recipe(checked, out, data, models=model or (), options=options, cluster=cluster)
     for name, entry in found.items():
         nodes = pd.read_parquet(folder / "search" / name / "trials.parquet").set_index("trial")["node"].to_dict()
-        console.print(trials_table(name, entry, nodes))
+        print_best_trials(name, entry, nodes, console)
         console.print(f"trials: {folder / 'search' / name / 'trials.parquet'}", markup=False)
     lacking = {
         n: {"trials": len(e["trials"]), **options} for n, e in found.items() if n not in checked.search or options

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smgeo.cube.regions import Region
 from smgeo.errors import SmgeoError
-from smgeo.files import hash_file
+from smgeo.files import hash_file, written_beside
 from smgeo.threads import map_threads
 
 # A Zarr group without members, so that readers of the store see nothing unknown in it.
@@ -72,7 +72,6 @@ def read_ledger(store: Path) -> Records | None:
 def write_ledger(store: Path, records: Records) -> None:
     """The whole ledger as one file, beside first and renamed; the workers' own lines are then removed."""
     folder = store / LEDGER
-    folder.mkdir(parents=True, exist_ok=True)
     value = {
         "zarr_format": 3,
         "node_type": "group",
@@ -84,9 +83,8 @@ def write_ledger(store: Path, records: Records) -> None:
             "metadata": records.metadata,
         },
     }
-    part = folder / "zarr.json.part"
-    part.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
-    os.replace(part, folder / "zarr.json")
+    with written_beside(folder / "zarr.json") as part:
+        part.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
     for lines in folder.glob("*.jsonl"):
         lines.unlink()
 

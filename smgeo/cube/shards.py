@@ -24,6 +24,7 @@ from numcodecs.zstd import Zstd
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from smgeo.errors import SmgeoError
+from smgeo.files import written_beside
 
 _MISSING = 2**64 - 1
 
@@ -67,13 +68,8 @@ def write_shard(array: Any, index: tuple[int, ...], values: np.ndarray, file: Pa
     if content is None:
         file.unlink(missing_ok=True)
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
+    with written_beside(file, shared=True) as part:
         part.write_bytes(content)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_region(array: Any, slices: tuple[slice, ...], folder: Path) -> np.ndarray:

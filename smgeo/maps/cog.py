@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ import xarray as xr
 from rasterio.windows import Window
 
 from smgeo.errors import SmgeoError
+from smgeo.files import written_beside
 
 # Tag of a file that says what it was made from: it is kept where that is the same.
 _DIGEST = "smgeo_digest"
@@ -164,18 +164,17 @@ def _write_plain(ds: xr.Dataset, paths: dict[int, Path], digest: str) -> None:
 
 
 def _make_cog(plain: Path, final: Path) -> None:
-    cog = final.with_suffix(".part")
-    rasterio.shutil.copy(
-        plain,
-        cog,
-        driver="COG",
-        compress="DEFLATE",
-        predictor="YES",
-        overviews="AUTO",
-        overview_resampling="average",
-        num_threads="ALL_CPUS",
-    )
-    os.replace(cog, final)
+    with written_beside(final) as part:
+        rasterio.shutil.copy(
+            plain,
+            part,
+            driver="COG",
+            compress="DEFLATE",
+            predictor="YES",
+            overviews="AUTO",
+            overview_resampling="average",
+            num_threads="ALL_CPUS",
+        )
     plain.unlink()
 
 

@@ -16,7 +16,8 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import COORDINATES, FEATURES
-from smgeo.cube.reading import read_directly
+from smgeo.cube.chunks import GRID_CHUNK
+from smgeo.cube.reading import without_dask
 from smgeo.cube.schema import check_daily, check_units, is_grid, units_of
 from smgeo.errors import SmgeoError
 from smgeo.polygons import pixels_inside, read_outline
@@ -77,8 +78,7 @@ def check_request(
     wanted = _choose_days(days, times)
     place = {n: cube.coords[n] for n in ("y", "x", "spatial_ref") if n in cube.coords}
     token = _token_of(cube, preparation["features"])
-    cube = read_directly(cube)
-    cube = derive_features(cube, [f for f in preparation["features"] if f not in cube and _derivable(f, cube)])
+    cube = _derive(without_dask(cube), [f for f in preparation["features"] if f not in cube and _derivable(f, cube)])
     check_units(units_of(cube, map(str, cube.data_vars)), preparation["units"], "the grid cube")
     # With the days and the place, which features that do not vary along them would leave behind.
     cube = cube[preparation["features"]].assign_coords(time=cube["time"], **place).assign_attrs(cube.attrs)
@@ -118,10 +118,25 @@ def _box_of(cube: xr.Dataset) -> GeoBox:
 def _token_of(cube: xr.Dataset, features: Sequence[str]) -> str:
     """What the features come from: the names of Dask arrays, values that are held, and the files of a store as they are now."""
     used = {n for f in features for n in (f, *(FEATURES[f].derived_from if f in FEATURES else ()))}
-    values = [(n, v.data) for n, v in sorted(cube.variables.items()) if n in used or n in cube.coords]
+    # `_data`, since `data` would read what is lazy without Dask.
+    values = [
+        (n, v.data if n in cube.coords else v._data)
+        for n, v in sorted(cube.variables.items())
+        if n in {*used, *cube.coords}
+    ]
     source = cube.encoding.get("source")
     files = [f for n in sorted(used) for f in sorted(Path(source, n).rglob("*"))] if source else []
     return str(tokenize(values, [(str(f), s.st_size, s.st_mtime_ns) for f in files if (s := f.stat())]))
+
+
+def _derive(cube: xr.Dataset, features: list[str]) -> xr.Dataset:
+    """Add features that are derived from others, lazily: a block computes its own part of them."""
+    inputs = {n for f in features for n in FEATURES[f].derived_from if n in cube.data_vars}
+    lazy = {
+        n: cube[n].variable.chunk({d: GRID_CHUNK[str(d)] for d in cube[n].dims}) for n in inputs if not cube[n].chunks
+    }
+    derived = derive_features(cube.assign(lazy), features)
+    return cube.assign({n: derived[n] for n in features}).assign_attrs(derived.attrs)
 
 
 def _derivable(name: str, cube: xr.Dataset) -> bool:

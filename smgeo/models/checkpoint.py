@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from smgeo.files import written_beside
 
 
 class Checkpoint:
@@ -49,15 +50,12 @@ class Checkpoint:
         state : mapping
             All else, JSON types.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         about = _text(
             {"training": self._name(training), "state": state, "counts": {k: len(v) for k, v in arrays.items()}}
         )
         parts = {f"{name}.{i}": np.asarray(a) for name, many in arrays.items() for i, a in enumerate(many)}
-        part = self.path.with_name(self.path.name + ".part")
-        with part.open("wb") as file:
+        with written_beside(self.path) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, about=np.frombuffer(about.encode(), dtype=np.uint8), **parts)
-        os.replace(part, self.path)
         self._written = time.monotonic()
 
     def load(self, training: Mapping[str, Any]) -> tuple[dict[str, list[np.ndarray]], dict[str, Any]] | None:

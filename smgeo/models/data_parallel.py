@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smgeo.errors import SmgeoError
+from smgeo.files import written_beside
 from smgeo.models import load_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.team import Team, check_backend
+from smgeo.recipe.models import is_network
 
 # How often the processes are started again after one of them died, without an epoch more than before.
 TRIES = 3
@@ -90,7 +92,7 @@ def fit_parallel(
     SmgeoError
         If the model is no network, Keras does not run on TensorFlow, or the processes die again and again.
     """
-    if not hasattr(model, "epochs"):
+    if not is_network(model.kind):
         raise SmgeoError(
             f"{model.kind} is not trained in epochs, so several processes cannot share the work; train it with one"
         )
@@ -186,9 +188,8 @@ def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> li
     with socket.socket() as probe:  # TensorFlow binds it in a moment
         probe.bind((address, 0))
         port = probe.getsockname()[1]
-    part = here / f"address-{rank}.part"
-    part.write_text(f"{address}:{port}", encoding="utf-8")
-    os.replace(part, here / f"address-{rank}")
+    with written_beside(here / f"address-{rank}") as part:
+        part.write_text(f"{address}:{port}", encoding="utf-8")
     end = time.monotonic() + _MEET_S
     files = [here / f"address-{r}" for r in range(workers)]
     while missing := [f.name.removeprefix("address-") for f in files if not f.exists()]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +11,10 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
-from smgeo.models.base import SoilMoistureModel
+from smgeo.models.base import Epochs, SoilMoistureModel
+from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
+from smgeo.models.team import Team
 from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
 
 _ENGINES = ("ydf", "sklearn")
@@ -77,8 +79,13 @@ class Forest(SoilMoistureModel):
             raise missing_extra("the random forest by ydf (engine='sklearn' needs nothing more)", "forest")
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
-    ) -> Generator[dict[str, float], None, None]:
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None,
+        team: Team | None,
+    ) -> Epochs:
         self._trees = self._train_ydf(x.all(), y) if self.engine == "ydf" else self._train_sklearn(x.all(), y)
         yield {"epoch": 1, "epochs": 1}
 
@@ -130,7 +137,7 @@ class Forest(SoilMoistureModel):
     def _save_weights(self, folder: Path) -> None:
         self._trees.save(folder / _FILE)
 
-    def _load_weights(self, folder: Path) -> None:
+    def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         if not (folder / _FILE).is_file():
             raise SmgeoError(f"{folder} was saved by an older smgeo (no {_FILE} in it); train the model again")
         self._trees = Trees.load(folder / _FILE, self.n_features_in_)

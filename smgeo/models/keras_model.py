@@ -1,40 +1,57 @@
-"""What all networks share: training in Keras 3 with early stopping, prediction, weights. Backends are named in `smgeo.models.backend` alone."""
+"""The base class of networks: shared parameters, training in Keras 3 with early stopping, prediction, weights.
+
+Backends are named only in `smgeo.models.backend`.
+"""
 
 from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.files import JsonObject
 from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
-from smgeo.models.base import SoilMoistureModel
+from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Labelled, Rows
 from smgeo.models.team import Team
 from smgeo.prepare.feeds import keras_batches
 
-_ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "linear")
-_OPTIMIZERS = ("adam", "rmsprop", "sgd")
-# One shape for all calls, the last batch padded, so that prediction is compiled once: rows or windows, and days of series.
+if TYPE_CHECKING:
+    from keras import Layer, Model, Variable
+    from keras.utils import PyDataset
+
+# Parameters with a list of values, and those that are counts from 1; a network has some of them.
+_CHOICES = {
+    "activation": ("relu", "tanh", "sigmoid", "gelu", "elu", "linear"),
+    "optimizer": ("adam", "rmsprop", "sgd"),
+    "mode": ("window", "sequence"),
+    "schedule": ("constant", "cosine"),
+}
+_COUNTS = ("layers", "units", "filters", "kernel", "batch_size", "epochs", "patience", "crop_days")
+# Rows or windows, and days of series, that are estimated at once. All batches have one shape, the last one padded, so that
+# prediction is compiled once.
 _PREDICT_BATCH = {False: 8192, True: 4096}
 _PREDICT_DAYS = 131_072
-# Days of training rows, windows or series that the mean and spread of inputs are taken from: enough for three digits.
+# Days of training rows, windows or series from which the mean and spread of inputs are computed: enough for three digits.
 _STANDARDIZE_DAYS = 524_288
-# One thread compiles, and others wait for what it made.
+# One thread compiles, and others wait for the result.
 _COMPILING = threading.Lock()
-# Steps of an epoch that a batch chosen by size leaves at least: fewer, and a network learns little from an epoch.
+# Least steps of an epoch where the batch size is chosen here: with fewer a network learns little from an epoch.
 _STEPS = 100
 
 
 def choose_batch(rows: int, least: int, most: int) -> int:
-    """The largest power of two that leaves 100 steps an epoch, from `least` to `most`.
+    """Return the largest power of two that leaves 100 steps an epoch, from `least` to `most`.
 
     >>> choose_batch(427_000, 32, 4096), choose_batch(12_000, 32, 4096), choose_batch(500, 32, 4096)
     (4096, 64, 32)
@@ -44,7 +61,7 @@ def choose_batch(rows: int, least: int, most: int) -> int:
 
 
 def choose_rate(optimizer: str, batch: int) -> float:
-    """Keras' default learning rate, which is for batches of 32, scaled to larger ones.
+    """Return Keras' default learning rate, which is for batches of 32, scaled to larger ones.
 
     By the root of the batch for Adam and RMSprop (Malladi et al. 2022, NeurIPS 35, 7697-7711), in proportion to it for SGD, up
     to 0.3 (Goyal et al. 2017, arXiv:1706.02677).
@@ -57,7 +74,7 @@ def choose_rate(optimizer: str, batch: int) -> float:
 
 
 def rate_at(rate: float, epoch: int, epochs: int) -> float:
-    """The learning rate of an epoch, from 1, along half a cosine that begins at `rate` and would be 0 after the last.
+    """Return the learning rate of an epoch, from 1, along half a cosine that begins at `rate` and would be 0 after the last.
 
     >>> [round(rate_at(0.01, epoch, 4), 5) for epoch in (1, 2, 3, 4)]
     [0.01, 0.00854, 0.005, 0.00146]
@@ -65,8 +82,34 @@ def rate_at(rate: float, epoch: int, epochs: int) -> float:
     return float(rate * (1 + np.cos(np.pi * (epoch - 1) / epochs)) / 2)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class KerasModel(SoilMoistureModel):
     """A network: training with early stopping, prediction in batches of one shape, weights in HDF5.
+
+    A dataclass, so that each kind of network adds its own parameters to these and changes their defaults; its constructor only
+    stores, and its signature names all of them, as scikit-learn needs it.
+
+    Parameters
+    ----------
+    layers : int
+        Hidden layers.
+    dropout : float
+        Share of neurons left out in training.
+    optimizer : {"adam", "rmsprop", "sgd"}
+    learning_rate : float, optional
+        By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD.
+    schedule : {"constant", "cosine"}
+        A constant learning rate, or one that falls along half a cosine to 0 over `epochs` (Loshchilov and Hutter 2017,
+        arXiv:1608.03983): the last weights then depend less on the last batches, and on the seed.
+    batch_size : int, optional
+        Rows a step (windows, or pieces of series). By default as many as leave 100 steps an epoch, within the limits of the kind: small
+        batches leave a processor idle.
+    epochs, patience : int
+        Maximum number of epochs, and epochs without a better validation RMSE before training stops.
+    standardize : bool
+        Add a first layer that brings each channel to mean 0 and standard deviation 1 over the training rows: networks learn faster
+        than on values between 0 and 1, and the earlier scaling of features no longer matters.
+    seed : int
 
     Attributes
     ----------
@@ -76,52 +119,46 @@ class KerasModel(SoilMoistureModel):
 
     uses_validation: ClassVar[bool] = True
 
-    # Set by each network's constructor.
-    dropout: float
-    optimizer: str
-    learning_rate: float | None
-    schedule: str
-    batch_size: int | None
-    epochs: int
-    patience: int
-    standardize: bool
-    seed: int
+    layers: int = 2
+    dropout: float = 0.1
+    optimizer: str = "adam"
+    learning_rate: float | None = None
+    schedule: str = "constant"
+    batch_size: int | None = None
+    epochs: int = 30
+    patience: int = 5
+    standardize: bool = True
+    seed: int = 0
 
-    def _hidden(self, layers: Any) -> list[Any]:
-        """The layers between input and output."""
+    def _hidden(self, keras: ModuleType) -> list[Layer]:
+        """Return the layers between input and output."""
         raise NotImplementedError
 
     @property
-    def _batches(self) -> tuple[int, int]:
-        """Least and most rows of a batch that is chosen here."""
+    def _batch_limits(self) -> tuple[int, int]:
+        """Least and most rows of a batch whose size is chosen here."""
         raise NotImplementedError
 
     @property
-    def _worth(self) -> int:
-        """How many rows an example is worth where the learning rate is chosen by the batch."""
+    def _rows_per_example(self) -> int:
+        """Rows that an example counts as where the learning rate is chosen by the batch size."""
         return 1
 
     def _examples(self, x: Rows, y: np.ndarray) -> tuple[Rows, np.ndarray]:
-        """What is trained on, one row a gradient: x and y, or pieces of them."""
+        """Return the x and y that are trained on, or pieces of them."""
         return x, y
 
     def check_params(self) -> None:
         """Refuse values that Keras would refuse later, or misread."""
         if find_spec("keras") is None:
             raise missing_extra(f"the network {self.kind!r}", "nn")
-        choices = {
-            "activation": _ACTIVATIONS,
-            "optimizer": _OPTIMIZERS,
-            "mode": ("window", "sequence"),
-            "schedule": ("constant", "cosine"),
-        }
-        for name, known in choices.items():
+        for name, known in _CHOICES.items():
             value = getattr(self, name, known[0])
             if value not in known:
                 raise SmgeoError(f"{self.kind}: unknown {name} {value!r}; {nearest(str(value), known)}")
         if not 0 <= self.dropout < 1:
-            raise SmgeoError(f"{self.kind}: dropout must lie in [0, 1); got {self.dropout}")
-        for name in ("layers", "units", "filters", "kernel", "batch_size", "epochs", "patience", "crop_days"):
+            raise SmgeoError(f"{self.kind}: dropout must be in [0, 1); got {self.dropout}")
+        for name in _COUNTS:
             value = getattr(self, name, None)
             if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise SmgeoError(f"{self.kind}: {name} must be a whole number, 1 or more; got {value!r}")
@@ -130,13 +167,13 @@ class KerasModel(SoilMoistureModel):
 
     # ---- training
 
-    def _build(self, keras: Any) -> Any:
+    def _build(self, keras: ModuleType) -> Model:
         first = [keras.layers.Normalization(name="standardize")] if self.standardize else []
         last = keras.layers.Dense(1, name="output")
-        return keras.Sequential([keras.Input(self.input_shape_), *first, *self._hidden(keras.layers), last])
+        return keras.Sequential([keras.Input(self.input_shape_), *first, *self._hidden(keras), last])
 
     def _start(self, x: Rows, y: np.ndarray) -> None:
-        """Begin where learning is quick: inputs of mean 0 and spread 1, and an output that is the mean of y."""
+        """Set first weights from which learning is quick: inputs of mean 0 and spread 1, and an output that is the mean of y."""
         known = y if x.mask is None else y[x.mask]
         output = self._model.get_layer("output")
         output.bias.assign(np.full(1, known.mean(dtype="float64"), dtype="float32"))
@@ -144,19 +181,19 @@ class KerasModel(SoilMoistureModel):
             values = x.take(_some(len(x), max(_STANDARDIZE_DAYS // int(np.prod(x.shape[1:-1])), 1), self.seed))
             axes = tuple(range(values.ndim - 1))
             mean, variance = values.mean(axes, dtype="float64"), values.var(axes, dtype="float64")
-            # What is the same in all training rows says nothing; it may be another value later, and must not become a huge one.
+            # A channel that is constant in training has no information; another value later must not become a huge one.
             variance[variance <= (1e-6 * mean) ** 2] = 1
             layer = self._model.get_layer("standardize")
             layer.adapt_mean.assign(mean.astype("float32"))
             layer.adapt_variance.assign(variance.astype("float32"))
             layer.finalize_state()
 
-    def _compile(self, keras: Any) -> None:
+    def _compile(self, keras: ModuleType) -> None:
         optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}[
             self.optimizer
         ]
-        # Gradients are clipped, because one saturated day can throw a recurrent network off. Weights of days, where there
-        # are any, count in the loss as they do in the score: days without a target are no days with an error of 0.
+        # Gradients are clipped, because one saturated day can make a recurrent network diverge. Weights of days count in the loss
+        # as they do in the score: days without a target are not days with an error of 0.
         self._model.compile(
             optimizer=optimizer(self.learning_rate_, clipnorm=1.0),
             loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
@@ -165,14 +202,20 @@ class KerasModel(SoilMoistureModel):
         )
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
-    ) -> Generator[dict[str, float], None, None]:
-        checkpoint, team = aids["checkpoint"], aids["team"]
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None,
+        team: Team | None,
+    ) -> Epochs:
         keras = import_keras()
         be_deterministic(keras, self.seed)
         x, y = self._examples(x, y)
-        self.batch_size_ = int(self.batch_size or choose_batch(len(x), *self._batches))
-        self.learning_rate_ = float(self.learning_rate or choose_rate(self.optimizer, self.batch_size_ * self._worth))
+        self.batch_size_ = int(self.batch_size or choose_batch(len(x), *self._batch_limits))
+        self.learning_rate_ = float(
+            self.learning_rate or choose_rate(self.optimizer, self.batch_size_ * self._rows_per_example)
+        )
         self._model = self._build(keras)
         self._start(x, y)
         self._compile(keras)
@@ -186,9 +229,9 @@ class KerasModel(SoilMoistureModel):
         yield from self._train(batches, validation, kept, team)
 
     def _name_training(
-        self, keras: Any, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
-    ) -> dict[str, Any]:
-        """What a checkpoint must be of to be this training's, JSON types: data are known by their target and their preparation."""
+        self, keras: ModuleType, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None
+    ) -> JsonObject:
+        """Return what identifies this training in a checkpoint: parameters, versions, and the target and preparation of its data."""
         held = None if validation is None else [list(validation[0].shape), zlib.crc32(validation[1].tobytes())]
         versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
         return {
@@ -201,10 +244,10 @@ class KerasModel(SoilMoistureModel):
         }
 
     def _train(
-        self, batches: Any, validation: tuple[Rows, np.ndarray] | None, kept: _Kept, team: Team | None
-    ) -> Generator[dict[str, float], None, None]:
-        """Epochs until the validation RMSE has not fallen for `patience` of them; the weights of the best one are kept."""
-        model, history = self._model, self.history_  # of this fit, whatever is fitted before it is closed
+        self, batches: PyDataset, validation: tuple[Rows, np.ndarray] | None, kept: _Kept, team: Team | None
+    ) -> Epochs:
+        """Train epochs until the validation RMSE has not fallen for `patience` of them, and keep the weights of the best one."""
+        model, history = self._model, self.history_  # of this fit, even if another begins before it is closed
         best_weights = kept.restore()
         if team is not None:
             team.check_start(len(history["rmse"]))
@@ -253,7 +296,7 @@ class KerasModel(SoilMoistureModel):
         series = self.input_shape_[0] is None
         size = _series_at_once(len(x), x.shape[1]) if series else _PREDICT_BATCH[self.uses_window]
         out = np.empty(x.shape[:2] if series else len(x), dtype="float32")
-        # One piece of memory for all batches: getting some for each takes longer than copying into it.
+        # Memory is allocated once for all batches: allocating it for each takes longer than copying into it.
         batch = aligned_zeros((size, *x.shape[1:]))
         for start in range(0, len(x), size):
             stop = min(start + size, len(x))
@@ -262,17 +305,17 @@ class KerasModel(SoilMoistureModel):
         return out
 
     def _predictor(self, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
-        """What estimates batches of this shape; made when first asked for."""
+        """Return the function that estimates batches of this shape, compiled at its first use."""
         with _COMPILING:
-            # Kept with the network, which another fit replaces; where Keras does not see it.
-            made: dict[Any, Callable[[np.ndarray], np.ndarray]] = self._model.__dict__.setdefault(
+            # Stored with the network, which another fit replaces, and in its dictionary, where Keras does not track it.
+            made: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = self._model.__dict__.setdefault(
                 "_smgeo_predictors", {}
             )
             if shape not in made:
                 made[shape] = make_predictor(import_keras(), self._model, shape)
             return made[shape]
 
-    def _describe_training(self) -> dict[str, Any]:
+    def _describe_training(self) -> JsonObject:
         return {
             "epochs": len(self.history_["rmse"]),
             "batch_size": self.batch_size_,
@@ -283,7 +326,7 @@ class KerasModel(SoilMoistureModel):
     def _save_weights(self, folder: Path) -> None:
         self._model.save_weights(str(folder / "model.weights.h5"))
 
-    def _load_weights(self, folder: Path) -> None:
+    def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         keras = import_keras()
         self._model = self._build(keras)
         self._model.jit_compile = compiles_whole(keras)
@@ -291,25 +334,25 @@ class KerasModel(SoilMoistureModel):
             self._model.load_weights(str(folder / "model.weights.h5"))
         except ValueError as error:
             raise SmgeoError(f"{folder}: the weights are not those of this model: {error}") from None
-        self.history_ = dict((self.training_ or {}).get("history", {}))
+        self.history_ = dict(self.training_.get("history", {}))
 
 
 class _Kept:
-    """What of a training goes into its checkpoint, and comes back from it."""
+    """The part of a training that goes into its checkpoint, and back."""
 
     def __init__(
         self,
         file: Checkpoint | None,
-        training: Mapping[str, Any],
-        model: Any,
-        batches: Any,
+        training: JsonObject,
+        model: Model,
+        batches: PyDataset,
         history: dict[str, list[float]],
     ) -> None:
         self._file, self._training, self._model, self._batches, self._history = file, training, model, batches, history
-        self.writes = True  # of a team one process does
+        self.writes = True  # in a team only one process does
 
     def restore(self) -> list[np.ndarray] | None:
-        """Set weights, optimiser, order of batches and history as they were; the best weights so far, or None where nothing is kept."""
+        """Restore weights, optimiser, order of batches and history; return the best weights so far, or None."""
         kept = self._file.load(self._training) if self._file is not None else None
         if kept is None:
             return None
@@ -322,26 +365,26 @@ class _Kept:
         return arrays["best"] or None
 
     def save(self, best: list[np.ndarray] | None) -> None:
-        """Write it, if it is time to."""
+        """Write the checkpoint, if one is due."""
         if self._file is not None and self.writes and self._file.due:
             arrays = {"variables": [np.asarray(v) for v in self._variables()], "best": best or []}
             self._file.save(self._training, arrays, {"order": self._batches.state, "history": self._history})
 
-    def _variables(self) -> list[Any]:
-        """Weights, seeds of dropout, and all that the optimiser remembers; not the metrics, which begin anew each epoch."""
+    def _variables(self) -> list[Variable]:
+        """Return weights, seeds of dropout and the state of the optimiser, without the metrics, which are reset each epoch."""
         metrics = {id(v) for m in self._model.metrics for v in m.variables}
         return [v for v in self._model.variables if id(v) not in metrics] + list(self._model.optimizer.variables)
 
 
 def _some(n: int, most: int, seed: int) -> np.ndarray:
-    """At most `most` positions of `n`, in ascending order."""
+    """Return at most `most` positions of `n`, in ascending order."""
     return np.sort(np.random.default_rng(seed).choice(n, min(n, most), replace=False))
 
 
 def _series_at_once(series: int, days: int) -> int:
-    """How many series are estimated at once: as memory allows, and few shapes for few series.
+    """Return how many series to estimate at once: as memory allows, and with few shapes for few series.
 
     >>> _series_at_once(5000, 1684), _series_at_once(5, 1684)
     (77, 8)
     """
-    return min(max(_PREDICT_DAYS // days, 1), 2 ** (series - 1).bit_length())
+    return min(max(_PREDICT_DAYS // days, 1), 1 << (series - 1).bit_length())

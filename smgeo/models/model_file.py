@@ -1,22 +1,52 @@
-"""The folder a fitted model is saved to: `model.json` with checksums, and weights in a format that holds no code."""
+"""The folder a fitted model is saved to: `model.json` with checksums, and weights in a format that contains no code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import UnionType
+from typing import NotRequired, TypedDict, cast
 
 from smgeo.errors import SmgeoError
-from smgeo.files import check_replaceable, replace_folder
+from smgeo.files import JsonObject, folder_beside
+from smgeo.prepare.steps import Preparation
 
 FORMAT = 1
 APPLICABILITY_FILE = "applicability.npz"
 
-# What model.json holds, and of which type.
-_TYPES: dict[str, Any] = {
+
+class Manifest(TypedDict):
+    """Contents of `model.json`, JSON types.
+
+    Attributes
+    ----------
+    kind, params
+        As for `make_model`.
+    n_features, input_shape, feature_names, preparation, training, calibration, applicability
+        Attributes of the fitted model; see `smgeo.models.base.SoilMoistureModel`.
+    files : dict of str to str
+        SHA-256 of each file of weights; `write_model` adds it.
+    digest : str
+        SHA-256 of all the rest; `read_model` adds it.
+    """
+
+    kind: str
+    params: JsonObject
+    n_features: int
+    input_shape: list[int | None]
+    feature_names: list[str] | None
+    preparation: Preparation | None
+    training: JsonObject
+    calibration: JsonObject | None
+    applicability: JsonObject | None
+    files: NotRequired[dict[str, str]]
+    digest: NotRequired[str]
+
+
+# Types of the values of `model.json`, which may come from anywhere.
+_TYPES: dict[str, type | UnionType] = {
     "kind": str,
     "params": dict,
     "n_features": int,
@@ -31,35 +61,31 @@ _TYPES: dict[str, Any] = {
 _OPTIONAL = ("feature_names", "calibration", "applicability")
 
 
-def write_model(path: str | Path, about: dict[str, Any], write_weights: Callable[[Path], None]) -> Path:
-    """Write a model's folder, beside it first, renamed when complete.
+def write_model(path: str | Path, about: Manifest, write_weights: Callable[[Path], None]) -> Path:
+    """Write a model's folder under another name, and rename it when complete.
 
     Parameters
     ----------
     path : str or Path
-        A folder that is new, or that holds a model.
-    about : dict
-        Everything but the weights, as JSON types.
+        A folder that is new, or that contains a model.
+    about : Manifest
+        Everything but the weights; read after they are written.
     write_weights : callable
         Called with the folder to write weights into.
     """
     path = Path(path)
-    check_replaceable(path, "model.json")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    write_weights(part)
-    files = sorted(p for p in part.rglob("*") if p.is_file())
-    sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-    manifest = {"format": FORMAT, **about, "files": sums}
-    manifest["sha256"] = _checksum(manifest)
-    (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    replace_folder(part, path, "model.json")
+    with folder_beside(path, "model.json") as part:
+        write_weights(part)
+        files = sorted(p for p in part.rglob("*") if p.is_file())
+        sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        manifest: JsonObject = {"format": FORMAT, **about, "files": sums}
+        manifest["sha256"] = _checksum(manifest)
+        (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return path
 
 
-def read_model(path: str | Path) -> dict[str, Any]:
-    """What `model.json` says, after every file's checksum was compared; and its `digest`.
+def read_model(path: str | Path) -> Manifest:
+    """Return the contents of `model.json`, after comparing every file's checksum.
 
     Raises
     ------
@@ -70,28 +96,29 @@ def read_model(path: str | Path) -> dict[str, Any]:
     file = path / "model.json"
     if not file.is_file():
         raise SmgeoError(
-            f"{path} holds no model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
+            f"{path} is not a model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
         )
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        manifest: JsonObject = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] > FORMAT:
             raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
-        if manifest.pop("sha256", None) != _checksum(manifest):
-            raise SmgeoError(f"{file} is damaged or was edited (its checksum does not fit); save the model again")
+        stated = manifest.pop("sha256", None)
+        digest = _checksum(manifest)
+        if stated != digest:
+            raise SmgeoError(f"{file} is damaged or was edited (its checksum does not match); save the model again")
         about = {key: manifest[key] for key in _TYPES if key not in _OPTIONAL}
         about |= {key: manifest.get(key) for key in _OPTIONAL}  # older files lack them
-        about["digest"] = _checksum(manifest)
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
     for key, types in _TYPES.items():
         if not isinstance(about[key], types):
             raise SmgeoError(f"{file} is damaged ({key} is {type(about[key]).__name__}); save the model again")
     if not all(n is None or type(n) is int for n in about["input_shape"]):
-        raise SmgeoError(f"{file} is damaged (input_shape must hold whole numbers); save the model again")
+        raise SmgeoError(f"{file} is damaged (input_shape must contain whole numbers); save the model again")
     if about["preparation"] is not None:
         about["preparation"].setdefault("mode", "window")  # older files lack it
     _check_files(path, about["files"])
-    return about
+    return cast(Manifest, {**about, "digest": digest})
 
 
 def _check_files(path: Path, sums: dict[str, str]) -> None:
@@ -106,5 +133,5 @@ def _check_files(path: Path, sums: dict[str, str]) -> None:
             )
 
 
-def _checksum(manifest: dict[str, Any]) -> str:
+def _checksum(manifest: JsonObject) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -10,70 +12,37 @@ from smgeo.models.backend import import_keras, most_windows
 from smgeo.models.keras_model import KerasModel
 from smgeo.models.rows import Rows
 
+if TYPE_CHECKING:
+    from keras import Layer
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class Ann(KerasModel):
-    """Dense network on the day's features.
+    """Dense network on the day's features; `smgeo.models.keras_model.KerasModel` describes the parameters that networks share.
+
+    `batch_size` is 32 to 4,096 by default, and `dropout` is applied after each layer.
 
     Parameters
     ----------
-    layers, units : int
-        Hidden layers and neurons in each; the study's best had 2 of 254.
+    units : int
+        Neurons in each hidden layer; the study's best network had 2 layers of 254.
     activation : str
         `relu`, `tanh`, `sigmoid`, `gelu`, `elu` or `linear`.
-    dropout : float
-        Share of neurons left out in training, after each layer.
-    optimizer : {"adam", "rmsprop", "sgd"}
-    learning_rate : float, optional
-        By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD.
-    schedule : {"constant", "cosine"}
-        Whether the learning rate stays, or falls along half a cosine to nothing over `epochs` (Loshchilov and Hutter 2017, arXiv:1608.03983): the
-        last weights then depend less on the last batches, and on the seed.
-    batch_size : int, optional
-        Rows a step. By default as many as leave 100 steps an epoch, 32 to 4,096: small batches leave a processor idle.
-    epochs, patience : int
-        Most epochs, and epochs without a better validation RMSE before training stops.
-    standardize : bool
-        Whether a first layer brings each channel to mean 0 and standard deviation 1 over the training rows; networks
-        learn faster so than on values between 0 and 1, and how features were scaled before no longer matters.
-    seed : int
     """
 
     kind: ClassVar[str] = "ann"
 
-    def __init__(
-        self,
-        *,
-        layers: int = 2,
-        units: int = 254,
-        activation: str = "relu",
-        dropout: float = 0.1,
-        optimizer: str = "adam",
-        learning_rate: float | None = None,
-        schedule: str = "constant",
-        batch_size: int | None = None,
-        epochs: int = 60,
-        patience: int = 8,
-        standardize: bool = True,
-        seed: int = 0,
-    ) -> None:
-        self.layers = layers
-        self.units = units
-        self.activation = activation
-        self.dropout = dropout
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.patience = patience
-        self.standardize = standardize
-        self.seed = seed
+    units: int = 254
+    activation: str = "relu"
+    epochs: int = 60
+    patience: int = 8
 
     @property
-    def _batches(self) -> tuple[int, int]:
+    def _batch_limits(self) -> tuple[int, int]:
         return 32, 4096
 
-    def _hidden(self, layers: Any) -> list[Any]:
+    def _hidden(self, keras: ModuleType) -> list[Layer]:
+        layers = keras.layers
         return [
             part
             for _ in range(self.layers)
@@ -81,170 +50,97 @@ class Ann(KerasModel):
         ]
 
 
-class _Recurrent(KerasModel):
-    """Recurrent network on windows of days, or on whole series.
+@dataclass(kw_only=True, eq=False, repr=False)
+class Recurrent(KerasModel):
+    """Recurrent network on windows of days or whole series; `smgeo.models.keras_model.KerasModel` describes shared parameters.
+
+    `batch_size` is 32 to 512 windows by default (64 with JAX on a CPU), or 8 to 32 pieces of series. A piece counts as 64 rows where the
+    learning rate is chosen by the batch size. `dropout` is applied to the last layer's outputs.
 
     Parameters
     ----------
     mode : {"window", "sequence"}
         "window" sees the days of one window and estimates its last; the study's. "sequence" runs along a whole series and
-        estimates every day of it from all days before: a day is looked at once and not in each of the windows that hold it.
+        estimates every day of it from all days before: a day is seen once and not in each of the windows that contain it.
     crop_days : int
         In mode "sequence", days that count in each of the pieces that series are cut into for training. A piece begins with the days that a
         window looks back, which do not count there, so that each day with a target counts once. Estimates run along the whole series.
-    layers, units : int
-        Recurrent layers and units in each.
-    dropout : float
-        Share of the last layer's outputs left out in training.
-    optimizer : {"adam", "rmsprop", "sgd"}
-    learning_rate : float, optional
-        By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD. A piece
-        of a series counts as 64 rows there.
-    schedule : {"constant", "cosine"}
-        Whether the learning rate stays, or falls along half a cosine to nothing over `epochs` (Loshchilov and Hutter 2017, arXiv:1608.03983): the
-        last weights then depend less on the last batches, and on the seed.
-    batch_size : int, optional
-        Windows a step, or pieces of series. By default as many as leave 100 steps an epoch: 32 to 512 windows (64 with JAX on a CPU), 8 to 32 pieces.
-    epochs, patience : int
-        Most epochs, and epochs without a better validation RMSE before training stops.
-    standardize : bool
-        Whether a first layer brings each channel to mean 0 and standard deviation 1 over the training rows; networks
-        learn faster so than on values between 0 and 1, and how features were scaled before no longer matters.
-    seed : int
+    units : int
+        Units in each layer.
     """
 
     uses_window: ClassVar[bool] = True
     _layer: ClassVar[str]
 
-    def __init__(
-        self,
-        *,
-        mode: str = "window",
-        crop_days: int = 180,
-        layers: int = 1,
-        units: int = 64,
-        dropout: float = 0.1,
-        optimizer: str = "adam",
-        learning_rate: float | None = None,
-        schedule: str = "constant",
-        batch_size: int | None = None,
-        epochs: int = 30,
-        patience: int = 5,
-        standardize: bool = True,
-        seed: int = 0,
-    ) -> None:
-        self.mode = mode
-        self.crop_days = crop_days
-        self.layers = layers
-        self.units = units
-        self.dropout = dropout
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.patience = patience
-        self.standardize = standardize
-        self.seed = seed
+    mode: str = "window"
+    crop_days: int = 180
+    layers: int = 1
+    units: int = 64
 
     @property
     def uses_series(self) -> bool:
-        """Whether it is trained on whole series, sequence to sequence."""
+        """True if the model is trained on whole series, sequence to sequence."""
         return self.mode == "sequence"
 
     @property
-    def _batches(self) -> tuple[int, int]:
+    def _batch_limits(self) -> tuple[int, int]:
         return (8, 32) if self.uses_series else (32, most_windows(import_keras()))
 
     @property
-    def _worth(self) -> int:
-        # Found by trying rates on batches of 8, 16 and 32 pieces: the days of a piece are no independent rows.
+    def _rows_per_example(self) -> int:
+        # Found by trying rates on batches of 8, 16 and 32 pieces: the days of a piece are not independent rows.
         return 64 if self.uses_series else 1
 
     def _examples(self, x: Rows, y: np.ndarray) -> tuple[Rows, np.ndarray]:
         return x.crop(self.crop_days) if self.uses_series else (x, y)
 
-    def _hidden(self, layers: Any) -> list[Any]:
-        layer = getattr(layers, self._layer)
+    def _hidden(self, keras: ModuleType) -> list[Layer]:
+        layer = getattr(keras.layers, self._layer)
         every = [self.uses_series or i < self.layers - 1 for i in range(self.layers)]
-        return [*(layer(self.units, return_sequences=e) for e in every), layers.Dropout(self.dropout)]
+        return [*(layer(self.units, return_sequences=e) for e in every), keras.layers.Dropout(self.dropout)]
 
 
-class Gru(_Recurrent):
-    """Gated recurrent units (Cho et al. 2014); parameters of `_Recurrent`."""
+class Gru(Recurrent):
+    """Gated recurrent units (Cho et al. 2014); parameters of `Recurrent`."""
 
     kind: ClassVar[str] = "gru"
     _layer: ClassVar[str] = "GRU"
 
 
-class Lstm(_Recurrent):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997); parameters of `_Recurrent`."""
+class Lstm(Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997); parameters of `Recurrent`."""
 
     kind: ClassVar[str] = "lstm"
     _layer: ClassVar[str] = "LSTM"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Cnn(KerasModel):
-    """1-D convolution along the days of a window.
+    """1-D convolution along the days of a window; `smgeo.models.keras_model.KerasModel` describes the shared parameters.
+
+    `batch_size` is 32 to 512 windows by default, and `dropout` is applied to the outputs of the last layer.
 
     Parameters
     ----------
-    layers, filters, kernel : int
-        Convolutions, filters of each, and days that a filter spans.
+    filters, kernel : int
+        Filters of each layer, and days that a filter spans.
     activation : str
-    dropout : float
-    optimizer : {"adam", "rmsprop", "sgd"}
-    learning_rate : float, optional
-        By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD.
-    schedule : {"constant", "cosine"}
-        Whether the learning rate stays, or falls along half a cosine to nothing over `epochs` (Loshchilov and Hutter 2017, arXiv:1608.03983): the
-        last weights then depend less on the last batches, and on the seed.
-    batch_size : int, optional
-        Windows a step. By default as many as leave 100 steps an epoch, 32 to 512.
-    epochs, patience : int
-    standardize : bool
-    seed : int
+        As for `Ann`.
     """
 
     kind: ClassVar[str] = "cnn"
     uses_window: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        layers: int = 2,
-        filters: int = 64,
-        kernel: int = 5,
-        activation: str = "relu",
-        dropout: float = 0.1,
-        optimizer: str = "adam",
-        learning_rate: float | None = None,
-        schedule: str = "constant",
-        batch_size: int | None = None,
-        epochs: int = 30,
-        patience: int = 5,
-        standardize: bool = True,
-        seed: int = 0,
-    ) -> None:
-        self.layers = layers
-        self.filters = filters
-        self.kernel = kernel
-        self.activation = activation
-        self.dropout = dropout
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.patience = patience
-        self.standardize = standardize
-        self.seed = seed
+    filters: int = 64
+    kernel: int = 5
+    activation: str = "relu"
 
     @property
-    def _batches(self) -> tuple[int, int]:
+    def _batch_limits(self) -> tuple[int, int]:
         return 32, 512
 
-    def _hidden(self, layers: Any) -> list[Any]:
+    def _hidden(self, keras: ModuleType) -> list[Layer]:
+        layers = keras.layers
         convolutions = [
             layers.Conv1D(self.filters, self.kernel, padding="causal", activation=self.activation)
             for _ in range(self.layers)

@@ -1,38 +1,37 @@
-"""Models by name: the kinds of smgeo, scikit-learn's regressors, and models from a file."""
+"""Models by name: kinds of smgeo, scikit-learn's regressors, and models from a file."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-import numpy as np
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.models.applicability import Applicability
 from smgeo.models.base import SoilMoistureModel
-from smgeo.models.calibration import Calibration
-from smgeo.models.model_file import APPLICABILITY_FILE, read_model
+from smgeo.models.model_file import read_model
+from smgeo.models.parameters import plain_number
+from smgeo.recipe.models import NETWORKS
 
-# kind -> where its class is; imported when asked for, so that a forest needs no Keras.
+# A kind of model: its name, or a regressor or pipeline of scikit-learn.
+Kind: TypeAlias = str | BaseEstimator
+
+# kind -> module and class; imported only when needed, so that a forest needs no Keras.
 _KINDS = {
     "rf": ("smgeo.models.forest", "Forest"),
-    "ann": ("smgeo.models.networks", "Ann"),
-    "cnn": ("smgeo.models.networks", "Cnn"),
-    "gru": ("smgeo.models.networks", "Gru"),
-    "lstm": ("smgeo.models.networks", "Lstm"),
+    **{kind: ("smgeo.models.networks", kind.capitalize()) for kind in NETWORKS},
 }
-# The kind under which the file of a scikit-learn regressor is saved.
+# Class of the kind under which the file of a scikit-learn regressor is saved.
 _OF_SKLEARN = ("smgeo.models.regressor", "Regressor")
 
 
-def make_model(kind: str | Any, **params: Any) -> SoilMoistureModel:
-    """An unfitted model.
+def make_model(kind: Kind, **params: object) -> SoilMoistureModel:
+    """Return an unfitted model.
 
     Parameters
     ----------
@@ -40,7 +39,7 @@ def make_model(kind: str | Any, **params: Any) -> SoilMoistureModel:
         Random forest, dense network, 1-D convolution, recurrent networks; the name of a regressor of scikit-learn, such as
         `"HistGradientBoostingRegressor"`; or a regressor or pipeline of your own, which is copied.
     **params
-        The model's own parameters (see its class), `seed` among them; of a regressor or pipeline those that its `set_params` takes.
+        The model's own parameters (see its class), `seed` among them; for a regressor or pipeline those that its `set_params` takes.
 
     Raises
     ------
@@ -54,8 +53,7 @@ def make_model(kind: str | Any, **params: Any) -> SoilMoistureModel:
     >>> model, make_model("Ridge").estimator
     (Regressor(estimator=Ridge(alpha=2.0), seed=1), Ridge())
     """
-    # Numbers of NumPy, as a search space gives them, are taken as Python's: libraries and JSON want these.
-    params = {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
+    params = {k: plain_number(v) for k, v in params.items()}
     if isinstance(kind, str) and kind in _KINDS:
         found = _import(*_KINDS[kind])
         _check_names(kind, params, list(inspect.signature(found).parameters))
@@ -68,7 +66,7 @@ def make_model(kind: str | Any, **params: Any) -> SoilMoistureModel:
 
 
 def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistureModel:
-    """A fitted model from the folder that `save` wrote. Runs no code of it.
+    """Return a fitted model from the folder that `save` wrote. Runs no code from it.
 
     Parameters
     ----------
@@ -79,29 +77,18 @@ def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistu
     Raises
     ------
     SmgeoError
-        If the folder is no model, is of a newer format, a file in it is missing or damaged, or it holds a type that is not trusted.
+        If the folder is no model, is of a newer format, a file in it is missing or damaged, or it contains a type that is not trusted.
     """
     about = read_model(path)
     kind, params = about["kind"], about["params"]
     if kind == "sklearn":
-        found, options = _import(*_OF_SKLEARN), {"trusted": trusted}
         _check_names(f"{path}/model.json: {kind}", params, ["seed"])
-        model = found(**params)
+        model = _import(*_OF_SKLEARN)(**params)
     elif kind in _KINDS:
-        model, options = make_model(kind, **params), {}
+        model = make_model(kind, **params)
     else:
-        raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(str(kind), list(_KINDS))}")
-    model.n_features_in_ = int(about["n_features"])
-    model.input_shape_ = tuple(about["input_shape"])
-    model.preparation_, model.training_, model.params_ = about["preparation"], about["training"], params
-    if about["calibration"] is not None:
-        model.calibration_ = Calibration.from_dict(about["calibration"])
-    if about["applicability"] is not None:
-        model.applicability_ = Applicability.load(Path(path) / APPLICABILITY_FILE, about["applicability"])
-    if about["feature_names"]:
-        model.feature_names_in_ = np.array(about["feature_names"], dtype=object)
-    model._load_weights(Path(path), **options)
-    model.digest_ = about["digest"]
+        raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(kind, list(_KINDS))}")
+    model.restore(about, Path(path), trusted)
     return model
 
 
@@ -116,7 +103,7 @@ def _check_names(owner: str, params: Collection[str], known: list[str]) -> None:
             raise SmgeoError(f"{owner} has no parameter {name!r}; {nearest(name, known)}")
 
 
-def _make_regressor(estimator: Any, params: dict[str, Any]) -> SoilMoistureModel:
+def _make_regressor(estimator: BaseEstimator, params: Mapping[str, object]) -> SoilMoistureModel:
     found = _import(*_OF_SKLEARN)
     found(estimator).check_params()
     own = {k: v for k, v in params.items() if k != "seed"}
@@ -125,8 +112,8 @@ def _make_regressor(estimator: Any, params: dict[str, Any]) -> SoilMoistureModel
     return found(copy, **{k: v for k, v in params.items() if k == "seed"})
 
 
-def _regressor_named(name: str) -> Any:
-    """A regressor of scikit-learn with its default parameters."""
+def _regressor_named(name: str) -> BaseEstimator:
+    """Return a regressor of scikit-learn with its default parameters."""
     regressors = _regressors()
     if name not in regressors:
         hint = nearest(name, [*_KINDS, *regressors])
@@ -137,8 +124,8 @@ def _regressor_named(name: str) -> Any:
 
 
 @cache
-def _regressors() -> dict[str, Any]:
-    """Class of each regressor of scikit-learn that estimates one value a row and needs no other estimator."""
+def _regressors() -> dict[str, type[BaseEstimator]]:
+    """Return the class of each regressor of scikit-learn that estimates one value a row and needs no other estimator."""
     from sklearn.utils import all_estimators
 
     with warnings.catch_warnings():

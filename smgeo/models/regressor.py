@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 from zipfile import BadZipFile
@@ -11,8 +11,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone, is_regressor
 
 from smgeo.errors import SmgeoError
-from smgeo.models.base import SoilMoistureModel
+from smgeo.models.base import Epochs, SoilMoistureModel
+from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
+from smgeo.models.team import Team
 
 _FILE = "regressor.skops"
 _PARTS = ("estimator", "fitted")
@@ -61,8 +63,13 @@ class Regressor(SoilMoistureModel):
                     raise SmgeoError(str(error)) from None
 
     def _fit(
-        self, x: Rows, y: np.ndarray, validation: tuple[Rows, np.ndarray] | None, **aids: Any
-    ) -> Generator[dict[str, float], None, None]:
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None,
+        team: Team | None,
+    ) -> Epochs:
         estimator = clone(self.estimator)
         unset = [n for n, v in estimator.get_params().items() if v is None and n.split("__")[-1] == "random_state"]
         estimator.set_params(**dict.fromkeys(unset, self.seed))
@@ -88,7 +95,7 @@ class Regressor(SoilMoistureModel):
     def _save_weights(self, folder: Path) -> None:
         write_sklearn(folder / _FILE, dict(zip(_PARTS, (self.estimator, self.estimator_), strict=True)))
 
-    def _load_weights(self, folder: Path, trusted: Collection[str] = ()) -> None:
+    def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         parts = read_sklearn(folder / _FILE, _PARTS, trusted)
         self.estimator, self.estimator_ = (parts[name] for name in _PARTS)
         self.check_params()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import xarray as xr
@@ -69,7 +69,7 @@ def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
     return ds
 
 
-def windows_like(preparation: dict[str, Any], ds: xr.Dataset, **changes: Any) -> Windows:
+def windows_like(preparation: Mapping[str, Any], ds: xr.Dataset, **changes: Any) -> Windows:
     """Windows of a prepared cube as a model's training data had them, but for `changes` (arguments of `Windows`)."""
     same = {name: preparation[name] for name in ("features", "target", "length", "missing", "fill", "mode")}
     return Windows(ds, **{**same, **changes})

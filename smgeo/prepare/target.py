@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from smgeo.cube.schema import is_grid, variables_of_kind
 from smgeo.errors import SmgeoError
-from smgeo.prepare import (
-    Scaler,
-)
+from smgeo.prepare import Scaler
+from smgeo.prepare.steps import Preparation
 
 
-def target_scale(preparation: dict[str, Any]) -> tuple[float, float] | None:
+def target_scale(preparation: Preparation) -> tuple[float, float] | None:
     """Center and scale of a model's output, where its target was scaled."""
     scalers = [Scaler.from_dict(s["scaler"]) for s in preparation["steps"] if s["step"] == "scale"]
     target = preparation["target"]
@@ -23,7 +21,7 @@ def target_scale(preparation: dict[str, Any]) -> tuple[float, float] | None:
     return found[-1] if found else None
 
 
-def target_scaler(preparation: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def target_scaler(preparation: Preparation) -> Callable[[np.ndarray], np.ndarray]:
     """The function that brings a model's output back to the target's unit."""
     found = target_scale(preparation)
     if found is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -13,8 +13,9 @@ from smgeo.cube.schema import check_daily, is_grid, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
 from smgeo.prepare.series import Series, shuffle_blocks
-from smgeo.prepare.steps import steps_of
+from smgeo.prepare.steps import Preparation, steps_of
 from smgeo.prepare.window_kernels import copy_windows, copy_windows_filled, find_complete
+from smgeo.recipe.preparation import WINDOW_DAYS
 
 
 class Windows:
@@ -90,7 +91,7 @@ class Windows:
         ds: xr.Dataset,
         features: Sequence[str],
         target: str | None = "sm",
-        length: int = 30,
+        length: int = WINDOW_DAYS,
         missing: float = 0.0,
         fill: Sequence[float] | None = None,
         *,
@@ -240,13 +241,13 @@ class Windows:
         return len(self), self._span, len(self.channels)
 
     @property
-    def preparation(self) -> dict[str, Any]:
+    def preparation(self) -> Preparation:
         """All that is needed to make such windows of other data, as JSON types."""
         return {
             "features": self.features,
             "units": self.units,
-            "target": self.target,
-            "target_units": self._target_units,
+            "target": cast(str, self.target),  # None only for windows that no model is fitted on
+            "target_units": cast(str, self._target_units),
             "length": self.length,
             "mode": self.mode,
             "missing": self.missing,

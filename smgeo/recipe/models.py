@@ -12,8 +12,17 @@ from smgeo.recipe.spec import Spec
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-# Kinds of model that are trained in epochs.
+# Kinds of model that are trained in epochs, and could use a GPU.
 NETWORKS = ("ann", "cnn", "gru", "lstm")
+
+
+def is_network(kind: object) -> bool:
+    """Return True if a model's kind (a name, or an estimator of scikit-learn) is a network.
+
+    >>> is_network("gru"), is_network("rf")
+    (True, False)
+    """
+    return isinstance(kind, str) and kind in NETWORKS
 
 
 class ModelSpec(Spec):

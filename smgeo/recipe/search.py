@@ -10,6 +10,10 @@ from pydantic import Field, field_validator, model_validator
 
 from smgeo.recipe.spec import Spec
 
+# Trials of a search by default: of a recipe, whose other stages wait for it, and of a call of `smgeo.tune`.
+RECIPE_TRIALS = 20
+TUNE_TRIALS = 100
+
 
 class Range(Spec):
     """A range of a searched parameter: whole numbers, or numbers on an even or a logarithmic scale; ends included."""
@@ -46,7 +50,7 @@ class SearchSpec(Spec):
     kind's own; a given one replaces it whole.
     """
 
-    trials: int = Field(default=20, ge=1)
+    trials: int = Field(default=RECIPE_TRIALS, ge=1)
     search: Literal["random", "ax", "optuna"] = "random"
     scheduler: Literal["asha", "none"] = "asha"
     objective: Literal["validation"] | Annotated[int, Field(ge=2)] = "validation"

@@ -1,14 +1,213 @@
-"""Sources of stations."""
+"""Specs of station sources: the files of each kind and how they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from smgeo.recipe.spec import Spec, known_kind
+from smgeo.errors import SmgeoError, nearest
+from smgeo.recipe.spec import Spec, known_kind, parse_spec
+
+# Columns of a table that place its rows and are no variables.
+PLACE_COLUMNS = ("station", "time", "x", "y", "latitude", "longitude", "depth", "network", "station_elevation")
+
+
+def _path_as_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+# Text, so that a recipe can be written as YAML; Python's users pass a Path as well.
+FilePath = Annotated[str, BeforeValidator(_path_as_text)]
+
+
+class StationSource(Spec):
+    """Keys of every source of stations."""
+
+    path: FilePath
+
+    def more_files(self, root: Path) -> list[Path]:
+        """Return the files that the source reads besides `path`; relative ones start at `root`."""
+        places = getattr(self, "stations", None)
+        return [root / places] if places else []
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        # By default Dask hashes a pickle, which for these specs differs between processes.
+        return type(self).__name__, self.model_dump_json()
+
+
+class SensorSource(StationSource):
+    """Keys of archives with several sensors at a station."""
+
+    variables: tuple[str, ...] = ()
+    min_valid_share: float = Field(0.5, ge=0, le=1)
+    depth_rule: Literal["nearest", "mean"] = "nearest"
+    nearest_to_m: float | None = Field(None, ge=0)
+
+    def gives(self, target: str) -> set[str]:
+        """Return the names of the variables that the source gives."""
+        return {target, *self.variables}
+
+
+class IsmnSource(SensorSource):
+    """ISMN archive, zip or folder, in any of its three formats.
+
+    Attributes
+    ----------
+    path : str
+        Zip file as downloaded, or its unpacked folder.
+    flags : tuple of str
+        ISMN quality flags that count as valid (https://ismn.bafg.de/en/data/ismn-quality-flags): G, C01 to C03, D01 to D10, M;
+        U (unchecked) in old archives and in CEOP files. Compared whole. An hour with several flags (`D01,D03`) needs all of
+        them to be among these.
+    variables : tuple of str
+        Variables besides the target: `soil_temperature`, `precipitation`, `sand`, `silt`, `clay`, `elevation`.
+    min_valid_share : float
+        Share of a day's 24 hours that must be valid for the day to have a value.
+    networks : tuple of str, optional
+        Only these networks.
+    depth_rule : {"nearest", "mean"}
+        Of a station's sensors in the range of depths: those at the depth whose middle is nearest to `nearest_to_m` (the
+        shallower of two equally near), or the mean of all. Sensors at one depth, side by side or one after the other, are
+        averaged on the days when they overlap (counted in `days_overlapping`), before depths are averaged.
+    nearest_to_m : float, optional
+        Depth for the rule `nearest`, m; the middle of the range by default.
+    """
+
+    kind: Literal["ismn"]
+    flags: tuple[str, ...] = ("G",)
+    networks: tuple[str, ...] | None = None
+
+
+class TerenoColumn(Spec):
+    """One column of a TERENO export.
+
+    Attributes
+    ----------
+    variable : {"sm", "soil_temperature"}
+    depth_m : float or (float, float)
+        Depth, or its upper and lower end, m below the surface.
+    units : str, optional
+        Unit of the column, if its name does not contain it.
+    flag : str or tuple of str, optional
+        Column of quality flags, or several that must all be valid.
+    sensor : str, optional
+        Name of the sensor; the column's name by default.
+    """
+
+    variable: Literal["sm", "soil_temperature"]
+    depth_m: float | tuple[float, float]
+    units: str | None = None
+    flag: str | tuple[str, ...] | None = None
+    sensor: str | None = None
+
+    @property
+    def depth(self) -> tuple[float, float]:
+        """Upper and lower end, m below the surface."""
+        return self.depth_m if isinstance(self.depth_m, tuple) else (self.depth_m, self.depth_m)
+
+    @property
+    def flag_columns(self) -> tuple[str, ...]:
+        """Names of the columns of flags."""
+        return (self.flag,) if isinstance(self.flag, str) else self.flag or ()
+
+
+class TerenoSource(SensorSource):
+    """Text exports of the TERENO data portal.
+
+    Attributes
+    ----------
+    path : str
+        A file, a folder or a zip of exports (.csv, .txt), each of one station. Several files of one station become one series.
+    flags : tuple of str
+        Quality flags that count as valid: a whole flag, or its generic part (`ok` of `ok: ok`), in any case.
+        `G` stands for `ok`. A row without a flag is not valid if its column has flags.
+    variables, min_valid_share, depth_rule, nearest_to_m
+        As in `IsmnSource`; variables are `sm` and `soil_temperature`.
+    columns : dict of str to TerenoColumn, optional
+        Columns to read, by name (with or without the unit). By default, columns are recognised by
+        their names, such as `SoilWaterContent_0.05mSensor1 in [%]`.
+    stations : str, optional
+        CSV of station, latitude, longitude and, if known, station_elevation; needed if files do not contain their position.
+        Stations are named as in the files' metadata, or as the files.
+    network : str
+        Ids are `NETWORK/STATION`.
+    time_column, separator : str, optional
+        Taken from the line of column names by default: timestamp, time, date, datetime or datetime_utc; `;`, `,` or a tab.
+    time_format : str
+        Format for `pandas.to_datetime`.
+    utc_offset_hours : float
+        Offset from UTC of times without one: 1 for Central European Time. Times are converted to UTC before days are made.
+    missing : tuple of str
+        Words for a missing value.
+    """
+
+    kind: Literal["tereno"]
+    flags: tuple[str, ...] = ("ok",)
+    columns: dict[str, TerenoColumn] | None = None
+    stations: FilePath | None = None
+    network: str = "TERENO"
+    time_column: str | None = None
+    time_format: str = "ISO8601"
+    utc_offset_hours: float = Field(0.0, ge=-14, le=14)
+    separator: str | None = None
+    missing: tuple[str, ...] = ("noData", "NaN", "-9999")
+
+
+class MatrixFile(Spec):
+    """File of a matrix, named without `.csv`: value = number * scale + offset, in the catalogue's unit."""
+
+    file: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class MatrixSource(StationSource):
+    """A folder of matrices, cells by days, with one folder a year.
+
+    Attributes
+    ----------
+    path : str
+        Folder that contains the years' folders and `coordinates`.
+    variables : dict of str to MatrixFile
+        File of each variable (or only its name); the target is among them.
+    static : dict of str to MatrixFile
+        The same for variables that do not vary in time, in `static_folder`.
+    years : tuple, optional
+        Names of the folders; by default all that contain a table of days.
+    missing : float
+        Number that stands for a missing value.
+    network : str
+        Ids are `NETWORK/cell_0001`, counted from 1 in the order of rows.
+    coordinates : str
+        File of latitude, longitude without a header, one row a cell.
+    dates : tuple of str
+        Names of the table of days in a year's folder; the first that exists is read.
+    static_folder : str
+        Folder of the variables that do not vary in time.
+    """
+
+    kind: Literal["matrix"]
+    variables: dict[str, MatrixFile]
+    static: dict[str, MatrixFile] = Field({})
+    years: tuple[int | str, ...] | None = None
+    missing: float = -9999.0
+    network: str = "CELLS"
+    coordinates: str = "crd.csv"
+    dates: tuple[str, ...] = ("timeStr.csv", "time.csv")
+    static_folder: str = "const"
+
+    @field_validator("variables", "static", mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return _expand(value, "file")
+
+    def gives(self, target: str) -> set[str]:
+        """Return the names of the variables that the source gives."""
+        return {*self.variables, *self.static}
 
 
 class Column(Spec):
@@ -20,123 +219,36 @@ class Column(Spec):
     units: str | None = None
 
 
-class StationSource(Spec):
-    """What every source of stations says."""
-
-    takes_catalog: ClassVar[bool] = False
-    path: str
-
-    def options(self, root: Path) -> dict[str, Any]:
-        """Keyword arguments of its reader; other files of the source begin at `root`."""
-        given = {n: getattr(self, n) for n in type(self).model_fields if n not in ("kind", "path")}
-        if given.get("stations"):
-            given["stations"] = str(root / given["stations"])
-        return given
-
-    def more_files(self, root: Path) -> list[Path]:
-        """Files that it reads beside `path`."""
-        places = getattr(self, "stations", None)
-        return [root / places] if places else []
-
-
-class IsmnSource(StationSource):
-    """An ISMN archive, zip or folder, in any of its three formats."""
-
-    kind: Literal["ismn"]
-    variables: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ("G",)
-    min_valid_share: float = Field(0.5, ge=0, le=1)
-    networks: tuple[str, ...] | None = None
-    depth_rule: Literal["nearest", "mean"] = "nearest"
-    nearest_to_m: float | None = Field(None, ge=0)
-
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        return {target, *self.variables}
-
-
-class TerenoColumn(Spec):
-    """One column of a TERENO export; `flag` names the column(s) of its quality flags."""
-
-    variable: str
-    depth_m: float | tuple[float, float] | None = None
-    units: str | None = None
-    flag: str | tuple[str, ...] | None = None
-    sensor: str | None = None
-
-
-class TerenoSource(StationSource):
-    """Text exports of the TERENO data portal, a file or a folder of them."""
-
-    kind: Literal["tereno"]
-    flags: tuple[str, ...] = ("ok",)
-    variables: tuple[str, ...] = ()
-    columns: dict[str, TerenoColumn] | None = None
-    stations: str | None = None
-    network: str = "TERENO"
-    min_valid_share: float = Field(0.5, ge=0, le=1)
-    depth_rule: Literal["nearest", "mean"] = "nearest"
-    nearest_to_m: float | None = Field(None, ge=0)
-    time_column: str | None = None
-    time_format: str = "ISO8601"
-    utc_offset_hours: float = Field(0.0, ge=-14, le=14)
-    separator: str | None = None
-    missing: tuple[str, ...] = ("noData", "NaN", "-9999")
-
-    def options(self, root: Path) -> dict[str, Any]:
-        """Keyword arguments of its reader."""
-        given = super().options(root)
-        if self.columns is not None:
-            given["columns"] = {n: c.model_dump(exclude_none=True) for n, c in self.columns.items()}
-        return given
-
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        return {target, *self.variables}
-
-
-class MatrixFile(Spec):
-    """A matrix's file stem: value = number * scale + offset."""
-
-    file: str
-    scale: float = 1.0
-    offset: float = 0.0
-
-
-class MatrixSource(StationSource):
-    """A folder of matrices, cells x days, in folders of years, with layers that do not change beside them."""
-
-    takes_catalog: ClassVar[bool] = True
-    kind: Literal["matrix"]
-    variables: dict[str, str | MatrixFile]
-    static: dict[str, str | MatrixFile] = Field({})
-    years: tuple[int | str, ...] | None = None
-    missing: float = -9999.0
-    network: str = "CELLS"
-    coordinates: str = "crd.csv"
-    dates: tuple[str, ...] = ("timeStr.csv", "time.csv")
-    static_folder: str = "const"
-
-    def options(self, root: Path) -> dict[str, Any]:
-        """Keyword arguments of its reader."""
-        given = super().options(root)
-        for key in ("variables", "static"):
-            given[key] = {n: f if isinstance(f, str) else f.model_dump() for n, f in given[key].items()}
-        return given
-
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        return {*self.variables, *self.static}
-
-
 class TableSource(StationSource):
-    """A table of stations, long (a row per station and day) or wide (a column per station), plain or gz."""
+    """A table of stations, plain or compressed (.gz).
 
-    takes_catalog: ClassVar[bool] = True
+    Attributes
+    ----------
+    path : str
+        CSV file.
+    layout : {"long", "wide"}
+        A row per station and day; or a time column and one column a station, with `stations` a second table of
+        station, latitude, longitude (or x, y).
+    columns : dict of str to Column
+        Column (or only its name) of each variable and of `station`, `time`, `x`, `y` or `longitude`, `latitude`, `depth`,
+        `network`, `station_elevation`. A wide table has one variable, the target.
+    stations : str, optional
+        Table of the stations' positions.
+    crs : str
+        CRS of `x` and `y`.
+    network : str
+        Name of the network, if no column contains it. Ids are `NETWORK/STATION`.
+    min_valid_share : float
+        Share of the usual number of rows a day (the table's median) that a day needs.
+    utc_offset_hours : float
+        Offset from UTC of times of day without one (`2012-03-25 06:00`): -7 for Mountain Standard Time. Times with an offset
+        (`2012-03-25T06:00-07:00`) keep it, and a day without a time (`2012-03-25`) is that day.
+    """
+
     kind: Literal["csv"]
     layout: Literal["long", "wide"] = "long"
     columns: dict[str, Column]
-    stations: str | None = None
+    stations: FilePath | None = None
     crs: str = "EPSG:4326"
     network: str = "TABLE"
     min_valid_share: float = Field(0.0, ge=0, le=1)
@@ -144,27 +256,70 @@ class TableSource(StationSource):
 
     @field_validator("columns", mode="before")
     @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {k: {"column": v} if isinstance(v, str) else v for k, v in value.items()}
-        return value
+    def _short_form(cls, value: object) -> object:
+        return _expand(value, "column")
 
     @model_validator(mode="after")
     def _complete(self) -> TableSource:
         if missing := [c for c in ("station", "time") if c not in self.columns and self.layout == "long"]:
-            raise ValueError(f"columns lacks {', '.join(missing)}: say which column of the table holds it")
+            raise ValueError(f"columns lacks {', '.join(missing)}: name the table's column for each")
         if self.layout == "wide" and (self.stations is None or "time" not in self.columns):
             raise ValueError("a wide table needs columns.time and stations: a table of station, latitude, longitude")
         return self
 
     def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        places = {"station", "time", "x", "y", "latitude", "longitude", "depth", "network", "station_elevation"}
-        return {target, *(c for c in self.columns if c not in places)}
+        """Return the names of the variables that the source gives."""
+        return {target, *(c for c in self.columns if c not in PLACE_COLUMNS)}
 
 
+def _expand(value: object, key: str) -> object:
+    """`{sm: SMAP}` means `{sm: {file: SMAP}}`."""
+    return {k: {key: v} if isinstance(v, str) else v for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+AnySource: TypeAlias = IsmnSource | TerenoSource | TableSource | MatrixSource
 AnyStations = Annotated[
-    IsmnSource | TerenoSource | TableSource | MatrixSource,
-    Field(discriminator="kind"),
-    known_kind(IsmnSource, TerenoSource, TableSource, MatrixSource),
+    AnySource, Field(discriminator="kind"), known_kind(IsmnSource, TerenoSource, TableSource, MatrixSource)
 ]
+
+_KINDS: dict[str, type[AnySource]] = {
+    "ismn": IsmnSource,
+    "tereno": TerenoSource,
+    "csv": TableSource,
+    "matrix": MatrixSource,
+}
+
+
+def parse_stations(values: Mapping[str, object], where: str) -> AnySource:
+    """Check the keys of a source of any kind; `kind` defaults to ismn.
+
+    Raises
+    ------
+    SmgeoError
+        If the kind is unknown; or listing the keys that are unknown, missing or wrong.
+    """
+    kind = str(values.get("kind", "ismn"))
+    if kind not in _KINDS:
+        raise SmgeoError(f"{where}: unknown kind of stations {kind!r}; {nearest(kind, list(_KINDS))}")
+    spec = _KINDS[kind]
+    faults = _unknown_keys(values, kind)
+    known = {k: v for k, v in values.items() if k in spec.model_fields}
+    try:
+        source = parse_spec(spec, {"kind": kind, **known}, where)
+    except SmgeoError as error:
+        raise SmgeoError("; ".join([str(error), *faults])) from None
+    if faults:
+        raise SmgeoError(f"{where}: {'; '.join(faults)}")
+    return source
+
+
+def _unknown_keys(values: Iterable[str], kind: str) -> list[str]:
+    known = list(_KINDS[kind].model_fields)
+    of_others = {key: [k for k, spec in _KINDS.items() if key in spec.model_fields] for key in values}
+    return [
+        f"{key!r} applies to kind {' and '.join(others)}, not to {kind}; leave it out"
+        if others
+        else f"unknown key {key!r}; {nearest(key, known)}"
+        for key, others in of_others.items()
+        if key not in known
+    ]

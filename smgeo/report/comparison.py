@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,107 +12,109 @@ from matplotlib.figure import Figure
 
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import compare_models
-from smgeo.report.html import write_page
+from smgeo.report.html import embed, write_page
 from smgeo.report.page import encode_picture
-from smgeo.report.results import open_evaluations
-from smgeo.report.tables import heading, tables_of, to_text, write_tables
+from smgeo.report.results import open_evaluations, records_of
+from smgeo.report.schema import Comparison, Provenance, Results, read_provenance, read_results
+from smgeo.report.score_tables import comparisons_table
+from smgeo.report.table import Table, join_tables, text_column
+from smgeo.report.tables import tables_of, write_tables
 
-# What is put side by side; searches, importances and rows of each run are in its own report.
+# Tables put side by side, in the order of the page; searches, importances and rows of each run are in its own report.
 _TABLES = ("scores", "cross_validation", "leakage_audit", "maps", "cost")
 
 
-def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, pd.DataFrame]:
-    """Put runs side by side on one page, with the tables as CSV and LaTeX in a folder of the same name beside it.
+class _Run(NamedTuple):
+    folder: Path
+    results: Results
+    provenance: Provenance
 
-    Models of two runs are compared by the paired tests of `smgeo.compare_models` on the rows that are in the test part of both, that both
-    estimated, and whose observations are the same.
+
+def compare_runs(runs: Sequence[str | Path], out: str | Path) -> dict[str, pd.DataFrame]:
+    """Put runs side by side on one page, and the tables as CSV and LaTeX in a folder of the same name next to it.
+
+    Models of two runs are compared by the paired tests of `smgeo.compare_models`, on the rows that are in the test part of both, that both
+    estimated, and that have the same observation.
 
     Parameters
     ----------
     runs : sequence of paths
-        Folders of finished runs, two or more, of different names.
+        Folders of two or more finished runs with different names.
     out : str or Path
         The page, such as `comparison.html`; tables go to `comparison_tables`.
 
     Returns
     -------
     dict of str to pandas.DataFrame
-        The tables, each with the column `run` first.
+        The tables, each with the column `run` first (`comparisons`: models as `RUN/MODEL`).
 
     Raises
     ------
     SmgeoError
-        If a folder holds no finished run, two have the same name, their targets differ in unit, or `out` is no HTML page.
+        If a folder is not a finished run with models, two have the same name, their targets differ in unit, or `out` is not an HTML file.
     """
     page = Path(out)
     if page.suffix != ".html":
-        raise SmgeoError(f"the page of several runs is an HTML file, such as comparison.html; got {page}")
+        raise SmgeoError(f"{page}: the page of several runs is an HTML file; give a name such as comparison.html")
     found = _read_runs(runs)
-    of_runs = {name: tables_of(results, provenance) for name, (_, results, provenance) in found.items()}
+    units = next(iter(found.values())).results.units
+    of_runs = {name: tables_of(run.results, run.provenance) for name, run in found.items()}
     tables = {
-        table: pd.concat([of_run[table].assign(run=name) for name, of_run in of_runs.items() if table in of_run])
-        for table in _TABLES
-        if any(table in of_run for of_run in of_runs.values())
+        name: join_tables({run: tables[name] for run, tables in of_runs.items() if name in tables}, text_column("run"))
+        for name in _TABLES
+        if any(name in tables for tables in of_runs.values())
     }
-    tables = {name: table[["run", *table.columns.drop("run")]] for name, table in tables.items()}
-    pairs = _pairs(found)
-    if len(pairs):
-        tables["comparisons"] = pairs
-    write_tables(tables, page.with_name(f"{page.stem}_tables"))
-    units = next(iter(found.values()))[1]["target"]["units"]
+    if (pairs := _compare_pairs(found, units)).rows:
+        tables = {pairs.name: pairs, **tables}
+    write_tables(tables.values(), page.with_name(f"{page.stem}_tables"))
+    scores = tables["scores"].frame
     write_page(
         page,
         "comparison.html.j2",
         runs=list(found),
         units=units,
-        tables={name: _shown(table) for name, table in tables.items()},
-        picture=base64.b64encode(encode_picture(draw_scores(tables["scores"], units))).decode()
-        if "scores" in tables
-        else None,
+        tables=list(tables.values()),
+        scores_picture=embed(encode_picture(draw_scores(scores, units))),
     )
-    return tables
+    return {name: table.frame for name, table in tables.items()}
 
 
-def _read_runs(runs: Sequence[str | Path]) -> dict[str, tuple[Path, dict[str, Any], dict[str, Any]]]:
-    """Name -> folder, results, provenance."""
-    found: dict[str, tuple[Path, dict[str, Any], dict[str, Any]]] = {}
+def _read_runs(runs: Sequence[str | Path]) -> dict[str, _Run]:
+    """Read each run, by the name of its folder."""
+    found: dict[str, _Run] = {}
     for folder in map(Path, runs):
-        for file in ("results.json", "provenance.json"):
-            if not (folder / file).is_file():
-                raise SmgeoError(f"{folder} holds no finished run (no {file}); run its recipe first")
-        results, provenance = (
-            json.loads((folder / f"{n}.json").read_text(encoding="utf-8")) for n in ("results", "provenance")
-        )
+        results, provenance = read_results(folder), read_provenance(folder)
         name = folder.resolve().name
         if name in found:
-            raise SmgeoError(f"two runs are in folders named {name!r}; give them different names to tell them apart")
-        if not results["models"]:
-            raise SmgeoError(f"{folder} is a run without models, so it has no scores to put beside others'")
-        found[name] = folder, results, provenance
-    units = {name: results["target"]["units"] for name, (_, results, _) in found.items()}
+            raise SmgeoError(f"two runs are in folders named {name!r}; rename one of them")
+        if not results.models:
+            raise SmgeoError(f"{folder} is a run without models, so it has no scores to compare; leave it out")
+        found[name] = _Run(folder, results, provenance)
+    units = {name: run.results.units for name, run in found.items()}
     if len(set(units.values())) > 1:
-        told = ", ".join(f"{name} in {unit}" for name, unit in units.items())
-        raise SmgeoError(f"runs whose targets have different units can't be put side by side: {told}")
+        listed = ", ".join(f"{name} in {unit}" for name, unit in units.items())
+        raise SmgeoError(
+            f"cannot compare runs with targets in different units ({listed}); compare runs with the same unit"
+        )
     return found
 
 
-def _pairs(found: dict[str, tuple[Path, dict[str, Any], dict[str, Any]]]) -> pd.DataFrame:
-    """Paired tests between models of different runs."""
+def _compare_pairs(found: Mapping[str, _Run], units: str) -> Table:
+    """Return paired tests between models of different runs."""
     evaluations = {
-        f"{run}/{model}": evaluation
-        for run, (folder, results, _) in found.items()
-        for model, evaluation in open_evaluations(folder, results["models"]).items()
+        f"{name}/{model}": evaluation
+        for name, run in found.items()
+        for model, evaluation in open_evaluations(run.folder, {model: {} for model in run.results.models}).items()
     }
     owner = {name: name.split("/")[0] for name in evaluations}
-    table = compare_models(evaluations, pairs=[(a, b) for a in owner for b in owner if a < b and owner[a] != owner[b]])
-    if not len(table):
-        return table
-    ends = pd.DataFrame(table.pop("interval").tolist(), columns=["low", "high"], index=table.index)
-    return table.join(ends)
+    pairs = [(a, b) for a in owner for b in owner if a < b and owner[a] != owner[b]]
+    return comparisons_table(
+        map(Comparison.model_validate, records_of(compare_models(evaluations, pairs=pairs))), units
+    )
 
 
 def draw_scores(scores: pd.DataFrame, units: str) -> Figure:
-    """Test RMSE of every model of every run, with its interval."""
+    """Draw the test RMSE of every model of every run, with its interval."""
     test = scores[scores["part"] == "test"].reset_index(drop=True)
     figure = Figure(figsize=(7.0, 0.32 * len(test) + 1.0), layout="constrained")
     axes = figure.subplots()
@@ -125,12 +125,3 @@ def draw_scores(scores: pd.DataFrame, units: str) -> Figure:
     axes.set(xlabel=f"RMSE of the test part, 95 % interval ({units})")
     axes.grid(visible=True, alpha=0.3)
     return figure
-
-
-def _shown(table: pd.DataFrame) -> dict[str, Any]:
-    """Heads, a class of CSS for each column, and rows of cells as text; of intervals that of the RMSE alone, for want of room."""
-    ends = [f"{name}_{end}" for name in ("ubrmse", "bias", "r") for end in ("low", "high")]
-    cells = to_text(table.drop(columns=ends, errors="ignore"))
-    numbers = {name for name in table if pd.api.types.is_numeric_dtype(table[name])}
-    kinds = ["" if name in numbers else "ends" if str(name).endswith("interval") else "text" for name in cells]
-    return {"heads": [heading(name) for name in cells], "kinds": kinds, "rows": cells.values.tolist()}

@@ -1,14 +1,14 @@
-"""What a grid cube holds: days with observations, shares of valid and masked values, daily means, days worth showing."""
+"""Contents of a grid cube: days with observations, shares of valid and masked values, daily means, days to show."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import and_
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-import dask
 import numpy as np
 import odc.geo.xr  # noqa: F401 - the accessor .odc
 import pandas as pd
@@ -18,35 +18,36 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import Feature
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import kind_of
+from smgeo.files import JsonObject
 from smgeo.polygons import pixels_inside, read_outline, write_geojson
 from smgeo.recipe.output import ReportSpec
 from smgeo.recipe.rasters import AnyRaster, RasterSource
 from smgeo.sources import open_source
 
 RGB_DAYS = 4
+_Day: TypeAlias = dt.date | np.datetime64
 
 
-def describe_grid(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Grid, days, and of every variable the days with observations and the share of valid values on them.
+def describe_grid(path: Path, names: Sequence[str]) -> JsonObject:
+    """Return the grid, its days, and the days with observations and the share of valid values of each variable.
 
     Parameters
     ----------
     path : Path
         A grid cube. Every value is read once, chunk by chunk.
     names : sequence of str
-        Its variables, in the order wanted: a store keeps none.
+        Its variables, in the order of the result.
 
     Returns
     -------
     dict
-        `crs`, `shape` (rows, columns), `resolution`, `bounds`, `days` (first, last, count) and `variables`: name ->
-        `kind`, `units` and, but for calendar ones, `valid_share`: of all pixels, on the days on which any pixel has a
-        value. Dynamic ones say these too: `days`, `first_day`, `last_day`.
+        `grid` of the results without what the report shows, see `smgeo.report.schema.Grid`. `valid_share` is the share of all pixels on the days
+        on which any pixel has a value; calendar variables have none, and static ones no days.
     """
     cube = open_cube(path)
     box, times = cube.odc.geobox, pd.DatetimeIndex(cube.indexes["time"])
     counts = _count(cube)
-    variables: dict[str, Any] = {}
+    variables: JsonObject = {}
     for name in names:
         about = {"kind": kind_of(cube[name]), "units": str(cube[name].attrs.get("units", ""))}
         variables[name] = {**about, **(_observed(counts[name], times, box) if name in counts else {})}
@@ -61,16 +62,13 @@ def describe_grid(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _count(cube: xr.Dataset) -> dict[str, np.ndarray]:
-    """Pixels with a value: per day of what varies in time, in all of what does not."""
-    lazy = {
-        str(n): v.notnull().sum(("y", "x")).data
-        for n, v in cube.data_vars.items()
-        if {"y", "x"} <= set(map(str, v.dims))
-    }
-    return dict(zip(lazy, map(np.asarray, dask.compute(*lazy.values())), strict=True))
+    """Count pixels with a value: each day of dynamic variables, and in total of static ones."""
+    maps = [n for n, v in cube.data_vars.items() if {"y", "x"} <= set(map(str, v.dims))]
+    counts = cube[maps].notnull().sum(("y", "x")).compute()
+    return {str(n): counts[n].values for n in maps}
 
 
-def _observed(count: np.ndarray, times: pd.DatetimeIndex, box: GeoBox) -> dict[str, Any]:
+def _observed(count: np.ndarray, times: pd.DatetimeIndex, box: GeoBox) -> JsonObject:
     pixels = box.shape.y * box.shape.x
     if count.ndim == 0:
         return {"valid_share": round(int(count) / pixels, 6)}
@@ -86,12 +84,16 @@ def _observed(count: np.ndarray, times: pd.DatetimeIndex, box: GeoBox) -> dict[s
 
 
 def count_masked(
-    cube: xr.Dataset, rasters: Sequence[AnyRaster], period: tuple[Any, Any], root: Path, catalog: Mapping[str, Feature]
+    cube: xr.Dataset,
+    rasters: Sequence[AnyRaster],
+    period: tuple[_Day, _Day],
+    root: Path,
+    catalog: Mapping[str, Feature],
 ) -> dict[str, float]:
-    """Share of the values of each variable that a quality band left out, of those the files give on the grid.
+    """Return the share of the values in the files that a quality band removed on the grid, for each variable.
 
-    Measured on the first variable of each GeoTIFF source with a mask, by reading that band again without it; it holds
-    for the others of the source, whose pixels the same band leaves out. Fill counts as masked where the source has no `nodata`.
+    It is measured on the first variable of each GeoTIFF source with a mask, by reading that band again without the mask, and is the same for the
+    other variables of the source, which have the same mask. Fill counts as masked if the source has no `nodata`.
     """
     out: dict[str, float] = {}
     for source in rasters:
@@ -100,8 +102,9 @@ def count_masked(
             continue
         one = _without_mask(source, names[0])
         given = open_source(one, root=root, geobox=cube.odc.geobox, period=period, catalog=catalog)[names[0]]
-        valid, there = dask.compute(cube[names[0]].notnull().sum().data, given.notnull().sum().data)
-        out |= dict.fromkeys(names, round(1 - int(valid) / int(there), 6) if there else 0.0)
+        counts = xr.Dataset({"kept": cube[names[0]].notnull().sum(), "given": given.notnull().sum()}).compute()
+        there = int(counts["given"])
+        out |= dict.fromkeys(names, round(1 - int(counts["kept"]) / there, 6) if there else 0.0)
     return out
 
 
@@ -111,13 +114,13 @@ def _without_mask(source: RasterSource, name: str) -> RasterSource:
     return source.model_copy(update={"bands": {name: source.bands[name]}, "mask": None, **own})
 
 
-def describe_shown(folder: Path, spec: ReportSpec, root: Path) -> dict[str, Any]:
-    """What a report shows of a run's grid cube: the days of `rgb`, and the daily means of `series` over the outline or the grid.
+def describe_shown(folder: Path, spec: ReportSpec, root: Path) -> JsonObject:
+    """Return what a report shows of a run's grid cube: `outline`, the days of `rgb`, and the daily means of `series` (`smgeo.report.schema.Grid`).
 
-    Writes the outline to the run's folder, as `outline.geojson`, so that a report is written again without the data.
+    The outline is written to the run's folder as `outline.geojson`, so that the report can be rewritten without the data.
     """
     cube, inside = open_cube(folder / "grid.zarr"), None
-    shown: dict[str, Any] = {}
+    shown: JsonObject = {}
     if spec.outline is not None:
         box = cube.odc.geobox
         outline = read_outline(root / spec.outline, box.crs)
@@ -133,14 +136,14 @@ def describe_shown(folder: Path, spec: ReportSpec, root: Path) -> dict[str, Any]
 
 
 def choose_days(cube: xr.Dataset, names: Sequence[str], count: int = RGB_DAYS) -> list[str]:
-    """The days with the most pixels that have all of `names`; of days that are as good, some spread over the period."""
+    """Return the days with the most pixels that have all of `names`; of equally good days, some spread over the period."""
     together = reduce(and_, (cube[n].notnull() for n in names))
     pixels = np.asarray(together.sum(("y", "x")).data.compute())
     return [str(pd.Timestamp(d).date()) for d in cube["time"].values[best_days(pixels, count)]]
 
 
 def best_days(pixels: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the `count` largest numbers above 0, in order; ties at the end of the list are broken evenly.
+    """Return positions of the `count` largest numbers above 0, in order; of numbers tied with the smallest, some spread evenly.
 
     >>> best_days(np.array([0, 5, 5, 5, 9, 5, 5, 0]), 3).tolist()
     [1, 4, 6]
@@ -154,30 +157,31 @@ def best_days(pixels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate([better, spread]))
 
 
-def average_days(cube: xr.Dataset, names: Sequence[str], inside: np.ndarray | None) -> dict[str, Any]:
-    """Daily means of variables over the grid, or over the pixels `inside`, and the number of pixels in each.
+def average_days(cube: xr.Dataset, names: Sequence[str], inside: np.ndarray | None) -> JsonObject:
+    """Return daily means of variables over the grid, or over the pixels `inside`, and the number of pixels in each.
 
     Parameters
     ----------
     cube : xarray.Dataset
-        A grid cube, lazy; read chunk by chunk.
+        A lazy grid cube; read chunk by chunk.
     names : sequence of str
         Variables with dims (time, y, x).
     inside : array of bool (y, x) or None
-        Pixels that count; None for all.
+        Pixels to average; all if None.
 
     Returns
     -------
     dict
-        Name -> `units`, `days` (those with a value), `mean` (of decibels, in linear power), `pixels`.
+        Name -> `units`, `days` (those with a value), `mean` (decibels are averaged as linear power), `pixels`.
     """
     where = None if inside is None else xr.DataArray(inside, dims=("y", "x"))
-    out: dict[str, Any] = {}
+    out: JsonObject = {}
     for name in names:
         values = cube[name].astype("float64") if where is None else cube[name].astype("float64").where(where)
         units = str(cube[name].attrs.get("units", ""))
         power = 10 ** (values / 10) if units == "dB" else values
-        mean, pixels = dask.compute(power.mean(("y", "x")).data, values.notnull().sum(("y", "x")).data)
+        sums = xr.Dataset({"mean": power.mean(("y", "x")), "pixels": values.notnull().sum(("y", "x"))}).compute()
+        mean, pixels = sums["mean"].values, sums["pixels"].values
         seen = np.flatnonzero(pixels)
         shown = 10 * np.log10(mean[seen]) if units == "dB" else mean[seen]
         out[name] = {

@@ -1,10 +1,10 @@
-"""A grid cube into pictures: colours of some days, daily means, the last day of each variable."""
+"""Pictures of a grid cube: colours of some days, daily means, the last day of each variable."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeVar
 
 import numpy as np
 import odc.geo.xr  # noqa: F401 - the accessor .odc
@@ -20,35 +20,38 @@ from shapely.geometry.base import BaseGeometry
 
 from smgeo.cube.reading import open_cube
 from smgeo.polygons import read_outline
+from smgeo.report.schema import Colours, DailyMeans, GridVariable, Outline
 
 STRETCH = (2.0, 98.0)  # percentiles of a band that become black and full colour
 _PIXELS = 600  # pictures are read at most so many pixels wide
 _COLUMNS = 4
-_LINE, _BARS, _MISSING = "#0072B2", "#c8ced4", "#b0b0b0"  # no picture's white is taken for missing
+_LINE, _BARS, _MISSING = "#0072B2", "#c8ced4", "#b0b0b0"  # white could be a value
 _OUTLINE = ("#D55E00", 1.1)
 
+_Raster = TypeVar("_Raster", xr.DataArray, xr.Dataset)
 
-def draw_rgb(folder: Path, shown: Mapping[str, Any]) -> Figure:
-    """Colour pictures of the days in `shown["rgb"]`, all with one stretch, with the outline where there is one.
+
+def draw_rgb(folder: Path, colours: Colours, outline: Outline | None = None) -> Figure:
+    """Draw colour pictures of some days, all with one stretch, with the outline if there is one.
 
     Each band is stretched from its 2nd to its 98th percentile over all the days shown, so that days can be compared.
     """
     cube = open_cube(folder / "grid.zarr")
-    names, days = shown["rgb"]["variables"], shown["rgb"]["dates"]
+    names, days = colours.variables, colours.dates
     bands = _coarse(cube[[*dict.fromkeys(names)]].sel(time=pd.DatetimeIndex(days))).load()
     pictures = stretch([bands[n].values for n in names])
-    outline = _outline(folder, shown, cube)
+    polygons = None if outline is None else read_outline(folder / outline.file, cube.odc.geobox.crs)
     figure, panels = _panels(len(days), cube)
     for axes, day, picture in zip(panels, days, pictures, strict=False):
         _show(axes, picture, cube)
-        if outline is not None:
-            _draw_outline(axes, outline)
+        if polygons is not None:
+            _draw_outline(axes, polygons)
         axes.set_title(day, fontsize=8)
     return figure
 
 
 def stretch(bands: Sequence[np.ndarray]) -> np.ndarray:
-    """Three bands (day, y, x) as colours (day, y, x, RGBA) between 0 and 1; transparent where one of them is missing."""
+    """Return three bands (day, y, x) as colours (day, y, x, RGBA) between 0 and 1, transparent where one of them is missing."""
     out = np.zeros((*bands[0].shape, 4), dtype="float32")
     for i, band in enumerate(bands):
         seen = band[np.isfinite(band)]
@@ -58,34 +61,33 @@ def stretch(bands: Sequence[np.ndarray]) -> np.ndarray:
     return out
 
 
-def draw_last_days(folder: Path, shown: Mapping[str, Any]) -> Figure:
-    """A map a variable: the last day with a value of what varies in time, and what does not vary."""
+def draw_last_days(folder: Path, variables: Mapping[str, GridVariable]) -> Figure:
+    """Draw a map of each variable: dynamic ones on their last day with a value, and static ones."""
     cube = open_cube(folder / "grid.zarr")
-    variables = {n: v for n, v in shown["variables"].items() if v.get("last_day") or v["kind"] == "static"}
-    figure, panels = _panels(len(variables), cube, width=3.4)
-    for axes, (name, about) in zip(panels, variables.items(), strict=False):
-        layer = cube[name].sel(time=about["last_day"]) if about.get("last_day") else cube[name]
+    drawn = {n: v for n, v in variables.items() if v.last_day or v.kind == "static"}
+    figure, panels = _panels(len(drawn), cube, width=3.4)
+    for axes, (name, about) in zip(panels, drawn.items(), strict=False):
+        layer = cube[name].sel(time=about.last_day) if about.last_day else cube[name]
         image = _coarse(layer).values
         seen = image[np.isfinite(image)]
         low, high = np.percentile(seen, STRETCH) if seen.size else (0.0, 1.0)
-        drawn = _show(axes, image, cube, vmin=low, vmax=high, cmap="viridis")
-        axes.set_title(f"{name}, {about.get('last_day') or 'static'}", fontsize=8)
-        bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
-        bar.set_label("" if about["units"] == "1" else about["units"], fontsize=7)
+        shown = _show(axes, image, cube, (low, high))
+        axes.set_title(f"{name}, {about.last_day or 'static'}", fontsize=8)
+        bar = figure.colorbar(shown, ax=axes, shrink=0.8)
+        bar.set_label("" if about.units == "1" else about.units, fontsize=7)
         bar.ax.tick_params(labelsize=6)
     return figure
 
 
-def draw_daily_means(shown: Mapping[str, Any]) -> Figure:
-    """Daily means as lines with points, and the number of pixels in each as bars (right axis), a panel a variable."""
-    series = shown["series"]
+def draw_daily_means(series: Mapping[str, DailyMeans]) -> Figure:
+    """Draw daily means as lines with points, and the number of pixels in each as bars (right axis), one panel a variable."""
     figure = Figure(figsize=(9.5, 2.3 * len(series)), layout="constrained")
     panels = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, one) in zip(panels, series.items(), strict=True):
-        days = pd.DatetimeIndex(one["days"])
+        days = pd.DatetimeIndex(one.days)
         count = axes.twinx()
-        count.bar(days, one["pixels"], width=max(1.0, len(_span(series)) / 150), color=_BARS)
-        most = max([*one["pixels"], 1])
+        count.bar(days, one.pixels, width=max(1.0, len(_span(series)) / 150), color=_BARS)
+        most = max([*one.pixels, 1])
         count.set_ylim(0, most * 3)  # bars stay in the lower third
         count.set_yticks([0, most])
         count.set_ylabel("valid pixels", fontsize=7, loc="bottom")
@@ -93,18 +95,18 @@ def draw_daily_means(shown: Mapping[str, Any]) -> Figure:
         count.grid(visible=False)
         axes.set_zorder(count.get_zorder() + 1)
         axes.patch.set_visible(False)
-        axes.plot(days, one["mean"], color=_LINE, lw=1.0, marker="o", ms=3.5)
-        axes.set_ylabel(name if one["units"] in ("", "1") else f"{name} ({one['units']})")
+        axes.plot(days, one.mean, color=_LINE, lw=1.0, marker="o", ms=3.5)
+        axes.set_ylabel(name if one.units in ("", "1") else f"{name} ({one.units})")
     return figure
 
 
-def _span(series: Mapping[str, Any]) -> pd.DatetimeIndex:
-    days = [d for one in series.values() for d in one["days"]]
+def _span(series: Mapping[str, DailyMeans]) -> pd.DatetimeIndex:
+    days = [d for one in series.values() for d in one.days]
     return pd.date_range(min(days), max(days)) if days else pd.DatetimeIndex([])
 
 
 def _panels(count: int, cube: xr.Dataset, width: float = 2.9) -> tuple[Figure, list[Axes]]:
-    """A figure of maps of the cube's grid, axes named after its CRS."""
+    """Return a figure with panels for maps of the cube's grid, and axes named after its CRS."""
     columns = min(max(count, 1), _COLUMNS)
     rows = -(-max(count, 1) // columns)
     crs = CRS(cube.odc.geobox.crs)
@@ -129,11 +131,21 @@ def _panels(count: int, cube: xr.Dataset, width: float = 2.9) -> tuple[Figure, l
     return figure, panels
 
 
-def _show(axes: Axes, image: np.ndarray, cube: xr.Dataset, **colours: Any) -> AxesImage:
-    # imshow sets an aspect and an order of rows of its own.
-    origin: Any = "upper" if cube.odc.geobox.affine.e < 0 else "lower"
-    look = {"aspect": axes.get_aspect(), "origin": origin, "interpolation": "nearest", **colours}
-    return axes.imshow(image, extent=_extent(cube), **look)
+def _show(
+    axes: Axes, image: np.ndarray, cube: xr.Dataset, limits: tuple[float, float] | tuple[None, None] = (None, None)
+) -> AxesImage:
+    # imshow has its own aspect and order of rows.
+    origin: Literal["upper", "lower"] = "upper" if cube.odc.geobox.affine.e < 0 else "lower"
+    return axes.imshow(
+        image,
+        extent=_extent(cube),
+        aspect=axes.get_aspect(),
+        origin=origin,
+        interpolation="nearest",
+        vmin=limits[0],
+        vmax=limits[1],
+        cmap="viridis",
+    )
 
 
 def _axis_names(crs: CRS) -> tuple[str, str]:
@@ -146,14 +158,10 @@ def _extent(cube: xr.Dataset) -> tuple[float, float, float, float]:
     return box.left, box.right, box.bottom, box.top
 
 
-def _coarse(values: Any) -> Any:
-    """Every n-th pixel, so that a picture of a large grid is not read whole."""
+def _coarse(values: _Raster) -> _Raster:
+    """Return every n-th pixel, so that a large grid is not read whole."""
     step = max(values.sizes["y"] // _PIXELS, values.sizes["x"] // _PIXELS, 1)
     return values.isel(y=slice(None, None, step), x=slice(None, None, step))
-
-
-def _outline(folder: Path, shown: Mapping[str, Any], cube: xr.Dataset) -> BaseGeometry | None:
-    return read_outline(folder / shown["outline"]["file"], cube.odc.geobox.crs) if "outline" in shown else None
 
 
 def _draw_outline(axes: Axes, outline: BaseGeometry) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
@@ -27,28 +28,30 @@ _PIXELS = 800
 MISSING = (220, 220, 220)
 _INSIDE = ListedColormap(["#b35806", "#d8daeb"])
 
+_Raster = TypeVar("_Raster", xr.DataArray, xr.Dataset)
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One thing that a map says.
+    """One panel of a map.
 
     Attributes
     ----------
     label : str
     values : xarray.DataArray
-        (time, y, x), coarse enough for a picture; lazy.
-    colours : matplotlib colour map
+        (time, y, x), coarse enough for a picture.
+    colours : matplotlib.colors.Colormap
     limits : (float, float)
     """
 
     label: str
     values: xr.DataArray
-    colours: Any
+    colours: Colormap
     limits: tuple[float, float]
 
 
 def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
-    """What a map has to show: the estimate, and where it has them the width of its interval and the area of applicability.
+    """Return the layers of a map: the estimate, and, if the map has them, the width of its interval and the area of applicability.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
         If the map lacks the target.
     """
     if target not in made:
-        raise SmgeoError(f"the map lacks {target!r}; it holds {', '.join(map(str, made.data_vars))}")
+        raise SmgeoError(f"the map has no variable {target!r}; it contains {', '.join(map(str, made.data_vars))}")
     coarse = _coarse(made)
     estimate = coarse[target].load()
     units = made[target].attrs.get("units", "")
@@ -64,8 +67,8 @@ def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
     if f"{target}_lower" in coarse:
         width = (coarse[f"{target}_upper"] - coarse[f"{target}_lower"]).load()
         level = made[f"{target}_lower"].attrs.get("coverage")
-        said = "interval" if level is None else f"{100 * float(level):g} % interval"
-        out.append(Layer(f"width of the {said} ({units})", width, "cividis", _limits(width)))
+        share = "" if level is None else f"{100 * float(level):g} % "
+        out.append(Layer(f"width of the {share}interval ({units})", width, colormaps["cividis"], _limits(width)))
     if APPLICABLE in coarse:
         out.append(Layer("inside the area of applicability", coarse[APPLICABLE].load(), _INSIDE, (0.0, 1.0)))
     return out
@@ -74,43 +77,43 @@ def layers_of(made: xr.Dataset, target: str = "sm") -> list[Layer]:
 def _limits(values: xr.DataArray) -> tuple[float, float]:
     seen = values.values[np.isfinite(values.values)]
     low, high = np.quantile(seen, [0.01, 0.99]) if seen.size else (0.0, 0.0)
-    if high - low < 1e-4 * abs(high):  # the same everywhere, but for rounding
+    if high - low < 1e-4 * abs(high):  # constant except for rounding
         return 0.9 * float(low), 1.1 * float(high)
     return float(low), float(max(high, low + 1e-6))
 
 
 def draw_map(
     path: str | Path | xr.Dataset,
-    day: Any,
+    day: str | dt.date | np.datetime64,
     stations: xr.Dataset | None = None,
     *,
     against: xr.DataArray | xr.Dataset | None = None,
     target: str = "sm",
 ) -> Figure:
-    """One day of a map: a panel each for what it says, in the map's own CRS.
+    """Draw one day of a map in its own CRS, one panel a layer.
 
     Parameters
     ----------
     path : str, Path or xarray.Dataset
-        As for `open_map`, or what it gave.
-    day : date
-        One of the map's.
+        As for `open_map`, or its result.
+    day : str, date or datetime64
+        A day of the map.
     stations : xarray.Dataset, optional
-        Station cube: its stations are points in the colour of what they measured that day, crosses where they measured nothing.
+        Station cube. Stations are points in the colour of their observation on that day; stations without one are crosses.
     against : xarray.DataArray or Dataset, optional
-        (time, y, x) on the same grid, such as a truth or another map: the difference, the map less that, is one more panel.
+        (time, y, x) on the same grid, such as a truth or another map. The difference, map minus `against`, is another panel.
     target : str
 
     Raises
     ------
     SmgeoError
-        If the map lacks the day, or `against` has another grid.
+        If the map does not contain the day or the target, or `against` has another grid.
     """
     made = path if isinstance(path, xr.Dataset) else open_map(path)
     when = pd.Timestamp(day)
     days = pd.DatetimeIndex(made.indexes["time"])
     if when not in days:
-        raise SmgeoError(f"the map has no {when.date()}; it holds {days[0].date()} to {days[-1].date()}")
+        raise SmgeoError(f"the map has no day {when.date()}; its days are from {days[0].date()} to {days[-1].date()}")
     one = made.sel(time=[when])
     layers = layers_of(one, target)
     if against is not None:
@@ -134,22 +137,22 @@ def _difference(estimate: xr.DataArray, other: xr.DataArray) -> Layer:
     days = pd.DatetimeIndex(other.indexes["time"]) if "time" in other.indexes else []
     for day in estimate.indexes["time"]:
         if day not in days:
-            raise SmgeoError(f"what the map is compared with has no {day.date()}")
+            raise SmgeoError(f"`against` has no {day.date()}; give one with the day of the map")
     other = other.sel(time=estimate["time"])
     for dim in ("y", "x"):
         here, there = (v.sortby(dim)[dim].values for v in (estimate, other))
         if here.shape != there.shape or not np.allclose(
             here, there, rtol=0, atol=np.abs(np.diff(here)[:1]).sum() / 100
         ):
-            raise SmgeoError(f"what the map is compared with lies on another grid (other {dim}); give it on the map's")
+            raise SmgeoError(f"`against` is on another grid (other {dim}); resample it to the grid of the map")
     values = _coarse(estimate)
     values = values.copy(data=values.values - _coarse(other.transpose("time", "y", "x")).values)
     most = _limits(abs(values))[1]
-    return Layer(f"difference ({estimate.attrs.get('units', '')})", values, "PuOr", (-most, most))
+    return Layer(f"difference ({estimate.attrs.get('units', '')})", values, colormaps["PuOr"], (-most, most))
 
 
-def _coarse(values: Any) -> Any:
-    """Every n-th pixel, so few that a picture holds them, from north to south."""
+def _coarse(values: _Raster) -> _Raster:
+    """Return every n-th pixel, few enough for a picture, from north to south."""
     if values.sizes["y"] > 1 and values["y"][0] < values["y"][-1]:
         values = values.isel(y=slice(None, None, -1))
     step = max(math.ceil(max(values.sizes["y"], values.sizes["x"]) / _PIXELS), 1)
@@ -179,7 +182,7 @@ def _draw_layer(figure: Figure, axes: Axes, layer: Layer, box: GeoBox) -> None:
 
 
 def scale_bar_m(width_m: float) -> float:
-    """Length of a scale bar: the largest of 1, 2, 5 times a power of ten that is at most a third of the map's width.
+    """Return the length of a scale bar: the largest of 1, 2, 5 times a power of ten that is at most a third of the map's width.
 
     >>> scale_bar_m(10_000), scale_bar_m(580)
     (2000.0, 100.0)
@@ -189,8 +192,13 @@ def scale_bar_m(width_m: float) -> float:
     return float(max(f * power for f in (1, 2, 5) if f * power <= most))
 
 
+def scale_bar_text(length_m: float) -> str:
+    """Return the label of a scale bar."""
+    return f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
+
+
 def metres_a_unit(box: GeoBox) -> float:
-    """How long a unit of the CRS is across the middle of the map."""
+    """Return the length of one unit of the CRS in metres, across the middle of the map."""
     crs = box.crs
     assert crs is not None
     if not crs.geographic:
@@ -204,35 +212,50 @@ def _draw_scale_bar(axes: Axes, box: GeoBox) -> None:
     length = scale_bar_m((b.right - b.left) * metres)
     x, y = b.left + 0.05 * (b.right - b.left), b.bottom + 0.06 * (b.top - b.bottom)
     axes.plot([x, x + length / metres], [y, y], color="k", lw=2.5, solid_capstyle="butt", clip_on=False)
-    said = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    axes.text(x + length / metres / 2, y + 0.02 * (b.top - b.bottom), said, ha="center", va="bottom", fontsize=7)
+    middle, above = x + length / metres / 2, y + 0.02 * (b.top - b.bottom)
+    axes.text(middle, above, scale_bar_text(length), ha="center", va="bottom", fontsize=7)
+
+
+def place_stations(stations: xr.Dataset, box: GeoBox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x and y of stations in the CRS of a map, and a mask of those inside it."""
+    crs, b = box.crs, box.boundingbox
+    assert crs is not None
+    move = Transformer.from_crs("EPSG:4326", crs.to_wkt(), always_xy=True)
+    x, y = move.transform(stations["longitude"].values, stations["latitude"].values)
+    return x, y, (x >= b.left) & (x <= b.right) & (y >= b.bottom) & (y <= b.top)
 
 
 def _draw_stations(
     axes: Axes, stations: xr.Dataset, box: GeoBox, when: pd.Timestamp, layer: Layer, target: str
 ) -> None:
-    move = Transformer.from_crs("EPSG:4326", box.crs.to_wkt(), always_xy=True)  # type: ignore[union-attr]
-    x, y = move.transform(stations["longitude"].values, stations["latitude"].values)
-    b = box.boundingbox
-    inside = (x >= b.left) & (x <= b.right) & (y >= b.bottom) & (y <= b.top)
+    x, y, inside = place_stations(stations, box)
     days = pd.DatetimeIndex(stations.indexes["time"])
     measured = np.full(len(x), np.nan)
     if target in stations and when in days:
         measured = stations[target].sel(time=when).values
     seen = inside & np.isfinite(measured)
-    style: dict[str, Any] = {"s": 26, "edgecolors": "k", "linewidths": 0.7, "zorder": 3}
     axes.scatter(x[inside & ~seen], y[inside & ~seen], c="black", marker="x", s=18, linewidths=0.9, zorder=3)
     low, high = layer.limits
-    axes.scatter(x[seen], y[seen], c=measured[seen], cmap=layer.colours, vmin=low, vmax=high, **style)
+    axes.scatter(
+        x[seen],
+        y[seen],
+        c=measured[seen],
+        cmap=layer.colours,
+        vmin=low,
+        vmax=high,
+        s=26,
+        edgecolors="k",
+        linewidths=0.7,
+        zorder=3,
+    )
 
 
 def frames_of(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Each day of a layer as numbers of colours, uint8 (time, y, x), 0 where there is no value; and the colours, RGB uint8 (256, 3)."""
+    """Return each day of a layer as indices of colours, uint8 (time, y, x), 0 for no value; and the colours, RGB uint8 (256, 3)."""
     low, high = layer.limits
     values = layer.values.values
-    colours = colormaps[layer.colours] if isinstance(layer.colours, str) else layer.colours
     scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
     numbers = np.where(np.isfinite(values), 1 + np.round(scaled * 254), 0).astype("uint8")
     palette = np.full((256, 3), MISSING, dtype="uint8")
-    palette[1:] = np.round(colours(np.linspace(0, 1, 255))[:, :3] * 255)
+    palette[1:] = np.round(layer.colours(np.linspace(0, 1, 255))[:, :3] * 255)
     return numbers, palette

@@ -1,11 +1,10 @@
-"""What a run tells of itself: rows after each step, the split, maps beside the truth, provenance."""
+"""Summaries of a run for `results.json` and `provenance.json`; `smgeo.report.schema` defines their keys."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import text_of
 from smgeo.evaluation.parts import Evaluation, compare_models
 from smgeo.evaluation.scores import Scores, compute_scores
-from smgeo.files import versions_of
+from smgeo.files import JsonObject, versions_of
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import OutlierRows, Split, part_rows
 from smgeo.recipe.preparation import OutlierSpec
@@ -36,10 +35,10 @@ _PACKAGES = (
 )
 
 
-def describe_map(store: Path, target: str, truth: Path | None = None) -> dict[str, Any]:
-    """Days and share without a value of a map; where the truth is known, its scores against it at every pixel."""
+def describe_map(store: Path, target: str, truth: Path | None = None) -> JsonObject:
+    """Return the days of a map, its share without a value, and, if the truth is known, its scores at every pixel."""
     estimate = open_cube(store)[target]
-    out: dict[str, Any] = {
+    out: JsonObject = {
         "dates": [str(d.date()) for d in pd.DatetimeIndex(estimate.indexes["time"])],
         "nodata_share": estimate.attrs["nodata_share"],
     }
@@ -53,15 +52,15 @@ def describe_map(store: Path, target: str, truth: Path | None = None) -> dict[st
 
 
 def open_truth(path: Path, estimate: xr.DataArray | xr.Dataset) -> xr.DataArray:
-    """The truth of the built-in world on the days and pixels of a map; lazy."""
-    truth = xr.open_zarr(path, consolidated=False, decode_coords="all")["sm"]
+    """Return the truth of the built-in world on the days and pixels of a map; lazy."""
+    truth: xr.DataArray = xr.open_zarr(path, consolidated=False, decode_coords="all")["sm"]
     return truth.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest")
 
 
-def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset) -> dict[str, Any]:
-    """`intervals`, `comparisons` and `groups` of the results, from the predictions kept in a run's folder.
+def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset) -> JsonObject:
+    """Return `intervals`, `comparisons` and `groups` of the results, from the predictions in a run's folder.
 
-    Groups are networks, climate classes where the archive has them, and, where the cube has sand, silt and clay, USDA texture classes; of test stations.
+    Groups of test stations are networks, climate classes if the archive has them, and USDA texture classes if the cube has sand, silt and clay.
     """
     evaluations = open_evaluations(folder, scores)
     groups = {
@@ -75,13 +74,13 @@ def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset
     }
 
 
-def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> dict[str, Any]:
-    """How often intervals hold the truth: over all rows, the mean over stations, and both by groups of stations.
+def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> JsonObject:
+    """Return the share of observations inside intervals: over all rows, as the mean over stations, and both by groups of stations.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        As `smgeo.interval_coverage` gives it.
+        From `smgeo.interval_coverage`.
     cube : xarray.Dataset
         Station cube, for the groups.
     """
@@ -92,7 +91,7 @@ def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> dict[str, Any]:
     return {**_coverage_of(table), "groups": groups}
 
 
-def _coverage_of(table: pd.DataFrame) -> dict[str, Any]:
+def _coverage_of(table: pd.DataFrame) -> JsonObject:
     rows = int(table["rows"].sum())
     return {
         "covered": float((table["covered"] * table["rows"]).sum() / rows) if rows else None,
@@ -104,15 +103,18 @@ def _coverage_of(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def open_evaluations(folder: Path, scores: Mapping[str, Scores]) -> dict[str, Evaluation]:
-    """Model -> its scores, and the predictions kept in a run's folder."""
-    return {
-        name: Evaluation(parts, xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None))
-        for name, parts in scores.items()
-    }
+    """Return the scores of each model with the predictions in a run's folder."""
+    return {name: Evaluation(scores[name], ds) for name, ds in open_predictions(folder, scores).items()}
+
+
+def open_predictions(folder: Path, models: Iterable[str]) -> dict[str, xr.Dataset]:
+    """Open the predictions of models in a run's folder, see `smgeo.evaluation.parts.Evaluation.predictions`."""
+    stores = {name: folder / "predictions" / f"{name}.zarr" for name in models}
+    return {name: xr.open_zarr(store, consolidated=False, chunks=None) for name, store in stores.items()}
 
 
 def _station_groups(cube: xr.Dataset) -> dict[str, dict[str, str]]:
-    """Label -> station -> group."""
+    """Return the groupings: label -> station -> group."""
     ids = text_of(cube["station"]).tolist()
     groups = {}
     for label in ("network", "climate"):
@@ -125,8 +127,8 @@ def _station_groups(cube: xr.Dataset) -> dict[str, dict[str, str]]:
     return groups
 
 
-def records_of(table: pd.DataFrame, index: str | None = None) -> list[dict[str, Any]]:
-    """Rows of a table as JSON holds them: None where a number is not defined."""
+def records_of(table: pd.DataFrame, index: str | None = None) -> list[JsonObject]:
+    """Return the rows of a table as JSON objects, with None for NaN and infinity."""
     if index is not None:
         table = table.rename_axis(index).reset_index()
     return [
@@ -135,8 +137,8 @@ def records_of(table: pd.DataFrame, index: str | None = None) -> list[dict[str, 
     ]
 
 
-def describe_split(split: Split) -> dict[str, Any]:
-    """Stations of each part, and those forced to training with the extremes they hold."""
+def describe_split(split: Split) -> JsonObject:
+    """Return `split` of the results: stations of each part, and those forced into training with their extremes."""
     total = sum(len(p) for p in split.parts().values())
     return {
         **{p: list(ids) for p, ids in split.parts().items()},
@@ -146,12 +148,12 @@ def describe_split(split: Split) -> dict[str, Any]:
     }
 
 
-def _row(step: str, stations: int | None, rows: int | None, removed: int) -> dict[str, Any]:
+def _row(step: str, stations: int | None, rows: int | None, removed: int) -> JsonObject:
     return {"step": step, "stations": stations, "rows": rows, "removed": removed}
 
 
-def count_station_rows(cube: xr.Dataset, target: str) -> dict[str, Any]:
-    """Rows of a station cube, and what reading removed, by the diagnostics of the sources."""
+def count_station_rows(cube: xr.Dataset, target: str) -> JsonObject:
+    """Count the rows of a station cube and those that reading removed (`steps`), from the diagnostics of the sources."""
 
     def total(name: str) -> int:
         return int(np.nansum(cube[name].values))
@@ -160,7 +162,7 @@ def count_station_rows(cube: xr.Dataset, target: str) -> dict[str, Any]:
     if "hours_read" in cube:
         read, flagged = total("hours_read"), total("hours_flagged")
         steps.append(_row("hours read", n, read, 0))
-        steps.append(_row("hours without a value or with a quality flag not wanted", n, read - flagged, flagged))
+        steps.append(_row("hours without a value or with a rejected quality flag", n, read - flagged, flagged))
         days = total("days_incomplete")
         steps.append(
             _row(
@@ -180,12 +182,12 @@ def count_station_rows(cube: xr.Dataset, target: str) -> dict[str, Any]:
 
 
 def count_used(cube: xr.Dataset, split: Split, target: str) -> int:
-    """Rows of all parts of a split."""
+    """Count the rows of all parts of a split."""
     return sum(int(part_rows(cube[[target]], split, part, target)[target].notnull().sum()) for part in split.periods)
 
 
 def broken_stations(cube: xr.Dataset) -> dict[str, str]:
-    """Stations with files that could not be read to their end, and how many."""
+    """Return the stations with files that could not be read to their end, and the number of these files."""
     if "files_unreadable" not in cube:
         return {}
     counts = cube["files_unreadable"].values
@@ -195,9 +197,9 @@ def broken_stations(cube: xr.Dataset) -> dict[str, str]:
 
 
 def describe_outliers(
-    spec: OutlierSpec | None, lost: OutlierRows, chosen: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """`outliers` of the results: the threshold, rows dropped, on how many of them each variable was flagged, and the choice."""
+    spec: OutlierSpec | None, lost: OutlierRows, chosen: Mapping[str, object] | None = None
+) -> JsonObject:
+    """Return `outliers` of the results, or nothing without `spec`; `chosen` is the choice of the threshold."""
     if spec is None:
         return {}
     choice = {} if chosen is None else {"thresholds": chosen["thresholds"]}
@@ -206,17 +208,26 @@ def describe_outliers(
 
 
 def count_rows(
-    counts: Mapping[str, Any],
+    counts: JsonObject,
     kept: int,
     outlier_rows: int,
-    models: Mapping[str, Mapping[str, Any]],
+    models: Mapping[str, JsonObject],
     used: int | None = None,
-) -> list[dict[str, Any]]:
-    """Rows (station-days with a target) after each step, and what the step removed; `kept` stations have any.
+) -> list[JsonObject]:
+    """Return `rows` of the results: rows (station-days with a target) left and removed by each step.
 
-    Of a split in time, `used` rows are on the days of its parts, at stations that have a target in the training days.
-
-    Without models there are no training stations, so outliers are those of all stations.
+    Parameters
+    ----------
+    counts : dict
+        From `count_station_rows`.
+    kept : int
+        Stations with any row.
+    outlier_rows : int
+        Rows dropped as outliers, of training stations, or of all stations without models.
+    models : mapping
+        Model -> its `scores` and `training`.
+    used : int, optional
+        Rows on the days of the parts of a split in time, at stations with a target on training days.
     """
     start = counts["rows"]
     rows = [*counts["steps"], _row("station cube: days with a target", counts["stations"], start, 0)]
@@ -234,7 +245,9 @@ def count_rows(
     for name, model in models.items():
         own, left = model["training"]["outlier_rows"], start - model["training"]["outlier_rows"]
         if own != outlier_rows:
-            rows.append(_row(f"{name}: outliers of training stations, prepared for it alone", None, left, own))
+            rows.append(
+                _row(f"{name}: outliers of training stations, with this model's own preparation", None, left, own)
+            )
         n = sum(s["n"] for p, s in model["scores"].items() if p != "train") + model["training"]["rows"]
         step = f"{name}: windows of {model['training']['window_days']} day(s) with enough values"
         rows.append(_row(step, None, n, left - n))
@@ -242,14 +255,14 @@ def count_rows(
 
 
 def find_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that do the work; of the backends of Keras that in use alone, since another changes nothing."""
+    """Return versions of Python and of the libraries that do the work, among them only the backend that Keras uses."""
     return {"python": platform.python_version(), **versions_of([*_PACKAGES, keras_backend()])}
 
 
 def describe_provenance(
-    recipe: str, seed: int, inputs: Mapping[str, str], stages: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Versions, seed, hash of every input; key, seconds and peak memory of every stage."""
+    recipe: str, seed: int, inputs: Mapping[str, str], stages: Mapping[str, JsonObject]
+) -> JsonObject:
+    """Return `provenance.json`: versions, seed, hash of every input; key, seconds and peak memory of every stage."""
     return {
         "recipe": recipe,
         "seed": seed,

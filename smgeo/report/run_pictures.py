@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,22 +20,21 @@ from smgeo.maps import open_map
 from smgeo.report.map_pictures import draw_map
 from smgeo.report.palette import soil_moisture
 from smgeo.report.results import open_truth
+from smgeo.report.schema import Importance, LearningCurvePoint, Results
 
 # Colour-blind safe (Okabe and Ito 2008).
 PART_COLOURS = {"train": "#999999", "validation": "#E69F00", "test": "#0072B2", "stations": "#0072B2"}
-
-
 _MODEL_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F00")
-
-
 _SERIES_SHOWN = 4
-
-
 _MAP_DATES_SHOWN = 4
+_PIXELS = 600  # pictures of maps are read at most so many pixels wide
+
+# Values (y, x), and left, right, bottom, top in CRS units.
+_Image: TypeAlias = tuple[np.ndarray, tuple[float, float, float, float]]
 
 
 def draw_stations(places: xr.Dataset) -> Figure:
-    """Where the stations are, by part of the split."""
+    """Draw the places of the stations, coloured by part of the split."""
     figure = Figure(figsize=(6.4, 4.6))
     axes = figure.subplots()
     longitude, latitude, part = places["longitude"].values, places["latitude"].values, text_of(places["part"])
@@ -59,19 +59,19 @@ def draw_stations(places: xr.Dataset) -> Figure:
     return figure
 
 
-def _limits(predictions: dict[str, xr.Dataset]) -> tuple[float, float]:
+def _limits(predictions: Mapping[str, xr.Dataset]) -> tuple[float, float]:
     values = np.concatenate([ds["observed"].values.ravel() for ds in predictions.values()])
     values = values[np.isfinite(values)]
     return (0.0, 0.5) if values.size == 0 else (float(min(values.min(), 0.0)), float(values.max()) * 1.02)
 
 
-def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) -> Figure:
-    """Estimated against observed on the test stations, a panel a model."""
+def draw_scatter(predictions: Mapping[str, xr.Dataset], results: Results) -> Figure:
+    """Draw estimates against observations of the test part, one panel a model."""
     columns = min(len(predictions), 4)
     rows = -(-len(predictions) // columns)
     figure = Figure(figsize=(3.1 * columns, 3.0 * rows), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
-    units = results["target"]["units"]
+    units = results.units
     low, high = _limits(predictions)
     for axes, (name, ds) in zip(panels, predictions.items(), strict=False):
         test = rows_in_part(ds, "test")
@@ -88,13 +88,10 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
                 cmap="viridis",
             )
         axes.plot([low, high], [low, high], color="k", lw=0.8)
-        score = results["models"][name]["test"]
-        label = (
-            name
-            if score["rmse"] is None
-            else f"{name}: RMSE {score['rmse']:.3f}, ubRMSE {score['ubrmse']:.3f}, n {score['n']:,}"
-        )
-        axes.set_title(label, fontsize=8)
+        score = results.models[name]["test"]
+        known = score.rmse is not None
+        scores = f": RMSE {score.rmse:.3f}, ubRMSE {score.ubrmse:.3f}, n {score.n:,}" if known else ""
+        axes.set_title(f"{name}{scores}", fontsize=8)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"observed ({units})")
     panels[0].set_ylabel(f"estimated ({units})")
     for axes in panels[len(predictions) :]:
@@ -103,7 +100,7 @@ def draw_scatter(predictions: dict[str, xr.Dataset], results: dict[str, Any]) ->
 
 
 def choose_series(ds: xr.Dataset, count: int = _SERIES_SHOWN) -> list[int]:
-    """Stations of the test part to show: spread from the best to the worst RMSE of one model, so that none is picked by hand."""
+    """Return positions of stations of the test part, spread from the best to the worst RMSE of one model, so that none is picked by hand."""
     part = rows_in_part(ds, "test")
     of_stations = ds["part"].dims == ("station",)
     test = np.flatnonzero(text_of(ds["part"]) == "test") if of_stations else np.arange(ds.sizes["station"])
@@ -113,29 +110,28 @@ def choose_series(ds: xr.Dataset, count: int = _SERIES_SHOWN) -> list[int]:
         rmse = np.sqrt(np.nanmean(np.where(known[:, None], error, 0.0) ** 2, axis=1))
     order = test[known][np.argsort(rmse[known], kind="stable")]
     if order.size <= count:
-        return order.tolist()
-    return order[np.linspace(0, order.size - 1, count).round().astype(int)].tolist()
+        return [int(i) for i in order]
+    return [int(i) for i in order[np.linspace(0, order.size - 1, count).round().astype(int)]]
 
 
-def draw_series(predictions: dict[str, xr.Dataset], results: dict[str, Any]) -> Figure:
-    """Observed and estimated series of the test part at some stations, from the best to the worst of the first model; of the first six models."""
-    predictions = {
+def draw_series(predictions: Mapping[str, xr.Dataset], units: str) -> Figure:
+    """Draw observed and estimated series of the test part, at stations from the best to the worst of the first model; up to six models."""
+    shown = {
         name: rows_in_part(ds, "test") if ds["part"].dims == ("time",) else ds
         for name, ds in list(predictions.items())[: len(_MODEL_COLOURS)]
     }
-    first = next(iter(predictions.values()))
-    chosen = choose_series(first)
+    chosen = choose_series(next(iter(shown.values())))
     figure = Figure(figsize=(10.5, 2.1 * max(len(chosen), 1)), layout="constrained")
     panels: np.ndarray = np.atleast_1d(figure.subplots(max(len(chosen), 1), 1, sharex=True))
     for axes, i in zip(panels, chosen, strict=False):
-        _draw_one_series(axes, predictions, i)
-        axes.set_ylabel(results["target"]["units"])
+        _draw_one_series(axes, shown, i)
+        axes.set_ylabel(units)
     if len(chosen):
-        panels[0].legend(ncols=len(predictions) + 1, fontsize=8, loc="upper right")
+        panels[0].legend(ncols=len(shown) + 1, fontsize=8, loc="upper right")
     return figure
 
 
-def _draw_one_series(axes: Axes, predictions: dict[str, xr.Dataset], station: int) -> None:
+def _draw_one_series(axes: Axes, predictions: Mapping[str, xr.Dataset], station: int) -> None:
     for k, (name, ds) in enumerate(predictions.items()):
         one = ds.isel(station=station)
         times = pd.DatetimeIndex(one.indexes["time"])
@@ -147,49 +143,48 @@ def _draw_one_series(axes: Axes, predictions: dict[str, xr.Dataset], station: in
         axes.plot(times, one["predicted"].values, ".-", color=colour, ms=2, lw=0.8, label=name)
 
 
-def draw_importance(results: dict[str, Any]) -> Figure:
-    """Increase of the RMSE of each feature or group, a panel a model, the most important above."""
-    models = results["importance"]
+def draw_importance(models: Mapping[str, Sequence[Importance]], units: str) -> Figure:
+    """Draw the increase of the RMSE of each feature or group, one panel a model, the most important at the top."""
     longest = max(len(rows) for rows in models.values())
     figure = Figure(figsize=(3.4 * len(models) + 0.6, 0.24 * longest + 1.0), layout="constrained")
     panels = figure.subplots(1, len(models), squeeze=False, sharex=True)[0]
     for axes, (name, rows) in zip(panels, models.items(), strict=True):
         at = np.arange(len(rows))[::-1]
-        value, low, high = (np.array([r[k] for r in rows], dtype=float) for k in ("increase", "low", "high"))
+        value, low, high = np.array([(r.increase, r.low, r.high) for r in rows], dtype=float).T
         axes.barh(at, value, color="#0072B2", height=0.7)
         axes.hlines(at, low, high, color="k", lw=1.0)
-        axes.set_yticks(at, [r["feature"] for r in rows], fontsize=7)
+        axes.set_yticks(at, [r.feature for r in rows], fontsize=7)
         axes.axvline(0, color="k", lw=0.6)
-        axes.set(title=name, xlabel=f"increase of RMSE ({results['target']['units']})")
+        axes.set(title=name, xlabel=f"increase of RMSE ({units})")
     return figure
 
 
-def draw_learning_curve(results: dict[str, Any]) -> Figure:
-    """RMSE at test stations against the number of training stations."""
+def draw_learning_curve(models: Mapping[str, Sequence[LearningCurvePoint]], units: str) -> Figure:
+    """Draw the RMSE at test stations against the number of training stations."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
-    for k, (name, rows) in enumerate(results["learning_curve"].items()):
-        stations, colour = [r["stations"] for r in rows], _MODEL_COLOURS[k % len(_MODEL_COLOURS)]
-        low, high = (np.array([r[end] for r in rows], dtype=float) for end in ("low", "high"))
-        axes.plot(stations, [r["rmse"] for r in rows], "o-", color=colour, ms=4, lw=1.2, label=name)
+    for k, (name, rows) in enumerate(models.items()):
+        colour = _MODEL_COLOURS[k % len(_MODEL_COLOURS)]
+        stations, rmse, low, high = np.array([(r.stations, r.rmse, r.low, r.high) for r in rows], dtype=float).T
+        axes.plot(stations, rmse, "o-", color=colour, ms=4, lw=1.2, label=name)
         axes.fill_between(stations, low, high, color=colour, alpha=0.12, lw=0)
-    axes.set(xlabel="training stations", ylabel=f"RMSE at test stations ({results['target']['units']})")
+    axes.set(xlabel="training stations", ylabel=f"RMSE at test stations ({units})")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
     return figure
 
 
-def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
-    """The maps of every model for some dates, all in one scale; in the built-in world, the truth above them."""
-    models = list(results["maps"])
-    dates = results["maps"][models[0]]["dates"]
+def draw_maps(folder: Path, results: Results) -> Figure:
+    """Draw the maps of every model for some dates, all in one scale, below the truth where it is known."""
+    models = list(results.maps)
+    dates = results.maps[models[0]].dates
     chosen = np.unique(np.linspace(0, len(dates) - 1, min(len(dates), _MAP_DATES_SHOWN)).round().astype(int))
     shown = [dates[i] for i in chosen]
-    name = results["target"]["variable"]
-    rows: dict[str, list[tuple[np.ndarray, tuple[float, float, float, float]]]] = {
+    name = _target_of(results)
+    rows: dict[str, list[_Image]] = {
         m: [_read_map(folder / "maps" / m / f"{name}_{d}.tif") for d in shown] for m in models
     }
-    if any("truth" in m for m in results["maps"].values()):
+    if any(m.truth for m in results.maps.values()):
         truth = _truth_of(folder, models[0]).sel(time=shown).values
         extent = rows[models[0]][0][1]
         rows = {"truth": [(image, extent) for image in truth], **rows}
@@ -209,30 +204,35 @@ def draw_maps(folder: Path, results: dict[str, Any]) -> Figure:
             axes.tick_params(labelsize=6)
             axes.grid(visible=False)
     if drawn is not None:
-        figure.colorbar(drawn, ax=panels, label=f"{name} ({results['target']['units']})", shrink=0.6, aspect=30)
+        figure.colorbar(drawn, ax=panels, label=f"{name} ({results.units})", shrink=0.6, aspect=30)
     return figure
 
 
-def draw_last_map(folder: Path, results: dict[str, Any], model: str) -> Figure:
-    """The last day of a model's map with its stations: the estimate, and what else is known of it.
+def draw_last_map(folder: Path, results: Results, model: str) -> Figure:
+    """Draw the last day of a model's map with the stations.
 
-    In the built-in world that is the difference to the truth; where the map has them, the width of intervals and the area of applicability.
+    Besides the estimate: the difference to the truth if it is known, and the width of intervals and the area of applicability if the map has them.
     """
-    truth = _truth_of(folder, model) if "truth" in results["maps"][model] else None
-    name, stations = results["target"]["variable"], open_cube(folder / "stations.zarr")
-    path, day = folder / "maps" / f"{model}.zarr", results["maps"][model]["dates"][-1]
-    return draw_map(path, day, stations, against=truth, target=name)
+    found, stations = results.maps[model], open_cube(folder / "stations.zarr")
+    truth = _truth_of(folder, model) if found.truth else None
+    path = folder / "maps" / f"{model}.zarr"
+    return draw_map(path, found.dates[-1], stations, against=truth, target=_target_of(results))
+
+
+def _target_of(results: Results) -> str:
+    assert results.target is not None  # a run with maps has stations
+    return results.target.variable
 
 
 def _truth_of(folder: Path, model: str) -> xr.DataArray:
-    """The truth of the built-in world on the days and pixels of a model's map; lazy."""
+    """Return the truth of the built-in world on the days and pixels of a model's map; lazy."""
     return open_truth(folder / "world" / "truth.zarr", open_map(folder / "maps" / f"{model}.zarr"))
 
 
-def _read_map(path: Path) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """A map at most 600 pixels wide, from the file's overviews where it has them; and its extent in CRS units."""
+def _read_map(path: Path) -> _Image:
+    """Read a map, coarsened to `_PIXELS`, from the file's overviews if it has any."""
     with rasterio.open(path) as src:
-        step = max(src.width // 600, src.height // 600, 1)
+        step = max(src.width // _PIXELS, src.height // _PIXELS, 1)
         image = src.read(1, out_shape=(src.height // step, src.width // step), masked=True).filled(np.nan)
         b = src.bounds
     return image, (b.left, b.right, b.bottom, b.top)

@@ -1,27 +1,51 @@
-"""Maps to look through in a browser, and as an animation: one file each, with nothing from outside."""
+"""Maps as a page with a slider over their days, and as an animation; each is one self-contained file."""
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib import colormaps
+from odc.geo.geobox import GeoBox
 from PIL import Image, ImageDraw, ImageFont
-from pyproj import Transformer
 
 from smgeo.errors import SmgeoError
 from smgeo.maps.check import open_map
-from smgeo.report.html import write_page
-from smgeo.report.map_pictures import Layer, frames_of, layers_of, metres_a_unit, scale_bar_m
+from smgeo.report.html import embed, write_page
+from smgeo.report.map_pictures import (
+    Layer,
+    frames_of,
+    layers_of,
+    metres_a_unit,
+    place_stations,
+    scale_bar_m,
+    scale_bar_text,
+)
 
-# Pictures smaller than this on a side are drawn larger, pixel by pixel.
+# Pictures with a longer side below this are enlarged, pixel by pixel.
 _LEAST = 800
+
+
+class _Frames(TypedDict):
+    """A layer as the page's script takes it: frames are PNG files as text."""
+
+    label: str
+    low: str
+    high: str
+    gradient: str
+    frames: list[str]
+
+
+class _Point(TypedDict):
+    """A station on the map, in percent from the upper left corner."""
+
+    name: str
+    left: float
+    top: float
 
 
 def write_slider(
@@ -32,16 +56,16 @@ def write_slider(
     title: str = "Soil moisture",
     target: str = "sm",
 ) -> Path:
-    """An HTML page with a slider over the days of a map, its layers to choose among, a scale bar, and the stations.
+    """Write an HTML page with a slider over the days of a map, a choice of layers, a scale bar, and the stations.
 
     Parameters
     ----------
     path : str, Path or xarray.Dataset
-        As for `open_map`, or what it gave. Of a large map every n-th pixel is shown, 800 on the longer side.
+        As for `open_map`, or its result. A large map is thinned to every n-th pixel, 800 on the longer side.
     page : str or Path
-        Written beside and renamed. It needs no other file and no network; `page.html#2020-05-31` opens on that day.
+        Written under another name and renamed. It needs no other file and no network; `page.html#2020-05-31` opens on that day.
     stations : xarray.Dataset, optional
-        Station cube, whose stations are drawn as points.
+        Station cube; its stations are points.
     title, target : str
 
     Returns
@@ -62,22 +86,21 @@ def write_slider(
         days=[str(day.date()) for day in days],
         layers=[_describe(layer) for layer in layers],
         bar_percent=100 * bar / width_m,
-        bar_text=f"{bar / 1000:g} km" if bar >= 1000 else f"{bar:g} m",
+        bar_text=scale_bar_text(bar),
         points=[] if stations is None else _points(stations, box),
         shape=list(layers[0].values.shape[1:]),
     )
 
 
-def _describe(layer: Layer) -> dict[str, Any]:
-    colours = colormaps[layer.colours] if isinstance(layer.colours, str) else layer.colours
+def _describe(layer: Layer) -> _Frames:
     frames, palette = frames_of(layer)
-    stops = [colours(v) for v in np.linspace(0, 1, 17)]
+    stops = [layer.colours(v) for v in np.linspace(0, 1, 17)]
     return {
         "label": layer.label,
         "low": f"{layer.limits[0]:.3g}",
         "high": f"{layer.limits[1]:.3g}",
         "gradient": ", ".join(f"rgb({r * 255:.0f} {g * 255:.0f} {b * 255:.0f})" for r, g, b, _ in stops),
-        "frames": [base64.b64encode(_png(numbers, palette)).decode() for numbers in frames],
+        "frames": [embed(_png(numbers, palette)) for numbers in frames],
     }
 
 
@@ -89,13 +112,11 @@ def _png(numbers: np.ndarray, palette: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _points(stations: xr.Dataset, box: Any) -> list[dict[str, Any]]:
-    """Name and place of each station on the map, in percent from its upper left corner."""
-    move = Transformer.from_crs("EPSG:4326", box.crs.to_wkt(), always_xy=True)
-    x, y = move.transform(stations["longitude"].values, stations["latitude"].values)
+def _points(stations: xr.Dataset, box: GeoBox) -> list[_Point]:
+    """Return the stations inside the map."""
+    x, y, inside = place_stations(stations, box)
     b = box.boundingbox
     across, down = 100 * (x - b.left) / (b.right - b.left), 100 * (b.top - y) / (b.top - b.bottom)
-    inside = (across >= 0) & (across <= 100) & (down >= 0) & (down <= 100)
     names = [str(s) for s in stations["station"].values]
     return [
         {"name": names[i], "left": round(float(across[i]), 3), "top": round(float(down[i]), 3)}
@@ -106,16 +127,16 @@ def _points(stations: xr.Dataset, box: Any) -> list[dict[str, Any]]:
 def write_animation(
     path: str | Path | xr.Dataset, file: str | Path, *, frame_ms: int = 400, target: str = "sm"
 ) -> Path:
-    """The days of a map one after the other, each with its date, as an animated GIF or WebP.
+    """Write the days of a map, each with its date, as an animated GIF or WebP.
 
     Parameters
     ----------
     path : str, Path or xarray.Dataset
-        As for `open_map`, or what it gave.
+        As for `open_map`, or its result.
     file : str or Path
-        Ends in .gif or .webp; written beside and renamed.
+        Ends in .gif or .webp; written under another name and renamed.
     frame_ms : int
-        Milliseconds of a day.
+        Milliseconds that each day is shown.
     target : str
 
     Raises
@@ -126,7 +147,9 @@ def write_animation(
     file = Path(file)
     kinds = {".gif": "GIF", ".webp": "WEBP"}
     if file.suffix.lower() not in kinds:
-        raise SmgeoError(f"{file}: an animation ends in .gif or .webp (and a page with a slider in .html)")
+        raise SmgeoError(
+            f"{file}: an animation is a .gif or .webp file; give such a name (or .html for a page with a slider)"
+        )
     layer = layers_of(path if isinstance(path, xr.Dataset) else open_map(path), target)[0]
     frames, palette = frames_of(layer)
     factor = max(_LEAST // max(frames.shape[1:]), 1)

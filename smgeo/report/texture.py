@@ -21,17 +21,17 @@ CLASSES = (
 
 
 def classify_texture(sand: np.ndarray, silt: np.ndarray, clay: np.ndarray) -> np.ndarray:
-    """USDA texture class (Soil Survey Manual, USDA Handbook 18, 2017, chapter 3).
+    """Return USDA texture classes (Soil Survey Manual, USDA Handbook 18, 2017, chapter 3).
 
     Parameters
     ----------
     sand, silt, clay : numpy.ndarray
-        Percent by mass, of one shape. They are brought to a sum of 100, because layers that were interpolated one by one miss it.
+        Percent by mass, all of one shape. They are scaled to a sum of 100, because layers that were interpolated one by one do not have it.
 
     Returns
     -------
     numpy.ndarray of object
-        The class, or "" where one is missing or all are 0.
+        The class; "" if one of the three is missing or all are 0.
 
     Examples
     --------

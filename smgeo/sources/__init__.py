@@ -4,88 +4,137 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.errors import SmgeoError, nearest
+from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
+from smgeo.recipe.stations import (
+    AnySource,
+    IsmnSource,
+    MatrixSource,
+    StationSource,
+    TableSource,
+    TerenoSource,
+    parse_stations,
+)
 from smgeo.sources.earthengine.reader import open_earthengine
 from smgeo.sources.gridded.reader import gridded_files, open_gridded
 from smgeo.sources.scenes.geotiff import geotiff_files, open_geotiffs
 from smgeo.sources.stac.reader import open_stac
+from smgeo.sources.stations.cube import Period
 from smgeo.sources.stations.ismn import open_ismn
 from smgeo.sources.stations.matrix import open_matrix
 from smgeo.sources.stations.tables import open_table
 from smgeo.sources.stations.tereno import open_tereno
 from smgeo.sources.world.simulation import simulate
 
-__all__ = ["open_earthengine", "open_rasters", "open_source", "open_stac", "open_stations", "raster_files", "simulate"]
+__all__ = [
+    "open_earthengine",
+    "open_rasters",
+    "open_source",
+    "open_stac",
+    "open_station_source",
+    "open_stations",
+    "raster_files",
+    "simulate",
+]
 
-
-def _open_table(path: Any, depth_m: Any, period: Any, flags: Any, **options: Any) -> xr.Dataset:
-    return open_table(path, depth_m, period, **options)
-
-
-def _open_matrix(path: Any, depth_m: Any, period: Any, flags: Any, **options: Any) -> xr.Dataset:
-    return open_matrix(path, depth_m, period, **options)
-
-
-_KINDS: dict[str, Callable[..., xr.Dataset]] = {
-    "ismn": open_ismn,
-    "tereno": open_tereno,
-    "csv": _open_table,
-    "matrix": _open_matrix,
+_STATIONS: dict[type[StationSource], Callable[..., xr.Dataset]] = {
+    IsmnSource: open_ismn,
+    TerenoSource: open_tereno,
+    TableSource: open_table,
+    MatrixSource: open_matrix,
 }
 
 
-def open_stations(
-    path: str | Path,
-    kind: str = "ismn",
+def open_station_source(
+    spec: AnySource,
+    *,
+    root: str | Path = ".",
+    target: str = "sm",
     depth_m: tuple[float, float] = (0.0, 0.10),
-    period: tuple[Any, Any] | None = None,
-    flags: Sequence[str] = ("G",),
-    **options: Any,
+    period: Period | None = None,
+    catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """Station series of an archive, a table or matrices, as a lazy daily station cube.
+    """Return the stations of one source of any kind, lazily; a matrix, and a table without depths, do not use `depth_m`."""
+    return _STATIONS[type(spec)](spec, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
+
+
+def open_stations(
+    path: str | Path | AnySource | Mapping[str, object],
+    kind: str | None = None,
+    depth_m: tuple[float, float] | None = None,
+    period: Period | None = None,
+    flags: Sequence[str] | None = None,
+    *,
+    target: str = "sm",
+    root: str | Path = ".",
+    catalog: Mapping[str, Feature] = FEATURES,
+    **options: object,
+) -> xr.Dataset:
+    """Return the stations of an archive, a table or matrices as a lazy daily station cube.
 
     Parameters
     ----------
-    path : str or Path
-        Archive, table or folder.
+    path : str, Path, spec or mapping
+        Archive, table or folder; or a whole source as in a recipe's `stations`, with its own `kind`, `flags` and options.
     kind : {"ismn", "tereno", "csv", "matrix"}
-        Reader. Its own options are those of
+        Reader, "ismn" by default. Its options are the attributes of
 
-        - `smgeo.sources.stations.ismn.open_ismn`: `target`, `variables`, `networks`, `min_valid_share`, `depth_rule`, `nearest_to_m`;
-        - `smgeo.sources.stations.tereno.open_tereno`: the same without `networks`, and `columns`, `stations`, `network`, `time_column`,
+        - `smgeo.recipe.stations.IsmnSource`: `variables`, `networks`, `min_valid_share`, `depth_rule`, `nearest_to_m`;
+        - `smgeo.recipe.stations.TerenoSource`: the same without `networks`, and `columns`, `stations`, `network`, `time_column`,
           `time_format`, `utc_offset_hours`, `separator`, `missing`;
-        - `smgeo.sources.stations.tables.open_table`: `columns`, `target`, `layout`, `stations`, `crs`, `network`, `min_valid_share`,
+        - `smgeo.recipe.stations.TableSource`: `columns`, `layout`, `stations`, `crs`, `network`, `min_valid_share`,
           `utc_offset_hours`;
-        - `smgeo.sources.stations.matrix.open_matrix`: `variables`, `static`, `target`, `years`, `missing`, `network`, `coordinates`,
+        - `smgeo.recipe.stations.MatrixSource`: `variables`, `static`, `years`, `missing`, `network`, `coordinates`,
           `dates`, `static_folder`.
     depth_m : (float, float)
-        Range of sensor depths, m below the surface; a matrix has none.
+        Range of sensor depths, m below the surface; (0.0, 0.10) by default. Not for a matrix or a table without a column of depths.
     period : (date, date), optional
         First and last day.
     flags : sequence of str
-        Quality flags that count as valid: ISMN's, or TERENO's (`G` stands for its `ok`). Tables and matrices have none.
+        Quality flags that count as valid: ISMN's, or TERENO's (`G` stands for its `ok`); ("G",) by default. Tables and
+        matrices have none.
+    target : str
+        The variable that stations must have.
+    root : str or Path
+        Where relative paths start.
+    catalog : mapping
+        Kind, unit and valid range of each variable.
 
     Returns
     -------
     xarray.Dataset
-        Dims (station, time), float32, days in UTC; what was left out, and why, in `attrs["left_out"]` (JSON); what was counted
-        on the way in variables of kind `diagnostic`; what a station's target is made of in the coordinate `sensors` (JSON).
+        Dims (station, time), float32, days in UTC. `attrs["left_out"]` (JSON) contains what was left out, with the reason.
+        Variables of kind `diagnostic` are counts; the coordinate `sensors` (JSON) lists the sensors of a station's target.
 
     Raises
     ------
     SmgeoError
-        If the kind is unknown, or the reader refuses the input.
+        Listing unknown or wrong options, and those that do not apply to the kind; or if the reader refuses the input.
     """
-    if kind not in _KINDS:
-        raise SmgeoError(f"unknown kind of stations {kind!r}; {nearest(kind, list(_KINDS))}")
-    return _KINDS[kind](path, depth_m, period, flags, **options)
+    given = {"kind": kind, "flags": flags}
+    options |= {name: value for name, value in given.items() if value is not None}
+    if isinstance(path, str | Path):
+        spec = parse_stations({"path": path, **options}, "open_stations")
+    elif options:
+        raise SmgeoError(
+            f"open_stations: {', '.join(sorted(options))} must be in the source that was passed as first argument"
+        )
+    else:
+        spec = path if isinstance(path, StationSource) else parse_stations(path, "open_stations")
+    if depth_m is None:
+        depth_m = (0.0, 0.10)
+    elif isinstance(spec, MatrixSource):
+        raise SmgeoError("open_stations: depth_m does not apply to kind matrix, which has no depths; leave it out")
+    elif isinstance(spec, TableSource) and "depth" not in spec.columns:
+        raise SmgeoError(
+            "open_stations: depth_m needs a column of depths; name it in columns (depth: ...), or leave depth_m out"
+        )
+    return open_station_source(spec, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
 
 
 _RASTERS: dict[type, Callable[..., xr.Dataset]] = {
@@ -102,28 +151,28 @@ def open_source(
     root: str | Path = ".",
     geobox: GeoBox | None = None,
     stations: xr.Dataset | None = None,
-    period: tuple[Any, Any] | None = None,
+    period: Period | None = None,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """The rasters of one source of any kind, lazily, on a grid or at stations; parameters as of `open_rasters`."""
+    """Return the rasters of one source of any kind, lazily, on a grid or at stations; parameters as in `open_rasters`."""
     return _RASTERS[type(spec)](spec, root=root, geobox=geobox, stations=stations, period=period, catalog=catalog)
 
 
 def open_rasters(
-    spec: RasterSource | GriddedSource | Mapping[str, Any],
+    spec: RasterSource | GriddedSource | Mapping[str, object],
     *,
     root: str | Path = ".",
     geobox: GeoBox | None = None,
     stations: xr.Dataset | None = None,
-    period: tuple[Any, Any] | None = None,
+    period: Period | None = None,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """Rasters in files, lazily: GeoTIFF and COG (local, http, s3, gs), NetCDF, HDF5, Zarr, CSV grids.
+    """Return rasters in files, lazily: GeoTIFF and COG (local, http, s3, gs), NetCDF, HDF5, Zarr, CSV grids.
 
     Parameters
     ----------
     spec : RasterSource, GriddedSource or mapping
-        `kind` (geotiff where a mapping says none; netcdf, zarr, csv_grid), `path`, `bands`, and the options of
+        `kind` (geotiff by default; netcdf, zarr, csv_grid), `path`, `bands`, and the options of
         `smgeo.sources.scenes.geotiff.open_geotiffs` or `smgeo.sources.gridded.reader.open_gridded`.
     root : str or Path
         Where relative paths start.
@@ -144,14 +193,14 @@ def open_rasters(
     Raises
     ------
     SmgeoError
-        If the spec or a file is not as it must be.
+        If the spec or a file is invalid.
     """
     source = parse_raster(spec, "open_rasters")
     return open_source(source, root=root, geobox=geobox, stations=stations, period=period, catalog=catalog)
 
 
 def raster_files(spec: AnyRaster, root: str | Path) -> list[Path]:
-    """The local files a source reads; none of a remote one."""
+    """Return the local files that a source reads; none for a remote one."""
     if isinstance(spec, RasterSource):
         return geotiff_files(spec, root)
     found = gridded_files(spec, root) if isinstance(spec, GriddedSource) else []

@@ -1,10 +1,11 @@
-"""The stages of a run that lead to its cubes, each skipped when its inputs have not changed."""
+"""Stages from the sources to the cubes: the built-in world, the inputs, the station cube, the grid cube."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,180 +19,149 @@ from smgeo.cube.chunks import chunk_sizes
 from smgeo.cube.ledger import read_ledger
 from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
-from smgeo.files import digest
-from smgeo.hpc.machine import LocalMachine
+from smgeo.files import JsonObject, digest
 from smgeo.polygons import polygon_files
-from smgeo.recipe.study import Recipe
+from smgeo.recipe.study import dump_recipe
 from smgeo.report.grid_contents import count_masked, describe_grid, describe_shown
-from smgeo.report.results import count_station_rows, find_versions
+from smgeo.report.results import count_station_rows
 from smgeo.sources.world.simulation import simulate
+from smgeo.study.context import Context, Found
 from smgeo.study.inputs import input_files, open_all_stations
-from smgeo.study.ledger import Ledger
-from smgeo.study.progress import Reporter
+from smgeo.study.progress import Update
 
 
-class CubeStages:
-    """A run's recipe, folder and ledger, and its stages from the sources to the cubes.
+def keep_recipe(run: Context, found: Found) -> Found:
+    """Write the resolved recipe into the run's folder."""
+    (run.folder / "recipe.yaml").write_text(dump_recipe(run.recipe), encoding="utf-8")
+    return found
 
-    Attributes
-    ----------
-    recipe : Recipe
-    folder, root : Path
-        The run's folder, and where relative data paths start.
-    ledger : Ledger
-        What was done, and from which inputs.
-    inputs : dict of str to str
-        Hash of each input file.
-    machine : LocalMachine
-        Where cubes are built, searches run and models are trained.
-    """
 
-    def __init__(
-        self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter, machine: LocalMachine | None = None
-    ) -> None:
-        self.recipe, self.folder, self.root, self.reporter = recipe, folder, root, reporter
-        self.machine = machine or LocalMachine()
-        self.ledger = Ledger(folder, find_versions())
-        self.target = recipe.target.variable
-        self.inputs: dict[str, str] = {}
+def simulate_world(run: Context, found: Found) -> Found:
+    """Simulate the recipe's world into the folder where its data are looked for."""
+    if run.recipe.world is None:
+        return found
+    spec = run.recipe.world.model_dump(mode="json")
+    return run.do(found, "world", partial(_simulate, run), spec, [run.root])[0]
 
-    def stage(self, name: str, inputs: Mapping[str, Any], outputs: list[Path], work: Callable[..., Any]) -> Any:
-        """A stage with its line of progress; `work` may take `progress`."""
 
-        def with_progress() -> Any:
-            with self.reporter.task(name) as update:
-                return work(progress=update)
+def _simulate(run: Context, progress: Update) -> None:
+    spec = run.recipe.world
+    assert spec is not None
+    shutil.rmtree(run.root, ignore_errors=True)
+    simulate(run.root, spec.stations, spec.days, spec.shape, spec.seed, progress=progress)
 
-        result = self.ledger.run(name, inputs, outputs, with_progress)
-        if self.ledger.done[name]["skipped"]:
-            self.reporter.say(f"{name}: unchanged, not run again")
-        return result
 
-    def _on_workers(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The same, with regions of cubes computed by the machine's workers, which are started if it comes to be done."""
+def hash_inputs(run: Context, found: Found) -> Found:
+    """Hash each file that the cubes are made from."""
+    return replace(found, inputs=_hash_files(run, input_files(run.recipe, run.root)))
 
-        def on_workers(progress: Callable[[int, int], None]) -> Any:
-            with self.machine.cubes(remote=self.recipe.reads_remote):
-                return work(progress)
 
-        return on_workers
+def _hash_files(run: Context, files: list[Path]) -> dict[str, str]:
+    """Return the SHA-256 of files, by their path below the data folder."""
+    return {os.path.relpath(f, run.root): h for f, h in run.ledger.hash_files(files).items()}
 
-    def key(self, *names: str) -> dict[str, str]:
-        """Keys of stages, of those that this recipe has."""
-        return {n: self.ledger.done[n]["key"] for n in names if n in self.ledger.done}
 
-    def simulate(self) -> None:
-        """The world of the recipe, in the folder where its data are looked for."""
-        spec = self.recipe.world
-        assert spec is not None
+def build_stations(run: Context, found: Found) -> Found:
+    """Write `stations.zarr`, and count its rows."""
+    if not run.recipe.stations:
+        return found
+    keys = {"period", "target", "stations", "rasters", "features", "variables"}
+    inputs = {"recipe": run.recipe.model_dump(mode="json", include=keys), "inputs": found.inputs}
+    work = partial(_build_stations, run, run.ledger.key("stations", inputs))
+    found, rows = run.do(found, "stations", work, inputs, [run.station_store])
+    return found.add(rows=rows)
 
-        def work(progress: Callable[[int, int], None]) -> None:
-            shutil.rmtree(self.root, ignore_errors=True)
-            simulate(self.root, spec.stations, spec.days, spec.shape, spec.seed, progress=progress)
 
-        self.stage("world", spec.model_dump(mode="json"), [self.root], work)
-
-    def hash_inputs(self) -> dict[str, str]:
-        """Hash of each file that the recipe reads, by its path under the data's folder."""
-        hashes = self.ledger.hash_files(input_files(self.recipe, self.root))
-        return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
-
-    def build_stations(self) -> dict[str, Any]:
-        """`stations.zarr`; how many of its rows and stations have what."""
-        recipe = self.recipe
-        path = self.folder / "stations.zarr"
-
-        @self._on_workers
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            stations = open_all_stations(recipe, self.root)
-            parts: dict[str, Any] = {}
-            cube = build_station_cube(
-                stations,
-                recipe.rasters,
-                recipe.cube_features,
-                self.target,
-                self.root,
-                recipe.catalog,
-                keep=partial(self._keep_values, progress, parts),
-            )
-            # Of a remote source only the values kept of it tell whether it is as it was.
-            token = digest({"key": self.ledger.key("stations", inputs), "parts": parts})
-            write_station_cube(cube, path, token=token, progress=progress)
-            return count_station_rows(open_cube(path), self.target)
-
-        asked = recipe.model_dump(
-            mode="json", include={"period", "target", "stations", "rasters", "features", "variables"}
+def _build_stations(run: Context, key: str, progress: Update) -> JsonObject:
+    recipe, parts = run.recipe, dict[str, object]()
+    with run.machine.cubes(remote=recipe.reads_remote):
+        cube = build_station_cube(
+            open_all_stations(recipe, run.root) if run.opened is None else run.opened,
+            recipe.rasters,
+            recipe.cube_features,
+            run.target,
+            run.root,
+            recipe.catalog,
+            keep=partial(_keep_values, run, progress, parts),
         )
-        inputs = {"recipe": asked, "inputs": self.inputs}
-        return self.stage("stations", inputs, [path], work)
+        # The files' hashes do not cover a remote source: only the values kept of it tell whether it has changed.
+        write_station_cube(cube, run.station_store, token=digest({"key": key, "parts": parts}), progress=progress)
+    return count_station_rows(run.open_stations(), run.target)
 
-    def _keep_values(
-        self, update: Callable[..., None], parts: dict[str, Any], name: str, values: xr.Dataset
-    ) -> xr.Dataset:
-        """What one source gives at the stations, in a store of its own, so that a killed build goes on where it was.
 
-        `parts` gets the checksums of what is kept.
-        """
-        path = self.folder / "parts" / f"{name}.zarr"
-        write_cube(values, path, chunks=chunk_sizes(values), progress=lambda done, total: update(done, total, name))
-        records = read_ledger(path)
-        parts[name] = records.regions if records else None
-        kept = open_cube(path)
-        check_ranges(kept, self.recipe.catalog, f"stations, source {name}")
-        return kept
+def _keep_values(run: Context, update: Update, parts: dict[str, object], name: str, values: xr.Dataset) -> xr.Dataset:
+    """Write the values of one source at the stations to a store of their own, so that a killed build loses a block and not a series.
 
-    def _grid_period(self) -> tuple[Any, Any]:
-        if self.recipe.grid_period is not None:
-            return self.recipe.grid_period
-        times = open_cube(self.folder / "stations.zarr")["time"].values
-        return times[0], times[-1]
+    `parts` gets the checksums of the store.
+    """
+    path = run.folder / "parts" / f"{name}.zarr"
+    write_cube(values, path, chunks=chunk_sizes(values), progress=lambda done, total: update(done, total, name))
+    records = read_ledger(path)
+    parts[name] = records.regions if records else None
+    kept = open_cube(path)
+    check_ranges(kept, run.recipe.catalog, f"stations, source {name}")
+    return kept
 
-    def build_grid(self) -> None:
-        """`grid.zarr`."""
-        recipe, path = self.recipe, self.folder / "grid.zarr"
-        assert recipe.grid is not None
-        spec = recipe.grid
 
-        @self._on_workers
-        def work(progress: Callable[[int, int], None]) -> None:
-            box = open_grid(spec, self.root)
-            cube = build_grid_cube(
-                recipe.rasters, box, recipe.cube_features, self._grid_period(), self.root, recipe.catalog
-            )
-            again = path.exists()
-            if not again:  # before hours of work; of what is built again, most is not read, so it is checked after
-                check_grid_ranges(cube, recipe.rasters, recipe.catalog)
-            write_cube(cube, path, token=self.ledger.key("grid", inputs), progress=progress)
-            if again:
-                check_grid_ranges(open_cube(path), recipe.rasters, recipe.catalog)
+def build_grid(run: Context, found: Found) -> Found:
+    """Write `grid.zarr`."""
+    if not run.recipe.builds_grid:
+        return found
+    asked = run.recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
+    inputs = {"recipe": asked, "inputs": found.inputs, **found.keys("stations")}
+    work = partial(_build_grid, run, run.ledger.key("grid", inputs))
+    return run.do(found, "grid", work, inputs, [run.grid_store])[0]
 
-        asked = recipe.model_dump(mode="json", include={"period", "rasters", "grid", "features", "variables"})
-        inputs = {"recipe": asked, "inputs": self.inputs, **self.key("stations")}
-        self.stage("grid", inputs, [path], work)
 
-    def describe_grid(self) -> dict[str, Any]:
-        """What the grid cube holds, and what the report shows of it."""
-        recipe, path = self.recipe, self.folder / "grid.zarr"
+def _build_grid(run: Context, key: str, progress: Update) -> None:
+    recipe, path = run.recipe, run.grid_store
+    assert recipe.grid is not None
+    with run.machine.cubes(remote=recipe.reads_remote):
+        box, period = open_grid(recipe.grid, run.root), _grid_period(run)
+        cube = build_grid_cube(recipe.rasters, box, recipe.cube_features, period, run.root, recipe.catalog)
+        again = path.exists()
+        if not again:  # before hours of work; of what is built again, most is not read, so it is checked after
+            check_grid_ranges(cube, recipe.rasters, recipe.catalog)
+        write_cube(cube, path, token=key, progress=progress)
+        if again:
+            check_grid_ranges(open_cube(path), recipe.rasters, recipe.catalog)
 
-        def count(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            about = describe_grid(path, recipe.cube_features)
-            shares = count_masked(open_cube(path), recipe.rasters, self._grid_period(), self.root, recipe.catalog)
-            for name, share in shares.items():
-                about["variables"][name]["masked_share"] = share
-            return about
 
-        about = self.stage("grid contents", self.key("grid"), [], count)
-        if (spec := recipe.report) is not None:
-            outputs = [self.folder / "outline.geojson"] if spec.outline is not None else []
-            inputs = {"report": spec.model_dump(mode="json"), "inputs": self.hash_outline(), **self.key("grid")}
-            about |= self.stage(
-                "grid shown", inputs, outputs, lambda progress: describe_shown(self.folder, spec, self.root)
-            )
-        return about
+def _grid_period(run: Context) -> tuple[Any, Any]:
+    """Return the first and the last day of the grid cube: the recipe's, or the stations'."""
+    if run.recipe.grid_period is not None:
+        return run.recipe.grid_period
+    times = run.open_stations()["time"].values
+    return times[0], times[-1]
 
-    def hash_outline(self) -> dict[str, str]:
-        """Hash of the report's outline: of no cube, so that another outline does not build one again."""
-        if self.recipe.report is None or self.recipe.report.outline is None:
-            return {}
-        hashes = self.ledger.hash_files(polygon_files(self.root / self.recipe.report.outline))
-        return {os.path.relpath(f, self.root): h for f, h in hashes.items()}
+
+def describe_grid_cube(run: Context, found: Found) -> Found:
+    """Summarise the grid cube, and choose what the report shows of it."""
+    recipe = run.recipe
+    if recipe.report is None and (recipe.models or not recipe.builds_grid):
+        return found
+    found, about = run.do(found, "grid contents", partial(_count_grid, run), found.keys("grid"))
+    if (spec := recipe.report) is not None:
+        outputs = [run.folder / "outline.geojson"] if spec.outline is not None else []
+        inputs = {"report": spec.model_dump(mode="json"), "inputs": hash_outline(run), **found.keys("grid")}
+        found, shown = run.do(
+            found, "grid shown", lambda progress: describe_shown(run.folder, spec, run.root), inputs, outputs
+        )
+        about |= shown
+    return found.add(grid=about)
+
+
+def _count_grid(run: Context, progress: Update) -> JsonObject:
+    recipe, path = run.recipe, run.grid_store
+    about = describe_grid(path, recipe.cube_features)
+    shares = count_masked(open_cube(path), recipe.rasters, _grid_period(run), run.root, recipe.catalog)
+    for name, share in shares.items():
+        about["variables"][name]["masked_share"] = share
+    return about
+
+
+def hash_outline(run: Context) -> Mapping[str, str]:
+    """Hash the report's outline: of no cube, so that another outline does not build one again."""
+    if run.recipe.report is None or run.recipe.report.outline is None:
+        return {}
+    return _hash_files(run, polygon_files(run.root / run.recipe.report.outline))

@@ -1,14 +1,13 @@
-"""Stages of a run's models: the split, the threshold of outliers, searches, and fitting with its scores."""
+"""Stages from the station cube to fitted models: the split, the threshold of outliers, searches, training with scores."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 
@@ -17,11 +16,10 @@ from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation.parts import evaluate
 from smgeo.evaluation.uncertainty import calibrate, find_applicability
-from smgeo.files import digest
-from smgeo.hpc.machine import LocalMachine
-from smgeo.models import make_model
+from smgeo.files import JsonObject, digest
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.data_parallel import fit_parallel
+from smgeo.models.protocol import Model
 from smgeo.prepare import (
     Prepared,
     Split,
@@ -33,231 +31,223 @@ from smgeo.prepare import (
     split_stations,
     training_windows,
 )
-from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.search import SearchSpec
-from smgeo.recipe.study import Recipe
-from smgeo.study.cubes import CubeStages
-from smgeo.study.progress import Reporter
-from smgeo.tuning.search import choose_stations, describe_search, search_windows
+from smgeo.study.context import Context, Found
+from smgeo.study.progress import Update
+from smgeo.tuning.search import Search, choose_stations, describe_search, search_windows
 from smgeo.tuning.trials import OtherSearchError
 
 
+def choose_split(run: Context, found: Found) -> Found:
+    """Choose the stations (or the days) of each part."""
+    if not run.recipe.models:
+        return found
+    spec = run.recipe.prepare.split
+    inputs = {"spec": spec.model_dump(mode="json"), "seed": run.seed_of(spec), **found.keys("stations")}
+    found, parts = run.do(found, "split", partial(_choose_split, run), inputs)
+    return replace(found, split=Split.from_dict(parts))
+
+
+def _choose_split(run: Context, progress: Update) -> JsonObject:
+    spec, cube = run.recipe.prepare.split, run.open_stations()
+    if (days := spec.periods) is not None:
+        return asdict(split_periods(cube[[run.target]], days.train, days.test, days.validation))
+    known = cube[[*run.recipe.cube_features, run.target]]
+    return asdict(split_stations(known, spec.fractions, spec.extremes_to_train, run.seed_of(spec)))
+
+
+def choose_threshold(run: Context, found: Found) -> Found:
+    """Choose the threshold of outliers, if the recipe leaves it open; `found.prepare` then has the number."""
+    spec, split, seed = found.prepare.outliers, found.split, run.recipe.seed
+    if spec is None or spec.z != "choose" or split is None:
+        return found
+
+    def work(progress: Update) -> JsonObject:
+        features = run.recipe.cube_features
+        chosen = choose_outliers(run.open_stations(), found.prepare, features, run.target, split, seed, progress)
+        return chosen.to_dict()
+
+    inputs = {"prepare": found.prepare.model_dump(mode="json"), "seed": seed, **found.keys("stations", "split")}
+    found, chosen = run.do(found, "outliers", work, inputs)
+    outliers = spec.model_copy(update={"z": chosen["z"]})
+    return replace(found, prepare=found.prepare.model_copy(update={"outliers": outliers})).add(threshold=chosen)
+
+
+def search_models(run: Context, found: Found) -> Found:
+    """Search the parameters of each model that the recipe asks for; training uses those of the best trial, with the epochs of trials."""
+    tables: dict[str, JsonObject] = {}
+    for name in [n for n in run.recipe.search if n in run.models]:
+        found, tables[name] = _search(run, found, name)
+        spec, best = run.recipe.search[name], tables[name]["best"]
+        epochs = {} if spec.epochs is None else {"epochs": spec.epochs}
+        params = {**epochs, **next(t["params"] for t in tables[name]["trials"] if t["trial"] == best)}
+        found = replace(found, searched={**found.searched, name: params})
+    return found.add(search=tables) if tables else found
+
+
+def _search(run: Context, found: Found, name: str) -> tuple[Found, JsonObject]:
+    spec = run.recipe.search[name]
+    spec = spec.model_copy(update={"seed": run.seed_of(spec)})
+    folder = run.folder / "search" / name
+    inputs = {
+        "kind": run.recipe.models[name].kind,
+        "params": run.params_of(found, name),
+        "spec": spec.model_dump(mode="json", exclude={"concurrent"}),
+        "prepare": run.prepare_of(found, name).model_dump(mode="json"),
+        **found.keys("stations", "split"),
+    }
+    work = partial(_run_search, run, found, name, spec, folder)
+    return run.do(found, f"search {name}", work, inputs, [folder])
+
+
+def _run_search(run: Context, found: Found, name: str, spec: SearchSpec, folder: Path, progress: Update) -> JsonObject:
+    kind, params = run.recipe.models[name].kind, run.params_of(found, name)
+    pairs = _search_pairs(run, found, name, spec)
+
+    def search() -> Search:
+        return search_windows(kind, pairs, spec, folder, params=params, progress=progress)
+
+    run.machine.start_searches()
+    try:
+        return describe_search(search().table)
+    except OtherSearchError as error:  # of other data or another recipe
+        kept = _set_aside(folder)
+        warnings.warn(
+            SmgeoWarning(
+                f"{folder} contains another search: {error.changes}; it is kept in {kept}, and a new search begins"
+            )
+        )
+        return describe_search(search().table)
+
+
 def _set_aside(folder: Path) -> Path:
-    """The folder under the first free name `NAME.1`, `NAME.2`, ...: hours of trials are not thrown away."""
+    """Rename the folder to the first free `NAME.1`, `NAME.2`, ...: hours of trials are not thrown away."""
     number = next(n for n in count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
     return folder.rename(folder.with_name(f"{folder.name}.{number}"))
 
 
-class ModelStages(CubeStages):
-    """The stages between a run's station cube and its fitted models."""
+def _search_pairs(run: Context, found: Found, name: str, spec: SearchSpec) -> list[tuple[Windows, Windows]]:
+    """Return training and scoring windows; each fold is prepared from scratch, so that what it holds out shapes nothing."""
+    assert found.split is not None
+    cube, splits = run.open_stations(), [found.split]
+    if isinstance(spec.objective, int):
+        folds = choose_stations(cube, found.split, spec.objective, run.target, spec.seed or 0)
+        splits = [Split(tuple(train), tuple(held), ()) for train, held in folds]
+    pairs = []
+    for part in splits:
+        _, train, held = _windows(run, found, name, cube, part)
+        assert held is not None
+        pairs.append((train, held))
+    return pairs
 
-    def __init__(
-        self, recipe: Recipe, folder: Path, root: Path, reporter: Reporter, machine: LocalMachine | None = None
-    ) -> None:
-        super().__init__(recipe, folder, root, reporter, machine)
-        self.prepare = recipe.prepare  # a threshold of outliers that is to be chosen becomes a number
-        self.found: dict[str, dict[str, Any]] = {}
-        self.workers = 1  # processes that train a network together
 
-    def choose_split(self, cube: xr.Dataset) -> Split:
-        """The stations of each part."""
-        spec = self.recipe.prepare.split
-        seed = self.seed_of(spec)
-        features = [*self.recipe.cube_features, self.target]
+def _windows(
+    run: Context, found: Found, name: str, cube: xr.Dataset, split: Split
+) -> tuple[Prepared, Windows, Windows | None]:
+    """Return the prepared training part, and training and validation windows of a model; no validation if the split has none."""
+    spec, model = run.prepare_of(found, name), run.new_model(found, name)
+    held = part_rows(cube, split, "validation", run.target) if split.validation else None
+    prepared, train, validation = training_windows(
+        learnable(cube, split),
+        held,
+        spec,
+        run.recipe.features,
+        run.target,
+        length=run.days_seen(found, name),
+        mode=model.window_mode,
+    )
+    made = {"training": train} if validation is None else {"training": train, "validation": validation}
+    for part, windows in made.items():
+        if not len(windows):
+            raise SmgeoError(
+                f"models.{name}: no row of the {part} part has enough values for a window of {train.length} days with a "
+                f"share of at most {spec.window.missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
+            )
+    return prepared, train, validation
 
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            if (days := spec.periods) is not None:
-                return asdict(split_periods(cube[[self.target]], days.train, days.test, days.validation))
-            return asdict(split_stations(cube[features], spec.fractions, spec.extremes_to_train, seed))
 
-        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
-        return Split.from_dict(self.stage("split", inputs, [], work))
+def fit_models(run: Context, found: Found) -> Found:
+    """Train, save and score each model."""
+    for name in run.models:
+        found = _fit_model(run, found, name)
+    return found
 
-    def choose_threshold(self, cube: xr.Dataset, split: Split) -> dict[str, Any] | None:
-        """The threshold of outliers, where the recipe leaves it to be chosen; `self.prepare` then holds the number."""
-        spec, seed = self.prepare.outliers, self.recipe.seed
-        if spec is None or spec.z != "choose":
-            return None
 
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            features = self.recipe.cube_features
-            return choose_outliers(cube, self.prepare, features, self.target, split, seed, progress).to_dict()
+def _fit_model(run: Context, found: Found, name: str) -> Found:
+    inputs = {
+        "kind": run.recipe.models[name].kind,
+        "params": run.params_of(found, name),
+        "prepare": run.prepare_of(found, name).model_dump(mode="json"),
+        **found.keys("stations", "split"),
+        **_uncertainty_inputs(run, name),
+    }
+    outputs = [run.folder / "models" / name, run.folder / "predictions" / f"{name}.zarr"]
+    work = partial(_fit, run, found, name, inputs)
+    found, about = run.do(found, f"model {name}", work, inputs, outputs)
+    return replace(found, models={**found.models, name: about})
 
-        inputs = {"prepare": self.prepare.model_dump(mode="json"), "seed": seed, **self.key("stations", "split")}
-        chosen: dict[str, Any] = self.stage("outliers", inputs, [], work)
-        self.prepare = self.prepare.model_copy(update={"outliers": spec.model_copy(update={"z": chosen["z"]})})
-        return chosen
 
-    def prepare_of(self, name: str) -> PrepareSpec:
-        """How the data of a model are prepared."""
-        return self.recipe.prepare_of(name, self.prepare)
-
-    def days_seen(self, name: str) -> int:
-        """Days that a model sees: its window, or the day itself."""
-        return self.prepare_of(name).window.length if self.new_model(name).uses_window else 1
-
-    def new_model(self, name: str) -> Any:
-        """An unfitted model with the recipe's parameters, and what a search found."""
-        return make_model(self.recipe.models[name].kind, **self.params_of(name))
-
-    def params_of(self, name: str) -> dict[str, Any]:
-        """A model's parameters: the recipe's, and over them what a search found."""
-        return {"seed": self.recipe.seed, **self.recipe.models[name].params, **self.found.get(name, {})}
-
-    def seed_of(self, spec: Any) -> int:
-        """The seed that a part of the recipe names, or the recipe's."""
-        return self.recipe.seed if spec.seed is None else int(spec.seed)
-
-    def _windows(self, name: str, cube: xr.Dataset, split: Split) -> tuple[Prepared, Windows, Windows | None]:
-        """The prepared training part, and training and validation windows of a model; no validation where the split has none."""
-        spec = self.prepare_of(name)
-        held = part_rows(cube, split, "validation", self.target) if split.validation else None
-        length, mode = self.days_seen(name), self.new_model(name).window_mode
-        features = self.recipe.features
-        prepared, train, validation = training_windows(
-            learnable(cube, split), held, spec, features, self.target, length=length, mode=mode
-        )
-        made = {"training": train} if validation is None else {"training": train, "validation": validation}
-        for part, windows in made.items():
-            if not len(windows):
-                raise SmgeoError(
-                    f"models.{name}: no row of the {part} part has enough values for a window of {train.length} days with a "
-                    f"share of at most {spec.window.missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
-                )
-        return prepared, train, validation
-
-    def _search_pairs(
-        self, name: str, cube: xr.Dataset, split: Split, spec: SearchSpec
-    ) -> list[tuple[Windows, Windows]]:
-        """Training and scoring windows of a search; each fold is prepared anew, so that what it holds out shapes nothing."""
-        splits = [split]
-        if isinstance(spec.objective, int):
-            folds = choose_stations(cube, split, spec.objective, self.target, spec.seed or 0)
-            splits = [Split(tuple(train), tuple(held), ()) for train, held in folds]
-        pairs = []
-        for part in splits:
-            _, train, held = self._windows(name, cube, part)
-            assert held is not None
-            pairs.append((train, held))
-        return pairs
-
-    def search_model(self, name: str, cube: xr.Dataset, split: Split) -> dict[str, Any]:
-        """Trials of one model; the best one's parameters are used, and the epochs that trials had."""
-        kind, params, folder = self.recipe.models[name].kind, self.params_of(name), self.folder / "search" / name
-        spec = self.recipe.search[name]
-        spec = spec.model_copy(update={"seed": self.seed_of(spec)})
-
-        def work(progress: Callable[..., None]) -> dict[str, Any]:
-            pairs = self._search_pairs(name, cube, split, spec)
-            run_search = partial(search_windows, kind, pairs, spec, folder, params=params, progress=progress)
-            self.machine.start_searches()
-            try:
-                return describe_search(run_search().table)
-            except OtherSearchError as error:  # of other data or another recipe
-                kept = _set_aside(folder)
-                warnings.warn(
-                    SmgeoWarning(
-                        f"{folder} holds another search: {error.changes}; it is kept in {kept}, and a new search begins"
-                    )
-                )
-                return describe_search(run_search().table)
-
-        inputs = {
-            "kind": kind,
-            "params": params,
-            "spec": spec.model_dump(mode="json", exclude={"concurrent"}),
-            "prepare": self.prepare_of(name).model_dump(mode="json"),
-            **self.key("stations", "split"),
-        }
-        found: dict[str, Any] = self.stage(f"search {name}", inputs, [folder], work)
-        epochs = {} if spec.epochs is None else {"epochs": spec.epochs}
-        self.found[name] = {**epochs, **next(t["params"] for t in found["trials"] if t["trial"] == found["best"])}
-        return found
-
-    def _fit_by_workers(
-        self,
-        model: Any,
-        train: Windows,
-        validation: Windows | None,
-        kept: Checkpoint,
-        progress: Callable[[int, int], None],
-    ) -> Any:
-        return fit_parallel(
+def _fit(run: Context, found: Found, name: str, inputs: Mapping[str, object], progress: Update) -> JsonObject:
+    """Return the model's `scores`, and of its `training` rows, days of a window and stations left out."""
+    assert found.split is not None
+    cube, split = run.open_stations(), found.split
+    workers = run.workers if name in run.recipe.networks else 1
+    prepared, train, validation = _windows(run, found, name, cube, split)
+    kept = Checkpoint(run.folder.absolute() / "checkpoints" / f"{name}.npz", key=digest(inputs))
+    model = run.new_model(found, name)
+    if workers > 1:
+        model = fit_parallel(
             model,
             train,
             validation=validation,
-            workers=self.workers,
-            start=partial(self.machine.start, count=self.workers),
-            folder=self.folder.absolute() / ".stages" / "training",
+            workers=workers,
+            start=partial(run.machine.start, count=workers),
+            folder=run.folder.absolute() / ".stages" / "training",
             checkpoint=kept,
-            network=self.machine.network,
+            network=run.machine.network,
             progress=progress,
-            say=self.reporter.say,
+            say=run.reporter.say,
         )
+    else:
+        model.fit(
+            train,
+            validation=validation,
+            checkpoint=kept,
+            progress=lambda done, total, *note: progress(done, total),
+        )
+    used = dict.fromkeys(s for stations in split.parts().values() for s in stations)
+    stations = select_stations(cube, list(used))
+    _learn_uncertainty(run, name, model, stations, split)
+    model.save(run.folder / "models" / name)
+    kept.remove()
+    evaluation = evaluate(model, stations, split)
+    write_cube(evaluation.predictions, run.folder / "predictions" / f"{name}.zarr")
+    return {
+        "scores": evaluation.scores,
+        # A share of missing values lets windows of a station without one feature in.
+        "training": {
+            "rows": train.count,
+            "window_days": train.length,
+            **({"workers": workers} if workers > 1 else {}),
+            "outlier_rows": prepared.outlier_rows,
+            "left_out": [] if train.missing else train.left_out,
+        },
+    }
 
-    def fit_model(self, name: str, cube: xr.Dataset, split: Split) -> dict[str, Any]:
-        """Train, save and score one model: its `scores`, and of its `training` rows, days of a window and stations left out."""
-        folder = self.folder / "models" / name
-        predictions = self.folder / "predictions" / f"{name}.zarr"
 
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            model = self.new_model(name)
-            prepared, train, validation = self._windows(name, cube, split)
-            kept = Checkpoint(self.folder.absolute() / "checkpoints" / f"{name}.npz", key=digest(inputs))
-            if self.workers > 1:
-                model = self._fit_by_workers(model, train, validation, kept, progress)
-            else:
-                model.fit(
-                    train,
-                    validation=validation,
-                    checkpoint=kept,
-                    progress=lambda done, total, *note: progress(done, total),
-                )
-            used = dict.fromkeys(s for stations in split.parts().values() for s in stations)
-            stations = select_stations(cube, used)
-            self._learn_uncertainty(name, model, stations, split)
-            model.save(folder)
-            kept.remove()
-            evaluation = evaluate(model, stations, split)
-            write_cube(evaluation.predictions, predictions)
-            return {
-                "scores": evaluation.scores,
-                # A share of missing values lets windows of a station without one feature in.
-                "training": {
-                    "rows": train.count,
-                    "window_days": train.length,
-                    **({"workers": self.workers} if self.workers > 1 else {}),
-                    "outlier_rows": prepared.outlier_rows,
-                    "left_out": [] if train.missing else train.left_out,
-                },
-            }
+def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
+    """Return what a model has to know of its errors and its area; nothing if nothing is asked for."""
+    area = run.recipe.applicability
+    out: JsonObject = {"calibrated": True} if run.asks(run.recipe.intervals, name) else {}
+    if area is not None and run.asks(area, name):
+        out["applicability"] = {**area.model_dump(mode="json", exclude={"models"}), "seed": run.seed_of(area)}
+    return out
 
-        inputs = {
-            "kind": self.recipe.models[name].kind,
-            "params": self.params_of(name),
-            "prepare": self.prepare_of(name).model_dump(mode="json"),
-            **self.key("stations", "split"),
-            **self._uncertainty_inputs(name),
-        }
-        return self.stage(f"model {name}", inputs, [folder, predictions], work)
 
-    def asks(self, spec: Any, name: str) -> bool:
-        """Whether a part of the recipe is there, and asks for this model."""
-        return spec is not None and name in (spec.models or self.recipe.models)
-
-    def _uncertainty_inputs(self, name: str) -> dict[str, Any]:
-        """What a model is to know of its errors and its area; nothing where nothing is asked for, as before there was any."""
-        area = self.recipe.applicability
-        out: dict[str, Any] = {"calibrated": True} if self.asks(self.recipe.intervals, name) else {}
-        if area is not None and self.asks(area, name):
-            out["applicability"] = {**area.model_dump(mode="json", exclude={"models"}), "seed": self.seed_of(area)}
-        return out
-
-    def _learn_uncertainty(self, name: str, model: Any, cube: xr.Dataset, split: Split) -> None:
-        if self.asks(self.recipe.intervals, name):
-            assert self.recipe.intervals is not None
-            calibrate(model, cube, split).check_level(self.recipe.intervals.level)
-        area = self.recipe.applicability
-        if area is not None and self.asks(area, name):
-            weights = dict.fromkeys(self.recipe.features, 1.0) if area.weights == "equal" else None
-            find_applicability(model, cube, split, weights, folds=area.folds, rows=area.rows, seed=self.seed_of(area))
+def _learn_uncertainty(run: Context, name: str, model: Model, cube: xr.Dataset, split: Split) -> None:
+    intervals, area = run.recipe.intervals, run.recipe.applicability
+    if intervals is not None and run.asks(intervals, name):
+        calibrate(model, cube, split).check_level(intervals.level)
+    if area is not None and run.asks(area, name):
+        weights = dict.fromkeys(run.recipe.features, 1.0) if area.weights == "equal" else None
+        find_applicability(model, cube, split, weights, folds=area.folds, rows=area.rows, seed=run.seed_of(area))

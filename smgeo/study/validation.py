@@ -1,9 +1,8 @@
-"""Stages of a run that say what its models are worth: cross-validation, importance, learning curves, the leakage audit."""
+"""Stages that say what the models are worth: leakage, cross-validation, importance, learning curves, intervals, applicability."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -12,193 +11,227 @@ from smgeo.evaluation.cross_validation import cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.evaluation.leakage import audit_leakage
 from smgeo.evaluation.uncertainty import interval_coverage, score_applicability
+from smgeo.files import JsonObject
 from smgeo.models import load_model
-from smgeo.prepare import Split
-from smgeo.recipe.validation import CrossValidationSpec, ImportanceSpec, LearningCurveSpec
-from smgeo.report.results import describe_coverage, records_of
-from smgeo.study.models import ModelStages
+from smgeo.recipe.validation import CrossValidationSpec, LearningCurveSpec
+from smgeo.report.results import describe_coverage, describe_models, records_of
+from smgeo.study.context import Context, Found
+from smgeo.study.progress import Update
 
 
-class EvaluationStages(ModelStages):
-    """The stages between a run's fitted models and its results."""
+def audit_station_cube(run: Context, found: Found) -> Found:
+    """Measure how much of a score is leakage, on the station cube as it was built."""
+    spec = run.recipe.leakage_audit
+    if spec is None:
+        return found
+    seed = run.seed_of(spec)
 
-    def _cross_validate(self, cube: xr.Dataset) -> dict[str, Any]:
-        recipe = self.recipe
-        out: dict[str, Any] = {}
-        for number, spec in enumerate(recipe.cross_validation):
-            selected = self._select_in_folds(cube, spec, number) if spec.select_features else None
-            for name in spec.models or recipe.models:
-                entry = name if selected is None else f"{name}_selected"
-                entry = entry if entry not in out else f"{entry}_{spec.method}"
-                entry = entry if entry not in out else f"{entry}_{number}"
-                out[entry] = self._cross_validate_one(cube, name, spec, number, selected)
-        return out
+    def work(progress: Update) -> JsonObject:
+        features = run.recipe.cube_features
+        audit = audit_leakage(
+            run.open_stations(),
+            features,
+            run.target,
+            folds=spec.folds,
+            gap_days=spec.gap_days,
+            seed=seed,
+            progress=progress,
+        )
+        return audit.to_dict()
 
-    def _rows_with_target(self, cube: xr.Dataset) -> xr.Dataset:
-        """Features and target of the stations that have any, loaded."""
-        with_target = cube.isel(station=np.flatnonzero(cube[self.target].notnull().any("time").values))
-        return with_target[[*self.recipe.cube_features, self.target]].assign_attrs(cube.attrs).load()
+    inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **found.keys("stations")}
+    found, audit = run.do(found, "leakage audit", work, inputs)
+    return found.add(leakage_audit=audit)
 
-    def _select_in_folds(self, cube: xr.Dataset, spec: CrossValidationSpec, number: int) -> list[list[str]]:
-        recipe = self.recipe
 
-        def work(progress: Callable[[int, int], None]) -> list[list[str]]:
-            rows, features = self._rows_with_target(cube), recipe.features
-            return select_in_folds(rows, spec, features, self.target, seed=recipe.seed, progress=progress)
+def score_models(run: Context, found: Found) -> Found:
+    """Add the models' scores, their intervals, tests between models, and scores by groups of stations."""
+    if not found.models:
+        return found
+    scores = {name: about["scores"] for name, about in found.models.items()}
+    return found.add(models=scores, **describe_models(run.folder, scores, run.open_stations()))
 
-        asked = spec.model_dump(mode="json", exclude={"models"})
-        inputs = {"spec": asked, "seed": recipe.seed, "features": recipe.features, **self.key("stations")}
-        found: list[list[str]] = self.stage(f"features of folds {number}", inputs, [], work)
+
+def cross_validate_models(run: Context, found: Found) -> Found:
+    """Cross-validate the models, in each way that the recipe asks for."""
+    out: dict[str, JsonObject] = {}
+    for number, spec in enumerate(run.recipe.cross_validation):
+        selected = None
+        if spec.select_features:
+            found, selected = _select_in_folds(run, found, spec, number)
+        for name in run.asked(spec):
+            entry = name if selected is None else f"{name}_selected"
+            entry = entry if entry not in out else f"{entry}_{spec.method}"
+            entry = entry if entry not in out else f"{entry}_{number}"
+            found, out[entry] = _cross_validate(run, found, name, spec, number, selected)
+    return found.add(cross_validation=out) if out else found
+
+
+def _rows_with_target(run: Context) -> xr.Dataset:
+    """Return features and target of the stations that have any, loaded."""
+    cube = run.open_stations()
+    with_target = cube.isel(station=np.flatnonzero(cube[run.target].notnull().any("time").values))
+    return with_target[[*run.recipe.cube_features, run.target]].assign_attrs(cube.attrs).load()
+
+
+def _select_in_folds(
+    run: Context, found: Found, spec: CrossValidationSpec, number: int
+) -> tuple[Found, list[list[str]]]:
+    recipe = run.recipe
+
+    def work(progress: Update) -> list[list[str]]:
+        rows = _rows_with_target(run)
+        return select_in_folds(rows, spec, recipe.features, run.target, seed=recipe.seed, progress=progress)
+
+    asked = spec.model_dump(mode="json", exclude={"models"})
+    inputs = {"spec": asked, "seed": recipe.seed, "features": recipe.features, **found.keys("stations")}
+    return run.do(found, f"features of folds {number}", work, inputs)
+
+
+def _cross_validate(
+    run: Context,
+    found: Found,
+    name: str,
+    spec: CrossValidationSpec,
+    number: int,
+    selected: list[list[str]] | None,
+) -> tuple[Found, JsonObject]:
+    recipe, model = run.recipe, run.new_model(found, name)
+
+    def work(progress: Update) -> JsonObject:
+        return cross_validate(
+            lambda: run.new_model(found, name),
+            _rows_with_target(run),
+            spec,
+            recipe.prepare_of(name),
+            recipe.features,
+            run.target,
+            length=run.days_seen(found, name),
+            mode=model.window_mode,
+            needs_validation=model.uses_validation,
+            selected=selected,
+            seed=recipe.seed,
+            progress=progress,
+        )
+
+    inputs = {
+        "model": recipe.models[name].model_dump(mode="json"),
+        "seed": recipe.seed,
+        "spec": spec.model_dump(mode="json", exclude={"models"}),
+        "selected": selected,
+        "prepare": recipe.prepare_of(name).model_dump(mode="json"),
+        **found.keys("stations"),
+    }
+    return run.do(found, f"cross-validation {number} {spec.method} {name}", work, inputs)
+
+
+def measure_importance(run: Context, found: Found) -> Found:
+    """Measure how much each feature of the models matters."""
+    spec, split = run.recipe.importance, found.split
+    if spec is None or split is None:
+        return found
+    seed, tables = run.seed_of(spec), {}
+
+    def work(name: str, progress: Update) -> JsonObject:
+        table = permutation_importance(
+            load_model(run.folder / "models" / name),
+            run.open_stations(),
+            split,
+            spec.part,
+            groups=spec.groups,
+            repeats=spec.repeats,
+            seed=seed,
+            progress=progress,
+        )
+        return {"rows": records_of(table, "feature")}
+
+    asked = {"spec": spec.model_dump(mode="json", exclude={"models"}), "seed": seed}
+    for name in run.asked(spec):
+        inputs = {**asked, **found.keys(f"model {name}")}
+        found, about = run.do(found, f"importance {name}", partial(work, name), inputs)
+        tables[name] = about["rows"]
+    return found.add(importance=tables)
+
+
+def trace_learning_curves(run: Context, found: Found) -> Found:
+    """Train the models on shares of the training stations."""
+    spec = run.recipe.learning_curve
+    if spec is None or found.split is None:
+        return found
+    tables = {}
+    for name in run.asked(spec):
+        inputs = {
+            "kind": run.recipe.models[name].kind,
+            "params": run.params_of(found, name),
+            "spec": spec.model_dump(mode="json", exclude={"models"}),
+            "seed": run.seed_of(spec),
+            "prepare": run.prepare_of(found, name).model_dump(mode="json"),
+            **found.keys("stations", "split"),
+        }
+        found, about = run.do(found, f"learning curve {name}", partial(_trace, run, found, name, spec), inputs)
+        tables[name] = about["rows"]
+    return found.add(learning_curve=tables)
+
+
+def _trace(run: Context, found: Found, name: str, spec: LearningCurveSpec, progress: Update) -> JsonObject:
+    assert found.split is not None
+    table = learning_curve(
+        lambda: run.new_model(found, name),
+        _rows_with_target(run),
+        found.split,
+        run.prepare_of(found, name),
+        run.recipe.features,
+        run.target,
+        length=run.days_seen(found, name),
+        fractions=spec.fractions,
+        seed=run.seed_of(spec),
+        progress=progress,
+    )
+    return {"rows": records_of(table, "fraction")}
+
+
+def measure_coverage(run: Context, found: Found) -> Found:
+    """Count how often the models' intervals contain the observations at the test stations."""
+    spec, split = run.recipe.intervals, found.split
+    if spec is None or split is None:
         return found
 
-    def _cross_validate_one(
-        self,
-        cube: xr.Dataset,
-        name: str,
-        spec: CrossValidationSpec,
-        number: int,
-        selected: list[list[str]] | None,
-    ) -> dict[str, Any]:
-        recipe = self.recipe
-        model = self.new_model(name)
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            return cross_validate(
-                lambda: self.new_model(name),
-                self._rows_with_target(cube),
-                spec,
-                recipe.prepare_of(name),
-                recipe.features,
-                self.target,
-                length=self.days_seen(name),
-                mode=model.window_mode,
-                needs_validation=model.uses_validation,
-                selected=selected,
-                seed=recipe.seed,
-                progress=progress,
-            )
-
-        inputs = {
-            "model": recipe.models[name].model_dump(mode="json"),
-            "seed": recipe.seed,
-            "spec": spec.model_dump(mode="json", exclude={"models"}),
-            "selected": selected,
-            "prepare": recipe.prepare_of(name).model_dump(mode="json"),
-            **self.key("stations"),
+    def work(name: str, progress: Update) -> JsonObject:
+        model, cube = load_model(run.folder / "models" / name), run.open_stations()
+        assert model.calibration_ is not None
+        table = interval_coverage(model, cube, split, level=spec.level)
+        return {
+            "level": spec.level,
+            "calibrated_on": {"stations": model.calibration_.stations, "rows": model.calibration_.rows},
+            **describe_coverage(table, cube),
         }
-        return self.stage(f"cross-validation {number} {spec.method} {name}", inputs, [], work)
 
-    def _diagnose(self, cube: xr.Dataset, split: Split) -> dict[str, Any]:
-        """`importance` and `learning_curve` of the results, where the recipe asks for them."""
-        recipe, out = self.recipe, {}
-        if (of := recipe.importance) is not None:
-            out["importance"] = {name: self._importance(name, cube, split, of) for name in of.models or recipe.models}
-        if (of_curve := recipe.learning_curve) is not None:
-            names = of_curve.models or recipe.models
-            out["learning_curve"] = {name: self._learning_curve(name, cube, split, of_curve) for name in names}
-        return out
+    tables = {}
+    for name in run.asked(spec):
+        inputs = {"level": spec.level, **found.keys(f"model {name}")}
+        found, tables[name] = run.do(found, f"intervals {name}", partial(work, name), inputs)
+    return found.add(prediction_intervals=tables)
 
-    def _uncertainty(self, cube: xr.Dataset, split: Split) -> dict[str, Any]:
-        """`prediction_intervals` and `applicability` of the results, at the test stations, where the recipe asks for them."""
-        intervals, area, out = self.recipe.intervals, self.recipe.applicability, {}
-        if intervals is not None:
-            names = intervals.models or self.recipe.models
-            out["prediction_intervals"] = {name: self._coverage(name, cube, split, intervals.level) for name in names}
-        if area is not None:
-            out["applicability"] = {name: self._area(name, cube, split) for name in area.models or self.recipe.models}
-        return out
 
-    def _coverage(self, name: str, cube: xr.Dataset, split: Split, level: float) -> dict[str, Any]:
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            model = load_model(self.folder / "models" / name)
-            assert model.calibration_ is not None
-            table = interval_coverage(model, cube, split, level=level)
-            return {
-                "level": level,
-                "calibrated_on": {"stations": model.calibration_.stations, "rows": model.calibration_.rows},
-                **describe_coverage(table, cube),
-            }
+def measure_areas(run: Context, found: Found) -> Found:
+    """Score the models inside and outside their area of applicability, at the test stations."""
+    spec, split = run.recipe.applicability, found.split
+    if spec is None or split is None:
+        return found
 
-        return self.stage(f"intervals {name}", {"level": level, **self.key(f"model {name}")}, [], work)
-
-    def _area(self, name: str, cube: xr.Dataset, split: Split) -> dict[str, Any]:
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            model = load_model(self.folder / "models" / name)
-            area = model.applicability_
-            assert area is not None
-            weights = dict(zip(area.features, map(float, area.weights), strict=True))
-            return {
-                "threshold": area.threshold,
-                "folds": area.folds,
-                "reference_rows": len(area.reference),
-                "weights": weights,
-                **score_applicability(model, cube, split),
-            }
-
-        return self.stage(f"applicability {name}", self.key(f"model {name}"), [], work)
-
-    def _importance(self, name: str, cube: xr.Dataset, split: Split, spec: ImportanceSpec) -> list[dict[str, Any]]:
-        seed = self.seed_of(spec)
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            table = permutation_importance(
-                load_model(self.folder / "models" / name),
-                cube,
-                split,
-                spec.part,
-                groups=spec.groups,
-                repeats=spec.repeats,
-                seed=seed,
-                progress=progress,
-            )
-            return {"rows": records_of(table, "feature")}
-
-        inputs = {"spec": spec.model_dump(mode="json", exclude={"models"}), "seed": seed, **self.key(f"model {name}")}
-        rows: list[dict[str, Any]] = self.stage(f"importance {name}", inputs, [], work)["rows"]
-        return rows
-
-    def _learning_curve(
-        self, name: str, cube: xr.Dataset, split: Split, spec: LearningCurveSpec
-    ) -> list[dict[str, Any]]:
-        seed = self.seed_of(spec)
-        recipe = self.recipe
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            table = learning_curve(
-                lambda: self.new_model(name),
-                self._rows_with_target(cube),
-                split,
-                self.prepare_of(name),
-                recipe.features,
-                self.target,
-                length=self.days_seen(name),
-                fractions=spec.fractions,
-                seed=seed,
-                progress=progress,
-            )
-            return {"rows": records_of(table, "fraction")}
-
-        inputs = {
-            "kind": recipe.models[name].kind,
-            "params": self.params_of(name),
-            "spec": spec.model_dump(mode="json", exclude={"models"}),
-            "seed": seed,
-            "prepare": self.prepare_of(name).model_dump(mode="json"),
-            **self.key("stations", "split"),
+    def work(name: str, progress: Update) -> JsonObject:
+        model = load_model(run.folder / "models" / name)
+        area = model.applicability_
+        assert area is not None
+        return {
+            "threshold": area.threshold,
+            "folds": area.folds,
+            "reference_rows": len(area.reference),
+            "weights": dict(zip(area.features, map(float, area.weights), strict=True)),
+            **score_applicability(model, run.open_stations(), split),
         }
-        rows: list[dict[str, Any]] = self.stage(f"learning curve {name}", inputs, [], work)["rows"]
-        return rows
 
-    def _audit_leakage(self, cube: xr.Dataset) -> dict[str, Any]:
-        """`leakage_audit` of the results, where the recipe asks for it, on the station cube as it was built."""
-        spec = self.recipe.leakage_audit
-        if spec is None:
-            return {}
-        seed = self.seed_of(spec)
-
-        def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            features, options = self.recipe.cube_features, {"folds": spec.folds, "gap_days": spec.gap_days}
-            return audit_leakage(cube, features, self.target, seed=seed, progress=progress, **options).to_dict()
-
-        inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
-        return {"leakage_audit": self.stage("leakage audit", inputs, [], work)}
+    tables = {}
+    for name in run.asked(spec):
+        found, tables[name] = run.do(found, f"applicability {name}", partial(work, name), found.keys(f"model {name}"))
+    return found.add(applicability=tables)

@@ -1,4 +1,4 @@
-"""What a search is known by: its model's code, its data and its settings.
+"""The identity of a search: its model's code, its data and its settings.
 
 Neither joblib's hash nor Dask's token sees that the body of a function changed, so the digest is our own.
 """
@@ -12,51 +12,48 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from smgeo.errors import SmgeoError
-from smgeo.files import versions_of
+from smgeo.files import JsonObject, versions_of
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import Windows
-from smgeo.recipe.search import Range, SearchSpec
-from smgeo.tuning.objective import Objective, Pair
-from smgeo.tuning.space import Choices
+from smgeo.recipe.models import is_network
+from smgeo.recipe.search import Range
+from smgeo.tuning.objective import Pair
+from smgeo.tuning.plan import SearchPlan
 
-# What changes a trial's score, or which trial is suggested.
+# A value as JSON knows it.
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | None"
+# Libraries that change a trial's score, or which trial is suggested.
 LIBRARIES = ("smgeo", "numpy", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "ray", "ax-platform", "optuna")
 # Windows read at once for the digest of the data.
 _DIGEST_ROWS = 4096
 
 
-def describe_inputs(
-    kind: str | Any,
-    pairs: Sequence[Pair],
-    spec: SearchSpec,
-    space: Mapping[str, Choices],
-    fixed: Mapping[str, Any],
-    epochs: int,
-) -> dict[str, Any]:
-    """All that a search is, as JSON types."""
+def describe_inputs(plan: SearchPlan, pairs: Sequence[Pair]) -> JsonObject:
+    """Return all that identifies a search, as JSON types."""
+    kind, spec = plan.kind, plan.spec
     about = {
         "kind": kind if isinstance(kind, str) else identify(kind),
-        "params": dict(fixed),
+        "params": dict(plan.fixed),
         "space": {
             n: c.model_dump(exclude_none=True, mode="json") if isinstance(c, Range) else list(c)
-            for n, c in space.items()
+            for n, c in plan.space.items()
         },
         "search": spec.search,
         "scheduler": spec.scheduler,
         "objective": spec.objective,
-        "epochs": epochs,
+        "epochs": plan.epochs,
         "seed": spec.seed or 0,
         "trials": spec.trials,
         "concurrent": spec.concurrent,
         "versions": versions_of(LIBRARIES),
         "data": _digest(pairs),
     }
-    if Objective(kind, fixed, pairs).is_network:
+    if is_network(kind):
         about["keras_backend"] = keras_backend()
     try:
         json.dumps(about, allow_nan=False)
@@ -67,8 +64,8 @@ def describe_inputs(
     return about
 
 
-def identify(part: Any) -> Any:
-    """What an estimator is, or a parameter of one, as JSON types: names and values, never a place in memory."""
+def identify(part: object) -> Json:
+    """Return what identifies an estimator or a parameter of one, as JSON types: names and values, never an address in memory."""
     if hasattr(part, "get_params") and not isinstance(part, type):
         params = {name: identify(value) for name, value in part.get_params(deep=False).items()}
         return {"class": _name_of(type(part)), "params": params}
@@ -78,7 +75,7 @@ def identify(part: Any) -> Any:
         return {str(name): identify(value) for name, value in part.items()}
     if isinstance(part, float) and not math.isfinite(part):
         return repr(part)
-    if isinstance(part, str | int | float | None):
+    if part is None or isinstance(part, str | int | float):
         return part
     if isinstance(part, np.generic | np.ndarray):
         return identify(part.tolist())
@@ -95,12 +92,12 @@ def identify(part: Any) -> Any:
     return {"class": _name_of(type(part)), "state": identify(getattr(part, "__dict__", {}))}
 
 
-def _name_of(part: Any) -> str:
-    return f"{part.__module__}.{part.__qualname__}"
+def _name_of(part: object) -> str:
+    return f"{getattr(part, '__module__', None)}.{getattr(part, '__qualname__', None)}"
 
 
 def _digest(pairs: Sequence[Pair]) -> str:
-    """SHA-256 of features, targets and preparation of all windows."""
+    """Return the SHA-256 of features, targets and preparation of all windows."""
     sums = hashlib.sha256()
     for windows in (w for pair in pairs for w in pair):
         sums.update(json.dumps([windows.shape, windows.preparation], sort_keys=True).encode())
@@ -110,7 +107,7 @@ def _digest(pairs: Sequence[Pair]) -> str:
 
 
 def _arrays(windows: Windows) -> Iterator[np.ndarray]:
-    """All that windows hold, what they share once; batch by batch where they are read block by block."""
+    """Return the arrays of windows, what they share once; batch by batch if they are read block by block."""
     try:
         held = windows.flat_index()
     except SmgeoError:

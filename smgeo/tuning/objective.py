@@ -1,23 +1,25 @@
-"""How one trial is trained and scored, epoch by epoch; knows nothing of how trials are chosen and run."""
+"""How one trial is trained and scored, epoch by epoch; independent of how trials are chosen and run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from smgeo.models import make_model
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.prepare import Scaler, Windows
-from smgeo.prepare.target import target_scaler
+from smgeo.models.registry import Kind, make_model
+from smgeo.prepare import Windows
+from smgeo.prepare.target import target_scale, target_scaler
+from smgeo.recipe.models import is_network
 
 Pair = tuple[Windows, Windows]
-# Of a trial: small networks lose more by waiting for each other's threads than they gain, and two trials with a thread each use
-# two cores.
+# Name of a trial's score.
+METRIC = "validation_rmse"
+# Threads of a trial: small networks lose more by waiting for each other's threads than they gain, and two trials with a thread each
+# use two cores.
 THREADS = 1
 # A trial is kept after so many seconds, so that one of minutes costs no writing.
 _KEPT_S = 30
@@ -25,36 +27,36 @@ _KEPT_S = 30
 
 @dataclass(frozen=True)
 class Objective:
-    """What all trials of a search have in common.
+    """All that the trials of a search have in common.
 
     Attributes
     ----------
     kind : str or scikit-learn regressor
         As for `make_model`.
-    params : dict
+    params : mapping
         Parameters that are not searched.
     pairs : sequence of (Windows, Windows)
         Training and validation windows: one pair, or one a fold.
     """
 
-    kind: Any
-    params: Mapping[str, Any]
+    kind: Kind
+    params: Mapping[str, object]
     pairs: Sequence[Pair]
 
-    def run(self, params: Mapping[str, Any], checkpoint: Path | None = None) -> Iterator[dict[str, float]]:
+    def run(self, params: Mapping[str, object], checkpoint: Path | None = None) -> Iterator[dict[str, float]]:
         """Train a trial, one epoch of every fold at a time.
 
         Parameters
         ----------
         params : mapping
-            Of this trial.
+            Parameters of this trial.
         checkpoint : Path, optional
-            Where it is kept now and then, in a file a fold, and goes on from: the path without its ending.
+            Files in which the trial is kept now and then, one a fold, and from which it continues: the path without its ending.
 
         Yields
         ------
         dict
-            `validation_rmse`, and of networks `rmse`, after each epoch, in the target's unit: over all rows of all folds. Of
+            `validation_rmse`, and for networks `rmse`, after each epoch, in the target's unit: over all rows of all folds. With
             several folds each counts with its best epoch so far, whose weights it would keep.
         """
         given = {**self.params, **params}
@@ -64,26 +66,25 @@ class Objective:
         folds = [_Fold(self.make(given), *pair, file) for pair, file in zip(self.pairs, files, strict=True)]
         while sum(fold.advance() for fold in folds):
             parts = [(f.held_rmse if len(folds) == 1 else f.best_rmse, f.held_rows) for f in folds]
-            scores = {"validation_rmse": _pool(parts)}
+            scores = {METRIC: _pool(parts)}
             if all(fold.rmse is not None for fold in folds):
                 scores["rmse"] = _pool([(f.rmse or 0.0, f.rows) for f in folds])
             yield scores
 
-    def make(self, params: Mapping[str, Any]) -> SoilMoistureModel:
-        """The model; where its threads are left open it has one, as trials run side by side."""
+    def make(self, params: Mapping[str, object]) -> SoilMoistureModel:
+        """Return the model, with one thread if its number of threads is not set, as trials run side by side."""
         model = make_model(self.kind, **params)
-        return (
-            make_model(self.kind, **{**params, "threads": THREADS}) if getattr(model, "threads", 1) is None else model
-        )
+        unset = model.get_params(deep=False).get("threads", THREADS) is None
+        return make_model(self.kind, **{**params, "threads": THREADS}) if unset else model
 
     @property
     def is_network(self) -> bool:
-        """Whether the model is trained in epochs, and could use a GPU."""
-        return hasattr(make_model(self.kind, **self.params), "epochs")
+        """True if the model is trained in epochs, and could use a GPU."""
+        return is_network(self.kind)
 
 
 def fit_epochs(model: SoilMoistureModel, pair: Pair, epochs: int) -> SoilMoistureModel:
-    """The model after at most so many epochs, with the weights of the best of them."""
+    """Return the model after at most so many epochs, with the weights of the best of them."""
     training = model.fit_by_epoch(pair[0], validation=pair[1])
     for scores in training:
         if scores["epoch"] >= epochs:
@@ -98,48 +99,43 @@ class _Fold:
     Attributes
     ----------
     rmse, held_rmse : float or None, float
-        Of the last epoch on training and on validation rows, in the target's unit.
+        Training and validation RMSE of the last epoch, in the target's unit.
     best_rmse : float
         Least `held_rmse`; NaN as soon as one was.
     rows, held_rows : int
-        How many rows these are.
+        Number of training and validation rows.
     """
 
     def __init__(
         self, model: SoilMoistureModel, train: Windows, validation: Windows, checkpoint: Checkpoint | None
     ) -> None:
         self._model, self._validation = model, validation
-        self._scale = _target_scale(train.preparation)
+        # Target units in one unit of the prepared target.
+        self._scale = float((target_scale(train.preparation) or (0.0, 1.0))[1])
         self._epochs = model.fit_by_epoch(train, validation=validation, checkpoint=checkpoint)
         self.rows, self.held_rows = train.count, validation.count
         self.rmse: float | None = None
         self.held_rmse = self.best_rmse = np.inf
 
     def advance(self) -> bool:
-        """Train one epoch more; whether there was one."""
+        """Train one more epoch; return False if there was none."""
         scores = next(self._epochs, None)
         if scores is None:
             return False
         self.rmse = scores["rmse"] * self._scale if "rmse" in scores else None
-        self.held_rmse = scores["val_rmse"] * self._scale if "val_rmse" in scores else self._predict()
+        self.held_rmse = scores["val_rmse"] * self._scale if "val_rmse" in scores else self._score()
         self.best_rmse = float(np.minimum(self.best_rmse, self.held_rmse))
         return True
 
-    def _predict(self) -> float:
+    def _score(self) -> float:
         back, held = target_scaler(self._validation.preparation), self._validation
         assert held.y is not None
         error = back(self._model.predict(held)).astype("float64") - back(held.y)
         return float(np.sqrt(np.mean(error**2)))
 
 
-def _target_scale(preparation: Mapping[str, Any]) -> float:
-    """Target units in one unit of the prepared target."""
-    scalers = [Scaler.from_dict(s["scaler"]) for s in preparation["steps"] if s["step"] == "scale"]
-    return float(next((s.scale_[preparation["target"]] for s in scalers if preparation["target"] in s.scale_), 1.0))
-
-
 def _pool(parts: Sequence[tuple[float, int]]) -> float:
-    """RMSE over the rows of all parts, from the RMSE and the number of rows of each.
+    """Return the RMSE over the rows of all parts, from the RMSE and the number of rows of each.
 
     >>> round(_pool([(3.0, 1), (1.0, 3)]), 6) == round(((9 + 3) / 4) ** 0.5, 6)
     True

@@ -5,30 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from smgeo.cube.schema import select_stations
-from smgeo.errors import SmgeoError, missing_extra
-from smgeo.models import make_model
+from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 from smgeo.models.base import SoilMoistureModel
+from smgeo.models.registry import Kind, make_model
 from smgeo.prepare import Split, Windows, cv_folds, learnable, part_rows
 from smgeo.prepare.moments import mean_and_std
 from smgeo.prepare.target import check_target_is_observed, choose_features
-from smgeo.recipe.search import Range, SearchSpec
+from smgeo.recipe.models import is_network
+from smgeo.recipe.preparation import WINDOW_DAYS
+from smgeo.recipe.search import TUNE_TRIALS, SearchSpec
 from smgeo.recipe.spec import parse_spec
 from smgeo.tuning.identity import describe_inputs
 from smgeo.tuning.objective import Objective, Pair, fit_epochs
-from smgeo.tuning.searchers import check_installed, check_searcher, make_searcher
-from smgeo.tuning.space import Choices, check_space, default_space
+from smgeo.tuning.plan import SearchPlan, check_libraries, check_search
+from smgeo.tuning.searchers import make_searcher
+from smgeo.tuning.space import Choices
 from smgeo.tuning.trials import TrialTable, holds_search
 
-_WINDOW_DAYS = 30
+# Called with (trials that ended, trials, a note with the best RMSE so far).
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -41,33 +46,36 @@ class Search:
         One row a trial; see `smgeo.tuning.trials.TrialTable`.
     path : Path
         The table's file, `trials.parquet`.
-    fixed : dict
-        Parameters of every trial.
+    plan : SearchPlan
+        The search as it was checked.
     """
 
     table: pd.DataFrame
     path: Path
-    fixed: dict[str, Any]
-    _kind: Any
+    plan: SearchPlan
     _final: Pair
-    _concurrent: int | None
+
+    @property
+    def fixed(self) -> JsonObject:
+        """Parameters of every trial."""
+        return self.plan.fixed
 
     @property
     def best(self) -> pd.Series:
-        """The row of the trial with the least validation RMSE that did not fail; of equals the first."""
+        """The row of the trial with the least validation RMSE that did not fail; the first, if several have it."""
         return _best_row(self.table)
 
     @property
-    def params(self) -> dict[str, Any]:
+    def params(self) -> JsonObject:
         """All parameters of the best trial, for `make_model`."""
         return {**self.fixed, **json.loads(self.best["params"])}
 
     def retrain(self, trial: int | None = None) -> SoilMoistureModel:
-        """The fitted model of a trial.
+        """Return the fitted model of a trial.
 
-        Trained once more on the split's training stations with the row's parameters, seed and number of epochs, and with as many
-        threads as in the search, because the order in which threads add numbers changes their last digits. Of a search with the
-        objective `"validation"`, its validation RMSE is the row's; the score of folds is of as many models, and no model has it.
+        It is trained again on the split's training stations with the row's parameters, seed and number of epochs, and with as many
+        threads as in the search, because the order in which threads add numbers changes their last digits. After a search with the
+        objective `"validation"`, its validation RMSE is the row's; the score over folds is that of several models, and no model has it.
 
         Parameters
         ----------
@@ -84,27 +92,29 @@ class Search:
         if rows.empty:
             raise SmgeoError(f"{self.path} has no trial {number} with a score; see its columns trial and status")
         params = {**self.fixed, **json.loads(rows["params"].iloc[0])}
-        epochs, model = int(rows["epochs"].iloc[0]), make_model(self._kind, **params)
-        if not hasattr(model, "epochs"):
-            return fit_epochs(model, self._final, epochs)
-        from smgeo.tuning import ray_trials
+        kind, epochs = self.plan.kind, int(rows["epochs"].iloc[0])
+        if not is_network(kind):
+            return fit_epochs(make_model(kind, **params), self._final, epochs)
+        from smgeo.tuning.ray_session import start_ray
+        from smgeo.tuning.ray_trials import retrain_apart
 
-        with ray_trials.start_ray(self._concurrent) as concurrent:
-            return ray_trials.retrain_apart(self._kind, params, self._final, epochs, concurrent)
+        with start_ray(self.plan.spec.concurrent) as concurrent:
+            return retrain_apart(kind, params, self._final, epochs, concurrent)
 
 
 def tune(
-    kind: str | Any,
+    kind: Kind,
     ds: xr.Dataset,
     split: Split,
     *,
     out: str | Path,
-    trials: int = 100,
+    spec: SearchSpec | Mapping[str, object] | None = None,
+    trials: int = TUNE_TRIALS,
     search: str = "random",
     scheduler: str = "asha",
     resume: bool = True,
-    space: Mapping[str, Any] | None = None,
-    params: Mapping[str, Any] | None = None,
+    space: Mapping[str, Choices | Mapping[str, object]] | None = None,
+    params: Mapping[str, object] | None = None,
     features: Sequence[str] | None = None,
     target: str = "sm",
     length: int | None = None,
@@ -114,12 +124,12 @@ def tune(
     epochs: int | None = None,
     concurrent: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Search:
-    """Search for the parameters with which a model errs least at stations that it was not trained on.
+    """Search for the parameters with which a model has the least error at stations that it was not trained on.
 
-    Trials run on Ray Tune, one CPU and one thread each; the data lie once in shared memory. Test stations are not read. Every trial
-    is in `out/trials.parquet` as soon as it begins; a search that was killed goes on with the same call: trials that ended are
+    Trials run on Ray Tune, one CPU and one thread each; the data are in shared memory once. Test stations are not read. Every trial
+    is in `out/trials.parquet` as soon as it begins; the same call continues a search that was killed: trials that ended are
     not run again, those that were cut off begin again with the same parameters.
 
     Parameters
@@ -129,15 +139,18 @@ def tune(
     ds : xarray.Dataset
         A prepared station cube, `(station, time)`, lazy or not. The training and validation stations are read once.
     split : Split
-        Of `split_stations`, or of `split_periods` with validation days.
+        From `split_stations`, or from `split_periods` with validation days.
     out : str or Path
         Folder of the table and of `search.json`.
+    spec : SearchSpec or mapping, optional
+        The search as in a recipe, with the keys `trials` (20 by default, as there), `search`, `scheduler`, `objective`, `epochs`,
+        `concurrent`, `seed` and `space`; instead of the keywords of these names.
     trials : int
-        How many in all; may be raised to continue a finished search.
+        Total number of trials; a larger number continues a finished search.
     search : {"random", "ax", "optuna"}
-        What suggests parameters.
+        Method that suggests parameters.
     scheduler : {"asha", "none"}
-        Whether trials that do worse than two thirds of those that came as far are stopped early (after 1, 3, 9, ... epochs).
+        `asha` stops trials early that are worse than two thirds of those that came as far (after 1, 3, 9, ... epochs).
     resume : bool
         Continue the search in `out`. If false, a folder with a search is refused; nothing is ever removed.
     space : mapping, optional
@@ -145,26 +158,26 @@ def tune(
     params : mapping, optional
         Parameters of every trial that `space` does not search. `{"mode": "sequence"}` trains recurrent networks on whole series.
     features : sequence of str, optional
-        Variables; by default all dynamic, static and calendar ones, but for the target.
+        Variables; by default all dynamic, static and calendar ones except the target.
     target : str
         Variable that is estimated.
     length : int, optional
-        Days that a model sees; 30 by default, 1 for models that look at one day.
+        Days that a model sees; 30 by default, 1 for models of one day.
     missing : float
         Share of a window's values that may be missing.
     fill : sequence of float, optional
-        What stands for a missing value of each feature; by default the means of the training stations.
+        Replaces a missing value of each feature; by default the means of the training stations.
     objective : "validation" or int
-        RMSE at the validation stations, or over so many folds of the training and validation stations, each held out once; every fold is
-        a model of its own, with a copy of the data of its own. Either is in the target's unit, and the best epoch of a trial (of
-        each fold) counts. What `ds` was prepared with is the same in all folds; in a recipe each fold is prepared anew.
+        RMSE at the validation stations, or over so many folds of the training and validation stations, each held out once; every fold has
+        its own model and its own copy of the data. Either is in the target's unit, and the best epoch of a trial (of
+        each fold) counts. The preparation of `ds` is the same in all folds; in a recipe each fold is prepared from scratch.
     epochs : int, optional
-        Most epochs of a trial; by default the model's own.
+        Maximum number of epochs of a trial; by default the model's own.
     concurrent : int, optional
         Trials at once; by default one a CPU.
     seed : int
-        Of suggestions, folds, and, where `params` has none, models. With one trial at a time, or random suggestions without a scheduler,
-        the same seed gives the same table of scores.
+        Seed of suggestions, of folds, and of models if `params` has none. With one trial at a time, or random suggestions without a
+        scheduler, the same seed gives the same table of scores.
     progress : callable, optional
         Called with (trials that ended, trials, a note with the best RMSE so far) after every epoch.
 
@@ -175,14 +188,14 @@ def tune(
     Raises
     ------
     SmgeoError
-        If a value is impossible, Ray or the searcher's library is not installed, `out` holds another search or one is at work in it,
-        the search is interrupted by SIGUSR1, or all trials failed.
+        If a value is impossible, `spec` and its keywords are both given, Ray or the searcher's library is not installed, `out` contains
+        another search or one is at work in it, the search is interrupted by SIGUSR1, or all trials failed.
     KeyboardInterrupt
         After Ctrl-C, when the trials have been ended.
     """
     asked = {"trials": trials, "search": search, "scheduler": scheduler, "objective": objective, "seed": seed}
     asked |= {"epochs": epochs, "concurrent": concurrent, "space": dict(space) if space is not None else None}
-    spec = parse_spec(SearchSpec, asked, "tune")
+    spec = _read_spec(spec, asked)
     fixed = dict(params or {})
     model = make_model(kind, **fixed)
     names = choose_features(ds, features, target, "tune")
@@ -191,7 +204,7 @@ def tune(
     if fill is None and (missing > 0 or mode == "sequence"):
         means = mean_and_std(learnable(ds, split), names)
         fill = [means[name][0] for name in names]
-    days = length if length is not None else _WINDOW_DAYS if model.uses_window else 1
+    days = length if length is not None else WINDOW_DAYS if model.uses_window else 1
 
     def make(part: xr.Dataset) -> Windows:
         return Windows(part, names, target, days, missing, fill, mode=mode)
@@ -199,15 +212,25 @@ def tune(
     final = make(part_rows(ds, split, "train", target)), make(part_rows(ds, split, "validation", target))
     pairs = [final]
     if isinstance(spec.objective, int):
-        folds = choose_stations(ds, split, spec.objective, target, seed)
+        folds = choose_stations(ds, split, spec.objective, target, spec.seed or 0)
         pairs = [(make(select_stations(ds, a)), make(select_stations(ds, b))) for a, b in folds]
     return search_windows(kind, pairs, spec, out, final=final, params=fixed, resume=resume, progress=progress)
 
 
-def describe_search(table: pd.DataFrame) -> dict[str, Any]:
-    """A search's table as in `results.json`: number of the best trial, and `trial`, `status`, `epochs`, `params`, `validation_rmse` of each.
+def _read_spec(spec: SearchSpec | Mapping[str, object] | None, keywords: Mapping[str, object]) -> SearchSpec:
+    """Return the search that `tune` was asked for, by a spec or by keywords."""
+    if spec is None:
+        return parse_spec(SearchSpec, keywords, "tune")
+    defaults = signature(tune).parameters
+    if double := [name for name, value in keywords.items() if value != defaults[name].default]:
+        raise SmgeoError(f"tune: spec and {', '.join(double)} are both given; set {', '.join(double)} in spec")
+    return spec if isinstance(spec, SearchSpec) else parse_spec(SearchSpec, spec, "tune: spec")
 
-    `validation_rmse` is in the target's unit, None where there is none.
+
+def describe_search(table: pd.DataFrame) -> JsonObject:
+    """Return a search's table as in `results.json`: the number of the best trial, and the outcome of each.
+
+    `validation_rmse` is in the target's unit, None if there is none.
     """
     rows = table.to_dict("records")
     trials = [
@@ -231,7 +254,7 @@ def _best_row(table: pd.DataFrame) -> pd.Series:
 def choose_stations(
     ds: xr.Dataset, split: Split, objective: int, target: str, seed: int
 ) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """(training, scoring) stations of each of so many folds of the training and validation stations."""
+    """Return (training, scoring) stations of each of so many folds of the training and validation stations."""
     if split.periods:
         raise SmgeoError(
             "tune: objective as a number makes folds of stations, and this split is of days; give 'validation'"
@@ -242,17 +265,17 @@ def choose_stations(
 
 
 def search_windows(
-    kind: str | Any,
+    kind: Kind,
     pairs: Sequence[Pair],
     spec: SearchSpec,
     out: str | Path,
     *,
     final: Pair | None = None,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     resume: bool = True,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Search:
-    """`tune` for windows that are made already.
+    """Search as `tune` does, on windows that were made before.
 
     Parameters
     ----------
@@ -261,126 +284,53 @@ def search_windows(
     pairs : sequence of (Windows, Windows)
         Training and scoring windows: one pair, or one a fold.
     spec : SearchSpec
-        Everything else that a recipe says of a search.
+        The rest of a search, as in a recipe.
     out : str or Path
     final : (Windows, Windows), optional
-        What `Search.retrain` trains and stops early on; the first pair by default.
+        Windows that `Search.retrain` trains and stops early on; the first pair by default.
 
     Raises
     ------
     OtherSearchError
-        If `out` holds another search.
+        If `out` contains another search.
     SmgeoError
         As `tune`.
     """
-    space, fixed, epochs = check_search(kind, spec, params or {})
+    plan = check_search(kind, spec, params or {})
     _check_windows(pairs)
     folder = Path(out)
-    about = describe_inputs(kind, pairs, spec, space, fixed, epochs)
+    about = describe_inputs(plan, pairs)
     if not holds_search(folder):
         check_libraries(spec)
     with TrialTable.open(folder, about, resume=resume) as table:
-        _check_table(table, space)
+        _check_table(table, plan.space)
         if table.count("finished", "stopped", "failed") < spec.trials:
             check_libraries(spec)
-            from smgeo.tuning import ray_trials
+            from smgeo.tuning.ray_session import start_ray
+            from smgeo.tuning.ray_trials import run_trials
 
-            searcher = make_searcher(spec.search, space, spec.seed or 0)
-            with ray_trials.start_ray(spec.concurrent) as concurrent:
-                ray_trials.run_trials(
-                    Objective(kind, fixed, pairs),
-                    searcher,
-                    table,
-                    trials=spec.trials,
-                    scheduler=spec.scheduler,
-                    epochs=epochs,
-                    seed=int(fixed["seed"]),
-                    concurrent=concurrent,
-                    progress=_telling(table, spec.trials, progress),
-                )
+            objective = Objective(kind, plan.fixed, pairs)
+            searcher = make_searcher(spec.search, plan.space, spec.seed or 0)
+            report = None if progress is None else partial(_report, table, spec.trials, progress)
+            with start_ray(spec.concurrent) as concurrent:
+                run_trials(objective, searcher, table, plan, concurrent=concurrent, progress=report)
         if table.best() is None:
             first = table.trials[min(table.trials)]
             raise SmgeoError(
                 f"all {len(table.trials)} trials failed; trial {first.number} with {first.error}. See the column error of "
-                f"{table.path}, and mend the cause; the same command begins anew"
+                f"{table.path}, fix the cause and run the command again"
             )
-        return Search(table.frame(), table.path, fixed, kind, final or pairs[0], spec.concurrent)
+        return Search(table.frame(), table.path, plan, final or pairs[0])
 
 
-def _telling(
-    table: TrialTable, trials: int, progress: Callable[[int, int, str], None] | None
-) -> Callable[[], None] | None:
-    if progress is None:
-        return None
-
-    def tell() -> None:
-        best, running = table.best(), table.count("running")
-        note = "no score yet" if best is None else f"best RMSE {best.score:.4f} (trial {best.number})"
-        progress(len(table.trials) - running, trials, f"{note}, {running} running")
-
-    return tell
-
-
-def check_search(
-    kind: str | Any, spec: SearchSpec, params: Mapping[str, Any]
-) -> tuple[Mapping[str, Choices], dict[str, Any], int]:
-    """All of a search that can be known without data: its space, the parameters of every trial, and its most epochs.
-
-    Raises
-    ------
-    SmgeoError
-        If a parameter or the space is not as the model needs it.
-    """
-    space = _as_json(default_space(kind) if spec.space is None else spec.space)
-    params = {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()}
-    fixed = {"seed": spec.seed or 0, **params}
-    own = getattr(make_model(kind, **fixed), "epochs", None)
-    if "epochs" in space:
-        raise SmgeoError("search: epochs is not searched; give epochs: the most epochs of a trial")
-    if spec.epochs is not None:
-        if own is None:
-            raise SmgeoError(f"search: {kind} is not trained in epochs; leave epochs out")
-        fixed["epochs"] = spec.epochs
-    check_space(kind, space, fixed)
-    check_searcher(spec.search, space)
-    return space, fixed, int(fixed.get("epochs", own or 1))
-
-
-def check_libraries(spec: SearchSpec) -> None:
-    """Refuse a search whose libraries are not installed; loads none of them.
-
-    Raises
-    ------
-    SmgeoError
-        Naming what to install.
-    """
-    if find_spec("ray") is None:
-        raise missing_extra("the search", "tune")
-    check_installed(spec.search)
-
-
-def _as_json(space: Mapping[str, Choices]) -> dict[str, Choices]:
-    """The space as it comes back from a table: a choice that is a tuple is a list there."""
-    try:
-        return {
-            n: c if isinstance(c, Range) else json.loads(json.dumps(list(c), allow_nan=False, default=_plain_number))
-            for n, c in space.items()
-        }
-    except (TypeError, ValueError) as error:
-        raise SmgeoError(
-            f"space: choices must be finite numbers, text, true, false, null or lists of these ({error})"
-        ) from None
-
-
-def _plain_number(value: Any) -> Any:
-    """A number of NumPy as Python's own."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} is a {type(value).__name__}")
+def _report(table: TrialTable, trials: int, progress: Progress) -> None:
+    best, running = table.best(), table.count("running")
+    note = "no score yet" if best is None else f"best RMSE {best.score:.4f} (trial {best.number})"
+    progress(len(table.trials) - running, trials, f"{note}, {running} running")
 
 
 def _check_table(table: TrialTable, space: Mapping[str, Choices]) -> None:
-    """Refuse rows that this search did not write, whichever searcher would be told of them."""
+    """Refuse rows that this search did not write, whichever searcher would learn from them."""
     for number, trial in table.trials.items():
         if set(trial.params) != set(space):
             raise SmgeoError(

@@ -1,4 +1,4 @@
-"""Searchers: which parameters the next trial has, given how the ones before scored. Knows nothing of how trials are run."""
+"""Searchers: the parameters of the next trial, given the scores of those before. Independent of how trials are run."""
 
 from __future__ import annotations
 
@@ -8,56 +8,61 @@ import warnings
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import pairwise
-from typing import Any, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.files import JsonObject
 from smgeo.recipe.search import Range
 from smgeo.tuning.space import Choices, sample_params
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
 
 class Searcher(Protocol):
-    """Suggests trials, and is told how they scored.
+    """Suggests trials, and learns from their scores.
 
-    Several trials may be suggested before the first is told. A search is rebuilt by telling a new searcher, in the order of their
-    numbers, of trials that it never suggested, and by booking those that are still to run.
+    Several trials may be suggested before the first has a score. A search is rebuilt by telling a new searcher, in the order of their
+    numbers, the scores of trials that it never suggested, and by booking those that are still to run.
     """
 
-    def suggest(self, trial: int) -> dict[str, Any]:
-        """Parameters of this trial, of Python's own types."""
+    def suggest(self, trial: int) -> JsonObject:
+        """Return parameters of this trial, of Python's own types."""
 
-    def book(self, trial: int, params: dict[str, Any]) -> None:
-        """A trial that another searcher suggested runs with these parameters; it is told later."""
+    def book(self, trial: int, params: JsonObject) -> None:
+        """Note that a trial that another searcher suggested runs with these parameters; its score comes later."""
 
-    def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
-        """RMSE of a trial, or None where it failed."""
+    def tell(self, trial: int, params: JsonObject, rmse: float | None) -> None:
+        """Learn the RMSE of a trial, or None if it failed."""
 
 
 class RandomSearcher:
-    """Each trial by itself, whatever the others scored; see `sample_params`."""
+    """Samples each trial by itself, whatever the scores of the others; see `sample_params`."""
 
     def __init__(self, space: Mapping[str, Choices], seed: int) -> None:
         self.space = space
         self.seed = seed
 
-    def suggest(self, trial: int) -> dict[str, Any]:
-        """Parameters of this trial."""
+    def suggest(self, trial: int) -> JsonObject:
+        """Return parameters of this trial."""
         return sample_params(self.space, trial, self.seed)
 
-    def book(self, trial: int, params: dict[str, Any]) -> None:
-        """Nothing depends on it."""
+    def book(self, trial: int, params: JsonObject) -> None:
+        """Do nothing: no suggestion depends on it."""
 
-    def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
-        """Nothing is learned from it."""
+    def tell(self, trial: int, params: JsonObject, rmse: float | None) -> None:
+        """Do nothing: no suggestion depends on it."""
 
 
 class AxSearcher:
-    """Bayesian optimisation by Ax (https://ax.dev): a Gaussian process of the RMSE, and the point where most is expected of it.
+    """Bayesian optimisation by Ax (https://ax.dev): a Gaussian process of the RMSE, and the point with the highest expected gain.
 
-    Ax's own rule for the first trials is kept: the middle of the space, then points of a Sobol sequence until there are five trials
-    of which two have scored (failed ones do not count). In a search of one trial at a time, the same seed gives the same trials;
-    a search that was rebuilt goes on with others than one that never stopped.
+    The first trials follow Ax's own rule: the middle of the space, then points of a Sobol sequence until there are five trials
+    of which two have a score (failed ones do not count). In a search of one trial at a time, the same seed gives the same trials;
+    a search that was rebuilt continues with other trials than one that never stopped.
 
     Needs a space of more than one point; see `check_searcher`.
     """
@@ -76,14 +81,14 @@ class AxSearcher:
             allow_exceeding_initialization_budget=True,  # or more trials at once than five would wait
         )
 
-    def suggest(self, trial: int) -> dict[str, Any]:
-        """Parameters of this trial; where a space of lists has no untried ones left, some at random."""
+    def suggest(self, trial: int) -> JsonObject:
+        """Return parameters of this trial; if a space of lists has no untried ones left, some at random."""
         from ax.exceptions.core import OptimizationComplete
 
         if len(self._at) >= self._points:  # Ax takes half a minute to find that out
             return sample_params(self.space, trial, self.seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of fits that BoTorch begins again, which no user can change
+            warnings.simplefilter("ignore")  # about fits that BoTorch repeats, which no user can change
             try:
                 ((self._at[trial], positions),) = self._client.get_next_trials(max_trials=1).items()
             except OptimizationComplete:
@@ -91,13 +96,13 @@ class AxSearcher:
                 return self.suggest(trial)
         return {name: _value(c, positions.get(name, 0)) for name, c in self.space.items()}
 
-    def book(self, trial: int, params: dict[str, Any]) -> None:
-        """A trial that runs; it is not suggested again."""
+    def book(self, trial: int, params: JsonObject) -> None:
+        """Note a trial that runs; it is not suggested again."""
         positions = _positions(self.space, trial, params)
         self._at[trial] = self._client.attach_trial({name: positions[name] for name in self._free})
 
-    def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
-        """RMSE of a trial; one that failed is not suggested again."""
+    def tell(self, trial: int, params: JsonObject, rmse: float | None) -> None:
+        """Learn the RMSE of a trial; one that failed is not suggested again."""
         if trial not in self._at:
             self.book(trial, params)
         if rmse is None or not math.isfinite(rmse):
@@ -106,8 +111,8 @@ class AxSearcher:
             self._client.complete_trial(self._at[trial], raw_data={"rmse": rmse})
 
 
-def _import_ax() -> Any:
-    """Ax, its log kept to errors: it tells of every trial, and of its storage already while it loads."""
+def _import_ax() -> ModuleType:
+    """Return Ax, with its log limited to errors: it reports every trial, and its storage already at import."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -119,7 +124,7 @@ def _import_ax() -> Any:
     return ax
 
 
-def _ax_parameter(name: str, choices: Choices) -> Any:
+def _ax_parameter(name: str, choices: Choices) -> object:
     ax = _import_ax()
     scale = _scale(choices)
     if isinstance(scale, int):
@@ -131,8 +136,8 @@ def _ax_parameter(name: str, choices: Choices) -> Any:
 class OptunaSearcher:
     """Tree-structured Parzen estimator by Optuna (https://optuna.org; Bergstra et al. 2011).
 
-    Optuna's own rule for the first trials is kept: ten at random. Each suggestion depends on the seed, the trial's number, and what
-    was told before: in a search of one trial at a time, the same seed gives the same trials, resumed or not.
+    The first trials follow Optuna's own rule: ten at random. Each suggestion depends on the seed, the trial's number, and the scores
+    before it: in a search of one trial at a time, the same seed gives the same trials, resumed or not.
     """
 
     def __init__(self, space: Mapping[str, Choices], seed: int) -> None:
@@ -145,19 +150,19 @@ class OptunaSearcher:
         self._study = optuna.create_study()
         self._asked: dict[int, int] = {}
 
-    def suggest(self, trial: int) -> dict[str, Any]:
-        """Parameters of this trial."""
+    def suggest(self, trial: int) -> JsonObject:
+        """Return parameters of this trial."""
         from optuna.samplers import TPESampler
 
         seed = int(np.random.SeedSequence([self.seed, trial]).generate_state(1)[0])
-        # constant_liar: trials that run keep others from their neighbourhood.
+        # constant_liar: running trials keep others out of their neighbourhood.
         self._study.sampler = TPESampler(seed=seed, constant_liar=True)
         asked = self._study.ask(self._scales)
         self._asked[trial] = asked.number
         return {name: _value(c, asked.params[name]) for name, c in self.space.items()}
 
-    def book(self, trial: int, params: dict[str, Any]) -> None:
-        """A trial that runs; others keep from its neighbourhood."""
+    def book(self, trial: int, params: JsonObject) -> None:
+        """Note a trial that runs; others keep out of its neighbourhood."""
         from optuna.trial import TrialState, create_trial
 
         positions = _positions(self.space, trial, params)
@@ -165,19 +170,19 @@ class OptunaSearcher:
         self._asked[trial] = len(self._study.get_trials(deepcopy=False))
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=positions, distributions=self._scales))
 
-    def tell(self, trial: int, params: dict[str, Any], rmse: float | None) -> None:
-        """RMSE of a trial; one that failed counts as worse than all others."""
+    def tell(self, trial: int, params: JsonObject, rmse: float | None) -> None:
+        """Learn the RMSE of a trial; one that failed counts as worse than all others."""
         from optuna.trial import TrialState
 
         if trial not in self._asked:
             self.book(trial, params)
         failed = rmse is None or not math.isfinite(rmse)
-        # Of a failed trial Optuna would learn nothing; a pruned one without a value is the worst to it.
+        # Optuna learns nothing from a failed trial; a pruned one without a value counts as the worst.
         state, value = (TrialState.PRUNED, None) if failed else (TrialState.COMPLETE, rmse)
         self._study.tell(self._asked.pop(trial), value, state)
 
 
-def _optuna_distribution(choices: Choices) -> Any:
+def _optuna_distribution(choices: Choices) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     scale = _scale(choices)
@@ -189,7 +194,7 @@ def _optuna_distribution(choices: Choices) -> Any:
 
 
 def _scale(choices: Choices) -> Range | int:
-    """The range that a library searches, of a list of rising numbers that of positions in it; for other lists their length.
+    """Return the range that a library searches: for a list of rising numbers, the range of positions in it; for other lists their length.
 
     Positions stand for values of any type, which the libraries would refuse or change.
 
@@ -198,31 +203,33 @@ def _scale(choices: Choices) -> Range | int:
     """
     if isinstance(choices, Range):
         return choices
-    numbers = all(type(c) in (int, float) for c in choices)
-    rising = numbers and len(choices) > 1 and all(a < b for a, b in pairwise(choices))
+    numbers = [c for c in choices if isinstance(c, int | float) and type(c) in (int, float)]
+    rising = len(numbers) == len(choices) > 1 and all(a < b for a, b in pairwise(numbers))
     return Range(integer=(0, len(choices) - 1)) if rising else len(choices)
 
 
-def _value(choices: Choices, position: Any) -> Any:
-    return position if isinstance(choices, Range) else choices[position]
+def _value(choices: Choices, position: float) -> object:
+    return position if isinstance(choices, Range) else choices[int(position)]
 
 
-def _positions(space: Mapping[str, Choices], trial: int, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a trial that another searcher suggested, as the libraries know them."""
+def _positions(space: Mapping[str, Choices], trial: int, params: JsonObject) -> JsonObject:
+    """Return the parameters of a trial that another searcher suggested, as the libraries know them."""
     if set(params) == set(space) and all(_is_in(space[name], value) for name, value in params.items()):
         return {name: v if isinstance(c := space[name], Range) else list(c).index(v) for name, v in params.items()}
     raise SmgeoError(
-        f"trial {trial} has the parameters {params}, which are not of the space {dict(space)}; go on with the space that the "
-        "search began with, or begin another in a new folder"
+        f"trial {trial} has the parameters {params}, which are not in the space {dict(space)}; go on with the space that the "
+        "search began with, or start another in a new folder"
     )
 
 
-def _is_in(choices: Choices, value: Any) -> bool:
-    return choices.ends[0] <= value <= choices.ends[1] if isinstance(choices, Range) else value in choices
+def _is_in(choices: Choices, value: object) -> bool:
+    if not isinstance(choices, Range):
+        return value in choices
+    return isinstance(value, int | float) and choices.ends[0] <= value <= choices.ends[1]
 
 
 def _free(space: Mapping[str, Choices]) -> dict[str, Choices]:
-    """Parameters of more than one value; Ax knows no others."""
+    """Return the parameters with more than one value; Ax knows no others."""
     return {name: c for name, c in space.items() if isinstance(c, Range) or len(c) > 1}
 
 
@@ -233,7 +240,7 @@ _SEARCHERS: dict[str, Callable[[Mapping[str, Choices], int], Searcher]] = {
 }
 
 
-# The package that a searcher needs, and the extra that brings it.
+# Package of a searcher, and the extra that installs it.
 _NEEDS = {"ax": ("ax", "ax"), "optuna": ("optuna", "tune")}
 
 
@@ -243,7 +250,7 @@ def check_searcher(search: str, space: Mapping[str, Choices]) -> None:
     Raises
     ------
     SmgeoError
-        If the name is unknown, or, for Ax, every parameter has one value only.
+        If the name is unknown, or, for Ax, every parameter has only one value.
     """
     if search not in _SEARCHERS:
         raise SmgeoError(f"unknown searcher {search!r}; {nearest(search, list(_SEARCHERS))}")
@@ -261,7 +268,7 @@ def check_installed(search: str) -> None:
 
 
 def make_searcher(search: str, space: Mapping[str, Choices], seed: int) -> Searcher:
-    """A searcher by name.
+    """Return a searcher by name.
 
     Parameters
     ----------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from smgeo.errors import SmgeoError
-from smgeo.models.registry import make_model
+from smgeo.files import JsonObject
+from smgeo.models.registry import Kind, make_model
 from smgeo.recipe.search import Range
 
-Choices = Sequence[Any] | Range
+# Values of a parameter: a list to choose from, or a range.
+Choices: TypeAlias = Sequence[object] | Range
 
 _RECURRENT: dict[str, Choices] = {
     "layers": Range(integer=(1, 2)),
@@ -41,7 +43,7 @@ _SPACES: dict[str, dict[str, Choices]] = {
         "learning_rate": Range(log=(0.0005, 0.02)),
         "optimizer": ("adam", "rmsprop"),
     },
-    # What both engines take; more trees never hurt, so they are bounded by time and not searched.
+    # Parameters of both engines. More trees never hurt, so their number is limited by time and not searched.
     "rf": {
         "max_depth": Range(integer=(4, 24)),
         "min_examples": Range(integer=(2, 100)),
@@ -49,8 +51,8 @@ _SPACES: dict[str, dict[str, Choices]] = {
 }
 
 
-def default_space(kind: str) -> dict[str, Choices]:
-    """The search space of a kind of model, where a recipe gives none.
+def default_space(kind: Kind) -> dict[str, Choices]:
+    """Return the search space of a kind of model, used if a recipe gives none.
 
     Parameters
     ----------
@@ -65,9 +67,9 @@ def default_space(kind: str) -> dict[str, Choices]:
     Raises
     ------
     SmgeoError
-        If the kind has no space of its own, as regressors of scikit-learn.
+        If the kind has no space of its own, such as regressors of scikit-learn.
     """
-    if kind not in _SPACES:
+    if not isinstance(kind, str) or kind not in _SPACES:
         raise SmgeoError(
             f"{kind} has no search space of its own (these have: {', '.join(_SPACES)}); give its parameters in space, such as "
             "{max_leaf_nodes: {integer: [7, 63]}}"
@@ -75,10 +77,10 @@ def default_space(kind: str) -> dict[str, Choices]:
     return dict(_SPACES[kind])
 
 
-def check_space(kind: str | Any, space: Mapping[str, Choices], fixed: Mapping[str, Any] | None = None) -> None:
+def check_space(kind: Kind, space: Mapping[str, Choices], fixed: Mapping[str, object] | None = None) -> None:
     """Refuse a space that a model would refuse in the middle of a search.
 
-    Every end of every range and every choice goes through the model's own checks, the other parameters as they are fixed.
+    The model's own checks see both ends of every range and every choice, with the other parameters as they are fixed.
 
     Parameters
     ----------
@@ -103,8 +105,8 @@ def check_space(kind: str | Any, space: Mapping[str, Choices], fixed: Mapping[st
                 raise SmgeoError(f"space.{name}: {error}") from None
 
 
-def sample_params(space: Mapping[str, Choices], trial: int, seed: int = 0) -> dict[str, Any]:
-    """The parameters of one trial; the same trial of the same seed has the same parameters, whichever ran before.
+def sample_params(space: Mapping[str, Choices], trial: int, seed: int = 0) -> JsonObject:
+    """Return the parameters of one trial; the same trial of the same seed has the same parameters, whichever ran before.
 
     Parameters
     ----------
@@ -124,7 +126,7 @@ def sample_params(space: Mapping[str, Choices], trial: int, seed: int = 0) -> di
     return {name: _sample(space[name], rng) for name in sorted(space)}
 
 
-def _sample(choice: Choices, rng: np.random.Generator) -> Any:
+def _sample(choice: Choices, rng: np.random.Generator) -> object:
     if not isinstance(choice, Range):
         return choice[int(rng.integers(len(choice)))]
     if choice.integer is not None:

@@ -1,4 +1,4 @@
-"""The trials of a search in its folder: one table, replaced as a whole, and what the search is."""
+"""The trials of a search in its folder: one table, replaced as a whole, and the identity of the search."""
 
 from __future__ import annotations
 
@@ -8,28 +8,33 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
-from smgeo.files import hold_lock, write_json
+from smgeo.files import JsonObject, hold_lock, write_json
 
 _TABLE = "trials.parquet"
 _SEARCH = "search.json"
 _LOCK = ".lock"
-# What a search may be continued with another value of: more trials, and more or fewer at once.
+# Values that may change when a search continues: more trials, and more or fewer at once.
 _MAY_CHANGE = ("trials", "concurrent")
+_ERROR_LETTERS = 500
+
+
+def one_line(text: str) -> str:
+    """Return an error as the table keeps it: one line, without its end if it is long."""
+    return " ".join(text.split())[:_ERROR_LETTERS]
 
 
 class OtherSearchError(SmgeoError):
-    """A folder holds another search than the one asked for; `changes` says what differs."""
+    """A folder contains another search than the one asked for; `changes` lists the differences."""
 
     def __init__(self, folder: Path, changes: str) -> None:
         self.changes = changes
         super().__init__(
-            f"{folder} holds another search: {changes}. Give an empty folder, or the same values to continue it (trials "
+            f"{folder} contains another search: {changes}. Give an empty folder, or the same values to continue it (trials "
             "and concurrent may change)"
         )
 
@@ -49,20 +54,20 @@ class Trial:
     started : pandas.Timestamp
         UTC.
     status : {"running", "finished", "stopped", "failed", "lost"}
-        `stopped` by the scheduler; `lost` with the process that ran it. A table that is read back may have `running` ones: they
+        `stopped` by the scheduler; `lost` if the process that ran it died. A table that is read back may have `running` ones: they
         were cut off.
     rmse, validation_rmse : list of float
-        After each epoch, in the target's unit; empty where the model has none.
+        Scores after each epoch, in the target's unit; empty if the model has none.
     seconds : float
-        Of training and scoring.
+        Time of training and scoring.
     node, pid, threads
-        Where it ran: name of the machine, process, and threads of each of its pools.
+        Name of the machine, process, and threads of each of its pools.
     error : str
-        One line, where it failed.
+        One line, if it failed.
     """
 
     number: int
-    params: dict[str, Any]
+    params: JsonObject
     seed: int
     started: pd.Timestamp
     status: str = "running"
@@ -81,11 +86,11 @@ class Trial:
 
     @property
     def score(self) -> float | None:
-        """Least validation RMSE; None of a trial that failed, was lost, or has none yet."""
+        """Least validation RMSE; None if the trial failed, was lost, or has none yet."""
         return min(self.validation_rmse) if self.validation_rmse and self.status not in ("failed", "lost") else None
 
-    def to_row(self) -> dict[str, Any]:
-        """Its row of the table."""
+    def to_row(self) -> JsonObject:
+        """Return the trial's row of the table."""
         return {
             "trial": self.number,
             "status": self.status,
@@ -106,8 +111,8 @@ class Trial:
         }
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Trial:
-        """The trial of a row that was read back."""
+    def from_row(cls, row: JsonObject) -> Trial:
+        """Return the trial of a row that was read back."""
         return cls(
             number=int(row["trial"]),
             params=json.loads(row["params"]),
@@ -127,8 +132,8 @@ class Trial:
 class TrialTable:
     """The trials of one search, in `trials.parquet` of its folder.
 
-    The file is written beside and renamed, so that a killed search leaves a whole table. It has one row a trial, in the order of
-    numbers: `trial`, `status`, one column a searched parameter (`params.NAME`; text where its values are of several types), `seed`,
+    The file is written under another name and renamed, so that a killed search leaves a whole table. It has one row a trial, in the order of
+    numbers: `trial`, `status`, one column a searched parameter (`params.NAME`; text if its values have several types), `seed`,
     `epochs` (run), `validation_rmse` (the least) and its `best_epoch`, the curves `rmse` and `validation_rmse_curve` (one number an
     epoch; all errors in the target's unit), `seconds`, `started` (UTC), `node`, `pid`, `threads`, `error`, and `params`, all parameters
     as JSON.
@@ -146,25 +151,25 @@ class TrialTable:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, search: Mapping[str, Any], *, resume: bool) -> Iterator[TrialTable]:
-        """The table of a search, kept from others while it is open.
+    def open(cls, folder: Path, search: JsonObject, *, resume: bool) -> Iterator[TrialTable]:
+        """Open the table of a search; no other process can open it meanwhile.
 
         Parameters
         ----------
         folder : Path
-            Made where it is not there.
-        search : mapping
-            All that the search is, JSON types; written to `search.json`.
+            Created if it does not exist.
+        search : dict
+            All that identifies the search, JSON types; written to `search.json`.
         resume : bool
-            Whether trials that are there are kept; without, a folder with a search is refused. Where every one failed or was
-            lost, none is kept.
+            Keep the trials of the folder; if false, a folder with a search is refused. If every trial failed or was lost, none is
+            kept.
 
         Raises
         ------
         OtherSearchError
-            If the folder holds another search.
+            If the folder contains another search.
         SmgeoError
-            If another search is at work in the folder, or it holds one and `resume` is false.
+            If another search is at work in the folder, or it contains one and `resume` is false.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -177,13 +182,13 @@ class TrialTable:
             yield cls(folder, {} if all(t.status in ("failed", "lost") for t in trials.values()) else trials)
 
     def write(self) -> None:
-        """Write the table beside and rename it."""
+        """Write the table under another name and rename it."""
         part = self.path.with_name(_TABLE + ".part")
         self.frame().to_parquet(part, index=False)
         os.replace(part, self.path)
 
     def frame(self) -> pd.DataFrame:
-        """One row a trial, in the order of numbers."""
+        """Return one row a trial, in the order of numbers."""
         rows = pd.DataFrame([self.trials[n].to_row() for n in sorted(self.trials)])
         for name in (c for c in rows if str(c).startswith("params.")):
             if not _is_plain(rows[name]):
@@ -191,17 +196,17 @@ class TrialTable:
         return rows
 
     def count(self, *status: str) -> int:
-        """How many trials have one of these."""
+        """Return how many trials have one of these."""
         return sum(t.status in status for t in self.trials.values())
 
     def best(self) -> Trial | None:
-        """The trial with the least validation RMSE that did not fail; of equals the first."""
+        """Return the trial with the least validation RMSE that did not fail; the first, if several have it."""
         scored = [t for _, t in sorted(self.trials.items()) if t.score is not None and t.status != "running"]
         return min(scored, key=lambda t: min(t.validation_rmse), default=None)
 
 
 def read_trials(folder: Path) -> dict[int, Trial]:
-    """Trials of the table in a folder, by number; none where there is no table.
+    """Return the trials of the table in a folder, by number; none if there is no table.
 
     Raises
     ------
@@ -216,29 +221,29 @@ def read_trials(folder: Path) -> dict[int, Trial]:
         trials = [Trial.from_row({str(k): v for k, v in row.items()}) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:  # Arrow's own errors are among these
         raise SmgeoError(
-            f"{path} is damaged ({error}); give an empty folder, or remove the file to begin anew"
+            f"{path} is damaged ({error}); give an empty folder, or remove the file to start again"
         ) from None
     return {t.number: t for t in trials}
 
 
 def _is_plain(values: pd.Series) -> bool:
-    """Whether a column of Parquet can hold these as they are: all numbers, all text or all bool."""
+    """Return True if a column of Parquet can contain these as they are: all numbers, all text or all bool."""
     return any(all(isinstance(v, t) for v in values) for t in (bool, str)) or all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in values
     )
 
 
-def _check_same(path: Path, search: Mapping[str, Any], resume: bool) -> None:
+def _check_same(path: Path, search: JsonObject, resume: bool) -> None:
     """Refuse a folder with another search, or with any that is not to be continued."""
     if not path.exists() and (path.parent / _TABLE).exists():
         raise SmgeoError(
-            f"{path.parent} holds {_TABLE} without {_SEARCH}, which says of what search it is; give an empty folder"
+            f"{path.parent} contains {_TABLE} without {_SEARCH}, which identifies the search; give an empty folder"
         )
     if not holds_search(path.parent):  # at most one that ended before its first trial
         return
     if not resume:
         raise SmgeoError(
-            f"{path.parent} holds a search already, and resume is false; give an empty folder, or continue with resume=True"
+            f"{path.parent} contains a search already, and resume is false; give an empty folder, or continue with resume=True"
         )
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
@@ -254,12 +259,12 @@ def _check_same(path: Path, search: Mapping[str, Any], resume: bool) -> None:
 
 
 def holds_search(folder: Path) -> bool:
-    """Whether a folder holds the trials of a search."""
+    """Return True if a folder contains the trials of a search."""
     return (folder / _SEARCH).exists() and (folder / _TABLE).exists()
 
 
-def _change(name: str, old: Any, new: Any) -> str:
-    """What was and what is; of mappings, of the keys that differ alone."""
+def _change(name: str, old: object, new: object) -> str:
+    """Describe a changed value; of mappings, only the keys that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
         return "; ".join(_change(f"{name}.{k}", old.get(k), new.get(k)) for k in keys)
@@ -268,6 +273,6 @@ def _change(name: str, old: Any, new: Any) -> str:
     return f"{name} was {_short(old)} and is {_short(new)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 120 else f"{text[:120]}..."

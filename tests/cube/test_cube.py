@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from smgeo.cube.chunks import plan_chunks
 from smgeo.cube.ledger import read_ledger
-from smgeo.cube.reading import open_cube, read_directly
+from smgeo.cube.reading import open_cube, without_dask
 from smgeo.cube.schema import (
     check_daily,
     check_units,
@@ -253,7 +253,7 @@ def test_a_cube_is_read_from_its_store_without_dask(make_grid_cube, tmp_path):
     grid = make_grid_cube(days=40, height=5, width=6, gaps=0.3)
     cube = open_cube(write_cube(grid, tmp_path / "g.zarr"))
     changed = cube.assign(clay=cube["clay"] + 1)
-    direct = read_directly(changed)
+    direct = without_dask(changed)
     assert not direct["s1_vv"].chunks
     assert direct["clay"].chunks
     part = {"time": slice(3, 37, 5), "y": [0, 2, 3], "x": 4}
@@ -268,9 +268,9 @@ def test_a_cube_is_read_from_its_store_without_dask(make_grid_cube, tmp_path):
 
 def test_what_comes_from_no_store_stays_as_it_is(make_grid_cube, tmp_path):
     grid = make_grid_cube(days=4)
-    assert read_directly(grid) is grid
+    assert without_dask(grid) is grid
     cube = open_cube(write_cube(grid, tmp_path / "g.zarr"))
     # Other values have been put in its place since.
     write_cube(grid.assign(clay=grid["clay"] + 5), tmp_path / "g.zarr")
-    before, after = cube["clay"].values, read_directly(cube)["clay"].values
+    before, after = cube["clay"].values, without_dask(cube)["clay"].values
     np.testing.assert_array_equal(before, after)

@@ -296,7 +296,7 @@ def test_the_report_and_info_show_the_audit(study):
     page = run.report.read_text(encoding="utf-8")
     assert audit["meaning"] in page
     told = CliRunner().invoke(cli.app, ["info", str(run.folder)], terminal_width=200).output
-    assert "leakage audit" in told
+    assert "Leakage audit" in told
     for method, scores in audit["splits"].items():
         assert method in told
         for text in (page, told):

@@ -65,7 +65,7 @@ def test_models_of_other_preparations_are_counted_apart_and_compared_on_common_r
     assert run.results["outliers"]["rows"] == 1
     assert {n: t["rows"] for n, t in run.results["training"].items()} == {"plain": train - 1, "all_rows": train}
     removed = {r["step"]: r["removed"] for r in run.results["rows"]}
-    assert removed["all_rows: outliers of training stations, prepared for it alone"] == 0
+    assert removed["all_rows: outliers of training stations, with this model's own preparation"] == 0
     assert removed["plain: windows of 1 day(s) with enough values"] == 0
     assert removed["all_rows: windows of 1 day(s) with enough values"] == 0
     (pair,) = run.results["comparisons"]

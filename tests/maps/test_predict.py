@@ -8,7 +8,10 @@ import rioxarray  # noqa: F401  (gives `.rio`)
 import xarray as xr
 from pyproj import Transformer
 
+from smgeo.cube import reading
 from smgeo.cube.reading import open_cube
+from smgeo.cube.shards import read_region
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import evaluate
 from smgeo.maps import block, layout, predict_map
@@ -147,6 +150,25 @@ def test_chunks_strips_and_blocks_do_not_matter(stations, grid, tmp_path, monkey
         open_cube(predict_map(model, grid, tmp_path / "d.zarr", progress=lambda *p: seen.append(p)))["sm"], whole
     )
     assert seen == [(i, 6) for i in range(7)]
+
+
+@pytest.mark.parametrize("how", [{}, {"dask": False}])
+def test_blocks_read_their_own_pixels_only(stations, make_grid_cube, tmp_path, monkeypatch, how):
+    """A derived feature is not computed for the whole cube first; blocks of 128 pixels read no more than 128 along x."""
+    grid = make_grid_cube(days=8, height=2, width=300, gaps=0.2)
+    model, path = _fit(stations), write_cube(grid, tmp_path / "g.zarr")
+    widths = []
+
+    def read(array, slices, folder):
+        if folder.name in ("s1_vv", "precipitation"):
+            widths.append((folder.name, slices[2].stop - slices[2].start))
+        return read_region(array, slices, folder)
+
+    monkeypatch.setattr(reading, "read_region", read)
+    got = predict_map(model, open_cube(path, **how), tmp_path / "m.zarr")
+    assert {(name, width) for name, width in widths} == {(n, w) for n in ("s1_vv", "precipitation") for w in (128, 44)}
+    assert len(widths) == 6
+    np.testing.assert_array_equal(open_cube(got)["sm"], _from_evaluate(model, grid))
 
 
 def test_wider_than_a_block(stations, make_grid_cube, tmp_path):

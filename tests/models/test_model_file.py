@@ -185,7 +185,7 @@ def test_weights_that_are_no_regressor_are_refused(tmp_path):
         ({"params": ["seed"]}, "params is list"),
         ({"files": ["regressor.skops"]}, "files is list"),
         ({"input_shape": None}, "input_shape is NoneType"),
-        ({"input_shape": ["x"]}, "input_shape must hold whole numbers"),
+        ({"input_shape": ["x"]}, "input_shape must contain whole numbers"),
         ({"n_features": "x"}, "n_features is str"),
         ({"training": 3}, "training is int"),
     ],

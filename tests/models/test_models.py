@@ -256,7 +256,7 @@ def test_bad_arrays_are_refused(kind):
     gap[3, 0] = np.nan
     with pytest.raises(SmgeoError, match="missing values"):
         model.fit(gap, y)
-    with pytest.raises(SmgeoError, match="y holds 1 missing"):
+    with pytest.raises(SmgeoError, match="y contains 1 missing"):
         model.fit(x, np.where(np.arange(20) == 3, np.nan, y))
     with pytest.raises(SmgeoError, match="20 rows, y has 19"):
         model.fit(x, y[:19])

@@ -390,7 +390,7 @@ def test_every_kind_of_stations_says_what_its_reader_needs(tmp_path):
     recipe = parse_recipe(values)
     assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
     spec = recipe.stations[0]
-    cube = open_stations(tmp_path / spec.path, spec.kind, target="sm", **spec.options(tmp_path))
+    cube = open_stations(spec, root=tmp_path)
     np.testing.assert_allclose(cube["precipitation"].values, [[0, 12, 0], [6, 0, 24]])
     np.testing.assert_allclose(cube["sm"].values, [[0.1, np.nan, 0.3], [0.2, 0.25, 0.3]], rtol=1e-6)
     assert cube["sand"].values.tolist() == [40, 60]
@@ -404,9 +404,10 @@ def test_a_tereno_source_resolves_its_files_and_columns(tmp_path):
         "columns": {"SWC_5": {"variable": "sm", "depth_m": 0.05, "units": "%"}},
     }
     values = {"name": "t", "stations": [source], "features": ["doy_sin"], "models": {"rf": {}}}
-    options = parse_recipe(values).stations[0].options(tmp_path)
-    assert options["stations"] == str(tmp_path / "places.csv")
-    assert options["columns"] == {"SWC_5": {"variable": "sm", "depth_m": 0.05, "units": "%"}}
+    spec = parse_recipe(values).stations[0]
+    assert spec.more_files(tmp_path) == [tmp_path / "places.csv"]
+    assert spec.columns["SWC_5"].depth == (0.05, 0.05)
+    assert spec.columns["SWC_5"].units == "%"
     with pytest.raises(SmgeoError, match="did you mean 'depth_m'"):
         parse_recipe({**values, "stations": [{**source, "columns": {"a": {"variable": "sm", "depth": 0.05}}}]})
 

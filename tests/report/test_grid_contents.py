@@ -9,6 +9,11 @@ import xarray as xr
 from smgeo.cube.writing import write_cube
 from smgeo.report.grid_contents import average_days, choose_days, describe_grid
 from smgeo.report.grid_pictures import draw_daily_means, draw_last_days, stretch
+from smgeo.report.schema import DailyMeans, Grid
+
+
+def variables_of(shown):
+    return Grid.model_validate(shown).variables
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def test_last_day_drawn_is_the_last_with_a_value(cube, tmp_path):
     cube["temperature"][4:] = np.nan
     names = ["temperature", "clay"]
     shown = describe_grid(write_cube(cube.chunk(), tmp_path / "grid.zarr"), names)
-    figure = draw_last_days(tmp_path, shown)
+    figure = draw_last_days(tmp_path, variables_of(shown))
     panels = {a.get_title(): a for a in figure.axes if a.get_title()}
     assert set(panels) == {"temperature, 2020-01-04", "clay, static"}
     image = panels["temperature, 2020-01-04"].images[0]
@@ -91,7 +96,7 @@ def test_last_day_drawn_is_the_last_with_a_value(cube, tmp_path):
 
 def test_daily_means_are_drawn_with_their_pixels():
     series = {"ndvi": {"units": "1", "days": ["2020-01-01", "2020-01-03"], "mean": [0.2, 0.4], "pixels": [7, 5]}}
-    line, bars = draw_daily_means({"series": series}).axes
+    line, bars = draw_daily_means({n: DailyMeans.model_validate(one) for n, one in series.items()}).axes
     assert line.lines[0].get_ydata().tolist() == [0.2, 0.4]
     assert [b.get_height() for b in bars.patches] == [7, 5]
 
@@ -100,6 +105,6 @@ def test_cube_without_days_with_values_is_drawn(cube, tmp_path):
     cube = cube[["temperature"]]
     cube["temperature"] = xr.full_like(cube["temperature"], np.nan)
     shown = describe_grid(write_cube(cube.chunk(), tmp_path / "grid.zarr"), ["temperature"])
-    assert draw_last_days(tmp_path, shown) is not None
+    assert draw_last_days(tmp_path, variables_of(shown)) is not None
     assert choose_days(cube.chunk(), ["temperature"]) == []
     assert average_days(cube.chunk(), ["temperature"], None)["temperature"]["mean"] == []

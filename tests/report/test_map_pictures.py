@@ -120,7 +120,7 @@ def test_a_picture_has_a_panel_for_each_thing_a_map_says(made, stations):
     # Without a measurement the point is a black cross.
     second = draw_map(made, DAYS[1], stations).axes[0].collections
     assert [c.get_facecolor().tolist() for c in second if len(c.get_offsets())] == [[[0.0, 0.0, 0.0, 1.0]]]
-    with pytest.raises(SmgeoError, match="no 2021-01-01; it holds 2020-01-01 to 2020-01-04"):
+    with pytest.raises(SmgeoError, match="no day 2021-01-01; its days are from 2020-01-01 to 2020-01-04"):
         draw_map(made, "2021-01-01")
 
 
@@ -131,7 +131,7 @@ def test_an_animation_has_a_frame_a_day(made, tmp_path):
         assert picture.info["duration"] == 120
         assert picture.size == (800, 600)
         assert picture.convert("RGB").getpixel((5, 5)) == (220, 220, 220)
-    with pytest.raises(SmgeoError, match=r"ends in \.gif or \.webp"):
+    with pytest.raises(SmgeoError, match=r"is a \.gif or \.webp file"):
         write_animation(made, tmp_path / "sm.mp4")
 
 

@@ -64,7 +64,7 @@ def test_text_from_a_recipe_is_not_taken_for_html(toy_run, tmp_path):
 
 
 def test_folder_without_a_run(tmp_path):
-    with pytest.raises(SmgeoError, match="no finished run"):
+    with pytest.raises(SmgeoError, match="not a finished run"):
         write_report(tmp_path)
 
 

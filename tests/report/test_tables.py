@@ -1,50 +1,52 @@
 """Tables of a run: what they hold, CSV that reads back, LaTeX that compiles; and several runs side by side."""
 
+import io
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from smgeo.cli.tables import print_results
 from smgeo.errors import SmgeoError
 from smgeo.report.comparison import compare_runs
-from smgeo.report.tables import tables_of, to_latex, to_text, write_tables
+from smgeo.report.run_tables import best_trials
+from smgeo.report.schema import Provenance, parse_results
+from smgeo.report.table import Column, Table, count_column, interval_column, join_tables, number_column, text_column
+from smgeo.report.tables import tables_of, write_tables
 
-SCORES = {"rmse": 0.0625, "ubrmse": 0.05, "bias": -0.01, "r": None, "n": 1200, "stations": 3}
-MEDIANS = {"rmse_median": 0.06, "ubrmse_median": 0.05, "bias_median": 0.0, "r_median": 0.8}
-RESULTS = {
-    "models": {"rf": {"test": {**SCORES, "per_station": MEDIANS}}},
-    "intervals": {"rf": {"test": {"rmse": [0.05, 0.075], "ubrmse": [None, None]}}},
-    "comparisons": [{"first": "rf", "second": "ann", "interval": [-0.01, 0.02], "p_value": 0.25}],
-    "cross_validation": {
-        "rf_selected": {
-            "method": "leave-location-out",
-            "folds": 3,
-            "r2_pooled": 0.5,
-            "selected": [["a", "b"], ["b"], ["b", "c"]],
-        }
-    },
-    "training": {"rf": {"rows": 900}},
-}
-PROVENANCE = {
-    "stages": {
-        "model rf": {"seconds": 90, "peak_memory_bytes": 1_500_000_000},
-        "search rf": {"seconds": 240, "peak_memory_bytes": 3_000_000_000},
+
+@pytest.fixture
+def tables(results, provenance):
+    return tables_of(parse_results(results), Provenance.model_validate(provenance))
+
+
+def table(name="toy", **columns):
+    """A table of columns name -> values."""
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return Table.of(name, name, [Column((n,), n) for n in columns], rows)
+
+
+def test_tables_hold_what_the_results_say(tables):
+    assert set(tables) == {
+        "scores",
+        "comparisons",
+        "cross_validation",
+        "selected_features",
+        "prediction_intervals",
+        "search",
+        "cost",
+        "stages",
     }
-}
-
-
-def test_tables_hold_what_the_results_say():
-    tables = tables_of(RESULTS, PROVENANCE)
-    assert set(tables) == {"scores", "comparisons", "cross_validation", "selected_features", "cost"}
-    (scores,) = tables["scores"].to_dict("records")
+    (scores,) = tables["scores"].frame.to_dict("records")
     assert (scores["rmse"], scores["rmse_low"], scores["rmse_high"], scores["n"]) == (0.0625, 0.05, 0.075, 1200)
     assert scores["ubrmse_low"] is None
-    assert tables["comparisons"][["low", "high"]].values.tolist() == [[-0.01, 0.02]]
-    chosen = tables["selected_features"]
+    assert tables["comparisons"].frame[["low", "high"]].values.tolist() == [[-0.01, 0.02]]
+    chosen = tables["selected_features"].frame
     assert dict(zip(chosen["feature"], chosen["folds chosen"], strict=True)) == {"b": 3, "a": 1, "c": 1}
-    (cost,) = tables["cost"].to_dict("records")
+    (cost,) = tables["cost"].frame.to_dict("records")
     assert cost == {
         "model": "rf",
         "search minutes": 4.0,
@@ -53,39 +55,126 @@ def test_tables_hold_what_the_results_say():
         "fit peak MB": 1500,
         "rows": 900,
     }
+    trials = tables["search"].frame
+    assert json.loads(trials["params"][1]) == {"trees": 9, "rate": 0.00123456}
+    assert np.isnan(trials["validation_rmse"][2])
 
 
-def test_files_replace_those_of_an_earlier_run_and_read_back(tmp_path):
+def test_headings_of_files_are_those_that_users_know(tables):
+    heads = {name: ",".join(t.frame.columns) for name, t in tables.items() if "files" in t.outputs}
+    assert heads == {
+        "scores": "model,part,rmse,rmse_low,rmse_high,ubrmse,ubrmse_low,ubrmse_high,bias,bias_low,bias_high,r,r_low,r_high,n,stations,"
+        "rmse_median,ubrmse_median,bias_median,r_median",
+        "comparisons": "first,second,rmse_first,rmse_second,difference,low,high,stations_first_better,stations_second_better,effect,"
+        "p_value,p_adjusted,n,stations",
+        "cross_validation": "model,method,folds,r2_mean_of_folds,r2_pooled,r2_station_means,rmse_pooled,n,stations",
+        "selected_features": "model,feature,folds chosen,folds",
+        "prediction_intervals": "model,level,by,group,covered,covered_stations,width,stations,rows",
+        "search": "model,trial,status,epochs,params,validation_rmse",
+        "cost": "model,search minutes,search peak MB,fit minutes,fit peak MB,rows",
+    }
+
+
+def test_one_table_gives_page_and_terminal_their_columns_and_rows(tables):
+    intervals = tables["prediction_intervals"]
+    page, terminal = intervals.on("page"), intervals.on("terminal")
+    assert [row[:4] for row in page.text] == [["rf", "90 %", "all", "92.5 %"], ["rf", "90 %", "network: A", "100.0 %"]]
+    assert [c.heading for c in terminal.columns] == [
+        "model",
+        "level",
+        "rows covered",
+        "mean of stations",
+        "mean width",
+        "stations",
+        "rows",
+    ]
+    assert terminal.text == [["rf", "90 %", "92.5 %", "87.5 %", "0.250", "3", "1,200"]]
+    search = tables["search"].on("page")
+    assert [r.marked for r in search.rows] == [False, True, False]
+    assert search.text[1] == ["rf", "1", "finished", "3", "trees 9, rate 0.001235", "0.0700"]
+    assert search.text[2][-1] == "–"
+    assert tables["scores"].rows[0].marked
+    assert tables["scores"].units == "m3 m-3"
+
+
+def test_terminal_prints_the_same_cells(results):
+    out = io.StringIO()
+    print_results(parse_results(results), Console(file=out, width=160))
+    text = out.getvalue()
+    for words in (
+        "Scores (m3 m-3)",
+        "0.050 to 0.075",
+        "1,200",
+        "1 : 2",
+        "No pair differs",
+        "leave-location-out",
+        "87.5 %",
+    ):
+        assert words in text
+    assert "finished" not in text  # trials are printed by `smgeo tune`
+
+
+def test_best_trials_come_first_with_their_nodes(results):
+    search = parse_results(results).search["rf"]
+    shown = best_trials("rf", search, {0: "n1", 1: "n2", 2: "n1"}).on("terminal")
+    assert "2 best of 3 trials" in shown.title
+    assert [c.heading for c in shown.columns][:3] == ["model", "trial", "node"]
+    assert [row[1:3] for row in shown.text] == [["1", "n2"], ["0", "n1"]]
+
+
+def test_files_replace_those_of_an_earlier_run_and_read_back(tables, tmp_path):
     folder = tmp_path / "tables"
-    write_tables({"old": pd.DataFrame({"a": [1], "b": [2]})}, folder)
-    write_tables(tables_of(RESULTS, PROVENANCE), folder)
+    write_tables([table("old", a=[1], b=[2])], folder)
+    write_tables(tables.values(), folder)
     assert not (folder / "old.csv").exists()
+    assert not (folder / "stages.csv").exists()  # a table of the page only
     index = pd.read_csv(folder / "index.csv").set_index("table")["rows"]
     assert (index["scores"], index["selected_features"]) == (1, 3)
     assert pd.read_csv(folder / "scores.csv")["rmse"].tolist() == [0.0625]
     assert {p.suffix for p in folder.iterdir()} == {".csv", ".tex"}
 
 
-def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
+def test_a_folder_of_somebody_else_is_not_replaced(tables, tmp_path):
     (tmp_path / "thesis.docx").write_text("three years of work")
     with pytest.raises(SmgeoError, match="is not what would replace it"):
-        write_tables(tables_of(RESULTS, PROVENANCE), tmp_path)
+        write_tables(tables.values(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.docx"]
 
 
-def test_p_values_keep_four_digits():
-    text = to_text(pd.DataFrame({"first": ["rf"], "p_value": [0.00012], "p_adjusted": [None]}))
-    assert text.values.tolist() == [["rf", "0.0001", "–"]]
+def test_p_values_keep_four_digits(results):
+    results["comparisons"][0] |= {"p_value": 0.00012, "p_adjusted": None}
+    table = tables_of(parse_results(results))["comparisons"]
+    cells = dict(zip([c.heading for c in table.columns], table.text[0], strict=True))
+    assert (cells["p"], cells["p (Holm)"]) == ("0.0001", "–")
 
 
 def test_latex_escapes_text_and_rounds_numbers():
-    values = {"rmse": [0.06251, np.nan], "rmse_low": [0.05, np.nan], "rmse_high": [0.0751, np.nan], "n": [1200, 3]}
-    text = to_latex(pd.DataFrame({"model": ["ann_50%", "b&c"], **values}))
+    columns = [
+        text_column("model"),
+        number_column("rmse", "RMSE"),
+        interval_column("RMSE 95 % interval", ""),
+        count_column("n", "rows"),
+    ]
+    records = [
+        {"model": "ann_50%", "rmse": 0.06251, "low": 0.05, "high": 0.0751, "n": 1200},
+        {"model": "b&c", "rmse": np.nan, "low": np.nan, "high": np.nan, "n": 3},
+    ]
+    text = Table.of("toy", "Toy", columns, records).to_latex()
     assert r"ann\_50\% & 0.063 & 0.050 to 0.075 & 1,200 \\" in text
     assert r"b\&c & – & – & 3 \\" in text
     assert r"model & RMSE & RMSE 95 \% interval & rows \\" in text
-    assert text.startswith(r"\begin{tabular}{lrlr}")
+    assert text.startswith(r"\begin{tabular}{lrrr}")
     assert r"\toprule" in text
+
+
+def test_tables_of_runs_are_joined_by_the_names_of_columns():
+    first = table(model=["rf"], rmse=[0.1])
+    second = table(model=["ann", "gru"], rmse=[0.2, 0.3], gap_days=[30, 58])
+    joined = join_tables({"a": first, "b": second}, text_column("run")).frame
+    assert joined.columns.tolist() == ["run", "model", "rmse", "gap_days"]
+    assert joined["run"].tolist() == ["a", "b", "b"]
+    assert joined["gap_days"].tolist()[1:] == [30, 58]
+    assert np.isnan(joined["gap_days"][0])
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +218,7 @@ def test_a_report_leaves_the_tables_of_its_run(runs):
 def test_runs_that_can_not_be_told_apart_or_compared_are_refused(runs, tmp_path):
     with pytest.raises(SmgeoError, match="two runs are in folders named 'forest'"):
         compare_runs([runs[0], runs[0]], tmp_path / "x.html")
-    with pytest.raises(SmgeoError, match="holds no finished run"):
+    with pytest.raises(SmgeoError, match="is not a finished run"):
         compare_runs([runs[0], tmp_path], tmp_path / "x.html")
     with pytest.raises(SmgeoError, match="is an HTML file"):
         compare_runs(runs, tmp_path / "x")

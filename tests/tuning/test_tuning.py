@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -29,7 +30,7 @@ import smgeo
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import Split, Windows, prepare_cube
-from smgeo.recipe.search import Range
+from smgeo.recipe.search import RECIPE_TRIALS, TUNE_TRIALS, Range, SearchSpec
 from smgeo.recipe.study import parse_recipe
 from smgeo.tuning.identity import identify
 from smgeo.tuning.objective import Objective
@@ -65,9 +66,9 @@ class Constant(RegressorMixin, BaseEstimator):
 @pytest.fixture(scope="module", autouse=True)
 def _one_ray():
     """One Ray for all searches of this module."""
-    from smgeo.tuning import ray_trials
+    from smgeo.tuning.ray_session import start_ray
 
-    with ray_trials.start_ray(2):
+    with start_ray(2):
         yield
 
 
@@ -127,6 +128,26 @@ def test_the_best_of_a_search_is_truly_the_least_and_test_stations_are_never_rea
         smgeo.tune(Constant(), cube, split, out=tmp_path / "a", resume=False, **options)
     with pytest.raises(SmgeoError, match="no trial 9"):
         found.retrain(9)
+
+
+def test_a_search_by_a_spec_is_the_search_by_keywords(cube, split, tmp_path):
+    given = {"trials": 2, "space": {"value": {"uniform": [0.0, 0.6]}}, "seed": 4}
+    by_keywords = smgeo.tune(Constant(), cube, split, out=tmp_path / "a", **given)
+    by_mapping = smgeo.tune(Constant(), cube, split, out=tmp_path / "b", spec=given)
+    by_spec = smgeo.tune(Constant(), cube, split, out=tmp_path / "c", spec=SearchSpec.model_validate(given))
+    columns = ["trial", "status", "seed", "params", "validation_rmse"]
+    assert by_mapping.table[columns].equals(by_keywords.table[columns])
+    assert by_spec.table[columns].equals(by_keywords.table[columns])
+    described = [json.loads((tmp_path / n / "search.json").read_text()) for n in "abc"]
+    assert described[0] == described[1] == described[2]
+    # A spec has a recipe's number of trials, the keywords their own; values that stand in both places are refused.
+    assert SearchSpec().trials == RECIPE_TRIALS == 20
+    assert inspect.signature(smgeo.tune).parameters["trials"].default == TUNE_TRIALS == 100
+    with pytest.raises(SmgeoError, match="spec and trials, seed are both given; set trials, seed in spec"):
+        smgeo.tune(Constant(), cube, split, out=tmp_path / "d", spec=given, trials=3, seed=1)
+    with pytest.raises(SmgeoError, match="tune: spec: unknown key 'trial'; did you mean 'trials'"):
+        smgeo.tune(Constant(), cube, split, out=tmp_path / "d", spec={"trial": 3})
+    assert not (tmp_path / "d").exists()
 
 
 def test_trials_that_fail_are_recorded_and_the_search_goes_on(cube, split, tmp_path):
@@ -442,7 +463,7 @@ def test_a_search_is_checked_without_its_libraries():
 import sys
 from smgeo.recipe.search import SearchSpec
 from sklearn.linear_model import Ridge
-from smgeo.tuning.search import check_libraries, check_search
+from smgeo.tuning.plan import check_libraries, check_search
 spec = SearchSpec(search="ax", space={"alpha": (1, 2)})
 check_search(Ridge(), spec, {})
 check_libraries(spec)
@@ -462,8 +483,8 @@ print([name for name in ("ax", "torch", "optuna", "ray", "keras") if name in sys
 )
 def test_a_cluster_is_not_searched_through_rays_client(address, message):
     code = """
-import smgeo.tuning.ray_trials as ray_trials
-with ray_trials.start_ray(1):
+from smgeo.tuning.ray_session import start_ray
+with start_ray(1):
     pass
 """
     done = subprocess.run(
@@ -480,7 +501,10 @@ GPU_SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
 import ray
-from smgeo import ray_trials
+from smgeo.recipe.search import SearchSpec
+from smgeo.tuning.plan import SearchPlan
+from smgeo.tuning.ray_session import gpu_share, start_ray
+from smgeo.tuning.ray_trials import run_trials
 from smgeo.tuning.searchers import make_searcher
 from smgeo.tuning.trials import TrialTable
 
@@ -501,11 +525,11 @@ class Network:
 
 if __name__ == "__main__":
     ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    with ray_trials.start_ray(2), TrialTable.open(Path(sys.argv[1], "out"), {}, resume=True) as table:
-        searcher = make_searcher("random", {"x": [1, 2]}, 0)
-        objective = Network(sys.argv[1])
-        ray_trials.run_trials(objective, searcher, table, trials=2, scheduler="none", epochs=1, seed=0, concurrent=2)
-        print([ray_trials.gpu_share(n) for n in (1, 2, 3)])
+    plan = SearchPlan("ann", SearchSpec(trials=2, scheduler="none"), {"x": [1, 2]}, {"seed": 0}, 1)
+    with start_ray(2), TrialTable.open(Path(sys.argv[1], "out"), {}, resume=True) as table:
+        searcher = make_searcher("random", plan.space, 0)
+        run_trials(Network(sys.argv[1]), searcher, table, plan, concurrent=2)
+        print([gpu_share(n) for n in (1, 2, 3)])
 """
 
 

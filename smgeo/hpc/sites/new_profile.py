@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from smgeo.errors import SmgeoError
+from smgeo.files import written_beside
 from smgeo.hpc.sites.profile import parse_site
 
 _FIELD = re.compile(r"(\w+)=(\S+)")
@@ -116,10 +116,8 @@ def write_site(values: Mapping[str, Any], path: Path) -> Path:
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=150)
     parse_site(text, str(path))
     check_new(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with written_beside(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 

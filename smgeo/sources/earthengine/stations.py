@@ -29,6 +29,7 @@ from smgeo.sources.earthengine.products import Product
 from smgeo.sources.earthengine.requests import Gate, fetch_table, requests_sent
 from smgeo.sources.earthengine.session import Access
 from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.pixels.observation import to_decibels
 from smgeo.sources.pixels.warp import split_blocks
 from smgeo.terrain import TERRAIN, slope_aspect
 
@@ -140,7 +141,7 @@ def daily_values(
         np.add.at(count, (station[good], day[good]), 1)
         seen = (count > 0) & ((total > 0) | (not band.power))
         mean = total[seen] / count[seen]
-        out[i][seen] = 10 * np.log10(mean) if band.power else mean
+        out[i][seen] = to_decibels(mean) if band.power else mean
     return out
 
 

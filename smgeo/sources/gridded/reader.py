@@ -44,6 +44,7 @@ from smgeo.sources.gridded.headers import Header, read_headers
 from smgeo.sources.pixels.daily import Rule, choose_rule, combine_day, rule_in_words
 from smgeo.sources.pixels.dates import date_in_name, day_axis
 from smgeo.sources.pixels.footprint import Footprints, check_target, find_footprints, station_places
+from smgeo.sources.pixels.observation import Observation
 from smgeo.sources.pixels.units import known_unit
 from smgeo.sources.pixels.warp import aligned_shift, choose_resampling, is_geographic, pieces, resample, split_blocks
 
@@ -290,10 +291,10 @@ def _blocks(
 
 def _read_days(
     series: _Series, together: int, take: Callable[[Cut, slice], np.ndarray]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(day, values) of the days that have values, one after the other; at most `together` times are read at once."""
+) -> Iterator[tuple[int, Observation]]:
+    """Yield (day, values) of the days that have values, in order; at most `together` times are read at once."""
     for day, group in itertools.groupby(_read_times(series, together, take), key=lambda found: found[0]):
-        values = [v for _, v in group]
+        values = [Observation(v) for _, v in group]
         if series.rule != "sum" or len(values) == series.per_day:
             yield day, combine_day(values, series.rule, decibels=series.decibels)
 
@@ -371,17 +372,19 @@ def _copy_block(series: _Series, rows: tuple[int, int], columns: tuple[int, int]
         return
     part = out[:, r[0] - rows[0] : r[1] - rows[0], c[0] - columns[0] : c[1] - columns[0]]
     for day, values in _read_windows(series, r, c):
-        part[day] = values
+        part[day] = values.stored()
 
 
 def _warp_block(series: _Series, part: GeoBox, method: str, out: np.ndarray) -> None:
     own = series.reading.layout.box
     for rows, columns, found in pieces(part, own, method, _TOGETHER):
         for day, values in _read_windows(series, *found.window):
-            resample(values, found, own, out[day, rows, columns])
+            resample(values.stored(), found, own, out[day, rows, columns])
 
 
-def _read_windows(series: _Series, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+def _read_windows(
+    series: _Series, rows: tuple[int, int], columns: tuple[int, int]
+) -> Iterator[tuple[int, Observation]]:
     together = max(1, _TOGETHER // ((rows[1] - rows[0]) * (columns[1] - columns[0])))
     layout = series.reading.layout
     return _read_days(series, together, lambda cut, run: cut_window(cut, layout, run, rows, columns))
@@ -431,14 +434,16 @@ def _station_variable(
 
 def _read_station_block(pixels: Footprints, series: _Series, days: int, stations: tuple[int, int]) -> np.ndarray:
     scattered = scatter(pixels, series.reading)
-    values = np.full((scattered.count, days), np.nan, dtype="float32")
+    # Decibels that are averaged, over a day or a footprint, are linear power until both means have been taken.
+    power = series.decibels and (series.per_day > 1 or pixels.covered.size < pixels.stations.size)
+    values = np.full((scattered.count, days), np.nan, dtype="float64" if power else "float32")
     if scattered.count:
         together = max(1, _TOGETHER // scattered.largest)
         for day, found in _read_days(series, together, lambda cut, run: cut_pixels(cut, scattered, run)):
-            values[:, day] = found
+            values[:, day] = found.linear() if power else found.values
     out = np.full((days, stations[1] - stations[0]), np.nan, dtype="float32")
-    held, means = pixels.mean(values, decibels=series.decibels)
-    out[:, held] = means.T
+    held, means = pixels.observe(Observation(values, power), decibels=series.decibels)
+    out[:, held] = means.stored().T
     return out if series.dynamic else out[0]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from smgeo.catalog import Feature
 from smgeo.errors import SmgeoError
+from smgeo.sources.pixels.observation import Observation, mean_observation
 
 Rule = Literal["mean", "clearest", "sum"]
 
@@ -49,49 +50,36 @@ def rule_in_words(rule: Rule, feature: Feature) -> str:
     return _WORDS[rule] + power
 
 
-def combine_day(values: Sequence[np.ndarray], rule: Rule, *, decibels: bool) -> np.ndarray:
-    """One array of a day's observations, float32, NaN where missing.
+def combine_day(observations: Sequence[Observation], rule: Rule, *, decibels: bool) -> Observation:
+    """Return a day's observations as one, NaN where missing; the mean of decibels as linear power.
 
     Parameters
     ----------
-    values : sequence of array
+    observations : sequence of Observation
         Observations of one day, all of one shape; for `clearest` the clearest first.
     rule : {"mean", "clearest", "sum"}
-        What becomes of them. The mean is of the values there are; a sum is missing where one of them is.
+        How they are combined. A mean skips missing values; a sum is missing where one of them is.
     decibels : bool
-        Whether a mean is taken in linear power.
+        True for a variable in dB, whose mean is taken in linear power.
 
     Examples
     --------
-    >>> combine_day([np.array([1.0, np.nan]), np.array([3.0, 4.0])], "clearest", decibels=False).tolist()
+    >>> scenes = [Observation(np.array([1.0, np.nan])), Observation(np.array([3.0, 4.0]))]
+    >>> combine_day(scenes, "clearest", decibels=False).stored().tolist()
     [1.0, 4.0]
     """
-    if len(values) == 1:
-        return np.asarray(values[0], dtype="float32")
+    if len(observations) == 1:
+        return observations[0]
     if rule == "mean":
-        return mean_of_day(np.stack(values), decibels=decibels)
+        numbers = np.stack([o.linear() if decibels else o.values for o in observations])
+        return mean_observation(Observation(numbers, power=decibels), decibels=decibels)
+    values = [o.stored() for o in observations]
     if rule == "sum":
-        return np.sum(np.stack(values), axis=0, dtype="float64").astype("float32")
-    out = np.array(values[0], dtype="float32")
+        return Observation(np.sum(np.stack(values), axis=0, dtype="float64"))
+    out = values[0].copy()
     for later in values[1:]:
         missing = np.isnan(out)
         if not missing.any():
             break
         out[missing] = later[missing]
-    return out
-
-
-def mean_of_day(values: np.ndarray, *, decibels: bool) -> np.ndarray:
-    """Mean over axis 0 of the values there are, float32; of decibels, in linear power.
-
-    >>> mean_of_day(np.array([0.0, 10.0, np.nan]), decibels=True).round(3)  # of the powers 1 and 10
-    np.float32(7.404)
-    """
-    power = 10 ** (values.astype("float64") / 10) if decibels else values.astype("float64")
-    seen = np.isfinite(power)
-    total = np.where(seen, power, 0).sum(axis=0)
-    # A day on which two passes of power zero meet is missing: its decibels would be minus infinity.
-    with np.errstate(divide="ignore"):
-        mean = total / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
-        mean = 10 * np.log10(np.where(mean > 0, mean, np.nan)) if decibels else mean
-    return np.asarray(mean, dtype="float64").astype("float32")
+    return Observation(out)

@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Geod
 
 from smgeo.errors import SmgeoError
-from smgeo.sources.pixels.daily import mean_of_day
+from smgeo.sources.pixels.observation import Observation, mean_observation
 from smgeo.sources.pixels.warp import apply_affine, crs_text, is_geographic, period_columns, pixel_metres, transformer
 
 _WGS84 = Geod(ellps="WGS84")
@@ -38,12 +38,23 @@ class Footprints:
         return np.unique(self.stations)
 
     def mean(self, values: np.ndarray, *, decibels: bool) -> tuple[np.ndarray, np.ndarray]:
-        """(positions of stations, value of each) from the pixels' values (pixel, ...); of decibels in linear power."""
+        """Return positions of stations and float32 values of each, as `observe`, in the variable's own unit."""
+        ids, found = self.observe(Observation(values), decibels=decibels)
+        return ids, found.stored()
+
+    def observe(self, pixels: Observation, *, decibels: bool) -> tuple[np.ndarray, Observation]:
+        """Return positions of stations and the mean of each one's pixels (pixel, ...); of decibels as linear power.
+
+        Where every station has one pixel, its value stays as it is.
+        """
         ids, first, counts = np.unique(self.stations, return_index=True, return_counts=True)
         if (counts == 1).all():
-            return ids, np.asarray(values, dtype="float32")
-        parts = [mean_of_day(values[i : i + n], decibels=decibels) for i, n in zip(first, counts, strict=True)]
-        return ids, np.stack(parts)
+            return ids, pixels
+        parts = [
+            mean_observation(Observation(pixels.values[i : i + n], pixels.power), decibels=decibels).values
+            for i, n in zip(first, counts, strict=True)
+        ]
+        return ids, Observation(np.stack(parts), power=decibels)
 
 
 def check_target(caller: str, geobox: object, stations: object) -> None:

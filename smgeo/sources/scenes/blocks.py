@@ -25,6 +25,7 @@ from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import Rule, combine_day
 from smgeo.sources.pixels.footprint import Footprints, find_footprints, tiles_of
+from smgeo.sources.pixels.observation import Observation, known_power, to_power
 from smgeo.sources.pixels.warp import (
     aligned_shift,
     choose_resampling,
@@ -37,7 +38,7 @@ from smgeo.sources.pixels.warp import (
     transformer,
 )
 from smgeo.sources.scenes.files import Header, plain, read_header
-from smgeo.sources.scenes.layers import Layer, Scene, clip_window, read_layers, to_decibels, to_power
+from smgeo.sources.scenes.layers import Layer, Scene, clip_window, read_layers
 
 STATION_DAYS = 30
 _Window = tuple[tuple[int, int], tuple[int, int]]
@@ -254,19 +255,20 @@ def _read_grid_block(block: _Block) -> np.ndarray:
     shape = block.part.shape.yx
     out = np.full((len(block.reading.features), block.days, *shape), np.nan, dtype="float32")
     for day, scenes in _by_day(block.scenes):
-        seen: dict[str, list[np.ndarray]] = {n: [] for n in block.reading.names}
+        seen: dict[str, list[Observation]] = {n: [] for n in block.reading.names}
         for scene in scenes:
-            for name, values in _scene_on_grid(scene, block.reading, block.part, block.whole):
-                seen[name].append(values)
+            for name, found in _scene_on_grid(scene, block.reading, block.part, block.whole):
+                seen[name].append(found)
         _combine(seen, block.reading, out[:, day])
     return out
 
 
-def _combine(seen: Mapping[str, list[np.ndarray]], reading: Reading, out: np.ndarray) -> None:
+def _combine(seen: Mapping[str, list[Observation]], reading: Reading, out: np.ndarray) -> None:
+    """Write a day's observations as one value of each variable into `out`, in the cube's units."""
     least = reading.whole_day or (1,) * len(reading.features)
     for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
         if len(seen[feature.name]) >= least[i]:
-            out[i] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB")
+            out[i] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB").stored()
 
 
 def _by_day(scenes: Iterable[tuple[int, Scene]]) -> list[tuple[int, list[Scene]]]:
@@ -276,13 +278,13 @@ def _by_day(scenes: Iterable[tuple[int, Scene]]) -> list[tuple[int, list[Scene]]
     return list(days.items())
 
 
-def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox, whole: GeoBox) -> list[tuple[str, np.ndarray]]:
+def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox, whole: GeoBox) -> list[tuple[str, Observation]]:
     """Each variable of a scene on a part of the target; none where the scene lies beside it.
 
     The method is that of the whole target, or neighbouring blocks would be read by different ones.
     """
     features = {f.name: f for f in reading.features}
-    out: list[tuple[str, np.ndarray]] = []
+    out: list[tuple[str, Observation]] = []
     for href, layers in _by_file(scene, features):
         header = read_header(href)
         shift = aligned_shift(part, header.box)
@@ -299,9 +301,9 @@ def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox, whole: GeoBox) 
 
 def _copy(
     scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], part: GeoBox, shift: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    """Layers whose pixels are those of the target."""
-    out: dict[str, np.ndarray] = {}
+) -> dict[str, Observation]:
+    """Return layers whose pixels are those of the target."""
+    out: dict[str, Observation] = {}
     round_the_earth = round(period_columns(header.box))
     for turn in dict.fromkeys((0, round_the_earth, -round_the_earth)):
         row, column = shift[0], shift[1] + turn
@@ -309,24 +311,28 @@ def _copy(
         if window is None:
             continue
         (r0, r1), (c0, c1) = window
-        for name, values in read_layers(scene, header, layers, window):
-            here = out.setdefault(name, np.full(part.shape.yx, np.nan, dtype="float32"))
-            here[r0 - row : r1 - row, c0 - column : c1 - column] = values
+        for name, found in read_layers(scene, header, layers, window):
+            here = out.setdefault(name, Observation(_empty(part), found.power)).values
+            here[r0 - row : r1 - row, c0 - column : c1 - column] = found.values
     return out
 
 
 def _warp(
     scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], part: GeoBox, method: str, decibels: set[str]
-) -> dict[str, np.ndarray]:
-    """Layers resampled, those in `decibels` in linear power."""
-    out: dict[str, np.ndarray] = {}
-    for rows, columns, found in pieces(part, header.box, method, _TOGETHER):
-        for name, values in read_layers(scene, header, layers, found.window):
-            here = out.setdefault(name, np.full(part.shape.yx, np.nan, dtype="float32"))[rows, columns]
-            resample(to_power(values) if name in decibels else values, found, header.box, here)
-            if name in decibels:
-                here[...] = to_decibels(here)
-    return out
+) -> dict[str, Observation]:
+    """Return layers resampled, those in `decibels` in linear power."""
+    out: dict[str, Observation] = {}
+    for rows, columns, where in pieces(part, header.box, method, _TOGETHER):
+        for name, found in read_layers(scene, header, layers, where.window):
+            in_power = found.power or name in decibels
+            here = out.setdefault(name, Observation(_empty(part), in_power)).values
+            values = to_power(found.values) if in_power and not found.power else found.values
+            resample(values, where, header.box, here[rows, columns])
+    return {name: Observation(known_power(v), power) if power else Observation(v) for name, (v, power) in out.items()}
+
+
+def _empty(part: GeoBox) -> np.ndarray:
+    return np.full(part.shape.yx, np.nan, dtype="float32")
 
 
 def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, list[tuple[str, Layer]]]]:
@@ -346,15 +352,15 @@ def _read_station_block(block: _Block) -> np.ndarray:
     out = np.full((len(block.reading.features), block.days, block.stations), np.nan, dtype="float32")
     places: dict[Any, _Places] = {}
     for day, scenes in _by_day(block.scenes):
-        seen: dict[str, list[np.ndarray]] = {n: [] for n in block.reading.names}
+        seen: dict[str, list[Observation]] = {n: [] for n in block.reading.names}
         for scene in scenes:
-            for name, values in _scene_at_stations(scene, block, places):
-                seen[name].append(values)
+            for name, found in _scene_at_stations(scene, block, places):
+                seen[name].append(found)
         _combine(seen, block.reading, out[:, day])
     return out
 
 
-def _scene_at_stations(scene: Scene, block: _Block, places: dict[Any, _Places]) -> list[tuple[str, np.ndarray]]:
+def _scene_at_stations(scene: Scene, block: _Block, places: dict[Any, _Places]) -> list[tuple[str, Observation]]:
     features = {f.name: f for f in block.reading.features}
     out = []
     for href, layers in _by_file(scene, features):
@@ -366,11 +372,11 @@ def _scene_at_stations(scene: Scene, block: _Block, places: dict[Any, _Places]) 
             if key not in places:
                 places[key] = _find_places(block, header, radius_m)
             chosen = [layer for layer in layers if radii[layer[0]] == radius_m]
-            for name, values in _pixels_of(scene, header, chosen, places[key]).items():
-                here = np.full(block.stations, np.nan, dtype="float32")
-                ids, means = places[key].where.mean(values, decibels=features[name].units == "dB")
-                here[ids] = means
-                out.append((name, here))
+            for name, pixels in _pixels_of(scene, header, chosen, places[key]).items():
+                ids, means = places[key].where.observe(pixels, decibels=features[name].units == "dB")
+                here = np.full(block.stations, np.nan, dtype=means.values.dtype)
+                here[ids] = means.values
+                out.append((name, Observation(here, means.power)))
     return out
 
 
@@ -405,10 +411,11 @@ def _together(where: Footprints, tile: tuple[int, int]) -> list[np.ndarray]:
 
 def _pixels_of(
     scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], places: _Places
-) -> dict[str, np.ndarray]:
-    """Values of all pixels of the stations, each tile of the file read once."""
-    picked = {name: np.empty(places.where.rows.size, dtype="float32") for name, _ in layers}
+) -> dict[str, Observation]:
+    """Return values of all pixels of the stations, each tile of the file read once."""
+    picked: dict[str, Observation] = {}
     for mine, window, pixels in places.windows:
-        for name, values in read_layers(scene, header, layers, window, pixels):
-            picked[name][mine] = values
+        for name, found in read_layers(scene, header, layers, window, pixels):
+            empty = np.empty(places.where.rows.size, dtype="float32")
+            picked.setdefault(name, Observation(empty, found.power)).values[mine] = found.values
     return picked

@@ -12,6 +12,7 @@ import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Conversion, Mask
+from smgeo.sources.pixels.observation import Observation, known_power
 from smgeo.sources.pixels.warp import aligned_shift, look_up, resample
 from smgeo.sources.scenes.files import Header, file_state, read_header, read_mask, read_window
 
@@ -92,10 +93,10 @@ def read_layers(
     layers: Sequence[tuple[str, Layer]],
     window: tuple[tuple[int, int], tuple[int, int]],
     pixels: tuple[np.ndarray, np.ndarray] | None = None,
-) -> list[tuple[str, np.ndarray]]:
-    """Values of the layers of one file in a window, float32, in the cube's units, masked and missing ones NaN.
+) -> list[tuple[str, Observation]]:
+    """Return the layers of one file in a window: float32, NaN where masked or missing, in the cube's units or linear power.
 
-    With `pixels` (rows and columns of the window), the values of these alone.
+    With `pixels` (rows and columns of the window), only their values.
     """
     raw = read_window(header.href, [layer.band for _, layer in layers], window)
     left_out = _left_out(scene, header, window)
@@ -108,15 +109,15 @@ def read_layers(
         left_out = left_out[pixels] if left_out is not None else None
     out = []
     for (name, layer), numbers in zip(layers, raw, strict=True):
-        values = _values(numbers, layer, header)
+        found = _values(numbers, layer, header)
         if left_out is not None:
-            values[left_out] = np.nan
-        out.append((name, values))
+            found.values[left_out] = np.nan
+        out.append((name, found))
     return out
 
 
-def _values(numbers: np.ndarray, layer: Layer, header: Header) -> np.ndarray:
-    """Numbers as stored, in the cube's units."""
+def _values(numbers: np.ndarray, layer: Layer, header: Header) -> Observation:
+    """Return what the numbers of a file mean."""
     nodata = layer.nodata if layer.nodata is not None else header.nodata[layer.band - 1]
     values = np.array(numbers, dtype="float32")
     if nodata is not None and not math.isnan(nodata):
@@ -136,24 +137,14 @@ def _equal(numbers: np.ndarray, nodata: float) -> np.ndarray:
     return np.asarray(numbers == int(nodata)) if float(nodata).is_integer() else np.zeros(numbers.shape, dtype=bool)
 
 
-def _convert(values: np.ndarray, convert: Conversion) -> np.ndarray:
+def _convert(values: np.ndarray, convert: Conversion) -> Observation:
     if convert == "none":
-        return values
+        return Observation(values)
     if convert == "power_to_db":
-        return to_decibels(values)
+        return Observation(known_power(values), power=True)
     k1, k2 = _TIRS[convert]
     radiance = np.where(values > 0, values, np.nan)
-    return (k2 / np.log(k1 / radiance + 1)).astype("float32")
-
-
-def to_power(decibels: np.ndarray) -> np.ndarray:
-    """Linear power."""
-    return np.power(np.float32(10), decibels / np.float32(10))
-
-
-def to_decibels(power: np.ndarray) -> np.ndarray:
-    """Decibels; missing where there is no power, whose logarithm is no number."""
-    return np.float32(10) * np.log10(np.where(power > 0, power, np.float32(np.nan)))
+    return Observation((k2 / np.log(k1 / radiance + 1)).astype("float32"))
 
 
 def _left_out(scene: Scene, header: Header, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray | None:

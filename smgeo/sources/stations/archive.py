@@ -1,15 +1,16 @@
-"""Files of a download, a zip or its unpacked folder, read without unpacking anything."""
+"""Files of a download, read from a zip without unpacking it, or from its unpacked folder."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from smgeo.errors import SmgeoError
 
-# What a broken file or archive raises; RuntimeError is zipfile's for encrypted members and unknown compressions.
+# Errors of a broken file or archive; RuntimeError is zipfile's for encrypted members and unknown compressions.
 UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
@@ -47,13 +48,13 @@ class Archive:
             self._zip.close()
 
     def read(self, member: str) -> bytes:
-        """All bytes of a file."""
+        """Return all bytes of a file."""
         return self._zip.read(member) if self._zip is not None else (self.path / member).read_bytes()
 
     def ends(self, member: str, lines: int = 2, size: int = 4096) -> tuple[list[str], str]:
-        """The first lines of a file and its last, blank lines apart, from `size` bytes of each end.
+        """Return the first lines of a file and its last, without blank lines, from `size` bytes of each end.
 
-        At least `lines` of the first ones where there are as many, none of them cut off.
+        At least `lines` first lines are complete, if the file has as many.
         """
         if self._zip is not None:
             data = self._zip.read(member)
@@ -77,17 +78,17 @@ def _lines(data: bytes) -> list[str]:
 
 
 def decode(data: bytes) -> str:
-    """Text of a file; bytes that are no UTF-8 become the replacement character."""
+    """Return the text of a file; bytes that are not UTF-8 become the replacement character."""
     return data.decode("utf-8-sig", errors="replace")
 
 
 def list_members(path: Path, what: str) -> list[str]:
-    """Files of a folder or a zip, sorted; nothing is read but the zip's list of names.
+    """Return the files of a folder or a zip, sorted; of a zip only the list of names is read.
 
     Raises
     ------
     SmgeoError
-        If there is nothing at `path`, it is neither, or a member of the zip points outside its folder.
+        If `path` does not exist, is neither a folder nor a zip, or a member of the zip points outside its folder.
     """
     if path.is_dir():
         return sorted(str(PurePosixPath(p.relative_to(path))) for p in path.rglob("*") if p.is_file())
@@ -103,6 +104,11 @@ def list_members(path: Path, what: str) -> list[str]:
         parts = PurePosixPath(member.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):
             raise SmgeoError(
-                f"{path}: member {member!r} points outside the archive's folder; this is no {what}, nothing is read"
+                f"{path}: member {member!r} points outside the archive's folder; nothing was read, because no {what} has one"
             )
     return sorted(m for m in members if not m.endswith("/"))
+
+
+def list_reasons(unreadable: Mapping[str, str], most: int = 5) -> str:
+    """Return the first files that cannot be read, each with the reason."""
+    return "; ".join(f"{member}: {why}" for member, why in sorted(unreadable.items())[:most])

@@ -1,4 +1,4 @@
-"""Files of an ISMN download in its three formats: what a file holds, and its rows.
+"""Files of an ISMN download in its three formats: the sensors of a file, and its rows.
 
 - *header+values*: a first line `CSE network station latitude longitude elevation depth_from depth_to sensor`, then rows of
   UTC date, time, value, ISMN flag, provider's flag; one sensor and variable a file.
@@ -12,7 +12,7 @@
   https://archive.eol.ucar.edu/projects/ceop/dm/documents/refdata_report/ceop_soils_format.html
   (ISMN writes the sign and the depth apart, `-   0.05`.)
 
-The formats are told by what is in a file, not by its name. The actual time of a row counts, as in header+values. Lines may
+A file's format is recognised by its content, not by its name. The actual time of a row counts, as in header+values. Lines may
 end in LF, CRLF or CR; the download has all of them.
 """
 
@@ -22,14 +22,14 @@ import io
 import math
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
 from smgeo.sources.stations.archive import UNREADABLE, Archive, decode
-from smgeo.sources.stations.sensors import Readings, Sensor
+from smgeo.sources.stations.sensors import Sensor
+from smgeo.sources.stations.series import Readings
 
 # ISMN's code of a variable, and the long name that its description of the formats uses.
 CODES = {
@@ -47,20 +47,18 @@ _NAME = re.compile(
 )
 _DATE = re.compile(r"\d{4}/\d{2}/\d{2}")
 _STAMP = "%Y/%m/%d %H:%M"
-# Columns of a CEOP row after its times: CSE, network, station, latitude, longitude, elevation.
-_PLACE = slice(4, 10)
 _CEOP_COLUMNS = 16
 
 
 def find_sensors(
     archive: Archive, members: list[str], variables: set[str], networks: set[str] | None
-) -> tuple[list[Sensor], dict[str, str]]:
-    """Sensors of the wanted variables and networks; and the files that can't be read, with the reason.
+) -> tuple[list[Sensor[str]], dict[str, str]]:
+    """Return the sensors of the wanted variables and networks; and the files that cannot be read, with the reason.
 
-    Of files with one sensor, first and last lines are read; CEOP files are read whole, because nothing else says which
-    stations and depths they hold.
+    In files with one sensor, only the first and last lines are read. CEOP files are read whole, because only their rows
+    name the stations and depths.
     """
-    sensors: list[Sensor] = []
+    sensors: list[Sensor[str]] = []
     unreadable: dict[str, str] = {}
     for member in members:
         path = PurePosixPath(member)
@@ -74,7 +72,7 @@ def find_sensors(
             continue
         try:
             found = _describe(archive, member, name)
-        # Whatever is wrong with a file, it is named and reported.
+        # Whatever is wrong with a file, the file is named and reported.
         except UNREADABLE as error:
             kind = "" if isinstance(error, SmgeoError) else f"{type(error).__name__}: "
             unreadable[member] = f"not readable as ISMN ({kind}{error})"
@@ -83,7 +81,7 @@ def find_sensors(
     return sensors, unreadable
 
 
-def _describe(archive: Archive, member: str, name: re.Match[str] | None) -> list[Sensor]:
+def _describe(archive: Archive, member: str, name: re.Match[str] | None) -> list[Sensor[str]]:
     first, last = archive.ends(member)
     tokens = [line.split() for line in first[:2]]
     form = _form(tokens, last)
@@ -96,24 +94,16 @@ def _describe(archive: Archive, member: str, name: re.Match[str] | None) -> list
     ended = last.split()[:2] if form == HEADER_VALUES else last.split()[2:4]
     network, station = _split_names(name["head"], place)
     latitude, longitude, elevation, top, bottom = (float(t) for t in place[3:8])
+    position = _position(latitude, longitude, elevation)
+    first_row, last_row = _parse_stamp(began), _parse_stamp(ended)
+    variable, sensor = CODES[name["code"]], name["sensor"] or ""
     return [
-        Sensor(
-            network=network,
-            station=station,
-            variable=CODES[name["code"]],
-            depth=(top, bottom),
-            **_position(latitude, longitude, elevation),
-            first=_parse_stamp(began),
-            last=_parse_stamp(ended),
-            name=name["sensor"] or "",
-            files=(member,),
-            form=form,
-        )
+        Sensor(network, station, variable, (top, bottom), *position, first_row, last_row, sensor, (member,), form),
     ]
 
 
 def _form(tokens: list[list[str]], last: str) -> str:
-    """Which of the three formats a file has, by its first two lines and its last."""
+    """Return the format of a file, by its first two lines and its last."""
     first = tokens[0] if tokens else []
     dated = len(first) > 3 and _DATE.fullmatch(first[0]) and _DATE.fullmatch(first[2])
     if dated and len(first) >= 15 and (first[10] == "-" or not _is_number(first[12])):
@@ -122,9 +112,9 @@ def _form(tokens: list[list[str]], last: str) -> str:
         return CEOP_SEPARATE
     if not dated and len(first) >= 8 and all(_is_number(t) for t in first[3:8]):
         if len(tokens) < 2:
-            raise SmgeoError("a header and no values")
+            raise SmgeoError("the file has a header but no values")
         return HEADER_VALUES
-    raise SmgeoError("neither header+values nor CEOP" if first else "empty")
+    raise SmgeoError("neither header+values nor CEOP" if first else "the file is empty")
 
 
 def _is_number(text: str) -> bool:
@@ -140,21 +130,18 @@ def _parse_stamp(tokens: list[str]) -> pd.Timestamp:
     try:
         return pd.to_datetime(text, format=_STAMP)
     except ValueError:
-        raise SmgeoError(f"{text!r} is no time such as 2007/01/31 23:00") from None
+        raise SmgeoError(f"{text!r} is not a time such as 2007/01/31 23:00") from None
 
 
-def _position(latitude: float, longitude: float, elevation: float) -> dict[str, float]:
+def _position(latitude: float, longitude: float, elevation: float) -> tuple[float, float, float]:
+    """Return latitude, longitude and elevation; NaN for an impossible elevation, which stands for an unknown one."""
     if not (abs(latitude) <= 90 and abs(longitude) <= 360):
-        raise SmgeoError(f"{latitude}, {longitude} is no latitude and longitude")
-    return {
-        "latitude": latitude,
-        "longitude": longitude,
-        "elevation": elevation if abs(elevation) < 9000 else math.nan,
-    }
+        raise SmgeoError(f"{latitude}, {longitude} is not a latitude and longitude")
+    return latitude, longitude, elevation if abs(elevation) < 9000 else math.nan
 
 
 def _split_names(head: str, place: list[str]) -> tuple[str, str]:
-    """Network and station of `CSE_network_station`; names with underscores are split where the file's rows say."""
+    """Return network and station of `CSE_network_station`; names with underscores are split as in the file's rows."""
     parts = head.split("_")
     if len(parts) == 3:
         return parts[1], parts[2]
@@ -162,48 +149,37 @@ def _split_names(head: str, place: list[str]) -> tuple[str, str]:
     if head.startswith(prefix) and len(head) > len(prefix):
         return place[1], head.removeprefix(prefix)
     if len(parts) < 3:
-        raise SmgeoError(f"the name {head!r} does not say CSE, network and station")
+        raise SmgeoError(f"the name {head!r} is not CSE_network_station")
     return parts[1], "_".join(parts[2:])
 
 
-def _describe_ceop(archive: Archive, member: str) -> list[Sensor]:
-    """Sensors of a CEOP file: one per station, depth and variable that has a value."""
+def _describe_ceop(archive: Archive, member: str) -> list[Sensor[str]]:
+    """Return the sensors of a CEOP file: one per station, depth and variable that has a value."""
     table = _ceop_table(archive.read(member), member)
     typical = table.loc[table["sm"] > -99, "sm"].median()
     if typical > 1:
         raise SmgeoError(
-            f"soil moisture is in percent (median {typical:g}), as CEOP's own files have it; ISMN's have m3 m-3. Divide it by 100"
+            f"soil moisture is in percent (median {typical:g}), as in CEOP's own files; ISMN's are in m3 m-3. Divide it by 100"
         )
     sensors = []
-    groups: Any = table.groupby(["network", "station", "depth"])
-    for (network, station, depth), rows in groups:
+    for (network, station, _), rows in table.groupby(["network", "station", "depth"]):
         if rows[["latitude", "longitude"]].nunique().max() > 1:
             raise SmgeoError(f"the position of {network}/{station} changes within the file")
-        place = rows[["latitude", "longitude", "elevation"]].iloc[0]
-        for variable in ("sm", "soil_temperature"):
-            if not (rows[variable] > -99).any():
-                continue
-            sensors.append(
-                Sensor(
-                    network=str(network),
-                    station=str(station),
-                    variable=variable,
-                    depth=(float(depth), float(depth)),
-                    **_position(*(float(v) for v in place)),
-                    first=rows["time"].min(),
-                    last=rows["time"].max(),
-                    name="",
-                    files=(member,),
-                    form=CEOP,
-                )
-            )
+        latitude, longitude, elevation = (float(rows[n].iloc[0]) for n in ("latitude", "longitude", "elevation"))
+        position = _position(latitude, longitude, elevation)
+        depth, first, last = float(rows["depth"].iloc[0]), rows["time"].min(), rows["time"].max()
+        sensors += [
+            Sensor(str(network), str(station), variable, (depth, depth), *position, first, last, "", (member,), CEOP)
+            for variable in ("sm", "soil_temperature")
+            if (rows[variable] > -99).any()
+        ]
     return sensors
 
 
 def _ceop_table(data: bytes, member: str) -> pd.DataFrame:
-    """Rows of a CEOP file: time, network, station, latitude, longitude, elevation, depth (m, down), values and flags."""
+    """Return the rows of a CEOP file: time, network, station, latitude, longitude, elevation, depth (m, down), values, flags."""
     raw = _rows(data, _CEOP_COLUMNS)
-    # The sign of a height stands apart in ISMN's files, and not in CEOP's own.
+    # The sign of a height is a word of its own in ISMN's files, and not in CEOP's own.
     apart = (raw[10] == "-").to_numpy()
     height, temperature, temperature_flag, moisture, moisture_flag = (
         raw[k].where(~apart, raw[k + 1]) for k in range(10, 15)
@@ -220,7 +196,7 @@ def _ceop_table(data: bytes, member: str) -> pd.DataFrame:
 
 
 def _rows(data: bytes, columns: int, skipped: int = 0) -> pd.DataFrame:
-    """Words of a file as text, one row a line; missing words at the end of a line are NaN."""
+    """Return the words of a file as text, one row a line; missing words at the end of a line are NaN."""
     text = io.StringIO(decode(data).replace("\r\n", "\n").replace("\r", "\n"))
     return pd.read_csv(
         text,
@@ -238,7 +214,7 @@ def _numbers(column: pd.Series, member: str) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
     bad = np.flatnonzero((numbers.isna() & (column.str.lower() != "nan")).to_numpy())
     if bad.size:
-        raise SmgeoError(f"{member}, line {bad[0] + 1}: {column.iloc[bad[0]]!r} where a number must be")
+        raise SmgeoError(f"{member}, line {bad[0] + 1}: expected a number, found {column.iloc[bad[0]]!r}")
     return numbers
 
 
@@ -247,18 +223,18 @@ def _stamps(text: pd.Series, member: str, skipped: int) -> pd.DatetimeIndex:
     bad = np.flatnonzero(parsed.isna().to_numpy())
     if bad.size:
         raise SmgeoError(
-            f"{member}, line {bad[0] + skipped + 1}: {text.iloc[bad[0]]!r} is no time such as 2007/01/31 23:00"
+            f"{member}, line {bad[0] + skipped + 1}: {text.iloc[bad[0]]!r} is not a time such as 2007/01/31 23:00"
         )
     return pd.DatetimeIndex(parsed)
 
 
-def read_sensor(path: Path, flags: tuple[str, ...], sensor: Sensor) -> Readings:
-    """Rows of one sensor: times (UTC), values float64, whether every flag of a row is wanted.
+def read_sensor(path: Path, flags: tuple[str, ...], sensor: Sensor[str]) -> Readings:
+    """Return the rows of one sensor.
 
     Raises
     ------
     SmgeoError
-        Naming the file and line that can't be read. Broken archives raise what is in `archive.UNREADABLE`.
+        Naming the file and line that cannot be read. Broken archives raise an error of `archive.UNREADABLE`.
     """
     (member,) = sensor.files
     with Archive(path) as archive:
@@ -279,9 +255,9 @@ def _separate(data: bytes, member: str, form: str) -> tuple[pd.DatetimeIndex, pd
     return stamps, pd.to_numeric(raw[at], errors="coerce"), raw[at + 1].fillna("").astype(str)
 
 
-def _of_station(data: bytes, member: str, sensor: Sensor) -> tuple[pd.DatetimeIndex, pd.Series, pd.Series]:
+def _of_station(data: bytes, member: str, sensor: Sensor[str]) -> tuple[pd.DatetimeIndex, pd.Series, pd.Series]:
     table = _ceop_table(data, member)
     mine = (table["network"] == sensor.network) & (table["station"] == sensor.station)
     rows = table[mine & (table["depth"] == sensor.depth[0])]
-    flags: Any = rows[f"{sensor.variable}_flag"].fillna("").astype(str)
+    flags = rows[f"{sensor.variable}_flag"].fillna("").astype(str)
     return pd.DatetimeIndex(rows["time"]), rows[sensor.variable], flags

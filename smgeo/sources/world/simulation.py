@@ -24,6 +24,7 @@ import zarr
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
+from smgeo.files import replace_folder
 from smgeo.sources.world import physics
 from smgeo.sources.world.landscape import LANDSCAPE_STREAMS, PIXEL_M, REGIONS, Landscape, P, make_landscape
 from smgeo.sources.world.physics import Array
@@ -136,9 +137,7 @@ def simulate(
     placed = write_archive(part / "ismn", placed, series, days_index, site, climates, rng)
     arguments = {"stations": stations, "days": days, "shape": list(shape), "seed": seed, "start": str(first.date())}
     _write_json(part / "world.json", arguments, land, placed)
-    if target.exists():
-        target.rmdir()
-    os.replace(part, target)
+    replace_folder(part, target, "world.json")
     return target
 
 

@@ -152,6 +152,20 @@ def test_radius_takes_the_mean_of_the_pixels_whose_centres_lie_within(days):
     np.testing.assert_array_equal(near, [[111, 311]])
 
 
+def test_decibels_meet_in_power_over_a_day_and_a_footprint(tmp_path):
+    hours = pd.to_datetime(["2020-01-01T06", "2020-01-01T18"])
+    v = np.array([[[-20, -10, -3]], [[-12, np.nan, -7]]], dtype="float32").repeat(2, axis=1)
+    ds = grid(v, [0.0, 1, 2], [1.0, 0], dims=("time", "y", "x"), time=hours).rename(x="lon", y="lat")
+    ds["v"].attrs["units"] = "dB"
+    ds.to_netcdf(tmp_path / "v.nc")
+    spec = {"kind": "netcdf", "path": "v.nc", "bands": {"s1_vv": "v"}, "daily": "mean"}
+    power = 10 ** (v[:, 0].astype("float64") / 10)
+    day = np.nanmean(power, axis=0)
+    for radius_m, expected in ((None, day[1]), (130_000, day.mean())):
+        got = open_gridded({**spec, "radius_m": radius_m}, root=tmp_path, stations=places((1.0, 0.5)))["s1_vv"]
+        np.testing.assert_allclose(got.values, [[10 * np.log10(expected)]], atol=2e-6)
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_neo_without_header_covers_the_globe(tmp_path, zipped):
     # NEO: rows from north to south, 99999 where there is no value. 8 columns of 45 degrees, 4 rows.

@@ -220,6 +220,21 @@ def test_decibels_are_resampled_in_power(tmp_path):
     )
 
 
+@pytest.mark.parametrize("convert", ["none", "power_to_db"])
+def test_scenes_of_a_day_meet_in_power_whatever_their_grids(tmp_path, convert):
+    """One scene has the target's pixels, the other lies half a pixel to the east and is interpolated."""
+    db = np.array([[-20.0, -10, -7, -3], [-18, -12, -9, -1]])
+    files = db if convert == "none" else 10 ** (db / 10)
+    write(tmp_path / "v_20200101_a.tif", files[:1])
+    write(tmp_path / "v_20200101_b.tif", files[1:], transform=from_origin(500050, 5600000, 100, 100))
+    spec = {"path": "v_*.tif", "dates": "v_%Y%m%d_*.tif", "bands": {"s1_vv": 1}, "convert": {"s1_vv": convert}}
+    got = open_rasters({**spec, "resampling": "bilinear"}, root=tmp_path, geobox=GeoBox((1, 4), TRANSFORM, UTM32))
+    power = 10 ** (db / 10)
+    moved = [power[1, 0], *(power[1, 1:] + power[1, :-1]) / 2]  # the first centre is on the edge of the first pixel
+    expected = 10 * np.log10((power[0] + moved) / 2)
+    np.testing.assert_allclose(got["s1_vv"].values[0, 0], expected, atol=2e-6)
+
+
 @pytest.fixture
 def world(tmp_path):
     """One day: a scene in zone 32, one in zone 33 a few hundred kilometres east, 4 x 4 pixels of 100 m; another day in 32."""

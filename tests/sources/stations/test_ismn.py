@@ -14,7 +14,6 @@ import pytest
 
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations
-from smgeo.sources.stations.ismn import open_ismn
 
 pytest.importorskip("ismn")
 
@@ -294,7 +293,7 @@ def test_unknown_variable_names_the_nearest(archive):
 
 def test_opening_computes_nothing_and_has_one_task_a_station(archive):
     with dask.config.set(scheduler=forbid):
-        ds = open_ismn(archive)
+        ds = open_stations(archive)
         assert ds["sm"].chunks == ((1, 1), (3,))
     loads = [k for k in ds["sm"].__dask_graph__().to_dict() if "_load_station" in str(k)]
     assert len(loads) == 2

@@ -14,7 +14,7 @@ import pytest
 
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations
-from smgeo.sources.stations.sensors import TALLY
+from smgeo.sources.stations.series import TALLY
 
 DAY = "2010/10/21"
 
@@ -114,7 +114,7 @@ def test_ceop_file_broken_in_the_middle_is_named_with_its_line(tmp_path):
     lines[6] = lines[6].replace("0.2000", "0.2x00")
     write(tmp_path / "NET_NET_A_20100304_20130801.stm", lines)
     write_header_values(tmp_path, [(t, 0.2, "G") for t in hours()], station="B")
-    with pytest.warns(SmgeoWarning, match=r"line 7: '0\.2x00'"):
+    with pytest.warns(SmgeoWarning, match=r"line 7: expected a number, found '0\.2x00'"):
         ds = open_stations(tmp_path)
     assert ds["station"].values.tolist() == ["NET/B"]
 
@@ -199,7 +199,7 @@ def test_rules_of_depth(profile, options, values, depth, partial):
 
 
 def test_rule_and_depth_that_do_not_fit_are_refused(profile):
-    with pytest.raises(SmgeoError, match="did you mean 'nearest'"):
+    with pytest.raises(SmgeoError, match="depth_rule: needs 'nearest' or 'mean'; got 'neares'"):
         open_stations(profile, depth_rule="neares")
     with pytest.raises(SmgeoError, match=r"nearest_to_m 0\.5 .*0 to 0\.1 m"):
         open_stations(profile, nearest_to_m=0.5)

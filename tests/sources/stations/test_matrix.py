@@ -12,6 +12,7 @@ import pytest
 from smgeo.assemble.stations import merge_stations
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.recipe.stations import MatrixSource
 from smgeo.sources import open_stations
 from smgeo.sources.stations.matrix import open_matrix
 
@@ -66,8 +67,8 @@ def test_values_by_hand(folder):
 
 @pytest.mark.parametrize("cells_per_task", [1, 2, 3, 100])
 def test_blocks_of_cells_change_nothing(folder, cells_per_task):
-    whole = open_matrix(folder, variables=VARIABLES)
-    ds = open_matrix(folder, variables=VARIABLES, cells_per_task=cells_per_task)
+    whole = open_stations(folder, "matrix", variables=VARIABLES)
+    ds = open_matrix(MatrixSource(kind="matrix", path=folder, variables=VARIABLES), cells_per_task=cells_per_task)
     for name in ("sm", "temperature", "days_missing"):
         np.testing.assert_array_equal(ds[name].values, whole[name].values)
     assert sum(ds["sm"].chunks[0]) == 3
@@ -83,7 +84,7 @@ def test_blocks_of_cells_change_nothing(folder, cells_per_task):
     ],
 )
 def test_period_gives_all_its_days(folder, period, expected):
-    ds = open_matrix(folder, period=period, variables=VARIABLES)
+    ds = open_stations(folder, "matrix", period=period, variables=VARIABLES)
     np.testing.assert_allclose(ds["sm"].values[0], expected, rtol=1e-6)
 
 
@@ -91,39 +92,39 @@ def test_years_and_matlabs_day_numbers(folder):
     (folder / "2016" / "timeStr.csv").unlink()
     # 736059 is 2015-04-05, by hydroDL's own tables (736055 and 2015-04-01 on the first line of 2015).
     write(folder / "2016" / "time.csv", [[736059], [736060]])
-    ds = open_matrix(folder, variables=VARIABLES, years=[2016])
+    ds = open_stations(folder, "matrix", variables=VARIABLES, years=[2016])
     assert [str(t)[:10] for t in ds["time"].values] == ["2015-04-05", "2015-04-06"]
     with pytest.raises(SmgeoError, match=r"no folder '2014'.*did you mean '2015'|no folder '2014'.*2016"):
-        open_matrix(folder, variables=VARIABLES, years=[2014])
+        open_stations(folder, "matrix", variables=VARIABLES, years=[2014])
 
 
 def test_file_missing_in_one_year_is_named_and_its_days_are_missing(folder):
     (folder / "2016" / "SMAP.csv").unlink()
     with pytest.warns(SmgeoWarning, match=r"1 file\(s\) are missing.*2016/SMAP\.csv"):
-        ds = open_matrix(folder, variables=VARIABLES)
+        ds = open_stations(folder, "matrix", variables=VARIABLES)
     assert list(json.loads(ds.attrs["left_out"])) == ["2016/SMAP.csv"]
     np.testing.assert_allclose(ds["sm"].values[1], [0.2, 0.2, 0.2, np.nan, np.nan, np.nan], rtol=1e-6)
     # Not asked for, not missed.
-    open_matrix(folder, variables=VARIABLES, years=[2015])
+    open_stations(folder, "matrix", variables=VARIABLES, years=[2015])
     with pytest.raises(SmgeoError, match=r"SMOP\.csv not found; did you mean 'SMAP'"):
-        open_matrix(folder, variables={"sm": "SMOP"}, years=[2015])
+        open_stations(folder, "matrix", variables={"sm": "SMOP"}, years=[2015])
 
 
 def test_own_variable_of_a_recipe(folder):
     wind = Feature("wind", "wind", "m s-1", "dynamic", "NLDAS", (200.0, 400.0), 1.0)
     with pytest.raises(SmgeoError, match="unknown variable 'wind'.*describe it in variables"):
-        open_matrix(folder, variables={**VARIABLES, "wind": "TMP"})
-    ds = open_matrix(folder, variables={**VARIABLES, "wind": "TMP"}, catalog={**FEATURES, "wind": wind})
+        open_stations(folder, "matrix", variables={**VARIABLES, "wind": "TMP"})
+    ds = open_stations(folder, "matrix", variables={**VARIABLES, "wind": "TMP"}, catalog={**FEATURES, "wind": wind})
     assert ds["wind"].attrs["units"] == "m s-1"
 
 
 def compute(folder, **options):
-    return open_matrix(folder, **{"variables": VARIABLES, **options}).compute(scheduler="synchronous")
+    return open_stations(folder, "matrix", **{"variables": VARIABLES, **options}).compute(scheduler="synchronous")
 
 
 def test_matrix_of_another_shape_or_unit_and_a_broken_word_are_refused_with_their_place(folder):
-    with pytest.raises(SmgeoError, match=r"TMP\.csv: half of the values of temperature lie beyond .*scale and offset"):
-        open_matrix(folder, variables={"sm": "SMAP", "temperature": "TMP"})
+    with pytest.raises(SmgeoError, match=r"TMP\.csv: half of the values of temperature are beyond .*scale and offset"):
+        open_stations(folder, "matrix", variables={"sm": "SMAP", "temperature": "TMP"})
     write(folder / "2016" / "SMAP.csv", [[0.5, 0.6, 0.7], [0.2, 0.2, 0.2], [0.1, 0.1, 0.1]])
     with pytest.raises(SmgeoError, match=r"2016/SMAP\.csv: 3 rows of 3 columns.*3 cells and 2 days"):
         compute(folder)
@@ -131,32 +132,32 @@ def test_matrix_of_another_shape_or_unit_and_a_broken_word_are_refused_with_thei
     with pytest.raises(SmgeoError, match=r"2016/SMAP\.csv: 2 rows of 2 columns"):
         compute(folder)
     write(folder / "2016" / "SMAP.csv", [[0.5, 0.6], [0.2, 0.2], [0.3, "x.1"]])
-    with pytest.raises(SmgeoError, match=r"2016/SMAP\.csv, line 3: 'x\.1' is no number"):
+    with pytest.raises(SmgeoError, match=r"2016/SMAP\.csv, line 3: 'x\.1' is not a number"):
         compute(folder)
 
 
 def test_tables_of_days_that_overlap_or_have_gaps_are_refused(folder):
     write(folder / "2016" / "timeStr.csv", [["2015-04-03"], ["2015-04-04"]])
-    with pytest.raises(SmgeoError, match="2015 and 2016 both hold 2015-04-03"):
-        open_matrix(folder, variables=VARIABLES)
+    with pytest.raises(SmgeoError, match="2015 and 2016 both contain 2015-04-03"):
+        open_stations(folder, "matrix", variables=VARIABLES)
     write(folder / "2016" / "timeStr.csv", [["2015-04-05"], ["2015-04-07"]])
     with pytest.raises(SmgeoError, match=r"timeStr\.csv, line 2: 2015-04-05 is followed by 2015-04-07"):
-        open_matrix(folder, variables=VARIABLES)
+        open_stations(folder, "matrix", variables=VARIABLES)
     write(folder / "2016" / "timeStr.csv", [["2015-04-05"], ["6 April"]])
-    with pytest.raises(SmgeoError, match=r"line 2: '6' is no day|line 2.*is no day"):
-        open_matrix(folder, variables=VARIABLES)
+    with pytest.raises(SmgeoError, match=r"line 2: '6' is not a day|line 2.*is not a day"):
+        open_stations(folder, "matrix", variables=VARIABLES)
 
 
 def test_missing_parts_are_named(folder, tmp_path):
-    with pytest.raises(SmgeoError, match="does not say which file holds the target 'sm'"):
-        open_matrix(folder, variables={"temperature": "TMP"})
-    with pytest.raises(SmgeoError, match=r"unknown 'scal'"):
-        open_matrix(folder, variables={"sm": {"file": "SMAP", "scal": 2}})
+    with pytest.raises(SmgeoError, match="does not name the file of the target 'sm'"):
+        open_stations(folder, "matrix", variables={"temperature": "TMP"})
+    with pytest.raises(SmgeoError, match=r"unknown key 'scal'; did you mean 'scale'"):
+        open_stations(folder, "matrix", variables={"sm": {"file": "SMAP", "scal": 2}})
     with pytest.raises(SmgeoError, match=r"Clai\.csv not found; did you mean 'Clay'"):
-        open_matrix(folder, variables=VARIABLES, static={"clay": "Clai"})
+        open_stations(folder, "matrix", variables=VARIABLES, static={"clay": "Clai"})
     (folder / "crd.csv").unlink()
     with pytest.raises(SmgeoError, match=r"crd\.csv not found"):
-        open_matrix(folder, variables=VARIABLES)
+        open_stations(folder, "matrix", variables=VARIABLES)
 
 
 def test_stations_of_every_kind_fit_into_one_cube(folder, tmp_path):
@@ -166,7 +167,7 @@ def test_stations_of_every_kind_fit_into_one_cube(folder, tmp_path):
     write(stm, [["N N A 45.0 3.0 100.0 0.05 0.05 P"], *[[f"2015/04/01 {h:02d}:00 0.25 G M"] for h in range(24)]])
     cube = merge_stations(
         [
-            open_matrix(folder, variables={"sm": "SMAP"}),
+            open_stations(folder, "matrix", variables={"sm": "SMAP"}),
             open_stations(tmp_path / "t.csv", "csv", columns=columns),
             open_stations(tmp_path / "archive"),
         ],
@@ -233,6 +234,6 @@ def test_real_cells_are_what_pandas_reads(smap):
 
 def test_real_years_are_all_found_and_the_one_without_a_target_is_named(smap):
     with pytest.warns(SmgeoWarning, match=r"2017/SMAP_AM\.csv"):
-        ds = open_matrix(smap, variables=NLDAS)
+        ds = open_stations(smap, "matrix", variables=NLDAS)
     assert ds.sizes["time"] == 1096
     assert str(ds["time"].values[-1])[:10] == "2018-03-31"

@@ -12,7 +12,6 @@ import pytest
 
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources import open_stations
-from smgeo.sources.stations.tereno import open_tereno
 
 SWC = "SoilWaterContent_0.05mSensor1 in [%]"
 PLACE = {"station": "RO_001", "latitude": 50.62, "longitude": 6.3, "altitude": 511.0}
@@ -66,15 +65,17 @@ def test_units_flags_and_missing_values_by_hand(tmp_path):
 def test_times_with_an_offset_are_turned_into_utc(tmp_path):
     # A local day of Central European Time: its first hour is of the day before in UTC.
     write_export(tmp_path, COLUMNS, flagged([10.0] + [30.0] * 23, offset="+0100"))
-    ds = open_tereno(tmp_path, min_valid_share=0.0)
+    ds = open_stations(tmp_path, "tereno", min_valid_share=0.0)
     assert [str(t)[:10] for t in ds["time"].values] == ["2013-01-09", "2013-01-10"]
     np.testing.assert_allclose(ds["sm"].values, [[0.1, 0.3]], rtol=1e-6)
     # The same without an offset in the file.
     write_export(tmp_path / "naive", COLUMNS, flagged([10.0] + [30.0] * 23, offset=""))
     np.testing.assert_allclose(
-        open_tereno(tmp_path / "naive", min_valid_share=0.0, utc_offset_hours=1)["sm"].values, [[0.1, 0.3]], rtol=1e-6
+        open_stations(tmp_path / "naive", "tereno", min_valid_share=0.0, utc_offset_hours=1)["sm"].values,
+        [[0.1, 0.3]],
+        rtol=1e-6,
     )
-    naive = open_tereno(tmp_path / "naive", min_valid_share=0.0)
+    naive = open_stations(tmp_path / "naive", "tereno", min_valid_share=0.0)
     assert naive.sizes["time"] == 1
     np.testing.assert_allclose(naive["sm"].values, [[(0.1 + 23 * 0.3) / 24]], rtol=1e-6)
 
@@ -87,15 +88,15 @@ def test_two_sensors_a_depth_are_averaged_and_depths_chosen_by_rule(tmp_path):
     ]
     row = [0.20, 0.30, 0.40, 0.40, "ok", "ok", "ok", "ok", 8.5, 1]
     write_export(tmp_path, columns, [[t, *row] for t in stamps()])
-    ds = open_tereno(tmp_path)
+    ds = open_stations(tmp_path, "tereno")
     np.testing.assert_allclose(ds["sm"].values, [[0.25]], rtol=1e-6)
     assert ds["days_overlapping"].values.tolist() == [1]
     assert [r["sensor"] for r in json.loads(str(ds["sensors"].values[0]))] == ["Sensor1", "Sensor2"]
-    mean = open_tereno(tmp_path, depth_m=(0.0, 0.3), depth_rule="mean")
+    mean = open_stations(tmp_path, "tereno", depth_m=(0.0, 0.3), depth_rule="mean")
     np.testing.assert_allclose(mean["sm"].values, [[0.325]], rtol=1e-6)
     np.testing.assert_allclose(mean["sensor_depth"].values, [0.125], rtol=1e-6)
     with pytest.warns(SmgeoWarning, match="TERENO/RO_001 Sensor1"):  # the thermometer has no flags
-        warm = open_tereno(tmp_path, variables=("soil_temperature",))
+        warm = open_stations(tmp_path, "tereno", variables=("soil_temperature",))
     np.testing.assert_allclose(warm["soil_temperature"].values, [[8.5]], rtol=1e-6)
 
 
@@ -103,7 +104,7 @@ def test_several_files_of_a_station_are_one_series_even_within_a_day(tmp_path):
     rows = flagged([20.0] * 12 + [40.0] * 12)
     write_export(tmp_path, COLUMNS, rows[:8], name="a.csv")
     write_export(tmp_path, COLUMNS, rows[8:], name="b.csv", separator=";")
-    ds = open_tereno(tmp_path)
+    ds = open_stations(tmp_path, "tereno")
     np.testing.assert_allclose(ds["sm"].values, [[0.3]], rtol=1e-6)
     assert ds["days_incomplete"].values.tolist() == [0]
     assert ds["hours_without_row"].values.tolist() == [0]
@@ -111,18 +112,18 @@ def test_several_files_of_a_station_are_one_series_even_within_a_day(tmp_path):
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
         for file in tmp_path.glob("*.csv"):
             archive.write(file, f"folder/{file.name}")
-    np.testing.assert_array_equal(open_tereno(tmp_path / "export.zip")["sm"].values, ds["sm"].values)
-    np.testing.assert_allclose(open_tereno(tmp_path / "b.csv")["sm"].values, [[0.35]], rtol=1e-6)
+    np.testing.assert_array_equal(open_stations(tmp_path / "export.zip", "tereno")["sm"].values, ds["sm"].values)
+    np.testing.assert_allclose(open_stations(tmp_path / "b.csv", "tereno")["sm"].values, [[0.35]], rtol=1e-6)
     write_export(tmp_path, COLUMNS, rows, name="c.csv", meta={**PLACE, "latitude": 51.0})
     with pytest.raises(SmgeoError, match=r"a\.csv and c\.csv give different positions of TERENO/RO_001"):
-        open_tereno(tmp_path)
+        open_stations(tmp_path, "tereno")
 
 
 def test_quarter_hours_duplicates_and_disorder_are_counted(tmp_path):
     rows = flagged([20.0] * 96, step=15)
     rows = [*rows[1:], rows[0], rows[0]]
     write_export(tmp_path, COLUMNS, rows)
-    ds = open_tereno(tmp_path)
+    ds = open_stations(tmp_path, "tereno")
     np.testing.assert_allclose(ds["sm"].values, [[0.2]], rtol=1e-6)
     counts = {n: int(ds[n].values[0]) for n in ("hours_read", "rows_same_time", "rows_same_hour", "rows_unsorted")}
     assert counts == {"hours_read": 97, "rows_same_time": 1, "rows_same_hour": 73, "rows_unsorted": 1}
@@ -143,8 +144,9 @@ def test_other_exports_are_read_by_naming_their_columns(tmp_path):
         "flag": ["Flag_Snow_ERA5", "Flag_Porosity_Excess"],
         "sensor": "CRNS",
     }
-    ds = open_tereno(
+    ds = open_stations(
         tmp_path / "SEC001.csv",
+        "tereno",
         columns={"SoilMoisture_volumetric_MovAvg24h": column},
         stations=tmp_path / "places.txt",
         flags=("0",),
@@ -159,23 +161,23 @@ def test_other_exports_are_read_by_naming_their_columns(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "meta", "message"),
     [
-        (["SoilWaterContent_0.05mSensor1"], PLACE, "does not say its unit.*units in columns"),
+        (["SoilWaterContent_0.05mSensor1"], PLACE, "does not contain its unit.*units in columns"),
         (["SoilWaterContent_0.05mSensor1 in [mm]"], PLACE, "unknown unit 'mm' of sm"),
         (["AirTemperature in [degC]"], PLACE, "no column of soil water content.*name them in columns"),
-        ([SWC], {"station": "X"}, "does not say where X is.*stations"),
+        ([SWC], {"station": "X"}, "no position of X .*stations"),
     ],
 )
 def test_what_cannot_be_understood_is_said_with_the_remedy(tmp_path, columns, meta, message):
     write_export(tmp_path, columns, [[t, 0.2] for t in stamps()], meta=meta)
     with pytest.raises(SmgeoError, match=message):
-        open_tereno(tmp_path)
+        open_stations(tmp_path, "tereno")
 
 
 def test_unreadable_file_is_named_and_the_others_are_read(tmp_path):
     write_export(tmp_path, COLUMNS, flagged([20.0] * 24))
     (tmp_path / "readme.txt").write_text("About these data\n")
     with pytest.warns(SmgeoWarning, match=r"1 file\(s\).*readme\.txt: no line of column names"):
-        ds = open_tereno(tmp_path)
+        ds = open_stations(tmp_path, "tereno")
     assert list(json.loads(ds.attrs["left_out"])) == ["readme.txt"]
     assert ds.sizes["station"] == 1
 
@@ -184,7 +186,7 @@ def test_broken_row_leaves_the_file_out_with_its_line(tmp_path):
     rows = flagged([20.0] * 24)
     rows[4][1] = "2O.0"
     write_export(tmp_path, COLUMNS, rows)
-    ds = open_tereno(tmp_path)
+    ds = open_stations(tmp_path, "tereno")
     with pytest.warns(SmgeoWarning, match=r"line 10: '2O\.0'"):  # 4 lines of metadata, the names, the fifth row
         ds = ds.compute(scheduler="synchronous")
     assert ds["files_unreadable"].values.tolist() == [1]
@@ -194,7 +196,7 @@ def test_broken_row_leaves_the_file_out_with_its_line(tmp_path):
 def test_columns_without_flags_are_taken_whole_and_said(tmp_path):
     write_export(tmp_path, [SWC], [[t, 20.0] for t in stamps()])
     with pytest.warns(SmgeoWarning, match=r"1 sensor\(s\) have no column of quality flags.*TERENO/RO_001 Sensor1"):
-        ds = open_tereno(tmp_path)
+        ds = open_stations(tmp_path, "tereno")
     np.testing.assert_allclose(ds["sm"].values, [[0.2]], rtol=1e-6)
 
 
@@ -202,7 +204,7 @@ def test_opening_is_lazy_and_one_task_reads_a_station(tmp_path):
     for name in ("A", "B"):
         write_export(tmp_path, COLUMNS, flagged([20.0] * 24), name=f"{name}.csv", meta={**PLACE, "station": name})
     with dask.config.set(scheduler=forbid):
-        ds = open_tereno(tmp_path)
+        ds = open_stations(tmp_path, "tereno")
     assert ds["sm"].chunks == ((1, 1), (1,))
     loads = [k for k in ds["sm"].__dask_graph__().to_dict() if "_load_station" in str(k)]
     assert len(loads) == 2

@@ -1,0 +1,35 @@
+"""Parameters of models: the types that a constructor names."""
+
+from __future__ import annotations
+
+from types import UnionType
+from typing import get_args, get_type_hints
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from smgeo.errors import SmgeoError
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
+
+
+def check_types(kind: str, model: BaseEstimator) -> None:
+    """Refuse parameters of another type than the constructor of the model names."""
+    hints = get_type_hints(type(model).__init__)
+    for name, value in model.get_params(deep=False).items():
+        _check_type(kind, name, plain_number(value), hints[name])
+
+
+def plain_number(value: object) -> object:
+    """Return a number of NumPy, as a search space gives them, as Python's: libraries and JSON need these."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_type(kind: str, name: str, value: object, expected: object) -> None:
+    options = get_args(expected) if isinstance(expected, UnionType) else (expected,)
+    if not set(options) <= set(_WORDS):
+        return  # a type of the model's own, which its `check_params` knows
+    if type(value) not in options and not (type(value) is int and float in options):
+        raise SmgeoError(f"{kind}: {name} must be {' or '.join(_WORDS[t] for t in options)}; got {value!r}")
+    if name == "seed" and isinstance(value, int) and value < 0:
+        raise SmgeoError(f"{kind}: seed must be 0 or more; got {value}")

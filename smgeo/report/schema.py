@@ -1,0 +1,504 @@
+"""What `results.json` and `provenance.json` of a run contain, checked when written and when read.
+
+Each model describes one JSON object, and its fields are the object's keys. Errors and observations are in the unit of the target. A number that
+is not defined (r of a constant, an interval over one station) is None; a key that the run has nothing for is absent. `docs/results.md` explains each key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
+from smgeo.prepare import Split
+from smgeo.recipe.spec import Spec, parse_spec
+
+# Raised whenever a key is added, removed or changes its meaning. Files without the key are version 0, which has the keys of version 1.
+SCHEMA_VERSION = 1
+
+Part = Literal["train", "validation", "test"]
+Number = float | None
+# JSON has lists only. Their items stay strict.
+Interval = Annotated[tuple[Number, Number], Field(strict=False)]
+_Pair = Annotated[tuple[float, float], Field(strict=False)]
+_Days = Annotated[tuple[str, str], Field(strict=False)]
+
+
+class Entry(Spec):
+    """A JSON object of a file that smgeo wrote: no unknown keys, no text for a number, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Target(Entry):
+    """Variable that the models estimate, its unit, and the depths (m) of the sensors."""
+
+    variable: str
+    units: str
+    depth_m: _Pair
+
+
+class Medians(Entry):
+    """Medians of scores over stations, or over cells."""
+
+    rmse_median: Number
+    ubrmse_median: Number
+    bias_median: Number
+    r_median: Number
+
+
+class PartScores(Entry):
+    """Scores of one model on one part of the split, pooled over its `n` rows."""
+
+    rmse: Number
+    ubrmse: Number
+    bias: Number
+    r: Number
+    n: int
+    stations: int
+    per_station: Medians
+
+
+class ScoreIntervals(Entry):
+    """Intervals of 95 % of the pooled scores over resampled stations."""
+
+    rmse: Interval
+    ubrmse: Interval
+    bias: Interval
+    r: Interval
+
+
+class Comparison(Entry):
+    """Paired test between two models, see `smgeo.evaluation.scores.compare_pair`; `p_adjusted` after Holm."""
+
+    first: str
+    second: str
+    n: int
+    stations: int
+    rmse_first: float
+    rmse_second: float
+    difference: float
+    interval: Interval
+    stations_first_better: int
+    stations_second_better: int
+    p_value: Number
+    effect: Number
+    p_adjusted: Number
+
+
+class GroupScores(Entry):
+    """Scores at the test stations of one group."""
+
+    group: str
+    stations: int
+    n: int
+    rmse: Number
+    ubrmse: Number
+    bias: Number
+    r: Number
+
+
+class CrossValidation(Entry):
+    """Scores of one cross-validation, see `smgeo.evaluation.cross_validation.score_folds`.
+
+    `gap_days` exists for temporal folds. `selected` has the features of each fold if features were selected in the folds.
+    """
+
+    method: str
+    folds: int
+    gap_days: int | None = None
+    selected: list[list[str]] | None = None
+    r2_mean_of_folds: Number
+    r2_pooled: Number
+    r2_station_means: Number
+    rmse_pooled: Number
+    n: int
+    stations: int
+    r2_of_folds: list[Number]
+
+
+class LeakageSplit(Entry):
+    """Scores and distances of one way to hold rows out, see `smgeo.evaluation.leakage.LeakageAudit`."""
+
+    rmse: Number
+    ubrmse: Number
+    bias: Number
+    r: Number
+    r2_pooled: Number
+    r2_mean_of_folds: Number
+    r2_station_means: Number
+    n: int
+    km_median: Number
+    km_min: Number
+    km_max: Number
+    feature_median: Number
+    feature_min: Number
+    feature_max: Number
+    feature_between_stations: Number
+
+
+class LeakageAudit(Entry):
+    """Scores of one quick model with rows, periods and locations held out, and one sentence about the difference."""
+
+    target: str
+    units: str
+    stations: int
+    folds: int
+    seed: int
+    gap_days: int
+    model: str
+    features: list[str]
+    splits: dict[str, LeakageSplit]
+    meaning: str
+    notes: list[str]
+
+
+class Importance(Entry):
+    """Increase of the RMSE when one feature (or a group) is exchanged between stations, with its 95 % interval."""
+
+    feature: str
+    increase: Number
+    low: Number
+    high: Number
+    stations_worse: Number
+    rows: int
+
+
+class LearningCurvePoint(Entry):
+    """Scores of a model trained on a fraction of the training stations; `low` and `high` bound the 95 % interval of `rmse`."""
+
+    fraction: float
+    stations: int
+    rows: int
+    train_rmse: Number
+    rmse: Number
+    low: Number
+    high: Number
+    n: int
+
+
+class Coverage(Entry):
+    """Share of observations inside the prediction intervals, over rows and as the mean over stations, and the mean width."""
+
+    covered: Number
+    covered_stations: Number
+    width: Number
+    stations: int
+    rows: int
+
+
+class GroupCoverage(Coverage):
+    """Coverage at the test stations of one group."""
+
+    group: str
+
+
+class CalibratedOn(Entry):
+    """Stations and rows that the intervals were learned from."""
+
+    stations: int
+    rows: int
+
+
+class PredictionIntervals(Coverage):
+    """Coverage of the prediction intervals of one model at the test stations, in total and by groups of stations."""
+
+    level: float
+    calibrated_on: CalibratedOn
+    groups: dict[str, list[GroupCoverage]]
+
+
+class Applicability(Entry):
+    """Area of applicability of one model, and its errors inside and outside at the test stations."""
+
+    threshold: float
+    folds: int
+    reference_rows: int
+    weights: dict[str, float]
+    rows: int
+    share_inside: Number
+    rmse_inside: Number
+    rmse_outside: Number
+    index_median: Number
+
+
+class MapTruth(Entry):
+    """Scores of a map against the known truth of the built-in world, over `n` pixel-days of `pixels` pixels."""
+
+    rmse: Number
+    ubrmse: Number
+    bias: Number
+    r: Number
+    n: int
+    pixels: int
+
+
+class MapSummary(Entry):
+    """Days of a map, its share of pixels without a value, and its scores where the truth is known."""
+
+    dates: list[str]
+    nodata_share: float
+    truth: MapTruth | None = None
+
+
+class Trial(Entry):
+    """One trial of a search."""
+
+    trial: int
+    status: str
+    epochs: int | None = None
+    params: dict[str, JsonValue]
+    validation_rmse: Number
+
+
+class Search(Entry):
+    """All trials of a search, and the number of the best one."""
+
+    best: int
+    trials: list[Trial]
+
+
+class SplitParts(Entry):
+    """Station ids of each part.
+
+    `forced` names the stations that are in training because of an extreme value. `periods` has the first and the last day of each part if the
+    split is in time.
+    """
+
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+    forced: dict[str, list[str]] = Field(default_factory=dict)
+    forced_share: float = 0.0
+    periods: dict[Part, _Days] | None = None
+
+    def to_split(self) -> Split:
+        """Return the split that these parts describe."""
+        return Split.from_dict(self.model_dump(exclude_none=True))
+
+
+class RowStep(Entry):
+    """Rows left after one step, and rows that it removed; None if the step does not count them."""
+
+    step: str
+    stations: int | None
+    rows: int | None
+    removed: int
+
+
+class Threshold(Entry):
+    """Validation score with outliers dropped above `z`; `z` is None without dropping."""
+
+    z: Number
+    rows_dropped: int
+    validation_rmse: float
+    standard_error: float
+
+
+class Outliers(Entry):
+    """Threshold of outliers, rows dropped, and rows on which each variable was flagged; `thresholds` if smgeo chose it."""
+
+    z: float
+    per_station: bool
+    rows: int
+    by_variable: dict[str, int]
+    thresholds: list[Threshold] | None = None
+
+
+class Training(Entry):
+    """Training rows of a model, days of its window, and training stations without a usable row."""
+
+    rows: int
+    window_days: int
+    workers: int | None = None
+    outlier_rows: int
+    left_out: list[str]
+
+
+class GridDays(Entry):
+    """First and last day of the grid cube, and the number of its days."""
+
+    first: str
+    last: str
+    count: int
+
+
+class GridVariable(Entry):
+    """Unit and kind of a variable of the grid cube, days with a value, and shares of valid and of masked values."""
+
+    kind: str
+    units: str
+    days: int | None = None
+    first_day: str | None = None
+    last_day: str | None = None
+    valid_share: float | None = None
+    masked_share: float | None = None
+
+
+class Outline(Entry):
+    """Outline of the report: its copy in the run's folder, the file in the data folder, and the pixels inside."""
+
+    file: str
+    source: str
+    pixels: int
+
+
+class Colours(Entry):
+    """Variables shown as red, green and blue, and the days shown."""
+
+    variables: Annotated[tuple[str, str, str], Field(strict=False)]
+    dates: list[str]
+
+
+class DailyMeans(Entry):
+    """Daily means of one variable over the outline or the grid, and the number of pixels in each."""
+
+    units: str
+    days: list[str]
+    mean: list[float]
+    pixels: list[int]
+
+
+class Grid(Entry):
+    """Contents of the grid cube, and what the report shows of it."""
+
+    crs: str
+    shape: Annotated[tuple[int, int], Field(strict=False)]
+    resolution: _Pair
+    bounds: Annotated[tuple[float, float, float, float], Field(strict=False)]
+    days: GridDays
+    variables: dict[str, GridVariable]
+    outline: Outline | None = None
+    rgb: Colours | None = None
+    series: dict[str, DailyMeans] | None = None
+
+
+class Results(Entry):
+    """Content of `results.json`.
+
+    A study without models has an empty `models`. With stations it then has `stations` and `rows`; with a grid only, `grid`.
+    """
+
+    schema_version: int = 0
+    name: str
+    target: Target | None = None
+    models: dict[str, dict[Part, PartScores]]
+    intervals: dict[str, dict[Part, ScoreIntervals]] = Field(default_factory=dict)
+    comparisons: list[Comparison] = Field(default_factory=list)
+    groups: dict[str, dict[str, list[GroupScores]]] = Field(default_factory=dict)
+    cross_validation: dict[str, CrossValidation] = Field(default_factory=dict)
+    leakage_audit: LeakageAudit | None = None
+    importance: dict[str, list[Importance]] = Field(default_factory=dict)
+    learning_curve: dict[str, list[LearningCurvePoint]] = Field(default_factory=dict)
+    prediction_intervals: dict[str, PredictionIntervals] = Field(default_factory=dict)
+    applicability: dict[str, Applicability] = Field(default_factory=dict)
+    maps: dict[str, MapSummary] = Field(default_factory=dict)
+    search: dict[str, Search] = Field(default_factory=dict)
+    split: SplitParts | None = None
+    stations: list[str] | None = None
+    rows: list[RowStep] | None = None
+    outliers: Outliers | None = None
+    left_out: dict[str, str] = Field(default_factory=dict)
+    training: dict[str, Training] = Field(default_factory=dict)
+    grid: Grid | None = None
+
+    @property
+    def units(self) -> str:
+        """Unit of the target; empty without one."""
+        return self.target.units if self.target else ""
+
+
+class Stage(Entry):
+    """Key of a stage's inputs, and the time and peak memory of the process that ran it."""
+
+    key: str
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+class Provenance(Entry):
+    """Content of `provenance.json`: versions, seed, SHA-256 of each input file, stages."""
+
+    recipe: str
+    seed: int
+    versions: dict[str, str]
+    platform: str
+    inputs: dict[str, str]
+    stages: dict[str, Stage]
+
+
+def parse_results(values: Mapping[str, object], where: str = "results.json") -> Results:
+    """Check the content of a `results.json`.
+
+    Parameters
+    ----------
+    values : mapping
+        As `json.load` returns it.
+    where : str
+        Name for messages, such as the file's path.
+
+    Raises
+    ------
+    SmgeoError
+        If a later version of smgeo wrote it, or a key is unknown, missing or of the wrong type. The message names `where`, the key and the fault.
+    """
+    version = values.get("schema_version", 0)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise SmgeoError(
+            f"{where}: schema_version is {version}, and this smgeo reads up to {SCHEMA_VERSION}; install a later version of smgeo"
+        )
+    return parse_spec(Results, values, where)
+
+
+def check_results(values: Mapping[str, object]) -> JsonObject:
+    """Return the results of a run as they are written: `schema_version` first, then `values`, checked against the schema.
+
+    Raises
+    ------
+    SmgeoError
+        If they do not fit the schema.
+    """
+    out = {"schema_version": SCHEMA_VERSION, **values}
+    parse_results(out)
+    return out
+
+
+def read_results(path: str | Path) -> Results:
+    """Read the results of a run.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder of a finished run, or its `results.json`.
+
+    Raises
+    ------
+    SmgeoError
+        If there is no such file, it is not JSON, or it does not fit the schema.
+    """
+    values, file = _load(Path(path), "results.json")
+    return parse_results(values, str(file))
+
+
+def read_provenance(path: str | Path) -> Provenance:
+    """Read the provenance of a run; `path` is its folder or its `provenance.json`. Errors as in `read_results`."""
+    values, file = _load(Path(path), "provenance.json")
+    return parse_spec(Provenance, values, str(file))
+
+
+def _load(path: Path, name: str) -> tuple[JsonObject, Path]:
+    file = path / name if path.suffix != ".json" or path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise SmgeoError(f"{path} is not a finished run (no {name}); run its recipe first") from None
+    except ValueError as error:
+        raise SmgeoError(f"{file} is not JSON ({error}); run the recipe again to rewrite it") from None
+    if not isinstance(values, dict):
+        raise SmgeoError(f"{file}: expected a JSON object, found a {type(values).__name__}; run the recipe again")
+    return values, file

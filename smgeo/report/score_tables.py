@@ -1,0 +1,384 @@
+"""Tables of what models are worth: scores, comparisons, cross-validation, the leakage audit, prediction intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
+
+from smgeo.report.schema import Comparison, GroupScores, PartScores, PredictionIntervals, Results, ScoreIntervals
+from smgeo.report.table import (
+    EVERYWHERE,
+    FILES,
+    NOT_TERMINAL,
+    PAGE,
+    Column,
+    Record,
+    Table,
+    as_pair,
+    count_column,
+    interval_column,
+    number_column,
+    percent_column,
+    text_column,
+)
+
+# Below this adjusted p-value two models differ beyond chance.
+_SIGNIFICANT = 0.05
+_PartName = TypeVar("_PartName", bound=str)
+
+
+def four_scores(units: str, *, optional: bool = False) -> list[Column]:
+    """Return columns of RMSE, ubRMSE, bias and r."""
+    named = partial(number_column, optional=optional)
+    return [named("rmse", "RMSE", units), named("ubrmse", "ubRMSE", units), named("bias", unit=units), named("r")]
+
+
+def scores_table(
+    models: Mapping[str, Mapping[_PartName, PartScores]],
+    intervals: Mapping[str, Mapping[_PartName, ScoreIntervals]],
+    units: str,
+    about_parts: str = "",
+) -> Table:
+    """Return the scores of each model on each part, with intervals over stations.
+
+    Parameters
+    ----------
+    models, intervals : mapping
+        Model -> part -> scores or intervals.
+    units : str
+        Unit of the target.
+    about_parts : str
+        A note about the parts.
+    """
+    records: list[Record] = []
+    for model, parts in models.items():
+        for part, scores in parts.items():
+            ends = intervals.get(model, {}).get(part)
+            records.append({"model": model, "part": part, **_score_record(scores, ends)})
+    columns = [text_column("model"), text_column("part")]
+    for score in four_scores(units):
+        (name,) = score.names
+        shown = EVERYWHERE if name == "rmse" else FILES
+        columns += [
+            score,
+            interval_column(f"{score.heading} 95 % interval", score.unit, (f"{name}_low", f"{name}_high"), shown),
+        ]
+    return Table.of(
+        "scores",
+        "Scores",
+        [
+            *columns,
+            count_column("n", "rows"),
+            count_column("stations"),
+            number_column("rmse_median", "median RMSE", units),
+            number_column("ubrmse_median", "median ubRMSE", units, NOT_TERMINAL),
+            number_column("bias_median", "median bias", units, FILES),
+            number_column("r_median", "median r", "", NOT_TERMINAL),
+        ],
+        records,
+        marked=lambda record: record["part"] == "test",
+        notes=(
+            f"RMSE, ubRMSE and bias (estimate minus observation) are in {units}. RMSE to r are pooled over all rows of the part; medians are over "
+            "its stations. The interval comes from resampling whole stations: it shows how the score would vary with other stations of the same "
+            "kind. It is too narrow with fewer than about ten stations.",
+            about_parts,
+            "Scores of the train part include rows that were dropped from training as outliers. A model with a longer window needs more days "
+            "before a row, so it is scored on fewer rows.",
+        ),
+    )
+
+
+def _score_record(scores: PartScores, ends: ScoreIntervals | None) -> Record:
+    record: dict[str, object] = {**dict(scores), **dict(scores.per_station)}
+    for name, both in () if ends is None else ends:
+        record |= {f"{name}_low": both[0], f"{name}_high": both[1]}
+    return record
+
+
+def comparisons_table(pairs: Iterable[Comparison], units: str) -> Table:
+    """Return paired tests between models."""
+    pairs = list(pairs)
+    sure = sum(p.p_adjusted is not None and p.p_adjusted < _SIGNIFICANT for p in pairs)
+    differ = f"{sure} of {len(pairs)} pairs differ" if sure else "No pair differs"
+    return Table.of(
+        "comparisons",
+        "Which model is better",
+        [
+            text_column("first"),
+            text_column("second"),
+            number_column("rmse_first", "RMSE first", units),
+            number_column("rmse_second", "RMSE second", units),
+            number_column("difference", unit=units),
+            interval_column("95 % interval", units),
+            Column(("stations_first_better", "stations_second_better"), "stations better, first : second", as_pair),
+            number_column("effect", outputs=NOT_TERMINAL, digits=2),
+            number_column("p_value", "p", outputs=NOT_TERMINAL, digits=4),
+            number_column("p_adjusted", "p (Holm)", digits=4),
+            count_column("n", "rows"),
+            count_column("stations", outputs=FILES),
+        ],
+        [{**dict(p), "low": p.interval[0], "high": p.interval[1]} for p in pairs],
+        finding=f"{differ} beyond chance (adjusted p below {_SIGNIFICANT:g}).",
+        notes=(
+            "Test part, on the rows that both models estimated. p: two-sided Wilcoxon signed-rank test on the RMSEs of stations; p (Holm) is adjusted "
+            "for the number of pairs. Effect: matched-pairs rank-biserial correlation, from -1 (the first model is better at every station) to 1 (the "
+            "second is). A difference whose interval contains 0, or an adjusted p above 0.05, is no evidence that one model is better.",
+        ),
+    )
+
+
+def groups_table(results: Results) -> Table:
+    """Return the test scores of each model by group of stations, for files."""
+    units = results.units
+    return Table.of(
+        "groups",
+        "Test scores by group of stations",
+        [
+            text_column("by"),
+            text_column("group"),
+            text_column("model"),
+            count_column("stations"),
+            count_column("n", "rows"),
+            *four_scores(units),
+        ],
+        [
+            {"by": label, "model": model, **dict(group)}
+            for label, models in results.groups.items()
+            for model, groups in models.items()
+            for group in groups
+        ],
+        outputs=FILES,
+    )
+
+
+_GROUP_NOTES = {
+    "climate": "Köppen-Geiger class from the archive's static variables.",
+    "texture": "USDA class of the sand, silt and clay layers at the station.",
+}
+
+
+def groups_by_model(results: Results) -> Iterator[Table]:
+    """Yield for each grouping a table of RMSEs with one column a model, for pages."""
+    for label, models in results.groups.items():
+        first: dict[str, GroupScores] = {}
+        rmse: dict[str, dict[str, object]] = {}
+        for model, groups in models.items():
+            for group in groups:
+                first.setdefault(group.group, group)
+                rmse.setdefault(group.group, {})[f"model {model}"] = group.rmse
+        yield Table.of(
+            f"groups_{label}",
+            f"Test RMSE by {label}",
+            [
+                text_column("group", label),
+                count_column("stations"),
+                count_column("n", "rows"),
+                *(number_column(f"model {model}", model, results.units) for model in results.models),
+            ],
+            [{**dict(first[name]), **rmse[name]} for name in sorted(first)],
+            notes=(
+                "Stations and rows are those of the first model; rows of the others, ubRMSE, bias and r are in `tables/groups.csv`. A group of one or "
+                "two stations is an anecdote.",
+                _GROUP_NOTES.get(label, ""),
+            ),
+            outputs=PAGE,
+        )
+
+
+def cross_validation_table(results: Results) -> Table:
+    """Return the scores of cross-validations."""
+    selected = any(c.selected for c in results.cross_validation.values())
+    return Table.of(
+        "cross_validation",
+        "Cross-validation",
+        [
+            text_column("model"),
+            text_column("method"),
+            count_column("folds"),
+            count_column("gap_days", "gap (days)", optional=True),
+            number_column("r2_mean_of_folds", "R² mean of folds"),
+            number_column("r2_pooled", "R² pooled"),
+            number_column("r2_station_means", "R² station means"),
+            number_column("rmse_pooled", "RMSE pooled", results.units),
+            count_column("n", "rows"),
+            count_column("stations", outputs=NOT_TERMINAL),
+        ],
+        [{"model": model, **dict(found)} for model, found in results.cross_validation.items()],
+        notes=(
+            "R² mean of folds is the squared correlation in each fold, averaged. R² pooled is 1 − SSE/SST over all held-out rows; it is below 0 if the "
+            "observations' mean would be better. R² station means is the same for the means of stations: the part of the pattern in space that is "
+            "explained.",
+            "Features of models named “selected” were selected on the training stations of each fold (`tables/selected_features.csv`)."
+            if selected
+            else "",
+            "Random folds share stations and days with the training rows, so they flatter a model.",
+        ),
+    )
+
+
+def selected_features_table(results: Results) -> Table:
+    """Return the number of folds in which each feature was selected."""
+    records: list[Record] = []
+    for model, found in results.cross_validation.items():
+        counts = Counter(feature for fold in found.selected or () for feature in fold)
+        records += [
+            {"model": model, "feature": feature, "folds chosen": count, "folds": found.folds}
+            for feature, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        ]
+    return Table.of(
+        "selected_features",
+        "Selected features",
+        [text_column("model"), text_column("feature"), count_column("folds chosen"), count_column("folds")],
+        records,
+        outputs=FILES,
+    )
+
+
+def leakage_table(results: Results) -> Table:
+    """Return the scores and distances of the leakage audit."""
+    audit = results.leakage_audit
+    units = audit.units if audit else ""
+    km = partial(number_column, unit="km", digits=2)
+    return Table.of(
+        "leakage_audit",
+        "Leakage audit",
+        [
+            text_column("rows held out"),
+            *four_scores(units),
+            number_column("r2_pooled", "R² pooled"),
+            number_column("r2_mean_of_folds", "R² mean of folds"),
+            number_column("r2_station_means", "R² station means"),
+            count_column("n", "rows"),
+            km("km_median", "km to training"),
+            km("km_min", "least km", outputs=FILES),
+            km("km_max", "most km", outputs=FILES),
+            number_column("feature_median", "features to training", outputs=NOT_TERMINAL, digits=2),
+            number_column("feature_min", "least in features", outputs=FILES, digits=2),
+            number_column("feature_max", "most in features", outputs=FILES, digits=2),
+            number_column("feature_between_stations", "between stations", outputs=NOT_TERMINAL, digits=2),
+        ],
+        [{"rows held out": method, **dict(split)} for method, split in audit.splits.items()] if audit else [],
+        finding=audit.meaning if audit else "",
+        notes=(
+            f"The same quick model ({audit.model}) on the same rows, in {audit.folds} folds of random rows, of periods ({audit.gap_days} days apart "
+            "from training) and of locations. R² pooled is 1 − SSE/SST over all held-out rows. Distances are medians from held-out rows to the nearest "
+            "training station (km) and to the nearest training row (standard deviations of the features); the last column is the latter between "
+            "training rows of different stations.",
+            *audit.notes,
+        )
+        if audit
+        else (),
+    )
+
+
+def importance_table(results: Results) -> Table:
+    """Return the importance of features, for files; pages have a picture."""
+    units = results.units
+    return Table.of(
+        "importance",
+        "Importance of features",
+        [
+            text_column("model"),
+            text_column("feature"),
+            number_column("increase", unit=units),
+            interval_column("95 % interval", units),
+            percent_column("stations_worse", "stations worse"),
+            count_column("rows"),
+        ],
+        [{"model": model, **dict(row)} for model, rows in results.importance.items() for row in rows],
+        outputs=FILES,
+    )
+
+
+def learning_curve_table(results: Results) -> Table:
+    """Return the points of learning curves, for files; pages have a picture."""
+    units = results.units
+    return Table.of(
+        "learning_curve",
+        "Learning curve",
+        [
+            text_column("model"),
+            number_column("fraction", digits=2),
+            count_column("stations"),
+            count_column("rows"),
+            number_column("train_rmse", "train RMSE", units),
+            number_column("rmse", "RMSE", units),
+            interval_column("95 % interval", units),
+            count_column("n", "test rows"),
+        ],
+        [{"model": model, **dict(point)} for model, points in results.learning_curve.items() for point in points],
+        outputs=FILES,
+    )
+
+
+def _coverage_records(model: str, found: PredictionIntervals) -> Iterator[Record]:
+    yield {"by": "all", "group": "all", "model": model, **dict(found)}
+    for label, groups in found.groups.items():
+        for group in groups:
+            yield {"by": label, "model": model, "level": found.level, **dict(group)}
+
+
+def _group_label(value: object) -> str:
+    by, group = value if isinstance(value, tuple) else ("", value)
+    return str(group) if by == "all" else f"{by}: {group}"
+
+
+def prediction_intervals_table(results: Results) -> Table:
+    """Return the coverage of prediction intervals; terminals leave out the groups of stations."""
+    return Table.of(
+        "prediction_intervals",
+        "Prediction intervals",
+        [
+            text_column("model"),
+            percent_column("level", "level", digits=0),
+            Column(("by", "group"), "test stations", _group_label, "left", outputs=NOT_TERMINAL),
+            percent_column("covered", "rows covered"),
+            percent_column("covered_stations", "mean of stations"),
+            number_column("width", "mean width", results.units),
+            count_column("stations"),
+            count_column("rows"),
+        ],
+        [r for model, found in results.prediction_intervals.items() for r in _coverage_records(model, found)],
+        detail=lambda record: record["by"] != "all",
+        notes=(
+            "Share of test observations inside intervals that were learned at the validation stations. The level is promised for the mean over "
+            "stations, if the test stations differ from the validation stations as these differ from each other. With a handful of test stations "
+            f"the share varies widely. Width in {results.units}.",
+        ),
+    )
+
+
+def _main_weights(value: object) -> str:
+    """Return the features with more than a tenth of the largest weight, the largest first."""
+    weights = {str(k): float(v) for k, v in value.items()} if isinstance(value, Mapping) else {}
+    most = max(weights.values(), default=0.0)
+    return ", ".join(sorted((f for f, w in weights.items() if w > most / 10), key=lambda f: -weights[f]))
+
+
+def applicability_table(results: Results) -> Table:
+    """Return errors inside and outside the area of applicability."""
+    units = results.units
+    return Table.of(
+        "applicability",
+        "Area of applicability",
+        [
+            text_column("model"),
+            number_column("threshold"),
+            count_column("folds", outputs=FILES),
+            count_column("reference_rows", "reference rows", FILES),
+            count_column("rows"),
+            percent_column("share_inside", "test rows inside"),
+            number_column("rmse_inside", "RMSE inside", units),
+            number_column("rmse_outside", "RMSE outside", units),
+            number_column("index_median", "median index", outputs=FILES),
+            text_column("weights", "weights above a tenth of the largest", PAGE, _main_weights),
+        ],
+        [{"model": model, **dict(found)} for model, found in results.applicability.items()],
+        notes=(
+            "A row is inside if it is as close to a training row as training rows of different groups of stations are to each other (dissimilarity "
+            "index of Meyer and Pebesma 2021, with features weighted by their importance; features of weight 0 do not count). Maps have a flag for "
+            "every pixel.",
+        ),
+    )

@@ -1,0 +1,82 @@
+"""The last stages: rows that each step removed, `results.json`, `provenance.json`, and the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from smgeo.files import write_json
+from smgeo.prepare import OutlierRows, clean_cube, learnable
+from smgeo.report import write_report
+from smgeo.report.results import (
+    broken_stations,
+    count_rows,
+    count_used,
+    describe_outliers,
+    describe_provenance,
+    describe_split,
+)
+from smgeo.report.schema import check_results
+from smgeo.study.context import Context, Found
+from smgeo.study.cubes import hash_outline
+
+
+def count_removed(run: Context, found: Found) -> Found:
+    """Count the rows that each step removed, and name the stations that were left out."""
+    if not run.recipe.stations:
+        return found
+    target = run.recipe.target
+    units = run.recipe.catalog[target.variable].units
+    found = found.add(target={"variable": target.variable, "units": units, "depth_m": list(target.depth_m)})
+    return _count_of_models(run, found) if found.split is not None else _count_of_cube(run, found)
+
+
+def _count_of_models(run: Context, found: Found) -> Found:
+    cube, split, recipe = run.open_stations(), found.split, run.recipe
+    assert split is not None
+    kept = len({s for part in split.parts().values() for s in part})
+    lost = clean_cube(learnable(cube, split), found.prepare, recipe.cube_features, run.target, split.train)[1]
+    used = count_used(cube, split, run.target) if split.periods else None
+    chosen = found.results.get("threshold")
+    when = "training day" if split.periods else "day"
+    without = dict.fromkeys(split.left_out, f"no {when} with a value of {run.target}")
+    return found.add(
+        split=describe_split(split),
+        rows=count_rows(found.results["rows"], kept, lost.rows, found.models, used),
+        left_out={**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube), **without},
+        training={name: about["training"] for name, about in found.models.items()},
+        **describe_outliers(found.prepare.outliers, lost, chosen),
+    )
+
+
+def _count_of_cube(run: Context, found: Found) -> Found:
+    """Count what preparation would remove of the station cube, for recipes without models."""
+    cube, recipe = run.open_stations(), run.recipe
+    kept = [str(s) for s in cube["station"].values[cube[run.target].notnull().any("time").values]]
+    lost = clean_cube(cube, recipe.prepare, recipe.cube_features, run.target, kept)[1] if kept else OutlierRows()
+    return found.add(
+        stations=kept,
+        rows=count_rows(found.results["rows"], len(kept), lost.rows, {}),
+        left_out={**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube)},
+        **describe_outliers(recipe.prepare.outliers, lost),
+    )
+
+
+def write_results(run: Context, found: Found) -> Found:
+    """Write `results.json` and `provenance.json`."""
+    known = {name: value for name, value in found.results.items() if name != "threshold"}
+    results = check_results({"name": run.recipe.name, "models": {}, **known})
+    inputs = {**found.inputs, **hash_outline(run)}
+    write_json(run.folder / "results.json", results)
+    write_json(
+        run.folder / "provenance.json",
+        describe_provenance(run.recipe.name, run.recipe.seed, inputs, {n: d.record() for n, d in found.done.items()}),
+    )
+    return replace(found, results=results)
+
+
+def draw_report(run: Context, found: Found) -> Found:
+    """Write `report.html`."""
+    inputs = {"results": found.results, "keys": found.keys(*found.done)}
+    page = run.folder / "report.html"
+    return run.do(found, "report", lambda progress: write_report(run.folder, progress=progress), inputs, [page])[0]

@@ -1,0 +1,81 @@
+"""Parameters of networks: shared ones in one place, and still scikit-learn's contract of a constructor."""
+
+import inspect
+
+import pytest
+from sklearn.base import clone
+
+from smgeo.errors import SmgeoError
+from smgeo.models import make_model
+from smgeo.models.keras_model import KerasModel
+from smgeo.models.networks import Ann, Cnn, Gru, Lstm
+from smgeo.recipe.models import NETWORKS, is_network
+
+pytest.importorskip("keras")
+
+SHARED = {
+    "dropout": 0.1,
+    "optimizer": "adam",
+    "learning_rate": None,
+    "schedule": "constant",
+    "batch_size": None,
+    "standardize": True,
+    "seed": 0,
+}
+RECURRENT = {"mode": "window", "crop_days": 180, "layers": 1, "units": 64, "epochs": 30, "patience": 5, **SHARED}
+DEFAULTS = {
+    Ann: {"layers": 2, "units": 254, "activation": "relu", "epochs": 60, "patience": 8, **SHARED},
+    Gru: RECURRENT,
+    Lstm: RECURRENT,
+    Cnn: {"layers": 2, "filters": 64, "kernel": 5, "activation": "relu", "epochs": 30, "patience": 5, **SHARED},
+}
+
+
+@pytest.mark.parametrize("network", DEFAULTS)
+def test_a_constructor_names_every_parameter_and_only_stores_it(network):
+    signature = inspect.signature(network)
+    assert {p.name: p.default for p in signature.parameters.values()} == DEFAULTS[network]
+    assert {p.kind for p in signature.parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    given = {name: object() for name in signature.parameters}
+    model = network(**given)
+    assert vars(model) == given
+    assert model.get_params() == given
+
+
+@pytest.mark.parametrize("network", DEFAULTS)
+def test_parameters_are_set_and_copied(network):
+    model = network(seed=3).set_params(layers=4, learning_rate=0.5)
+    copy = clone(model)
+    assert copy is not model
+    assert copy != model  # models are compared as objects, and may be keys
+    assert (
+        copy.get_params() == model.get_params() == {**DEFAULTS[network], "seed": 3, "layers": 4, "learning_rate": 0.5}
+    )
+
+
+@pytest.mark.parametrize("network", DEFAULTS)
+def test_every_parameter_is_described_once(network):
+    described = [line.strip() for c in network.__mro__ for line in (vars(c).get("__doc__") or "").splitlines()]
+    heads = [name for line in described if " : " in line for name in line.split(" : ")[0].split(", ")]
+    assert [heads.count(name) for name in DEFAULTS[network]] == [1] * len(DEFAULTS[network])
+
+
+def test_networks_are_the_kinds_that_keras_trains():
+    assert {kind for kind in NETWORKS if isinstance(make_model(kind), KerasModel)} == set(NETWORKS)
+    for kind in ("rf", "Ridge", make_model("Ridge").estimator):
+        assert not is_network(kind)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
+        ({"layers": 0}, "layers must be a whole number, 1 or more; got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"optimizer": "adamm"}, "unknown optimizer 'adamm'; did you mean 'adam'"),
+    ],
+)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_shared_parameters_are_checked_for_every_network(kind, params, message):
+    with pytest.raises(SmgeoError, match=message):
+        make_model(kind, **params)

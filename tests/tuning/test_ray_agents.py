@@ -1,0 +1,76 @@
+"""Processes that end with this one, and others that have got their number."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from smgeo.tuning.ray_agents import Noted, ending_with_this_process, find_agents, kill_processes
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen(["sleep", "600"])
+    yield psutil.Process(process.pid)
+    process.kill()
+    process.wait()
+
+
+def runs(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_process_is_killed(sleeper):
+    kill_processes([Noted(sleeper.pid, sleeper.create_time())])
+    assert psutil.wait_procs([sleeper], timeout=10)[1] == []
+
+
+def test_another_process_with_the_number_of_one_that_has_ended_is_left_alone(sleeper):
+    kill_processes([Noted(sleeper.pid, sleeper.create_time() - 60)])
+    time.sleep(0.2)
+    assert runs(sleeper)
+
+
+def test_a_process_that_has_ended_is_no_error():
+    process = subprocess.Popen(["true"])
+    created = psutil.Process(process.pid).create_time()
+    process.wait()
+    kill_processes([Noted(process.pid, created)])
+
+
+def test_processes_live_on_when_the_context_is_left(sleeper):
+    with ending_with_this_process([Noted(sleeper.pid, sleeper.create_time())]):
+        pass
+    assert runs(sleeper)
+
+
+SCRIPT = """
+import os, sys, time
+from smgeo.tuning.ray_agents import Noted, ending_with_this_process
+
+with ending_with_this_process([Noted(int(sys.argv[1]), float(sys.argv[2])), Noted(int(sys.argv[3]), 1.0)]):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_takes_those_with_it_that_it_noted(sleeper):
+    other = psutil.Process(subprocess.Popen(["sleep", "600"]).pid)
+    command = [sys.executable, "-c", SCRIPT, str(sleeper.pid), repr(sleeper.create_time()), str(other.pid)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
+        assert parent.stdout.readline() == "ready\n"
+        assert runs(sleeper)
+        parent.send_signal(signal.SIGKILL)
+    assert psutil.wait_procs([sleeper], timeout=30)[1] == []
+    assert runs(other)
+    other.kill()
+
+
+def test_processes_that_are_not_of_ray_are_no_agents(sleeper):
+    assert find_agents() == []
