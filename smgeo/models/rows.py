@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol, Self, cast, runtime_checkable
+from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
+
+from smgeo.prepare.steps import Preparation
 
 
 @runtime_checkable
@@ -26,7 +28,7 @@ class WindowSource(Protocol):
         ...
 
     @property
-    def preparation(self) -> dict[str, Any]:
+    def preparation(self) -> Preparation:
         """How the windows were made, as JSON types."""
         ...
 

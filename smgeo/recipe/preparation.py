@@ -10,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from smgeo.recipe.spec import Spec
 
+# Days of a window by default, in recipes, `smgeo.Windows` and `smgeo.tune`.
+WINDOW_DAYS = 30
+
 
 class FillSpec(Spec):
     """Gap filling along time: limit in days, or half the revisit as measured at each place; `causal` uses nothing later."""
@@ -92,7 +95,7 @@ class SplitSpec(Spec):
 class WindowSpec(Spec):
     """Days a recurrent model sees, and the share of its values that may be missing (0: complete windows only)."""
 
-    length: int = Field(default=30, ge=1)
+    length: int = Field(default=WINDOW_DAYS, ge=1)
     missing: float = Field(default=0.5, ge=0, lt=1)
 
 
