@@ -58,7 +58,7 @@ def open_truth(path: Path, estimate: xr.DataArray | xr.Dataset) -> xr.DataArray:
     return truth.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest")
 
 
-def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset) -> dict[str, Any]:
+def describe_models(folder: Path, scores: Mapping[str, dict[str, Scores]], cube: xr.Dataset) -> dict[str, Any]:
     """`intervals`, `comparisons` and `groups` of the results, from the predictions kept in a run's folder.
 
     Groups are networks, climate classes where the archive has them, and, where the cube has sand, silt and clay, USDA texture classes; of test stations.
@@ -103,7 +103,7 @@ def _coverage_of(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def open_evaluations(folder: Path, scores: Mapping[str, Scores]) -> dict[str, Evaluation]:
+def open_evaluations(folder: Path, scores: Mapping[str, dict[str, Scores]]) -> dict[str, Evaluation]:
     """Model -> its scores, and the predictions kept in a run's folder."""
     return {
         name: Evaluation(parts, xr.open_zarr(folder / "predictions" / f"{name}.zarr", consolidated=False, chunks=None))

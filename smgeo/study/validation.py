@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from smgeo.evaluation.cross_validation import cross_validate, select_in_folds
+from smgeo.evaluation.cross_validation import Learner, cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.evaluation.leakage import audit_leakage
 from smgeo.evaluation.uncertainty import interval_coverage, score_applicability
@@ -60,23 +60,21 @@ class EvaluationStages(ModelStages):
         selected: list[list[str]] | None,
     ) -> dict[str, Any]:
         recipe = self.recipe
-        model = self.new_model(name)
+        learner = Learner.of(lambda: self.new_model(name), self.days_seen(name))
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            return cross_validate(
-                lambda: self.new_model(name),
+            found = cross_validate(
+                learner,
                 self._rows_with_target(cube),
                 spec,
                 recipe.prepare_of(name),
                 recipe.features,
                 self.target,
-                length=self.days_seen(name),
-                mode=model.window_mode,
-                needs_validation=model.uses_validation,
                 selected=selected,
                 seed=recipe.seed,
                 progress=progress,
             )
+            return dict(found)
 
         inputs = {
             "model": recipe.models[name].model_dump(mode="json"),
@@ -197,8 +195,15 @@ class EvaluationStages(ModelStages):
         seed = self.seed_of(spec)
 
         def work(progress: Callable[[int, int], None]) -> dict[str, Any]:
-            features, options = self.recipe.cube_features, {"folds": spec.folds, "gap_days": spec.gap_days}
-            return audit_leakage(cube, features, self.target, seed=seed, progress=progress, **options).to_dict()
+            return audit_leakage(
+                cube,
+                self.recipe.cube_features,
+                self.target,
+                folds=spec.folds,
+                seed=seed,
+                gap_days=spec.gap_days,
+                progress=progress,
+            ).to_dict()
 
         inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **self.key("stations")}
         return {"leakage_audit": self.stage("leakage audit", inputs, [], work)}
