@@ -137,7 +137,7 @@ def measure_index(stations: int) -> dict[str, float]:
         start = time.perf_counter()
         windows = Windows(cube, ["rain"], length=LENGTH, in_memory=False)
         seconds = time.perf_counter() - start
-    index_mb = (windows._last_days.nbytes + windows._offsets.nbytes) / 2**20
+    index_mb = (windows._index.last_days.nbytes + windows._index.offsets.nbytes) / 2**20
     assert windows.y is not None
     with Peak() as shuffled:
         order = windows.order(np.random.default_rng(0))

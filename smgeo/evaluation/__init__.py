@@ -1,6 +1,6 @@
-"""Scores of models, and what they say: on the parts of a split, in folds, by feature, with intervals."""
+"""Scores of models: on the parts of a split, in folds, by feature, with intervals over stations."""
 
-from smgeo.evaluation.cross_validation import cross_validate
+from smgeo.evaluation.cross_validation import CrossValidation, Learner, cross_validate
 from smgeo.evaluation.parts import Evaluation, compare_models, evaluate
 
-__all__ = ["Evaluation", "compare_models", "cross_validate", "evaluate"]
+__all__ = ["CrossValidation", "Evaluation", "Learner", "compare_models", "cross_validate", "evaluate"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -13,39 +14,85 @@ from smgeo.catalog import FEATURES
 from smgeo.cube.schema import select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import predict_stations
-from smgeo.evaluation.scores import Scores, compute_scores, finite_or_none
-from smgeo.prepare import (
-    Folds,
-    cv_folds,
-    hide_days,
-    repeat_steps,
-    select_features,
-    training_windows,
-)
+from smgeo.evaluation.scores import compute_scores, finite_or_none
+from smgeo.models.protocol import Model
+from smgeo.prepare import Folds, cv_folds, hide_days, repeat_steps, select_features, training_windows
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.validation import CrossValidationSpec
 
 
+@dataclass(frozen=True)
+class Learner:
+    """A model that is trained several times, and the data that it is trained on.
+
+    Attributes
+    ----------
+    make : callable
+        Returns an unfitted model.
+    length : int
+        Days in a window; 1 for models on rows.
+    mode : {"window", "sequence"}
+        Train on windows or on whole series.
+    needs_validation : bool
+        The model stops early on validation data.
+    """
+
+    make: Callable[[], Model]
+    length: int = 1
+    mode: Literal["window", "sequence"] = "window"
+    needs_validation: bool = False
+
+    @classmethod
+    def of(cls, make: Callable[[], Model], length: int) -> Learner:
+        """Describe the models that `make` returns; `length` is their window in days, or 1."""
+        model = make()
+        return cls(make, length, model.window_mode, model.uses_validation)
+
+
+class FoldScores(TypedDict):
+    """Scores of cross-validation over the held-out rows of all folds; None where a score is not defined."""
+
+    r2_mean_of_folds: float | None
+    r2_pooled: float | None
+    r2_station_means: float | None
+    rmse_pooled: float | None
+    n: int
+    stations: int
+    r2_of_folds: list[float | None]
+
+
+class _Choices(TypedDict, total=False):
+    gap_days: int
+    selected: list[list[str]]
+
+
+class CrossValidation(FoldScores, _Choices):
+    """Result of `cross_validate`, as in `results.json`."""
+
+    method: str
+    folds: int
+
+
 def score_folds(
     observed: Sequence[np.ndarray], predicted: Sequence[np.ndarray], station: Sequence[np.ndarray]
-) -> Scores:
-    """Scores of cross-validation, from the held-out rows of each fold.
+) -> FoldScores:
+    """Compute the scores of cross-validation from the held-out rows of each fold.
 
     Parameters
     ----------
     observed, predicted : sequence of numpy.ndarray
-        One array a fold, (rows,), same unit, no missing values.
+        One array per fold, (rows,), same unit, no missing values.
     station : sequence of numpy.ndarray
-        Which station each row belongs to.
+        Station of each row.
 
     Returns
     -------
     dict
-        `r2_mean_of_folds` is the squared correlation in each fold, averaged; `r2_pooled` is 1 - SSE/SST over all rows;
-        `r2_station_means` the same over the stations' means: how much of the pattern in space is explained;
-        `rmse_pooled` in the target's unit; `n`, `stations`, `r2_of_folds`. A score that is not defined is None.
+        `r2_mean_of_folds` is the squared correlation in each fold, averaged. `r2_pooled` is 1 - SSE/SST over all rows.
+        `r2_station_means` is the same over the means of the stations: the share of the pattern in space that is explained.
+        `rmse_pooled` is in the target's unit. Also `n`, `stations`, `r2_of_folds`. A score that is not defined is None.
     """
     fold_r = [
         compute_scores(o, p, np.zeros(o.size, dtype="int8"))["r"] for o, p in zip(observed, predicted, strict=True)
@@ -66,7 +113,7 @@ def score_folds(
 
 
 def explained(observed: np.ndarray, predicted: np.ndarray) -> float:
-    """1 - SSE/SST; below 0 where the observations' mean would do better.
+    """Return 1 - SSE/SST: below 0 if the mean of the observations is a better estimate, NaN if they are constant.
 
     >>> explained(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))
     0.5
@@ -76,93 +123,109 @@ def explained(observed: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def cross_validate(
-    make: Callable[[], Any],
+    learner: Learner,
     ds: xr.Dataset,
     spec: CrossValidationSpec,
     prepare: PrepareSpec,
     features: Iterable[str],
     target: str,
     *,
-    length: int,
-    mode: Literal["window", "sequence"] = "window",
-    needs_validation: bool,
     selected: Sequence[Sequence[str]] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Cross-validate one model; everything that is learned is learned anew in each fold.
+) -> CrossValidation:
+    """Cross-validate one model. Everything that is learned is learned again in each fold.
 
     Parameters
     ----------
-    make : callable
-        Gives an unfitted model.
+    learner : Learner
+        Model, and its window.
     ds : xarray.Dataset
         Station cube, not prepared.
     spec : CrossValidationSpec
-        What is held out together, as `smgeo.cv_folds` says. Without `gap_days` the gap of `temporal` is what a window
-        of `prepare.window.length` days of these features looks back (sums over days included), whatever the model sees,
-        and 30 days at least; 58 for 30-day windows of `precipitation_30d`.
+        Method and folds, see `smgeo.cv_folds`. `gap_days` of `temporal` defaults to the days that a window of
+        `prepare.window.length` days of these features looks back (sums over days included), whatever the model sees, and to
+        at least 30 days; 58 for 30-day windows of `precipitation_30d`.
     prepare : PrepareSpec
-        How each fold is prepared, with statistics of its training stations and days. In `temporal` nothing that is
-        learned, and no training or validation window, is made of a value of the held-out period (or, with `forward_only`,
-        of later days): these are hidden before gaps are filled, and so are, for as many days after the period as they look
-        back, the catalogue's sums over days (a variable of your own that is such a sum is not known as one). A revisit
-        given for each station is measured again on what is left. Held-out rows keep what their own past holds, which
-        may lie on training days. In `random` every station and day is a training one, so features of held-out rows are
-        in the statistics; their target is not.
+        Preparation of each fold, with statistics of its training stations and days. In `temporal`, nothing that is learned
+        and no training or validation window uses a value of the held-out period (or, with `forward_only`, of later days).
+        These values are hidden before gaps are filled. The catalogue's sums over days are hidden for as many days after the
+        period as they look back; a user's own variable that is such a sum is not recognised. A revisit given per station is
+        measured again on the remaining days. Held-out rows keep their own past, which may include training days. In
+        `random`, every station and day is a training one, so the statistics include features of held-out rows, but not
+        their target.
     features, target : iterable of str, str
-    length : int
-        Days in a window; 1 for models on rows.
-    mode : {"window", "sequence"}
-        Whether the model sees windows or whole series.
-    needs_validation : bool
-        Whether a tenth of each fold's training units (stations, locations, blocks, the last days, or rows) is set apart
-        for early stopping.
+        Variables used.
     selected : sequence of sequences of str, optional
-        Features of each fold, as `select_in_folds` found them for these folds; found here where `spec` asks for them and they are not given.
+        Features of each fold, from `select_in_folds` for these folds. By default they are selected here if `spec` asks for
+        it.
+    seed : int
+        Seed of the folds, unless `spec` has one.
+    progress : callable, optional
+        Called with (folds done, total folds).
 
     Returns
     -------
     dict
-        As in `results.json`: `method`, `folds`, in `temporal` `gap_days`, with `select_features` the features of each fold (`selected`), and
-        what `score_folds` gives.
+        `method`, `folds`, and the scores of `score_folds`; in `temporal` also `gap_days`; with `select_features` also
+        `selected`, the features of each fold.
+
+    Raises
+    ------
+    SmgeoError
+        If the target's gaps were filled, `selected` does not match the folds, or a fold has no row to train on.
     """
     features = list(features)
     check_target_is_observed(ds, target)
     seed = spec.seed if spec.seed is not None else seed
     folds = _folds_of(ds, spec, target, seed, _default_gap(features, prepare.window.length))
-    observed, predicted, station = [], [], []
     if selected is None and spec.select_features:
         selected = select_in_folds(ds, spec, features, target, seed=seed)
     if selected is not None and len(selected) != len(folds):
         raise SmgeoError(
-            f"cross-validation: selected has the features of {len(selected)} folds, and there are {len(folds)}"
+            f"cross-validation: `selected` has features for {len(selected)} folds, but there are {len(folds)} folds"
         )
-    for k, (train, held) in enumerate(folds):
-        apart = folds.set_apart(k)
-        if needs_validation and not (train & ~apart).any():
-            raise SmgeoError(
-                f"cross-validation ({spec.method}): fold {k + 1} of {len(folds)} leaves no row to train on beside those set apart "
-                "for early stopping; use more folds"
-            )
-        seen = _hide_held_out_days(ds, folds, held)
-        # Set apart last, also where they are trained on: a forest draws rows by their place.
-        train_ds = _rows_of(seen, target, folds, train & ~apart, *(() if needs_validation else (apart,)))
-        used = selected[k] if selected else features
-        held_ds = _rows_of(seen, target, folds, apart) if needs_validation else None
-        _, windows, validation = training_windows(train_ds, held_ds, prepare, used, target, length=length, mode=mode)
-        model = make().fit(windows, validation=validation)
-        test_ds = _rows_of(ds, target, folds, held)
-        o, p, made = predict_stations(model, repeat_steps(test_ds, windows.preparation["steps"]))
-        observed.append(o)
-        predicted.append(p)
-        station.append(text_of(test_ds["station"])[made.targets[0]])
+    estimates = []
+    for k in range(len(folds)):
+        names = selected[k] if selected else features
+        estimates.append(_estimate_fold(learner, ds, folds, k, prepare, names, target))
         if progress:
             progress(k + 1, len(folds))
-    more: dict[str, Any] = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
+    observed, predicted, station = zip(*estimates, strict=True)
+    more: _Choices = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
     if selected:
         more["selected"] = [list(names) for names in selected]
     return {"method": spec.method, "folds": len(folds), **more, **score_folds(observed, predicted, station)}
+
+
+def _estimate_fold(
+    learner: Learner,
+    ds: xr.Dataset,
+    folds: Folds,
+    k: int,
+    prepare: PrepareSpec,
+    features: Sequence[str],
+    target: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Train on fold `k`; return observations, estimates and stations of its held-out rows."""
+    train, held = folds[k]
+    apart, stops = folds.set_apart(k), learner.needs_validation
+    if stops and not (train & ~apart).any():
+        raise SmgeoError(
+            f"cross-validation ({folds.method}): fold {k + 1} of {len(folds)} has no row left to train on after rows were set "
+            "apart for early stopping; use more folds"
+        )
+    seen = _hide_held_out_days(ds, folds, held)
+    # Rows set apart come last, also if they are trained on: a forest draws rows by position.
+    train_ds = _rows_of(seen, target, folds, train & ~apart, *(() if stops else (apart,)))
+    held_ds = _rows_of(seen, target, folds, apart) if stops else None
+    _, windows, validation = training_windows(
+        train_ds, held_ds, prepare, features, target, length=learner.length, mode=learner.mode
+    )
+    model = learner.make().fit(windows, validation=validation)
+    test_ds = _rows_of(ds, target, folds, held)
+    observed, predicted, made = predict_stations(model, repeat_steps(test_ds, windows.preparation["steps"]))
+    return observed, predicted, text_of(test_ds["station"])[made.targets[0]]
 
 
 def select_in_folds(
@@ -174,19 +237,19 @@ def select_in_folds(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[str]]:
-    """Features chosen on the training stations of each fold, see `smgeo.select_features`; the held-out stations choose nothing.
+    """Select features on the training stations of each fold, see `smgeo.select_features`. Held-out stations are not used.
 
     Parameters
     ----------
     ds, spec, features, target, seed
         As for `cross_validate`.
     progress : callable, optional
-        Called with (folds done, folds in all).
+        Called with (folds done, total folds).
 
     Returns
     -------
     list of list of str
-        Of each fold, in the order of `features`.
+        Features of each fold, in the order of `features`.
     """
     names = list(features)
     seed = spec.seed if spec.seed is not None else seed
@@ -206,12 +269,12 @@ def _folds_of(ds: xr.Dataset, spec: CrossValidationSpec, target: str, seed: int,
 
 
 def _looks_back(name: Hashable) -> int:
-    """How many days before its own a value of the variable is made from too, as far as the catalogue knows."""
+    """Return the number of earlier days that a value of the variable is computed from, as far as the catalogue knows."""
     return FEATURES[str(name)].looks_back_days if name in FEATURES else 0
 
 
 def _default_gap(features: Sequence[str], window_days: int) -> int:
-    """Days that the first day of a window, and the sums on it, look back; `GAP_DAYS` at least.
+    """Return the days that the first day of a window, and the sums on it, look back; at least `GAP_DAYS`.
 
     >>> _default_gap(["s1_vv", "precipitation_30d"], 30), _default_gap(["s1_vv"], 1)
     (58, 30)
@@ -220,7 +283,7 @@ def _default_gap(features: Sequence[str], window_days: int) -> int:
 
 
 def _rows_of(ds: xr.Dataset, target: str, folds: Folds, *rows: np.ndarray) -> xr.Dataset:
-    """The cube with the target on `rows` alone; where folds are of whole stations, their stations alone, part after part."""
+    """Return the cube with the target only on `rows`; if folds hold out whole stations, only their stations, part by part."""
     some = xr.DataArray(np.logical_or.reduce(rows), dims=("station", "time"))
     kept = ds[target].transpose("station", "time").where(some)
     ds = ds.assign({target: kept.assign_attrs(ds[target].attrs)})
@@ -231,7 +294,7 @@ def _rows_of(ds: xr.Dataset, target: str, folds: Folds, *rows: np.ndarray) -> xr
 
 
 def _hide_held_out_days(ds: xr.Dataset, folds: Folds, held: np.ndarray) -> xr.Dataset:
-    """The cube without values made of days of a held-out period, or of those after it in forward folds."""
+    """Return the cube without values computed from days of a held-out period, or from any later day in forward folds."""
     if folds.method != "temporal":
         return ds
     first, last = np.flatnonzero(held.any(axis=0))[[0, -1]]

@@ -1,10 +1,10 @@
-"""What drives a model, and how many stations it needs: permutation importance and learning curves."""
+"""Permutation importance and learning curves: the features that drive a model, and the stations that it needs."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -14,16 +14,27 @@ from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation.parts import predict_stations
 from smgeo.evaluation.scores import draw_stations, interval_of, score_intervals
+from smgeo.models.protocol import Model
 from smgeo.prepare import Split, part_rows, repeat_steps, training_windows
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
 
-# A year's season is broken by a shift of a month at least.
+# A shift of a month or more breaks the season of a year.
 _LEAST_SHIFT_DAYS = 30
 
 
+class _Increase(TypedDict):
+    """Increase of the RMSE by the exchange of one group of features."""
+
+    increase: float
+    low: float | None
+    high: float | None
+    stations_worse: float
+    rows: int
+
+
 def permutation_importance(
-    model: Any,
+    model: Model,
     ds: xr.Dataset,
     split: Split,
     part: Literal["train", "validation", "test"] = "test",
@@ -33,13 +44,13 @@ def permutation_importance(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """How much a model errs more where a feature says nothing of the place any more.
+    """Measure how much the error of a model grows when a feature no longer belongs to the place.
 
-    A feature's whole series is exchanged between stations (static ones their value), so that its course in time stays possible and
-    days of one station stay together; what all stations share, such as the day of year or the one weather station of a field (whatever
-    its gaps), is shifted in time by a month at least.
-    After Breiman 2001 (Mach. Learn. 45, 5-32), with stations instead of rows. Where features are correlated the model finds in
-    one what was taken from the other, and each looks unimportant: name them as one group then.
+    The whole series of a feature is exchanged between stations (the value of a static feature), so that its course in time
+    stays possible and the days of a station stay together. A series that all stations share, such as the day of year or the
+    only weather station of a field (whatever its gaps), is shifted in time by at least a month.
+    The method follows Breiman 2001 (Mach. Learn. 45, 5-32), with stations instead of rows. If features are correlated, the
+    model finds in one what was taken from the other, and each of them looks unimportant. Put such features in one group.
 
     Parameters
     ----------
@@ -48,21 +59,24 @@ def permutation_importance(
     ds : xarray.Dataset
         Station cube, as opened or prepared as the training data were.
     split : Split
+        Stations of each part, or its days.
     part : {"train", "validation", "test"}
         Stations on which errors are measured; two or more.
     groups : mapping, optional
-        Name -> features that are exchanged together; by default each feature alone.
-    repeats, seed : int
-        Exchanges of each group, whose squared errors are averaged, and their seed.
+        Name -> features that are exchanged together; by default each feature separately.
+    repeats : int
+        Exchanges of each group; their squared errors are averaged.
+    seed : int
+        Seed of the exchanges.
     progress : callable, optional
-        Called with (groups done, groups in all).
+        Called with (groups done, total groups).
 
     Returns
     -------
     pandas.DataFrame
-        One row a group, the most important first: `increase` of the RMSE (target's unit), the ends of its 95 % interval over resampled
-        stations (`low`, `high`), `stations_worse` (the share of stations that err more), and `rows`. Rows that an exchange leaves
-        without enough values do not count in that exchange, on either side.
+        One row per group, the most important first: `increase` of the RMSE (target's unit), the ends of its 95 % interval
+        over resampled stations (`low`, `high`), `stations_worse` (share of stations with a larger error), and `rows`. A row
+        that an exchange leaves without enough values does not count in that exchange, neither before nor after it.
 
     Raises
     ------
@@ -71,7 +85,7 @@ def permutation_importance(
     """
     preparation = getattr(model, "preparation_", None)
     if not preparation:
-        raise SmgeoError("permutation importance needs a model fitted on Windows; this one was fitted on bare arrays")
+        raise SmgeoError("permutation importance: the model was fitted on bare arrays; fit it on Windows")
     features = preparation["features"]
     named = {f: [f] for f in features} if groups is None else {str(k): list(v) for k, v in groups.items()}
     for name, members in named.items():
@@ -85,7 +99,7 @@ def permutation_importance(
     if prepared.sizes["station"] < 2:
         found = prepared.sizes["station"]
         raise SmgeoError(
-            f"permutation importance: two or more {part} stations are needed, to exchange; there are {found}"
+            f"permutation importance exchanges series between stations and needs two or more {part} stations; found {found}"
         )
     before = _squared_errors(model, prepared)
     rows = {}
@@ -99,8 +113,8 @@ def permutation_importance(
     return table.sort_values("increase", ascending=False, kind="stable")
 
 
-def _squared_errors(model: Any, prepared: xr.Dataset) -> np.ndarray:
-    """(station, day), NaN where nothing is predicted."""
+def _squared_errors(model: Model, prepared: xr.Dataset) -> np.ndarray:
+    """Return squared errors (station, day), NaN where there is no estimate."""
     observed, predicted, windows = predict_stations(model, prepared)
     out = np.full((prepared.sizes["station"], prepared.sizes["time"]), np.nan)
     out[windows.targets] = (predicted.astype("float64") - observed) ** 2
@@ -108,11 +122,11 @@ def _squared_errors(model: Any, prepared: xr.Dataset) -> np.ndarray:
 
 
 def _exchange(ds: xr.Dataset, features: Iterable[str], random: np.random.Generator) -> xr.Dataset:
-    """The cube with features of other stations, the same for all of them; each station gets another's."""
+    """Return the cube with the features of other stations; every station gets all of them from the same other station."""
     stations, days = ds.sizes["station"], ds.sizes["time"]
     order = random.permutation(stations)
     giver = np.empty(stations, dtype=np.intp)
-    giver[order] = np.roll(order, 1)  # one cycle through all, so none keeps its own
+    giver[order] = np.roll(order, 1)  # one cycle through all stations, so that none keeps its own
     least = min(_LEAST_SHIFT_DAYS, days // 2)
     shift = int(random.integers(least, max(days - least, least) + 1))
     changed = {}
@@ -127,18 +141,18 @@ def _exchange(ds: xr.Dataset, features: Iterable[str], random: np.random.Generat
 
 
 def _is_shared(variable: xr.DataArray) -> bool:
-    """Whether a variable that varies in time says the same of all stations on every day, as far as days tell of two or more."""
+    """Return True if a variable in time is equal at all stations on every day on which two or more have a value."""
     if "station" not in variable.dims:
         return True
     if "time" not in variable.dims:
         return False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of days without a value
+        warnings.simplefilter("ignore", RuntimeWarning)  # for days without a value
         spread = variable.max("station") - variable.min("station")
     return bool((variable.count("station") > 1).any() and not (spread > 0).any())
 
 
-def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> dict[str, Any]:
+def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> _Increase:
     both = [np.isfinite(before) & np.isfinite(a) for a in after]
     n = np.sum([b.sum(axis=1) for b in both], axis=0).astype("float64")
     sums = [
@@ -164,7 +178,7 @@ def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> dic
 
 
 def learning_curve(
-    make: Callable[[], Any],
+    make: Callable[[], Model],
     ds: xr.Dataset,
     split: Split,
     prepare: PrepareSpec,
@@ -176,49 +190,52 @@ def learning_curve(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Scores at the test stations of models trained on more and more training stations.
+    """Score models that are trained on more and more training stations, at the test stations.
 
-    Each set of stations holds the smaller ones. Everything that is learned, statistics of preparation included, is learned anew of each;
-    validation stations stop the training of models that need them, and are always all.
+    Each set of stations contains the smaller ones. Everything that is learned, including the statistics of preparation, is
+    learned from each set separately. Models that stop early do so on all validation stations.
 
     Parameters
     ----------
     make : callable
-        Gives an unfitted model.
+        Returns an unfitted model.
     ds : xarray.Dataset
         Station cube, not prepared.
     split : Split
+        Split of the stations.
     prepare : PrepareSpec
+        Preparation of each set.
     features, target : iterable of str, str
+        Variables used.
     length : int
         Days in a window; 1 for models on rows.
     fractions : sequence of float
         Shares of the training stations, each above 0 and at most 1; a share is at least one station.
     seed : int
-        Of the order in which stations are added.
+        Seed of the order in which stations are added.
     progress : callable, optional
-        Called with (models trained, models in all).
+        Called with (models trained, total models).
 
     Returns
     -------
     pandas.DataFrame
-        One row a fraction: `stations`, `rows` trained on, `train_rmse`, and at the test stations `rmse` with the ends of its 95 % interval
-        (`low`, `high`), target's unit, and `n`.
+        One row per fraction: `stations`, `rows` trained on, `train_rmse`; at the test stations `rmse` with the ends of its
+        95 % interval (`low`, `high`) and `n`. RMSE is in the target's unit.
 
     Raises
     ------
     SmgeoError
-        If a fraction is not above 0 and at most 1, or a set of stations leaves no row to train on.
+        If a fraction is not above 0 and at most 1, the split is in time, or a set of stations has no row to train on.
     """
     names = list(features)
     check_target_is_observed(ds, target)
     if split.periods:
         raise SmgeoError(
-            "learning curve: it adds training stations, and this split is of days; give one of split_stations"
+            "learning curve: it adds training stations, but this split is in time; use a split from split_stations"
         )
     for fraction in fractions:
         if not 0 < fraction <= 1:
-            raise SmgeoError(f"fractions of a learning curve are above 0 and at most 1; got {fraction}")
+            raise SmgeoError(f"fractions of a learning curve must be above 0 and at most 1; got {fraction}")
     order = [split.train[i] for i in np.random.default_rng(seed).permutation(len(split.train))]
     rows = []
     for done, fraction in enumerate(sorted(fractions)):
@@ -232,7 +249,7 @@ def learning_curve(
         )
         if not len(train):
             raise SmgeoError(
-                f"learning curve: {len(ids)} training station(s) leave no row to train on; use greater fractions"
+                f"learning curve: {len(ids)} training station(s) have no row to train on; use larger fractions"
             )
         steps = train.preparation["steps"]
         model.fit(train, validation=validation)

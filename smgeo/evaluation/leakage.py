@@ -1,11 +1,10 @@
-"""How much of a score is leakage: one quick model on random rows, other periods and other locations."""
+"""Leakage audit: scores of one quick model on random rows, other periods and other locations."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +14,22 @@ from smgeo.cube.schema import units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation.cross_validation import score_folds
 from smgeo.evaluation.scores import compute_scores
+from smgeo.files import JsonObject
 from smgeo.prepare import Folds, cv_folds
 from smgeo.prepare.folds import GAP_DAYS
+from smgeo.prepare.quick_forest import Regressor
 from smgeo.prepare.target import choose_features, known_features
 
 METHODS = ("random", "temporal", "leave-location-out")
 # Mean radius of the Earth (IUGG), km.
 _EARTH_KM = 6371.0088
 _TREES = 100
-# Rows × features that a tree draws at most, so that half a million rows of 27 features take two minutes on 2 cores.
+# Maximum rows × features per tree, so that half a million rows of 27 features take two minutes on 2 cores.
 _VALUES_OF_A_TREE = 150_000
-# Rows of a fold whose distances are measured, and training rows they are measured to, at most.
+# Maximum rows of a fold whose distances are measured, and training rows that they are measured to.
 _ROWS_MEASURED, _ROWS_AMONG = 300, 100_000
 _ROWS_AT_ONCE = 8_192
-# Differences of R2 below this are no finding.
+# Smaller differences of R2 are not reported as a finding.
 _SMALL = 0.05
 _SCORES = {
     "rmse": "RMSE",
@@ -53,24 +54,30 @@ _DISTANCES = {
 
 @dataclass(frozen=True)
 class LeakageAudit:
-    """The scores of one model under three ways of holding rows out, and how far held-out rows lie from training ones.
+    """Scores of one model under three ways of holding rows out, and distances from held-out rows to training rows.
 
     Attributes
     ----------
     table : pandas.DataFrame
-        One row a split: `random`, `temporal`, `leave-location-out`. Columns: `n` rows scored; `rmse`, `ubrmse`, `bias` (estimate
-        minus observation, the target's unit) and `r`, pooled; `r2_pooled`, `r2_mean_of_folds`, `r2_station_means` as
-        `smgeo.evaluation.cross_validation.score_folds` defines them; `km_median`, `km_min`, `km_max` from a held-out row to the nearest
-        training station; `feature_median`, `feature_min`, `feature_max` from a held-out row to the nearest training row
-        in standard deviations of the features; `feature_between_stations`, the median of the same from a training row
-        to the nearest one of another station. NaN where it is not defined.
+        One row per split: `random`, `temporal`, `leave-location-out`. NaN where a number is not defined. Columns:
+
+        - `n`: rows scored.
+        - `rmse`, `ubrmse`, `bias` (estimate minus observation), in the target's unit, and `r`, all pooled.
+        - `r2_pooled`, `r2_mean_of_folds`, `r2_station_means`: see `smgeo.evaluation.cross_validation.score_folds`.
+        - `km_median`, `km_min`, `km_max`: from a held-out row to the nearest training station.
+        - `feature_median`, `feature_min`, `feature_max`: from a held-out row to the nearest training row, in standard
+          deviations of the features.
+        - `feature_between_stations`: median of the same from a training row to the nearest one of another station.
     features : tuple of str
+        Features of the model.
     target, units : str
+        Variable that is estimated, and its unit.
     stations, folds, seed, gap_days : int
+        Number of stations, and the arguments of `audit_leakage`.
     model : str
-        The class of the model.
+        Class of the model.
     notes : tuple of str
-        What was not measured, and why.
+        Distances that were not measured, and the reason.
     """
 
     table: pd.DataFrame
@@ -86,26 +93,26 @@ class LeakageAudit:
 
     @property
     def meaning(self) -> str:
-        """One sentence that says what the gap between the scores means."""
+        """Interpretation of the differences between the scores, in one sentence."""
         r2 = self.table["r2_pooled"]
         if not np.isfinite(r2).all():
-            return "R2 is not defined, because the target does not vary."
+            return "R2 is not defined because the target is constant."
         kinds = {"leave-location-out": ("at locations", "a map"), "temporal": ("in periods", "another year")}
         fallen = [m for m in kinds if r2["random"] - r2[m] >= _SMALL]
         if not fallen:
             return (
-                f"Random rows flatter the model by less than {_SMALL:g} of R2 here: it does about as well at locations and in "
-                "periods it was not trained on."
+                f"Random rows overstate R2 by less than {_SMALL:g} here: the model does about as well at locations and in "
+                "periods that it was not trained on."
             )
         found = " and ".join(f"{r2[m]:.2f} {kinds[m][0]}" for m in fallen)
         users = " or ".join(kinds[m][1] for m in fallen)
         return (
-            f"Random rows flatter the model: R2 is {r2['random']:.2f} there, but {found} it was not trained on, which is what {users} "
-            "will have."
+            f"Random rows overstate the skill of the model: R2 is {r2['random']:.2f} there, but {found} that it was not trained on; "
+            f"expect the latter for {users}."
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """As in `results.json`: `splits` holds the table by split, with None where a number is not defined."""
+    def to_dict(self) -> JsonObject:
+        """Return the audit as in `results.json`: `splits` is the table by split, with None where a number is not defined."""
         splits = {
             str(method): {str(k): None if pd.isna(v) else int(v) if k == "n" else float(v) for k, v in row.items()}
             for method, row in self.table.iterrows()
@@ -120,13 +127,14 @@ class LeakageAudit:
         }
 
     def __str__(self) -> str:
-        """Aligned text: scores, distances, and what the gap means."""
+        """Return aligned text: scores, distances, and their interpretation."""
         n = int(self.table["n"].max())
-        formats = {"n": "{:,.0f}".format, **dict.fromkeys(("km_median", "km_min", "km_max"), "{:.2f}".format)}
+        formats: dict[str, Callable[[float], str]] = {"n": "{:,.0f}".format}
+        formats |= dict.fromkeys(("km_median", "km_min", "km_max"), "{:.2f}".format)
         blocks = [
             self.table[list(names)].to_string(
                 header=list(names.values()), formatters=formats, float_format="{:.3f}".format, na_rep="-"
-            )  # type: ignore[arg-type]
+            )
             for names in (_SCORES, _DISTANCES)
         ]
         return "\n".join(
@@ -136,8 +144,8 @@ class LeakageAudit:
                 "",
                 blocks[0],
                 "",
-                "From held-out rows: km to the nearest training station; in features, standard deviations to the nearest training row,",
-                "and the same between training rows of different stations (medians, and the least and the most)",
+                "Distances from held-out rows: km to the nearest training station; in features, standard deviations to the nearest",
+                "training row, and the same between training rows of different stations (median, least and most)",
                 blocks[1],
                 "",
                 self.meaning,
@@ -152,54 +160,59 @@ def audit_leakage(
     target: str = "sm",
     *,
     folds: int = 5,
-    model: Any = None,
+    model: Regressor | None = None,
     seed: int = 0,
     gap_days: int = GAP_DAYS,
     progress: Callable[[int, int], None] | None = None,
 ) -> LeakageAudit:
-    """Train one quick model under random, temporal and location folds, and show the three scores side by side.
+    """Train one quick model with random, temporal and location folds, and compare the three scores.
 
-    Everything is learned anew in each fold. Rows are the station-days with a target, the same in all three; they are
-    taken as they are, missing features included, so fill gaps before where that is wanted.
+    Everything is learned again in each fold. Rows are the station-days with a target, the same in all three splits. They
+    are used as they are, including missing features: fill gaps first if you want them filled.
 
-    Distances tell why scores differ. On the ground: great circle, from the station of a held-out row to the nearest
-    station that has a training row. In feature space: features are standardised with mean and standard deviation of the
-    fold's training rows, a missing one is 0, and d = min over training rows of the Euclidean distance; beside it d from
-    training rows to those of other stations, which is what new locations are like. This is the unweighted distance of the
-    area of applicability (Meyer and Pebesma 2021, Methods Ecol. Evol. 12, 1620-1633, before its division by the mean
-    distance), compared as nearest-neighbour distances are (Milà et al. 2022, Methods Ecol. Evol. 13, 1304-1316). It is
-    measured from 300 rows of each fold and to at most 100,000 training rows, drawn by the seed.
+    Distances explain the differences of the scores:
+
+    - On the ground: great-circle distance from the station of a held-out row to the nearest station with a training row.
+    - In feature space: Euclidean distance to the nearest training row. Features are standardised with the mean and standard
+      deviation of the fold's training rows; a missing value is 0. The same distance from training rows to rows of other
+      stations shows how different new locations are.
+
+    The distance in feature space is the unweighted distance of the area of applicability (Meyer and Pebesma 2021, Methods
+    Ecol. Evol. 12, 1620-1633, before its division by the mean distance), used as a nearest-neighbour distance (Milà et al.
+    2022, Methods Ecol. Evol. 13, 1304-1316). It is measured from 300 rows of each fold to at most 100,000 training rows,
+    drawn by the seed.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Station cube, raw or prepared, lazy or not; one variable at a time is read, and rows × features float32 are held,
-        and about ten times that at the peak (58 MB and 0.6 GB for 534,000 rows of 27 features).
+        Station cube, raw or prepared, lazy or not. One variable is read at a time. The table of rows × features is kept in
+        memory as float32, with a peak of about ten times that (58 MB and 0.6 GB for 534,000 rows of 27 features).
     features : sequence of str, optional
         Dynamic, static or calendar variables; all of these by default.
     target : str
+        Variable that is estimated.
     folds : int
-        Of each of the three.
+        Number of folds of each split.
     model : scikit-learn regressor, optional
-        Must take missing values where there are any; it is cloned for each fold. By default a random forest of 100
-        trees, each on at most 150,000 / features rows (5,555 of 27 features), so that it is quick.
+        Cloned for each fold; it must accept missing values if there are any. By default a random forest of 100 trees, each
+        on at most 150,000 / features rows (5,555 for 27 features), so that it is quick.
     seed : int
-        Of folds, forest and samples.
+        Seed of folds, forest and samples.
     gap_days : int
-        Days between training and held-out days of temporal folds, see `smgeo.cv_folds`. Rows are single days, so that 30
-        is further than the catalogue's sums look back.
+        Days between training and held-out days of temporal folds, see `smgeo.cv_folds`. Rows are single days, so 30 is more
+        than the catalogue's sums look back.
     progress : callable, optional
-        Called with (folds done, folds in all).
+        Called with (folds done, total folds).
 
     Returns
     -------
     LeakageAudit
-        `print` it, or take its `table`.
+        `print` it, or use its `table`.
 
     Raises
     ------
     SmgeoError
-        If `ds` is no station cube, a feature is unknown or infinite, or folds cannot be made.
+        If `ds` is not a station cube, a feature is unknown or infinite, or folds cannot be made.
     """
     names = _check_features(ds, features, target)
     all_folds = {m: cv_folds(ds, m, folds, target=target, seed=seed, gap_days=gap_days) for m in METHODS}
@@ -210,10 +223,10 @@ def audit_leakage(
     kilometres = {m: _distances_on_the_ground(f, places) for m, f in all_folds.items()}
     table = {}
     for done, (method, of_method) in enumerate(all_folds.items()):
-        say = (lambda k, done=done: progress(done * folds + k, len(METHODS) * folds)) if progress else None
+        report = (lambda k, done=done: progress(done * folds + k, len(METHODS) * folds)) if progress else None
         pairs = [(train[rows], held[rows]) for train, held in of_method]
         table[method] = {
-            **_score(pairs, x, y, station, model, seed, say),
+            **_score(pairs, x, y, station, model, seed, report),
             **_spread("km", kilometres[method]),
             **_distances_in_features(pairs, x, station, seed),
         }
@@ -241,31 +254,29 @@ def _check_features(ds: xr.Dataset, features: Sequence[str] | None, target: str)
 
 
 def _table(ds: xr.Dataset, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-    """Features of the rows: (rows, features) float32, NaN where missing."""
+    """Return the features of the rows: (rows, features) float32, NaN where missing."""
     like = xr.DataArray(rows, dims=("station", "time"))
     out = np.empty((int(rows.sum()), len(names)), dtype="float32")
     for i, name in enumerate(names):
         out[:, i] = ds[name].broadcast_like(like).transpose("station", "time").values[rows]
         if np.isinf(out[:, i]).any():
-            raise SmgeoError(f"leakage audit: {name} holds infinite values; make them missing (NaN) first")
+            raise SmgeoError(f"leakage audit: {name} contains infinite values; set them to NaN first")
     return out
 
 
 def _places(ds: xr.Dataset, stations: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Latitude and longitude (radians) of every station, NaN where not known; and a note of how many are not."""
+    """Return latitude and longitude (radians) of every station, NaN where unknown, and a note if any are unknown."""
     if not {"latitude", "longitude"} <= set(ds.variables):
-        note = "Distances on the ground are not known: the cube has no latitude and longitude."
+        note = "Distances on the ground are unknown: the cube has no latitude and longitude."
         return np.full((ds.sizes["station"], 2), np.nan), (note,)
     places = np.deg2rad(np.stack([ds[n].values.astype("float64") for n in ("latitude", "longitude")], axis=1))
     lacking = int((~np.isfinite(places[stations]).all(axis=1)).sum())
-    note = (
-        f"Distances on the ground leave out {lacking} of {stations.size} stations, which have no latitude or longitude."
-    )
+    note = f"Distances on the ground leave out {lacking} of {stations.size} stations without latitude or longitude."
     return places, (note,) if lacking else ()
 
 
 def _distances_on_the_ground(folds: Folds, places: np.ndarray) -> np.ndarray:
-    """Kilometres from each held-out row to the nearest training station; rows of stations without a place left out."""
+    """Return kilometres from each held-out row to the nearest training station, without rows of stations without a place."""
     from sklearn.neighbors import BallTree
 
     known = np.isfinite(places).all(axis=1)
@@ -283,40 +294,41 @@ def _score(
     x: np.ndarray,
     y: np.ndarray,
     station: np.ndarray,
-    model: Any,
+    model: Regressor | None,
     seed: int,
-    say: Callable[[int], None] | None,
-) -> dict[str, Any]:
-    """Scores of the held-out rows of all folds."""
+    report: Callable[[int], None] | None,
+) -> dict[str, object]:
+    """Return the scores of the held-out rows of all folds."""
     from sklearn.base import clone
 
     observed, predicted, places = [], [], []
     for k, (train, held) in enumerate(pairs):
-        fitted = _forest(int(train.sum()), x.shape[1], seed) if model is None else clone(model)
+        fitted: Regressor = _forest(int(train.sum()), x.shape[1], seed) if model is None else clone(model)
         fitted.fit(x[train], y[train])
         observed.append(y[held])
         predicted.append(np.asarray(fitted.predict(x[held]), dtype="float64"))
         places.append(station[held])
-        if say:
-            say(k + 1)
+        if report:
+            report(k + 1)
     o, p = np.concatenate(observed), np.concatenate(predicted)
     pooled = compute_scores(o, p, np.zeros(o.size, dtype="int8"))
-    of_folds = score_folds(observed, predicted, places)
-    return {k: {**pooled, **of_folds}[k] for k in _SCORES}
+    found: dict[str, object] = {**pooled, **score_folds(observed, predicted, places)}
+    return {k: found[k] for k in _SCORES}
 
 
-def _forest(rows: int, features: int, seed: int) -> Any:
+def _forest(rows: int, features: int, seed: int) -> Regressor:
     from sklearn.ensemble import RandomForestRegressor
 
     most = max(_VALUES_OF_A_TREE // features, 1)
-    # A third of the features at each split: Breiman's choice for regression, and three times as quick as all.
-    return RandomForestRegressor(
+    # A third of the features at each split is Breiman's choice for regression, and three times as fast as all features.
+    forest: Regressor = RandomForestRegressor(
         _TREES, max_features=1 / 3, max_samples=most if rows > most else None, n_jobs=-1, random_state=seed
     )
+    return forest
 
 
 def _spread(name: str, values: np.ndarray) -> dict[str, float]:
-    """Median, least and greatest value, by name; NaN where there is none."""
+    """Return median, minimum and maximum by name; NaN without values."""
     three = np.quantile(values, [0.5, 0, 1]) if values.size else np.full(3, np.nan)
     return {f"{name}_{word}": float(v) for word, v in zip(("median", "min", "max"), three, strict=True)}
 
@@ -324,7 +336,7 @@ def _spread(name: str, values: np.ndarray) -> dict[str, float]:
 def _distances_in_features(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], x: np.ndarray, station: np.ndarray, seed: int
 ) -> dict[str, float]:
-    """From held-out rows to training rows, and from training rows to those of other stations."""
+    """Measure distances from held-out rows to training rows, and from training rows to those of other stations."""
     to_training, between = [], []
     for k, (train, held) in enumerate(pairs):
         random = np.random.default_rng([seed, k])
@@ -339,15 +351,15 @@ def _distances_in_features(
 
 
 def _draw(rows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Indices of at most `count` of the rows."""
+    """Return the indices of at most `count` of the rows."""
     at = np.flatnonzero(rows)
     return at if at.size <= count else np.sort(random.choice(at, count, replace=False))
 
 
 def _standardise(learn: np.ndarray, *tables: np.ndarray) -> Iterator[np.ndarray]:
-    """Tables in standard deviations from the mean of `learn`; 0 where missing, and where a feature does not vary."""
+    """Yield tables in standard deviations from the mean of `learn`; 0 where a value is missing or a feature is constant."""
     with warnings.catch_warnings():
-        # A feature without any value has no mean, and tells no rows apart.
+        # A feature without any value has no mean, and does not distinguish rows.
         warnings.simplefilter("ignore", RuntimeWarning)
         mean, std = np.nanmean(learn, axis=0, dtype="float64"), np.nanstd(learn, axis=0, dtype="float64")
     for table in tables:
@@ -357,7 +369,9 @@ def _standardise(learn: np.ndarray, *tables: np.ndarray) -> Iterator[np.ndarray]
 def _nearest(
     of: np.ndarray, among: np.ndarray, of_station: np.ndarray | None = None, among_station: np.ndarray | None = None
 ) -> np.ndarray:
-    """Euclidean distance of each row to the nearest of `among`; where stations are given, of another station (inf: none).
+    """Return the Euclidean distance of each row to the nearest of `among`; if stations are given, of another station.
+
+    Infinite if there is no such row.
 
     >>> _nearest(np.array([[0.0, 0.0]]), np.array([[0.0, 1.0], [3.0, 4.0]]), np.array([7]), np.array([7, 8]))
     array([5.])
@@ -365,8 +379,9 @@ def _nearest(
     best = np.full(len(of), np.inf)
     for start in range(0, len(among), _ROWS_AT_ONCE):
         some = slice(start, start + _ROWS_AT_ONCE)
-        squared = (of**2).sum(axis=1)[:, None] + (among[some] ** 2).sum(axis=1) - 2 * of @ among[some].T
+        squared: np.ndarray = (of**2).sum(axis=1)[:, None] + (among[some] ** 2).sum(axis=1) - 2 * of @ among[some].T
         if of_station is not None and among_station is not None:
             squared[of_station[:, None] == among_station[some]] = np.inf
         best = np.minimum(best, squared.min(axis=1))
-    return np.sqrt(np.maximum(best, 0.0))
+    found: np.ndarray = np.sqrt(np.maximum(best, 0.0))
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from smgeo.cube.schema import check_known_units, station_positions, text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.scores import (
     NAMES,
+    Interval,
     Moments,
     Scores,
     adjust_holm,
@@ -23,14 +23,8 @@ from smgeo.evaluation.scores import (
     score_groups,
     score_intervals,
 )
-from smgeo.prepare import (
-    PARTS,
-    Split,
-    Windows,
-    part_rows,
-    repeat_steps,
-    windows_like,
-)
+from smgeo.models.protocol import Model
+from smgeo.prepare import PARTS, Split, Windows, part_rows, repeat_steps, windows_like
 from smgeo.prepare.target import check_target_is_observed, target_scaler
 
 
@@ -43,8 +37,8 @@ class Evaluation:
     scores : dict
         Part -> scores as in `results.json`, in the target's unit.
     predictions : xarray.Dataset
-        `observed` and `predicted` (station, time), in the target's unit, missing where no prediction was made; and `part`, of each
-        station, or of each day where the split is in time.
+        `observed` and `predicted` (station, time), in the target's unit, missing where there is no estimate; and `part`, by
+        station, or by day if the split is in time.
     """
 
     scores: dict[str, Scores]
@@ -52,9 +46,9 @@ class Evaluation:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a part: rmse, ubrmse, bias, r, n, stations, the medians over stations, and the ends of 95 % intervals.
+        """Scores with one row per part: rmse, ubrmse, bias, r, n, stations, medians over stations, ends of 95 % intervals.
 
-        `rmse_low` and `rmse_high`, and so on: by resampling whole stations, see `smgeo.evaluation.scores.score_intervals`.
+        The ends are named `rmse_low`, `rmse_high`, and so on; see `smgeo.evaluation.scores.score_intervals`.
         """
         intervals = self.intervals
         rows = {
@@ -72,13 +66,13 @@ class Evaluation:
         return pd.DataFrame.from_dict(rows, orient="index")
 
     @property
-    def intervals(self) -> dict[str, dict[str, list[float | None]]]:
-        """Part -> score -> [low, high]: 95 % intervals of the pooled scores over resampled stations."""
+    def intervals(self) -> dict[str, dict[str, Interval]]:
+        """95 % intervals of the pooled scores over resampled stations: part -> score -> [low, high]."""
         return {part: score_intervals(*self.rows(part)) for part in self.scores}
 
     @property
     def stations(self) -> pd.DataFrame:
-        """One row a station with a prediction: part, network where known, n, rmse, ubrmse, bias, r."""
+        """Scores with one row per station that has an estimate: part, network if known, n, rmse, ubrmse, bias, r."""
         tables = []
         for part in self.scores:
             observed, predicted, station = self.rows(part)
@@ -95,26 +89,27 @@ class Evaluation:
         return table
 
     def rows(self, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Observed, predicted and station id of every row of a part that has both, each (n,)."""
+        """Return observed, predicted and station id of every row of a part that has both values, each (n,)."""
         ds = rows_in_part(self.predictions, part)
         observed, predicted = (ds[n].transpose("station", "time").values for n in ("observed", "predicted"))
         at = np.isfinite(observed) & np.isfinite(predicted)
         return observed[at], predicted[at], text_of(ds["station"])[np.nonzero(at)[0]]
 
     def by(self, group: Mapping[str, str], part: str = "test") -> pd.DataFrame:
-        """Scores of groups of stations: one row a group, with stations, n and the four pooled scores.
+        """Return the scores of groups of stations: one row per group, with stations, n and the four pooled scores.
 
         Parameters
         ----------
         group : mapping
-            Station id -> name of its group, such as its network, climate or texture class; others are left out.
+            Station id -> name of its group, such as a network, climate or texture class. Other stations are left out.
         part : {"train", "validation", "test"}
+            Part of the split.
         """
         return score_groups(*self.rows(part), group)
 
 
 def rows_in_part(predictions: xr.Dataset, part: str) -> xr.Dataset:
-    """Of what `Evaluation.predictions` holds, the stations (or the days, where the split is in time) of a part."""
+    """Select the stations of a part from `Evaluation.predictions`; its days, if the split is in time."""
     (dim,) = predictions["part"].dims
     return predictions.isel({dim: np.flatnonzero(text_of(predictions["part"]) == part)})
 
@@ -122,24 +117,25 @@ def rows_in_part(predictions: xr.Dataset, part: str) -> xr.Dataset:
 def compare_models(
     evaluations: Mapping[str, Evaluation], part: str = "test", *, pairs: Iterable[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
-    """Paired tests between models, each pair on the rows that both estimated.
+    """Test pairs of models against each other, each pair on the rows that both models estimated.
 
-    A model that needs more days before a row is scored on fewer rows, so scores of two models are compared on common rows alone.
+    A model that needs more days before a row is scored on fewer rows. So two models are compared only on common rows.
 
     Parameters
     ----------
     evaluations : mapping
-        Name of the model -> its `Evaluation`. Of different cubes or splits, rows that are in the part of both and have the same
-        observation count.
+        Name of the model -> its `Evaluation`. Evaluations may come from different cubes or splits: rows count that are in
+        the part of both and have the same observation.
     part : {"train", "validation", "test"}
+        Part of the split.
     pairs : iterable of (str, str), optional
-        Which to compare; all by default.
+        Pairs to compare; all by default.
 
     Returns
     -------
     pandas.DataFrame
-        One row a pair: `first`, `second`, and what `smgeo.evaluation.scores.compare_pair` gives; `p_adjusted` is the p-value adjusted for the
-        number of pairs (Holm). Two models with no common row are left out.
+        One row per pair: `first`, `second`, and the result of `smgeo.evaluation.scores.compare_pair`. `p_adjusted` is the
+        p-value adjusted for the number of pairs (Holm). Pairs without a common row are left out.
     """
     rows = []
     for first, second in combinations(evaluations, 2) if pairs is None else pairs:
@@ -148,7 +144,7 @@ def compare_models(
         observed, too, of_a, of_b = (
             d[n].transpose("station", "time").values for n in ("observed", "predicted") for d in (a, b)
         )
-        # Observations went through each model's own scaling and back, so that their last digits may differ.
+        # Observations were scaled and scaled back by each model, so their last digits may differ.
         at = np.isclose(observed, too, rtol=1e-5, atol=1e-6) & np.isfinite(of_a) & np.isfinite(of_b)
         if at.any():
             station = text_of(a["station"])[np.nonzero(at)[0]]
@@ -159,43 +155,50 @@ def compare_models(
     return table
 
 
-def predict_stations(model: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Windows]:
-    """Observed and predicted target of every row of a prepared cube, in the target's unit; the rows' places are `Windows.targets`."""
-    windows = windows_like(model.preparation_, ds)
-    have, need = ({p["target"]: p["target_units"]} for p in (windows.preparation, model.preparation_))
+def predict_stations(model: Model, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, Windows]:
+    """Return observed and predicted target of every row of a prepared cube, in the target's unit, and the windows.
+
+    `Windows.targets` gives the station and day of each row.
+    """
+    preparation = model.preparation_
+    assert preparation is not None
+    windows = windows_like(preparation, ds)
+    have, need = ({p["target"]: p["target_units"]} for p in (windows.preparation, preparation))
     check_known_units(have, need, "the cube with the observations")
-    back = target_scaler(model.preparation_)
+    back = target_scaler(preparation)
     assert windows.y is not None
     predicted = model.predict(windows) if len(windows) else np.empty(windows.y.shape, dtype="float32")
     return back(windows.pick(windows.y)), back(windows.pick(predicted)), windows
 
 
-def evaluate(model: Any, ds: xr.Dataset, split: Split) -> Evaluation:
-    """Scores of a fitted model on each part of a split, in the target's unit (m3 m-3).
+def evaluate(model: Model, ds: xr.Dataset, split: Split) -> Evaluation:
+    """Score a fitted model on each part of a split, in the target's unit (m3 m-3).
 
     Parameters
     ----------
     model : fitted model
         From `make_model(...).fit(windows)` or `load_model`.
     ds : xarray.Dataset
-        Station cube, as opened (it is then prepared as the model's training data were) or prepared.
+        Station cube, as opened (it is then prepared as the model's training data were) or already prepared.
     split : Split
-        Stations of each part, or its days (`split_periods`). Every row of the test part that has enough values for a window is scored.
+        Stations of each part, or its days (`split_periods`). Every row of the test part is scored that has enough values
+        for a window.
 
     Returns
     -------
     Evaluation
+        Scores and estimates.
 
     Raises
     ------
     SmgeoError
-        If the model was fitted on bare arrays, or the cube was prepared otherwise than its training data, is in other
-        units, or has a target that `fill_gaps` filled: models are scored on observations.
+        If the model was fitted on bare arrays, or if the cube was prepared in another way than the training data, is in
+        other units, or has a target with filled gaps: models are scored on observations.
     """
     preparation = getattr(model, "preparation_", None)
     if not preparation:
         raise SmgeoError(
-            "evaluate needs a model fitted on Windows, which know their preparation; this one was fitted on bare arrays"
+            "evaluate: the model was fitted on bare arrays, so its preparation is unknown; fit it on Windows"
         )
     prepared = repeat_steps(ds, preparation["steps"])
     check_target_is_observed(prepared, preparation["target"])

@@ -1,31 +1,68 @@
-"""Scores of estimates against observations: over all rows, per station, with intervals over stations, and between models.
+"""Scores of estimates against observations: pooled, per station, with intervals over stations, and between models.
 
-RMSE, ubRMSE, bias and r after Entekhabi et al. 2010 (J. Hydrometeorol. 11, 832-840): bias = mean(estimate - observation),
-ubRMSE^2 = RMSE^2 - bias^2. They equal those of pytesmo. All come from the moments of each station, so that a bootstrap of whole
-stations costs two matrix products and no pass over rows.
+RMSE, ubRMSE, bias and r follow Entekhabi et al. 2010 (J. Hydrometeorol. 11, 832-840): bias = mean(estimate - observation),
+ubRMSE^2 = RMSE^2 - bias^2. They equal those of pytesmo. All are computed from the moments of each station, so that a
+bootstrap of whole stations costs two matrix products and no pass over rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
-Scores = dict[str, Any]
 NAMES = ("rmse", "ubrmse", "bias", "r")
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+# Ends of an interval; None where it is not defined.
+Interval = list[float | None]
+
+
+class StationMedians(TypedDict):
+    """Medians over stations of the scores of each; None where no station has the score."""
+
+    rmse_median: float | None
+    ubrmse_median: float | None
+    bias_median: float | None
+    r_median: float | None
+
+
+class Scores(TypedDict):
+    """Scores of one model on one part, as in `results.json`, in the target's unit; None where a score is not defined."""
+
+    rmse: float | None
+    ubrmse: float | None
+    bias: float | None
+    r: float | None
+    n: int
+    stations: int
+    per_station: StationMedians
+
+
+class PairScores(TypedDict):
+    """Paired test between two models, see `compare_pair`."""
+
+    n: int
+    stations: int
+    rmse_first: float
+    rmse_second: float
+    difference: float
+    interval: Interval
+    stations_first_better: int
+    stations_second_better: int
+    p_value: float | None
+    effect: float | None
 
 
 @dataclass(frozen=True)
 class Moments:
     """Counts, means and sums of squared deviations of each station, float64 (stations,).
 
-    `oo`, `pp`, `op` and `ee` are sums over a station's rows of products of deviations from its means: of observations,
-    estimates, both, and errors. Sums about the mean keep the digits that sums of squares would lose.
+    `oo`, `pp`, `op` and `ee` are sums over a station's rows of products of deviations from its means: observations,
+    estimates, observations times estimates, and errors. Sums about the mean keep the digits that sums of squares lose.
     """
 
     station: np.ndarray
@@ -39,7 +76,7 @@ class Moments:
 
     @classmethod
     def of(cls, observed: np.ndarray, predicted: np.ndarray, station: np.ndarray) -> Moments:
-        """Moments of the rows of each station; (n,) arrays without missing values."""
+        """Compute the moments of each station from its rows; (n,) arrays without missing values."""
         names, first, at = np.unique(station, return_index=True, return_inverse=True)
         o, p = observed.astype("float64"), predicted.astype("float64")
         n = np.bincount(at, minlength=names.size).astype("float64")
@@ -47,7 +84,7 @@ class Moments:
         def total(values: np.ndarray) -> np.ndarray:
             return np.bincount(at, weights=values, minlength=names.size)
 
-        # From each station's first value, so that a constant series has exactly no spread.
+        # Relative to each station's first value, so that the spread of a constant series is exactly 0.
         d_o, d_p = o - o[first][at], p - p[first][at]
         mean_o, mean_p = total(d_o) / n, total(d_p) / n
         d_o, d_p = d_o - mean_o[at], d_p - mean_p[at]
@@ -55,21 +92,21 @@ class Moments:
         return cls(names, n, mean_o, mean_p, total(d_o**2), total(d_p**2), total(d_o * d_p), total((d_p - d_o) ** 2))
 
     def pool(self, weights: np.ndarray) -> np.ndarray:
-        """Scores over all rows, each station taken as often as its weight says.
+        """Return the scores over all rows, with each station counted as often as its weight.
 
         Parameters
         ----------
         weights : numpy.ndarray
-            (..., stations); all ones for the stations as they are.
+            (..., stations); ones count every station once.
 
         Returns
         -------
         numpy.ndarray
-            (..., 4): rmse, ubrmse, bias, r; NaN where there is no row, and r where one side is constant.
+            (..., 4): rmse, ubrmse, bias, r. NaN without a row; r is NaN where observations or estimates are constant.
         """
         w = weights.astype("float64")
         total = w @ self.n
-        # From the first station's means, for the same reason.
+        # Relative to the first station's means, for the same reason.
         o, p = self.observed - self.observed[0], self.predicted - self.predicted[0]
         with np.errstate(invalid="ignore", divide="ignore"):
             mean_o, mean_p = (w @ (self.n * o)) / total, (w @ (self.n * p)) / total
@@ -80,58 +117,70 @@ class Moments:
             oo, pp = spread(self.oo, o, o, mean_o**2), spread(self.pp, p, p, mean_p**2)
             op, ee = spread(self.op, o, p, mean_o * mean_p), spread(self.ee, p - o, p - o, (mean_p - mean_o) ** 2)
             shift = self.predicted[0] - self.observed[0]
-            bias, variance = mean_p - mean_o + shift, np.maximum(ee, 0) / total
-            r = np.where((oo > 0) & (pp > 0), op / np.sqrt(oo * pp), np.nan)
-        return np.stack([np.sqrt(variance + bias**2), np.sqrt(variance), bias, np.clip(r, -1, 1)], axis=-1)
+            return _stack_scores(np.maximum(ee, 0) / total, mean_p - mean_o + shift, oo, pp, op)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a station: n, rmse, ubrmse, bias, r (NaN where one side is constant)."""
-        variance, bias = self.ee / self.n, self.predicted - self.observed
+        """Scores with one row per station: n, rmse, ubrmse, bias, r (NaN where observations or estimates are constant)."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            r = np.where((self.oo > 0) & (self.pp > 0), self.op / np.sqrt(self.oo * self.pp), np.nan)
-        each = np.stack([np.sqrt(variance + bias**2), np.sqrt(variance), bias, np.clip(r, -1, 1)], axis=-1)
+            each = _stack_scores(self.ee / self.n, self.predicted - self.observed, self.oo, self.pp, self.op)
         table = pd.DataFrame(each, columns=list(NAMES), index=pd.Index(self.station, name="station"))
         table.insert(0, "n", self.n.astype("int64"))
         return table
 
 
+def _stack_scores(variance: np.ndarray, bias: np.ndarray, oo: np.ndarray, pp: np.ndarray, op: np.ndarray) -> np.ndarray:
+    """Return rmse, ubrmse, bias and r along a last axis, from the variance of the errors, their mean, and sums of products."""
+    r = np.where((oo > 0) & (pp > 0), op / np.sqrt(oo * pp), np.nan)
+    return np.stack([np.sqrt(variance + bias**2), np.sqrt(variance), bias, np.clip(r, -1, 1)], axis=-1)
+
+
 def compute_scores(observed: np.ndarray, predicted: np.ndarray, station: np.ndarray) -> Scores:
-    """Scores over all rows, and their medians over stations.
+    """Return the scores over all rows, and the medians over stations.
 
     Parameters
     ----------
     observed, predicted : numpy.ndarray
         (n,), same unit, no missing values.
     station : numpy.ndarray
-        (n,), which station each row belongs to.
+        (n,), station of each row.
 
     Returns
     -------
     dict
         `rmse`, `ubrmse`, `bias`, `r`, `n`, `stations`, and `per_station` with `rmse_median`, `ubrmse_median`,
-        `bias_median`, `r_median`. A score that is not defined (r of a constant) is None.
+        `bias_median`, `r_median`. A score that is not defined (r of a constant series) is None.
     """
-    if observed.size == 0:
-        medians = dict.fromkeys(f"{n}_median" for n in NAMES)
-        return {**dict.fromkeys(NAMES), "n": 0, "stations": 0, "per_station": medians}
-    moments = Moments.of(observed, predicted, station)
-    pooled, each = moments.pool(np.ones(moments.n.size)), moments.table
+    pooled, medians, stations = [np.nan] * 4, [np.nan] * 4, 0
+    if observed.size:
+        moments = Moments.of(observed, predicted, station)
+        pooled, each = moments.pool(np.ones(moments.n.size)).tolist(), moments.table
+        medians, stations = [each[n].median() for n in NAMES], len(each)
+    rmse, ubrmse, bias, r = map(finite_or_none, pooled)
+    of_station = dict(zip(NAMES, map(finite_or_none, medians), strict=True))
     return {
-        **{n: finite_or_none(v) for n, v in zip(NAMES, pooled, strict=True)},
+        "rmse": rmse,
+        "ubrmse": ubrmse,
+        "bias": bias,
+        "r": r,
         "n": int(observed.size),
-        "stations": len(each),
-        "per_station": {f"{n}_median": finite_or_none(each[n].median()) for n in NAMES},
+        "stations": stations,
+        "per_station": {
+            "rmse_median": of_station["rmse"],
+            "ubrmse_median": of_station["ubrmse"],
+            "bias_median": of_station["bias"],
+            "r_median": of_station["r"],
+        },
     }
 
 
 def finite_or_none(value: float) -> float | None:
-    """A number as JSON holds it: None where it is not defined."""
+    """Return a number as JSON can store it: None where it is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
 def draw_stations(stations: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each station is in each resample: (resamples, stations) int, rows sum to `stations`.
+    """Count each station in each resample: (resamples, stations) int, rows sum to `stations`.
 
     Whole stations are drawn with replacement, because days of one station are not independent (cluster bootstrap, Field and
     Welsh 2007, J. R. Stat. Soc. B 69, 369-390).
@@ -140,8 +189,8 @@ def draw_stations(stations: int, resamples: int = RESAMPLES, seed: int = 0) -> n
     return random.multinomial(stations, np.full(stations, 1 / stations), size=resamples)
 
 
-def interval_of(values: np.ndarray) -> list[float | None]:
-    """The middle 95 % of resampled values, [low, high] (percentile interval); None where fewer than half are defined."""
+def interval_of(values: np.ndarray) -> Interval:
+    """Return the ends of the middle 95 % of resampled values (percentile interval); None where fewer than half are defined."""
     known = values[np.isfinite(values)]
     if known.size < values.size / 2:
         return [None, None]
@@ -152,16 +201,16 @@ def interval_of(values: np.ndarray) -> list[float | None]:
 
 def score_intervals(
     observed: np.ndarray, predicted: np.ndarray, station: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, list[float | None]]:
-    """Intervals of 95 % of the four pooled scores, by resampling whole stations.
+) -> dict[str, Interval]:
+    """Return 95 % intervals of the four pooled scores, by resampling whole stations.
 
-    They say how the score would vary with other stations of the same kind; with fewer than some ten stations they are too
-    narrow, and with one there is none.
+    They estimate how the score would vary with other stations of the same kind. With fewer than about ten stations they are
+    too narrow. With one station there is no interval.
 
     Returns
     -------
     dict
-        `rmse`, `ubrmse`, `bias`, `r` -> [low, high]; None where not defined.
+        `rmse`, `ubrmse`, `bias`, `r` -> [low, high]; None where an interval is not defined.
     """
     if np.unique(station).size < 2:
         return {n: [None, None] for n in NAMES}
@@ -177,23 +226,24 @@ def compare_pair(
     station: np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Scores:
-    """Whether one model is better than another at the same rows: a paired test on the RMSE of each station.
+) -> PairScores:
+    """Compare two models at the same rows: a paired test on the RMSE of each station.
 
     Parameters
     ----------
     observed, first, second : numpy.ndarray
         (n,): observations, and the estimates of both models at the same rows.
     station : numpy.ndarray
-        (n,), which station each row belongs to.
+        (n,), station of each row.
 
     Returns
     -------
     dict
         `n`, `stations`; `rmse_first`, `rmse_second` pooled over these rows, `difference` (first - second) and its `interval`
         over resampled stations; `stations_first_better`, `stations_second_better`; `p_value` of the two-sided Wilcoxon
-        signed-rank test on station RMSEs (exact below 50 stations without ties), `effect`: the matched-pairs rank-biserial
-        correlation (Kerby 2014), from -1 (the first model better at every station) to 1; None where all differences are 0.
+        signed-rank test on station RMSEs (exact below 50 stations without ties); `effect`, the matched-pairs rank-biserial
+        correlation (Kerby 2014), from -1 (the first model is better at every station) to 1. The last two are None if all
+        differences are 0.
     """
     from scipy.stats import rankdata, wilcoxon
 
@@ -207,7 +257,7 @@ def compare_pair(
         p_value = float(wilcoxon(nonzero).pvalue)
         ranks = rankdata(np.abs(nonzero))
         effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
-    interval: list[float | None] = [None, None]
+    interval: Interval = [None, None]
     if ones.size > 1:
         drawn = draw_stations(ones.size, resamples, seed)
         interval = interval_of(both[0].pool(drawn)[:, 0] - both[1].pool(drawn)[:, 0])
@@ -226,7 +276,7 @@ def compare_pair(
 
 
 def adjust_holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values of several tests, adjusted so that all hold together (Holm 1979, Scand. J. Stat. 6, 65-70).
+    """Adjust p-values for the number of tests (Holm 1979, Scand. J. Stat. 6, 65-70).
 
     >>> adjust_holm([0.01, None, 0.04, 0.03])
     [0.03, None, 0.06, 0.06]
@@ -241,11 +291,11 @@ def adjust_holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def score_groups(
-    observed: np.ndarray, predicted: np.ndarray, station: np.ndarray, group: Mapping[Any, str]
+    observed: np.ndarray, predicted: np.ndarray, station: np.ndarray, group: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Scores of each group of stations: one row a group, with `stations`, `n` and the four pooled scores.
+    """Return the scores of groups of stations: one row per group, with `stations`, `n` and the four pooled scores.
 
-    `group` says of each station what group it is in; stations that it does not name, or with an empty name, are left out.
+    `group` maps stations to their group. Stations that are missing there, or have an empty name, are left out.
     """
     moments = Moments.of(observed, predicted, station)
     of_station = np.array([group.get(s) or "" for s in moments.station.tolist()], dtype=object)

@@ -1,9 +1,9 @@
-"""How sure estimates are: intervals learned on held-out stations, and where a model is applicable."""
+"""Uncertainty of estimates: intervals learned at held-out stations, and the area of applicability."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -14,56 +14,71 @@ from smgeo.errors import SmgeoError
 from smgeo.evaluation.importance import permutation_importance
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
+from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, part_rows, repeat_steps, windows_like
+from smgeo.prepare.steps import Preparation
 from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
 
-# Training rows that new places are compared with; more say little more, and are slower to search.
+# Training rows that new places are compared with. More rows add little and are slower to search.
 REFERENCE_ROWS = 20_000
 Part = Literal["train", "validation", "test"]
 
 
-def predict_spread(model: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
-    """Estimates of the values that `windows.pick` gives, and the model's own spread where it has one, in the target's unit."""
-    back = target_scaler(model.preparation_)
+class AreaScores(TypedDict):
+    """Errors inside and outside the area of applicability, see `score_applicability`; None without a row."""
+
+    rows: int
+    share_inside: float | None
+    rmse_inside: float | None
+    rmse_outside: float | None
+    index_median: float | None
+
+
+def predict_spread(model: Model, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return estimates of the values that `windows.pick` selects, and the model's own spread if it has one, in the target's unit."""
+    preparation = _preparation_of(model)
+    back = target_scaler(preparation)
     if not getattr(model, "has_spread", False):
         return back(windows.pick(model.predict(windows))), None
     predicted, spread = model.predict_spread(windows)
-    found = target_scale(model.preparation_)
+    found = target_scale(preparation)
     scale = np.float32(1 if found is None else found[1])
     return back(windows.pick(predicted)), windows.pick(spread) * scale
 
 
 def last_days(windows: Windows) -> np.ndarray:
-    """Features of the day of each value that `windows.pick` gives, (n, features) float32: what is missing has the windows' fill."""
+    """Return the features of the day of each value that `windows.pick` selects, (n, features) float32, with gaps filled by the windows' fill."""
     base, _ = windows.flat_index()
     station, day = windows.targets
-    rows = base[station.astype(np.int64) * windows.days + day]
+    rows: np.ndarray = base[station.astype(np.int64) * windows.days + day]
     if windows.fill is None:
         return rows
     return np.where(np.isnan(rows), np.array(windows.fill, dtype="float32"), rows)
 
 
-def calibrate(model: Any, ds: xr.Dataset, split: Split, part: Part = "validation") -> Calibration:
-    """Learn prediction intervals from a model's errors at stations that it was not trained on; the model then keeps them.
+def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validation") -> Calibration:
+    """Learn prediction intervals from a model's errors at stations that it was not trained on, and store them in the model.
 
-    Split-conformal with stations as groups (see `smgeo.models.calibration.Calibration`): an interval of 90 % holds the truth
-    at nine of ten rows of a place that is to the calibration stations as they are to each other. It says nothing where places
-    differ from them, and stations that were put into training for their extremes are missing among them. Where a model
-    stopped early on the same stations, its errors there are a little too small.
+    The method is split-conformal with stations as groups (see `smgeo.models.calibration.Calibration`). A 90 % interval
+    contains the truth at nine of ten rows of a place that is as similar to the calibration stations as they are to each
+    other. There is no guarantee for places that differ from them. Stations that were put into training for their extreme
+    values are missing among them. If a model stopped early on the same stations, its errors there are slightly too small.
 
     Parameters
     ----------
     model : fitted model
-        From `make_model(...).fit(windows)` or `load_model`; it gets the attribute `calibration_`, which `save` keeps.
+        From `make_model(...).fit(windows)` or `load_model`. It gets the attribute `calibration_`, which `save` writes.
     ds : xarray.Dataset
         Station cube, as opened.
     split : Split
+        Split of the stations.
     part : {"validation", "test", "train"}
-        Stations to learn from; those of the test part can no longer test the intervals.
+        Stations to learn from. Test stations that are used here can no longer test the intervals.
 
     Returns
     -------
     Calibration
+        Widths of the intervals.
 
     Raises
     ------
@@ -72,9 +87,9 @@ def calibrate(model: Any, ds: xr.Dataset, split: Split, part: Part = "validation
     """
     windows = _windows_of(model, ds, split, part)
     predicted, spread = predict_spread(model, windows)
-    target = model.preparation_["target"]
+    target = windows.preparation["target"]
     limits = FEATURES[target].valid_range if target in FEATURES else (-np.inf, np.inf)
-    model.calibration_ = Calibration.learn(
+    calibration = Calibration.learn(
         _observed(model, windows),
         predicted,
         windows.targets[0],
@@ -82,31 +97,31 @@ def calibrate(model: Any, ds: xr.Dataset, split: Split, part: Part = "validation
         part=part,
         limits=(float(limits[0]), float(limits[1])),
     )
-    # Scores at these stations are no longer those of places that the model never saw.
+    # From now on, the model knows these stations: scores at them are no longer scores at unseen places.
     known = model.training_.get("validation_stations", [])
     model.training_["validation_stations"] = sorted({*known, *map(str, windows.stations)})
-    model.digest_ = None
-    return model.calibration_
+    model.calibration_, model.digest_ = calibration, None
+    return calibration
 
 
 def interval_coverage(
-    model: Any, ds: xr.Dataset, split: Split, part: Part = "test", level: float = 0.9
+    model: Model, ds: xr.Dataset, split: Split, part: Part = "test", level: float = 0.9
 ) -> pd.DataFrame:
-    """How often a calibrated model's intervals hold the truth at stations that were neither trained nor calibrated on.
+    """Measure how often the intervals of a calibrated model contain the truth at stations not used in training or calibration.
 
     Parameters
     ----------
     model : fitted model
-        Calibrated.
+        Calibrated model.
     ds, split, part
         As for `calibrate`.
     level : float
-        Coverage that the intervals are made for.
+        Nominal coverage of the intervals.
 
     Returns
     -------
     pandas.DataFrame
-        One row a station: `rows`, `covered` (share of rows), `width` (mean, target's unit).
+        One row per station: `rows`, `covered` (share of rows), `width` (mean, target's unit).
 
     Raises
     ------
@@ -115,9 +130,11 @@ def interval_coverage(
     """
     calibration = model.calibration_
     if calibration is None:
-        raise SmgeoError("the model has no intervals whose coverage could be told; calibrate it first")
+        raise SmgeoError("the model has no prediction intervals; run smgeo.calibrate on it first")
     if calibration.part == part:
-        raise SmgeoError(f"the model was calibrated on the {part} part, which can't say how well its intervals hold")
+        raise SmgeoError(
+            f"the model was calibrated on the {part} part, so its intervals cannot be tested there; use another part"
+        )
     windows = _windows_of(model, ds, split, part)
     predicted, spread = predict_spread(model, windows)
     lower, upper = calibration.bounds(predicted, spread, level)
@@ -130,7 +147,7 @@ def interval_coverage(
 
 
 def find_applicability(
-    model: Any,
+    model: Model,
     ds: xr.Dataset,
     split: Split,
     importance: Mapping[str, float] | None = None,
@@ -139,38 +156,40 @@ def find_applicability(
     rows: int = REFERENCE_ROWS,
     seed: int = 0,
 ) -> Applicability:
-    """Learn where a model is asked for what its training data were like; the model then keeps it.
+    """Learn the area of applicability of a model from its training data, and store it in the model.
 
-    See `smgeo.models.applicability.Applicability`. A row is the features of the target's day, prepared as the model sees them: of
-    a recurrent model the days before it do not count.
+    See `smgeo.models.applicability.Applicability`. A row contains the features of the target's day, prepared as the model sees
+    them. The earlier days of a recurrent model's window do not count.
 
     Parameters
     ----------
     model : fitted model
-        From `make_model(...).fit(windows)` or `load_model`; it gets the attribute `applicability_`, which `save` keeps.
+        From `make_model(...).fit(windows)` or `load_model`. It gets the attribute `applicability_`, which `save` writes.
     ds : xarray.Dataset
         Station cube, as opened.
     split : Split
         Its training stations are the reference.
     importance : mapping, optional
-        Weight of each feature; by default what `permutation_importance` finds at the validation stations, else at the training stations.
+        Weight of each feature; by default from `permutation_importance` at the validation stations, or at the training
+        stations if there are fewer than two validation stations.
     folds : int
-        Groups of training stations; a row's distance for the threshold is to the other groups.
+        Groups of training stations. For the threshold, the distance of a row is measured to the other groups.
     rows : int
-        Training rows at most, as many of each station, chosen at random.
+        Maximum number of training rows, drawn at random in equal numbers per station.
     seed : int
-        Of the choice of rows, of the folds, and of the importance.
+        Seed of the choice of rows, the folds and the importance.
 
     Returns
     -------
     Applicability
+        Reference rows and threshold.
 
     Raises
     ------
     SmgeoError
-        If `importance` names an unknown feature, or lacks one; or there are fewer than two training stations.
+        If `importance` names an unknown feature or lacks one, or there are fewer than two training stations.
     """
-    features = model.preparation_["features"]
+    features = _preparation_of(model)["features"]
     weights = {} if importance is None else dict(importance)
     if importance is None:
         part: Part = "validation" if len(split.validation) > 1 and not split.periods else "train"
@@ -178,14 +197,14 @@ def find_applicability(
         weights = {str(name): float(value) for name, value in found.items()}
     if wrong := sorted(set(features) ^ set(weights)):
         raise SmgeoError(
-            f"importance must have a number for each feature of the model, and no other; differing: {', '.join(wrong)}"
+            f"importance must have exactly one number for each feature of the model; missing or unknown: {', '.join(wrong)}"
         )
     windows = _windows_of(model, ds, split, "train", trained=True)
     x, station = last_days(windows), windows.targets[0]
     chosen = _choose_rows(station, rows, seed)
     ids = np.unique(station)
     fold_of = np.random.default_rng([seed, 1]).permutation(len(ids)) % min(folds, len(ids))
-    model.applicability_ = Applicability.learn(
+    area = Applicability.learn(
         x[chosen],
         fold_of[np.searchsorted(ids, station[chosen])],
         features,
@@ -193,22 +212,22 @@ def find_applicability(
         rows=len(x),
         stations=len(ids),
     )
-    model.digest_ = None
-    return model.applicability_
+    model.applicability_, model.digest_ = area, None
+    return area
 
 
-def score_applicability(model: Any, ds: xr.Dataset, split: Split, part: Part = "test") -> dict[str, Any]:
-    """Errors of a model inside and outside its area of applicability, at stations that it was not trained on.
+def score_applicability(model: Model, ds: xr.Dataset, split: Split, part: Part = "test") -> AreaScores:
+    """Compute the errors of a model inside and outside its area of applicability, at stations that it was not trained on.
 
     Returns
     -------
     dict
-        `rows`, `share_inside`, `rmse_inside`, `rmse_outside` (target's unit; None where there is no row), and `index_median`, of the
-        dissimilarity index.
+        `rows`, `share_inside`, `rmse_inside`, `rmse_outside` (target's unit), and `index_median`, the median dissimilarity
+        index. None where there is no row.
     """
     area = model.applicability_
     if area is None:
-        raise SmgeoError("the model does not know its area of applicability; find_applicability finds it")
+        raise SmgeoError("the model has no area of applicability; run smgeo.find_applicability on it first")
     windows = _windows_of(model, ds, split, part)
     errors = (predict_spread(model, windows)[0] - _observed(model, windows)).astype("float64")
     index = area.index(last_days(windows))
@@ -227,34 +246,42 @@ def score_applicability(model: Any, ds: xr.Dataset, split: Split, part: Part = "
 
 
 def _choose_rows(station: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Positions of at most `most` rows: as many of each station, as far as it has them."""
+    """Return the positions of at most `most` rows, in equal numbers per station as far as a station has rows."""
     random = np.random.default_rng([seed, 0])
     order = random.permutation(len(station))
-    # The how-manieth row of its station each is, in this order.
+    # Rank of each row among those of its station, in this order.
     by_station = order[np.argsort(station[order], kind="stable")]
     _, first, counts = np.unique(station[by_station], return_index=True, return_counts=True)
     rank = np.arange(len(station)) - np.repeat(first, counts)
     return np.sort(by_station[np.argsort(rank, kind="stable")[:most]])
 
 
-def _observed(model: Any, windows: Windows) -> np.ndarray:
-    assert windows.y is not None
-    return target_scaler(model.preparation_)(windows.pick(windows.y))
-
-
-def _windows_of(model: Any, ds: xr.Dataset, split: Split, part: str, *, trained: bool = False) -> Windows:
-    """Windows with a target at the stations of a part, which the model must not have been trained on."""
+def _preparation_of(model: Model) -> Preparation:
     preparation = getattr(model, "preparation_", None)
     if not preparation:
-        raise SmgeoError("intervals and areas need a model fitted on Windows; this one was fitted on bare arrays")
+        raise SmgeoError("intervals and areas: the model was fitted on bare arrays; fit it on Windows")
+    known: Preparation = preparation
+    return known
+
+
+def _observed(model: Model, windows: Windows) -> np.ndarray:
+    assert windows.y is not None
+    return target_scaler(_preparation_of(model))(windows.pick(windows.y))
+
+
+def _windows_of(model: Model, ds: xr.Dataset, split: Split, part: str, *, trained: bool = False) -> Windows:
+    """Return windows with a target at the stations of a part; refuse stations that the model was trained on."""
+    preparation = _preparation_of(model)
     if split.periods:
         raise SmgeoError(
-            "intervals and the area of applicability are for new places, and this split holds the same stations at other times; split by station"
+            "intervals and the area of applicability are for new places, but the parts of this split are periods of the same stations; "
+            "split by station"
         )
     seen = set((model.training_ or {}).get("stations", ())) & set(getattr(split, part))
     if seen and not trained:
         raise SmgeoError(
-            f"the model was trained on {len(seen)} of the {part} stations ({', '.join(sorted(seen)[:3])}): intervals must come from others"
+            f"the model was trained on {len(seen)} of the {part} stations ({', '.join(sorted(seen)[:3])}): use stations that it was not "
+            "trained on"
         )
     prepared = repeat_steps(ds, preparation["steps"])
     check_target_is_observed(prepared, preparation["target"])

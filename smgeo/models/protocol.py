@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from smgeo.files import JsonObject
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.checkpoint import Checkpoint
@@ -35,6 +36,8 @@ class Model(Protocol):
         Widths of prediction intervals.
     applicability_ : Applicability or None
         Area of applicability.
+    training_ : dict
+        Description of the training, as JSON types; `stations` are those that it was trained on.
     digest_ : str or None
         Digest of the file that the model was read from; None once it has changed.
     """
@@ -46,6 +49,7 @@ class Model(Protocol):
     preparation_: Preparation | None
     calibration_: Calibration | None
     applicability_: Applicability | None
+    training_: JsonObject
     digest_: str | None
 
     @property

@@ -1,57 +1,100 @@
-"""Batches in the form that Keras and TensorFlow ask for; both are imported when asked for."""
+"""Batches in the form that Keras and TensorFlow use; both are imported on first use."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from smgeo.errors import missing_extra
+from smgeo.files import JsonObject
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class BatchSource(Protocol):
-    """What a feed needs: how many rows, an order of them for an epoch, and the arrays of some of them."""
+    """The source of a feed: a number of rows, their order in an epoch, and the arrays of some of them."""
 
     def __len__(self) -> int: ...
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions of all rows, shuffled or not."""
+        """Return the positions of all rows, shuffled or not."""
         ...
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """x, y and perhaps a mask of y."""
+        """Return x, y and, for whole series, a mask of y."""
         ...
 
 
-def keras_batches(source: BatchSource, size: int, seed: int | None) -> Any:
-    """A `keras.utils.PyDataset`: gathered as asked for, in a new order each epoch, or in order without a seed.
+class HeldWindows(Protocol):
+    """Windows whose features are in memory; see `smgeo.Windows`."""
 
-    Its `state` says which epoch's order comes next, and may be set to one that it had.
+    y: np.ndarray | None
+    mask: np.ndarray | None
+    fill: list[float] | None
+    missing: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(windows, length, channels)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return the positions of all windows, shuffled or not."""
+        ...
+
+    def flat_index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features as rows of days, and the row in which each window begins."""
+        ...
+
+
+class KerasBatches(Protocol):
+    """A `keras.utils.PyDataset` whose order of rows can be saved and restored."""
+
+    state: JsonObject | None
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, ...]: ...
+
+    def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch."""
+        ...
+
+
+def keras_batches(source: BatchSource, size: int, seed: int | None) -> KerasBatches:
+    """Return a `keras.utils.PyDataset` that gathers batches on request, in a new order each epoch, or in order without a seed.
+
+    Its `state` (JSON types) determines the order of the next epoch. Setting an earlier state restores that order.
     """
     try:
         import keras
     except ImportError:
         raise missing_extra("feeding Keras", "nn") from None
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         def __init__(self) -> None:
             super().__init__()
             self._rng = np.random.default_rng(seed) if seed is not None else None
             self._draw()
 
         def _draw(self) -> None:
-            # As it was before the order was drawn, so that the same order can be drawn again.
-            self._state = None if self._rng is None else self._rng.bit_generator.state
+            # The state before the order is drawn, so that the same order can be drawn again.
+            self._state = None if self._rng is None else dict(self._rng.bit_generator.state)
             self._order, self._used_up = source.order(self._rng), False
 
         @property
-        def state(self) -> Any:
-            """Where the order of epochs stands, JSON types."""
+        def state(self) -> JsonObject | None:
+            """State of the random generator before the order of the epoch was drawn."""
             return self._state
 
         @state.setter
-        def state(self, value: Any) -> None:
-            if self._rng is not None:
+        def state(self, value: JsonObject | None) -> None:
+            if self._rng is not None and value is not None:
                 self._rng.bit_generator.state = value
                 self._draw()
 
@@ -63,21 +106,22 @@ def keras_batches(source: BatchSource, size: int, seed: int | None) -> Any:
             return _weighted(*source.batch(self._order[i * size : (i + 1) * size]))
 
         def on_epoch_end(self) -> None:
-            # Keras looks at the first batches and calls this when `fit` starts too; an order that was not used up is kept,
+            # Keras reads the first batches and calls this when `fit` starts, too. An order that was not used up is kept,
             # because windows are read from their store in this order, ahead of the batches.
             if self._used_up:
                 self._draw()
 
-    return Batches()
+    batches: KerasBatches = Batches()
+    return batches
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """(x, y), and with a mask (x, y with a last axis of one output, weights)."""
+    """Return (x, y); with a mask, (x, y with a last axis of one output, weights)."""
     return (x, y) if mask is None else (x, y[..., None], mask.astype("float32"))
 
 
-def tf_dataset(windows: Any, size: int, seed: int | None) -> Any:
-    """A `tf.data.Dataset` over `smgeo.Windows` held in memory: TensorFlow holds the features and gathers in its graph."""
+def tf_dataset(windows: HeldWindows, size: int, seed: int | None) -> tf.data.Dataset:
+    """Return a `tf.data.Dataset` of windows in memory: TensorFlow keeps the features and gathers windows in its graph."""
     try:
         import tensorflow as tf
     except ImportError:
@@ -89,11 +133,11 @@ def tf_dataset(windows: Any, size: int, seed: int | None) -> Any:
     mask = None if windows.mask is None else tf.constant(windows.mask)
     rng = np.random.default_rng(seed) if seed is not None else None
 
-    def positions() -> Any:
+    def positions() -> Iterator[np.ndarray]:
         order = windows.order(rng).astype("int64")
         yield from (order[i : i + size] for i in range(0, len(order), size))
 
-    def gather(rows: Any) -> tuple[Any, ...]:
+    def gather(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         x = tf.gather(series, tf.gather(first, rows)[:, None] + tf.range(length, dtype=tf.int64))
         if fill is not None:
             seen = ~tf.math.is_nan(x)

@@ -18,6 +18,8 @@ from smgeo.prepare.moments import as_series
 from smgeo.prepare.steps import with_step
 from smgeo.threads import map_threads
 
+# Limit of filling in days, by variable if they differ.
+GapLimit = int | Literal["half-revisit"] | Mapping[str, int | Literal["half-revisit"]]
 # Of a series whose revisit is to be measured, and of a limit that is half of the revisit.
 _MEASURE = -1.0
 _HALF = -1
@@ -228,7 +230,7 @@ def _fill_variable(variable: xr.DataArray, revisit: np.ndarray | float, limit: i
 
 def fill_gaps(
     ds: xr.Dataset,
-    limit: Literal["half-revisit"] | int | Mapping[str, int] = "half-revisit",
+    limit: GapLimit = "half-revisit",
     *,
     revisit: Literal["attribute", "measured"] = "attribute",
     causal: bool = False,

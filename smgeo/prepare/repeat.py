@@ -1,9 +1,9 @@
-"""What was done to the training data done to other data: steps that a cube carries, windows that a model was fitted on."""
+"""Repeat the preparation of the training data on other data: the steps of a cube, and the windows of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Literal, TypedDict, Unpack
 
 import xarray as xr
 
@@ -11,9 +11,9 @@ from smgeo.catalog import TARGET_MEAN
 from smgeo.cube.schema import is_grid
 from smgeo.errors import SmgeoError
 from smgeo.prepare.derive import derive_features
-from smgeo.prepare.gaps import fill_gaps
-from smgeo.prepare.scaling import Scaler
-from smgeo.prepare.steps import lasting_steps, steps_of, with_step
+from smgeo.prepare.gaps import GapLimit, fill_gaps
+from smgeo.prepare.scaling import Scaler, ScalerState
+from smgeo.prepare.steps import Preparation, Step, lasting_steps, steps_of, with_step
 from smgeo.prepare.target_mean import add_target_mean
 from smgeo.prepare.windows import Windows
 
@@ -22,17 +22,23 @@ def _repeat_derive(ds: xr.Dataset, features: list[str]) -> xr.Dataset:
     return derive_features(ds, features)
 
 
-def _repeat_scale(ds: xr.Dataset, scaler: dict[str, Any]) -> xr.Dataset:
-    # A grid cube has no target, which may have been scaled by a scaler of its own.
+def _repeat_scale(ds: xr.Dataset, scaler: ScalerState) -> xr.Dataset:
+    # A grid cube has no target, and the target may have a scaler of its own.
     if not set(scaler["center"]) & set(ds.data_vars):
         return with_step(ds, "scale", scaler=scaler)
     return Scaler.from_dict(scaler).transform(ds)
 
 
-def _repeat_fill(ds: xr.Dataset, limit: Any, revisit: Any, causal: bool = False, mask: bool = False) -> xr.Dataset:
+def _repeat_fill(
+    ds: xr.Dataset,
+    limit: GapLimit,
+    revisit: Literal["attribute", "measured"],
+    causal: bool = False,
+    mask: bool = False,
+) -> xr.Dataset:
     if isinstance(limit, dict):
         limit = {n: days for n, days in limit.items() if n in ds}
-    # On a grid every pixel's own revisit counts: its attribute is the catalogue's, not that of the training stations.
+    # On a grid each pixel's own revisit counts: the attribute is the catalogue's, not that of the training stations.
     return fill_gaps(ds, limit, revisit="measured" if is_grid(ds) else revisit, causal=causal, mask=mask)
 
 
@@ -44,8 +50,8 @@ _REPEAT: dict[str, Callable[..., xr.Dataset]] = {
 }
 
 
-def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
-    """Do to `ds` what was done to another cube, and record it; steps that `ds` went through already are not repeated.
+def repeat_steps(ds: xr.Dataset, steps: list[Step]) -> xr.Dataset:
+    """Repeat the steps of another cube on `ds`, and record them. Steps that `ds` already went through are skipped.
 
     Raises
     ------
@@ -55,8 +61,8 @@ def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
     done, wanted = lasting_steps(steps_of(ds)), lasting_steps(steps)
     if done != wanted[: len(done)]:
         raise SmgeoError(
-            f"the cube was prepared otherwise ({', '.join(s['step'] for s in done)}) than the model's training data "
-            f"({', '.join(s['step'] for s in wanted)}, with its own numbers); give the cube as it was opened"
+            f"the cube was prepared in another way ({', '.join(s['step'] for s in done)}) than the model's training data "
+            f"({', '.join(s['step'] for s in wanted)}, with their own numbers); use the cube as it was opened"
         )
     skipped = 0
     for step in steps:
@@ -69,7 +75,22 @@ def repeat_steps(ds: xr.Dataset, steps: list[dict[str, Any]]) -> xr.Dataset:
     return ds
 
 
-def windows_like(preparation: Mapping[str, Any], ds: xr.Dataset, **changes: Any) -> Windows:
-    """Windows of a prepared cube as a model's training data had them, but for `changes` (arguments of `Windows`)."""
-    same = {name: preparation[name] for name in ("features", "target", "length", "missing", "fill", "mode")}
-    return Windows(ds, **{**same, **changes})
+class WindowChanges(TypedDict, total=False):
+    """Arguments of `Windows` that may differ from those of the training data."""
+
+    target: str | None
+    ends: Sequence[int] | None
+
+
+def windows_like(preparation: Preparation, ds: xr.Dataset, **changes: Unpack[WindowChanges]) -> Windows:
+    """Return windows of a prepared cube, made as those of a model's training data except for `changes`."""
+    return Windows(
+        ds,
+        preparation["features"],
+        changes.get("target", preparation["target"]),
+        preparation["length"],
+        preparation["missing"],
+        preparation["fill"],
+        mode=preparation["mode"],
+        ends=changes.get("ends"),
+    )

@@ -1,351 +1,244 @@
-"""Scaling of a cube's variables, or of a table's columns, fitted on training stations."""
+"""Scaling of the variables of a cube, or the columns of a table, fitted on training stations."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, overload
 
-import dask
-import dask.array as da
-import numba
 import numpy as np
+import pandas as pd
 import xarray as xr
-from dask.delayed import Delayed
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
 from smgeo.cube.schema import check_known_units, check_numbers, crs_encoding, units_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.files import write_json
-from smgeo.prepare.moments import as_float, combine_moments, moments_of_rows
+from smgeo.prepare import scale_values
+from smgeo.prepare.scale_statistics import STATISTICS, CenterScale, learn_columns, learn_variables
 from smgeo.prepare.steps import steps_of, with_step, without_last_step
-from smgeo.threads import map_threads
 
 ScalerKind = Literal["minmax", "robust", "standard"]
+Table = ArrayLike | pd.DataFrame
 
 _SCALED_KINDS = ("dynamic", "static", "calendar", "target")
-_EPS = float(np.finfo(np.float64).eps)
 
 
-class UnfittedScalerError(SmgeoError, NotFittedError):
-    """A scaler was used before `fit`; scikit-learn's error too, which its tools look for."""
+class ScalerState(TypedDict):
+    """All that a scaler learned, as JSON types: its kind, and by variable the center, the scale and the unit."""
+
+    kind: ScalerKind
+    center: dict[str, float]
+    scale: dict[str, float]
+    units: dict[str, str]
 
 
-# What a block of values tells of its variable. Blocks are combined in their order, by the functions below.
+class UnfittedScalerError(SmgeoError, NotFittedError):  # type: ignore[misc] # scikit-learn has no types
+    """A scaler was used before `fit`; also scikit-learn's error, which its tools look for."""
 
 
-def _extremes(x: np.ndarray) -> np.ndarray:
-    """Least and largest value; NaN where there is none."""
-    ends = [ufunc.reduce(as_float(x), axis=None, initial=np.nan) for ufunc in (np.fmin, np.fmax)]
-    return np.array(ends, dtype=np.float64)
-
-
-def _observed(x: np.ndarray) -> np.ndarray:
-    """The values that are not missing, in one row."""
-    x = as_float(x)
-    return x[~np.isnan(x)]
-
-
-def _moments(x: np.ndarray) -> np.ndarray:
-    """Moments of each station's series (of each day's pixels in a grid cube)."""
-    x = np.ascontiguousarray(as_float(x))  # at least one dim
-    return moments_of_rows(x.reshape(x.shape[0], math.prod(x.shape[1:])))
-
-
-# From the blocks of a variable to its center and scale.
-
-
-def _minmax(parts: Sequence[np.ndarray]) -> tuple[float, float]:
-    ends = np.array(parts)
-    least, largest = float(np.fmin.reduce(ends[:, 0])), float(np.fmax.reduce(ends[:, 1]))
-    return least, _unless_constant(largest - least)
-
-
-def _robust(parts: Sequence[np.ndarray]) -> tuple[float, float]:
-    values = np.concatenate(parts)
-    if not values.size:
-        return math.nan, math.nan
-    place = np.array([0.25, 0.5, 0.75]) * (values.size - 1)
-    below = place.astype(int)
-    above = np.minimum(below + 1, values.size - 1)
-    values.partition(np.unique([below, above]))
-    low, high = values[below].astype(np.float64), values[above].astype(np.float64)
-    lower, median, upper = (low + (high - low) * (place - below)).tolist()
-    return median, _unless_constant(upper - lower)
-
-
-def _standard(parts: Sequence[np.ndarray]) -> tuple[float, float]:
-    count, mean, squares = combine_moments(np.concatenate(parts))
-    if not count:
-        return math.nan, math.nan
-    variance = squares / count
-    # scikit-learn's bound of what rounding alone can make of a constant (Chan, Golub and LeVeque 1983).
-    rounding = count * _EPS * variance + (count * mean * _EPS) ** 2
-    return mean, 1.0 if variance <= rounding else math.sqrt(variance)
-
-
-def _unless_constant(spread: float) -> float:
-    """`spread`, or 1 where it is so small that values beside it would overflow; scikit-learn's limit for float64."""
-    return 1.0 if spread < 10 * _EPS else spread
-
-
-# kind -> what a block tells, and what all blocks together do.
-_STATISTICS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., tuple[float, float]]]] = {
-    "minmax": (_extremes, _minmax),
-    "robust": (_observed, _robust),
-    "standard": (_moments, _standard),
-}
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _scale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> None:
-    for i in range(x.size):
-        out[i] = (np.float64(x[i]) - center) / scale
-
-
-@numba.njit(cache=True, nogil=True)
-def _unscale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> None:
-    for i in range(x.size):
-        out[i] = np.float64(x[i]) * scale + center
-
-
-def _map_block(x: np.ndarray, work: Callable[..., None], center: float, scale: float) -> np.ndarray:
-    return _map_array(as_float(x), work, center, scale, np.empty(x.size, dtype=np.float32))
-
-
-def _map_array(x: np.ndarray, work: Callable[..., None], center: float, scale: float, out: np.ndarray) -> np.ndarray:
-    """`work` on `x` into the memory `out`, in the order in which `x` lies there: filled series have time last."""
-    axes = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-    ordered = x.transpose(axes)
-    work(np.ravel(ordered), center, scale, out)
-    return out.reshape(ordered.shape).transpose(np.argsort(axes))
-
-
-def _is_lazy(variable: xr.Variable) -> bool:
-    return variable.chunks is not None
-
-
-def _blocks(variable: xr.Variable, whole_rows: bool) -> list[Delayed]:
-    """The chunks of a lazy variable in C order; with `whole_rows` each holds whole series of its stations."""
-    data = variable.data
-    if whole_rows and "y" not in variable.dims:
-        data = data.rechunk(dict.fromkeys(range(1, data.ndim), -1))
-    # As they are: an optimisation of each variable alone would read twice what several share.
-    return list(data.to_delayed(optimize_graph=False).ravel())
-
-
-def _statistics(kind: str, variables: Mapping[str, xr.Variable]) -> dict[str, tuple[float, float]]:
-    """Center and scale of each variable; the lazy ones are computed together, in one pass over their chunks."""
-    of_block, of_all = _STATISTICS[kind]
-    lazy = [n for n, v in variables.items() if _is_lazy(v)]
-    tasks = [
-        dask.delayed(of_all)([dask.delayed(of_block)(b) for b in _blocks(variables[n], kind == "standard")])
-        for n in lazy
-    ]
-    held = [n for n in variables if n not in lazy]
-    done = map_threads(lambda n: of_all([of_block(variables[n].values)]), held)
-    found = dict(zip([*held, *lazy], [*done, *dask.compute(*tasks)], strict=True))
-    return {n: found[n] for n in variables}
-
-
-def _map_values(
-    work: Callable[..., None], variables: Mapping[str, xr.Variable], params: Mapping[str, tuple[float, float]]
-) -> dict[str, Any]:
-    """`work` on the values of each variable with its center and scale: float32, one Dask layer for a lazy one."""
-    lazy = {n: v.data for n, v in variables.items() if _is_lazy(v)}
-    out = _map_held(work, {n: v.values for n, v in variables.items() if n not in lazy}, params)
-    for n, data in lazy.items():
-        empty = np.empty((0,) * data.ndim, dtype=np.float32)
-        out[n] = da.map_blocks(_map_block, data, work, *params[n], dtype=np.float32, meta=empty)
-    return out
-
-
-def _map_held(
-    work: Callable[..., None], values: Mapping[str, np.ndarray], params: Mapping[str, tuple[float, float]]
-) -> dict[str, Any]:
-    """The same of arrays, on threads."""
-    ends = np.cumsum([0, *(x.size for x in values.values())])
-    # Parts of one array: large memory comes in large pages, without which getting it takes longer than the work.
-    together = np.empty(ends[-1], dtype=np.float32)
-    out = {n: together[a:b] for n, a, b in zip(values, ends[:-1], ends[1:], strict=True)}
-    made = map_threads(lambda n: _map_array(as_float(values[n]), work, *params[n], out[n]), values)
-    return dict(zip(values, made, strict=True))
-
-
-class _TableScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Tables of numbers: scikit-learn's part of `Scaler`, which wraps its `transform` in what `set_output` asks for."""
+class _TableScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
+    """Tables of numbers: scikit-learn's part of `Scaler`, which wraps `transform` in the output that `set_output` requests."""
 
     kind: ScalerKind
     center_: dict[str, float]
     scale_: dict[str, float]
     units_: dict[str, str]
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Table, y: object = None) -> Self:
         X = self._check_table(X, reset=True)
         names = [str(n) for n in self.get_feature_names_out()]
-        of_block, of_all = _STATISTICS[self.kind]
-        # A column is given as one row, as a station's series is.
-        found = map_threads(lambda j: of_all([of_block(X[:, j][None])]), range(X.shape[1]))
-        self._learn(dict(zip(names, found, strict=True)), dict.fromkeys(names, ""), f"in {X.shape[0]} rows")
+        found = dict(zip(names, learn_columns(self.kind, X), strict=True))
+        self._learn(found, dict.fromkeys(names, ""), f"in {X.shape[0]} rows")
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Table) -> Any:  # an array or a table, by `set_output`
         X = self._check_table(X)
         out = np.subtract(X, [*self.center_.values()], dtype=np.float64)
         out /= [*self.scale_.values()]
         return out.astype(X.dtype, copy=False)
 
-    def inverse_transform(self, X: Any) -> Any:
+    def inverse_transform(self, X: Table) -> np.ndarray:
         X = self._check_table(X)
-        out = np.multiply(X, [*self.scale_.values()], dtype=np.float64)
+        out: np.ndarray = np.multiply(X, [*self.scale_.values()], dtype=np.float64)
         out += [*self.center_.values()]
         return out.astype(X.dtype, copy=False)
 
-    def _check_table(self, X: Any, reset: bool = False) -> np.ndarray:
-        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
+    def _check_table(self, X: Table, reset: bool = False) -> np.ndarray:
+        table: np.ndarray = validate_data(
+            self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan"
+        )
+        return table
 
-    def _learn(self, found: Mapping[str, tuple[float, float]], units: dict[str, str], where: str) -> None:
+    def _learn(self, found: Mapping[str, CenterScale], units: dict[str, str], where: str) -> None:
         bad = [n for n, numbers in found.items() if not np.isfinite(numbers).all()]
         if bad:
             raise SmgeoError(
-                f"scaler: no value of {', '.join(bad)} {where} it is fitted on, or an infinite one; leave the variable out, "
-                "or mask what is infinite with ds.where(np.isfinite(ds))"
+                f"scaler: no value of {', '.join(bad)} {where} that it is fitted on, or an infinite value; leave the variable out, or "
+                "set infinite values to missing with ds.where(np.isfinite(ds))"
             )
         self.center_ = {n: center for n, (center, _) in found.items()}
         self.scale_ = {n: scale for n, (_, scale) in found.items()}
         self.units_ = units
 
+    def _name_features(self, names: list[str]) -> None:
+        """Set scikit-learn's attributes; a table without column names has the names x0, x1, ... and no `feature_names_in_`."""
+        self.n_features_in_ = len(names)
+        self.feature_names_in_ = np.array(names, dtype=object)
+        if names == [f"x{i}" for i in range(len(names))]:
+            del self.feature_names_in_
 
-class _CubeScaler:
-    """Datasets: in and out whatever `set_output` says, which knows of arrays and tables alone."""
 
-    kind: ScalerKind
-    center_: dict[str, float]
-    scale_: dict[str, float]
-    units_: dict[str, str]
+# Scikit-learn wraps the methods of subclasses of TransformerMixin for `set_output`. It must not wrap those of _CubeScaler,
+# which is therefore a subclass only for type checkers; `Scaler` inherits from both.
+if TYPE_CHECKING:
+    _ForTables = _TableScaler
+else:
+    _ForTables = object
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn center and scale, in one pass over the values; missing values are left out.
+
+class _CubeScaler(_ForTables):
+    """Datasets: in and out independent of `set_output`, which supports only arrays and tables."""
+
+    def fit(self, X: xr.Dataset | Table, y: object = None) -> Self:
+        """Learn center and scale in one pass over the values; missing values are left out.
 
         Parameters
         ----------
         X : xarray.Dataset, or array or DataFrame (rows, columns)
-            Of a cube the dynamic, static, calendar and target variables, of the training stations alone; masks (kind
-            "flag") have no scale. On Dask input one chunk a thread is held ("standard": the whole series of a chunk's
+            Training stations only. The dynamic, static, calendar and target variables of a cube are scaled; masks (kind
+            "flag") are not. For Dask input, one chunk per thread is in memory ("standard": the whole series of a chunk's
             stations; "robust": all non-missing values of the variables in work, because quartiles are exact).
         y : ignored
 
         Raises
         ------
         SmgeoError
-            If there is no such variable, or one holds no numbers, no value at all, or an infinite one.
+            If there is no such variable, or one is not numeric, has no value, or has an infinite one.
         """
         _check_kind(self.kind)
         if not isinstance(X, xr.Dataset):
-            return super().fit(X, y)  # type: ignore[misc]
+            return super().fit(X, y)
         names = [n for n in variables_of_kind(X, *_SCALED_KINDS) if X[n].dtype != bool]
         if not names:
             raise SmgeoError(
-                f"scaler: the cube has no dynamic, static, calendar or target variable to scale, but {', '.join(map(str, X.data_vars)) or 'nothing'}"
+                f"scaler: the cube has no dynamic, static, calendar or target variable to scale, but {_names_of(X)}"
             )
         check_numbers(X, names, "scaler")
         variables = {n: X.variables[n] for n in names}
         units = {n: str(v.attrs.get("units", "")) for n, v in variables.items()}
         where = f"at the {X.sizes['station']} stations" if "station" in X.sizes else "in the cube"
-        self._learn(_statistics(self.kind, variables), units, where)  # type: ignore[attr-defined]
-        _name_features(self, names)
+        self._learn(learn_variables(self.kind, variables), units, where)
+        self._name_features(names)
         return self
 
-    def transform(self, X: Any) -> Any:
-        """`(X - center) / scale`, computed in float64.
+    @overload
+    def transform(self, X: xr.Dataset) -> xr.Dataset: ...
+    @overload
+    def transform(self, X: Table) -> Any: ...
+    def transform(self, X: xr.Dataset | Table) -> Any:
+        """Return `(X - center) / scale`, computed in float64.
 
         Parameters
         ----------
         X : xarray.Dataset, or array or DataFrame (rows, columns)
-            Station or grid cube: the variables that the scaler knows are scaled, others kept as they are. A table needs
-            the columns of `fit`, in their order.
+            Station or grid cube: variables that the scaler knows are scaled, others are kept. A table needs the columns of
+            `fit`, in their order.
 
         Returns
         -------
         xarray.Dataset, array or table
-            Of a Dataset a Dataset, as lazy as `X` (one Dask layer a variable): float32, missing where `X` is, units
-            `"1"`, the unit of before in `unscaled_units`, the step in its record. What is computed at once is one block
-            of memory, freed when no variable of it is left. Of a table what `set_output` says, in its own dtype.
+            For a Dataset, a Dataset as lazy as `X` (one Dask layer per variable): float32, missing where `X` is, units `"1"`,
+            the previous unit in `unscaled_units`, and the step in its record. Variables that are computed at once share one
+            block of memory, which is freed when none of them is left. For a table, the output that `set_output` requests,
+            in the dtype of the table.
 
         Raises
         ------
         SmgeoError
-            If the scaler is not fitted, or a Dataset has none of its variables, one that is scaled already, or one in another
-        unit than it was fitted in (where both say theirs).
+            If the scaler is not fitted, or a Dataset has none of its variables, one that is already scaled, or one in
+            another unit than in `fit` (if both units are known).
         """
         self._check_fitted()
         if not isinstance(X, xr.Dataset):
-            return super().transform(X)  # type: ignore[misc]
+            return super().transform(X)
         names = self._known(X)
         scaled = [n for n in names if "unscaled_units" in X[n].attrs]
         if scaled:
             raise SmgeoError(
-                f"scaler: {', '.join(scaled)} of the cube is scaled already (attrs['unscaled_units']); bring it back first with "
-                "ds.smgeo.unscale(), or give the cube as it was before"
+                f"scaler: {', '.join(scaled)} of the cube is scaled already (attrs['unscaled_units']); undo that with "
+                "ds.smgeo.unscale(), or use the cube as it was before"
             )
         check_known_units(units_of(X, names), self.units_, "the cube to scale")
         attrs = {n: {**X.variables[n].attrs, "units": "1", "unscaled_units": self.units_[n]} for n in names}
-        return with_step(self._map(_scale, X, attrs), "scale", scaler=self.to_dict())
+        return with_step(self._map(scale_values.scale, X, attrs), "scale", scaler=self.to_dict())
 
-    def inverse_transform(self, X: Any) -> Any:
-        """Back to physical units: `X * scale + center`, in and out as `transform`; arrays stay arrays.
+    @overload
+    def inverse_transform(self, X: xr.Dataset) -> xr.Dataset: ...
+    @overload
+    def inverse_transform(self, X: Table) -> np.ndarray: ...
+    def inverse_transform(self, X: xr.Dataset | Table) -> xr.Dataset | np.ndarray:
+        """Return values in physical units, `X * scale + center`, in and out as `transform`; arrays stay arrays.
 
         Raises
         ------
         SmgeoError
-            If the scaler is not fitted, or a Dataset has none of its variables, or a record of steps whose last is not
-            this scaling: what was done later was done to scaled values.
+            If the scaler is not fitted, a Dataset has none of its variables, or the last step in its record is not this
+            scaling: later steps were applied to scaled values.
         """
         self._check_fitted()
         if not isinstance(X, xr.Dataset):
-            return super().inverse_transform(X)  # type: ignore[misc]
+            return super().inverse_transform(X)
         steps = steps_of(X)
         if steps and steps[-1] != {"step": "scale", "scaler": self.to_dict()}:
             raise SmgeoError(
                 f"inverse_transform undoes the last step of a cube, which must be the scaling by this scaler; its steps are "
-                f"{', '.join(s['step'] for s in steps)}. Bring the cube back before other steps, or do them before scaling"
+                f"{', '.join(s['step'] for s in steps)}. Undo the scaling before other steps, or apply them before scaling"
             )
         attrs = {n: {**X.variables[n].attrs, "units": self.units_[n]} for n in self._known(X)}
         for of_variable in attrs.values():
             of_variable.pop("unscaled_units", None)
-        out = self._map(_unscale, X, attrs)
+        out = self._map(scale_values.unscale, X, attrs)
         return without_last_step(out) if steps else out
 
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """`fit(X)`, then `transform(X)`."""
+    @overload
+    def fit_transform(self, X: xr.Dataset, y: object = None) -> xr.Dataset: ...
+    @overload
+    def fit_transform(self, X: Table, y: object = None) -> Any: ...
+    def fit_transform(self, X: xr.Dataset | Table, y: object = None) -> Any:
+        """Return `fit(X).transform(X)`."""
         return self.fit(X, y).transform(X)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All that was learned, as JSON types."""
+    def to_dict(self) -> ScalerState:
+        """Return all that was learned, as JSON types."""
         self._check_fitted()
         return {"kind": self.kind, "center": self.center_, "scale": self.scale_, "units": self.units_}
 
-    def _map(self, work: Callable[..., None], ds: xr.Dataset, attrs: Mapping[str, dict[str, Any]]) -> xr.Dataset:
+    def _map(
+        self, kernel: scale_values.Kernel, ds: xr.Dataset, attrs: Mapping[str, dict[Hashable, object]]
+    ) -> xr.Dataset:
         params = {n: (self.center_[n], self.scale_[n]) for n in attrs}
         old = {n: ds.variables[n] for n in attrs}
-        values = _map_values(work, old, params)
+        values = scale_values.map_variables(kernel, old, params)
         return ds.assign({n: xr.Variable(v.dims, values[n], attrs[n], crs_encoding(ds[n])) for n, v in old.items()})
 
     def _known(self, ds: xr.Dataset) -> list[str]:
         names = [str(n) for n in ds.data_vars if n in self.center_]
         if not names:
             raise SmgeoError(
-                f"scaler: it knows {', '.join(self.center_)}; the cube has none of them, but {', '.join(map(str, ds.data_vars)) or 'nothing'}"
+                f"scaler: it knows {', '.join(self.center_)}; the cube has none of them, but {_names_of(ds)}"
             )
         return names
 
@@ -354,14 +247,13 @@ class _CubeScaler:
             raise UnfittedScalerError("this Scaler is not fitted yet; call fit on the training stations first")
 
 
-# Only methods that a class defines itself does scikit-learn wrap for `set_output`: those of _CubeScaler stay as they are.
 class Scaler(_CubeScaler, _TableScaler):
     """Scale every variable of a cube, or every column of a table: `(x - center) / scale`.
 
-    Equal to scikit-learn's MinMaxScaler, RobustScaler and StandardScaler on float64, and like these blind to missing
-    values, which stay missing. Fit it on training stations alone: `Scaler("minmax").fit(ds.sel(station=list(split.train)))`.
-    Of a station cube the numbers are the same to the last bit however it is chunked; of a grid cube "standard" may differ
-    by 1e-12. It is also a transformer of scikit-learn's for tables, in pipelines and with `set_output`.
+    Equals scikit-learn's MinMaxScaler, RobustScaler and StandardScaler on float64. Like these it ignores missing values,
+    which stay missing. Fit it only on training stations: `Scaler("minmax").fit(ds.sel(station=list(split.train)))`.
+    For a station cube the numbers are the same to the last bit for any chunking; for a grid cube "standard" may differ by
+    1e-12. It is also a scikit-learn transformer for tables, in pipelines and with `set_output`.
 
     Parameters
     ----------
@@ -371,12 +263,12 @@ class Scaler(_CubeScaler, _TableScaler):
     Attributes
     ----------
     center_, scale_ : dict of str to float
-        Per variable, in its unit; float64. A spread of 0 is taken as 1, and as in scikit-learn also a range below 2.2e-15
-        and a standard deviation that rounding alone could give.
+        By variable, in its unit; float64. A spread of 0 is replaced by 1. As in scikit-learn, so is a range below 2.2e-15 and
+        a standard deviation that rounding could explain.
     units_ : dict of str to str
         Unit of each variable before scaling; "" for a table.
     n_features_in_, feature_names_in_ : int, array of str
-        Number and names of the variables or columns; no names where the table had none.
+        Number and names of the variables or columns; no names if the table had none.
 
     Examples
     --------
@@ -391,59 +283,55 @@ class Scaler(_CubeScaler, _TableScaler):
         self.kind = kind
 
     @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Self:
-        """The scaler whose `to_dict` gave `state`."""
+    def from_dict(cls, state: ScalerState) -> Self:
+        """Return the scaler with this state, from `to_dict`."""
         scaler = cls(state["kind"])
         scaler.center_, scaler.scale_, scaler.units_ = dict(state["center"]), dict(state["scale"]), dict(state["units"])
-        _name_features(scaler, list(scaler.center_))
+        scaler._name_features(list(scaler.center_))
         return scaler
 
     def save(self, path: str | Path) -> None:
-        """Write the scaler as JSON: beside `path`, then renamed. Numbers come back to the last bit."""
+        """Write the scaler as JSON: to a file next to `path`, then renamed. Numbers are kept to the last bit."""
         write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises
         ------
         SmgeoError
-            If the file is damaged or holds something else.
+            If the file is damaged or contains something else.
         """
         try:
             state = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise SmgeoError(f"{path} is no JSON ({error}); give a file that Scaler.save wrote") from None
+            raise SmgeoError(f"{path} is not JSON ({error}); use a file that Scaler.save wrote") from None
         problem = _problem_of(state)
         if problem:
-            raise SmgeoError(f"{path} holds no scaler: {problem}; give a file that Scaler.save wrote")
+            raise SmgeoError(f"{path} is not a scaler: {problem}; use a file that Scaler.save wrote")
         return cls.from_dict(state)
 
 
+def _names_of(ds: xr.Dataset) -> str:
+    return ", ".join(map(str, ds.data_vars)) or "nothing"
+
+
 def _check_kind(kind: str) -> None:
-    if kind not in _STATISTICS:
-        raise SmgeoError(f"unknown scaler {kind!r}; {nearest(str(kind), list(_STATISTICS))}")
+    if kind not in STATISTICS:
+        raise SmgeoError(f"unknown scaler {kind!r}; {nearest(str(kind), list(STATISTICS))}")
 
 
-def _name_features(scaler: Any, names: list[str]) -> None:
-    """scikit-learn's attributes; a table without column names has the names x0, x1, ... and no `feature_names_in_`."""
-    scaler.n_features_in_ = len(names)
-    scaler.feature_names_in_ = np.array(names, dtype=object)
-    if names == [f"x{i}" for i in range(len(names))]:
-        del scaler.feature_names_in_
-
-
-def _problem_of(state: Any) -> str:
-    """What of a scaler's `to_dict` is not as it must be; nothing where all is well."""
+def _problem_of(state: object) -> str:
+    """Return the first problem of a scaler's state, or an empty string."""
     if not isinstance(state, dict) or set(state) != {"kind", "center", "scale", "units"}:
-        return "needed are exactly kind, center, scale and units"
-    if state["kind"] not in list(_STATISTICS):
-        return f"its kind is {state['kind']!r}, known are {', '.join(_STATISTICS)}"
+        return "expected exactly the keys kind, center, scale and units"
+    if state["kind"] not in list(STATISTICS):
+        return f"its kind is {state['kind']!r}; known kinds: {', '.join(STATISTICS)}"
     parts = [state[part] for part in ("center", "scale", "units")]
     if not all(isinstance(part, dict) and set(part) == set(parts[0]) for part in parts):
         return "center, scale and units must name the same variables"
     center, scale, units = (list(part.values()) for part in parts)
     if not all(type(v) in (int, float) and math.isfinite(v) for v in center + scale) or min(scale, default=1) <= 0:
-        return "center and scale must be finite numbers, scale above 0"
+        return "center and scale must be finite numbers, with scale above 0"
     return "" if all(isinstance(unit, str) for unit in units) else "units must be text"

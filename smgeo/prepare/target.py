@@ -1,4 +1,4 @@
-"""The target and its features: which they are, and how a model's output becomes m3 m-3 again."""
+"""The target and its features: their names, and the way back from a model's output to m3 m-3."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import xarray as xr
 
 from smgeo.cube.schema import is_grid, variables_of_kind
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Scaler
+from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.steps import Preparation
 
 
 def target_scale(preparation: Preparation) -> tuple[float, float] | None:
-    """Center and scale of a model's output, where its target was scaled."""
+    """Return center and scale of a model's output; None if the target was not scaled."""
     scalers = [Scaler.from_dict(s["scaler"]) for s in preparation["steps"] if s["step"] == "scale"]
     target = preparation["target"]
     found = [(s.center_[target], s.scale_[target]) for s in scalers if target in s.center_]
@@ -22,7 +22,7 @@ def target_scale(preparation: Preparation) -> tuple[float, float] | None:
 
 
 def target_scaler(preparation: Preparation) -> Callable[[np.ndarray], np.ndarray]:
-    """The function that brings a model's output back to the target's unit."""
+    """Return the function that converts a model's output to the target's unit."""
     found = target_scale(preparation)
     if found is None:
         return lambda y: y.astype("float32")
@@ -31,14 +31,14 @@ def target_scaler(preparation: Preparation) -> Callable[[np.ndarray], np.ndarray
 
 
 def known_features(ds: xr.Dataset, target: str) -> list[str]:
-    """Dynamic, static and calendar variables but the target; sorted, because stores give them back in another order."""
+    """Return the dynamic, static and calendar variables except the target, sorted because stores do not keep their order."""
     return sorted(n for n in variables_of_kind(ds, "dynamic", "static", "calendar") if n != target)
 
 
 def choose_features(ds: xr.Dataset, features: Sequence[str] | None, target: str, what: str) -> list[str]:
-    """The features asked for of a station cube, by default all that `known_features` finds; `what` asks, for messages."""
+    """Return the features requested from a station cube, by default those of `known_features`; `what` starts the errors."""
     if is_grid(ds):
-        raise SmgeoError(f"{what}: needs a station cube with the dims station and time; got a grid cube")
+        raise SmgeoError(f"{what}: needs a station cube with dims station and time; got a grid cube")
     names = known_features(ds, target) if features is None else list(features)
     if not names:
         raise SmgeoError(f"{what}: no feature is named, and the cube has no dynamic, static or calendar variable")
@@ -48,10 +48,10 @@ def choose_features(ds: xr.Dataset, features: Sequence[str] | None, target: str,
 
 
 def check_target_is_observed(ds: xr.Dataset, target: str) -> None:
-    """Refuse a cube whose target `fill_gaps` filled: models are scored on observations."""
+    """Refuse a cube in which the gaps of the target were filled: models are scored on observations."""
     limit = ds[target].attrs.get("gaps_filled", 0)
     if limit != 0:
         raise SmgeoError(
-            f"gaps of the target {target!r} were filled (limit {limit}), and models are scored on observations; give the cube with "
-            "the target as it was observed, and attrs['kind'] 'target' so that it is not filled by default"
+            f"gaps of the target {target!r} were filled (limit {limit}), and models are scored on observations; use the cube with the "
+            "observed target, and set attrs['kind'] to 'target' so that it is not filled by default"
         )

@@ -1,10 +1,10 @@
-"""Windows: the days that lead up to a value of the target, by index arithmetic over a station cube."""
+"""Windows: the days that lead up to a value of the target, copied out of a station cube batch by batch."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -14,16 +14,20 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
 from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import Preparation, steps_of
-from smgeo.prepare.window_kernels import copy_windows, copy_windows_filled, find_complete
+from smgeo.prepare.window_index import WindowIndex, WindowRule, build_index
+from smgeo.prepare.window_kernels import copy_windows, copy_windows_filled
 from smgeo.recipe.preparation import WINDOW_DAYS
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Windows:
     """All windows of `length` days that end on a day with a target and are complete enough.
 
-    An index of (station, last day) over the features of the cube: what windows share is not copied until a batch
-    asks for it. The features are held once, as one array (station, time, feature); those of a lazy cube of more than 4 GB
-    are read from it a block of stations at a time, ahead of the batches that need them.
+    This is an index of (station, last day) over the features of the cube. Days that windows share are not copied until a batch
+    is requested. The features are kept in memory once, as one array (station, time, feature). Those of a lazy cube of more
+    than 4 GB are read from it a block of stations at a time, ahead of the batches that need them.
 
     Parameters
     ----------
@@ -32,34 +36,34 @@ class Windows:
     features : sequence of str
         Variables, in the order of the channels.
     target : str or None
-        Variable of `y`; None gives every window, whether or not its last day has a target.
+        Variable of `y`; with None there are windows on days without a target too.
     length : int
-        Days in a window; the last one is the target's day. 1 gives rows.
+        Days in a window; the last one is the day of the target. 1 gives rows.
     missing : float
-        Share of a window's `length` × features values that may be missing; 0 keeps complete windows alone.
+        Share of a window's `length` × features values that may be missing; 0 keeps only complete windows.
     fill : sequence of float, optional
-        What stands for a missing value of each feature, in the units of `ds`; needed if `missing` > 0 (recipes
-        give the means of the training stations).
+        Replacement of missing values, one number per feature, in the units of `ds`. Required if `missing` > 0 (recipes use
+        the means of the training stations).
     mode : {"window", "sequence"}
-        "sequence" gives each station's whole series instead, with a mask of the days that count: those on which a
-        window of `length` days would end. For models that are trained sequence-to-sequence.
+        "sequence" gives the whole series of each station, with a mask of the days that count: those on which a window of
+        `length` days would end. For models that are trained sequence-to-sequence.
     ends : sequence of int, optional
-        Keep only windows that end on these positions of the time axis.
+        Positions on the time axis; only windows that end on these are kept.
     in_memory : bool, optional
-        Whether the features are held, or read block by block; by default held unless `ds` is lazy and larger than 4 GB.
-        Blocks are the cube's chunks along `station`, joined up to 64 MB: keep whole series in a chunk.
+        Keep the features in memory rather than read them block by block; by default True unless `ds` is lazy and larger than
+        4 GB. Blocks are the cube's chunks along `station`, joined up to 64 MB: keep whole series in a chunk.
     buffer : int
-        Blocks from which batches are mixed where they are read; peak memory is `buffer` + 2 of them.
+        Number of blocks from which batches are mixed if blocks are read; peak memory is `buffer` + 2 of them.
     progress : callable, optional
-        Called with (stations done, stations in all) while the cube is read for the index.
+        Called with (stations done, total stations) while the cube is read for the index.
 
     Attributes
     ----------
     features, channels : list of str
-        With `missing` > 0, `channels` holds the features and then `"<feature> observed"`, 1 where observed.
+        With `missing` > 0, `channels` contains the features and then `"<feature> observed"`, 1 where observed.
     left_out : list of str
-        Stations where one of the features has no value at all. With `missing` 0 they give no window, as in the
-        study; above 0 they do, and the masks say what was not there.
+        Stations without any value of one of the features. With `missing` 0 they have no window, as in the study. Above 0
+        they have windows, and the observed channels show the gaps.
     shape : (int, int, int)
         Windows, length, channels; in sequence mode stations, days, channels.
     y : numpy.ndarray of float32 or None
@@ -67,7 +71,7 @@ class Windows:
     mask : numpy.ndarray of bool or None
         (stations, days) in sequence mode.
     station_index, time_index : numpy.ndarray of int32
-        Of each window: position in `ds` of its station and of its last day.
+        Position in `ds` of each window's station, and of its last day.
 
     Raises
     ------
@@ -113,122 +117,70 @@ class Windows:
         self._buffer = buffer
         self._series = Series(ds, self.features, target, in_memory=in_memory, keep=buffer)
         self._stations = text_of(ds["station"])
-        self._days = int(ds.sizes["time"])
-        self._span = self._days if mode == "sequence" else self.length
-        self.left_out: list[str] = []
-        self.y: np.ndarray | None = None
-        self.mask: np.ndarray | None = None
-        parts = self._complete_parts(ends, progress)
-        if mode == "sequence":
-            self._list_sequences(parts)
-        else:
-            self._list_windows(parts)
+        rule = WindowRule(
+            self.length, self.missing, target is not None, mode == "sequence", self.fill is not None, ends
+        )
+        self._use(build_index(self._series, rule, progress))
+        self.left_out = [str(s) for s in self._stations[self._index.lacking]]
+
+    def _use(self, index: WindowIndex) -> None:
+        self._index, self.y, self.mask = index, index.y, index.mask
+
+    def _with(self, index: WindowIndex) -> Windows:
+        """Return windows of the same features with another index."""
+        part = copy.copy(self)
+        part._series = self._series.copy()
+        part._use(index)
+        return part
 
     # ---- the index
-
-    def _complete_parts(
-        self, ends: Sequence[int] | None, progress: Callable[[int, int], None] | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """(on which days a window ends, target if there is one), (station, time) each, part by part of the stations."""
-        chosen = np.ones(self._days, dtype=bool) if ends is None else np.isin(np.arange(self._days), list(ends))
-        allowed = self.missing * self.length * len(self.features)
-        first = 0
-        for base, observed in self._series.scan():
-            last = first + len(base)
-            # A little slack, because a share times a count need not be exact in binary.
-            complete, present, gaps = find_complete(base, self.length, allowed + 1e-9)
-            self.left_out += [str(s) for s in self._stations[first:last][~present.all(axis=1)]]
-            complete &= chosen
-            if observed is not None:
-                complete &= np.isfinite(observed)
-            if self.mode == "sequence" and self.fill is None and gaps[complete.any(axis=1)].any():
-                raise SmgeoError(
-                    "mode='sequence' gives whole series, and the features have gaps: give fill, one finite number for each of the "
-                    f"{len(self.features)} features (their means at the training stations), to stand there"
-                )
-            yield complete, observed
-            first = last
-            if progress:
-                progress(last, self._series.shape[0])
-
-    def _list_windows(self, parts: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> None:
-        # Room for every day of every station; what of it is not written to takes no memory. The smallest type, because
-        # there may be a hundred million windows.
-        room = len(self._stations) * self._days
-        days, y = np.empty(room, dtype=np.min_scalar_type(self._days)), np.empty(room, dtype="float32")
-        counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
-        filled = 0
-        for complete, targets in parts:
-            counts.append(complete.sum(axis=1))
-            found = slice(filled, filled + int(counts[-1].sum()))
-            days[found] = np.nonzero(complete)[1]
-            if targets is not None:
-                y[found] = targets[complete]
-            filled = found.stop
-        self._offsets = np.cumsum(np.concatenate(counts))
-        self._last_days = days[:filled]
-        self.y = y[:filled] if self.target else None
-
-    def _list_sequences(self, parts: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> None:
-        counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
-        masks, y = [], []
-        for complete, targets in parts:
-            kept = np.asarray(complete.any(axis=1))
-            counts.append(kept)
-            masks.append(complete[kept])
-            if targets is not None:
-                y.append(np.where(complete, targets, np.float32(0))[kept])
-        self._offsets = np.cumsum(np.concatenate(counts))
-        self._last_days = np.full(int(self._offsets[-1]), self._days - 1)
-        self.mask = np.concatenate(masks)
-        self.y = np.concatenate(y) if self.target else None
 
     @property
     def station_index(self) -> np.ndarray:
         """Position in the cube of each window's station."""
-        return np.repeat(np.arange(len(self._stations), dtype="int32"), np.diff(self._offsets))
+        return self._index.stations
 
     @property
     def time_index(self) -> np.ndarray:
         """Position in the cube of each window's last day."""
-        return self._last_days.astype("int32")
+        return self._index.last_days.astype("int32")
 
     @property
     def count(self) -> int:
-        """How many values of the target count: windows, or in sequence mode days of the mask."""
+        """Number of values of the target that count: windows, or in sequence mode days of the mask."""
         return len(self) if self.mask is None else int(self.mask.sum())
 
     def pick(self, values: np.ndarray) -> np.ndarray:
-        """Of values in the shape of `y`, those that count, one a target: all of them, or in sequence mode those on the mask's days."""
-        return values if self.mask is None else values[self.mask]
+        """Select the values that count from an array in the shape of `y`: all of them, or in sequence mode the mask's days."""
+        if self.mask is None:
+            return values
+        picked: np.ndarray = values[self.mask]
+        return picked
 
     @property
     def targets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in the cube of the station and the day of each value that `pick` gives."""
-        if self.mask is None:
-            return self.station_index, self.time_index
-        series, days = np.nonzero(self.mask)
-        first = self._last_days.astype(np.int64) - (self.shape[1] - 1)
-        return self.station_index[series], (first[series] + days).astype("int32")
+        """Positions in the cube of the station and the day of each value that `pick` selects."""
+        return self._index.targets
 
     @property
     def stations(self) -> np.ndarray:
-        """Ids of the stations that give windows, in the order of the cube."""
-        return self._stations[np.diff(self._offsets) > 0]
+        """Ids of the stations with windows, in the order of the cube."""
+        return self._stations[self._index.per_station > 0]
 
     @property
     def days(self) -> int:
-        """Days of the cube."""
-        return self._days
+        """Number of days of the cube."""
+        return self._series.shape[1]
 
     def stations_at(self, positions: np.ndarray) -> np.ndarray:
-        """Ids of the stations at these positions in the cube."""
-        return self._stations[positions]
+        """Return the ids of the stations at these positions in the cube."""
+        ids: np.ndarray = self._stations[positions]
+        return ids
 
     @property
     def groups(self) -> np.ndarray:
-        """Station id of each window, as scikit-learn's `groups`."""
-        return self._stations[self.station_index]
+        """Station id of each window, for scikit-learn's `groups`."""
+        return self.stations_at(self.station_index)
 
     @property
     def channels(self) -> list[str]:
@@ -238,11 +190,11 @@ class Windows:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(windows, length, channels)."""
-        return len(self), self._span, len(self.channels)
+        return len(self), self._index.span, len(self.channels)
 
     @property
     def preparation(self) -> Preparation:
-        """All that is needed to make such windows of other data, as JSON types."""
+        """All that is needed to make such windows from other data, as JSON types."""
         return {
             "features": self.features,
             "units": self.units,
@@ -256,83 +208,58 @@ class Windows:
         }
 
     def shard(self, rank: int, world_size: int, *, equal: bool = False) -> Windows:
-        """The part of one worker of several: a contiguous run of the index, so that each reads its own blocks only.
+        """Return the part of one of several workers: a contiguous run of the index, so that each reads only its own blocks.
 
         Parameters
         ----------
         rank, world_size : int
-            Which worker, from 0, of how many.
+            Number of the worker, from 0, and number of workers.
         equal : bool
-            Leave the last `len(self) % world_size` windows out, so that all workers make the same number of steps;
-            without it parts differ by at most one window and hold each window once.
+            Leave out the last `len(self) % world_size` windows, so that all workers make the same number of steps. Otherwise
+            parts differ by at most one window, and each window is in one part.
 
         Returns
         -------
         Windows
-            Shares the features with this one, and sees no more than its part.
+            Shares the features with this one.
         """
         if not 0 <= rank < world_size:
-            raise SmgeoError(f"shard: rank must lie in 0 to world_size - 1; got rank={rank}, world_size={world_size}")
+            raise SmgeoError(f"shard: rank must be from 0 to world_size - 1; got rank={rank}, world_size={world_size}")
         n = len(self) - (len(self) % world_size if equal else 0)
-        first, last = n * rank // world_size, n * (rank + 1) // world_size
-        part = copy.copy(self)
-        part._series = self._series.copy()
-        part._offsets = np.clip(self._offsets, first, last) - first
-        part._last_days = self._last_days[first:last]
-        part.y = None if self.y is None else self.y[first:last]
-        part.mask = None if self.mask is None else self.mask[first:last]
-        return part
+        return self._with(self._index.part(n * rank // world_size, n * (rank + 1) // world_size))
 
     def crop(self, days: int) -> Windows:
-        """Whole series cut into pieces in which at most `days` days count, for training along them.
+        """Cut whole series into pieces in which at most `days` days count, to train along them.
 
         A piece begins with the `length` - 1 days that a window looks back, which do not count in it (at the start of a series
-        they do not count anyway): its shape is (`days` + `length` - 1, channels), or the whole series where that is shorter. Each day that
-        counts does so in one piece. The last piece ends on the last day. Pieces without a day that counts are left out.
+        they never count). Its shape is (`days` + `length` - 1, channels), or the whole series if that is shorter. Each day
+        that counts does so in one piece. The last piece ends on the last day. Pieces without a day that counts are left out.
 
         Raises
         ------
         SmgeoError
-            If this is not in sequence mode.
+            If this is not in sequence mode, or is cut already.
         """
-        if self.mask is None or self._span != self._days:
+        if self.mask is None or self._index.span != self.days:
             raise SmgeoError("crop cuts whole series: make them with Windows(..., mode='sequence')")
-        back = self.length - 1
-        span = min(days + back, self._days)
-        starts = np.unique(np.minimum(np.arange(0, max(self._days - back, 1), days), self._days - span))
-        # From which day on each piece counts: where the piece before it ends.
-        counted = np.concatenate([[0], starts[:-1] + span])
-        series = np.repeat(np.arange(len(self)), len(starts))
-        begin = np.tile(starts, len(self))
-        at = begin[:, None] + np.arange(span)
-        mask = self.mask[series[:, None], at] & (at >= np.tile(counted, len(self))[:, None])
-        kept = mask.any(axis=1)
-        part = copy.copy(self)
-        part._series, part._span = self._series.copy(), span
-        counts = np.zeros(len(self._stations), dtype=np.int64)
-        np.add.at(counts, self.station_index[series[kept]], 1)
-        part._offsets = np.concatenate([[0], np.cumsum(counts)])
-        part._last_days = begin[kept] + span - 1
-        part.mask = mask[kept]
-        part.y = None if self.y is None else np.where(part.mask, self.y[series[:, None], at][kept], np.float32(0))
-        return part
+        return self._with(self._index.crop(days, self.length - 1))
 
     # ---- values
 
     def __len__(self) -> int:
-        return int(self._offsets[-1])
+        return len(self._index)
 
     def gather(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The windows at positions `rows`: (len(rows), length, channels) float32, into `out` where it is given."""
+        """Return the windows at positions `rows`: (len(rows), length, channels) float32, in `out` if it is given."""
         rows = np.asarray(rows)
         if rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < len(self)):
-            raise IndexError(f"rows must be whole numbers from 0 to {len(self) - 1}, the positions of windows")
+            raise IndexError(f"rows must be integers from 0 to {len(self) - 1}, the positions of windows")
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), dtype="float32")
-        stations = np.searchsorted(self._offsets, rows, side="right") - 1
-        starts = self._last_days[rows].astype(np.int64) - (out.shape[1] - 1)
+        stations = np.searchsorted(self._index.offsets, rows, side="right") - 1
+        starts = self._index.last_days[rows].astype(np.int64) - (out.shape[1] - 1)
         blocks = np.searchsorted(self._series.bounds, stations, side="right") - 1
-        # One block after the other, because rows from all over the cube need not fit into memory together with it.
+        # One block at a time, because rows from all over the cube need not fit into memory together.
         for block in self._series.in_turn(np.unique(blocks).tolist()):
             base, places = self._series.read(block), np.flatnonzero(blocks == block)
             at = stations[places] - self._series.bounds[block], starts[places], places
@@ -343,44 +270,44 @@ class Windows:
         return out
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Windows and their y at positions `rows`, and in sequence mode the mask."""
+        """Return the windows and their y at positions `rows`, and in sequence mode the mask."""
         x = self.gather(rows)
         mask = () if self.mask is None else (self.mask[rows],)
         y = self.y[rows] if self.y is not None else np.full(mask[0].shape if mask else len(x), np.nan, dtype="float32")
         return (x, y, *mask)
 
-    def __getitem__(self, i: int) -> tuple[Any, ...]:
+    def __getitem__(self, i: int) -> tuple[np.ndarray, ...]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"window {i} of {len(self)}")
         return tuple(part[0] for part in self.batch(np.array([i % len(self)])))
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions in the order of an epoch: shuffled by `rng`, or as they are. Batches in this order read each block once.
+        """Return positions in the order of an epoch: shuffled by `rng`, or unchanged. Batches in this order read each block once.
 
-        Held in memory, every order is as likely as every other. Read block by block, a batch is mixed from `buffer` blocks:
-        see `smgeo.prepare.series.shuffle_blocks`.
+        If the features are in memory, every order is equally likely. If they are read block by block, a batch is mixed from
+        `buffer` blocks; see `smgeo.prepare.series.shuffle_blocks`.
         """
-        blocks = self._offsets[self._series.bounds]
+        blocks = self._index.offsets[self._series.bounds]
         if rng is None:
             rows, sequence = np.arange(len(self), dtype=np.min_scalar_type(len(self))), np.arange(len(self._series))
         else:
             rows, sequence = shuffle_blocks(np.diff(blocks), self._buffer, rng)
-        # Blocks without windows, in a shard those of other workers, are not read.
+        # Blocks without windows are not read; in a shard these are the blocks of other workers.
         self._series.expect(int(b) for b in sequence if blocks[b + 1] > blocks[b])
         return rows
 
     def batches(self, size: int, shuffle: bool = True, seed: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
-        """Batches of `size` windows (the last may be smaller), each window once; in order without `shuffle`.
+        """Yield batches of `size` windows (the last may be smaller), each window once; in order without `shuffle`.
 
         Yields
         ------
         x : (n, length, channels) float32
         y : (n,) float32
         mask : (n, days) bool
-            In sequence mode only; then x is (n, days, channels) and y (n, days).
+            Only in sequence mode; then x is (n, days, channels) and y (n, days).
         """
         if size < 1:
-            raise SmgeoError(f"a batch has 1 window or more; got size={size}")
+            raise SmgeoError(f"the size of a batch must be 1 window or more; got size={size}")
         order = self.order(np.random.default_rng(seed) if shuffle else None)
         for start in range(0, len(self), size):
             yield self.batch(order[start : start + size])
@@ -388,23 +315,23 @@ class Windows:
     # ---- for libraries
 
     def to_arrays(self, flatten: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-        """All windows at once, for scikit-learn: X (n, length × channels) float32 and y; unflattened (n, length, channels).
+        """Return all windows at once, for scikit-learn: X (n, length × channels) float32 and y; unflattened (n, length, channels).
 
-        This copies what windows share: `length` times the memory of the cube.
+        Days that windows share are copied: this needs `length` times the memory of the cube.
         """
         x = self.gather(np.arange(len(self)))
         return (x.reshape(len(x), -1) if flatten else x), self.y
 
     def get_feature_names_out(self) -> list[str]:
-        """Names of the columns of `to_arrays()`: the channel and how many days before the window's last.
+        """Return the names of the columns of `to_arrays()`: the channel, and the days before the window's last day.
 
-        As scikit-learn names it; `["rain lag 2", "rain lag 1", "rain lag 0"]` for three days of rain.
+        For three days of rain: `["rain lag 2", "rain lag 1", "rain lag 0"]`. The method has scikit-learn's name.
         """
         length = self.shape[1]
         return [f"{c} lag {length - 1 - d}" for d in range(length) for c in self.channels]
 
     def flat_index(self) -> tuple[np.ndarray, np.ndarray]:
-        """The features as rows of days (station × time, feature), and the row in which each window begins (int64).
+        """Return the features as rows of days (station × time, feature), and the row in which each window begins (int64).
 
         Raises
         ------
@@ -412,27 +339,26 @@ class Windows:
             If the features are read block by block.
         """
         base = self._series.whole
-        first_days = self._last_days.astype(np.int64) - (self.shape[1] - 1)
-        return base.reshape(-1, base.shape[2]), self.station_index.astype(np.int64) * self._days + first_days
+        return base.reshape(-1, base.shape[2]), self.station_index.astype(np.int64) * self.days + self._index.starts
 
-    def to_keras(self, size: int, shuffle: bool = True, seed: int = 0) -> Any:
-        """A `keras.utils.PyDataset` of batches, in another order each epoch; for every backend of Keras.
+    def to_keras(self, size: int, shuffle: bool = True, seed: int = 0) -> feeds.KerasBatches:
+        """Return a `keras.utils.PyDataset` of batches, in another order each epoch, for every backend of Keras.
 
-        In sequence mode y is (n, days, 1), and the mask is the weight of each day. Give it to Keras with
-        `model.fit(windows.to_keras(256), shuffle=False)`: by default `fit` shuffles the batches once more, with a random
-        state of its own, and features that are read block by block are then read many times.
+        In sequence mode y is (n, days, 1), and the mask is the weight of each day. Use it with
+        `model.fit(windows.to_keras(256), shuffle=False)`: by default `fit` shuffles the batches again with its own random
+        state, and features that are read block by block are then read many times.
         """
         return feeds.keras_batches(self, size, seed if shuffle else None)
 
-    def to_tf(self, size: int, shuffle: bool = True, seed: int = 0) -> Any:
-        """A `tf.data.Dataset` of one epoch's batches that gathers windows inside TensorFlow's graph, in another order each epoch.
+    def to_tf(self, size: int, shuffle: bool = True, seed: int = 0) -> tf.data.Dataset:
+        """Return a `tf.data.Dataset` of one epoch's batches, gathered inside TensorFlow's graph, in another order each epoch.
 
-        TensorFlow makes a copy of the features, and one more for a moment.
+        TensorFlow copies the features, with a second copy for a short time.
 
         Raises
         ------
         SmgeoError
-            If the features are read block by block: then `to_keras` feeds both backends.
+            If the features are read block by block; use `to_keras`, which works with all backends.
         """
         return feeds.tf_dataset(self, size, seed if shuffle else None)
 
@@ -449,7 +375,7 @@ def _check(
     buffer: int,
 ) -> None:
     if is_grid(ds):
-        raise SmgeoError("Windows reads a station cube; for a grid cube use predict_map")
+        raise SmgeoError("Windows needs a station cube; for a grid cube use predict_map")
     days = len(check_daily(ds))
     if isinstance(features, str) or not features:
         raise SmgeoError(f"features must be a list of one variable or more; got {features!r}")
@@ -457,10 +383,10 @@ def _check(
         if name not in ds:
             raise SmgeoError(f"{name!r} is not in the cube; {nearest(name, [str(v) for v in ds.data_vars])}")
         if ds[name].dtype.kind not in "fiub":
-            raise SmgeoError(f"{name!r} holds {ds[name].dtype}, not numbers")
+            raise SmgeoError(f"{name!r} has dtype {ds[name].dtype}, but must be numeric")
     if int(length) != length or length < 1 or not 0 <= missing < 1:
         raise SmgeoError(
-            f"a window needs a whole length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}"
+            f"a window needs an integer length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}"
         )
     if ends is not None and not all(isinstance(e, int | np.integer) and 0 <= e < days for e in ends):
         raise SmgeoError(f"ends must be positions on the time axis, 0 to {days - 1}; got {list(ends)[:5]}")
@@ -470,8 +396,8 @@ def _check(
         raise SmgeoError(f"buffer must be 1 block or more; got {buffer}")
     if missing > 0 and fill is None:
         raise SmgeoError(
-            f"missing={missing} needs fill: one finite number for each of the {len(features)} features (their means "
-            "at the training stations, in the units of the cube)"
+            f"missing={missing} needs fill: one finite number for each of the {len(features)} features (their means at the "
+            "training stations, in the units of the cube)"
         )
     if fill is not None and (len(fill) != len(features) or not np.isfinite(fill).all()):
         raise SmgeoError(f"fill must be one finite number for each of the {len(features)} features; got {list(fill)}")

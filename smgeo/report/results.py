@@ -57,7 +57,7 @@ def open_truth(path: Path, estimate: xr.DataArray | xr.Dataset) -> xr.DataArray:
     return truth.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest")
 
 
-def describe_models(folder: Path, scores: Mapping[str, Scores], cube: xr.Dataset) -> JsonObject:
+def describe_models(folder: Path, scores: Mapping[str, dict[str, Scores]], cube: xr.Dataset) -> JsonObject:
     """Return `intervals`, `comparisons` and `groups` of the results, from the predictions in a run's folder.
 
     Groups of test stations are networks, climate classes if the archive has them, and USDA texture classes if the cube has sand, silt and clay.
@@ -102,7 +102,7 @@ def _coverage_of(table: pd.DataFrame) -> JsonObject:
     }
 
 
-def open_evaluations(folder: Path, scores: Mapping[str, Scores]) -> dict[str, Evaluation]:
+def open_evaluations(folder: Path, scores: Mapping[str, dict[str, Scores]]) -> dict[str, Evaluation]:
     """Return the scores of each model with the predictions in a run's folder."""
     return {name: Evaluation(scores[name], ds) for name, ds in open_predictions(folder, scores).items()}
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from smgeo.evaluation.cross_validation import cross_validate, select_in_folds
+from smgeo.evaluation.cross_validation import Learner, cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.evaluation.leakage import audit_leakage
 from smgeo.evaluation.uncertainty import interval_coverage, score_applicability
@@ -96,23 +96,22 @@ def _cross_validate(
     number: int,
     selected: list[list[str]] | None,
 ) -> tuple[Found, JsonObject]:
-    recipe, model = run.recipe, run.new_model(found, name)
+    recipe = run.recipe
+    learner = Learner.of(lambda: run.new_model(found, name), run.days_seen(found, name))
 
     def work(progress: Update) -> JsonObject:
-        return cross_validate(
-            lambda: run.new_model(found, name),
+        scores = cross_validate(
+            learner,
             _rows_with_target(run),
             spec,
             recipe.prepare_of(name),
             recipe.features,
             run.target,
-            length=run.days_seen(found, name),
-            mode=model.window_mode,
-            needs_validation=model.uses_validation,
             selected=selected,
             seed=recipe.seed,
             progress=progress,
         )
+        return {**scores}
 
     inputs = {
         "model": recipe.models[name].model_dump(mode="json"),

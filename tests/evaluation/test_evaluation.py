@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.evaluation.cross_validation import cross_validate, explained, score_folds
+from smgeo.evaluation.cross_validation import Learner, cross_validate, explained, score_folds
 from smgeo.evaluation.parts import Evaluation, compare_models, evaluate
 from smgeo.evaluation.scores import compute_scores
 from smgeo.prepare import Split, Windows, cv_folds, derive_features, fill_gaps, prepare_cube
@@ -180,16 +180,7 @@ def test_filled_targets_are_not_scored(make_station_cube, name):
     with pytest.raises(SmgeoError, match=f"'{name}' were filled .limit 1., and models are scored on observations"):
         evaluate(model, filled, PARTS)
     with pytest.raises(SmgeoError, match="scored on observations"):
-        cross_validate(
-            Recorder,
-            filled,
-            CrossValidationSpec(method="random", folds=2),
-            PLAIN,
-            FEATURES,
-            name,
-            length=1,
-            needs_validation=False,
-        )
+        cross_validate(Learner(Recorder), filled, CrossValidationSpec(method="random", folds=2), PLAIN, FEATURES, name)
     if name == "sm":  # not repeated on new data
         assert (
             evaluate(model, ds, PARTS).scores["test"]["n"]
@@ -244,7 +235,8 @@ def _cross_validate(ds, method, folds, needs_validation=False, prepare=PLAIN, le
         return made[-1]
 
     spec = CrossValidationSpec(method=method, folds=folds, seed=3, **options)
-    scores = cross_validate(make, ds, spec, prepare, FEATURES, "sm", length=length, needs_validation=needs_validation)
+    learner = Learner(make, length, needs_validation=needs_validation)
+    scores = cross_validate(learner, ds, spec, prepare, FEATURES, "sm")
     return scores, made
 
 
@@ -391,16 +383,8 @@ def _temporal(ds, length, folds, needs_validation=True, fill=None, **options):
     prepare = PrepareSpec.model_validate(
         {"fill": fill or {}, "outliers": {"z": 3}, "window": {"length": length, "missing": 0.5}}
     )
-    scores = cross_validate(
-        make,
-        derive_features(ds, SUMS),
-        spec,
-        prepare,
-        features,
-        "sm",
-        length=length,
-        needs_validation=needs_validation,
-    )
+    learner = Learner(make, length, needs_validation=needs_validation)
+    scores = cross_validate(learner, derive_features(ds, SUMS), spec, prepare, features, "sm")
     return scores, made
 
 
@@ -492,7 +476,7 @@ def test_temporal_folds_train_before_and_after_the_gap_and_stop_on_the_last_days
 def test_nothing_left_to_train_on_beside_rows_set_apart(make_station_cube):
     ds = _numbered(make_station_cube, stations=2)
     assert _cross_validate(ds, "leave-location-out", 2)[0]["n"] == 24
-    with pytest.raises(SmgeoError, match="leaves no row to train on beside those set apart"):
+    with pytest.raises(SmgeoError, match="has no row left to train on after rows were set apart"):
         _cross_validate(ds, "leave-location-out", 2, needs_validation=True)
 
 

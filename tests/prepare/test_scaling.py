@@ -412,13 +412,13 @@ def test_a_file_brings_every_bit_back(tmp_path_factory, values, kind):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"kind": "minmax", "center": {"a"', "is no JSON"),
-        ("[1, 2]", "needed are exactly kind, center, scale and units"),
-        ('{"weights": []}', "needed are exactly kind"),
+        ('{"kind": "minmax", "center": {"a"', "is not JSON"),
+        ("[1, 2]", "expected exactly the keys kind, center, scale and units"),
+        ('{"weights": []}', "expected exactly the keys kind"),
         ('{"kind": "log", "center": {}, "scale": {}, "units": {}}', "its kind is 'log'"),
         ('{"kind": "minmax", "center": {"a": 1}, "scale": {}, "units": {"a": "K"}}', "the same variables"),
         ('{"kind": "minmax", "center": {"a": NaN}, "scale": {"a": 1}, "units": {"a": "K"}}', "finite numbers"),
-        ('{"kind": "minmax", "center": {"a": 1}, "scale": {"a": 0}, "units": {"a": "K"}}', "scale above 0"),
+        ('{"kind": "minmax", "center": {"a": 1}, "scale": {"a": 0}, "units": {"a": "K"}}', "with scale above 0"),
         ('{"kind": "minmax", "center": {"a": "1"}, "scale": {"a": 1}, "units": {"a": "K"}}', "finite numbers"),
         ('{"kind": "minmax", "center": {"a": 1}, "scale": {"a": 1}, "units": {"a": 3}}', "units must be text"),
         ('{"kind": ["minmax"], "center": {"a": 1}, "scale": {"a": 1}, "units": {"a": "K"}}', "its kind is"),
@@ -435,7 +435,7 @@ def test_a_file_of_something_else(tmp_path, text, message):
 
 def test_a_binary_file(tmp_path):
     (tmp_path / "s.json").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(SmgeoError, match="is no JSON"):
+    with pytest.raises(SmgeoError, match="is not JSON"):
         Scaler.load(tmp_path / "s.json")
 
 

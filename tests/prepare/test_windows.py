@@ -483,7 +483,7 @@ def test_refusals(cube, make_grid_cube):
         ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3]}, "one finite number for each of the 4"),
         ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3, np.nan]}, "one finite number for each of the 4"),
         ({"features": FEATURES, "fill": [1, 2, 3]}, "one finite number for each of the 4"),
-        ({"features": FEATURES, "length": 5.5}, "whole length"),
+        ({"features": FEATURES, "length": 5.5}, "integer length"),
         ({"features": FEATURES, "ends": [-1]}, "positions on the time axis, 0 to 13"),
         ({"features": FEATURES, "ends": [14]}, "positions on the time axis, 0 to 13"),
         ({"features": "s1_vv"}, "list of one variable or more"),
