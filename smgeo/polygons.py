@@ -76,10 +76,10 @@ def read_outline(path: str | Path, crs: SomeCRS) -> BaseGeometry:
 
 
 def polygon_files(path: str | Path) -> list[Path]:
-    """Return the files that `read_outline` reads: `path`, and the index and the CRS that are beside a shapefile."""
+    """Return the files that `read_outline` reads: `path`, and the .shx and .prj files of a shapefile."""
     path = Path(path)
-    beside = [path.with_suffix(end) for end in (".shx", ".prj")] if path.suffix.lower() == ".shp" else []
-    return [path, *(p for p in beside if p.is_file())]
+    parts = [path.with_suffix(end) for end in (".shx", ".prj")] if path.suffix.lower() == ".shp" else []
+    return [path, *(p for p in parts if p.is_file())]
 
 
 def _reproject(geometry: BaseGeometry, source: CRS, target: CRS) -> BaseGeometry:

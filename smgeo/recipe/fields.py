@@ -164,7 +164,7 @@ class RecipeFields(Spec):
 
     @property
     def reads_remote(self) -> bool:
-        """Whether a raster source is read over the internet."""
+        """True if a raster source is read over the internet."""
         return any(r.kind in ("earthengine", "stac") or "://" in str(getattr(r, "path", "")) for r in self.rasters)
 
     @property
@@ -174,7 +174,7 @@ class RecipeFields(Spec):
 
     @property
     def builds_grid(self) -> bool:
-        """Whether the run has a grid cube: maps and the report need it, and a recipe without models only builds cubes."""
+        """True if the run has a grid cube: maps and the report need it, and a recipe without models only builds cubes."""
         return self.grid is not None and (self.maps is not None or self.report is not None or not self.models)
 
     @property
