@@ -98,7 +98,7 @@ def test_a_pickle_inside_the_arrays_of_a_forest_does_not_run(trees, tmp_path):
     content = io.BytesIO()
     np.savez(content, **arrays)
     mark.unlink(missing_ok=True)
-    with pytest.raises(SmgeoError, match=r"trees\.npz holds no trees"):
+    with pytest.raises(SmgeoError, match=r"trees\.npz contains no trees"):
         load_model(_plant(trees, content.getvalue()))
     assert not mark.exists()
 
