@@ -163,7 +163,7 @@ def read_sklearn(file: Path, names: Collection[str], trusted: Collection[str] = 
         unknown = [t for t in named if not _is_trusted(t, trusted)]
         if unknown:
             raise SmgeoError(
-                f"{file} holds {', '.join(sorted(unknown))}, which could run code; nothing was loaded. Allowed are scikit-learn's "
+                f"{file} contains {', '.join(sorted(unknown))}, which could run code; nothing was loaded. Allowed are scikit-learn's "
                 "regressors and transformers, NumPy's arrays, numbers and ufuncs. If you know who wrote the file: "
                 f"smgeo.load_model(path, trusted={sorted(unknown)!r})"
             )

@@ -117,7 +117,7 @@ def test_a_pickle_inside_the_arrays_of_a_forest_does_not_run(trees, tmp_path):
 )
 def test_functions_and_types_of_others_are_refused_by_name(weights, planted, name):
     content = skops.io.dumps(_parts(weights, planted))
-    with pytest.raises(SmgeoError, match=f"holds .*{name}.*nothing was loaded. Allowed are"):
+    with pytest.raises(SmgeoError, match=f"contains .*{name}.*nothing was loaded. Allowed are"):
         load_model(_plant(weights, content))
 
 
