@@ -21,8 +21,6 @@ from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
 _ENGINES = ("ydf", "sklearn")
 # TF Decision Forests' `better_default`, which lives on in ydf under this name.
 _TEMPLATES = {"better_default": "better_defaultv1", "none": None}
-# Rows predicted at once, so that windows are gathered block by block.
-_BLOCK = 65_536
 _FILE = "trees.npz"
 
 
@@ -130,9 +128,8 @@ class Forest(SoilMoistureModel):
 
     def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((2, len(x)), dtype="float32")
-        for start in range(0, len(x), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(x)))
-            out[:, rows] = self._trees.predict(x.take(rows), self.threads or CPU_COUNT)
+        for block, values in x.blocks():
+            out[:, block] = self._trees.predict(values, self.threads or CPU_COUNT)
         return out[0], out[1]
 
     def _save_weights(self, folder: Path) -> None:

@@ -19,8 +19,6 @@ from smgeo.models.team import Team
 
 _FILE = "regressor.skops"
 _PARTS = ("estimator", "fitted")
-# Rows predicted at once, so that windows are gathered block by block.
-_BLOCK = 65_536
 
 
 class Regressor(SoilMoistureModel):
@@ -82,9 +80,8 @@ class Regressor(SoilMoistureModel):
 
     def _predict(self, x: Rows) -> np.ndarray:
         out = np.empty(len(x), dtype="float32")
-        for start in range(0, len(x), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(x)))
-            out[rows] = np.asarray(self.estimator_.predict(x.take(rows).astype("float64"))).reshape(len(rows))
+        for block, values in x.blocks():
+            out[block] = np.asarray(self.estimator_.predict(values.astype("float64"))).reshape(len(values))
         return out
 
     def _file_params(self) -> JsonObject:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol, Self, runtime_checkable
+from collections.abc import Iterator
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from smgeo.prepare.steps import Preparation
+
+# Rows of a block.
+_BLOCK = 65_536
 
 
 @runtime_checkable
@@ -49,6 +54,12 @@ class WindowSource(Protocol):
     def pick(self, values: np.ndarray) -> np.ndarray:
         """Return those of the values, in the shape of `y`, that count."""
         ...
+
+
+# X of a model: windows, or an array or table.
+Input: TypeAlias = WindowSource | ArrayLike
+# Validation data: windows, which bring their y, or X and y.
+Validation: TypeAlias = WindowSource | tuple[Input, np.ndarray]
 
 
 class Rows:
@@ -98,6 +109,12 @@ class Rows:
     def all(self) -> np.ndarray:
         """Return all rows at once."""
         return self.take(np.arange(len(self)))
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Iterate over all rows in blocks, with their positions, so that windows are not gathered all at once."""
+        for start in range(0, len(self), _BLOCK):
+            block = slice(start, min(start + _BLOCK, len(self)))
+            yield block, self.take(np.arange(block.start, block.stop))
 
     def every(self, first: int, step: int) -> Rows:
         """Return every `step`-th row from `first` on."""

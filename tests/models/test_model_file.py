@@ -1,4 +1,4 @@
-"""What a model file may do: nothing but hold numbers; and what data it is used on must be: the same features in the same units."""
+"""Model files contain only numbers, and estimate only from data with the same features in the same units."""
 
 import hashlib
 import io
@@ -57,7 +57,7 @@ def _plant(weights: Path, content: bytes) -> Path:
 
 
 def _parts(weights: Path, planted: object) -> dict:
-    """What the file must hold, with something else in the fitted estimator."""
+    """Return the expected content of the file, with something else in the fitted estimator."""
     held = skops.io.load(weights, trusted=skops.io.get_untrusted_types(file=weights))
     return {name: planted if name == "fitted" else part for name, part in held.items()}
 
