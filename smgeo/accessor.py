@@ -1,4 +1,6 @@
-"""Preparation as methods of a Dataset: `ds.smgeo.fill_gaps(limit=3)` is `smgeo.fill_gaps(ds, limit=3)`."""
+# The decorators of xarray have no types.
+# mypy: untyped-calls-exclude="xarray"
+"""Steps of preparation as methods of a Dataset: `ds.smgeo.fill_gaps(limit=3)` is `smgeo.fill_gaps(ds, limit=3)`."""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import xarray as xr
 
 
 class _Step:
-    """A function of smgeo whose first argument is the Dataset; imported when asked for, with its own signature and help."""
+    """A function of smgeo whose first argument is the Dataset; imported at first use, with its own signature and help."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -23,10 +25,10 @@ class _Step:
 
 @xr.register_dataset_accessor("smgeo")
 class SmgeoAccessor:
-    """`ds.smgeo`: what smgeo does to a station cube or a grid cube, in the order in which it is done.
+    """`ds.smgeo`: the steps of preparation of a station cube or a grid cube, in their order.
 
-    Each method is the function of that name with the Dataset as its first argument, and as lazy as that. What was
-    done to the Dataset is in `ds.attrs["smgeo_steps"]`.
+    Each method is the function of that name with the Dataset as its first argument, and as lazy as that. The steps
+    done to the Dataset are in `ds.attrs["smgeo_steps"]`.
 
     Examples
     --------
@@ -56,21 +58,22 @@ class SmgeoAccessor:
     def scale(
         self, kind: Literal["minmax", "robust", "standard"] = "minmax", stations: Sequence[str] | None = None
     ) -> xr.Dataset:
-        """The Dataset scaled by a `Scaler` that is fitted on `stations`, the ids of the training ones; all, where None.
+        """Return the Dataset scaled by a `Scaler` that is fitted on `stations`, the ids of the training stations; by default all.
 
         Raises
         ------
         SmgeoError
-            If the Dataset lacks one of the stations, or is scaled already.
+            If the Dataset lacks one of the stations, or is already scaled.
         """
         from smgeo.cube.schema import select_stations
         from smgeo.prepare import Scaler
 
         learn = self._ds if stations is None else select_stations(self._ds, stations)
-        return Scaler(kind).fit(learn).transform(self._ds)
+        scaled: xr.Dataset = Scaler(kind).fit(learn).transform(self._ds)
+        return scaled
 
     def unscale(self) -> xr.Dataset:
-        """The Dataset in physical units again, if scaling was the last step.
+        """Return the Dataset in physical units, if scaling was the last step.
 
         Raises
         ------
@@ -85,4 +88,5 @@ class SmgeoAccessor:
             raise SmgeoError(
                 f"the Dataset was not scaled last: its steps are {', '.join(s['step'] for s in steps) or 'none'}"
             )
-        return Scaler.from_dict(steps[-1]["scaler"]).inverse_transform(self._ds)
+        unscaled: xr.Dataset = Scaler.from_dict(steps[-1]["scaler"]).inverse_transform(self._ds)
+        return unscaled

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 
 class SmgeoError(ValueError):
-    """Bad input that the user can mend.
+    """Bad input that the user can fix.
 
     The message is one paragraph: what was found, what was needed, where (file, variable, recipe key), and
     what to do next. The command line prints it without a traceback.
@@ -15,22 +18,20 @@ class SmgeoWarning(UserWarning):
     """Something was left out or replaced; the message names it and counts it."""
 
 
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """A hint with the known name closest to `name`, or the list of known names.
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a hint with the known name closest to `name`, or with all known names.
 
     >>> nearest("modles", ["models", "maps"])
     "did you mean 'models'?"
     >>> nearest("xyz", ["models", "maps"])
     'known: maps, models'
     """
-    import difflib
-
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
 def missing_extra(feature: str, extra: str) -> SmgeoError:
-    """The error for an optional dependency that is not installed."""
+    """Return the error for an optional dependency that is not installed."""
     return SmgeoError(
         f"{feature} needs an optional dependency that is not installed. Install it with: pip install 'smgeo[{extra}]'"
     )

@@ -1,3 +1,5 @@
+# Functions of dask.array have no types.
+# mypy: untyped-calls-exclude="dask"
 """Slope and aspect of an elevation raster, in metres on the ground on projected and on geographic grids."""
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ TERRAIN = ("slope", "aspect")
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _horn(z: np.ndarray, dx: np.ndarray, dy: np.ndarray, slope: np.ndarray, aspect: np.ndarray) -> None:
-    """Differences weighted 1, 2, 1 over three rows and three columns; outputs stay as they are where there is no value."""
+    """Take differences weighted 1, 2, 1 over three rows and three columns; outputs without a value stay as they are."""
     for r in range(1, z.shape[0] - 1):
         for c in range(1, z.shape[1] - 1):
             west = z[r - 1, c - 1] + 2.0 * z[r, c - 1] + z[r + 1, c - 1]
@@ -26,34 +28,34 @@ def _horn(z: np.ndarray, dx: np.ndarray, dy: np.ndarray, slope: np.ndarray, aspe
             north = z[r - 1, c - 1] + 2.0 * z[r - 1, c] + z[r - 1, c + 1]
             south = z[r + 1, c - 1] + 2.0 * z[r + 1, c] + z[r + 1, c + 1]
             to_east, to_north = (east - west) / (8.0 * dx[r]), (north - south) / (8.0 * dy[r])
-            # The formula does not use the pixel in the middle, yet where there is no ground there is no slope.
+            # The formula does not use the pixel in the middle, but without ground there is no slope.
             if math.isnan(to_east + to_north + z[r, c]):
                 continue
             slope[r, c] = math.degrees(math.atan(math.hypot(to_east, to_north)))
             if to_east != 0.0 or to_north != 0.0:
                 aspect[r, c] = math.degrees(math.atan2(-to_east, -to_north)) % 360.0
-                if aspect[r, c] >= 360.0:  # a hair west of north, rounded to float32
+                if aspect[r, c] >= 360.0:  # just west of north, rounded to float32
                     aspect[r, c] = 0.0
 
 
 def slope_aspect(
     elevation: np.ndarray, dx_m: float | np.ndarray, dy_m: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and downhill direction of a surface by Horn's differences over 3 x 3 pixels.
+    """Return slope and downhill direction of a surface by Horn's differences over 3 x 3 pixels.
 
     Parameters
     ----------
     elevation : numpy.ndarray
         (y, x), m, rows from north to south, columns from west to east; missing is NaN.
     dx_m, dy_m : float or numpy.ndarray
-        Distance of neighbouring columns and rows in metres: one value, or one per row. A negative `dy_m` says that
-        rows run from south to north, a negative `dx_m` that columns run from east to west.
+        Distance of neighbouring columns and rows in metres: one value, or one per row. `dy_m` is negative if rows run
+        from south to north, `dx_m` if columns run from east to west.
 
     Returns
     -------
     slope, aspect : numpy.ndarray
-        (y, x), float32, degrees. Slope from 0 to 90; aspect from 0 up to 360, clockwise from north, towards where the
-        ground falls. Both are NaN on the outermost rows and columns and where one of the nine elevations is missing;
+        (y, x), float32, degrees. Slope from 0 to 90; aspect from 0 up to 360, clockwise from north, the downhill
+        direction. Both are NaN on the outermost rows and columns and where one of the nine elevations is missing;
         aspect also where the ground is level.
 
     Raises
@@ -92,7 +94,7 @@ def _per_row(distance: float | np.ndarray, rows: int) -> np.ndarray:
 
 
 def pixel_sizes_m(geobox: GeoBox) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of neighbouring columns and rows of a grid, in metres.
+    """Return the distances of neighbouring columns and rows of a grid, in metres.
 
     Parameters
     ----------
@@ -102,9 +104,9 @@ def pixel_sizes_m(geobox: GeoBox) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     dx_m, dy_m : numpy.ndarray
-        (y,), float64. `dy_m` is negative where rows run from south to north, `dx_m` where columns run from east to west.
-        Projected CRS: the pixel in the CRS's linear unit turned into metres, the same in every row; how much the projection
-        stretches is not taken out (Web Mercator doubles distances at 60 degrees). Geographic CRS: the pixel's angles times the
+        (y,), float64. `dy_m` is negative if rows run from south to north, `dx_m` if columns run from east to west.
+        Projected CRS: the pixel in the CRS's linear unit converted to metres, the same in every row; the scale factor of the
+        projection is not corrected (Web Mercator doubles distances at 60 degrees). Geographic CRS: the pixel's angles times the
         radii of curvature of the CRS's ellipsoid at the row's latitude; `dx_m` is NaN at and beyond the poles.
 
     Raises
@@ -142,7 +144,7 @@ def pixel_sizes_m(geobox: GeoBox) -> tuple[np.ndarray, np.ndarray]:
 
 
 def terrain(elevation: xr.DataArray) -> xr.Dataset:
-    """Slope and aspect of an elevation raster on its own grid.
+    """Return slope and aspect of an elevation raster on its own grid.
 
     Parameters
     ----------
@@ -152,9 +154,9 @@ def terrain(elevation: xr.DataArray) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        `slope` and `aspect`, (y, x), float32, degrees; aspect clockwise from the grid's north, towards where the
-        ground falls. As lazy as `elevation` and in its chunks: a block reads its neighbours' edges, and does not depend
-        on how the raster is cut. Missing on the raster's border, where one of the nine elevations is missing, and
+        `slope` and `aspect`, (y, x), float32, degrees; aspect clockwise from the grid's north, the downhill
+        direction. As lazy as `elevation` and in its chunks: a block reads its neighbours' edges, and values do not depend
+        on the chunks. Missing on the raster's border, where one of the nine elevations is missing, and
         (aspect) where the ground is level.
 
     Raises
@@ -184,7 +186,7 @@ def _attrs(name: str, elevation: xr.DataArray) -> dict[str, str | float]:
 
 
 def _lazy_slope_aspect(z: da.Array, dx: np.ndarray, dy: np.ndarray) -> da.Array:
-    """(2, y, x): slope and aspect block by block, each with a margin of one pixel of its neighbours."""
+    """Slope and aspect (2, y, x) block by block, each with a margin of one pixel of its neighbours."""
     sizes = da.from_array(np.stack([dx, dy], axis=1), chunks=(z.chunks[0], (2,)))
     both = da.blockwise(
         _of_block,
@@ -198,7 +200,8 @@ def _lazy_slope_aspect(z: da.Array, dx: np.ndarray, dy: np.ndarray) -> da.Array:
         dtype="float32",
         meta=np.empty((0, 0, 0), "float32"),
     )
-    return da.overlap.trim_internal(both, {0: 0, 1: 1, 2: 1}, boundary="none")
+    inner: da.Array = da.overlap.trim_internal(both, {0: 0, 1: 1, 2: 1}, boundary="none")
+    return inner
 
 
 def _of_block(z: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sources into cubes: stations merged, rasters extracted at stations, rasters aligned on a grid."""
+"""Cubes from sources: stations merged, rasters extracted at stations, rasters aligned on a grid."""
 
 from smgeo.assemble.extraction import extract
 

@@ -1,3 +1,5 @@
+# Classes of dask.array have no types.
+# mypy: untyped-calls-exclude="dask"
 """Raster values at stations."""
 
 from __future__ import annotations
@@ -6,13 +8,13 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.schema import text_of
@@ -23,7 +25,7 @@ from smgeo.sources.pixels.footprint import Footprints, find_footprints, station_
 
 
 def extract(
-    rasters: xr.Dataset | AnyRaster | Mapping[str, Any],
+    rasters: xr.Dataset | AnyRaster | Mapping[str, object],
     stations: xr.Dataset,
     method: str = "nearest",
     radius_m: float | None = None,
@@ -31,23 +33,23 @@ def extract(
     root: str | Path = ".",
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """Raster values at stations: of the pixel that a station lies in, or the mean of its footprint.
+    """Return raster values at stations: of the pixel that contains a station, or the mean of its footprint.
 
     Parameters
     ----------
     rasters : xarray.Dataset, or the spec of a source
         Dims (time, y, x) or (y, x), with a CRS; lazy or not. Each of its Dask chunks is read once, however many
-        stations fall into it. A spec (as in a recipe) is read scene by scene, each in its own CRS: stations around the
+        stations it contains. A spec (as in a recipe) is read scene by scene, each in its own CRS: stations around the
         world share no grid.
     stations : xarray.Dataset
-        Has coordinates `latitude` and `longitude` (EPSG:4326) on `station`.
+        With coordinates `latitude` and `longitude` (EPSG:4326) on `station`.
     method : {"nearest", "mean"}
-        The pixel whose area holds the station, or the mean of those whose centres lie within `radius_m`.
+        The pixel whose area contains the station, or the mean of those whose centres are within `radius_m`.
     radius_m : float, optional
-        Radius of the footprint on the ellipsoid, m; given, the method is `mean`. Decibels are averaged in linear power;
+        Radius of the footprint on the ellipsoid, m; if given, the method is `mean`. Decibels are averaged in linear power;
         aspect, which has no mean, is that of the pixel.
     root, catalog : optional
-        Of a spec: where relative paths start, and kind and unit of each variable.
+        For a spec: the folder where relative paths start, and kind and unit of each variable.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def extract(
     Raises
     ------
     SmgeoError
-        If the raster has no CRS, no station lies on it, or the mean has no radius.
+        If the raster has no CRS, contains no station, or the mean has no radius.
     """
     if (
         method not in ("nearest", "mean")
@@ -81,20 +83,26 @@ def extract(
 
 
 def extract_all(rasters: xr.Dataset, stations: xr.Dataset, radius_m: float | None) -> xr.Dataset:
-    """Values at all stations, missing at those that `attrs["left_out"]` names."""
+    """Return values at all stations, missing at those that `attrs["left_out"]` names.
+
+    Raises
+    ------
+    SmgeoError
+        If the raster has no CRS or contains no station.
+    """
     box = rasters.odc.geobox
     if box is None or box.crs is None:
         raise SmgeoError("extract: the raster has no CRS; set one with rasters.rio.write_crs('EPSG:...')")
     lons, lats = station_places(stations)
-    held = find_footprints(lons, lats, box, None)
-    around = held if radius_m is None else find_footprints(lons, lats, box, radius_m)
+    pixels = find_footprints(lons, lats, box, None)
+    around = pixels if radius_m is None else find_footprints(lons, lats, box, radius_m)
     ids = stations["station"].values
-    if not held.stations.size:
+    if not pixels.stations.size:
         raise SmgeoError(
-            f"extract: none of the {len(ids)} stations lies on the raster ({box.crs}, bounds {tuple(box.boundingbox)}); check the "
+            f"extract: none of the {len(ids)} stations is on the raster ({box.crs}, bounds {tuple(box.boundingbox)}); check the "
             "stations' coordinates and the raster's CRS"
         )
-    data: dict[str, Any] = {}
+    data: dict[str, xr.Variable] = {}
     for name, var in rasters.data_vars.items():
         if not {"y", "x"} <= set(var.dims):  # a calendar variable is the same at every station
             data[str(name)] = var.variable
@@ -102,21 +110,23 @@ def extract_all(rasters: xr.Dataset, stations: xr.Dataset, radius_m: float | Non
         attrs = {k: v for k, v in var.attrs.items() if k != "grid_mapping"}
         lead = [d for d in var.dims if d not in ("y", "x")]
         cyclic = str(name) in FEATURES and FEATURES[str(name)].cyclic
-        where = held if cyclic else around
+        where = pixels if cyclic else around
         values = _at_all_stations(
             var.transpose(..., "y", "x").data, where, len(ids), decibels=attrs.get("units") == "dB"
         )
         data[str(name)] = xr.Variable((*lead, "station"), values, attrs).transpose("station", *lead)
     coords = {n: stations[n] for n in stations.coords if n != "time" and "time" not in stations[n].dims}
     coords |= {n: c for n, c in rasters.coords.items() if c.dims == ("time",)}
-    left_out = {str(s): "outside the raster" for s in np.delete(ids, held.stations)}
+    left_out = {str(s): "outside the raster" for s in np.delete(ids, pixels.stations)}
     return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 
-def _at_all_stations(values: Any, where: Footprints, count: int, *, decibels: bool) -> Any:
-    """(..., y, x) to (..., station): the mean of each station's pixels, missing where it has none.
+def _at_all_stations(
+    values: np.ndarray | da.Array, where: Footprints, count: int, *, decibels: bool
+) -> np.ndarray | da.Array:
+    """Turn (..., y, x) into (..., station): the mean of each station's pixels, missing if it has none.
 
-    Of a Dask array each chunk that holds a pixel is read by one task, and one more puts together those of a day's chunks.
+    Each chunk of a Dask array that contains a pixel is read by one task, and one more joins those of a day's chunks.
     """
     if not isinstance(values, da.Array):
         return _means([values[..., where.rows, where.columns]], None, where, count, decibels)
@@ -133,13 +143,14 @@ def _at_all_stations(values: Any, where: Footprints, count: int, *, decibels: bo
         (where.rows[mine] - edges[0][y], where.columns[mine] - edges[1][x])
         for mine, (y, x) in zip(members, blocks, strict=True)
     ]
-    graph: dict[Any, Any] = {}
+    graph: dict[Key, tuple[object, ...]] = {}
     for lead in np.ndindex(*values.numblocks[:-2]):
         parts = [(pick, *lead, i) for i in range(len(members))]
         for key, block, pixels in zip(parts, blocks, inside, strict=True):
             graph[key] = (_take, (values.name, *lead, *block), *pixels)
         graph[name, *lead, 0] = (_means, parts, order, where, count, decibels)
     return da.Array(
+        # Dask's types do not know that an Array is a collection.
         HighLevelGraph.from_collections(name, graph, dependencies=[values]),  # type: ignore[list-item]
         name,
         (*values.chunks[:-2], (count,)),
@@ -164,18 +175,18 @@ def _means(
 
 
 def drop_left_out(values: xr.Dataset) -> xr.Dataset:
-    """Without the stations that `attrs["left_out"]` names, which a warning names too.
+    """Drop the stations that `attrs["left_out"]` names, with a warning that names them.
 
     Raises
     ------
     SmgeoError
-        If none is left.
+        If no station is left.
     """
     left_out = json.loads(values.attrs.get("left_out", "{}"))
     kept = ~np.isin(text_of(values["station"]), list(left_out))
     if not kept.any():
         raise SmgeoError(
-            f"none of the {kept.size} stations lies on the rasters ({next(iter(left_out.values()))}); check the stations' "
+            f"none of the {kept.size} stations is on the rasters ({next(iter(left_out.values()))}); check the stations' "
             "coordinates and the rasters' CRS"
         )
     gone = [s for s in text_of(values["station"]) if s in left_out]

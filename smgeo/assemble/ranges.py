@@ -1,4 +1,4 @@
-"""Cubes against the catalogue's valid ranges."""
+"""Checks of cubes against the catalogue's valid ranges."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from smgeo.catalog import Feature
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import AnyRaster, GriddedSource, RasterSource
 
-_MOSTLY = 0.5  # share of impossible values that are no outliers
+_MOSTLY = 0.5  # a larger share of impossible values is not due to outliers
 
 
 def check_ranges(ds: xr.Dataset, catalog: Mapping[str, Feature], where: str) -> None:
-    """Refuse a variable most of whose values are impossible: it is in another unit.
+    """Refuse a variable if most of its values are impossible, because it is then in another unit.
 
     Raises
     ------
@@ -31,14 +31,14 @@ def check_ranges(ds: xr.Dataset, catalog: Mapping[str, Feature], where: str) -> 
         outside = float(np.mean((values < low) | (values > high))) if values.size else 0.0
         if outside > _MOSTLY:
             raise SmgeoError(
-                f"{where}: {outside:.0%} of the values of {name} lie outside {low:g} to {high:g} {catalog[name].units} (median "
+                f"{where}: {outside:.0%} of the values of {name} are outside {low:g} to {high:g} {catalog[name].units} (median "
                 f"{np.median(values):g}), so they are in another unit: give scale, offset or convert for {name}, or a variable "
                 "of your own with its valid_range"
             )
 
 
 def check_grid_ranges(cube: xr.Dataset, rasters: Sequence[AnyRaster], catalog: Mapping[str, Feature]) -> None:
-    """`check_ranges` of what files give, on the middle block of the first, middle and last days, before a cube is written."""
+    """Apply `check_ranges` to variables from files, on the middle block of the first, middle and last days, before a cube is written."""
     for source in rasters:
         names = [n for n in source.bands if n in cube and isinstance(source, RasterSource | GriddedSource)]
         for alike in ([n for n in names if "time" in cube[n].dims], [n for n in names if "time" not in cube[n].dims]):

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from smgeo.catalog import FEATURES, STUDY_FEATURES, TARGET_MEAN, Feature, Kind
 from smgeo.recipe.grid import GridSpec
-from smgeo.recipe.models import NAME, NETWORKS, ModelSpec, name_kinds
+from smgeo.recipe.models import NAME, ModelSpec, is_network, name_kinds
 from smgeo.recipe.output import MapSpec, ReportSpec
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.rasters import AnyRaster
@@ -170,7 +170,7 @@ class RecipeFields(Spec):
     @property
     def networks(self) -> set[str]:
         """Names of models that are trained in epochs, by several processes if asked."""
-        return {name for name, model in self.models.items() if model.kind in NETWORKS}
+        return {name for name, model in self.models.items() if is_network(model.kind)}
 
     @property
     def builds_grid(self) -> bool:

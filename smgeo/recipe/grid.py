@@ -1,4 +1,4 @@
-"""The grid of a study."""
+"""Spec of a study's grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smgeo.recipe.spec import Spec
 
 
 class GridSpec(Spec):
-    """The target grid: like a raster, or CRS with resolution (in CRS units) and bounds (left, bottom, right, top).
+    """The target grid: that of the raster `like`, or CRS with resolution and bounds (left, bottom, right, top) in units of the CRS.
 
     `period` limits the grid cube to fewer days than the stations have.
     """

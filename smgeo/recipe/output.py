@@ -1,4 +1,4 @@
-"""What a recipe says of its maps, and of what the report shows of the grid cube."""
+"""Specs of maps, and of the report's pictures of the grid cube."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from smgeo.recipe.spec import Spec
 
 
 class MapSpec(Spec):
-    """Days to map, the models to map with, and the part of the grid: (left, bottom, right, top) in its CRS, or a polygon file."""
+    """Days to map, models to map with, and the region: (left, bottom, right, top) in the grid's CRS, or a polygon file."""
 
     dates: tuple[dt.date, ...] = Field(min_length=1)
     models: tuple[str, ...] | None = None
@@ -18,7 +18,7 @@ class MapSpec(Spec):
 
 
 class ReportSpec(Spec):
-    """What the report shows of the grid cube.
+    """Pictures of the grid cube in the report.
 
     `rgb`: variables drawn as red, green and blue, on `dates` (by default the days with the most pixels). `series`: variables
     whose daily means are drawn, over the grid or over the polygons of the vector file `outline`.

@@ -1,10 +1,10 @@
-"""What a recipe says of the steps between the cube and the models."""
+"""Specs of the steps between the cube and the models."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,7 +15,7 @@ WINDOW_DAYS = 30
 
 
 class FillSpec(Spec):
-    """Gap filling along time: limit in days, or half the revisit as measured at each place; `causal` uses nothing later."""
+    """Gap filling along time: limit in days, or half the revisit as measured at each place; `causal` uses no later value."""
 
     limit: Literal["half-revisit"] | int | dict[str, int] = "half-revisit"
     revisit: Literal["measured", "attribute"] = "measured"
@@ -23,7 +23,7 @@ class FillSpec(Spec):
 
 
 class OutlierSpec(Spec):
-    """z-score threshold for rows of training stations, and the variables whose flags cost a row (see `smgeo.choose_z`)."""
+    """z-score threshold for rows of training stations; a row is dropped if one of `variables` is flagged (see `smgeo.choose_z`)."""
 
     z: Annotated[float, Field(gt=0)] | Literal["choose"] = 4.0
     per_station: bool = False
@@ -39,20 +39,22 @@ class PeriodsSpec(Spec):
 
     @model_validator(mode="after")
     def _in_order(self) -> PeriodsSpec:
-        given = {n: getattr(self, n) for n in ("train", "validation", "test")}
+        given = {"train": self.train, "validation": self.validation, "test": self.test}
         if problem := find_period_problem({n: p for n, p in given.items() if p is not None}):
             raise ValueError(problem)
         return self
 
 
-def find_period_problem(periods: Mapping[str, tuple[Any, Any]]) -> str:
-    """Why periods are not one after the other, training, validation where there is any, test; empty where they are.
+def find_period_problem(periods: Mapping[str, tuple[object, object]]) -> str:
+    """Return why periods are not in the order training, validation (if given), test; empty if they are.
 
     Days are dates, or text such as `2015-04-01`.
     """
     parts = ("train", "validation", "test")
     if not {"train", "test"} <= set(periods) <= set(parts):
-        return f"periods are train, test and if wanted validation, [first day, last day] each; got {', '.join(periods)}"
+        return (
+            f"periods are train, test and optionally validation, [first day, last day] each; got {', '.join(periods)}"
+        )
     before, end = "", ""
     for part in [p for p in parts if p in periods]:
         first, last = map(str, periods[part])
@@ -68,7 +70,7 @@ def find_period_problem(periods: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 class SplitSpec(Spec):
-    """Stations to training, validation and test; or with `periods` the days of all stations."""
+    """Split of stations into training, validation and test; or with `periods`, of the days of all stations."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     extremes_to_train: bool = True
@@ -77,7 +79,7 @@ class SplitSpec(Spec):
 
     @model_validator(mode="after")
     def _one_kind(self) -> SplitSpec:
-        # By their values, because a resolved recipe names all of them.
+        # Compared by value, because a resolved recipe contains all keys.
         fields = type(self).model_fields
         given = [n for n in ("fractions", "extremes_to_train", "seed") if getattr(self, n) != fields[n].default]
         if self.periods is not None and given:
@@ -93,14 +95,14 @@ class SplitSpec(Spec):
 
 
 class WindowSpec(Spec):
-    """Days a recurrent model sees, and the share of its values that may be missing (0: complete windows only)."""
+    """Days in a window of a recurrent model, and the share of its values that may be missing (0: complete windows only)."""
 
     length: int = Field(default=WINDOW_DAYS, ge=1)
     missing: float = Field(default=0.5, ge=0, lt=1)
 
 
 class PrepareSpec(Spec):
-    """What happens between the cube and the models."""
+    """All steps between the cube and the models."""
 
     fill: FillSpec | None = FillSpec()
     outliers: OutlierSpec | None = OutlierSpec()

@@ -1,11 +1,12 @@
-"""Specs of raster sources: what a recipe says about files, Earth Engine and STAC catalogues, checked and frozen."""
+"""Specs of raster sources: files, Earth Engine and STAC catalogues."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,16 +19,16 @@ DailyRule = Literal["auto", "mean", "clearest", "sum"]
 Bands = dict[str, int | str]
 
 
-def _names_to_themselves(value: Any) -> Any:
-    """`[s1_vv, s1_vh]` means `{s1_vv: s1_vv, s1_vh: s1_vh}`."""
+def _names_to_themselves(value: object) -> object:
+    """Return `{s1_vv: s1_vv, s1_vh: s1_vh}` for `[s1_vv, s1_vh]`."""
     return {v: v for v in value} if isinstance(value, list | tuple) else value
 
 
 class MaskSpec(Spec):
-    """Pixels to leave out: where a quality band of the same scene has one of the bits, fields or classes.
+    """Pixels to mask: where a quality band of the same scene has one of the bits, fields or classes.
 
-    `rule` names a mask of the catalogue (`smgeo.catalog.MASKS`); otherwise `bits` (left out where one of these bits
-    is set), `fields` ([first bit, last bit, least value] of a confidence field) and `classes` (values) say it.
+    `rule` names a mask of the catalogue (`smgeo.catalog.MASKS`). Otherwise give `bits` (masked where one of these bits
+    is set), `fields` ([first bit, last bit, least value] of a confidence field) and `classes` (values).
     """
 
     band: int | str
@@ -37,7 +38,7 @@ class MaskSpec(Spec):
     classes: tuple[int, ...] = ()
 
     @model_validator(mode="after")
-    def _says_what(self) -> MaskSpec:
+    def _one_form(self) -> MaskSpec:
         if self.rule is not None and self.rule not in MASKS:
             raise ValueError(f"unknown rule {self.rule!r}; {nearest(self.rule, list(MASKS))}")
         if (self.rule is None) == (not (self.bits or self.fields or self.classes)):
@@ -46,15 +47,15 @@ class MaskSpec(Spec):
 
     @property
     def mask(self) -> Mask:
-        """What is left out, from the catalogue or from the spec itself."""
+        """The mask, from the catalogue or from the spec itself."""
         return MASKS[self.rule] if self.rule is not None else Mask(self.bits, self.fields, self.classes)
 
 
 class _Raster(Spec):
-    """What every raster source says.
+    """Keys of every raster source.
 
-    `radius_m`: stations get the mean of the pixels whose centres lie within so many metres; without it, the pixel
-    they lie in. `daily`: the rule for several scenes a day.
+    `radius_m`: stations get the mean of the pixels whose centres are within this distance, m; without it, the value of the
+    pixel that contains them. `daily`: the rule for several scenes a day.
     """
 
     resampling: Resampling = "auto"
@@ -62,50 +63,41 @@ class _Raster(Spec):
     radius_m: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _says_something(self) -> _Raster:
+    def _not_empty(self) -> _Raster:
         if empty := [key for key in ("path", "bands") if hasattr(self, key) and not getattr(self, key)]:
             raise ValueError(f"{empty[0]} is empty")
         return self
 
-    def gives(self, target: str) -> set[str]:
-        """Names of the variables this source gives."""
-        return set(self.bands)  # type: ignore[attr-defined]
-
-    @property
-    def label(self) -> str:
-        """How messages and file names call this source."""
-        return str(self.kind)  # type: ignore[attr-defined]
-
 
 class _Files(_Raster):
-    """What sources of files say: where these are (a path, a glob pattern, or a list), and what to read of them."""
+    """Keys of sources in files: their path (or a glob pattern, or a list), and the bands to read."""
 
     path: str | tuple[str, ...]
     bands: Bands
 
     @field_validator("bands", mode="before")
     @classmethod
-    def _list_form(cls, value: Any) -> Any:
+    def _list_form(cls, value: object) -> object:
         return _names_to_themselves(value)
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Paths and patterns, one or many."""
+        """Paths and patterns."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
     @property
     def label(self) -> str:
-        """How messages and file names call this source."""
+        """Name of this source in messages."""
         more = len(self.patterns) - 1
         return f"{self.patterns[0]} and {more} more" if more else self.patterns[0]
 
 
 class RasterSource(_Files):
-    """GeoTIFFs or COGs, on disk or remote (http, https, s3, gs): scenes with a date, or layers that do not change.
+    """GeoTIFFs or COGs, on disk or remote (http, https, s3, gs): scenes with a date, or static layers.
 
-    `path` may be a glob pattern, a list, and may hold `{band}`, filled with each band's name, where every band is a
-    file of its own. Bands of a file that stacks several dates hold `{step}` (empty for the first date, then `_1`,
-    `_2`, ..., as Earth Engine names them), with `dates` a list.
+    `path` may be a glob pattern or a list. It contains `{band}` if every band is a file of its own; each band's name is put there.
+    Bands of a file that stacks several dates contain `{step}` (empty for the first date, then `_1`, `_2`, ..., as Earth Engine
+    names them), with `dates` a list.
     """
 
     kind: Literal["geotiff"]
@@ -120,13 +112,11 @@ class RasterSource(_Files):
 
     @field_validator("dates", mode="before")
     @classmethod
-    def _one_date(cls, value: Any) -> Any:
-        """A date in quotes, as a dumped recipe has it, is a date and no pattern."""
-        return (
-            dt.date.fromisoformat(value)
-            if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value)
-            else value
-        )
+    def _one_date(cls, value: object) -> object:
+        """Read a date in quotes, as a dumped recipe has it, as a date and not as a pattern."""
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            return dt.date.fromisoformat(value)
+        return value
 
     @model_validator(mode="after")
     def _keys_are_bands(self) -> RasterSource:
@@ -137,8 +127,8 @@ class RasterSource(_Files):
 class GriddedSource(_Files):
     """NetCDF, HDF5, Zarr or CSV grids: arrays with coordinates (GPM IMERG, NEO, reanalyses, other people's cubes).
 
-    `bands` names the variable in the file for each variable of the cube. A file without a time coordinate takes its day
-    from its name by the pattern `dates`, as GeoTIFFs do.
+    `bands` names the variable in the file for each variable of the cube. The day of a file without a time coordinate is read
+    from its name by the pattern `dates`, as for GeoTIFFs.
     """
 
     kind: Literal["netcdf", "zarr", "csv_grid"]
@@ -156,7 +146,7 @@ class GriddedSource(_Files):
 
 
 class _Remote(_Raster):
-    """What the catalogues (Earth Engine, STAC) need beside: which features, and which passes of Sentinel-1."""
+    """Keys of catalogues (Earth Engine, STAC): their features, and the passes of Sentinel-1."""
 
     bands: dict[str, str]
     orbit: Literal["ascending", "descending"] | None = None
@@ -164,16 +154,16 @@ class _Remote(_Raster):
 
     @field_validator("bands", mode="before")
     @classmethod
-    def _list_form(cls, value: Any) -> Any:
+    def _list_form(cls, value: object) -> object:
         return {n: n for n in STUDY_FEATURES if n in EARTHENGINE} if value == "study" else _names_to_themselves(value)
 
 
 class EarthEngineSource(_Remote):
     """Google Earth Engine, by the catalogue's names: `bands: [s1_vv, s1_vh, elevation]`, or `{s1_vv_asc: s1_vv}`.
 
-    `project` is the Cloud project that pays; `$EARTHENGINE_PROJECT` where it is not given. `credentials` is a service
-    account's key file (`$GOOGLE_APPLICATION_CREDENTIALS`, or what `earthengine authenticate` left, where not given).
-    `requests_in_flight` holds over all workers; `budget` is the most requests a build may send.
+    `project` is the Cloud project that pays; by default `$EARTHENGINE_PROJECT`. `credentials` is a service account's key file;
+    by default `$GOOGLE_APPLICATION_CREDENTIALS`, or the credentials of `earthengine authenticate`. `requests_in_flight` limits
+    all workers together; `budget` is the maximum number of requests of a build.
     """
 
     kind: Literal["earthengine"]
@@ -187,23 +177,36 @@ class EarthEngineSource(_Remote):
 
     @model_validator(mode="after")
     def _known(self) -> EarthEngineSource:
-        _check_catalog(self, EARTHENGINE)
+        for name, feature in self.bands.items():
+            if feature not in EARTHENGINE:
+                raise ValueError(
+                    f"bands: {name} asks for {feature!r}, which the catalogue lacks; {nearest(feature, list(EARTHENGINE))}"
+                )
+        if self.orbit is None and any(f.startswith("s1_") for f in self.bands.values()):
+            raise ValueError(
+                "Sentinel-1 needs orbit: ascending or descending (passes look at slopes from opposite sides and are not mixed)"
+            )
         return self
+
+    @property
+    def label(self) -> str:
+        """Name of this source in messages."""
+        return self.kind
 
 
 class StacSource(_Remote):
     """A STAC API or a static catalogue: `url`, and either features of the catalogue or `{variable: asset}`.
 
-    `collections` defaults to those of the catalogue's table. `query` goes to the API as it is (STAC API query extension:
-    `{eo:cloud_cover: {lt: 50}}`). `bbox` (west, south, east, north, degrees) limits the search; by default it is where
-    the grid or the stations are. `quality` replaces the catalogue's quality asset and rule; `mask: false` reads all
-    pixels. `sign: planetary_computer` has assets signed at each read.
+    `collections` defaults to those of the catalogue's table. `query` is sent to the API unchanged (STAC API query extension:
+    `{eo:cloud_cover: {lt: 50}}`). `bbox` (west, south, east, north, degrees) limits the search; by default it is that of
+    the grid or the stations. `quality` replaces the catalogue's quality asset and rule; `mask: false` reads all
+    pixels. `sign: planetary_computer` signs assets at each read.
     """
 
     kind: Literal["stac"]
     url: str
     collections: tuple[str, ...] = ()
-    query: dict[str, Any] = Field({})
+    query: dict[str, object] = Field({})
     bbox: tuple[float, float, float, float] | None = None
     max_cloud_cover: float | None = Field(None, ge=0, le=100)
     quality: MaskSpec | None = None
@@ -216,7 +219,7 @@ class StacSource(_Remote):
 
     @field_validator("bands", mode="before")
     @classmethod
-    def _list_form(cls, value: Any) -> Any:
+    def _list_form(cls, value: object) -> object:
         return {n: n for n in STUDY_FEATURES if n in STAC} if value == "study" else _names_to_themselves(value)
 
     @model_validator(mode="after")
@@ -237,7 +240,7 @@ class StacSource(_Remote):
 
     @property
     def label(self) -> str:
-        """How messages and file names call this source; without what follows `?` in its URL, where keys may stand."""
+        """Name of this source in messages; without the query of its URL, which may contain keys."""
         return f"stac {self.url.split('?', 1)[0]}"
 
 
@@ -247,16 +250,16 @@ AnyRaster = Annotated[
     known_kind(RasterSource, GriddedSource, EarthEngineSource, StacSource),
 ]
 
-_RASTER_KINDS: dict[str, type[_Raster]] = {
-    "geotiff": RasterSource,
-    **dict.fromkeys(("netcdf", "zarr", "csv_grid"), GriddedSource),
-    "earthengine": EarthEngineSource,
-    "stac": StacSource,
+_PARSERS: dict[str, Callable[[Mapping[str, object], str], AnyRaster]] = {
+    "geotiff": partial(parse_spec, RasterSource),
+    **dict.fromkeys(("netcdf", "zarr", "csv_grid"), partial(parse_spec, GriddedSource)),
+    "earthengine": partial(parse_spec, EarthEngineSource),
+    "stac": partial(parse_spec, StacSource),
 }
 
 
-def parse_raster(values: Any, where: str) -> Any:
-    """The spec of a raster source of any kind, from a mapping (`kind`: geotiff where it says none) or as it is.
+def parse_raster(values: AnyRaster | Mapping[str, object], where: str) -> AnyRaster:
+    """Return the spec of a raster source of any kind, from a mapping (`kind` defaults to geotiff) or unchanged.
 
     Raises
     ------
@@ -266,25 +269,13 @@ def parse_raster(values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
         return values
     kind = str(values.get("kind", "geotiff"))
-    if kind not in _RASTER_KINDS:
-        raise SmgeoError(f"{where}: unknown kind of rasters {kind!r}; {nearest(kind, list(_RASTER_KINDS))}")
-    return parse_spec(_RASTER_KINDS[kind], {"kind": kind, **values}, where)
+    if kind not in _PARSERS:
+        raise SmgeoError(f"{where}: unknown kind of rasters {kind!r}; {nearest(kind, list(_PARSERS))}")
+    return _PARSERS[kind]({"kind": kind, **values}, where)
 
 
-def _check_keys(source: Any, keys: tuple[str, ...]) -> None:
+def _check_keys(source: RasterSource | GriddedSource | StacSource, keys: tuple[str, ...]) -> None:
     for key in keys:
         for name in getattr(source, key):
             if name not in source.bands:
                 raise ValueError(f"{key} names {name!r}, which is not in bands; {nearest(name, list(source.bands))}")
-
-
-def _check_catalog(source: EarthEngineSource, table: Mapping[str, Any]) -> None:
-    for name, feature in source.bands.items():
-        if feature not in table:
-            raise ValueError(
-                f"bands: {name} asks for {feature!r}, which the catalogue lacks; {nearest(feature, list(table))}"
-            )
-    if source.orbit is None and any(f.startswith("s1_") for f in source.bands.values()):
-        raise ValueError(
-            "Sentinel-1 needs orbit: ascending or descending (passes look at slopes from opposite sides and are not mixed)"
-        )

@@ -1,18 +1,26 @@
-"""What a recipe says of cross-validation, of the leakage audit, and of what drives its models."""
+"""Specs of cross-validation, the leakage audit, importance, intervals, applicability and learning curves."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
 from smgeo.recipe.spec import Spec
 
 
-class CrossValidationSpec(Spec):
-    """Cross-validation; what is held out together is the method's choice, see `smgeo.cv_folds`.
+class FoldOptions(TypedDict, total=False):
+    """Keyword arguments of `smgeo.cv_folds` that only some methods take."""
 
-    `select_features`: features are chosen anew on each fold's training stations, see `smgeo.select_features`.
+    block_km: float
+    gap_days: int
+    forward_only: bool
+
+
+class CrossValidationSpec(Spec):
+    """Cross-validation; the method decides what is held out together, see `smgeo.cv_folds`.
+
+    `select_features`: features are chosen again on each fold's training stations, see `smgeo.select_features`.
     """
 
     method: Literal["leave-location-out", "group-k-fold", "spatial-blocks", "temporal", "random"] = "leave-location-out"
@@ -38,14 +46,20 @@ class CrossValidationSpec(Spec):
         return self
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What of it `smgeo.cv_folds` takes by name, where it is given."""
-        given = {"block_km": self.block_km, "gap_days": self.gap_days, "forward_only": self.forward_only or None}
-        return {key: value for key, value in given.items() if value is not None}
+    def options(self) -> FoldOptions:
+        """The options of the method that are given."""
+        options: FoldOptions = {}
+        if self.block_km is not None:
+            options["block_km"] = self.block_km
+        if self.gap_days is not None:
+            options["gap_days"] = self.gap_days
+        if self.forward_only:
+            options["forward_only"] = True
+        return options
 
 
 class LeakageAuditSpec(Spec):
-    """The same quick model on random rows, other periods and other locations, see `smgeo.audit_leakage`."""
+    """Scores of a quick model on random rows, other periods and other locations, see `smgeo.audit_leakage`."""
 
     folds: int = Field(default=5, ge=2)
     seed: int | None = None
@@ -53,7 +67,7 @@ class LeakageAuditSpec(Spec):
 
 
 class ImportanceSpec(Spec):
-    """What each feature, or group of features, is worth to the models, see `smgeo.evaluation.importance.permutation_importance`."""
+    """Importance of each feature, or group of features, see `smgeo.evaluation.importance.permutation_importance`."""
 
     models: tuple[str, ...] | None = None
     part: Literal["train", "validation", "test"] = "test"
@@ -63,16 +77,16 @@ class ImportanceSpec(Spec):
 
 
 class IntervalsSpec(Spec):
-    """Prediction intervals learned at the validation stations, see `smgeo.calibrate`; `level` is their coverage."""
+    """Prediction intervals learned at the validation stations, see `smgeo.calibrate`; `level` is their nominal coverage."""
 
     models: tuple[str, ...] | None = None
     level: float = Field(default=0.9, gt=0, lt=1)
 
 
 class ApplicabilitySpec(Spec):
-    """Where on the map a model is asked for what it was trained on, see `smgeo.find_applicability`.
+    """Area of applicability: pixels that are like the training data, see `smgeo.find_applicability`.
 
-    `weights`: of the features; what permuting each costs the model at the validation stations, or all alike.
+    `weights` of the features: by permutation importance at the validation stations, or equal.
     """
 
     models: tuple[str, ...] | None = None
@@ -83,7 +97,7 @@ class ApplicabilitySpec(Spec):
 
 
 class LearningCurveSpec(Spec):
-    """Scores with more and more training stations, see `smgeo.evaluation.importance.learning_curve`."""
+    """Scores with increasing shares of the training stations, see `smgeo.evaluation.importance.learning_curve`."""
 
     models: tuple[str, ...] | None = None
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.1, 0.2, 0.4, 0.7, 1.0), min_length=1)
