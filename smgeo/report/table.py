@@ -205,7 +205,7 @@ class Table:
     ) -> Table:
         """Build a table from records: name -> value. Optional columns without any value are left out.
 
-        `marked` and `detail` tell of a record what `Row` says of a row.
+        `marked` and `detail` return these attributes of the row of a record.
         """
         records = list(records)
         kept = tuple(c for c in columns if not c.optional or any(_has_value(c.pick(r)) for r in records))

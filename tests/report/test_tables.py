@@ -1,4 +1,4 @@
-"""Tables of a run: what they hold, CSV that reads back, LaTeX that compiles; and several runs side by side."""
+"""Tables of a run in every output: CSV that reads back, LaTeX, pages, terminals; and several runs side by side."""
 
 import io
 import json
