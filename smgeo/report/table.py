@@ -240,7 +240,7 @@ class Table:
         for row in shown.rows:
             record: dict[str, object] = {}
             for column, cell in zip(shown.columns, row.cells, strict=True):
-                cells = cell if isinstance(cell, tuple) else (cell,)
+                cells = cell if isinstance(cell, tuple) else (cell,) * len(column.names)
                 record |= {
                     n: json.dumps(v) if isinstance(v, dict) else v for n, v in zip(column.names, cells, strict=True)
                 }
