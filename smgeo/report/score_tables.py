@@ -1,4 +1,4 @@
-"""Tables of what models are worth: scores, comparisons, cross-validation, the leakage audit, prediction intervals."""
+"""Tables about the quality of models: scores, comparisons, cross-validation, leakage audit, prediction intervals."""
 
 from __future__ import annotations
 

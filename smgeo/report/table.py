@@ -1,4 +1,4 @@
-"""One table as every output shows it: a page, CSV and LaTeX files, a terminal."""
+"""One table model for all outputs: a page, CSV and LaTeX files, a terminal."""
 
 from __future__ import annotations
 
