@@ -18,7 +18,7 @@ from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_station_source, raster_files
-from smgeo.sources.stations.cube import Day
+from smgeo.sources.stations.layout import Day
 from smgeo.sources.world.simulation import START as WORLD_START
 from smgeo.tuning.plan import check_libraries, check_search
 
