@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from smgeo.recipe.spec import Spec
 
+# Coverage of prediction intervals, by default.
+INTERVAL_LEVEL = 0.9
+
 
 class CrossValidationSpec(Spec):
     """Cross-validation; what is held out together is the method's choice, see `smgeo.cv_folds`.
@@ -66,7 +69,7 @@ class IntervalsSpec(Spec):
     """Prediction intervals learned at the validation stations, see `smgeo.calibrate`; `level` is their coverage."""
 
     models: tuple[str, ...] | None = None
-    level: float = Field(default=0.9, gt=0, lt=1)
+    level: float = Field(default=INTERVAL_LEVEL, gt=0, lt=1)
 
 
 class ApplicabilitySpec(Spec):
