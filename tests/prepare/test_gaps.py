@@ -430,7 +430,7 @@ def test_whole_numbers_have_no_gaps_and_text_is_refused():
     )
     xr.testing.assert_identical(fill_gaps(text, 2)[["soil", "day"]].drop_attrs(deep=False), text[["soil", "day"]])
     text["soil"].attrs["kind"] = "dynamic"
-    with pytest.raises(SmgeoError, match="fill_gaps: needed are numbers, found soil"):
+    with pytest.raises(SmgeoError, match="fill_gaps: expected numeric variables, found soil"):
         fill_gaps(text, 2)
 
 

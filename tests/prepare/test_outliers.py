@@ -246,7 +246,7 @@ def test_what_is_no_number_has_no_flags(make_station_cube):
     assert not {"soil", "since", "open"} & set(Scaler().fit(ds).center_)
     ds["soil"].attrs["kind"] = "static"
     for use in (lambda: flag_outliers(ds, 3), lambda: Scaler().fit(ds)):
-        with pytest.raises(SmgeoError, match="needed are numbers, found soil"):
+        with pytest.raises(SmgeoError, match="expected numeric variables, found soil"):
             use()
 
 
