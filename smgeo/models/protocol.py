@@ -55,7 +55,6 @@ class Model(Protocol):
     training_: JsonObject
     calibration_: Calibration | None
     applicability_: Applicability | None
-    training_: JsonObject
     digest_: str | None
 
     @property
