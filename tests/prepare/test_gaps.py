@@ -377,7 +377,7 @@ def test_a_mapping_fills_only_what_it_names(make_station_cube):
         ({"s1_vv": "weekly"}, "'half-revisit' or a whole number.*got 'weekly'"),
         ({"s1_vv": None}, "limit for 's1_vv'"),
         ({"s1_v": 2}, "'s1_vv'"),
-        ({"sm": 2}, "no dynamic variable"),
+        ({"sm": 2}, "not a dynamic variable"),
     ],
 )
 def test_limits_refused(make_station_cube, limit, message):

@@ -272,5 +272,5 @@ def test_a_target_of_whole_numbers_is_missing_where_it_was_dropped(make_station_
 
 def test_rows_cannot_be_dropped_by_a_variable_without_flags(make_station_cube):
     ds = make_station_cube(stations=3, days=6)
-    with pytest.raises(SmgeoError, match="no flags of 's1_v'.*'s1_vv'"):
+    with pytest.raises(SmgeoError, match="flags has no variable 's1_v'.*'s1_vv'"):
         drop_outlier_rows(ds, _flags(ds), ["N/s0"], variables=["s1_v"])
