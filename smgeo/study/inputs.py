@@ -146,6 +146,7 @@ def _check_models(recipe: Recipe, folder: Path, faults: _Faults) -> None:
 def _check_outline(recipe: Recipe, root: Path) -> None:
     if recipe.grid is not None and recipe.report is not None and recipe.report.outline is not None:
         box = open_grid(recipe.grid, root)
+        assert box.crs is not None
         pixels_inside(read_outline(root / recipe.report.outline, box.crs), box)
 
 
