@@ -284,8 +284,7 @@ def measure_one(kind: str, folder: Path) -> None:
 
 
 def compare_writing(folder: Path, side: int, days: int) -> None:
-    from smgeo.cube.regions import plan_regions
-    from smgeo.cube.store import shards_of, write_store
+    from smgeo.cube.store import StorePlan, regions_of, write_store
     from smgeo.maps import layout, write_cogs
 
     rng = np.random.default_rng(0)
@@ -297,7 +296,7 @@ def compare_writing(folder: Path, side: int, days: int) -> None:
         {"time": pd.date_range("2020-01-01", periods=days), **xr_coords(box, dims=("y", "x"))},
     )
     plan = layout.plan_map(template)
-    regions = plan_regions({"sm": ("time", "y", "x")}, {"sm": template["sm"].shape}, shards_of(plan, ["sm"]))
+    regions = regions_of(template, plan, ["sm"])
 
     class Job:
         def __init__(self, region: Any) -> None:
@@ -308,7 +307,8 @@ def compare_writing(folder: Path, side: int, days: int) -> None:
             return {"sm": blocks[(y.start + x.start) // 128 % 8][:, : y.stop - y.start, : x.stop - x.start]}
 
     def ours() -> None:
-        write_store(template, plan, regions, {r.name: "" for r in regions}, Job, folder / "ours.zarr", resume=False)
+        content = StorePlan(template, plan, regions, {r.name: "" for r in regions}, Job)
+        write_store(content, folder / "ours.zarr", resume=False)
 
     def plain() -> None:
         sizes = {k: plan["sm"].get(k) for k in ("chunks", "shards")}

@@ -10,21 +10,22 @@ import pandas as pd
 import pytest
 import xarray as xr
 from affine import Affine
-from hypothesis import is_hypothesis_test, settings
+from hypothesis import settings
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.catalog import FEATURES
 
-# `make soak`: each property test many times. A test's own number of examples stays, as it bounds the time of one round.
+# `make soak` runs each property test many times. A test keeps its own number of examples, which bounds the time of one round.
 settings.register_profile("soak", deadline=None, print_blob=True)
 
 
 def pytest_generate_tests(metafunc):
-    """Repeat property tests under the profile `soak`; each round draws new random examples."""
-    if settings.get_current_profile_name() == "soak" and is_hypothesis_test(metafunc.function):
+    """Repeat property tests `SOAK_ROUNDS` times; each round draws new random examples."""
+    rounds = os.environ.get("SOAK_ROUNDS")
+    if rounds and getattr(metafunc.function, "is_hypothesis_test", False):
         metafunc.fixturenames.append("soak_round")
-        metafunc.parametrize("soak_round", range(int(os.environ.get("SOAK_ROUNDS", "20"))))
+        metafunc.parametrize("soak_round", range(int(rounds)))
 
 
 @pytest.fixture(scope="session")

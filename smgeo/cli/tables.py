@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 if TYPE_CHECKING:
     from smgeo.files import JsonObject
@@ -15,14 +16,19 @@ if TYPE_CHECKING:
 
 
 def render_table(table: Table) -> RichTable:
-    """Return a table for a terminal, titled with its name and units."""
+    """Return a table for a terminal, with its units after the title."""
     shown = table.on("terminal")
     units = f" ({shown.units})" if shown.units else ""
-    out = RichTable(title=f"{shown.title}{units}", title_justify="left", caption=shown.finding or None)
+    out = RichTable(
+        title=Text(f"{shown.title}{units}", "table.title"),
+        title_justify="left",
+        caption=Text(shown.finding, "table.caption") if shown.finding else None,
+    )
     for column in shown.columns:
         out.add_column(column.heading, justify=column.align)
     for cells, row in zip(shown.text, shown.rows, strict=True):
-        out.add_row(*cells, style="bold" if row.marked else None)
+        # Text, because a name in brackets would be markup.
+        out.add_row(*map(Text, cells), style="bold" if row.marked else None)
     return out
 
 

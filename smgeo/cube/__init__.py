@@ -1,4 +1,4 @@
-"""What a cube is, in memory and as a Zarr store: written region by region, resumed, and read back."""
+"""Cubes in memory and as Zarr stores: their schema, writing region by region, resuming, and reading."""
 
 from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NotRequired, TypedDict
 
 import xarray as xr
 
 from smgeo.cube.schema import is_grid
 
 GRID_SHARD = {"time": 30, "y": 256, "x": 256}
-
-
 GRID_CHUNK = {"time": 30, "y": 128, "x": 128}
-
-
 STATIONS_PER_CHUNK = 256
 
 
-def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Zarr chunks and shards of each variable of a cube.
+class Encoding(TypedDict):
+    """Zarr encoding of a variable; without `shards` each chunk is a file."""
+
+    chunks: tuple[int, ...]
+    shards: NotRequired[tuple[int, ...]]
+    _FillValue: NotRequired[object]
+
+
+def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict[str, Encoding]:
+    """Return the Zarr chunks and shards of each variable of a cube.
 
     Parameters
     ----------
     ds : xarray.Dataset
         A station cube or a grid cube.
     chunks : mapping, optional
-        Chunk sizes of a station cube by dim, -1 for all of it; by default 256 stations and whole series.
+        Chunk sizes of a station cube by dim, -1 for the whole dim; by default 256 stations and whole series.
 
     Returns
     -------
     dict
-        Variable -> `{"chunks": ..., "shards": ...}`; no shards where one chunk is enough. Where a dimension is
-        no longer than the inner chunk, chunk and shard both take it whole.
+        Variable -> `{"chunks": ..., "shards": ...}`, without shards if one chunk is enough. If a dimension is
+        no longer than the inner chunk, chunk and shard both contain all of it.
 
     Examples
     --------
@@ -40,7 +45,7 @@ def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict
     >>> plan_chunks(ds)["sm"]
     {'chunks': (30, 128, 100), 'shards': (30, 256, 100)}
     """
-    plan: dict[str, dict[str, tuple[int, ...]]] = {}
+    plan: dict[str, Encoding] = {}
     grid = is_grid(ds)
     for name, var in ds.data_vars.items():
         if not var.dims:
@@ -61,7 +66,7 @@ def plan_chunks(ds: xr.Dataset, chunks: Mapping[str, int] | None = None) -> dict
 
 
 def chunk_sizes(ds: xr.Dataset) -> dict[str, int]:
-    """The largest Dask chunk along each dim; nothing of dims that no lazy variable has."""
+    """Return the largest Dask chunk along each dim; without the dims that no lazy variable has."""
     sizes: dict[str, int] = {}
     for variable in ds.data_vars.values():
         for dim, parts in zip(variable.dims, variable.chunks or (), strict=False):

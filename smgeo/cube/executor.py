@@ -12,11 +12,12 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 import dask
 import dask.array as da
 import numpy as np
+from dask.local import get_sync
 from dask.optimization import cull
 from dask.system import CPU_COUNT
 
@@ -24,22 +25,31 @@ from smgeo.cube.ledger import append_line
 from smgeo.cube.regions import Progress, Region, shard_file
 from smgeo.cube.shards import open_array, write_shard
 from smgeo.errors import SmgeoError
-from smgeo.files import hash_file
+from smgeo.files import JsonObject, hash_file
 
-# Resource of Dask workers that reach the internet, where others of the cluster do not (`dask worker --resources
+if TYPE_CHECKING:
+    from dask.typing import Key
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Resource of Dask workers that reach the internet while others of the cluster do not (`dask worker --resources
 # "internet=1"`, one for each thread): cubes are built on these, since their sources may be remote.
 INTERNET = "internet"
 
-
-# Regions are given out for so many workers of a cluster at least.
+# Number of workers of a cluster for which regions are submitted at least.
 _BEFORE_WORKERS = 4
+
+Values = Mapping[str, np.ndarray]
+# Describes the values of a region for the ledger; sent to where they are computed.
+Summarise = Callable[[Values], JsonObject]
 
 
 class Job(Protocol):
-    """What computes one region; sent to where it is computed."""
+    """The computation of one region; sent to where it is computed."""
 
     def compute(self) -> dict[str, np.ndarray]:
-        """Values of each variable of the region."""
+        """Return the values of each variable of the region."""
         ...
 
 
@@ -49,37 +59,40 @@ def write_regions(
     store: Path,
     inputs: Mapping[str, str],
     *,
+    summarise: Summarise | None = None,
     progress: Progress | None = None,
     done: int = 0,
 ) -> None:
-    """Compute and write regions, on Dask workers where a client is active, else on threads.
+    """Compute and write regions, on Dask workers if a client is active, otherwise on threads.
 
     Parameters
     ----------
     jobs : callable
-        What computes a region, made when its turn comes; `jobs_of` makes them of arrays.
+        Gives the job of a region, called when its turn comes; `jobs_of` makes jobs of arrays.
     regions : sequence of Region
-        What is to be written; a region is one task whatever it takes to compute it, so memory is bounded by
+        The regions to write. A region is one task, so memory is bounded by
         workers x a shard of every variable of a region and its intermediate results.
     store : Path
         A Zarr v3 store with all metadata in place.
     inputs : mapping
         Region -> digest of what it is made from, for the ledger.
+    summarise : callable, optional
+        Gives a summary of a region's values for the ledger.
     progress : callable, optional
         Called with (regions done, regions in all).
     done : int
-        Regions that were done before.
+        Number of regions that were done before.
 
     Raises
     ------
     SmgeoError
-        If the disk is full, or a region ends every worker that computes it; what is finished stays.
+        If the disk is full, or a region ends every worker that computes it; finished regions stay.
     """
     total = done + len(regions)
     if progress:
         progress(done, total)
     with (
-        say_full_disk(store, lambda: f"{done} of {total} regions are written and kept; "),
+        explain_full_disk(store, lambda: f"{done} of {total} regions are written and kept; "),
         _executor() as (executor, workers),
     ):
         waiting = iter(regions)
@@ -87,12 +100,12 @@ def write_regions(
         try:
             while True:
                 for region in itertools.islice(waiting, max(2 * workers() - len(running), 0)):
-                    future = executor.submit(_write_region, jobs(region), region, str(store), inputs[region.name])
-                    running[future] = region
+                    arguments = (jobs(region), region, str(store), inputs[region.name], summarise)
+                    running[executor.submit(_write_region, *arguments)] = region
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    with _say_lost_workers(store, running.pop(future)):
+                    with _explain_lost_workers(store, running.pop(future)):
                         future.result()
                     done += 1
                     if progress:
@@ -103,8 +116,8 @@ def write_regions(
 
 
 @contextmanager
-def _say_lost_workers(store: Path, region: Region) -> Iterator[None]:
-    """Name the region that Dask gave up, because every worker that computed it died.
+def _explain_lost_workers(store: Path, region: Region) -> Iterator[None]:
+    """Name the region that Dask gave up because every worker that computed it died.
 
     Raises
     ------
@@ -116,21 +129,21 @@ def _say_lost_workers(store: Path, region: Region) -> Iterator[None]:
     except (Exception, CancelledError) as error:
         if isinstance(error, CancelledError):
             raise SmgeoError(
-                f"{store}: Dask's scheduler or all its workers are gone; what is written is kept, and the same command goes on from there"
+                f"{store}: Dask's scheduler or all its workers are gone; finished regions are kept, and the same command continues from there"
             ) from None
-        if type(error).__name__ != "KilledWorker":  # of distributed, which need not be there
+        if type(error).__name__ != "KilledWorker":  # of distributed, which may not be installed
             raise
         place = ", ".join(f"{d} {s.start} to {s.stop - 1}" for d, s in zip(region.dims, region.slices, strict=True))
         tries = dask.config.get("distributed.scheduler.allowed-failures", 3) + 1
         raise SmgeoError(
             f"{store}: {tries} workers died one after the other at region {region.name} ({', '.join(region.variables)}; positions {place}); "
-            "give workers more memory, or look into their logs; what is written is kept, and the same command goes on from there"
+            "give workers more memory, or look into their logs; finished regions are kept, and the same command continues from there"
         ) from None
 
 
 @contextmanager
-def say_full_disk(store: Path, told: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Turn the system's word of a full disk (or quota) into one that says what to do; `told`: what is kept.
+def explain_full_disk(store: Path, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Raise an error that says what to do when the disk (or the quota) is full; `kept` describes what is kept.
 
     Raises
     ------
@@ -143,66 +156,67 @@ def say_full_disk(store: Path, told: Callable[[], str] = lambda: "") -> Iterator
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise SmgeoError(
-            f"no space left on the disk of {store}: {told()}make space and run the same command again, which goes on from "
+            f"no space left on the disk of {store}: {kept()}make space and run the same command again, which continues from "
             "there"
         ) from None
 
 
-def _graph(arrays: Mapping[str, Any]) -> dict[Any, Any]:
-    """All tasks of all arrays, as they are: Dask's optimisation would copy what several variables share into each."""
-    together: dict[Any, Any] = {}
+def _graph(arrays: Mapping[str, np.ndarray | da.Array]) -> dict[Key, object]:
+    """Return all tasks of all arrays, not optimised: Dask's optimisation would copy what several variables share into each."""
+    together: dict[Key, object] = {}
     for array in arrays.values():
         if isinstance(array, da.Array):
             together.update(array.__dask_graph__())
     return together
 
 
-def jobs_of(arrays: Mapping[str, Any]) -> Callable[[Region], Job]:
-    """Jobs of a region's part of arrays: variable -> NumPy array, or Dask array whose chunks are the shards."""
+def jobs_of(arrays: Mapping[str, np.ndarray | da.Array]) -> Callable[[Region], Job]:
+    """Return the function that gives the job of a region: variable -> NumPy array, or Dask array whose chunks are the shards."""
     graph = _graph(arrays)
 
     def job(region: Region) -> Job:
-        sources = {}
+        sources: dict[str, np.ndarray | Key] = {}
         for name in region.variables:
             array = arrays[name]
             sources[name] = (array.name, *region.index) if isinstance(array, da.Array) else array[region.slices]
         keys = [s for s in sources.values() if isinstance(s, tuple)]
-        return _Part(cull(graph, keys)[0] if keys else {}, sources)
+        return _Part(cull(graph, keys)[0] if keys else {}, sources)  # type: ignore[no-untyped-call]  # Dask's own lack types
 
     return job
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What a region is computed from: its part of the graph, and for each variable its key in it or its values.
+    """The tasks of a region, and of each variable its key among them or its values.
 
     A type of its own, so that distributed does not take the graph, given as an argument, for tasks of the cluster.
     """
 
-    graph: dict[Any, Any]
-    sources: dict[str, Any]
+    graph: dict[Key, object]
+    sources: dict[str, np.ndarray | Key]
 
     def compute(self) -> dict[str, np.ndarray]:
-        """Values of each variable, by the serial scheduler."""
+        """Return the values of each variable, computed by the serial scheduler."""
         keys = [s for s in self.sources.values() if isinstance(s, tuple)]
-        computed = dict(zip(keys, dask.get(self.graph, keys), strict=True)) if keys else {}
+        computed = dict(zip(keys, get_sync(self.graph, keys), strict=True)) if keys else {}
         return {n: np.asarray(computed[s] if isinstance(s, tuple) else s) for n, s in self.sources.items()}
 
 
-def _write_region(job: Job, region: Region, store: str, inputs: str) -> None:
+def _write_region(job: Job, region: Region, store: str, inputs: str, summarise: Summarise | None) -> None:
     """Compute one region, write its shards, then record them."""
-    for name, values in job.compute().items():
+    computed = job.compute()
+    for name, values in computed.items():
         array = open_array(Path(store) / name, "r+")
         write_shard(array, region.index, values, Path(store) / shard_file(name, region.index))
     files = {f: hash_file(Path(store) / f) for f in (shard_file(n, region.index) for n in region.variables)}
-    append_line(Path(store), region.name, inputs, files)
+    append_line(Path(store), region.name, inputs, files, summarise(computed) if summarise else None)
 
 
 class _Serial(Executor):
     """Runs what is submitted at once: the specification of the others."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except BaseException as error:
@@ -212,10 +226,10 @@ class _Serial(Executor):
 
 @contextmanager
 def _executor() -> Iterator[tuple[Executor, Callable[[], int]]]:
-    """Where regions are computed, and by how many workers now: the active Dask client, else as Dask's config says.
+    """Give the executor of regions and its number of workers now: the active Dask client, otherwise as Dask's config says.
 
-    A cluster that grows with its work needs to see some before it has workers. Where some of the client's workers declare the
-    resource `internet`, regions go to them alone.
+    A cluster that grows with its work needs to see some before it has workers. If some of the client's workers declare the
+    resource `internet`, regions go to them only.
     """
     client = active_client()
     if client is not None:
@@ -233,7 +247,7 @@ def _executor() -> Iterator[tuple[Executor, Callable[[], int]]]:
 
 
 def _now_and_then(count: Callable[[], int]) -> Callable[[], int]:
-    """The count as it was within the last second: asking a scheduler costs it as much as a task."""
+    """Return the count as it was within the last second: asking a scheduler costs it as much as a task."""
     asked, value = -math.inf, 0
 
     def recent() -> int:
@@ -245,9 +259,19 @@ def _now_and_then(count: Callable[[], int]) -> Callable[[], int]:
     return recent
 
 
-def active_client() -> Any:
-    """The active Dask client, or None."""
-    if "distributed" not in sys.modules:  # nobody made a client, and importing it takes a second
+class DaskClient(Protocol):
+    """What is used of `distributed.Client`, whose methods have no types."""
+
+    def scheduler_info(self, n_workers: int = ...) -> JsonObject: ...  # noqa: D102
+
+    def get_executor(self, **options: object) -> Executor: ...  # noqa: D102
+
+    def nthreads(self) -> dict[str, int]: ...  # noqa: D102
+
+
+def active_client() -> DaskClient | None:
+    """Return the active Dask client, or None."""
+    if "distributed" not in sys.modules:  # no client was made, and importing it takes a second
         return None
     from distributed import get_client
 

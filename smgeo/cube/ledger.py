@@ -1,4 +1,8 @@
-"""The ledger of a store: checksums of each finished region, kept in a Zarr group without members inside the store."""
+"""The ledger of a store: checksums of each finished region, kept in a Zarr group without members inside the store.
+
+Zarr records neither which shards of an interrupted write are complete nor what they were made from, so resuming, appending and
+`smgeo info --verify` need a record of their own.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,19 @@ from pathlib import Path
 
 from smgeo.cube.regions import Region
 from smgeo.errors import SmgeoError
-from smgeo.files import hash_file, written_beside
+from smgeo.files import JsonObject, hash_file, written_beside
 from smgeo.threads import map_threads
 
 # A Zarr group without members, so that readers of the store see nothing unknown in it.
 LEDGER = "smgeo_ledger"
 
-
+# File -> checksum; None for a shard that is all fill value, which has no file.
 Files = dict[str, str | None]
 
 
 @dataclass
 class Records:
-    """What a ledger says.
+    """The content of a ledger.
 
     Attributes
     ----------
@@ -34,30 +38,38 @@ class Records:
     regions : dict
         Checksums of each finished region's files.
     inputs : dict
-        Digest of what each finished region is made from; a region is kept only where it is the same.
+        Digest of what each finished region is made from; a region is kept only as long as it stays the same.
     metadata : dict
-        Checksums of what is no region.
+        Checksums of the files that belong to no region.
+    summaries : dict
+        Summaries of finished regions (JSON objects), in stores whose writer makes some.
     """
 
     layout: str = ""
     regions: dict[str, Files] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     metadata: Files = field(default_factory=dict)
+    summaries: dict[str, JsonObject] = field(default_factory=dict)
+
+    def forget(self, region: str) -> None:
+        """Remove a region."""
+        del self.regions[region], self.inputs[region]
+        self.summaries.pop(region, None)
 
 
 def read_ledger(store: Path) -> Records | None:
-    """The ledger of a store, finished or not; None where it has none.
+    """Read the ledger of a store, finished or not; None if it has none.
 
-    A line cut short or spoilt by a crash is left out: that region counts as not done.
+    A line that a crash cut short is left out: its region counts as not done.
     """
     folder = store / LEDGER
     try:
         attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     except (OSError, ValueError, KeyError):
         return None
-    records = Records(
-        *(attributes.get(k, {} if k != "layout" else "") for k in ("layout", "regions", "inputs", "metadata"))
-    )
+    records = Records(attributes.get("layout", ""))
+    for name in ("regions", "inputs", "metadata", "summaries"):
+        getattr(records, name).update(attributes.get(name, {}))
     for lines in sorted(folder.glob("*.jsonl")):
         for line in lines.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -66,11 +78,13 @@ def read_ledger(store: Path) -> Records | None:
                 continue
             records.regions[entry["region"]] = entry["files"]
             records.inputs[entry["region"]] = entry["inputs"]
+            if "summary" in entry:
+                records.summaries[entry["region"]] = entry["summary"]
     return records
 
 
 def write_ledger(store: Path, records: Records) -> None:
-    """The whole ledger as one file, beside first and renamed; the workers' own lines are then removed."""
+    """Write the whole ledger as one file, then remove the lines of the workers."""
     folder = store / LEDGER
     value = {
         "zarr_format": 3,
@@ -81,6 +95,7 @@ def write_ledger(store: Path, records: Records) -> None:
             "regions": records.regions,
             "inputs": records.inputs,
             "metadata": records.metadata,
+            **({"summaries": records.summaries} if records.summaries else {}),
         },
     }
     with written_beside(folder / "zarr.json") as part:
@@ -89,15 +104,18 @@ def write_ledger(store: Path, records: Records) -> None:
         lines.unlink()
 
 
-def append_line(store: Path, region: str, inputs: str, files: Files) -> None:
-    """One line in the file of this worker thread, so that no two writers share a file."""
+def append_line(store: Path, region: str, inputs: str, files: Files, summary: JsonObject | None = None) -> None:
+    """Append a finished region to the file of this worker thread, so that no two writers share a file."""
     name = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.jsonl"
+    entry: JsonObject = {"region": region, "inputs": inputs, "files": files}
+    if summary is not None:
+        entry["summary"] = summary
     with (store / LEDGER / name).open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps({"region": region, "inputs": inputs, "files": files}) + "\n")
+        handle.write(json.dumps(entry) + "\n")
 
 
 def seal(store: Path) -> Records:
-    """Record the checksums of what is no region: Zarr's metadata and the coordinates; killed writers' leavings go."""
+    """Record the checksums of Zarr's metadata and the coordinates, and remove what killed writers left."""
     records = read_ledger(store) or Records()
     for file in store.rglob("*.part"):
         file.unlink(missing_ok=True)
@@ -112,7 +130,7 @@ def seal(store: Path) -> Records:
 
 
 def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, list[str]]:
-    """Files that are not as the ledger says, by region (`metadata` for what is none); reads every byte.
+    """Return the files that differ from their checksums, by region (`metadata` for files of none); reads every byte.
 
     Raises
     ------
@@ -122,14 +140,14 @@ def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, 
     records = read_ledger(store)
     if records is None:
         raise SmgeoError(
-            f"{store} has no ledger of checksums ({LEDGER}/zarr.json), so damage can't be found; write it again"
+            f"{store} has no ledger of checksums ({LEDGER}/zarr.json), so damage cannot be found; write the store again"
         )
     parts = {**records.regions, "metadata": records.metadata}
     return _damaged(store, parts if regions is None else {r: parts.get(r, {}) for r in regions})
 
 
 def _damaged(store: Path, parts: Mapping[str, Files]) -> dict[str, list[str]]:
-    """Files that are not as their checksums say, by part; hashed on threads, which share no lock in it."""
+    """Return the files that differ from their checksums, by part; hashed on threads, since hashing releases the GIL."""
     found = map_threads(
         lambda files: [f for f, known in files.items() if hash_file(store / f) != known], parts.values()
     )
@@ -137,9 +155,9 @@ def _damaged(store: Path, parts: Mapping[str, Files]) -> dict[str, list[str]]:
 
 
 def resume_store(store: Path, layout: str) -> Records | None:
-    """What an interrupted write of the same layout finished and is undamaged; None where it can't go on.
+    """Return the undamaged regions that an interrupted write of the same layout finished; None if it cannot go on.
 
-    The ledger is written anew, so that lines of what is written again are not found beside those to come.
+    The ledger is rewritten, so that it contains no old lines of regions that are written again.
     """
     records = read_ledger(store)
     if records is None or records.layout != layout:
@@ -148,13 +166,13 @@ def resume_store(store: Path, layout: str) -> Records | None:
     if "metadata" in damage:
         return None
     for region in damage:
-        del records.regions[region], records.inputs[region]
+        records.forget(region)
     write_ledger(store, records)
     return records
 
 
 def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> None:
-    """Link (or copy) those finished regions of `old` into `new` whose files are undamaged, and record them."""
+    """Link (or copy) the undamaged ones of some finished regions of `old` into `new`, and record them."""
     known = read_ledger(old)
     if known is None:
         return
@@ -175,3 +193,5 @@ def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> 
                 shutil.copyfile(old / file, target)
         records.regions[name] = files
         records.inputs[name] = known.inputs.get(name, "")
+        if name in known.summaries:
+            records.summaries[name] = known.summaries[name]

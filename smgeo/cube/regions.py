@@ -1,4 +1,8 @@
-"""The regions of a store: shard-aligned blocks of all variables that share their dims, the unit of work and of loss."""
+"""The regions of a store: shard-aligned parts of all variables that share their dims, the unit of work and of loss.
+
+Zarr and Dask have no such unit: their tasks write one variable's chunk each, so that what variables share would be computed once for each,
+and nothing records which chunks of an interrupted write are complete.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Region:
-    """One block of the variables that share `dims`; `index` counts shards along each dim."""
+    """One part of the variables that share `dims`; `index` counts shards along each dim."""
 
     dims: tuple[str, ...]
     index: tuple[int, ...]
@@ -20,14 +24,14 @@ class Region:
 
     @property
     def name(self) -> str:
-        """How the ledger and messages call it: `time.y.x/0.1.0`."""
+        """Name in the ledger and in messages: `time.y.x/0.1.0`."""
         return f"{'.'.join(self.dims)}/{'.'.join(map(str, self.index))}"
 
 
 def plan_regions(
     dims: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple[int, ...]], shards: Mapping[str, tuple[int, ...]]
 ) -> list[Region]:
-    """All regions of a store, in the order in which they are written: static layers first, then along time last.
+    """Return all regions of a store in the order in which they are written: static layers first, and time varies slowest.
 
     Parameters
     ----------
@@ -54,7 +58,7 @@ def plan_regions(
 
 
 def _by_squares(index: tuple[int, ...]) -> tuple[int, ...]:
-    """Order of shards of a grid in squares of 2 x 2, since those share the tiles of files, which then are still in memory.
+    """Order shards of a grid in squares of 2 x 2: they share the tiles of files, which are then still in memory.
 
     >>> sorted([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)], key=_by_squares)
     [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2)]
@@ -64,7 +68,7 @@ def _by_squares(index: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def shard_file(variable: str, index: Iterable[int]) -> str:
-    """Where Zarr v3 keeps a shard, relative to the store.
+    """Return the path of a shard in a Zarr v3 store, relative to the store.
 
     >>> shard_file("sm", (0, 2))
     'sm/c/0/2'

@@ -1,4 +1,4 @@
-"""What a cube is: dims, kinds of variables, units, stations and days."""
+"""The schema of a cube: dims, kinds of variables, units, stations and days."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError, nearest
 
 STATION_DIMS = ("station", "time")
-
-
 GRID_DIMS = ("time", "y", "x")
 
-
-# A coordinate on `time` that sources give beside their values: the digest of what each day is read from. It goes into
-# the ledger, not into the store: when a later run finds other scenes, the regions of their days alone are written again.
+# A coordinate on `time` that sources give besides their values: the digest of what each day is read from. It goes into
+# the ledger, not into the store: when a later run finds other scenes, only the regions of their days are written again.
 DAY_INPUTS = "day_inputs"
 
 
 def is_grid(ds: xr.Dataset) -> bool:
-    """Whether `ds` is a grid cube; a station cube otherwise.
+    """Return True if `ds` is a grid cube, False if it is a station cube.
 
     Raises
     ------
@@ -38,22 +35,22 @@ def is_grid(ds: xr.Dataset) -> bool:
 
 
 def text_of(variable: xr.DataArray) -> np.ndarray:
-    """Strings of a coordinate as an object array; Zarr gives them back as NumPy's variable-length strings."""
+    """Return the strings of a coordinate as an object array; Zarr gives them as NumPy's variable-length strings."""
     return np.array([str(v) for v in variable.values], dtype=object)
 
 
 def variables_of_kind(ds: xr.Dataset, *kinds: str) -> list[str]:
-    """Names of the variables whose `kind` attribute is one of `kinds`; by dims where the attribute is missing."""
+    """Return the names of the variables whose kind is one of `kinds`; see `kind_of`."""
     return [str(n) for n, v in ds.data_vars.items() if kind_of(v) in kinds]
 
 
 def kind_of(variable: xr.DataArray) -> str:
-    """`kind` of a variable: its attribute, what the catalogue says of its name, or "flag" if no number, or what its dims say."""
+    """Return the kind of a variable: its attribute `kind`, else that of the catalogue, else "flag" if it has no numbers, else by its dims."""
     if "kind" in variable.attrs:
         return str(variable.attrs["kind"])
     if variable.name in FEATURES:
         return FEATURES[str(variable.name)].kind
-    # Text, dates and masks are no numbers to prepare.
+    # Text, dates and masks are not numbers to prepare.
     if variable.dtype.kind not in "fiu":
         return "flag"
     if variable.dims == ("time",):
@@ -62,7 +59,7 @@ def kind_of(variable: xr.DataArray) -> str:
 
 
 def station_positions(ds: xr.Dataset, stations: Iterable[str]) -> list[int]:
-    """Where the given ids lie along `station`; compared as text, so that ids which are whole numbers are found too.
+    """Return the positions of the given ids along `station`; compared as text, so that ids which are integers are found too.
 
     Raises
     ------
@@ -79,7 +76,7 @@ def station_positions(ds: xr.Dataset, stations: Iterable[str]) -> list[int]:
 
 
 def select_stations(ds: xr.Dataset, stations: Iterable[str]) -> xr.Dataset:
-    """The given stations of a station cube, in the order given.
+    """Return the given stations of a station cube, in the order given.
 
     Raises
     ------
@@ -90,12 +87,12 @@ def select_stations(ds: xr.Dataset, stations: Iterable[str]) -> xr.Dataset:
 
 
 def check_daily(ds: xr.Dataset) -> pd.DatetimeIndex:
-    """The time axis, which must be daily and without gaps.
+    """Return the time axis, which must be daily and without gaps.
 
     Raises
     ------
     SmgeoError
-        Naming the first place where it is not.
+        Naming the first gap.
     """
     if "time" not in ds.coords:
         raise SmgeoError(f"a cube needs a daily time coordinate; found coordinates {sorted(map(str, ds.coords))}")
@@ -129,31 +126,31 @@ def check_units(have: Mapping[str, str], need: Mapping[str, str], where: str) ->
 
 
 def check_numbers(ds: xr.Dataset, names: Iterable[str], where: str) -> None:
-    """Refuse variables that hold no numbers.
+    """Refuse variables that are not numeric.
 
     Raises
     ------
     SmgeoError
-        Naming every such variable and what it holds.
+        Naming every such variable and its dtype.
     """
     if wrong := [f"{n} ({ds[n].dtype})" for n in names if ds[n].dtype.kind not in "fiub"]:
         raise SmgeoError(
-            f"{where}: needed are numbers, found {', '.join(wrong)}; set attrs['kind'] to 'flag' for what is to be carried along, "
-            "or encode it as numbers"
+            f"{where}: expected numeric variables, found {', '.join(wrong)}; set attrs['kind'] to 'flag' to carry a variable along "
+            "unprepared, or encode it as numbers"
         )
 
 
 def crs_encoding(variable: xr.DataArray) -> dict[str, str]:
-    """Of an opened variable's encoding the name of its grid mapping alone: the rest is of values as they were stored."""
+    """Return only the grid mapping of an opened variable's encoding: the rest belongs to the values as they were stored."""
     return {k: v for k, v in variable.encoding.items() if k == "grid_mapping"}
 
 
 def check_known_units(have: Mapping[str, str], need: Mapping[str, str], where: str) -> None:
-    """`check_units` of the variables that both name, and of which both say a unit."""
+    """Refuse other units as `check_units`, of the variables that both contain with a unit."""
     both = [n for n in need if need[n] and have.get(n)]
     check_units({n: have[n] for n in both}, {n: need[n] for n in both}, where)
 
 
 def units_of(ds: xr.Dataset, names: Iterable[str]) -> dict[str, str]:
-    """Physical unit of each variable in `names` that `ds` has (of a scaled one, the unit before scaling)."""
+    """Return the physical unit of each variable in `names` that `ds` has (for a scaled variable, the unit before scaling)."""
     return {n: str(ds[n].attrs.get("unscaled_units", ds[n].attrs.get("units", ""))) for n in names if n in ds}

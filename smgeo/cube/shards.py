@@ -1,9 +1,10 @@
 """Shards (or chunks) of a Zarr v3 array as files, encoded and decoded in the calling thread.
 
 zarr-python encodes and decodes the inner chunks of a shard through one event loop for the whole process, so that threads which work
-on different shards wait for each other. Here each thread does its own. Formats: Zarr core specification v3 (chunk
-keys, `bytes` codec), and its `sharding_indexed` codec: encoded inner chunks, then an index of (offset, length) as
-little-endian uint64 in C order, all ones where a chunk is missing, then the CRC32C of the index.
+on different shards wait for each other. Here each thread does its own. This module ends when the project's lowest Python has a Zarr
+whose fused codec pipeline needs no event loop. Formats: Zarr core specification v3 (chunk keys, `bytes` codec), and its
+`sharding_indexed` codec: encoded inner chunks, then an index of (offset, length) as little-endian uint64 in C order, all ones for a
+missing chunk, then the CRC32C of the index.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import google_crc32c
 import numpy as np
@@ -26,32 +27,37 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 from smgeo.errors import SmgeoError
 from smgeo.files import written_beside
 
+if TYPE_CHECKING:
+    from zarr.core.metadata import ArrayV3Metadata
+
+    ZarrArray: TypeAlias = zarr.Array[ArrayV3Metadata]
+
 _MISSING = 2**64 - 1
 
 
-def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> Any:
-    """The zarr.Array kept in a folder; opened once a process, and again if another was put in its place."""
+def open_array(folder: Path, mode: Literal["r", "r+"] = "r") -> ZarrArray:
+    """Open the array in a folder, once a process, and again if another one was put in its place."""
     return _open(folder, mode, (folder / "zarr.json").stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
-def _open(folder: Path, mode: Literal["r", "r+"], version: int) -> Any:
+def _open(folder: Path, mode: Literal["r", "r+"], version: int) -> ZarrArray:
     return zarr.open_array(str(folder), mode=mode)
 
 
-def write_shard(array: Any, index: tuple[int, ...], values: np.ndarray, file: Path) -> None:
+def write_shard(array: ZarrArray, index: tuple[int, ...], values: np.ndarray, file: Path) -> None:
     """Write the shard at `index` (shards along each dim) of an array on disk: complete, or not at all.
 
     Parameters
     ----------
     array : zarr.Array
-        Tells data type, fill value, and codecs; those other than zarr's defaults are left to zarr.
+        Gives data type, fill value and codecs; codecs other than zarr's defaults are left to zarr.
     index : tuple of int
-        Which shard (or chunk, of an array without shards).
-    values : array
-        What it holds; shorter at the array's ends than elsewhere.
+        Number of the shard along each dim (or of the chunk, for an array without shards).
+    values : numpy.ndarray
+        Its values; shorter at the array's ends than elsewhere.
     file : Path
-        Where it is kept.
+        Its file.
     """
     plan = _plan(array)
     if plan is None:
@@ -60,10 +66,11 @@ def write_shard(array: Any, index: tuple[int, ...], values: np.ndarray, file: Pa
         return
     sharded, level = plan
     values = values.astype(array.dtype.newbyteorder("<"), copy=False)
+    fill = np.array(array.fill_value, dtype=values.dtype)
     content = (
-        _encode_shard(values, array.shards or (), array.chunks, array.fill_value, level)
+        _encode_shard(values, array.shards or (), array.chunks, fill, level)
         if sharded
-        else _encode_chunk(values, array.chunks, array.fill_value, level)
+        else _encode_chunk(values, array.chunks, fill, level)
     )
     if content is None:
         file.unlink(missing_ok=True)
@@ -72,22 +79,17 @@ def write_shard(array: Any, index: tuple[int, ...], values: np.ndarray, file: Pa
         part.write_bytes(content)
 
 
-def read_region(array: Any, slices: tuple[slice, ...], folder: Path) -> np.ndarray:
-    """Values of a region of an array on disk.
+def read_region(array: ZarrArray, slices: tuple[slice, ...], folder: Path) -> np.ndarray:
+    """Read a region of an array on disk; each inner chunk that it touches is read and decoded once.
 
     Parameters
     ----------
     array : zarr.Array
         As for `write_shard`.
     slices : tuple of slice
-        From where to where along each dim, one after the other.
+        Start and stop along each dim, without a step.
     folder : Path
-        Where the array is kept.
-
-    Returns
-    -------
-    numpy.ndarray
-        Each inner chunk that the region touches is read and decoded once.
+        The array's folder.
 
     Raises
     ------
@@ -108,31 +110,37 @@ def read_region(array: Any, slices: tuple[slice, ...], folder: Path) -> np.ndarr
             out[_overlap(index, size, slices)[1]] = array.fill_value
         except (OSError, ValueError, RuntimeError, struct.error) as error:
             raise SmgeoError(
-                f"{file} is damaged ({error}); `smgeo info --verify` names what must be written again"
+                f"{file} is damaged ({error}); `smgeo info --verify` lists the regions to write again"
             ) from None
     return out
 
 
 def _touched(slices: Sequence[slice], size: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Blocks of a size that a region touches."""
+    """Iterate over the blocks of a size that a region touches."""
     return itertools.product(*(range(s.start // n, -(-s.stop // n)) for s, n in zip(slices, size, strict=True)))
 
 
 def _read_file(
-    handle: BinaryIO, index: tuple[int, ...], array: Any, slices: tuple[slice, ...], out: np.ndarray, *, sharded: bool
+    handle: BinaryIO,
+    index: tuple[int, ...],
+    array: ZarrArray,
+    slices: tuple[slice, ...],
+    out: np.ndarray,
+    *,
+    sharded: bool,
 ) -> None:
-    """What a file holds of a region, into `out`."""
+    """Read the part of a region that is in a file into `out`."""
     chunk = array.chunks
     if not sharded:
         _place(handle.read(), index, array, slices, out)
         return
-    counts = [s // c for s, c in zip(array.shards, chunk, strict=True)]
+    counts = [s // c for s, c in zip(array.shards or chunk, chunk, strict=True)]
     begin = [i * n for i, n in zip(index, counts, strict=True)]
     entries = math.prod(counts)
     handle.seek(-(16 * entries + 4), os.SEEK_END)
     footer = handle.read()
     if struct.pack("<I", google_crc32c.value(footer[:-4])) != footer[-4:]:
-        raise ValueError("the checksum of its index does not fit")
+        raise ValueError("the checksum of its index does not match")
     table = np.frombuffer(footer[:-4], dtype="<u8").reshape(*counts, 2)
     for position in _touched(slices, chunk):
         inner = tuple(p - b for p, b in zip(position, begin, strict=True))
@@ -149,7 +157,7 @@ def _read_file(
 def _overlap(
     position: Sequence[int], size: Sequence[int], slices: Sequence[slice]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """What a block of a size has in common with a region: where it lies in the block, and where in the region."""
+    """Return what a block of a size and a region have in common: as slices of the block, and as slices of the region."""
     here, there = [], []
     for p, n, s in zip(position, size, slices, strict=True):
         first, last = max(p * n, s.start), min((p + 1) * n, s.stop)
@@ -158,8 +166,10 @@ def _overlap(
     return tuple(here), tuple(there)
 
 
-def _place(encoded: bytes, position: tuple[int, ...], array: Any, slices: tuple[slice, ...], out: np.ndarray) -> None:
-    """The part of one inner chunk that lies in a region, into `out`."""
+def _place(
+    encoded: bytes, position: tuple[int, ...], array: ZarrArray, slices: tuple[slice, ...], out: np.ndarray
+) -> None:
+    """Decode the part of one inner chunk that is in a region into `out`."""
     chunk = array.chunks
     stored = array.dtype.newbyteorder("<")
     here, there = _overlap(position, chunk, slices)
@@ -170,24 +180,26 @@ def _place(encoded: bytes, position: tuple[int, ...], array: Any, slices: tuple[
         part[...] = np.frombuffer(Zstd().decode(encoded), dtype=stored).reshape(chunk)[here]
 
 
-def _plan(array: Any) -> tuple[bool, int] | None:
-    """(whether it has shards, level of compression) of an array laid out by zarr's defaults; None of any other."""
-    codecs = array.metadata.codecs
-    sharded = len(codecs) == 1 and isinstance(codecs[0], ShardingCodec)
-    if sharded:
-        codec = codecs[0]
-        index = [type(c) for c in codec.index_codecs]
-        if index != [BytesCodec, Crc32cCodec] or codec.index_location.value != "end":
+def _plan(array: ZarrArray) -> tuple[bool, int] | None:
+    """Return (has shards, level of compression) for an array with zarr's default codecs; None for any other."""
+    codecs: Sequence[object] = getattr(array.metadata, "codecs", ())  # none in version 2 of the format
+    sharding = codecs[0] if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec) else None
+    if sharding is not None:
+        index = [type(c) for c in sharding.index_codecs]
+        if index != [BytesCodec, Crc32cCodec] or sharding.index_location.value != "end":
             return None
-        codecs = codec.codecs
-    if [type(c) for c in codecs] != [BytesCodec, ZstdCodec] or codecs[1].checksum:
+        codecs = sharding.codecs
+    if len(codecs) != 2:
         return None
-    endian = codecs[0].endian
-    return (sharded, codecs[1].level) if endian is None or endian.value == "little" else None
+    to_bytes, compressor = codecs
+    if not isinstance(to_bytes, BytesCodec) or not isinstance(compressor, ZstdCodec) or compressor.checksum:
+        return None
+    little = to_bytes.endian is None or to_bytes.endian.value == "little"
+    return (sharding is not None, compressor.level) if little else None
 
 
-def _encode_chunk(values: np.ndarray, shape: Sequence[int], fill: Any, level: int) -> bytes | None:
-    """One chunk, filled up to `shape`; None where it holds nothing but the fill value."""
+def _encode_chunk(values: np.ndarray, shape: Sequence[int], fill: np.ndarray, level: int) -> bytes | None:
+    """Encode one chunk, filled up to `shape`; None if it is all fill value."""
     if _is_empty(values, fill):
         return None
     if values.shape != tuple(shape):
@@ -198,7 +210,7 @@ def _encode_chunk(values: np.ndarray, shape: Sequence[int], fill: Any, level: in
 
 
 def _encode_shard(
-    values: np.ndarray, shape: Sequence[int], chunk: Sequence[int], fill: Any, level: int
+    values: np.ndarray, shape: Sequence[int], chunk: Sequence[int], fill: np.ndarray, level: int
 ) -> bytes | None:
     parts: list[bytes] = []
     index: list[tuple[int, int]] = []
@@ -218,8 +230,8 @@ def _encode_shard(
     return b"".join([*parts, table, struct.pack("<I", google_crc32c.value(table))])
 
 
-def _is_empty(values: np.ndarray, fill: Any) -> bool:
-    """Whether all values are the fill value, by their bits: -0.0 is not 0.0."""
+def _is_empty(values: np.ndarray, fill: np.ndarray) -> bool:
+    """Return True if all values are the fill value, by their bits: -0.0 is not 0.0."""
     width = values.dtype.itemsize
     bits = np.ascontiguousarray(values).view(f"u{width}")
-    return bool((bits == np.array(fill, dtype=values.dtype).view(f"u{width}")).all())
+    return bool((bits == fill.view(f"u{width}")).all())

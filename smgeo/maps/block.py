@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from smgeo.evaluation.uncertainty import last_days, predict_spread
+from smgeo.models.protocol import Model
 from smgeo.prepare import Windows, repeat_steps, windows_like
-from smgeo.prepare.steps import with_steps
+from smgeo.prepare.steps import Preparation, lasting_steps, with_steps
 from smgeo.prepare.target import target_scaler
 
 APPLICABLE = "applicable"
-# Bytes of variables read at once, where one alone is not more.
+# Bytes of variables read at once, if one variable is not more.
 _READ = 64e6
-# Bytes of prepared features held at once; a block that needs more is worked on in strips.
+# Bytes of prepared features in memory at once; a block that needs more is worked on in strips.
 _BUDGET = 400e6
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is estimated beside the target.
+    """The variables of a map.
 
     Attributes
     ----------
     target : str
         Name of the estimate; `TARGET_lower` and `TARGET_upper` are the ends of its interval.
     level : float or None
-        Coverage of the intervals; None for none.
+        Coverage of the intervals; None for no intervals.
     applicable : bool
-        Whether to say which pixels lie in the model's area of applicability.
+        Add a flag of the pixels inside the model's area of applicability.
     """
 
     target: str
@@ -41,29 +41,34 @@ class Outputs:
 
     @property
     def names(self) -> list[str]:
-        """Variables, the estimate first."""
+        """The names of the variables, the estimate first."""
         interval = [] if self.level is None else [f"{self.target}_lower", f"{self.target}_upper"]
         return [self.target, *interval, *([APPLICABLE] if self.applicable else [])]
 
 
 def predict_block(
-    model: Any, block: xr.Dataset, preparation: dict[str, Any], ends: np.ndarray, outputs: Outputs
+    model: Model, block: xr.Dataset, preparation: Preparation, ends: np.ndarray, outputs: Outputs
 ) -> dict[str, np.ndarray]:
-    """Estimates of one block: of each output (len(ends), y, x) float32, in the target's unit; NaN where features are missing.
+    """Estimate one block.
 
     Parameters
     ----------
     model : fitted model
     block : xarray.Dataset
-        Features, not prepared, of every day; computed one variable at a time, by this thread alone.
-    preparation : dict
+        Features of every day, not prepared; read some variables at a time, on the calling thread only.
+    preparation : Preparation
         The model's.
     ends : numpy.ndarray of int
         Days to estimate, ascending.
     outputs : Outputs
+
+    Returns
+    -------
+    dict
+        Each output (len(ends), y, x) float32, in the target's unit; NaN if features are missing.
     """
     height, width = block.sizes["y"], block.sizes["x"]
-    # Whole series are run along from their first day; windows need the days before each end alone.
+    # Whole series are estimated from their first day on; windows need only the days before each end.
     series = preparation["mode"] == "sequence"
     runs = _plan_runs(ends, int(ends[-1]) + 1 if series else preparation["length"])
     days = sum(r.days.stop - r.days.start for r in runs)
@@ -79,7 +84,7 @@ def predict_block(
 
 @dataclass(frozen=True)
 class _Run:
-    """A stretch of days, and the windows that end in it: on which day of the stretch, for which place in the output."""
+    """Consecutive days, and the windows that end in them: their days among these, and their positions in the output."""
 
     days: slice
     ends: tuple[int, ...]
@@ -87,7 +92,7 @@ class _Run:
 
 
 def _plan_runs(ends: np.ndarray, length: int) -> list[_Run]:
-    """Stretches of days that windows of `length` ending on the days `ends` (ascending) need.
+    """Return the runs of days that windows of `length` ending on the days `ends` (ascending) need.
 
     >>> for run in _plan_runs(np.array([5, 7, 40]), 3):
     ...     print(run)
@@ -103,19 +108,18 @@ def _plan_runs(ends: np.ndarray, length: int) -> list[_Run]:
 
 
 def _predict_strip(
-    model: Any, strip: xr.Dataset, preparation: dict[str, Any], runs: list[_Run], n_ends: int, outputs: Outputs
+    model: Model, strip: xr.Dataset, preparation: Preparation, runs: list[_Run], n_ends: int, outputs: Outputs
 ) -> np.ndarray:
-    """(outputs, ends, y, x)."""
+    """Estimate some rows of a block: (outputs, ends, y, x)."""
     height, width = strip.sizes["y"], strip.sizes["x"]
     features = preparation["features"]
-    # What is derived is there already. All other steps look at each variable by itself.
-    steps = [s for s in preparation["steps"] if s["step"] != "derive"]
     kept: dict[str, list[xr.DataArray]] = {}
-    # Some variables at a time: their whole series are needed to fill gaps, but only the windows' days are kept.
+    # Some variables at a time: whole series are needed to fill gaps, but only the days of the windows are kept.
     for names in _groups(strip, features):
-        # With all of its coordinates, which variables that do not vary along them would leave behind.
-        held = strip[names].assign_coords(strip.coords).compute(scheduler="synchronous")
-        prepared = repeat_steps(held, steps)
+        # With all coordinates, also those that these variables do not vary along.
+        read = strip[names].assign_coords(strip.coords).compute(scheduler="synchronous")
+        # Derived features are in the block already. All other steps treat each variable by itself.
+        prepared = repeat_steps(read, lasting_steps(preparation["steps"]))
         for name in names:
             kept[name] = [_part_of(prepared[name], run.days) for run in runs]
     times = pd.DatetimeIndex(strip.indexes["time"])
@@ -139,7 +143,7 @@ def _predict_strip(
 
 
 def _part_of(prepared: xr.DataArray, days: slice) -> xr.DataArray:
-    """Some days of a prepared variable; a copy where these are few, because a view would keep all of them in memory."""
+    """Return some days of a prepared variable; a copy if they are few, since a view would keep all days in memory."""
     if "time" not in prepared.dims:
         return prepared.copy()
     part = prepared.isel(time=days)
@@ -147,7 +151,7 @@ def _part_of(prepared: xr.DataArray, days: slice) -> xr.DataArray:
 
 
 def _groups(strip: xr.Dataset, features: list[str]) -> list[list[str]]:
-    """Variables that are read and prepared together, as many as memory allows.
+    """Group the variables that are read and prepared together, as many as memory allows.
 
     >>> series = ("time", "x"), np.zeros((2, 3), "float32")
     >>> ds = xr.Dataset({"a": series, "b": series, "c": series})
@@ -165,21 +169,24 @@ def _groups(strip: xr.Dataset, features: list[str]) -> list[list[str]]:
     return groups
 
 
-def estimate(model: Any, windows: Windows, outputs: Outputs) -> np.ndarray:
-    """(outputs, values that `windows.pick` gives), in the target's unit."""
+def estimate(model: Model, windows: Windows, outputs: Outputs) -> np.ndarray:
+    """Return (outputs, values that `windows.pick` gives), in the target's unit."""
+    assert model.preparation_ is not None
     back = target_scaler(model.preparation_)
     if outputs.level is None:
         made = [back(windows.pick(model.predict(windows)))]
     else:
+        assert model.calibration_ is not None
         mean, spread = predict_spread(model, windows)
         made = [mean, *model.calibration_.bounds(mean, spread, outputs.level)]
     if outputs.applicable:
+        assert model.applicability_ is not None
         made.append(model.applicability_.inside(last_days(windows)))
     return np.stack(made).astype("float32", copy=False)
 
 
 def _as_stations(variable: xr.DataArray) -> xr.Variable:
-    """(time, y, x) as (station, time), (y, x) as (station,): each pixel a station, row by row."""
+    """Turn (time, y, x) into (station, time), and (y, x) into (station,): each pixel a station, row by row."""
     if variable.dims == ("time",):
         return variable.variable
     if "time" in variable.dims:

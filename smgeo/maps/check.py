@@ -1,11 +1,12 @@
-"""A finished map against stations, in time, and along the borders of its blocks."""
+"""Checks of a finished map: against stations, in time, and along the borders of its blocks."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import rasterio
@@ -18,18 +19,18 @@ from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.scores import compute_scores, finite_or_none, score_intervals
+from smgeo.files import JsonObject
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.cog import find_cogs
-from smgeo.maps.layout import MAP_CHUNK
-from smgeo.maps.place import IDENTITY
+from smgeo.maps.layout import IDENTITY, MAP_CHUNK
 
-# A day's autocorrelation and a course of the year are told of series with so many days at least.
+# Least number of days for an autocorrelation, and of months for scores of monthly means.
 _LEAST_DAYS = 30
 _LEAST_MONTHS = 6
 
 
 def open_map(path: str | Path) -> xr.Dataset:
-    """A map that `predict_map` wrote, as a lazy Dataset (time, y, x) with its CRS.
+    """Open a map that `predict_map` wrote as a lazy Dataset (time, y, x) with its CRS.
 
     Parameters
     ----------
@@ -39,29 +40,34 @@ def open_map(path: str | Path) -> xr.Dataset:
     Raises
     ------
     SmgeoError
-        If it holds no map.
+        If there is no map at `path`.
     """
     path = Path(path)
     if (path / "zarr.json").is_file():
-        return xr.open_zarr(path, consolidated=False, chunks={}, decode_coords="all")
+        return open_cube(path)
     found = find_cogs(path)
     if not found:
         inside = [
             p.name for p in sorted(path.glob("*")) if p.is_dir() and (p.suffix == ".zarr" or any(p.glob("*.tif")))
         ]
         more = f" (its folders {', '.join(inside[:5])} may)" if inside else ""
-        raise SmgeoError(f"{path} holds no map{more}: give a Zarr store or a folder of GeoTIFFs that predict_map wrote")
+        raise SmgeoError(
+            f"{path} contains no map{more}; give a Zarr store or a folder of GeoTIFFs that predict_map wrote"
+        )
     makers = {tags.get(IDENTITY) for _, tags in found.values()}
     if len(makers) > 1:
         raise SmgeoError(
-            f"{path} holds days of {len(makers)} maps (other models, places or levels); keep one map in a folder"
+            f"{path} contains days of {len(makers)} maps (other models, places or levels); keep one map in a folder"
         )
     return _open_cogs({day: file for day, (file, _) in found.items()})
 
 
 def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
-    import dask.array as da
+    """Open GeoTIFFs of one grid, by day.
 
+    With rasterio, not rioxarray, which takes 5.7 times as long to open a file (30 files of 4 bands: 2.3 s against 0.4 s), and replaces the
+    name of a band by its tag `long_name`.
+    """
     first = next(iter(files.values()))
     with rasterio.open(first) as src:
         box = GeoBox(src.shape, src.transform, str(src.crs))
@@ -74,14 +80,19 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
         with rasterio.open(file) as src:
             if (src.shape, src.transform, src.descriptions) != (box.shape.yx, box.affine, names):
                 raise SmgeoError(f"{file} has another grid or other bands than {first.name}; keep one map in a folder")
-    height, width = box.shape.yx
-
-    def band(number: int) -> da.Array:
-        days = [da.from_delayed(_read_later(str(f), number), (height, width), dtype="float32") for f in files.values()]
-        return da.stack(days)
-
+    paths = list(map(str, files.values()))
+    chunks = ((1,) * len(files), *((n,) for n in box.shape.yx))
+    data = {
+        n: (
+            ("time", "y", "x"),
+            da.map_blocks(  # type: ignore[no-untyped-call]  # of Dask
+                partial(_read_day, paths, i), chunks=chunks, dtype="float32", meta=np.empty((0, 0, 0), "float32")
+            ),
+            attrs[n],
+        )
+        for i, n in enumerate(names, 1)
+    }
     time = pd.DatetimeIndex([*files])
-    data = {n: (("time", "y", "x"), band(i), attrs[n]) for i, n in enumerate(names, 1)}
     about = {
         f"smgeo_{k}": v
         for k, v in tags.items()
@@ -90,36 +101,32 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
     return xr.Dataset(data, {"time": time, **xr_coords(box, dims=("y", "x"))}, about)
 
 
-def _read_later(path: str, band: int) -> Any:
-    from dask import delayed
-
-    def read() -> np.ndarray:
-        with rasterio.open(path) as src:
-            return np.asarray(src.read(band))
-
-    return delayed(read, pure=True)()
+def _read_day(paths: list[str], band: int, block_info: dict[None, JsonObject]) -> np.ndarray:
+    """Read a band of the file of a block: (1, y, x)."""
+    with rasterio.open(paths[block_info[None]["chunk-location"][0]]) as src:
+        return np.asarray(src.read([band]))
 
 
-def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target: str = "sm") -> dict[str, Any]:
-    """Scores of a map at stations that its model never saw, and what its course in time and its block borders look like.
+def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target: str = "sm") -> JsonObject:
+    """Score a map at stations that its model never saw, and check its course in time and the borders of its blocks.
 
     Parameters
     ----------
     path : str or Path
         As for `open_map`.
     stations : xarray.Dataset, str or Path
-        Station cube with the target, as opened. Stations that the map names as those of its model's training or validation (which
-        stopped it, or calibrated its intervals) do not count, nor those outside the map.
+        Station cube with the target, as opened. Stations outside the map are left out, and those that the map lists as used in its
+        model's training or validation (which stopped it, or calibrated its intervals).
     target : str
         Variable of both.
 
     Returns
     -------
     dict
-        `scores` (as in `results.json`, of the pixels that stations lie in), `intervals` (95 %, over resampled stations), `left_out`
-        (how many stations and why), `coverage` where the map has intervals, `applicability` where it has the flag: rows, share and RMSE
-        inside and outside; `time`: medians over stations of the autocorrelation of one day (map, stations) and, of means of
-        months, RMSE and r; `seams`: see `measure_seams`.
+        `scores` (as in `results.json`, at the pixels of stations), `intervals` (95 %, over resampled stations), `left_out`
+        (number of stations by reason), `coverage` if the map has intervals, `applicability` if it has the flag: rows and RMSE
+        inside and outside; `time`: medians over stations of the autocorrelation of one day (map, stations), and of RMSE and r of monthly
+        means; `seams`: see `measure_seams`.
 
     Raises
     ------
@@ -130,7 +137,7 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
     made = open_map(path)
     for where, ds in ((f"{path}", made), ("the station cube", stations)):
         if target not in ds:
-            raise SmgeoError(f"{where} lacks {target!r}; it holds {', '.join(map(str, ds.data_vars))}")
+            raise SmgeoError(f"{where} lacks {target!r}; it contains {', '.join(map(str, ds.data_vars))}")
     check_known_units(units_of(made, [target]), units_of(stations, [target]), "the map")
     trained, validated = (
         json.loads(made.attrs.get(f"smgeo_{kind}_stations", "[]")) for kind in ("training", "validation")
@@ -153,7 +160,7 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
         raise SmgeoError("no station that the model never saw has a value on a day and a place of the map")
     place = np.nonzero(seen)[0]
     rows = observed[seen], predicted[seen], place
-    out: dict[str, Any] = {
+    out: JsonObject = {
         "scores": compute_scores(*rows),
         "intervals": score_intervals(*rows),
         "left_out": left_out,
@@ -163,12 +170,12 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
     }
     if f"{target}_lower" in known:
         lower, upper = known[f"{target}_lower"][seen], known[f"{target}_upper"][seen]
-        held = (rows[0] >= lower) & (rows[0] <= upper)
-        each = pd.Series(held).groupby(place).mean()
+        covered = (rows[0] >= lower) & (rows[0] <= upper)
+        each = pd.Series(covered).groupby(place).mean()
         level = made[f"{target}_lower"].attrs.get("coverage")
         out["coverage"] = {
             "level": None if level is None else float(level),
-            "covered": float(held.mean()),
+            "covered": float(covered.mean()),
             "covered_stations": float(each.mean()),
             "width": float((upper - lower).mean()),
         }
@@ -185,8 +192,8 @@ def _rms(errors: np.ndarray) -> float:
     return float(np.sqrt(np.mean(errors**2))) if errors.size else float("nan")
 
 
-def _describe_time(observed: np.ndarray, predicted: np.ndarray, days: pd.DatetimeIndex) -> dict[str, Any]:
-    """Medians over stations; of (station, day) that are missing in the same places."""
+def _describe_time(observed: np.ndarray, predicted: np.ndarray, days: pd.DatetimeIndex) -> JsonObject:
+    """Return medians over stations, for arrays (station, day) that are missing in the same places."""
     apart = np.diff(days) == np.timedelta64(1, "D")
     lag = {}
     for name, series in (("map", predicted), ("stations", observed)):
@@ -218,8 +225,8 @@ def _median(values: list[float]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def measure_seams(estimate: xr.DataArray, block: int = MAP_CHUNK["y"]) -> dict[str, Any]:
-    """How much more neighbouring pixels differ across the borders of blocks than elsewhere.
+def measure_seams(estimate: xr.DataArray, block: int = MAP_CHUNK["y"]) -> JsonObject:
+    """Compare the differences of neighbouring pixels across the borders of blocks with those elsewhere.
 
     Parameters
     ----------
@@ -231,8 +238,8 @@ def measure_seams(estimate: xr.DataArray, block: int = MAP_CHUNK["y"]) -> dict[s
     Returns
     -------
     dict
-        `ratio`: mean absolute step across borders over that across the lines of pixels beside them, about 1 where there are no seams;
-        None where the map has no border. `steps`: how many steps across borders were seen.
+        `ratio`: mean absolute step across borders, divided by that across the lines of pixels next to them; about 1 without seams,
+        None if the map has no border. `steps`: number of steps across borders.
     """
     sums, counts = np.zeros(2), np.zeros(2, dtype=np.int64)
     for day in estimate.transpose("time", "y", "x"):

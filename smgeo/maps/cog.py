@@ -1,12 +1,15 @@
-"""Maps as Cloud-Optimised GeoTIFFs, one a date."""
+"""Maps as Cloud-Optimised GeoTIFFs, one for each date.
+
+The writers of rioxarray and odc-geo do not serve here: they write one array at a time, so that a chunk of several days would be read once
+for each of them, and rioxarray's overviews of Dask arrays are all zeros (rioxarray#410).
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
 import pandas as pd
@@ -15,29 +18,32 @@ import rasterio.shutil
 import xarray as xr
 from rasterio.windows import Window
 
+from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
-from smgeo.files import written_beside
+from smgeo.files import JsonObject, written_beside
+from smgeo.maps.layout import map_variables
+from smgeo.maps.strips import StripReader
 
-# Tag of a file that says what it was made from: it is kept where that is the same.
+# Tag with the digest of what a file was made from; the file is kept as long as that stays the same.
 _DIGEST = "smgeo_digest"
-# Attributes of a variable that its band has as tags.
+# Attributes of a variable that become tags of its band.
 BAND_TAGS = ("long_name", "coverage", "flag_meanings")
 _BLOCK = 256
 _NAME = re.compile(r".+_(\d{4}-\d{2}-\d{2})\.tif")
 
 
 def cog_path(folder: Path, name: str, day: pd.Timestamp) -> Path:
-    """Where the map of a day lies."""
+    """Return the path of the map of a day."""
     return folder / f"{name}_{day.date()}.tif"
 
 
 def find_cogs(folder: Path, but: Collection[str] = ()) -> dict[str, tuple[Path, dict[str, str]]]:
-    """The maps in a folder and their tags, by day (ISO 8601), in order, `but` some days; files of others are left out.
+    """Return the maps in a folder and their tags by day (ISO 8601), in order, without the days `but`; other files are left out.
 
     Raises
     ------
     SmgeoError
-        If a file that is called as a map is can't be read.
+        If a file with the name of a map cannot be read.
     """
     found = {}
     for path in sorted(folder.glob("*.tif")):
@@ -47,7 +53,7 @@ def find_cogs(folder: Path, but: Collection[str] = ()) -> dict[str, tuple[Path, 
                     tags = src.tags()
             except rasterio.errors.RasterioIOError as error:
                 raise SmgeoError(
-                    f"{path} is called as a map is, but can't be read ({error}); remove it, or make the map again"
+                    f"{path} has the name of a map but cannot be read ({error}); remove it, or make the map again"
                 ) from None
             if "date" in tags and "model" in tags:
                 found[named[1]] = path, tags
@@ -55,7 +61,7 @@ def find_cogs(folder: Path, but: Collection[str] = ()) -> dict[str, tuple[Path, 
 
 
 def finished_cogs(folder: Path, name: str, days: Iterable[pd.Timestamp], digest: str) -> bool:
-    """Whether the maps of all these days are there, made from the same."""
+    """Return True if the maps of all these days exist, made from the same."""
     return all(_is_of(cog_path(folder, name, day), digest) for day in days)
 
 
@@ -66,27 +72,34 @@ def _is_of(path: Path, digest: str) -> bool:
         with rasterio.open(path) as src:
             if not digest or src.tags().get(_DIGEST) != digest:
                 return False
-            # The last of the file: it is not there if the file was cut.
+            # The end of the file: it is missing if the file was cut.
             *_, (_, last) = src.block_windows(1)
             src.read(window=last)
             return True
-    except rasterio.errors.RasterioIOError:  # of no GeoTIFF, or of a damaged one
+    except rasterio.errors.RasterioIOError:  # not a GeoTIFF, or a damaged one
         return False
 
 
-def write_cogs(store: str | Path, folder: str | Path, *, digest: str = "", resume: bool = True) -> Path:
-    """A map store as Cloud-Optimised GeoTIFFs, one a date, each complete when it appears.
+def write_cogs(
+    store: str | Path, folder: str | Path, *, digest: str = "", resume: bool = True, readers: Sequence[StripReader] = ()
+) -> Path:
+    """Write a map store as Cloud-Optimised GeoTIFFs, one for each date, each complete when it appears.
 
     Parameters
     ----------
     store : str or Path
-        What `predict_map` wrote as Zarr.
+        A Zarr store that `predict_map` wrote.
     folder : str or Path
-        Receives `NAME_YYYY-MM-DD.tif`: float32, a band a variable (the estimate first, then the ends of its interval and
-        1 inside, 0 outside the area of applicability, where the store has them), nodata NaN, units in the bands, provenance
-        in the tags; overviews are means. Read and written in strips of rows, and one day after the other made a COG.
+        Receives `NAME_YYYY-MM-DD.tif`: float32, one band for each variable (the estimate first, then the ends of its interval, and
+        1 inside, 0 outside the area of applicability, if the store has them), nodata NaN, units in the bands, provenance
+        in the tags; overviews are means. Maps are read and written in strips of rows, and turned into COGs day by day.
     digest : str
-        What the maps are made from; a file that says the same is kept with `resume`.
+        Digest of what the maps are made from; with `resume`, files with the same digest are kept.
+    resume : bool
+        False writes all files again.
+    readers : sequence of StripReader, optional
+        They see every strip of the map as it is read, such as `smgeo.maps.strips.Thinned`; with some, the days of files that are kept
+        are read too.
 
     Returns
     -------
@@ -96,38 +109,40 @@ def write_cogs(store: str | Path, folder: str | Path, *, digest: str = "", resum
     Raises
     ------
     SmgeoError
-        If the store holds no map.
+        If the store contains no map.
     """
     folder = Path(folder)
-    ds = xr.open_zarr(store, consolidated=False, chunks=None, decode_coords="all")
-    names = [str(n) for n in ds.data_vars if ds[n].dims == ("time", "y", "x")]
-    if not names:
-        raise SmgeoError(f"{store} holds no map (no variable with dims time, y, x)")
-    # A store gives its variables back in any order: the estimate names the others.
-    first = next((n for n in names if "ancillary_variables" in ds[n].attrs), names[0])
-    ds = ds[list(dict.fromkeys([first, *str(ds[first].attrs.get("ancillary_variables", "")).split()]))]
+    ds = open_cube(store, dask=False)
+    ds = ds[map_variables(ds, store)]
+    first = next(iter(ds.data_vars))
     folder.mkdir(parents=True, exist_ok=True)
-    # Rows from north to south, as all readers of GeoTIFFs know them.
+    # Rows from north to south, as all readers of GeoTIFFs expect.
     ds = ds.sortby("y", ascending=False)
+    for reader in readers:
+        reader.begin(ds)
     days = pd.DatetimeIndex(ds.indexes["time"])
-    todo = [t for t, day in enumerate(days) if not (resume and _is_of(cog_path(folder, first, day), digest))]
-    # A chunk of the store holds several days: they are written together, so that it is read once.
+    files = [cog_path(folder, str(first), day) for day in days]
+    todo = {t for t, file in enumerate(files) if not (resume and _is_of(file, digest))}
+    # A chunk of the store contains several days: they are written together, so that it is read once.
     together = ds[first].encoding.get("chunks", (1,))[0]
-    for group in sorted({t // together for t in todo}):
-        members = [t for t in todo if t // together == group]
-        plain = {t: cog_path(folder, first, days[t]).with_suffix(".plain.part") for t in members}
-        _write_plain(ds, plain, digest)
+    for start in range(0, len(days), together):
+        group = range(start, min(start + together, len(days)))
+        plain = {t: files[t].with_suffix(".plain.part") for t in group if t in todo}
+        if readers or plain:
+            _write_plain(ds, slice(group.start, group.stop), plain, digest, readers)
         for t, path in plain.items():
-            _make_cog(path, cog_path(folder, first, days[t]))
+            _make_cog(path, files[t])
     return folder
 
 
-def _write_plain(ds: xr.Dataset, paths: dict[int, Path], digest: str) -> None:
-    """Uncompressed GeoTIFFs of several days, a strip of rows at a time."""
+def _write_plain(
+    ds: xr.Dataset, days: slice, paths: dict[int, Path], digest: str, readers: Sequence[StripReader]
+) -> None:
+    """Write uncompressed GeoTIFFs of some of `days`, a strip of rows at a time, which the readers see."""
     first = next(iter(ds.data_vars))
     box = ds.odc.geobox
     height, width = box.shape.yx
-    profile: dict[str, Any] = {
+    profile: JsonObject = {
         "driver": "GTiff",
         "dtype": "float32",
         "count": len(ds.data_vars),
@@ -141,26 +156,25 @@ def _write_plain(ds: xr.Dataset, paths: dict[int, Path], digest: str) -> None:
         "blockysize": _BLOCK,
         "bigtiff": "if_safer",
     }
-    said = {k.removeprefix("smgeo_"): str(v) for k, v in ds.attrs.items() if k.startswith("smgeo_")}
+    provenance = {k.removeprefix("smgeo_"): str(v) for k, v in ds.attrs.items() if k.startswith("smgeo_")}
     about = {k: str(ds[first].attrs[k]) for k in ("units", "long_name", "source") if k in ds[first].attrs}
-    times = list(paths)
-    days = slice(times[0], times[-1] + 1)
     with ExitStack() as stack:
         files = {t: stack.enter_context(rasterio.open(path, "w", **profile)) for t, path in paths.items()}
         for y in range(0, height, _BLOCK):
-            rows = {n: ds[n].isel(time=days, y=slice(y, y + _BLOCK)).values for n in ds.data_vars}
+            strip = ds.isel(time=days, y=slice(y, y + _BLOCK)).load()
+            for reader in readers:
+                reader.read(strip)
             for t, file in files.items():
-                for band, values in enumerate(rows.values(), 1):
-                    strip = values[t - times[0]]
-                    file.write(strip.astype("float32", copy=False), band, window=Window(0, y, width, strip.shape[0]))
+                for band, variable in enumerate(strip.data_vars.values(), 1):
+                    values = variable.values[t - days.start].astype("float32", copy=False)
+                    file.write(values, band, window=Window(0, y, width, len(values)))
         for t, file in files.items():
             day = str(pd.Timestamp(ds["time"].values[t]).date())
             for band, name in enumerate(ds.data_vars, 1):
                 file.set_band_description(band, str(name))
-                said_of = {k: str(ds[name].attrs[k]) for k in BAND_TAGS if k in ds[name].attrs}
-                file.update_tags(band, **said_of)
+                file.update_tags(band, **{k: str(ds[name].attrs[k]) for k in BAND_TAGS if k in ds[name].attrs})
             file.units = tuple(str(v.attrs.get("units", "")) for v in ds.data_vars.values())
-            file.update_tags(date=day, **about, **said, **({_DIGEST: digest} if digest else {}))
+            file.update_tags(date=day, **about, **provenance, **({_DIGEST: digest} if digest else {}))
 
 
 def _make_cog(plain: Path, final: Path) -> None:
@@ -179,6 +193,6 @@ def _make_cog(plain: Path, final: Path) -> None:
 
 
 def list_maps(folder: str | Path) -> list[str]:
-    """The COGs in a run's `maps` folder, relative to it."""
+    """Return the COGs in a run's `maps` folder, relative to it."""
     root = Path(folder)
     return sorted(p.relative_to(root).as_posix() for p in root.rglob("*.tif"))

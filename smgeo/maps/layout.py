@@ -1,30 +1,29 @@
-"""What a map store is: variables, chunks, CF and GeoZarr attributes."""
+"""The layout of a map store: variables, chunks, CF and GeoZarr attributes."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
-from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-import zarr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from smgeo.catalog import FEATURES
-from smgeo.cube.chunks import GRID_CHUNK
-from smgeo.errors import SmgeoWarning
-from smgeo.maps.block import APPLICABLE, Outputs
-from smgeo.maps.place import IDENTITY
+from smgeo.cube.chunks import GRID_CHUNK, Encoding
+from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
+from smgeo.maps.block import APPLICABLE
 from smgeo.maps.request import MapRequest
+from smgeo.models.protocol import Model
 
 MAP_CHUNK = GRID_CHUNK
+# Tag of a map's GeoTIFFs, and after `smgeo_` attribute of its store: digest of model, place and outputs, the same for all days of a map.
+IDENTITY = "map"
 NO_FLAG = 255
-# The names under which conventions of Zarr stores are registered: https://github.com/zarr-conventions
-_CONVENTIONS = [
+# The registered names of conventions of Zarr stores: https://github.com/zarr-conventions
+CONVENTIONS = [
     {
         "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
         "name": "proj:",
@@ -42,24 +41,27 @@ _CONVENTIONS = [
 ]
 
 
-def describe_map_store(model: Any, request: MapRequest, outputs: Outputs, identity: str) -> xr.Dataset:
-    """Dims, coordinates and attributes of a map; its values are zeros that nobody looks at."""
-    cube, preparation, target = request.cube, request.preparation, outputs.target
+def describe_map_store(model: Model, request: MapRequest, identity: str) -> xr.Dataset:
+    """Return dims, coordinates and attributes of a map; its values are zeros that are not used.
+
+    Coordinates, CRS and GeoTransform come from odc-geo in one call, since the place of a map is a GeoBox; rioxarray reads them.
+    """
+    cube, preparation, outputs, target = request.cube, request.preparation, request.outputs, request.outputs.target
     shape = (len(request.days), cube.sizes["y"], cube.sizes["x"])
     place = xr_coords(request.box, dims=("y", "x"))
     coords = {"time": ("time", request.days), "y": cube["y"], "x": cube["x"], "spatial_ref": place["spatial_ref"]}
     kind = getattr(model, "kind", type(model).__name__)
-    said = "soil moisture" if target == "sm" else target
+    quantity = "soil moisture" if target == "sm" else target
     shared = {
         "units": preparation["target_units"] or "",
         "grid_mapping": "spatial_ref",
         "source": f"smgeo model {kind}",
     }
-    attrs: dict[str, dict[str, Any]] = {target: {**shared, "long_name": f"estimated {said}", "kind": "target"}}
+    attrs: dict[str, JsonObject] = {target: {**shared, "long_name": f"estimated {quantity}", "kind": "target"}}
     if len(outputs.names) > 1:
         attrs[target]["ancillary_variables"] = " ".join(outputs.names[1:])
     if outputs.level is not None:
-        percent = f"{100 * outputs.level:g} % prediction interval of {said}"
+        percent = f"{100 * outputs.level:g} % prediction interval of {quantity}"
         for end in ("lower", "upper"):
             about = {"long_name": f"{end} end of the {percent}", "coverage": outputs.level, "kind": "interval"}
             attrs[f"{target}_{end}"] = {**shared, **about}
@@ -80,8 +82,8 @@ def describe_map_store(model: Any, request: MapRequest, outputs: Outputs, identi
     return made.drop_encoding()
 
 
-def _provenance(model: Any, kind: str) -> dict[str, Any]:
-    """What a map says of the model that made it, so that it can be checked at stations that the model never saw."""
+def _provenance(model: Model, kind: str) -> dict[str, str]:
+    """Return attributes that describe the model of a map, so that the map can be checked at stations that the model never saw."""
     training = getattr(model, "training_", None) or {}
     out = {"Conventions": "CF-1.11", "title": "map of soil moisture", "smgeo_model": kind}
     if "versions" in training:
@@ -92,13 +94,13 @@ def _provenance(model: Any, kind: str) -> dict[str, Any]:
     return out
 
 
-def geozarr_attrs(box: GeoBox) -> dict[str, Any]:
-    """Attributes of a group whose arrays lie on one grid, by the conventions `proj:` and `spatial:`."""
+def geozarr_attrs(box: GeoBox) -> JsonObject:
+    """Return the attributes of a group whose arrays have one grid, by the conventions `proj:` and `spatial:`."""
     assert box.crs is not None
     code = box.crs.authority
     place = {"proj:code": f"{code[0]}:{code[1]}"} if code and code[1] else {"proj:wkt2": box.crs.to_wkt()}
     return {
-        "zarr_conventions": _CONVENTIONS,
+        "zarr_conventions": CONVENTIONS,
         **place,
         "spatial:dimensions": ["y", "x"],
         "spatial:transform": list(box.affine)[:6],
@@ -107,8 +109,8 @@ def geozarr_attrs(box: GeoBox) -> dict[str, Any]:
     }
 
 
-def plan_map(template: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Encoding of each variable: a shard is all days of a block, since these are made together.
+def plan_map(template: xr.Dataset) -> dict[str, Encoding]:
+    """Return the encoding of each variable: a shard is all days of a block, since these are made together.
 
     Examples
     --------
@@ -116,41 +118,31 @@ def plan_map(template: xr.Dataset) -> dict[str, dict[str, Any]]:
     >>> plan_map(xr.Dataset({"sm": sm}))["sm"]
     {'chunks': (30, 128, 100), 'shards': (60, 128, 100), '_FillValue': np.float32(nan)}
     """
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, Encoding] = {}
     for name, variable in template.data_vars.items():
         chunk = tuple(min(MAP_CHUNK[str(d)], n) for d, n in variable.sizes.items())
         days = -(-variable.sizes["time"] // chunk[0]) * chunk[0]
         fill = np.float32(np.nan) if variable.dtype.kind == "f" else np.uint8(NO_FLAG)
-        out[str(name)] = {"chunks": chunk, **({"shards": (days, *chunk[1:])} if days > chunk[0] else {})}
+        out[str(name)] = {"chunks": chunk}
+        if days > chunk[0]:
+            out[str(name)]["shards"] = (days, *chunk[1:])
         out[str(name)]["_FillValue"] = fill
     return out
 
 
-def say_shares(store: Path, outputs: Outputs, inside: xr.DataArray | None) -> None:
-    """Write into the attributes of a finished map which share of its region has no value, and lies in the area of applicability.
+def map_variables(ds: xr.Dataset, path: str | Path) -> list[str]:
+    """Return the names of the variables of a map at `path`, the estimate first: stores give their variables in any order.
 
-    A map without any value, and values that the variable can't have, are warned of.
+    Raises
+    ------
+    SmgeoError
+        If no variable has the dims of a map.
     """
-    ds = xr.open_zarr(store, consolidated=False, chunks={})
-    days, *size = ds[outputs.target].shape
-    pixels = days * (int(np.prod(size)) if inside is None else int(inside.sum()))
-    held = ds[outputs.names].count()
-    if outputs.applicable:
-        held["inside"] = ds[APPLICABLE].sum()
-    low, high = FEATURES[outputs.target].valid_range if outputs.target in FEATURES else (-np.inf, np.inf)
-    held["impossible"] = ((ds[outputs.target] < low) | (ds[outputs.target] > high)).sum()
-    found = held.compute()
-    group = zarr.open_group(store, mode="r+")
-    count = int(found[outputs.target])
-    group[outputs.target].attrs["nodata_share"] = round(1 - count / pixels, 6)
-    group[outputs.target].attrs["impossible_share"] = impossible = round(int(found["impossible"]) / max(count, 1), 6)
-    if not count:
-        warnings.warn(
-            "no pixel of the map has a value: features are missing everywhere in it", SmgeoWarning, stacklevel=2
+    names = [str(n) for n in ds.data_vars if ds[n].dims == ("time", "y", "x")]
+    if not names:
+        raise SmgeoError(
+            f"{path} contains no map (no variable with dims time, y, x); give a store that predict_map wrote"
         )
-    if impossible:
-        said = f"{impossible:.3%} of the map's values of {outputs.target} lie outside {low:g} to {high:g}"
-        warnings.warn(f"{said}: the model is asked for what it has not learned", SmgeoWarning, stacklevel=2)
-    if outputs.applicable:
-        known = int(found[APPLICABLE])
-        group[APPLICABLE].attrs["share_inside"] = round(int(found["inside"]) / known, 6) if known else None
+    # The estimate names the others.
+    first = next((n for n in names if "ancillary_variables" in ds[n].attrs), names[0])
+    return list(dict.fromkeys([first, *str(ds[first].attrs.get("ancillary_variables", "")).split()]))

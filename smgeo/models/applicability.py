@@ -1,4 +1,4 @@
-"""The area of applicability: where on the grid a model is asked for what its training data were like."""
+"""The area of applicability: the places that are similar to the training data of a model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numba
 import numpy as np
 from scipy.spatial import KDTree
 
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 
-# Training rows that were near to the rows before, which are looked at first.
+# Training rows that were near to previous rows, which are compared first.
 _RECENT = 4
 
 
@@ -26,7 +27,8 @@ class Applicability:
 
     After Meyer and Pebesma 2021 (Methods Ecol. Evol. 12, 1620-1633): features are brought to unit spread and weighted by their
     importance; the dissimilarity index is the distance to the nearest training row, over the mean distance between training
-    rows; the threshold is the upper whisker of the index of training rows, each compared with the rows of other folds alone.
+    rows; the threshold is the upper whisker of the index of training rows, each compared only with the rows of other folds.
+    The code is our own because the method's package, CAST, is in R.
 
     Attributes
     ----------
@@ -36,10 +38,11 @@ class Applicability:
     reference : numpy.ndarray
         (rows, features with a weight, the heaviest first) float32, scaled and weighted.
     mean_distance : float
+        Mean distance between two training rows.
     threshold : float
-        Of the index.
+        Largest index inside the area.
     rows, folds, stations : int
-        Training rows that the reference is drawn from, folds that the threshold comes from, stations in all.
+        Training rows from which the reference is drawn, folds from which the threshold was computed, and stations.
     """
 
     features: tuple[str, ...]
@@ -64,19 +67,19 @@ class Applicability:
         rows: int | None = None,
         stations: int = 0,
     ) -> Self:
-        """From training rows.
+        """Learn the area from training rows.
 
         Parameters
         ----------
         x : numpy.ndarray
             (rows, features).
         fold : numpy.ndarray of int
-            (rows,): a row is compared with those of other folds. Each row a fold of its own compares it with all others.
+            (rows,): a row is compared with those of other folds; with all others, if each row has its own fold.
         features : sequence of str
         weights : numpy.ndarray
             (features,); those below 0 count as 0.
         rows, stations : int, optional
-            What `x` was drawn from.
+            Number of rows and stations from which `x` was drawn.
 
         Raises
         ------
@@ -112,14 +115,14 @@ class Applicability:
         )
 
     def index(self, x: np.ndarray) -> np.ndarray:
-        """Dissimilarity index of rows (n, features): (n,) float32."""
+        """Return the dissimilarity index of rows (n, features): (n,) float32."""
         return (_nearest(self._tree, self._points(x)) / self.mean_distance).astype("float32")
 
     def inside(self, x: np.ndarray) -> np.ndarray:
-        """1 where rows (n, features) lie in the area of applicability, else 0: (n,) float32.
+        """Return 1 for rows (n, features) in the area of applicability, else 0: (n,) float32.
 
-        As by `index`, ten times as fast: one training row that is near enough is enough, and the rows of a map lie in such an order that
-        it often is the one of the row before.
+        The result is that of `index`, ten times as fast: one training row that is near enough is sufficient, and neighbouring rows of a map
+        often share it.
         """
         out = np.empty(len(x), dtype=np.bool_)
         centers, radius, points, distance, starts = self._groups
@@ -130,7 +133,8 @@ class Applicability:
     def _points(self, x: np.ndarray) -> np.ndarray:
         used = _used(self.weights)
         factor = (self.weights[used] / self.scale[used]).astype("float32")
-        return (x[:, used] - self.center[used].astype("float32")) * factor
+        points: np.ndarray = (x[:, used] - self.center[used].astype("float32")) * factor
+        return points
 
     @cached_property
     def _tree(self) -> KDTree:
@@ -140,21 +144,21 @@ class Applicability:
     def _groups(self) -> tuple[np.ndarray, ...]:
         return _group(self.reference)
 
-    def save(self, file: Path) -> dict[str, Any]:
-        """Write the arrays to `file` (`.npz`, no pickle); the rest as JSON types."""
+    def save(self, file: Path) -> JsonObject:
+        """Write the arrays to `file` (`.npz`, no pickle), and return the rest as JSON types."""
         arrays = {n: getattr(self, n) for n in ("center", "scale", "weights", "reference")}
         np.savez_compressed(file, allow_pickle=False, **arrays)
         numbers = {n: getattr(self, n) for n in ("mean_distance", "threshold", "rows", "folds", "stations")}
         return {"features": list(self.features), **numbers}
 
     @classmethod
-    def load(cls, file: Path, about: dict[str, Any]) -> Self:
-        """What `save` wrote.
+    def load(cls, file: Path, about: JsonObject) -> Self:
+        """Return the area that `save` wrote.
 
         Raises
         ------
         SmgeoError
-            If it is not that: compiled code looks into its arrays without asking.
+            If the file is another: compiled code reads its arrays without checks.
         """
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -162,7 +166,7 @@ class Applicability:
             area._check()
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise SmgeoError(
-                f"{file} holds no area of applicability ({error}); find it again with smgeo.find_applicability"
+                f"{file} contains no area of applicability ({error}); find it again with smgeo.find_applicability"
             ) from None
         return area
 
@@ -179,7 +183,7 @@ class Applicability:
 
 
 def _used(weights: np.ndarray) -> np.ndarray:
-    """Features that count, the heaviest first: they tell soonest that two rows are far apart.
+    """Return features with a weight, the heaviest first: they show soonest that two rows are far apart.
 
     >>> _used(np.array([0.5, 0.0, 2.0])).tolist()
     [2, 0]
@@ -188,12 +192,12 @@ def _used(weights: np.ndarray) -> np.ndarray:
 
 
 def _group(points: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Points in groups around some of them.
+    """Group points around some of them.
 
     Returns
     -------
     tuple of numpy.ndarray
-        Centres, radius of each group, points group by group from its centre outwards, their distances from it, and where each group begins.
+        Centres, radius of each group, points group by group from its centre outwards, their distances from it, and first point of each group.
     """
     count = max(int(np.sqrt(len(points))), 1)
     centers = points[np.linspace(0, len(points) - 1, count).astype(int)]
@@ -201,20 +205,34 @@ def _group(points: np.ndarray) -> tuple[np.ndarray, ...]:
     order = np.lexsort((distance, group))
     distance, group = distance[order].astype("float32"), group[order]
     starts = np.searchsorted(group, np.arange(count + 1))
-    # Of a group without points (its centre stands twice among them) nothing is near.
+    # Nothing is near a group without points (its centre is there twice).
     radius = np.array([distance[b - 1] if b > a else -np.inf for a, b in itertools.pairwise(starts)], dtype="float32")
     return centers, radius, np.ascontiguousarray(points[order]), distance, starts
 
 
 @numba.njit(cache=True, nogil=True)
 def _is_near(a: np.ndarray, b: np.ndarray, most: float) -> bool:
-    """Whether the squared distance is at most `most`."""
+    """Return True if the squared distance is at most `most`."""
     total = np.float32(0)
     for j in range(a.size):
         total += (a[j] - b[j]) ** 2
         if j % 8 == 7 and total > most:
             return False
     return bool(total <= most)
+
+
+@numba.njit(cache=True, nogil=True)
+def _measure_centers(row: np.ndarray, centers: np.ndarray, away: np.ndarray) -> int:
+    """Write the distance of each centre to `away`, and return the nearest."""
+    nearest = 0
+    for g in range(len(centers)):
+        total = np.float32(0)
+        for j in range(row.size):
+            total += (row[j] - centers[g, j]) ** 2
+        away[g] = np.sqrt(total)
+        if away[g] < away[nearest]:
+            nearest = g
+    return nearest
 
 
 @numba.njit(cache=True, nogil=True)
@@ -228,7 +246,7 @@ def _find_near(
     reach: float,
     out: np.ndarray,
 ) -> None:
-    """Whether each row has a point within `reach`; groups and points that the triangle inequality keeps out are not looked at."""
+    """Write to `out` if each row has a point within `reach`; the triangle inequality excludes groups and points from comparison."""
     recent = np.zeros(_RECENT, dtype=np.int64)
     oldest = 0
     away = np.empty(len(centers), dtype=np.float32)
@@ -243,14 +261,7 @@ def _find_near(
         out[i] = found >= 0
         if found >= 0:
             continue
-        nearest = 0
-        for g in range(len(centers)):
-            total = np.float32(0)
-            for j in range(rows.shape[1]):
-                total += (rows[i, j] - centers[g, j]) ** 2
-            away[g] = np.sqrt(total)
-            if away[g] < away[nearest]:
-                nearest = g
+        nearest = _measure_centers(rows[i], centers, away)
         for turn in range(-1, len(centers)):
             g = nearest if turn < 0 else turn
             if turn == nearest or away[g] - radius[g] > slack:
@@ -272,11 +283,12 @@ def _find_near(
 
 
 def _nearest(tree: KDTree, points: np.ndarray) -> np.ndarray:
-    return np.asarray(tree.query(points)[0])
+    distance: np.ndarray = tree.query(points)[0]
+    return distance
 
 
 def _mean_distance(points: np.ndarray) -> float:
-    """Mean Euclidean distance between two different points."""
+    """Return the mean Euclidean distance between two different points."""
     total, n = 0.0, len(points)
     for start in range(0, n, 512):
         part = points[start : start + 512].astype("float64")
@@ -286,7 +298,7 @@ def _mean_distance(points: np.ndarray) -> float:
 
 
 def _upper_whisker(values: np.ndarray) -> float:
-    """The end of a box plot's upper whisker: 1.5 times the box above it, or the largest value.
+    """Return the end of a box plot's upper whisker: 1.5 times the box above it, or the largest value.
 
     >>> _upper_whisker(np.array([0.0, 1.0, 2.0, 3.0, 4.0])), _upper_whisker(np.array([0.0, 1.0, 2.0, 3.0, 50.0]))
     (4.0, 6.0)

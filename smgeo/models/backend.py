@@ -1,4 +1,4 @@
-"""Keras and its backends: importing it, and the little that differs between TensorFlow and JAX."""
+"""Keras and its backends: import, and the differences between TensorFlow and JAX."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from smgeo.errors import SmgeoError
 
-# Bytes: what TensorFlow's and XLA's kernels ask of the memory they read.
+if TYPE_CHECKING:
+    from keras import Model
+
+# Alignment in bytes of the memory that TensorFlow's and XLA's kernels read.
 _ALIGNED = 64
 
 
-def import_keras() -> Any:
-    """Keras, imported without what its backend writes while it loads."""
+def import_keras() -> ModuleType:
+    """Import Keras without the output of its backend, and return it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" in sys.modules:
         return sys.modules["keras"]
@@ -34,11 +38,12 @@ def import_keras() -> Any:
         raise SmgeoError(
             f"Keras has no backend to run on ({error}); install smgeo[nn] for TensorFlow, or set KERAS_BACKEND=jax where JAX is installed"
         ) from None
-    return keras
+    module: ModuleType = keras
+    return module
 
 
 def keras_backend() -> str:
-    """The backend that Keras would take, found as Keras finds it, without loading it."""
+    """Return the backend that Keras would use, found as Keras finds it, without loading it."""
     if chosen := os.environ.get("KERAS_BACKEND"):
         return chosen
     file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json").expanduser()
@@ -50,7 +55,7 @@ def keras_backend() -> str:
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Nothing to stderr: TensorFlow writes there while it loads, whatever its log level; errors are raised, not written."""
+    """Discard stderr: TensorFlow writes there while it loads, at any log level; errors are raised, not written."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -62,8 +67,8 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def be_deterministic(keras: Any, seed: int) -> None:
-    """The same seed gives the same weights on the same machine."""
+def be_deterministic(keras: ModuleType, seed: int) -> None:
+    """Let the same seed give the same weights on the same machine."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -71,18 +76,18 @@ def be_deterministic(keras: Any, seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def compiles_whole(keras: Any) -> bool:
-    """Whether a training step is compiled as a whole by XLA.
+def compiles_whole(keras: ModuleType) -> bool:
+    """Return True if XLA compiles a training step as a whole.
 
-    JAX would run it operation by operation otherwise. TensorFlow's own kernels are as fast on a CPU, and need no seconds of compiling.
+    JAX would run it operation by operation otherwise. TensorFlow's own kernels are as fast on a CPU, without seconds of compilation.
     """
     return bool(keras.backend.backend() == "jax")
 
 
-def make_predictor(keras: Any, model: Any, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
-    """The model's estimates of batches of one shape (float32), compiled once; several threads may call it at once.
+def make_predictor(keras: ModuleType, model: Model, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that estimates batches of one shape (float32), compiled once; several threads may call it at once.
 
-    Keras' `predict_on_batch` may be called by one thread at a time, and takes a millisecond of Python for each batch. Layers that look at
+    Keras' `predict_on_batch` allows one thread at a time, and takes a millisecond of Python for each batch. Layers over
     several days are compiled by XLA, which runs recurrent ones twice as fast on a CPU as TensorFlow's kernels; on a GPU those are best.
     """
     if keras.backend.backend() == "jax":
@@ -103,24 +108,24 @@ def make_predictor(keras: Any, model: Any, shape: tuple[int, ...]) -> Callable[[
 
     def by_tensorflow(x: np.ndarray) -> np.ndarray:
         aligned = x.flags.c_contiguous and x.ctypes.data % _ALIGNED == 0
-        # TensorFlow would copy an array twice, and reads one that is not aligned by no means.
+        # TensorFlow would copy an array twice otherwise, but cannot read one that is not aligned.
         return np.asarray(graph(tf.experimental.dlpack.from_dlpack(x.__dlpack__()) if aligned else tf.constant(x)))
 
     return by_tensorflow
 
 
 def aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """float32 zeros that start where backends take an array as it is, without a copy."""
+    """Return float32 zeros at an address from which backends read an array without a copy."""
     size = 4 * math.prod(shape)
     memory = np.zeros(size + _ALIGNED, dtype="u1")
     first = -memory.ctypes.data % _ALIGNED
     return memory[first : first + size].view("float32").reshape(shape)
 
 
-def most_windows(keras: Any) -> int:
-    """Windows of a batch beyond which recurrent layers run no faster, or slower.
+def most_windows(keras: ModuleType) -> int:
+    """Return the number of windows in a batch beyond which recurrent layers run no faster, or slower.
 
-    TensorFlow's loop over days takes its time whatever the batch; XLA's on a CPU is best where a step stays in the cache.
+    TensorFlow's loop over days takes the same time for any batch; XLA's on a CPU is best where a step stays in the cache.
     """
     if keras.backend.backend() != "jax":
         return 512

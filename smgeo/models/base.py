@@ -21,10 +21,10 @@ from smgeo.files import JsonObject, versions_of
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.models.inputs import Input, Validation, check_shape, shape_of, take_known, take_training, take_validation
+from smgeo.models.inputs import check_shape, shape_of, take_known, take_training, take_validation
 from smgeo.models.model_file import APPLICABILITY_FILE, Manifest, write_model
 from smgeo.models.parameters import check_types, plain_number
-from smgeo.models.rows import Rows, WindowSource
+from smgeo.models.rows import Input, Rows, Validation, WindowSource
 from smgeo.models.team import Team
 from smgeo.prepare.steps import Preparation
 

@@ -1,40 +1,42 @@
-"""Prediction intervals by conformal prediction with stations as groups: they hold at places that the model never saw."""
+"""Prediction intervals by conformal prediction with stations as groups: they are valid at places that the model never saw."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 
-# Coverages for which an interval is kept: thousandths.
+# Intervals are kept for coverages of so many parts: thousandths.
 _STEPS = 1000
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How wide intervals must be, learned on stations that the model was not trained on.
+    """Widths of prediction intervals, learned on stations that the model was not trained on.
 
-    The score of a row is its absolute error, divided by the model's own spread (plus `offset`) where it has one. Of K stations each
-    weighs 1 / (K + 1), its rows alike, and the rest of the weight is an error without bound: the quantile of the scores then covers a
-    row of a new station with the probability asked for, if it is exchangeable with the K (Lee, Barber and Willett 2023,
+    The score of a row is its absolute error, divided by the model's own spread (plus `offset`) if it has one. Each of K stations
+    weighs 1 / (K + 1), shared equally by its rows, and the rest of the weight is an error without bound: the quantile of the scores then
+    covers a row of a new station with the requested probability, if the station is exchangeable with the K (Lee, Barber and Willett 2023,
     arXiv:2306.06342, hierarchical conformal prediction; Dunn, Wasserman and Ramdas 2022, J. Am. Stat. Assoc. 118).
+    The code is our own because libraries such as MAPIE assume that rows are exchangeable, and rows of one station are not.
 
     Attributes
     ----------
     widths : tuple of float
         Half the width of the interval for coverages of 1, 2, ... thousandths, up to the largest that the stations allow.
     offset : float or None
-        Added to the model's spread, target's unit; None where the model has no spread, and widths are in the target's unit.
+        Added to the model's spread, in the target's unit; None if the model has no spread, and widths are in the target's unit.
     stations, rows : int
-        What it was learned on.
+        Number of calibration stations and rows.
     part : str
         Their part of the split.
     limits : (float, float)
-        The target's possible values, which ends of intervals do not pass.
+        Limits of the target's possible values, at which intervals are cut off.
     """
 
     widths: tuple[float, ...]
@@ -55,7 +57,7 @@ class Calibration:
         part: str = "validation",
         limits: tuple[float, float] = (-math.inf, math.inf),
     ) -> Self:
-        """From rows of calibration stations: (rows,) each, in the target's unit.
+        """Learn widths from rows of calibration stations: (rows,) each, in the target's unit.
 
         Raises
         ------
@@ -68,14 +70,14 @@ class Calibration:
         scores = np.abs(observed.astype("float64") - predicted)
         offset = None
         if spread is not None:
-            # So that rows on which all trees happen to agree do not decide.
+            # So that rows on which all trees happen to agree do not dominate.
             offset = float(np.median(spread))
             scores /= spread + offset
         weights = 1 / ((len(ids) + 1) * np.bincount(group)[group])
         order = np.argsort(scores, kind="stable")
         reached = np.cumsum(weights[order])
         most = math.floor(_STEPS * len(ids) / (len(ids) + 1) + 1e-9)
-        # A hair less, for sums that rounding left below what they stand for.
+        # Slightly less, for sums that rounding has made too small.
         at = np.searchsorted(reached, np.arange(1, most + 1) / _STEPS - 1e-9)
         widths = scores[order][np.minimum(at, len(scores) - 1)]
         return cls(tuple(map(float, widths)), offset, len(ids), len(scores), part, limits)
@@ -96,10 +98,10 @@ class Calibration:
             )
 
     def bounds(self, predicted: np.ndarray, spread: np.ndarray | None, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends of intervals, float32, target's unit."""
+        """Return lower and upper ends of intervals, float32, in the target's unit."""
         self.check_level(level)
         width = self.widths[max(math.ceil(level * _STEPS - 1e-9), 1) - 1]
-        half: Any = np.float32(width)
+        half: np.float32 | np.ndarray = np.float32(width)
         if self.offset is not None:
             assert spread is not None
             half = half * (spread + np.float32(self.offset))
@@ -107,13 +109,13 @@ class Calibration:
         lower = np.maximum(predicted - half, np.minimum(low, predicted))
         return lower, np.minimum(predicted + half, np.maximum(high, predicted))
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types; a limit that is none is None."""
+    def to_dict(self) -> JsonObject:
+        """Return JSON types; an infinite limit is None."""
         return {**asdict(self), "limits": [v if math.isfinite(v) else None for v in self.limits]}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
-        """What `to_dict` gave."""
+    def from_dict(cls, state: JsonObject) -> Self:
+        """Return the calibration of `to_dict`."""
         low, high = state["limits"]
         limits = (-math.inf if low is None else low, math.inf if high is None else high)
         return cls(**{**state, "widths": tuple(state["widths"]), "limits": limits})

@@ -1,4 +1,4 @@
-"""Data-parallel training: processes are started, train one model as a team, and are started again from a checkpoint if one dies."""
+"""Data-parallel training: processes train one model as a team, and are started again from a checkpoint if one dies."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from smgeo.errors import SmgeoError
-from smgeo.files import written_beside
+from smgeo.files import JsonObject, written_beside
 from smgeo.models import load_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.rows import WindowSource
 from smgeo.models.team import Team, check_backend
 from smgeo.recipe.models import is_network
 
-# How often the processes are started again after one of them died, without an epoch more than before.
+# Number of restarts after one of the processes died, without another epoch done.
 TRIES = 3
-# A process that has not said where it is within so many seconds is given up.
+# Seconds within which every process must report its address.
 _MEET_S = 180
 _LOOK_S = 0.2
 
 
 class Processes(Protocol):
-    """Processes at work, as `smgeo.hpc.workers.allocation.Step` has them."""
+    """Running processes, such as `smgeo.hpc.workers.allocation.Step`."""
 
     @property
     def ended(self) -> int | None:
-        """Exit code of what has ended; None while they run."""
+        """Exit code; None while they run."""
         ...
 
     def last_lines(self) -> str:
-        """What they wrote last."""
+        """Return the last lines of their logs."""
         ...
 
     def stop(self) -> None:
@@ -53,39 +54,39 @@ Start = Callable[[list[str], Path], Processes]
 
 def fit_parallel(
     model: SoilMoistureModel,
-    train: Any,
+    train: WindowSource,
     *,
-    validation: Any = None,
+    validation: WindowSource | None = None,
     workers: int,
     start: Start,
     folder: Path,
     checkpoint: Checkpoint,
-    network: Mapping[str, Any] | None = None,
+    network: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> SoilMoistureModel:
-    """The model, trained by several processes: the same batches as by one, each process with its share of every batch.
+    """Return the model, trained by several processes on the same batches as by one, each with its share of every batch.
 
     Parameters
     ----------
     model : SoilMoistureModel
-        Not fitted; a network.
+        A network that is not fitted.
     train, validation : Windows
         As for `fit`. Each process reads them.
     workers : int
         Number of processes.
     start : callable
-        Starts a command so many times, given it and the path of its log; each process finds its number in `SLURM_PROCID`.
+        Starts a command as all processes, given the command and the path of its log; each process finds its number in `SLURM_PROCID`.
     folder : Path
-        For this training alone, seen by all processes; removed at the end.
+        Used only by this training, visible to all processes; removed at the end.
     checkpoint : Checkpoint
-        Of a path that all processes see, written after every epoch; the training goes on from it, here and when the processes are started again.
+        At a path that is visible to all processes, written after every epoch; the training continues from it, here and after restarts.
     network : mapping, optional
-        By which address a process is reached, as in a site profile.
+        Keys of `smgeo.hpc.sites.profile.NetworkSpec`: by which address a process is reached.
     progress : callable, optional
-        Called with (epochs done, epochs at most).
+        Called with (epochs done, maximum number of epochs).
     say : callable
-        Told when processes are started again.
+        Called with a line when processes are started again.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def fit_parallel(
             "checkpoint": {"path": checkpoint.path, "key": checkpoint.key},
             "network": network or {},
         }
-        # Read by the processes of this very run, in a folder of its user alone.
+        # Only the processes of this run read it, in a folder that only their user can read.
         (folder / "job.pickle").write_bytes(pickle.dumps(job, protocol=5))
         tries, before = 0, 0
         for attempt in count():
@@ -122,7 +123,7 @@ def fit_parallel(
                 processes.stop()
             if code == 0:
                 return load_model(folder / "model")
-            done = _epochs_told(here)[0]
+            done = _epochs_done(here)[0]
             tries = 1 if done > before else tries + 1
             before = max(done, before)
             if tries > TRIES:
@@ -138,16 +139,16 @@ def fit_parallel(
 
 
 def _follow(processes: Processes, here: Path, progress: Callable[[int, int], None] | None) -> int:
-    """Wait for the end, and tell of epochs."""
+    """Wait for the end, and report epochs."""
     while (code := processes.ended) is None:
         if progress:
-            progress(*_epochs_told(here))
+            progress(*_epochs_done(here))
         time.sleep(_LOOK_S)
     return code
 
 
-def _epochs_told(here: Path) -> tuple[int, int]:
-    """Epochs done and at most, as the first process wrote them last."""
+def _epochs_done(here: Path) -> tuple[int, int]:
+    """Return the epochs done and their maximum, as the first process wrote them last."""
     try:
         lines = (here / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
         last = json.loads(lines[-1])
@@ -157,30 +158,30 @@ def _epochs_told(here: Path) -> tuple[int, int]:
 
 
 def main(folder: Path, start: str, workers: int) -> None:
-    """Be one of the processes."""
+    """Run as one of the processes."""
     rank = int(os.environ["SLURM_PROCID"])
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with (folder / "job.pickle").open("rb") as file:
-        job = pickle.load(file)  # noqa: S301 - written by the process that started this one, in a folder of its user alone
+        job = pickle.load(file)  # noqa: S301 - written by the process that started this one
     team = Team(_meet(folder / start, rank, workers, job["network"]), rank)
     model, kept = job["model"], Checkpoint(**job["checkpoint"])
-    with (folder / start / "epochs.jsonl").open("a", encoding="utf-8") if rank == 0 else open(os.devnull, "w") as told:
+    with (folder / start / "epochs.jsonl").open("a", encoding="utf-8") if rank == 0 else open(os.devnull, "w") as log:
         for scores in model.fit_by_epoch(job["train"], validation=job["validation"], checkpoint=kept, team=team):
-            told.write(json.dumps(scores) + "\n")
-            told.flush()
+            log.write(json.dumps(scores) + "\n")
+            log.flush()
     if rank == 0:
         model.save(folder / "model")
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone: it would go on beside those of the next start."""
+    """End this process when the one that started it is gone: it would run besides those of the next start."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
-def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> list[str]:
-    """Addresses of all processes, which tell each other by files."""
+def _meet(here: Path, rank: int, workers: int, network: JsonObject) -> list[str]:
+    """Return the addresses of all processes, exchanged by files."""
     from smgeo.hpc.sites.network import find_address
     from smgeo.hpc.sites.profile import NetworkSpec
 
@@ -195,7 +196,7 @@ def _meet(here: Path, rank: int, workers: int, network: Mapping[str, Any]) -> li
     while missing := [f.name.removeprefix("address-") for f in files if not f.exists()]:
         if time.monotonic() > end:
             raise SmgeoError(
-                f"{len(missing)} of {workers} processes did not come within {_MEET_S} s: {', '.join(missing)}"
+                f"{len(missing)} of {workers} processes did not report an address within {_MEET_S} s: {', '.join(missing)}; see their logs"
             )
         time.sleep(0.05)
     return [f.read_text(encoding="utf-8") for f in files]

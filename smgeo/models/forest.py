@@ -1,16 +1,17 @@
-"""Random forest: grown by ydf with the hyperparameter template of the study, or by scikit-learn; walked by compiled code."""
+"""Random forest: trained by ydf with the hyperparameter template of the study, or by scikit-learn; evaluated by compiled code."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from dask.system import CPU_COUNT
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
@@ -20,8 +21,6 @@ from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
 _ENGINES = ("ydf", "sklearn")
 # TF Decision Forests' `better_default`, which lives on in ydf under this name.
 _TEMPLATES = {"better_default": "better_defaultv1", "none": None}
-# Rows predicted at once, so that windows are gathered block by block.
-_BLOCK = 65_536
 _FILE = "trees.npz"
 
 
@@ -31,17 +30,17 @@ class Forest(SoilMoistureModel):
     Parameters
     ----------
     engine : {"ydf", "sklearn"}
-        The library that grows the trees. scikit-learn's tries every feature at each split, ydf's some of them.
+        Library that trains the trees. scikit-learn tries every feature at each split, ydf some of them.
     trees : int
         Number of trees.
     max_depth : int
-        Depth a tree may reach.
+        Maximum depth of a tree.
     min_examples : int
-        Least rows in a leaf.
+        Minimum number of rows in a leaf.
     template : {"better_default", "none"}
         ydf's hyperparameter template; the study used `better_default`. scikit-learn has none.
     threads : int or None
-        Threads; all cores by default. The result does not depend on it.
+        Number of threads; all cores by default. The result does not depend on it.
     seed : int
     """
 
@@ -68,7 +67,7 @@ class Forest(SoilMoistureModel):
         self.seed = seed
 
     def check_params(self) -> None:
-        """Refuse what the library would refuse later."""
+        """Refuse values that the library would refuse later."""
         for name, known in (("engine", _ENGINES), ("template", tuple(_TEMPLATES))):
             value = getattr(self, name)
             if value not in known:
@@ -93,7 +92,7 @@ class Forest(SoilMoistureModel):
         import ydf
 
         ydf.verbose(0)
-        params: dict[str, Any] = {
+        params: JsonObject = {
             "num_trees": self.trees,
             "max_depth": self.max_depth,
             "min_examples": self.min_examples,
@@ -129,9 +128,8 @@ class Forest(SoilMoistureModel):
 
     def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((2, len(x)), dtype="float32")
-        for start in range(0, len(x), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(x)))
-            out[:, rows] = self._trees.predict(x.take(rows), self.threads or CPU_COUNT)
+        for block, values in x.blocks():
+            out[:, block] = self._trees.predict(values, self.threads or CPU_COUNT)
         return out[0], out[1]
 
     def _save_weights(self, folder: Path) -> None:

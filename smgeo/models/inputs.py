@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,13 +11,9 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
 from smgeo.cube.schema import check_units
 from smgeo.errors import SmgeoError
-from smgeo.models.rows import Rows, WindowSource
+from smgeo.models.protocol import Model
+from smgeo.models.rows import Input, Rows, Validation, WindowSource
 from smgeo.prepare.steps import Preparation, lasting_steps
-
-# X of a model: windows, or an array or table.
-Input: TypeAlias = WindowSource | ArrayLike
-# Validation data: windows, which bring their y, or X and y.
-Validation: TypeAlias = WindowSource | tuple[Input, np.ndarray]
 
 
 @runtime_checkable
@@ -30,20 +26,6 @@ class _Table(Protocol):
     def __getitem__(self, names: list[str]) -> ArrayLike: ...
 
 
-class InputOwner(Protocol):
-    """The parts of a model that its input is checked against; see `smgeo.models.base.SoilMoistureModel`."""
-
-    kind: ClassVar[str]
-    uses_window: ClassVar[bool]
-    preparation_: Preparation | None
-    input_shape_: tuple[int | None, ...]
-
-    @property
-    def uses_series(self) -> bool:
-        """X is whole series."""
-        ...
-
-
 class Taken(NamedTuple):
     """X as rows, y, and how X was prepared (None for arrays and tables)."""
 
@@ -52,7 +34,7 @@ class Taken(NamedTuple):
     preparation: Preparation | None
 
 
-def take_training(model: InputOwner, X: Input, y: ArrayLike | None) -> Taken:
+def take_training(model: Model, X: Input, y: ArrayLike | None) -> Taken:
     """Return rows and target to fit on; the model learns the names of a table's columns."""
     rows, preparation = _take_rows(model, X, model.uses_series, reset=True)
     if isinstance(X, WindowSource):
@@ -63,7 +45,7 @@ def take_training(model: InputOwner, X: Input, y: ArrayLike | None) -> Taken:
     return Taken(rows, target, preparation)
 
 
-def take_validation(model: InputOwner, validation: Validation) -> tuple[Rows, np.ndarray] | None:
+def take_validation(model: Model, validation: Validation) -> tuple[Rows, np.ndarray] | None:
     """Return rows and target to stop early on, or None if there are none; of the kind that the model is being fitted on."""
     X, y = (validation, None) if isinstance(validation, WindowSource) else validation
     series = _fitted_on_series(model)
@@ -74,7 +56,7 @@ def take_validation(model: InputOwner, validation: Validation) -> tuple[Rows, np
     return (rows, target) if len(rows) else None
 
 
-def take_known(model: InputOwner, X: Input) -> Rows:
+def take_known(model: Model, X: Input) -> Rows:
     """Return X as rows, after checking that it is what the model was fitted on."""
     rows, preparation = _take_rows(model, X, _fitted_on_series(model))
     _check_preparation(model, preparation, "X")
@@ -88,7 +70,7 @@ def shape_of(rows: Rows) -> tuple[int | None, ...]:
     return (None, rows.shape[2]) if rows.mask is not None else tuple(int(n) for n in rows.shape[1:])
 
 
-def check_shape(model: InputOwner, shape: tuple[int, ...], what: str) -> None:
+def check_shape(model: Model, shape: tuple[int, ...], what: str) -> None:
     """Refuse rows of another shape than those of the fit."""
     need = model.input_shape_
     if len(shape) != len(need) + 1 or any(n not in (None, m) for n, m in zip(need, shape[1:], strict=True)):
@@ -98,14 +80,14 @@ def check_shape(model: InputOwner, shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def _fitted_on_series(model: InputOwner) -> bool:
+def _fitted_on_series(model: Model) -> bool:
     return model.input_shape_[0] is None
 
 
 # ---- X
 
 
-def _take_rows(model: InputOwner, X: Input, series: bool, *, reset: bool = False) -> tuple[Rows, Preparation | None]:
+def _take_rows(model: Model, X: Input, series: bool, *, reset: bool = False) -> tuple[Rows, Preparation | None]:
     """Return X as rows that a model can gather from, and how it was prepared; `series` if it must be whole series."""
     if not isinstance(X, WindowSource):
         return Rows(_take_array(model, X, reset)), None
@@ -126,7 +108,7 @@ def _check_mode(kind: str, *, wanted: bool, given: bool) -> None:
         )
 
 
-def _take_array(model: InputOwner, X: ArrayLike, reset: bool) -> np.ndarray:
+def _take_array(model: Model, X: ArrayLike, reset: bool) -> np.ndarray:
     """Return an array or table as float32, checked as scikit-learn's estimators check it."""
     if not reset and model.preparation_ and isinstance(X, _Table):
         X = _select_columns(model.kind, X, model.preparation_)
@@ -172,7 +154,7 @@ def _count_gaps(values: np.ndarray) -> int:
 # ---- y
 
 
-def _take_target(model: InputOwner, X: Input, y: ArrayLike | None, rows: Rows, series: bool) -> np.ndarray:
+def _take_target(model: Model, X: Input, y: ArrayLike | None, rows: Rows, series: bool) -> np.ndarray:
     """Return y as float32; windows bring it, unless it is given."""
     own = X.y if isinstance(X, WindowSource) else None
     if series:
@@ -214,7 +196,7 @@ def _take_row_target(kind: str, y: ArrayLike | None, rows: int) -> np.ndarray:
 # ---- preparation
 
 
-def _check_preparation(model: InputOwner, preparation: Preparation | None, what: str) -> None:
+def _check_preparation(model: Model, preparation: Preparation | None, what: str) -> None:
     """Refuse windows of other features, or in other units, than those of the fit."""
     if not preparation or not model.preparation_:
         return
@@ -226,7 +208,7 @@ def _check_preparation(model: InputOwner, preparation: Preparation | None, what:
         )
 
 
-def _check_steps(model: InputOwner, preparation: Preparation | None) -> None:
+def _check_steps(model: Model, preparation: Preparation | None) -> None:
     """Refuse windows of a cube that was not prepared as the training data were: estimates would be silently wrong."""
     if not preparation or not model.preparation_:
         return

@@ -13,7 +13,7 @@ from smgeo.files import JsonObject
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.models.rows import WindowSource
+from smgeo.models.rows import Input, Validation
 from smgeo.prepare.steps import Preparation
 
 
@@ -32,6 +32,10 @@ class Model(Protocol):
         `predict_spread` gives the standard deviation over the model's parts.
     preparation_ : Preparation or None
         How the training data were prepared; None after fitting on bare arrays.
+    input_shape_ : tuple of int or None
+        Shape of one row of X; the days of whole series are None.
+    training_ : dict
+        Record of the training, JSON types: rows, versions, stations, and what the kind adds.
     calibration_ : Calibration or None
         Widths of prediction intervals.
     applicability_ : Applicability or None
@@ -47,10 +51,16 @@ class Model(Protocol):
     uses_validation: ClassVar[bool]
     has_spread: ClassVar[bool]
     preparation_: Preparation | None
+    input_shape_: tuple[int | None, ...]
+    training_: JsonObject
     calibration_: Calibration | None
     applicability_: Applicability | None
-    training_: JsonObject
     digest_: str | None
+
+    @property
+    def uses_series(self) -> bool:
+        """True if X is whole series, and estimates are (n, days)."""
+        ...
 
     @property
     def window_mode(self) -> Literal["window", "sequence"]:
@@ -59,21 +69,21 @@ class Model(Protocol):
 
     def fit(
         self,
-        X: WindowSource | ArrayLike,
-        y: np.ndarray | None = None,
+        X: Input,
+        y: ArrayLike | None = None,
         *,
-        validation: WindowSource | tuple[ArrayLike, np.ndarray] | None = None,
+        validation: Validation | None = None,
         checkpoint: Checkpoint | None = None,
         progress: Callable[..., None] | None = None,
     ) -> Self:
         """Fit the model; see `smgeo.models.base.SoilMoistureModel.fit`."""
         ...
 
-    def predict(self, X: WindowSource | ArrayLike) -> np.ndarray:
+    def predict(self, X: Input) -> np.ndarray:
         """Return estimates in the units of y, (n,) float32; of whole series (n, days)."""
         ...
 
-    def predict_spread(self, X: WindowSource | ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    def predict_spread(self, X: Input) -> tuple[np.ndarray, np.ndarray]:
         """Return estimates, and the standard deviation over the model's parts."""
         ...
 

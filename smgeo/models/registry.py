@@ -129,7 +129,7 @@ def _regressors() -> dict[str, type[BaseEstimator]]:
     from sklearn.utils import all_estimators
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # a deprecated one says so again when it is used
+        warnings.simplefilter("ignore", FutureWarning)  # a deprecated one warns again when it is used
         return {
             name: found
             for name, found in all_estimators(type_filter="regressor")

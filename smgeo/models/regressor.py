@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_regressor
 
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
@@ -18,21 +19,19 @@ from smgeo.models.team import Team
 
 _FILE = "regressor.skops"
 _PARTS = ("estimator", "fitted")
-# Rows predicted at once, so that windows are gathered block by block.
-_BLOCK = 65_536
 
 
 class Regressor(SoilMoistureModel):
     """A scikit-learn regressor, or a pipeline that ends in one.
 
-    Windows of several days are long rows to it: the channels of the first day, then of the second, and so on.
+    Windows of several days become long rows: the channels of the first day, then of the second, and so on.
 
     Parameters
     ----------
     estimator : scikit-learn regressor
-        Stays as it is; a copy of it is fitted. X and y reach it as float64, because linear models lose digits in float32.
+        Not changed; a copy of it is fitted. X and y are float64, because linear models lose digits in float32.
     seed : int
-        For every `random_state` of the estimator and its parts that is left at None.
+        Sets every `random_state` of the estimator and its parts that is None.
 
     Attributes
     ----------
@@ -42,13 +41,13 @@ class Regressor(SoilMoistureModel):
 
     kind: ClassVar[str] = "sklearn"
 
-    def __init__(self, estimator: Any = None, *, seed: int = 0) -> None:
+    def __init__(self, estimator: BaseEstimator | None = None, *, seed: int = 0) -> None:
         self.estimator = estimator
         self.seed = seed
 
     def check_params(self) -> None:
-        """Refuse what is no regressor, and parameters that scikit-learn would refuse later."""
-        model = self.estimator
+        """Refuse anything but a regressor, and parameters that scikit-learn would refuse later."""
+        model: BaseEstimator = self.estimator
         known = hasattr(model, "__sklearn_tags__") and not isinstance(model, type | SoilMoistureModel)
         if not known or not is_regressor(model):
             raise SmgeoError(
@@ -81,15 +80,14 @@ class Regressor(SoilMoistureModel):
 
     def _predict(self, x: Rows) -> np.ndarray:
         out = np.empty(len(x), dtype="float32")
-        for start in range(0, len(x), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(x)))
-            out[rows] = np.asarray(self.estimator_.predict(x.take(rows).astype("float64"))).reshape(len(rows))
+        for block, values in x.blocks():
+            out[block] = np.asarray(self.estimator_.predict(values.astype("float64"))).reshape(len(values))
         return out
 
-    def _file_params(self) -> dict[str, Any]:
+    def _file_params(self) -> JsonObject:
         return {"seed": self.seed}
 
-    def _describe_training(self) -> dict[str, Any]:
+    def _describe_training(self) -> JsonObject:
         return {"estimator": repr(self.estimator)}
 
     def _save_weights(self, folder: Path) -> None:
@@ -101,8 +99,8 @@ class Regressor(SoilMoistureModel):
         self.check_params()
 
 
-# Where scikit-learn keeps what its regressors learn, beside the estimators that skops trusts by itself. Names directly in these
-# modules are trusted: they hold numbers, and no function in them does harm.
+# Modules of what scikit-learn's regressors learn, besides the estimators that skops trusts by itself. Names directly in these
+# modules are trusted: they contain numbers, and no function in them does harm.
 _TRUSTED_MODULES = {
     "sklearn._loss.loss",
     "sklearn.ensemble._hist_gradient_boosting.predictor",
@@ -115,18 +113,18 @@ _TRUSTED_MODULES = {
 }
 
 
-def write_sklearn(file: Path, parts: dict[str, Any]) -> None:
+def write_sklearn(file: Path, parts: Mapping[str, BaseEstimator]) -> None:
     """Write named estimators to one file.
 
     Raises
     ------
     SmgeoError
-        If one holds what skops cannot write, such as an open file, or a function without a name, such as a lambda.
+        If one contains something that skops cannot write, such as an open file, or a function without a name, such as a lambda.
     """
     import skops.io
 
     try:
-        skops.io.dump(parts, file)
+        skops.io.dump(dict(parts), file)
     except (TypeError, AttributeError) as error:
         raise SmgeoError(
             f"{file.name}: this estimator cannot be saved without pickle ({error}); build it of scikit-learn's own parts"
@@ -134,25 +132,25 @@ def write_sklearn(file: Path, parts: dict[str, Any]) -> None:
     nameless = [t for t in skops.io.get_untrusted_types(file=file) if "<" in t]
     if nameless:
         raise SmgeoError(
-            f"{file.name}: this estimator holds {', '.join(nameless)}, which no other process would find; define it in a module"
+            f"{file.name}: this estimator contains {', '.join(nameless)}, which no other process can import; define it in a module"
         )
 
 
-def read_sklearn(file: Path, names: Collection[str], trusted: Collection[str] = ()) -> dict[str, Any]:
-    """The estimators `names` that `write_sklearn` wrote.
+def read_sklearn(file: Path, names: Collection[str], trusted: Collection[str] = ()) -> dict[str, BaseEstimator]:
+    """Return the estimators `names` that `write_sklearn` wrote.
 
     Parameters
     ----------
     file : Path
     names : collection of str
-        What the file must hold.
+        Names that the file must contain.
     trusted : collection of str
-        Types and functions trusted beside scikit-learn's and NumPy's, as `module.Name`.
+        Types and functions trusted besides scikit-learn's and NumPy's, as `module.Name`.
 
     Raises
     ------
     SmgeoError
-        Naming every type or function that is not trusted, before any of them is imported; or if the file is damaged or is none of these.
+        Naming every type or function that is not trusted, before any of them is imported; or if the file is damaged or another kind of file.
     """
     import skops.io
 
@@ -162,20 +160,20 @@ def read_sklearn(file: Path, names: Collection[str], trusted: Collection[str] = 
         unknown = [t for t in named if not _is_trusted(t, trusted)]
         if unknown:
             raise SmgeoError(
-                f"{file} holds {', '.join(sorted(unknown))}, which could run code; nothing was loaded. Allowed are scikit-learn's "
+                f"{file} contains {', '.join(sorted(unknown))}, which could run code; nothing was loaded. Allowed are scikit-learn's "
                 "regressors and transformers, NumPy's arrays, numbers and ufuncs. If you know who wrote the file: "
                 f"smgeo.load_model(path, trusted={sorted(unknown)!r})"
             )
         parts = skops.io.loads(content, trusted=named)
     except SmgeoError:
         raise
-    # What a foreign file makes skops do is not foreseeable: it may lack a key, name a loader that does not exist, or be no archive.
+    # A foreign file may lack a key, name a loader that does not exist, or be no archive: skops raises all of these.
     except (BadZipFile, OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
         raise SmgeoError(
-            f"{file} is damaged or no file of scikit-learn estimators ({error!r}); save the model again"
+            f"{file} is damaged or not a file of scikit-learn estimators ({error!r}); save the model again"
         ) from None
     if not isinstance(parts, dict) or set(parts) != set(names):
-        raise SmgeoError(f"{file} does not hold {', '.join(names)}; it is another program's file. Save the model again")
+        raise SmgeoError(f"{file} does not contain {', '.join(names)}; another program wrote it. Save the model again")
     return parts
 
 

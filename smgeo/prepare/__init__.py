@@ -1,7 +1,7 @@
-"""From a cube to what models train on: derived features, gaps, outliers, splits, scaling, windows.
+"""From a cube to the input of models: derived features, gaps, outliers, splits, scaling, windows.
 
-Lazy on Dask input, computed at once on NumPy input. Writes nothing, and sees no model but the quick one
-that chooses the threshold of outliers.
+Everything is lazy on Dask input and computed at once on NumPy input. Nothing is written. No model is used except the quick
+forest that chooses the threshold of outliers and the features.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from smgeo.prepare.derive import derive_features
 from smgeo.prepare.folds import Folds, cv_folds
 from smgeo.prepare.gaps import fill_gaps, measure_revisit
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_out_of_range, flag_outliers
-from smgeo.prepare.pipeline import Prepared, choose_outliers, clean_cube, prepare_cube, training_windows
+from smgeo.prepare.pipeline import (
+    Prepared,
+    choose_outliers,
+    clean_cube,
+    preparation_key,
+    prepare_cube,
+    training_windows,
+    windows_of_parts,
+)
 from smgeo.prepare.repeat import repeat_steps, windows_like
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.selection import SelectedFeatures, select_features
@@ -42,6 +50,7 @@ __all__ = [
     "learnable",
     "measure_revisit",
     "part_rows",
+    "preparation_key",
     "prepare_cube",
     "repeat_steps",
     "select_features",
@@ -50,4 +59,5 @@ __all__ = [
     "steps_of",
     "training_windows",
     "windows_like",
+    "windows_of_parts",
 ]

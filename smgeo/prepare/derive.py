@@ -1,9 +1,11 @@
-"""Features computed from others: day of year, cross ratio, indices, antecedent precipitation, terrain."""
+"""Features derived from others: day of year, cross ratio, indices, antecedent precipitation, terrain."""
+
+# mypy: untyped-calls-exclude="dask"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import dask.array as da
 import numba
@@ -19,6 +21,8 @@ from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step
 from smgeo.terrain import TERRAIN, terrain
 
+_Formula: TypeAlias = Callable[[xr.Dataset], xr.DataArray]
+
 
 def _day_of_year(ds: xr.Dataset) -> xr.DataArray:
     days = pd.DatetimeIndex(ds.indexes["time"]).day_of_year.to_numpy("float64")
@@ -26,7 +30,7 @@ def _day_of_year(ds: xr.Dataset) -> xr.DataArray:
 
 
 def _doy_angle(ds: xr.Dataset) -> xr.DataArray:
-    """Angle of the day in the year: 0 on 1 January, 2 pi after 365.25 days."""
+    """Return the angle of the day in the year: 0 on 1 January, 2 pi after 365.25 days."""
     return (_day_of_year(ds) - 1) * (2 * np.pi / 365.25)
 
 
@@ -46,7 +50,7 @@ def _sum_rows(rows: np.ndarray, days: int, out: np.ndarray) -> None:
 
 
 def _running_sum(values: np.ndarray, days: int) -> np.ndarray:
-    """Sum over the last `days` entries of the last axis, float32; NaN where one of them is missing.
+    """Sum the last `days` entries of the last axis, float32; NaN where one of them is missing.
 
     >>> _running_sum(np.array([1.0, 2.0, 3.0, np.nan, 1.0]), 2).tolist()
     [nan, 3.0, 5.0, nan, nan]
@@ -57,10 +61,10 @@ def _running_sum(values: np.ndarray, days: int) -> np.ndarray:
     return out.reshape(values.shape)
 
 
-def _antecedent(days: int) -> Callable[[xr.Dataset], xr.DataArray]:
+def _antecedent(days: int) -> _Formula:
     def compute(ds: xr.Dataset) -> xr.DataArray:
         rain = ds["precipitation"]
-        # The day's rate in mm d-1 times one day is the day's sum in mm.
+        # A day's rate in mm d-1 times one day is the day's sum in mm.
         last = rain.transpose(..., "time")
         if isinstance(last.data, da.Array):
             return last.copy(data=_lazy_running_sum(last.data, days)).transpose(*rain.dims)
@@ -70,31 +74,31 @@ def _antecedent(days: int) -> Callable[[xr.Dataset], xr.DataArray]:
 
 
 def _lazy_running_sum(values: da.Array, days: int) -> da.Array:
-    """`_running_sum` chunk by chunk, each with the days before it that it needs, never the whole series."""
-    axis = values.ndim - 1
+    """Apply `_running_sum` chunk by chunk, each with the earlier days that it needs, never to the whole series."""
+    axis, empty = values.ndim - 1, np.empty((0,) * values.ndim, "float32")
 
-    def of_block(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+    def of_block(block: np.ndarray, block_info: Mapping[int, Mapping[str, Sequence[int]]]) -> np.ndarray:
         extra = 0 if block_info[0]["chunk-location"][axis] == 0 else days - 1
         return _running_sum(block, days)[..., extra:]
 
     if values.shape[axis] <= days:
         whole = values.rechunk({axis: -1})
-        return whole.map_blocks(_running_sum, days, dtype="float32", meta=np.empty((0,) * values.ndim, "float32"))
-    # Chunks shorter than `days` are joined for the sum, and cut as they were after it.
+        summed: da.Array = whole.map_blocks(_running_sum, days, dtype="float32", meta=empty)
+        return summed
+    # Chunks shorter than `days` are joined for the sum, and cut again after it.
     long_enough = values.rechunk({axis: da.overlap.ensure_minimum_chunksize(days, values.chunks[axis])})
     with_past = da.overlap.overlap(long_enough, depth={axis: (days - 1, 0)}, boundary="none")
-    summed = with_past.map_blocks(
-        of_block, dtype="float32", chunks=long_enough.chunks, meta=np.empty((0,) * values.ndim, "float32")
-    )
-    return summed.rechunk(values.chunks)
+    summed = with_past.map_blocks(of_block, dtype="float32", chunks=long_enough.chunks, meta=empty)
+    rechunked: da.Array = summed.rechunk(values.chunks)
+    return rechunked
 
 
-def _terrain(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+def _terrain(name: str) -> _Formula:
     def compute(ds: xr.Dataset) -> xr.DataArray:
         elevation = ds["elevation"]
         if not {"y", "x"} <= set(elevation.dims):
             raise SmgeoError(
-                f"{name!r} is derived from the elevation around a place, which a cube with dims {tuple(ds.sizes)} lacks; give "
+                f"{name!r} is derived from the elevation around a place, which a cube with dims {tuple(ds.sizes)} lacks; add "
                 f"elevation as a raster, or {name} from a source"
             )
         return terrain(elevation)[name]
@@ -103,13 +107,13 @@ def _terrain(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
 
 
 def _degrees(y: np.ndarray, x: np.ndarray, crs: str, name: str) -> np.ndarray:
-    """Latitude or longitude of pixel centres, (y, x) float32."""
+    """Return latitude or longitude of pixel centres, (y, x) float32."""
     every_x, every_y = np.broadcast_arrays(x, y)
     longitude, latitude = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(every_x, every_y)
     return np.asarray(latitude if name == "latitude" else longitude, dtype="float32")
 
 
-def _coordinate(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+def _coordinate(name: str) -> _Formula:
     def compute(ds: xr.Dataset) -> xr.DataArray:
         if name in ds.coords and ds[name].dims == ("station",):
             return xr.DataArray(ds[name].values, dims="station", coords={"station": ds["station"]})
@@ -132,7 +136,7 @@ def _coordinate(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
     return compute
 
 
-_FORMULAS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
+_FORMULAS: dict[str, _Formula] = {
     "day_of_year": _day_of_year,
     "doy_sin": lambda ds: xr.ufuncs.sin(_doy_angle(ds)),
     "doy_cos": lambda ds: xr.ufuncs.cos(_doy_angle(ds)),
@@ -157,20 +161,20 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
     ds : xarray.Dataset
         Station cube or grid cube, lazy or not.
     names : iterable of str
-        Features wanted; those that `ds` has are left as they are.
+        Features to add; those that `ds` has are not changed.
 
     Returns
     -------
     xarray.Dataset
-        With the missing derived features added, float32, as lazy as `ds`. A value is missing where one of its
-        inputs is (for an antecedent sum: any of its days; for slope and aspect: any of nine pixels, so that the raster's
-        border has none). Calendar features have the dim `time` alone.
+        `ds` with the missing features, float32, as lazy as `ds`. A value is missing if one of its inputs is (for an
+        antecedent sum: any of its days; for slope and aspect: any of nine pixels, so the raster's border has none).
+        Calendar features have only the dim `time`.
 
     Raises
     ------
     SmgeoError
-        If a name can't be derived from what `ds` has: slope and aspect need the elevation of a grid cube. If what one is
-        derived from says another unit than the catalogue's.
+        If a feature cannot be derived from the variables of `ds` (slope and aspect need the elevation of a grid cube), or if
+        an input has another unit than in the catalogue.
     """
     names = list(names)
     added = [n for n in names if n not in ds]
@@ -187,8 +191,8 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
                 f"{name!r} is derived from {', '.join(feature.derived_from)}; the cube lacks {', '.join(lacking)}"
             )
         needed = {n: FEATURES[n].units for n in feature.derived_from if n in FEATURES}
-        check_known_units(units_of(ds, needed), needed, f"what {name!r} is derived from")
+        check_known_units(units_of(ds, needed), needed, f"the variables that {name!r} is derived from")
         made = _FORMULAS[name](ds).astype("float32")
-        # Terrain says itself which elevation it was made from.
+        # The attributes of terrain already name the elevation that it was computed from.
         out = out.assign({name: made if name in TERRAIN else made.assign_attrs(feature.attrs())})
     return with_step(out, "derive", features=added) if added else out

@@ -1,4 +1,4 @@
-"""Folds of a station cube's rows for cross-validation, by what is held out together."""
+"""Folds of a station cube's rows for cross-validation: stations, locations, blocks, periods or rows are held out together."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ Parts = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Folds:
-    """Pairs (training rows, held-out rows), one a fold; iterate over it as often as you like.
+    """Pairs (training rows, held-out rows), one per fold; can be iterated over repeatedly.
 
     Attributes
     ----------
     method : str
-        One of `METHODS`.
+        Name in `METHODS`.
     rows : numpy.ndarray
-        bool (station, time): the rows, which are the station-days with a target.
+        bool (station, time): the rows, that is the station-days with a target.
     unit : numpy.ndarray
         int, broadcasts to `rows`: the station, location, block, day (since 1970-01-01) or row that is held out as a
         whole; -1 at stations without a row.
     fold : numpy.ndarray
-        int, same shape: number of the fold that holds the unit out; -1 where none does.
+        int, same shape: number of the fold that holds the unit out; -1 if no fold does.
     count : int
         Number of folds.
     seed, gap_days, forward_only
-        As given to `cv_folds`.
+        Arguments of `cv_folds`.
     """
 
     method: str
@@ -63,19 +63,19 @@ class Folds:
         return (self[k] for k in range(self.count))
 
     def __getitem__(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Training and held-out rows of fold `k`: bool (station, time) each."""
+        """Return training and held-out rows of fold `k`: bool (station, time) each."""
         if not 0 <= k < self.count:
             raise IndexError(f"fold {k} of {self.count}")
         train = self.rows & (self.fold != k)
         if self.method == "temporal":
-            train = train & self._far_from(k)
+            train &= self._far_from(k)
         return train, self.rows & (self.fold == k)
 
     def set_apart(self, k: int) -> np.ndarray:
-        """A tenth of the training units of fold `k`, for early stopping: bool (station, time), among its training rows.
+        """Return a tenth of the training units of fold `k` for early stopping: bool (station, time), among its training rows.
 
-        Stations, locations, blocks and rows are drawn by the seed. Of days the last ones are taken, so that they are
-        neighbours of as few training days as can be.
+        Stations, locations, blocks and rows are drawn by the seed. In `temporal` the last days are taken, so that they are
+        neighbours of as few training days as possible.
         """
         train, _ = self[k]
         random = np.random.default_rng([self.seed, k])
@@ -87,9 +87,10 @@ class Folds:
         return train & np.isin(self.unit, chosen)
 
     def _far_from(self, k: int) -> np.ndarray:
-        """Days with at least `gap_days` days between them and the held-out period, on either side or before it."""
+        """Return the days with at least `gap_days` days between them and the held-out period, on both sides or before it."""
         held = self.unit[self.fold == k]
-        before, after = self.unit < held.min() - self.gap_days, self.unit > held.max() + self.gap_days
+        before: np.ndarray = self.unit < held.min() - self.gap_days
+        after: np.ndarray = self.unit > held.max() + self.gap_days
         return before if self.forward_only else before | after
 
 
@@ -104,7 +105,7 @@ def cv_folds(
     gap_days: int = GAP_DAYS,
     forward_only: bool = False,
 ) -> Folds:
-    """Folds of the rows of a station cube, by what is held out together.
+    """Divide the rows of a station cube into folds for cross-validation.
 
     | method | held out together |
     |---|---|
@@ -112,44 +113,43 @@ def cv_folds(
     | `leave-location-out` | locations: stations within 1e-4 degrees of each other are one |
     | `spatial-blocks` | all locations of a block |
     | `temporal` | all rows of a period |
-    | `random` | nothing: each row is drawn by itself |
+    | `random` | nothing: each row is drawn separately |
 
-    Every row is held out once and is never in both parts of a fold. Of `temporal` this has two exceptions: rows within
-    `gap_days` of the held-out period are in neither part of that fold, and with `forward_only` the first period is
-    never held out.
+    Every row is held out once and is never in both parts of a fold. `temporal` has two exceptions: rows within `gap_days` of
+    the held-out period are in neither part of that fold, and with `forward_only` the first period is never held out.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Station cube with the target (station, time), lazy or not: the target is read, nothing else is. Rows are the
-        station-days on which it has a value.
+        Station cube with the target (station, time), lazy or not. Only the target is read. Rows are the station-days on
+        which it has a value.
     method : str
-        One of the above.
+        Method from the table above.
     folds : int, optional
-        Number of folds; 10 by default, in `leave-location-out` as many as there are locations.
+        Number of folds. 10 by default; in `leave-location-out` the number of locations.
     target : str
-        Variable whose values make the rows.
+        Variable whose values define the rows.
     seed : int
-        Of the order in which stations, locations and blocks are dealt out to folds, of k-means, and of random rows.
+        Seed of the order in which stations, locations and blocks are assigned to folds, of k-means, and of random rows.
     block_km : float, optional
-        Of `spatial-blocks`: side of square blocks, km, in a Lambert azimuthal equal-area projection about the middle of
-        the stations, counted from the westernmost and southernmost. Choose it no shorter than the distance over which
-        residuals are alike (Roberts et al. 2017, Ecography 40, 913-929). By default there are as many blocks as folds,
+        For `spatial-blocks`: side of square blocks in km, in a Lambert azimuthal equal-area projection about the middle of
+        the stations, counted from the westernmost and southernmost. It should not be shorter than the distance over which
+        residuals are correlated (Roberts et al. 2017, Ecography 40, 913-929). By default there are as many blocks as folds,
         found by k-means on the sphere, which needs no such distance and suits a farm as well as a continent (Brenning
         2012, IGARSS, 5372-5375).
     gap_days : int
-        Of `temporal`: at least so many days lie between training and held-out days. No training row is made of held-out
-        days where that is (days of a window - 1) + (days that sums look back, 29 for `precipitation_30d`) or more: the
-        default of 30 suffices for rows of single days, not for 30-day windows of 30-day sums, which need 58. Two-way gap
-        filling joins observations further apart than that, so fill each fold by itself, without the held-out period, as
+        For `temporal`: minimum number of days between training and held-out days. Training rows use no held-out day if this
+        is at least (days of a window - 1) + (days that sums look back, 29 for `precipitation_30d`). The default of 30
+        suffices for rows of single days, but 30-day windows of 30-day sums need 58. Two-way gap filling joins observations
+        that are further apart. So fill each fold separately, without the held-out period, as
         `smgeo.evaluation.cross_validation.cross_validate` does.
     forward_only : bool
-        Of `temporal`: train on days before the held-out period alone. There are then `folds` + 1 periods.
+        For `temporal`: train only on days before the held-out period. There are then `folds` + 1 periods.
 
     Returns
     -------
     Folds
-        Iterate for (training rows, held-out rows): bool (station, time), in the order of the cube. For scikit-learn:
+        Iterate over it for (training rows, held-out rows): bool (station, time), in the order of the cube. For scikit-learn:
 
         >>> import numpy as np, xarray as xr
         >>> ds = xr.Dataset({"sm": (("station", "time"), [[0.1, 0.2], [0.3, np.nan], [0.2, 0.4]])}, {"station": list("abc")})
@@ -161,8 +161,8 @@ def cv_folds(
     Raises
     ------
     SmgeoError
-        If the method is unknown, there are fewer units than folds, a fold would train on or hold out no row, or
-        `spatial-blocks` lacks coordinates.
+        If the method is unknown, there are fewer units than folds, a fold would train on or hold out no row, or the cube
+        lacks coordinates that `spatial-blocks` needs.
     """
     if method not in METHODS:
         raise SmgeoError(f"cross-validation: unknown method {method!r}; {nearest(method, list(METHODS))}")
@@ -178,7 +178,7 @@ def cv_folds(
         )
     rows = ds[target].notnull().transpose("station", "time").values
     if not rows.any():
-        raise SmgeoError(f"cross-validation: no station has a value of the target {target!r}, so there is no row")
+        raise SmgeoError(f"cross-validation: no station has a value of the target {target!r}, so there are no rows")
     if folds is None and method != "leave-location-out":
         folds = FOLDS
     asked = _Asked(ds, rows, folds or 0, seed, block_km, forward_only)
@@ -189,8 +189,8 @@ def cv_folds(
 
 
 def _check_parts(folds: Folds) -> None:
-    """Refuse folds of which one would train on or hold out no row."""
-    # Whole stations or days are in a part or not, so that one row stands for all of them.
+    """Raise an error if a fold would train on or hold out no row."""
+    # Whole stations or days are in a part or not, so one row represents all of them.
     alike = tuple(axis for axis, size in enumerate(folds.unit.shape) if size == 1)
     some = replace(folds, rows=np.logical_or.reduce(folds.rows, axis=alike, keepdims=True))
     for k, (train, held) in enumerate(some):
@@ -204,7 +204,7 @@ def _check_parts(folds: Folds) -> None:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What `cv_folds` was asked for; `rows` is bool (station, time), `folds` 0 for as many as there are units."""
+    """Arguments of `cv_folds`; `rows` is bool (station, time), `folds` is 0 for one fold per unit."""
 
     ds: xr.Dataset
     rows: np.ndarray
@@ -219,7 +219,7 @@ class _Asked:
         return np.flatnonzero(self.rows.any(axis=1))
 
     def places(self) -> np.ndarray | None:
-        """Latitude and longitude (degrees) of the stations with rows, (n, 2); None where the cube has no coordinates."""
+        """Return latitude and longitude (degrees) of the stations with rows, (n, 2); None if the cube has no coordinates."""
         if not {"latitude", "longitude"} <= set(self.ds.variables):
             return None
         degrees = [self.ds[name].values.astype("float64")[self.with_rows] for name in ("latitude", "longitude")]
@@ -227,17 +227,17 @@ class _Asked:
 
 
 def _number(keys: Iterable[Hashable]) -> np.ndarray:
-    """0 for the first key and all like it, 1 for the next that differs, and so on."""
+    """Number the distinct keys in order of appearance, from 0."""
     seen: dict[Hashable, int] = {}
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.intp)
 
 
 def _deal(asked: _Asked, keys: Iterable[Hashable], word: str, folds: int) -> Parts:
-    """Stations with the same key are a unit; units are dealt out to folds in random order."""
+    """Assign units to folds in random order; stations with the same key are one unit."""
     number = _number(keys)
     units = int(number.max()) + 1
     if folds > units:
-        raise SmgeoError(f"cross-validation: {folds} folds of {units} {word}; folds must lie between 2 and that")
+        raise SmgeoError(f"cross-validation: {folds} folds of {units} {word}; folds must be from 2 to {units}")
     fold_of = np.empty(units, dtype=np.intp)
     fold_of[np.random.default_rng(asked.seed).permutation(units)] = np.arange(units) % folds
     unit, fold = (np.full((asked.rows.shape[0], 1), -1, dtype=np.intp) for _ in range(2))
@@ -256,11 +256,12 @@ def _by_location(asked: _Asked) -> Parts:
 
 
 def _locations(places: np.ndarray) -> np.ndarray:
-    """Number of each place's location; one that is not known is a location of its own."""
+    """Return the number of each place's location; an unknown place is its own location."""
     known = np.flatnonzero(np.isfinite(places).all(axis=1))
     near = known[KDTree(places[known]).query_pairs(_SAME_PLACE_DEGREES, p=np.inf, output_type="ndarray")]
     joined = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(len(places), len(places)))
-    return connected_components(joined, directed=False)[1]
+    number: np.ndarray = connected_components(joined, directed=False)[1]
+    return number
 
 
 def _by_block(asked: _Asked) -> Parts:
@@ -276,7 +277,7 @@ def _by_block(asked: _Asked) -> Parts:
         blocks, word = _squares(places[first], asked.block_km), f"squares of {asked.block_km:g} km"
     elif asked.folds > first.size:
         raise SmgeoError(
-            f"cross-validation: {asked.folds} folds of {first.size} locations; folds must lie between 2 and that"
+            f"cross-validation: {asked.folds} folds of {first.size} locations; folds must be from 2 to {first.size}"
         )
     else:
         blocks, word = _clusters(places[first], asked.folds, asked.seed), "clusters"
@@ -284,7 +285,7 @@ def _by_block(asked: _Asked) -> Parts:
 
 
 def _squares(places: np.ndarray, block_km: float) -> list[Hashable]:
-    """Column and row of each place's square, counted from the westernmost and southernmost place."""
+    """Return column and row of each place's square, counted from the westernmost and southernmost place."""
     x, y, z = _on_sphere(places).mean(axis=0)
     latitude, longitude = np.rad2deg([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)])
     flat = CRS.from_proj4(f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m")
@@ -293,14 +294,15 @@ def _squares(places: np.ndarray, block_km: float) -> list[Hashable]:
 
 
 def _clusters(places: np.ndarray, count: int, seed: int) -> list[Hashable]:
-    """Number of each place's cluster, by k-means on the sphere."""
+    """Return the number of each place's cluster, by k-means on the sphere."""
     from sklearn.cluster import KMeans
 
-    return KMeans(count, n_init=10, random_state=seed).fit_predict(_on_sphere(places)).tolist()
+    found: np.ndarray = KMeans(count, n_init=10, random_state=seed).fit_predict(_on_sphere(places))
+    return [int(number) for number in found]
 
 
 def _on_sphere(places: np.ndarray) -> np.ndarray:
-    """Degrees (n, 2) to unit vectors (n, 3), which know no date line."""
+    """Convert degrees (n, 2) to unit vectors (n, 3), which have no date line."""
     latitude, longitude = np.deg2rad(places).T
     return np.stack(
         [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
@@ -308,7 +310,7 @@ def _on_sphere(places: np.ndarray) -> np.ndarray:
 
 
 def _by_period(asked: _Asked) -> Parts:
-    """Periods of equal numbers of days with a row, in order."""
+    """Divide the days with a row into periods of equal numbers of them, in order."""
     day = pd.DatetimeIndex(asked.ds.indexes["time"]).values.astype("datetime64[D]").astype(np.intp)
     with_rows = np.flatnonzero(asked.rows.any(axis=0))
     periods = asked.folds + asked.forward_only

@@ -1,10 +1,12 @@
-"""Gap filling along time, within one place, limited to half the revisit."""
+"""Gap filling along time within each place, limited to half the revisit."""
+
+# mypy: untyped-calls-exclude="dask"
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import dask.array as da
 import numba
@@ -14,23 +16,24 @@ import xarray as xr
 from smgeo.catalog import FEATURES
 from smgeo.cube.schema import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
+from smgeo.files import JsonObject
 from smgeo.prepare.moments import as_series
 from smgeo.prepare.steps import with_step
 from smgeo.threads import map_threads
 
 # Limit of filling in days, by variable if they differ.
 GapLimit = int | Literal["half-revisit"] | Mapping[str, int | Literal["half-revisit"]]
-# Of a series whose revisit is to be measured, and of a limit that is half of the revisit.
+# Codes for a revisit that is measured from the series, and for a limit of half the revisit.
 _MEASURE = -1.0
 _HALF = -1
 
 
 @numba.njit(cache=True, nogil=True)
 def _find_observed(x: np.ndarray, days: np.ndarray) -> int:
-    """Positions of the observations into `days`, which has one place more than `x`; how many there are."""
+    """Write the positions of the observations to `days`, which is one longer than `x`; return their number."""
     count = 0
     for i in range(x.size):
-        # Written in any case, so that there is no branch to mispredict where gaps are random.
+        # Always written, so that there is no branch to mispredict if gaps are random.
         days[count] = i
         count += not np.isnan(x[i])
     return count
@@ -38,7 +41,7 @@ def _find_observed(x: np.ndarray, days: np.ndarray) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _median(histogram: np.ndarray, count: int) -> float:
-    """Median of `count` whole numbers, of which `histogram` holds how often each occurs."""
+    """Return the median of `count` whole numbers from their histogram."""
     seen, value = 0, 0
     while seen <= (count - 1) // 2:
         seen += histogram[value]
@@ -52,7 +55,7 @@ def _median(histogram: np.ndarray, count: int) -> float:
 
 @numba.njit(cache=True, nogil=True)
 def _median_gap(days: np.ndarray, count: int, histogram: np.ndarray) -> float:
-    """Median of the steps between `days`; `histogram` is all zeros before and after."""
+    """Return the median of the steps between `days`; `histogram` is all zeros before and after."""
     for k in range(1, count):
         histogram[days[k] - days[k - 1]] += 1
     median = _median(histogram, count - 1)
@@ -63,7 +66,7 @@ def _median_gap(days: np.ndarray, count: int, histogram: np.ndarray) -> float:
 
 @numba.njit(cache=True, nogil=True)
 def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int, limit: int) -> None:
-    """Linear between observations, up to `limit` days from one of them; the first and the last one held beyond."""
+    """Interpolate linearly up to `limit` days from an observation; extend the first and the last one."""
     first, last = days[0], days[count - 1]
     for i in range(max(0, first - limit), first):
         out[i] = x[first]
@@ -76,7 +79,7 @@ def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int
         x0, x1 = np.float64(x[a]), np.float64(x[b])
         slope = (x1 - x0) / (b - a)
         if np.isinf(x0) or np.isinf(x1):
-            # As in pandas: beside an infinite value all of the gap is infinite, between two of other sign undefined.
+            # As in pandas: next to an infinite value the whole gap is infinite, and NaN between infinities of opposite sign.
             x0, slope = x0 + x1, 0.0
         for i in range(a + 1, min(a + limit + 1, b)):
             out[i] = slope * (i - a) + x0
@@ -88,7 +91,7 @@ def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int
 def _hold_last(
     x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int, limit: int, fallback: float, histogram: np.ndarray
 ) -> None:
-    """Each observation held for up to `limit` days; where that is to be measured, by the gaps up to the observation."""
+    """Extend each observation by up to `limit` days; a limit of `_HALF` is measured from the gaps up to the observation."""
     for k in range(count):
         hold = limit
         if limit == _HALF:
@@ -137,9 +140,9 @@ def _median_gaps(x: np.ndarray) -> np.ndarray:
 def _fill_block(
     x: np.ndarray, revisit: np.ndarray | float, *, axis: int, fallback: float, limit: int, causal: bool
 ) -> np.ndarray:
-    """Fill along `axis`; `revisit` is one number, or one a series, with a length of 1 along `axis`."""
+    """Fill along `axis`; `revisit` is one number, or one per series, with a length of 1 along `axis`."""
     series = as_series(x, axis)
-    # A copy with time last is filled where it lies: only observations are read, and none is written to.
+    # A copy with time last is filled in place: only observations are read, and none is overwritten.
     out = np.empty_like(series) if np.may_share_memory(series, x) else series
     places = (*series.shape[:-1], 1)
     each = np.moveaxis(revisit, axis, -1) if isinstance(revisit, np.ndarray) else revisit
@@ -155,12 +158,12 @@ def _measure_block(x: np.ndarray, *, axis: int) -> np.ndarray:
 
 
 def measure_revisit(variable: xr.DataArray) -> xr.DataArray:
-    """Median days between observations of each place; NaN where there are fewer than two.
+    """Return the median days between observations of each place; NaN if there are fewer than two.
 
     Parameters
     ----------
     variable : xarray.DataArray
-        Dims (station, time) or (time, y, x), daily; NaN is no observation.
+        Dims (station, time) or (time, y, x), daily; NaN means no observation.
 
     Returns
     -------
@@ -186,46 +189,58 @@ def measure_revisit(variable: xr.DataArray) -> xr.DataArray:
 
 
 def _revisit_of(variable: xr.DataArray, revisit: str, causal: bool) -> np.ndarray | float:
-    """Days between observations, one number or one a place; `_MEASURE` where the series itself is to be measured."""
+    """Return days between observations, one number or one per place; `_MEASURE` if it is measured from the series itself."""
     known = variable.attrs.get("revisit_days")
-    # One number a station was measured over the whole series: it tells where later observations are.
+    # A number per station was measured over the whole series: it depends on later observations.
     if revisit == "measured" or known is None or (causal and np.ndim(known)):
         return _MEASURE
     days = _days_of_stations(variable) if np.ndim(known) else np.asarray(known, dtype=np.float64)
-    # A place never measured twice has no revisit of its own.
+    # A place with fewer than two observations has no revisit.
     days = np.where(np.isnan(days), _MEASURE, days)
     return np.expand_dims(days, variable.get_axis_num("time")) if days.ndim else float(days)
 
 
 def _days_of_stations(variable: xr.DataArray) -> np.ndarray:
-    """The list `revisit_days` in the order of the variable's stations; NaN at those that it has no number for."""
+    """Return the list `revisit_days` in the order of the variable's stations; NaN at stations without a number."""
     days = np.atleast_1d(variable.attrs["revisit_days"]).astype(np.float64)
     stations = text_of(variable["station"]) if "station" in variable.coords else np.empty(0, dtype=object)
     ids = [str(s) for s in np.atleast_1d(variable.attrs.get("revisit_stations", stations))]
     if days.size != len(ids):
         raise SmgeoError(
-            f"{variable.name}: attrs['revisit_days'] has {days.size} numbers for {len(ids)} stations; give one number, or one for each "
-            "station that attrs['revisit_stations'] names (by default those of the cube, in its order), or fill with "
-            "revisit='measured'"
+            f"{variable.name}: attrs['revisit_days'] has {days.size} numbers for {len(ids)} stations; set one number, or one for each "
+            "station in attrs['revisit_stations'] (by default those of the cube, in its order), or fill with revisit='measured'"
         )
     of_station = dict(zip(ids, days.tolist(), strict=True))
     return np.array([of_station.get(s, np.nan) for s in stations], dtype=np.float64)
 
 
-def _fill_variable(variable: xr.DataArray, revisit: np.ndarray | float, limit: int, causal: bool) -> Any:
-    """The filled values, lazy where the variable is: one layer of tasks."""
-    axis, data = variable.get_axis_num("time"), variable.data
-    if data.dtype.kind != "f":  # whole numbers have no gaps
+class _FillOptions(TypedDict):
+    axis: int
+    fallback: float
+    limit: int
+    causal: bool
+
+
+def _fill_variable(
+    variable: xr.DataArray, revisit: np.ndarray | float, limit: int, causal: bool
+) -> np.ndarray | da.Array:
+    """Return the filled values, lazy if the variable is: one layer of tasks."""
+    axis: int = variable.get_axis_num("time")
+    data: np.ndarray | da.Array = variable.data
+    if data.dtype.kind != "f":  # integers have no gaps
         return data
     nominal = FEATURES[str(variable.name)].revisit_days if variable.name in FEATURES else None
-    how: dict[str, Any] = {"axis": axis, "fallback": float(nominal or 0), "limit": limit, "causal": causal}
+    how: _FillOptions = {"axis": axis, "fallback": float(nominal or 0), "limit": limit, "causal": causal}
     if not isinstance(data, da.Array):
         return _fill_block(np.asarray(data), revisit, **how)
-    data = data.rechunk({axis: -1})
+    lazy: da.Array = data.rechunk({axis: -1})
     if isinstance(revisit, np.ndarray):
-        revisit = da.from_array(revisit, chunks=tuple((1,) if i == axis else c for i, c in enumerate(data.chunks)))
+        revisit = da.from_array(revisit, chunks=tuple((1,) if i == axis else c for i, c in enumerate(lazy.chunks)))
     dtype = np.result_type(data.dtype, np.float32)
-    return da.map_blocks(_fill_block, data, revisit, dtype=dtype, meta=np.empty((0,) * data.ndim, dtype), **how)
+    filled: da.Array = da.map_blocks(
+        _fill_block, lazy, revisit, dtype=dtype, meta=np.empty((0,) * data.ndim, dtype), **how
+    )
+    return filled
 
 
 def fill_gaps(
@@ -237,49 +252,49 @@ def fill_gaps(
     target: bool = False,
     mask: bool = False,
 ) -> xr.Dataset:
-    """Interpolate dynamic variables linearly along time, within each station or pixel, up to a limit.
+    """Interpolate dynamic variables linearly along time, within each station or pixel, up to a limit of L days.
 
-    Equals pandas `interpolate(method="linear", limit=L, limit_direction="both")` on each series: a gap longer than
-    2 L is filled L days in from either side and stays open between, and up to L days before the first and after
-    the last observation hold that observation. So a filled day lies at most L days from an observation, and depends on
-    both ends of its gap, however much later the far one is (and, where the revisit is measured, on when later observations
-    are); with `causal` it depends on nothing later. Static and
-    calendar variables are never touched. A variable with a time axis, no attribute `kind` and a name that the catalogue
-    lacks is taken as dynamic: give a target of your own `attrs["kind"] = "target"`.
+    Equals pandas `interpolate(method="linear", limit=L, limit_direction="both")` on each series. A gap longer than 2 L is
+    filled L days in from either side and stays open between. Up to L days before the first and after the last observation
+    get the value of that observation. So a filled day is at most L days from an observation. It depends on both ends of its
+    gap, however much later the far one is (and, if the revisit is measured, on the days of later observations). With
+    `causal` it depends on nothing later. Static and calendar variables are never changed. A variable with a time axis, no
+    attribute `kind` and a name that the catalogue lacks counts as dynamic: set `attrs["kind"] = "target"` on your own target.
 
     Parameters
     ----------
     ds : xarray.Dataset
         Station cube or grid cube with a daily time axis.
     limit : "half-revisit", int or mapping
-        L in whole days: `floor(revisit / 2)`, one number, or one a variable (others are left alone). 0 fills nothing.
+        L in whole days: `floor(revisit / 2)`, one number, or one number per variable (others are not filled). 0 fills
+        nothing.
     revisit : {"attribute", "measured"}
-        Where the revisit comes from: the variable's `revisit_days` (one number, or one for each station that its
-        `revisit_stations` names, whatever their order in `ds`; without these names, one for each station of `ds`) and,
-        where that is missing, the median days between observations of the series; or always the latter. The catalogue's
-        nominal revisit serves a series with fewer than two observations.
+        Source of the revisit. "attribute" uses the variable's `revisit_days`: one number, or one for each station in its
+        `revisit_stations`, in any order (without these names, one for each station of `ds`); if it is missing, the median
+        days between observations of the series. "measured" always uses the latter. A series with fewer than two
+        observations has the catalogue's nominal revisit.
     causal : bool
-        Hold the last observation for up to L days, and use no later one. A measured revisit is then, on each day, the
-        median of the gaps between the observations up to that day, the catalogue's before there are two; `revisit_days`
-        with one number a station is measured so too, because it was taken from the whole series.
+        Extend the last observation by up to L days, and use no later one. On each day, a measured revisit is then the median
+        of the gaps between the observations up to that day (the catalogue's, before there are two). The same applies to
+        `revisit_days` with one number per station, because these were measured over the whole series.
     target : bool
-        Fill the target too. Not repeated on new data by `repeat_steps`: models are scored on observations, and `evaluate`
-        refuses a cube whose target was filled.
+        Fill the target too. `repeat_steps` does not repeat this on new data: models are scored on observations, and
+        `evaluate` refuses a cube with a filled target.
     mask : bool
-        Add, for each variable filled, `<name>_filled`: bool, same dims and as lazy, True on filled days, of kind "flag";
-        the variable names it in `ancillary_variables` (CF conventions 1.11, section 3.4). A mask of an earlier filling is
-        kept up in any case.
+        For each filled variable, add `<name>_filled`: bool, same dims, as lazy, True on filled days, of kind "flag". The
+        variable lists it in `ancillary_variables` (CF conventions 1.11, section 3.4). A mask of an earlier filling is always
+        updated.
 
     Returns
     -------
     xarray.Dataset
-        As lazy as `ds`; each task holds one spatial chunk over the whole series. In-memory variables are filled on threads.
-        float32, or float64 where `ds` is. A variable filled says its limit in the attribute `gaps_filled`.
+        As lazy as `ds`; each task has one spatial chunk over the whole series in memory. In-memory variables are filled on
+        threads. float32, or float64 if `ds` is. The attribute `gaps_filled` of a filled variable contains its limit.
 
     Raises
     ------
     SmgeoError
-        If the time axis is not daily, a dynamic variable holds no numbers, `revisit_days` has not one number for each
+        If the time axis is not daily, a dynamic variable is not numeric, `revisit_days` does not have one number for each
         station, or `limit` or `revisit` is not one of the above.
     """
     check_daily(ds)
@@ -290,28 +305,28 @@ def fill_gaps(
     halves = [n for n, days in limits.items() if isinstance(days, str)]
     revisits = {n: _revisit_of(ds[n], revisit, causal) if n in halves else _MEASURE for n in limits}
 
-    def fill(name: str) -> Any:
+    def fill(name: str) -> np.ndarray | da.Array:
         days = limits[name]
         return _fill_variable(ds[name], revisits[name], _HALF if name in halves else int(days), causal)
 
     arrays = dict(zip(limits, map_threads(fill, limits), strict=True))
-    said = {n: {**ds[n].attrs, "gaps_filled": _limit_elsewhere(ds[n], days, revisit)} for n, days in limits.items()}
-    out = ds.assign({n: xr.Variable(ds[n].dims, a, said[n], crs_encoding(ds[n])) for n, a in arrays.items()})
+    attrs = {n: {**ds[n].attrs, "gaps_filled": _limit_elsewhere(ds[n], days, revisit)} for n, days in limits.items()}
+    out = ds.assign({n: xr.Variable(ds[n].dims, a, attrs[n], crs_encoding(ds[n])) for n, a in arrays.items()})
     out = _with_masks(out, ds, [n for n in limits if mask or f"{n}_filled" in ds])
     return with_step(out, "fill_gaps", **_record(ds, limits, revisit, causal=causal, mask=mask))
 
 
-def _check_limit(limit: Any, fillable: list[str]) -> dict[str, int | str]:
-    """The limit of each variable to be filled."""
-    limits = dict(limit) if isinstance(limit, Mapping) else dict.fromkeys(fillable, limit)
+def _check_limit(limit: GapLimit, fillable: list[str]) -> dict[str, int | str]:
+    """Return the limit of each variable that is filled."""
+    limits: dict[str, int | str] = dict(limit) if isinstance(limit, Mapping) else dict.fromkeys(fillable, limit)
     for name, days in limits.items():
         if name not in fillable:
             raise SmgeoError(
-                f"limit names {name!r}, which is no dynamic variable of the cube (nor its target with target=True); "
+                f"limit names {name!r}, which is not a dynamic variable of the cube (nor its target with target=True); "
                 f"{nearest(name, fillable)}"
             )
-        number = isinstance(days, Real) and not isinstance(days, bool)
-        if days != "half-revisit" and not (number and days >= 0 and float(days).is_integer()):
+        whole = isinstance(days, Real) and not isinstance(days, bool) and days >= 0 and float(days).is_integer()
+        if days != "half-revisit" and not whole:
             raise SmgeoError(
                 f"limit for {name!r} must be 'half-revisit' or a whole number of days, 0 or more; got {days!r}"
             )
@@ -324,7 +339,7 @@ def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Data
         mask = ds[name].isnull() & filled[name].notnull()
         if f"{name}_filled" in ds:
             mask = mask | ds[f"{name}_filled"]
-        # A mask has the variable's place, and neither its unit nor its source.
+        # A mask has the variable's grid mapping, but not its unit or source.
         place = {k: v for k, v in ds[name].attrs.items() if k == "grid_mapping"}
         long_name = f"{ds[name].attrs.get('long_name', name)}: filled by fill_gaps"
         mask.encoding = crs_encoding(ds[name])
@@ -335,16 +350,16 @@ def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Data
     return filled.assign(masks)
 
 
-def _record(ds: xr.Dataset, limits: Mapping[str, int | str], revisit: str, **options: bool) -> dict[str, Any]:
-    """What is repeated on other data: of the dynamic variables alone."""
+def _record(ds: xr.Dataset, limits: Mapping[str, int | str], revisit: str, **options: bool) -> JsonObject:
+    """Return the parameters that are repeated on other data: only those of dynamic variables."""
     dynamic = variables_of_kind(ds, "dynamic")
     elsewhere = {n: _limit_elsewhere(ds[n], days, revisit) for n, days in limits.items() if n in dynamic}
-    # Options only where chosen, so that models of before there were any know their own preparation.
+    # Only options that are set, so that older models still recognise their own preparation.
     return {"limit": elsewhere, "revisit": revisit, **{key: True for key, chosen in options.items() if chosen}}
 
 
 def _limit_elsewhere(variable: xr.DataArray, days: int | str, revisit: str) -> int | str:
-    """What other places will be filled by: a number where these had one for all, their own revisit otherwise."""
+    """Return the limit for other places: a number if these had one for all, otherwise half of the places' own revisit."""
     known = variable.attrs.get("revisit_days")
     if not isinstance(days, str):
         return int(days)

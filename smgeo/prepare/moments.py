@@ -1,30 +1,31 @@
-"""Mean and standard deviation, place by place and of many places, whatever the chunks."""
+"""Mean and standard deviation of each place and of many places, independent of chunks."""
+
+# mypy: untyped-calls-exclude="dask"
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import dask
 import dask.array as da
 import numba
 import numpy as np
 import xarray as xr
+from dask.base import compute
 
 from smgeo.cube.schema import check_numbers
 from smgeo.errors import SmgeoError
 
 
 def as_float(x: np.ndarray) -> np.ndarray:
-    """float32 or float64 in the machine's byte order, which compiled code knows."""
+    """Return float32 or float64 values in the machine's byte order, which compiled code supports."""
     return np.asarray(x, dtype=np.result_type(x, np.float32))
 
 
 def as_series(x: np.ndarray, axis: int) -> np.ndarray:
-    """The values with `axis` last, contiguous, in a float type that compiled code knows."""
+    """Return the values with `axis` last, contiguous, in a float type that compiled code supports."""
     x = as_float(x)
-    if axis == 0:  # a table is turned many times faster than a cube
+    if axis == 0:  # a table is transposed many times faster than a cube
         _, *places = x.shape
         return np.ascontiguousarray(x.reshape(len(x), math.prod(places)).T).reshape(*places, len(x))
     return np.ascontiguousarray(np.moveaxis(x, axis, -1))
@@ -32,9 +33,9 @@ def as_series(x: np.ndarray, axis: int) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def moments_of_rows(rows: np.ndarray) -> np.ndarray:
-    """Count, mean, and sum of squares about the mean of the values in each row, (rows, 3) float64; missing ones left out.
+    """Return count, mean, and sum of squares about the mean of each row, (rows, 3) float64, without missing values.
 
-    A row is read twice, the second time from the processor's cache: exact where the mean is far from 0.
+    A row is read twice, the second time from the processor's cache. So the result is exact if the mean is far from 0.
     """
     out = np.zeros((rows.shape[0], 3))
     for r in range(rows.shape[0]):
@@ -54,7 +55,7 @@ def moments_of_rows(rows: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def combine_moments(rows: np.ndarray) -> tuple[float, float, float]:
-    """Moments of all rows together, taken in their order (Chan, Golub and LeVeque 1983, eq. 2.1)."""
+    """Return the moments of all rows together, combined in their order (Chan, Golub and LeVeque 1983, eq. 2.1)."""
     count, mean, squares = 0.0, 0.0, 0.0
     for n, m, s in rows:
         if n > 0:
@@ -66,13 +67,16 @@ def combine_moments(rows: np.ndarray) -> tuple[float, float, float]:
 
 
 def _moments_of_block(x: np.ndarray, *, axis: int | None) -> np.ndarray:
-    """`moments_of_rows` along `axis` (None: each value a place of its own), the three last."""
+    """Apply `moments_of_rows` along `axis` (None: each value is its own place); the three moments are last."""
     rows = np.ascontiguousarray(as_float(x)[..., None]) if axis is None else as_series(x, axis)
     return moments_of_rows(rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:-1], 3)
 
 
-def _moments(variable: xr.DataArray) -> Any:
-    """(places..., 3), float64, lazy where the variable is: each task sees whole series, so chunks don't matter."""
+def _moments(variable: xr.DataArray) -> np.ndarray | da.Array:
+    """Return the moments of each place, (places..., 3) float64, lazy if the variable is.
+
+    Each task has whole series, so the chunks do not matter.
+    """
     axis = variable.get_axis_num("time") if "time" in variable.dims else None
     data = variable.data
     if not isinstance(data, da.Array):
@@ -82,20 +86,21 @@ def _moments(variable: xr.DataArray) -> Any:
     chunks = (*(c for i, c in enumerate(data.chunks) if i != axis), (3,))
     drop = [] if axis is None else [axis]
     meta = np.empty((0,) * len(chunks))
-    return data.map_blocks(
+    made: da.Array = data.map_blocks(
         _moments_of_block, axis=axis, drop_axis=drop, new_axis=[len(chunks) - 1], chunks=chunks, meta=meta
     )
+    return made
 
 
 def _moments_of_places(ds: xr.Dataset, names: Iterable[str]) -> dict[str, np.ndarray]:
     names = list(names)
     check_numbers(ds, names, "mean and standard deviation")
-    found = dask.compute({n: _moments(ds[n]) for n in names})[0]
+    found: dict[str, np.ndarray] = compute({n: _moments(ds[n]) for n in names})[0]
     if infinite := [n for n, moments in found.items() if not np.isfinite(moments).all()]:
         raise SmgeoError(
             f"mean and standard deviation: infinite values in {', '.join(infinite)}; mask them with ds.where(np.isfinite(ds))"
         )
-    return dict(found)
+    return found
 
 
 def _mean_and_std(moments: np.ndarray) -> tuple[float, float]:
@@ -104,7 +109,7 @@ def _mean_and_std(moments: np.ndarray) -> tuple[float, float]:
 
 
 def mean_and_std(ds: xr.Dataset, names: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Mean and population standard deviation of variables, over all places and days, in one pass.
+    """Return the mean and population standard deviation of variables over all places and days, in one pass.
 
     Parameters
     ----------
@@ -116,19 +121,19 @@ def mean_and_std(ds: xr.Dataset, names: Iterable[str]) -> dict[str, tuple[float,
     Returns
     -------
     dict
-        Variable -> (mean, standard deviation), float64, in its unit; NaN where it has no value. The same to the last bit
-        for any chunking.
+        Variable -> (mean, standard deviation), float64, in its unit; NaN without values. The same to the last bit for any
+        chunking.
 
     Raises
     ------
     SmgeoError
-        If a variable holds no numbers, or an infinite one.
+        If a variable is not numeric, or has an infinite value.
     """
     return {n: _mean_and_std(m) for n, m in _moments_of_places(ds, names).items()}
 
 
 def mean_and_std_of_places(ds: xr.Dataset, names: Iterable[str]) -> Mapping[str, tuple[xr.DataArray, xr.DataArray]]:
-    """As `mean_and_std`, of each station's (or pixel's) own series; variables need a time axis."""
+    """Return the same as `mean_and_std` for the series of each station (or pixel); variables need a time axis."""
     out = {}
     for name, moments in _moments_of_places(ds, names).items():
         dims = [d for d in ds[name].dims if d != "time"]

@@ -1,13 +1,15 @@
-"""Outliers by z-score, and values that cannot be; flags only, unless rows are dropped by choice."""
+"""Flags of outliers by z-score and of impossible values, and the removal of rows with flags."""
+
+# mypy: untyped-calls-exclude="dask"
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import dask
 import numpy as np
 import xarray as xr
+from dask.base import compute
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.schema import check_units, crs_encoding, select_stations, station_positions, variables_of_kind
@@ -24,7 +26,7 @@ class OutlierRows:
     rows : int
         Station-days that lost their target.
     by_variable : dict of str to int
-        On how many of them each variable was flagged; a row counts for every variable flagged on it.
+        Number of these rows by flagged variable; a row counts for every variable that is flagged on it.
     """
 
     rows: int = 0
@@ -34,45 +36,45 @@ class OutlierRows:
 def flag_outliers(
     ds: xr.Dataset, z: float, stations: Sequence[str] | None = None, *, per_station: bool = False
 ) -> xr.Dataset:
-    """Values further than `z` standard deviations from the mean, per variable.
+    """Flag values further than `z` standard deviations from the mean of their variable.
 
     Parameters
     ----------
     ds : xarray.Dataset
         Station cube (or grid cube, without `stations`).
     z : float
-        Threshold; the study sought it between 3 and 5 (see `choose_z`).
+        Threshold; the study searched between 3 and 5 (see `choose_z`).
     stations : sequence of str, optional
-        Ids whose values give mean and (population) standard deviation: the training stations. All, where None.
+        Ids of the stations whose values give mean and (population) standard deviation: the training stations. All by default.
     per_station : bool
-        Mean and standard deviation of each station's (or pixel's) own series instead; variables without a time axis
-        are not flagged.
+        Use mean and standard deviation of each station's (or pixel's) own series; variables without a time axis are not
+        flagged.
 
     Returns
     -------
     xarray.Dataset
         bool, of kind "flag", True where a value is an outlier; missing values are not. For dynamic, static and target
-        variables. Lazy where `ds` is, but for the statistics, which are computed in one pass and are the same to the last
-        bit for any chunking; that pass holds whole series of the chunks at work.
+        variables. Lazy if `ds` is, except for the statistics: these are computed in one pass, with whole series of the
+        chunks in work in memory, and are the same to the last bit for any chunking.
 
     Raises
     ------
     SmgeoError
         If `z` is not positive, both `stations` and `per_station` are given, `stations` is empty or has one that the cube
-        lacks, or a value that makes the statistics is infinite or no number.
+        lacks, or a value that enters the statistics is infinite or not numeric.
     """
     if not z > 0:
         raise SmgeoError(f"z must be a positive number; got {z}")
     names = variables_of_kind(ds, "dynamic", "static", "target")
     if not per_station:
         if stations is not None and not len(stations):
-            raise SmgeoError("flag_outliers: stations is empty; give the training stations' ids, or None for all")
+            raise SmgeoError("flag_outliers: stations is empty; pass the ids of the training stations, or None for all")
         source = ds if stations is None else select_stations(ds, stations)
         return _flag(ds, z, mean_and_std(source, names))
     if stations is not None:
         raise SmgeoError(
-            "flag_outliers: with per_station each station has its own mean and standard deviation, so stations can't give them "
-            "too; leave one of the two out"
+            "flag_outliers: with per_station each station has its own mean and standard deviation, so `stations` has no effect; "
+            "leave one of the two out"
         )
     return _flag(ds, z, mean_and_std_of_places(ds, [n for n in names if "time" in ds[n].dims]))
 
@@ -86,7 +88,7 @@ def _flag(
 
 
 def _as_flags(flags: Mapping[str, xr.DataArray], ds: xr.Dataset) -> xr.Dataset:
-    """The flags with their variables' place, and neither unit nor kind of these."""
+    """Return the flags with the grid mapping of their variables, but without their units and kind."""
     for name, flag in flags.items():
         flag.attrs = {**{k: v for k, v in ds[name].attrs.items() if k == "grid_mapping"}, "kind": "flag"}
         flag.encoding = crs_encoding(ds[name])
@@ -94,7 +96,7 @@ def _as_flags(flags: Mapping[str, xr.DataArray], ds: xr.Dataset) -> xr.Dataset:
 
 
 def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES) -> xr.Dataset:
-    """Values outside the catalogue's range of what is physically possible.
+    """Flag values outside the catalogue's range of physically possible values.
 
     Parameters
     ----------
@@ -106,8 +108,8 @@ def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES)
     Returns
     -------
     xarray.Dataset
-        bool, of kind "flag", as lazy as `ds`, True outside the range (its ends are inside); missing values are not. Variables that the
-        catalogue lacks are left out.
+        bool, of kind "flag", as lazy as `ds`, True outside the range (its ends are inside); missing values are not flagged.
+        Variables that the catalogue lacks are left out.
 
     Raises
     ------
@@ -125,7 +127,7 @@ def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES)
 
 
 def _is_heavy_tailed(variable: xr.DataArray) -> bool:
-    """By the attribute, or what the catalogue says of the name."""
+    """Return the attribute `heavy_tailed`, or the catalogue's entry for the name."""
     known = FEATURES.get(str(variable.name))
     return bool(variable.attrs.get("heavy_tailed", known is not None and known.heavy_tailed))
 
@@ -137,25 +139,25 @@ def drop_outlier_rows(
     target: str = "sm",
     variables: Sequence[str] | None = None,
 ) -> tuple[xr.Dataset, OutlierRows]:
-    """Take the target away on every row of `stations` that holds a flagged value; other stations stay as they are.
+    """Set the target to missing on every row of `stations` with a flagged value; other stations are not changed.
 
     Parameters
     ----------
     ds, flags : xarray.Dataset
-        Station cube, and what `flag_outliers` (or `flag_out_of_range`) gave for it.
+        Station cube, and its flags from `flag_outliers` or `flag_out_of_range`.
     stations : sequence of str
-        The training stations.
+        Ids of the training stations.
     target : str
-        The variable whose rows (station and day with a value) are dropped.
+        Variable whose rows (station and day with a value) are dropped.
     variables : sequence of str, optional
-        Those whose flags cost a row. By default the target and the dynamic variables that are not heavy-tailed (attribute
-        `heavy_tailed`, else the catalogue): a flagged static value would cost a whole station, and heavy rain is signal.
+        Variables whose flags drop a row. By default the target and the dynamic variables that are not heavy-tailed (attribute
+        `heavy_tailed`, or the catalogue): a flagged static value would drop a whole station, and heavy rain is signal.
 
     Returns
     -------
     (xarray.Dataset, OutlierRows)
-        The cube with the target missing on dropped rows (one of whole numbers becomes float64), as lazy as `ds`; and how
-        many rows that were, computed in one pass.
+        The cube with the target missing on dropped rows (an integer target becomes float64), as lazy as `ds`; and the number
+        of these rows, computed in one pass.
 
     Raises
     ------
@@ -167,7 +169,7 @@ def drop_outlier_rows(
         variables = [n for n in flags.data_vars if n == target or (n in moving and not _is_heavy_tailed(ds[n]))]
     for name in variables:
         if name not in flags:
-            raise SmgeoError(f"no flags of {name!r}; {nearest(name, [str(n) for n in flags.data_vars])}")
+            raise SmgeoError(f"flags has no variable {name!r}; {nearest(name, [str(n) for n in flags.data_vars])}")
     chosen = np.zeros(ds.sizes["station"], dtype=bool)
     chosen[station_positions(ds, stations)] = True
     rows = xr.DataArray(chosen, dims="station") & ds[target].notnull()
@@ -175,7 +177,7 @@ def drop_outlier_rows(
     dropped = xr.zeros_like(rows)
     for one in flagged.values():
         dropped = dropped | one
-    counts, total = dask.compute({n: one.sum() for n, one in flagged.items()}, dropped.sum())
+    counts, total = compute({n: one.sum() for n, one in flagged.items()}, dropped.sum())
     kept = ds[target].where(~dropped).transpose(*ds[target].dims)
     lost = OutlierRows(int(total), {n: int(count) for n, count in counts.items()})
     return ds.assign({target: kept.assign_attrs(ds[target].attrs)}), lost

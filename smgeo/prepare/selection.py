@@ -15,20 +15,21 @@ from smgeo.prepare.folds import cv_folds
 from smgeo.prepare.quick_forest import fit_forest, table_of
 from smgeo.threads import map_threads
 
-# Features are told apart by far less than all rows and many trees, and hundreds of forests are grown: two at a time and more, each in one thread.
+# Few rows and trees suffice to compare features, and hundreds of forests are grown: several at a time, each in one thread.
 _FOREST = {"trees": 30, "rows": 1_500, "threads": 1}
 
 
 @dataclass(frozen=True)
 class SelectedFeatures:
-    """What `select_features` found.
+    """Result of `select_features`.
 
     Attributes
     ----------
     features : tuple of str
-        Those selected, in the order in which they were added (of the first two, that of the cube).
+        Selected features, in the order in which they were added; the first two in the order of the cube.
     table : pandas.DataFrame
-        One row a set that was the best of its size: `features` (their number), `added`, `rmse` at held-out stations (target's unit).
+        One row per set that was the best of its size: `features` (their number), `added`, `rmse` at held-out stations
+        (target's unit).
     """
 
     features: tuple[str, ...]
@@ -38,25 +39,28 @@ class SelectedFeatures:
 def select_features(
     ds: xr.Dataset, features: Sequence[str], target: str = "sm", *, folds: int = 5, seed: int = 0
 ) -> SelectedFeatures:
-    """The features with which a quick forest errs least at locations that it was not trained on.
+    """Select the features with which a quick forest has the smallest error at locations that it was not trained on.
 
-    All pairs are tried first, then one feature is added at a time, the one that helps most, for as long as any helps: the forward feature
-    selection of Meyer et al. 2018 (Environ. Model. Softw. 101, 1-9), scored by the RMSE over all held-out rows. Features that only tell
-    the training stations apart do not survive it. What it finds was chosen on these stations: score a model on others.
+    All pairs are tried first. Then the feature that helps most is added, one at a time, as long as the error decreases. This
+    is the forward feature selection of Meyer et al. 2018 (Environ. Model. Softw. 101, 1-9), scored by the RMSE over all
+    held-out rows. Features that only distinguish the training stations are not selected. The selection has seen these
+    stations: score a model at others.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Station cube of the training stations alone, prepared or not, loaded.
+        Station cube of the training stations only, prepared or not, loaded.
     features, target : sequence of str, str
+        Features to select from, and the variable that is estimated.
     folds : int
-        Folds of locations by which sets are scored; each location is one where there are fewer.
+        Number of folds of locations to score a set; one fold per location if there are fewer locations.
     seed : int
-        Of folds and forests.
+        Seed of folds and forests.
 
     Returns
     -------
     SelectedFeatures
+        Selected features, and the best set of each size.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def select_features(
     """
     names = list(features)
     if len(names) < 2:
-        raise SmgeoError(f"select_features: two or more features are needed to choose among; got {len(names)}")
+        raise SmgeoError(f"select_features: needs two or more features to select from; got {len(names)}")
     made = cv_folds(ds, "leave-location-out", target=target, seed=seed)
     if len(made) > folds:
         made = cv_folds(ds, "leave-location-out", folds, target=target, seed=seed)

@@ -1,4 +1,6 @@
-"""The features of a station cube as arrays (station, time, feature): held whole, or read a block of stations at a time."""
+"""The features of a station cube as arrays (station, time, feature), in memory or read a block of stations at a time."""
+
+# mypy: untyped-calls-exclude="dask"
 
 from __future__ import annotations
 
@@ -7,27 +9,26 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
 
-import dask
 import numba
 import numpy as np
 import xarray as xr
+from dask.base import compute
 
 from smgeo.cube.schema import STATION_DIMS
 from smgeo.errors import SmgeoError
 
-# A lazy cube up to this size is held in memory; a fixed number, so that a recipe gives the same order of batches everywhere.
+# A lazy cube up to this size is loaded into memory. The number is fixed, so that a recipe gives the same order of batches everywhere.
 IN_MEMORY_BYTES = 4e9
-# Chunks are joined to blocks of about this size, so that a few blocks hold many stations.
+# Chunks are joined to blocks of about this size, so that a few blocks contain many stations.
 _BLOCK_BYTES = 64e6
-# Stations are interleaved so many at once that what they hold of all features stays in a core's cache.
+# Number of stations interleaved at once: so many that their values of all features stay in a core's cache.
 _CACHE_BYTES = 256e3
 
 
 @numba.njit(cache=True, nogil=True)
 def _interleave(values: np.ndarray, out: np.ndarray) -> None:
-    """(feature, station, time) into (station, time, feature)."""
+    """Copy (feature, station, time) to (station, time, feature)."""
     for s in range(out.shape[0]):
         for t in range(out.shape[1]):
             for f in range(out.shape[2]):
@@ -35,7 +36,7 @@ def _interleave(values: np.ndarray, out: np.ndarray) -> None:
 
 
 def _stack(variables: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """`variables`, (station, time) each, into `out` (station, time, feature)."""
+    """Copy `variables`, (station, time) each, to `out` (station, time, feature)."""
     stations, days, features = out.shape
     at_once = max(int(_CACHE_BYTES // (4 * days * features)), 1)
     part = np.empty((features, min(at_once, stations), days), dtype=out.dtype)
@@ -57,11 +58,11 @@ class Series:
     names : sequence of str
         Variables, along the last axis; static and calendar ones are repeated.
     target : str, optional
-        Variable that `scan` gives beside them.
+        Variable that `scan` yields besides them.
     in_memory : bool, optional
-        Whether all stations are one block, held; by default where `ds` is not of Dask, or is small.
+        Keep all stations in memory as one block; by default True if `ds` is not lazy, or is small.
     keep : int
-        Blocks held at once where they are read; one more is read ahead.
+        Number of blocks in memory if they are read; one more is read ahead.
 
     Attributes
     ----------
@@ -94,11 +95,11 @@ class Series:
         self._lock = threading.Lock()
         self.expect(range(len(self)))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what is read and the thread that reads."""
+    def __getstate__(self) -> dict[str, object]:
+        """Return the state without the blocks that were read and the thread that reads."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_blocks", "_reader", "_lock")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._start()
 
@@ -107,7 +108,7 @@ class Series:
         return len(self.bounds) - 1
 
     def read(self, block: int) -> np.ndarray:
-        """One block, (stations, time, feature) float32; the one expected after it is read ahead."""
+        """Return one block, (stations, time, feature) float32; the next expected block is read ahead."""
         if self._whole is not None:
             return self._whole
         with self._lock:
@@ -115,7 +116,7 @@ class Series:
         try:
             values = asked.result()
         except BaseException:
-            with self._lock:  # what failed is read again when it is asked for again
+            with self._lock:  # a block that failed is read again at the next request
                 self._blocks.clear()
             raise
         with self._lock:
@@ -125,11 +126,11 @@ class Series:
         return values
 
     def in_turn(self, blocks: Iterable[int]) -> list[int]:
-        """Blocks in the order in which they are expected, so that none is let go that is still to be read."""
+        """Return blocks in the order in which they are expected, so that none is released before it is used."""
         return sorted(blocks, key=self._turn)
 
     def scan(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Features (station, time, feature) and target (station, time) of all stations, a part at a time: one pass over the cube."""
+        """Yield features (station, time, feature) and target (station, time) of all stations in parts: one pass over the cube."""
         for first, last in pairwise(map(int, self._parts)):
             values = (
                 np.empty((last - first, *self.shape[1:]), "float32") if self._whole is None else self._whole[first:last]
@@ -140,16 +141,16 @@ class Series:
 
     @property
     def whole(self) -> np.ndarray:
-        """All stations as one array, where they are held."""
+        """All stations as one array, if they are in memory."""
         if self._whole is None:
             raise SmgeoError(
-                "the features are read block by block, so they are not there as one array; use batches or to_keras, or make the "
-                "windows with in_memory=True"
+                "the features are read block by block and are not in memory as one array; use batches or to_keras, or make the windows "
+                "with in_memory=True"
             )
         return self._whole
 
     def expect(self, sequence: Iterable[int]) -> None:
-        """Say in which order blocks will be asked for: the next is read ahead, and the first are let go first."""
+        """Set the order in which blocks will be requested: the next is read ahead, and the first are released first."""
         with self._lock:
             self._sequence = [int(b) for b in sequence]
             self._place = {b: i for i, b in enumerate(self._sequence)}
@@ -157,7 +158,7 @@ class Series:
             self._blocks = {b: held for b, held in self._blocks.items() if b in soon}
 
     def _turn(self, block: int) -> int:
-        """When a block is expected; before all others if it is not."""
+        """Return the position of a block in the expected order; before all others if it is not expected."""
         return self._place.get(block, -1)
 
     def _hold(self, block: int) -> Future[np.ndarray]:
@@ -176,7 +177,7 @@ class Series:
         return out
 
     def copy(self) -> Series:
-        """The same features, with blocks of its own where they are read."""
+        """Return the same features, with separate blocks if they are read."""
         other = copy.copy(self)
         other._start()
         return other
@@ -185,20 +186,20 @@ class Series:
 def _read_stations(
     ds: xr.Dataset, names: Sequence[str], target: str | None, first: int, last: int, out: np.ndarray
 ) -> np.ndarray | None:
-    """Features of stations `first` to `last` into `out`; their target. All are computed together, as they may share chunks."""
+    """Read features of stations `first` to `last` into `out`; return the target. They are computed together, as they may share chunks."""
     parts = []
     for name in [*names, *([target] if target else [])]:
         variable = ds.variables[name]
         variable = variable.transpose(*(d for d in STATION_DIMS if d in variable.dims))
         parts.append(variable[first:last] if "station" in variable.dims else variable)
-    arrays = [p.values[:, None] if p.dims == ("station",) else p.values for p in dask.compute(*parts)]
+    arrays = [p.values[:, None] if p.dims == ("station",) else p.values for p in compute(*parts)]
     whole = [np.broadcast_to(a, out.shape[:2]) for a in arrays]
     _stack(whole[: len(names)], out)
     return whole[-1].astype("float32", copy=False) if target else None
 
 
 def _join_chunks(ds: xr.Dataset, names: Sequence[str]) -> np.ndarray:
-    """Bounds of blocks of stations: those that the chunks of all variables have in common, joined up to a size."""
+    """Return bounds of blocks of stations: the common bounds of the chunks of all variables, joined up to a size."""
     stations = ds.sizes["station"]
     size = 4 * ds.sizes["time"] * len(names)
     chunks = [v.chunksizes["station"] for v in (ds.variables[n] for n in names) if "station" in v.chunksizes]
@@ -215,18 +216,20 @@ def _join_chunks(ds: xr.Dataset, names: Sequence[str]) -> np.ndarray:
 
 
 def shuffle_blocks(sizes: Sequence[int], buffer: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """An order of rows that needs only `buffer` blocks at a time, and the order in which it needs the blocks.
+    """Shuffle rows so that only `buffer` blocks are needed at a time; also return the order in which blocks are needed.
 
-    Blocks come in random order. Each block's rows are shuffled and spread over the `buffer` rounds in which it is
-    held (the first blocks over fewer); the rows of a round, from `buffer` blocks, are shuffled together. So a batch is a
-    random sample of `buffer` blocks, and with one block this is a plain permutation.
+    Blocks are in random order. The rows of each block are shuffled and spread over the `buffer` rounds in which it is in
+    memory (the first blocks over fewer rounds). The rows of a round, from `buffer` blocks, are shuffled together. So a batch
+    is a random sample of `buffer` blocks. With one block this is a plain permutation.
 
     Parameters
     ----------
     sizes : sequence of int
-        Rows of each block; row numbers run through the blocks.
+        Rows of each block; row numbers continue from block to block.
     buffer : int
+        Number of blocks to mix.
     rng : numpy.random.Generator
+        Source of randomness.
 
     Returns
     -------

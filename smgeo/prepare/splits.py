@@ -1,21 +1,26 @@
-"""Splits into training, validation and test: whole stations, as the study's, or periods."""
+"""Splits into training, validation and test part: whole stations, as in the study, or periods."""
+
+# mypy: untyped-calls-exclude="dask"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import compute
 
 from smgeo.cube.schema import select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 from smgeo.recipe.preparation import find_period_problem
 
 PARTS = ("train", "validation", "test")
+# Anything that pandas reads as a day.
+Day = str | dt.date | np.datetime64
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,13 @@ class Split:
     Attributes
     ----------
     train, validation, test : tuple of str
-        Station ids as the cube has them, in its order.
+        Station ids of the cube, in its order.
     forced : dict of str to tuple of str
-        Stations sent to training because they hold an extreme value, and of which variables.
+        Stations that are in training because they have an extreme value -> the variables of these values.
     left_out : tuple of str
         Stations without any value of the target, which are in no part.
     periods : dict of str to (str, str)
-        Where the split is in time: first and last day of each part that has any, as `2015-04-01`. Stations are then in several parts.
+        For a split in time: first and last day of each part, such as `2015-04-01`. Stations are then in several parts.
     """
 
     train: tuple[str, ...]
@@ -45,7 +50,7 @@ class Split:
         for name, ids in self.parts().items():
             if len(set(ids)) < len(ids):
                 twice = sorted({str(s) for s in ids if ids.count(s) > 1})
-                raise SmgeoError(f"split: stations named twice in {name}: {', '.join(twice)}")
+                raise SmgeoError(f"split: stations are twice in {name}: {', '.join(twice)}")
         if self.periods:
             if problem := find_period_problem(self.periods):
                 raise SmgeoError(f"split: {problem}")
@@ -57,36 +62,36 @@ class Split:
                     raise SmgeoError(f"split: stations in two parts: {', '.join(sorted(map(str, a & b)))}")
 
     @classmethod
-    def from_dict(cls, parts: Mapping[str, Any]) -> Split:
-        """The split that a run's results describe: lists of ids by part, and where there are any `forced`, `left_out` and `periods`."""
+    def from_dict(cls, parts: JsonObject) -> Split:
+        """Return the split that a run's results describe: ids by part, and optionally `forced`, `left_out` and `periods`."""
         forced = {str(k): tuple(v) for k, v in parts.get("forced", {}).items()}
         train, validation, test, left_out = (tuple(parts.get(name, ())) for name in (*PARTS, "left_out"))
         periods = {str(k): (str(a), str(b)) for k, (a, b) in parts.get("periods", {}).items()}
         return cls(train, validation, test, forced, left_out, periods)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """Part name -> station ids."""
+        """Return part name -> station ids."""
         return {name: getattr(self, name) for name in PARTS}
 
 
 def split_periods(
-    ds: xr.Dataset, train: tuple[Any, Any], test: tuple[Any, Any], validation: tuple[Any, Any] | None = None
+    ds: xr.Dataset, train: tuple[Day, Day], test: tuple[Day, Day], validation: tuple[Day, Day] | None = None
 ) -> Split:
-    """Split in time: the stations are the same in all parts, the days are not.
+    """Split in time: all parts have the same stations, but different days.
 
-    Stations that have no value of the target in the training days are in no part.
+    Stations without a value of the target in the training days are in no part.
 
     Parameters
     ----------
     ds : xarray.Dataset
         Station cube.
     train, test, validation : (date, date)
-        First and last day of each part, both within it; one after the other: train, validation, test.
+        First and last day of each part, both included, in the order train, validation, test.
 
     Returns
     -------
     Split
-        With `periods`.
+        Split with `periods`.
 
     Raises
     ------
@@ -101,7 +106,7 @@ def split_periods(
             if days is not None
         }
     except ValueError as error:
-        raise SmgeoError(f"split: {error}; give days such as 2015-04-01") from None
+        raise SmgeoError(f"split: {error}; write days as 2015-04-01") from None
     if problem := find_period_problem(periods):
         raise SmgeoError(f"split: {problem}")
     for part, (first, last) in periods.items():
@@ -120,9 +125,9 @@ def split_periods(
 
 
 def part_rows(ds: xr.Dataset, split: Split, part: str, target: str) -> xr.Dataset:
-    """The stations of a part; where the split is in time, with the target on the part's days alone, and nothing of later days. Lazy.
+    """Select the stations of a part, lazily; in a split in time, with the target only on its days and no value of later days.
 
-    Features of earlier days are the past of a row, which a user has too.
+    Features of earlier days are kept: they are the past of a row, which users have too.
     """
     out = select_stations(ds, getattr(split, part))
     if part not in split.periods:
@@ -134,7 +139,7 @@ def part_rows(ds: xr.Dataset, split: Split, part: str, target: str) -> xr.Datase
 
 
 def learnable(ds: xr.Dataset, split: Split) -> xr.Dataset:
-    """The training stations, on the training days alone where the split is in time: all that anything may be learned from. Lazy."""
+    """Select all data that may be learned from, lazily: the training stations, in a split in time only on the training days."""
     out = select_stations(ds, split.train)
     if not split.periods:
         return out
@@ -142,42 +147,43 @@ def learnable(ds: xr.Dataset, split: Split) -> xr.Dataset:
     return out.assign(hide_days(out, (day < first) | (day > last)))
 
 
-def hide_days(ds: xr.Dataset, hidden: xr.DataArray | Mapping[Any, xr.DataArray]) -> dict[Any, xr.DataArray]:
-    """The variables with time, missing on hidden days (bool (time,), of all variables or by name), and no revisit measured over other days."""
+def hide_days(ds: xr.Dataset, hidden: xr.DataArray | Mapping[Hashable, xr.DataArray]) -> dict[Hashable, xr.DataArray]:
+    """Return the variables in time with hidden days missing, without a revisit per station, which was measured over all days.
+
+    `hidden` is bool (time,), for all variables or by name.
+    """
     out = {}
     for name, variable in ds.data_vars.items():
         if "time" in variable.dims:
             days = hidden[name] if isinstance(hidden, Mapping) else hidden
             out[name] = variable.where(~days).assign_attrs(variable.attrs)
-            if np.ndim(variable.attrs.get("revisit_days", 0)):  # one a station was measured over the whole series
+            if np.ndim(variable.attrs.get("revisit_days", 0)):  # per station: measured over the whole series
                 for key in ("revisit_days", "revisit_stations"):
                     out[name].attrs.pop(key, None)
     return out
 
 
 def _ends_of(split: Split, part: str) -> tuple[np.datetime64, np.datetime64]:
-    """First and last day of a part."""
+    """Return first and last day of a part."""
     first, last = split.periods[part]
     return np.datetime64(first), np.datetime64(last)
 
 
 def _day_numbers(ds: xr.Dataset) -> xr.DataArray:
-    """The day of each time, datetime64[D] (time,)."""
+    """Return the day of each time, datetime64[D] (time,)."""
     return xr.DataArray(ds["time"].values.astype("datetime64[D]"), dims="time")
 
 
 def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
-    """Stations that hold the least or the greatest value of a dynamic or static variable or of the target.
+    """Find the stations with the minimum or maximum of a dynamic or static variable or of the target.
 
-    Calendar variables are left out: all stations have them alike.
-
-    Where several stations share an extreme (as many share a day without rain), the first of the cube is
-    taken: were all of them, no station would be left to test on.
+    Calendar variables are left out, because they are equal at all stations. If several stations share an extreme (many have
+    a day without rain), only the first in the cube is taken: otherwise no station would be left to test on.
 
     Returns
     -------
     dict
-        Station id -> names of the variables, as `"min s1_vv"`.
+        Station id -> names of the extremes, such as `"min s1_vv"`.
     """
     names = variables_of_kind(ds, "dynamic", "static", "target")
     per_station = ds[names]
@@ -185,7 +191,7 @@ def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
         least, greatest = per_station.min("time"), per_station.max("time")
     else:
         least = greatest = per_station
-    least, greatest = dask.compute(least, greatest)
+    least, greatest = compute(least, greatest)
     ids = ds["station"].values.tolist()
     found: dict[str, list[str]] = {}
     for name in names:
@@ -204,37 +210,37 @@ def split_stations(
     extremes_to_train: bool = True,
     seed: int = 0,
 ) -> Split:
-    """Split stations at random; those that hold an extreme value go to training, as in the study.
+    """Split stations at random; stations with an extreme value go to training, as in the study.
 
-    Stations without any value of the target (a variable of kind "target"; of any, where there are several) are in no
-    part. Validation and test get their share of all others, drawn from those that are not forced; where too few of these
-    are left, they are shared out between the two in proportion.
+    Stations without any value of the target (a variable of kind "target"; of any, if there are several) are in no part.
+    Validation and test get their shares of all other stations, drawn from those that are not forced to training. If too few
+    of these are left, they are divided between the two parts in proportion.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Station cube. Without a target every station is split.
+        Station cube. Without a target, every station is split.
     fractions : (float, float, float)
-        Shares of training, validation and test; they sum to 1. Validation or test stays empty where its share is 0.
+        Shares of training, validation and test, which sum to 1. Validation or test stays empty if its share is 0.
     extremes_to_train : bool
-        Whether the extreme rule holds. It looks at values of all stations, as the study does: it shapes the
-        test set, and fits nothing.
+        Apply the rule of extremes. It uses values of all stations, as the study does: it changes the test set, but fits
+        nothing.
     seed : int
-        Of the random order.
+        Seed of the random order.
 
     Returns
     -------
     Split
-        `left_out` names the stations without a target.
+        `left_out` contains the stations without a target.
 
     Raises
     ------
     SmgeoError
-        If the fractions don't sum to 1, no station has a target, or a part stays empty that was to have stations.
+        If the fractions do not sum to 1, no station has a target, or a part with a share stays empty.
     """
     if len(fractions) != 3 or not (fractions[0] > 0 <= min(fractions) and abs(sum(fractions) - 1) <= 1e-6):
         raise SmgeoError(
-            "fractions must be three shares (train, validation, test) that sum to 1, that of training above 0; got "
+            "fractions must be three shares (train, validation, test) that sum to 1, with training above 0; got "
             f"{tuple(fractions)}"
         )
     known = _has_target(ds)
@@ -261,7 +267,7 @@ def split_stations(
     empty = [name for share, (name, part) in zip(fractions, split.parts().items(), strict=True) if share and not part]
     if empty:
         raise SmgeoError(
-            f"split: {' and '.join(empty)} would hold no station: {len(ids)} stations"
+            f"split: {' and '.join(empty)} would have no station: {len(ids)} stations"
             f"{f' with a target ({len(left_out)} without)' if left_out else ''}, {len(forced)} of them forced to "
             f"training by extreme values, fractions {tuple(fractions)}. Use more stations, larger fractions, or "
             "extremes_to_train: false"
@@ -270,15 +276,15 @@ def split_stations(
 
 
 def _has_target(ds: xr.Dataset) -> np.ndarray:
-    """Which stations have a value of a target, bool (station,); all where the cube has no target."""
+    """Return a mask of the stations with a value of a target, bool (station,); all if the cube has no target."""
     targets = variables_of_kind(ds, "target")
     if not targets:
         return np.ones(ds.sizes["station"], dtype=bool)
     some = [ds[n].notnull().any([d for d in ds[n].dims if d != "station"]) for n in targets]
-    known = np.logical_or.reduce([values.values for values in dask.compute(*some)])
+    known: np.ndarray = np.logical_or.reduce([values.values for values in compute(*some)])
     if not known.any():
         raise SmgeoError(
             f"split: none of the {known.size} stations has a value of the target {' or '.join(targets)}; open stations with "
-            "observations, or drop the variable to split all"
+            "observations, or drop the variable to split all stations"
         )
     return known

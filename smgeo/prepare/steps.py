@@ -1,7 +1,7 @@
-"""What was done to a cube, carried by the cube itself.
+"""The record of preparation steps that a cube carries in its attributes.
 
-Each step of preparation appends itself, with all it needs to be done again, to the Dataset's attribute
-`smgeo_steps` (JSON). Windows hand the list on to the model, and the model repeats it on new data.
+Each step appends itself, with all that is needed to repeat it, to the Dataset's attribute `smgeo_steps` (JSON). Windows pass
+the list on to the model, and the model repeats it on new data.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Preparation(TypedDict):
 
 
 def steps_of(ds: xr.Dataset) -> list[Step]:
-    """The steps a Dataset went through, oldest first."""
+    """Return the steps that a Dataset went through, oldest first."""
     return list(json.loads(ds.attrs.get(ATTRIBUTE, "[]")))
 
 
 def lasting_steps(steps: list[Step]) -> list[Step]:
-    """The steps that must be the same for numbers to mean the same; derived features may be added at any time.
+    """Return the steps that must agree for values to be comparable; derived features may be added at any time.
 
     >>> lasting_steps([{"step": "derive"}, {"step": "fill_gaps"}])
     [{'step': 'fill_gaps'}]
@@ -68,7 +68,7 @@ def lasting_steps(steps: list[Step]) -> list[Step]:
 
 
 def with_step(ds: xr.Dataset, name: str, **params: object) -> xr.Dataset:
-    """`ds` with one more step in its record.
+    """Return `ds` with one more step in its record.
 
     >>> ds = with_step(xr.Dataset(), "derive", features=["ndvi"])
     >>> steps_of(ds)
@@ -78,10 +78,10 @@ def with_step(ds: xr.Dataset, name: str, **params: object) -> xr.Dataset:
 
 
 def with_steps(ds: xr.Dataset, steps: list[Step]) -> xr.Dataset:
-    """`ds` with these steps as its record: its variables went through them one by one."""
+    """Return `ds` with these steps as its record, for variables that went through them one by one."""
     return ds.assign_attrs({ATTRIBUTE: json.dumps(steps)})
 
 
 def without_last_step(ds: xr.Dataset) -> xr.Dataset:
-    """`ds` with the last step taken from its record."""
+    """Return `ds` without the last step in its record."""
     return ds.assign_attrs({ATTRIBUTE: json.dumps(steps_of(ds)[:-1])})

@@ -1,4 +1,4 @@
-"""Each station's own mean of the target over the training days, as a feature of models that are split in time."""
+"""The mean target of each station over the training days, as a feature of models that are split in time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smgeo.prepare.steps import with_step
 
 
 def learn_target_mean(ds: xr.Dataset, target: str, train: Sequence[str]) -> xr.Dataset:
-    """Add `target_mean` (station,), in the target's unit: the mean of what the stations in `train` observed; missing at others."""
+    """Add `target_mean` (station,), in the target's unit: the mean of each station in `train`; missing at other stations."""
     learned = select_stations(ds[[target]], train)[target]
     means = learned.mean("time", dtype="float64").compute()
     values = dict(zip(map(str, train), means.values.tolist(), strict=True))
@@ -23,23 +23,23 @@ def learn_target_mean(ds: xr.Dataset, target: str, train: Sequence[str]) -> xr.D
 
 
 def add_target_mean(ds: xr.Dataset, values: Mapping[str, float], units: str) -> xr.Dataset:
-    """Add means that were learned, by station id, and record the step.
+    """Add learned means, by station id, and record the step.
 
     Raises
     ------
     SmgeoError
-        If `ds` is a grid cube, or holds stations of which none was trained on.
+        If `ds` is a grid cube, or has only stations without a mean.
     """
     if is_grid(ds):
         raise SmgeoError(
-            f"the feature {TARGET_MEAN!r} is each training station's own mean, which no pixel has: this model estimates other days of its "
-            "training stations; for a map train one without it"
+            f"the feature {TARGET_MEAN!r} is the mean of each training station, which pixels do not have: this model estimates other days "
+            "of its training stations; for a map, train a model without this feature"
         )
     here = np.array([values.get(s, np.nan) for s in text_of(ds["station"])], dtype="float32")
     if here.size and not np.isfinite(here).any():
         raise SmgeoError(
-            f"the feature {TARGET_MEAN!r} is each training station's own mean, and none of these {here.size} stations was trained on; for "
-            "stations without observations train a model without it"
+            f"the feature {TARGET_MEAN!r} is the mean of each training station, and none of these {here.size} stations was trained on; for "
+            "stations without observations, train a model without this feature"
         )
     attrs = {
         "units": units,

@@ -1,10 +1,9 @@
-"""The threshold of the z-score, chosen on training and validation stations."""
+"""Choice of the z-score threshold of outliers, on training and validation stations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,9 @@ import xarray as xr
 
 from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_outliers
-from smgeo.prepare.quick_forest import fit_forest, table_of
+from smgeo.prepare.quick_forest import Regressor, fit_forest, table_of
 from smgeo.prepare.splits import Split
 
 THRESHOLDS = (3.0, 3.5, 4.0, 4.5, 5.0)
@@ -21,23 +21,23 @@ THRESHOLDS = (3.0, 3.5, 4.0, 4.5, 5.0)
 
 @dataclass(frozen=True)
 class ChosenThreshold:
-    """What `choose_z` found.
+    """Result of `choose_z`.
 
     Attributes
     ----------
     z : float
-        The threshold.
+        Chosen threshold.
     table : pandas.DataFrame
-        A row a threshold, the last one without dropping (z infinite): `z`, `rows_dropped` (of training stations),
-        `validation_rmse` (in the target's unit, over all validation rows), and `standard_error` of the difference of its mean
-        squared error from the best threshold's.
+        One row per threshold, the last one without dropping (z infinite): `z`, `rows_dropped` (of training stations),
+        `validation_rmse` (in the target's unit, over all validation rows), and `standard_error` of the difference between its
+        mean squared error and that of the best threshold.
     """
 
     z: float
     table: pd.DataFrame
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types: `z`, and `thresholds`, a row each; z is None without dropping."""
+    def to_dict(self) -> JsonObject:
+        """Return `z` and `thresholds`, one row each, as JSON types; z is None without dropping."""
         rows = self.table.to_dict("records")
         return {"z": self.z, "thresholds": [{**r, "z": r["z"] if np.isfinite(r["z"]) else None} for r in rows]}
 
@@ -51,17 +51,18 @@ def choose_z(
     target: str = "sm",
     variables: Sequence[str] | None = None,
     per_station: bool = False,
-    model: Any = None,
+    model: Regressor | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ChosenThreshold:
-    """The threshold whose remaining training rows estimate the validation stations best.
+    """Choose the outlier threshold whose remaining training rows estimate the validation stations best.
 
-    For each threshold, and for none, a quick model learns the training rows that are left and estimates all rows of the
-    validation stations, none of which is dropped. Of the thresholds whose mean squared error lies within one standard
-    error of the least, the greatest is taken, which drops least. The standard error is that of the mean difference of the
-    two errors over validation stations, because rows of one station are not independent (the one-standard-error rule:
-    Breiman et al. 1984, Classification and Regression Trees, section 3.4.3). Not dropping is shown, not chosen.
+    For each threshold, and without any, a quick model is trained on the remaining training rows and estimates all rows of the
+    validation stations; none of these is dropped. The result is the largest threshold, which drops least, whose mean
+    squared error is within one standard error of the minimum (the one-standard-error rule: Breiman et al. 1984,
+    Classification and Regression Trees, section 3.4.3). The standard error is that of the mean difference between the two
+    errors over validation stations, because rows of one station are not independent. The table also shows the error without
+    dropping, but this is not chosen.
 
     Parameters
     ----------
@@ -71,35 +72,38 @@ def choose_z(
     split : Split
         Statistics and training rows come from `split.train`, scores from `split.validation`.
     thresholds : sequence of float
+        Candidates.
     features, target : sequence of str, str
-        Variables the model learns from, and what it estimates.
+        Features of the model, and the variable that it estimates.
     variables, per_station : optional
-        Whose flags cost a row (see `drop_outlier_rows`), and whose statistics make flags (see `flag_outliers`).
+        Variables whose flags drop a row (see `drop_outlier_rows`), and the statistics of flags (see `flag_outliers`).
     model : scikit-learn regressor, optional
-        Cloned for each threshold; must take missing values where features have them. By default a forest
-        of 50 trees, each of 10,000 rows at most.
+        Cloned for each threshold; it must accept missing values if features have them. By default a forest of 50 trees, each
+        on at most 10,000 rows.
     seed : int
-        Of the default model.
+        Seed of the default model.
     progress : callable, optional
-        Called with (models trained, models in all).
+        Called with (models trained, total models).
 
     Returns
     -------
     ChosenThreshold
+        The threshold, and the scores of all candidates.
 
     Raises
     ------
     SmgeoError
-        If no threshold is given, the cube lacks a station of the split, or a part of it has no row with a target.
+        If no threshold is given, the split is in time, the cube lacks a station of the split, or a part has no row with a
+        target.
     """
     from sklearn.base import clone
 
     if split.periods:
         raise SmgeoError(
-            "choose_z: it scores validation stations, and this split is of days; give one of split_stations"
+            "choose_z: it scores validation stations, but this split is in time; use a split from split_stations"
         )
     if not len(thresholds):
-        raise SmgeoError("choose_z: give at least one threshold, such as (3.0, 4.0, 5.0)")
+        raise SmgeoError("choose_z: thresholds is empty; pass at least one, such as (3.0, 4.0, 5.0)")
     names = list(dict.fromkeys([*features, target, *(variables or ())]))
     learn, held = (select_stations(ds[names], part).load() for part in (split.train, split.validation))
     x, y, station = table_of(held, features, target)
@@ -117,7 +121,7 @@ def choose_z(
             raise SmgeoError(
                 f"choose_z: with z {z:g} the training stations have no row left with a value of {target!r}"
             )
-        fitted = fit_forest(x_left, y_left, seed) if model is None else clone(model).fit(x_left, y_left)
+        fitted: Regressor = fit_forest(x_left, y_left, seed) if model is None else clone(model).fit(x_left, y_left)
         errors.append((fitted.predict(x) - y) ** 2)
         dropped.append(lost.rows)
         if progress:
@@ -137,7 +141,7 @@ def choose_z(
 
 
 def _standard_error(difference: np.ndarray, station: np.ndarray) -> float:
-    """Of the mean over all rows, with whole stations as the sample; 0 of a single station.
+    """Return the standard error of the mean over all rows, with whole stations as the sample; 0 for a single station.
 
     Cochran 1977, Sampling Techniques, eq. 6.13 (a ratio estimate: stations have rows of unequal number).
     """

@@ -1,4 +1,4 @@
-"""Compiled loops over (station, time, feature): finding windows and copying them out."""
+"""Compiled loops over (station, time, feature) that find windows and copy them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def copy_windows(base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
-    """Window i, the days from `starts[i]` of series `rows[i]`, to out[places[i]]."""
+    """Copy window i, the days from `starts[i]` of series `rows[i]`, to `out[places[i]]`."""
     length = out.shape[1]
     for i in range(places.size):
         out[places[i]] = base[rows[i], starts[i] : starts[i] + length]
@@ -18,13 +18,13 @@ def copy_windows(base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places:
 def copy_windows_filled(
     base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, fill: np.ndarray, out: np.ndarray
 ) -> None:
-    """The same with `fill` for what is missing and, where `out` has room, 1 behind what is observed and 0 behind what is not."""
+    """Copy windows with `fill` for missing values; if `out` has room, append 1 for each observed value and 0 for each missing one."""
     features = base.shape[2]
     masks = out.shape[2] > features
     for i in range(places.size):
         for d in range(out.shape[1]):
             day, made = base[rows[i], starts[i] + d], out[places[i], d]
-            # Selections without a branch, which the processor could not foresee: only NaN differs from itself.
+            # No branches, because the processor could not predict them: only NaN differs from itself.
             for f in range(features):
                 made[f] = day[f] if day[f] == day[f] else fill[f]
             if masks:
@@ -34,7 +34,10 @@ def copy_windows_filled(
 
 @numba.njit(cache=True, nogil=True)
 def find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the `length` days that end on each day lack at most `allowed` values; which features each station has, and whether it has a gap."""
+    """Find the days on which a window ends: the `length` days up to it lack at most `allowed` values.
+
+    Returns these (station, day), the features of which each station has a value (station, feature), and stations with a gap.
+    """
     stations, days, features = base.shape
     complete = np.zeros((stations, days), dtype=np.bool_)
     present = np.zeros((stations, features), dtype=np.bool_)

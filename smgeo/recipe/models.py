@@ -1,4 +1,4 @@
-"""What a recipe says of its models."""
+"""Models of a recipe: kinds, parameters, and their own values of `prepare`."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def is_network(kind: object) -> bool:
 
 
 class ModelSpec(Spec):
-    """A model's kind, its fixed parameters, and keys of `prepare` that are another for this model alone."""
+    """A model's kind, its fixed parameters, and its own values for keys of `prepare`."""
 
     kind: str
     params: dict[str, Any] = Field({})
     prepare: dict[str, Any] = Field({})
 
 
-def name_kinds(value: Any) -> Any:
-    """A recipe's `models` written out: `ann: {units: 64}` means kind ann; `small: {kind: ann, units: 64}` names it.
+def name_kinds(value: object) -> object:
+    """Return a recipe's `models` with every kind: `ann: {units: 64}` means kind ann; `small: {kind: ann, units: 64}` names it.
 
     Raises
     ------
     ValueError
-        If a model is no mapping of parameters, or its name is none.
+        If a model is not a mapping of parameters, or its name is not allowed.
     """
     if not isinstance(value, Mapping):
         return value
-    out: dict[str, Any] = {}
+    out: dict[str, dict[str, Any]] = {}
     for name, params in value.items():
         if params is not None and not isinstance(params, Mapping):
             raise ValueError(f"model {name!r} takes a mapping of parameters, such as {{units: 64}}; got {params!r}")
         if not NAME.fullmatch(str(name)):
-            raise ValueError(f"model name {name!r} must be letters, digits, '_' or '-', a letter first")
+            raise ValueError(f"model name {name!r} must consist of letters, digits, '_' or '-', with a letter first")
         params = dict(params or {})
         if set(params) <= {"kind", "params", "prepare"} and "params" in params:
             out[name] = params

@@ -1,4 +1,4 @@
-"""What a recipe says of a search: the parameters tried, by which searcher, and how a trial is scored."""
+"""Search of a recipe: parameters, searcher, and how a trial is scored."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Range(Spec):
 class SearchSpec(Spec):
     """Search of one model's parameters; the trial with the least RMSE wins.
 
-    `objective`: stations that score a trial, those of validation or in turn each of so many folds of stations. `epochs`: most
-    epochs of a trial, by default the model's own. `concurrent`: trials at once, by default one a CPU. `space`: by default the
-    kind's own; a given one replaces it whole.
+    `objective`: stations that score a trial, those of validation or in turn each of so many folds of stations. `epochs`: maximum
+    number of epochs of a trial, by default the model's own. `concurrent`: trials at once, by default one a CPU. `space`: by default
+    the kind's own; a given one replaces all of it.
     """
 
     trials: int = Field(default=RECIPE_TRIALS, ge=1)
@@ -61,7 +61,7 @@ class SearchSpec(Spec):
 
     @field_validator("space", mode="before")
     @classmethod
-    def _in_order(cls, value: Any) -> Any:
+    def _in_order(cls, value: object) -> object:
         if isinstance(value, Mapping):
             for name, choices in value.items():
                 if isinstance(choices, set | frozenset):

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from smgeo.recipe.spec import Spec
 
+# Coverage of prediction intervals, by default.
+INTERVAL_LEVEL = 0.9
+
 
 class FoldOptions(TypedDict, total=False):
     """Keyword arguments of `smgeo.cv_folds` that only some methods take."""
@@ -80,7 +83,7 @@ class IntervalsSpec(Spec):
     """Prediction intervals learned at the validation stations, see `smgeo.calibrate`; `level` is their nominal coverage."""
 
     models: tuple[str, ...] | None = None
-    level: float = Field(default=0.9, gt=0, lt=1)
+    level: float = Field(default=INTERVAL_LEVEL, gt=0, lt=1)
 
 
 class ApplicabilitySpec(Spec):

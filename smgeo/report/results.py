@@ -35,20 +35,16 @@ _PACKAGES = (
 )
 
 
-def describe_map(store: Path, target: str, truth: Path | None = None) -> JsonObject:
-    """Return the days of a map, its share without a value, and, if the truth is known, its scores at every pixel."""
+def score_map(store: Path, target: str, truth: Path | None) -> JsonObject:
+    """Return the scores of a map against the truth at every pixel, under `truth`; nothing if the truth is not known."""
+    if truth is None:
+        return {}
     estimate = open_cube(store)[target]
-    out: JsonObject = {
-        "dates": [str(d.date()) for d in pd.DatetimeIndex(estimate.indexes["time"])],
-        "nodata_share": estimate.attrs["nodata_share"],
-    }
-    if truth is not None:
-        known, values = open_truth(truth, estimate).values, estimate.values
-        seen = np.isfinite(values) & np.isfinite(known)
-        scores = compute_scores(known[seen], values[seen], np.zeros(int(seen.sum()), dtype="int8"))
-        pixels = int(seen.any(axis=0).sum())
-        out["truth"] = {**{k: scores[k] for k in ("rmse", "ubrmse", "bias", "r", "n")}, "pixels": pixels}
-    return out
+    known, values = open_truth(truth, estimate).values, estimate.values
+    seen = np.isfinite(values) & np.isfinite(known)
+    scores = compute_scores(known[seen], values[seen], np.zeros(int(seen.sum()), dtype="int8"))
+    pixels = int(seen.any(axis=0).sum())
+    return {"truth": {**{k: scores[k] for k in ("rmse", "ubrmse", "bias", "r", "n")}, "pixels": pixels}}
 
 
 def open_truth(path: Path, estimate: xr.DataArray | xr.Dataset) -> xr.DataArray:

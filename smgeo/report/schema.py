@@ -1,7 +1,9 @@
-"""What `results.json` and `provenance.json` of a run contain, checked when written and when read.
+"""Schema of `results.json` and `provenance.json` of a run, checked when they are written and read.
 
 Each model describes one JSON object, and its fields are the object's keys. Errors and observations are in the unit of the target. A number that
 is not defined (r of a constant, an interval over one station) is None; a key that the run has nothing for is absent. `docs/results.md` explains each key.
+
+The module is long because its models are one schema, which readers look up in one place.
 """
 
 from __future__ import annotations
@@ -52,14 +54,19 @@ class Medians(Entry):
     r_median: Number
 
 
-class PartScores(Entry):
-    """Scores of one model on one part of the split, pooled over its `n` rows."""
+class PooledScores(Entry):
+    """Scores pooled over `n` rows; bias is estimate minus observation."""
 
     rmse: Number
     ubrmse: Number
     bias: Number
     r: Number
     n: int
+
+
+class PartScores(PooledScores):
+    """Scores of one model on one part of the split."""
+
     stations: int
     per_station: Medians
 
@@ -91,20 +98,23 @@ class Comparison(Entry):
     p_adjusted: Number
 
 
-class GroupScores(Entry):
+class GroupScores(PooledScores):
     """Scores at the test stations of one group."""
 
     group: str
     stations: int
-    n: int
-    rmse: Number
-    ubrmse: Number
-    bias: Number
-    r: Number
 
 
-class CrossValidation(Entry):
-    """Scores of one cross-validation, see `smgeo.evaluation.cross_validation.score_folds`.
+class ThreeR2(Entry):
+    """Three values of R², see `smgeo.evaluation.cross_validation.score_folds`."""
+
+    r2_mean_of_folds: Number
+    r2_pooled: Number
+    r2_station_means: Number
+
+
+class CrossValidation(ThreeR2):
+    """Scores of one cross-validation.
 
     `gap_days` exists for temporal folds. `selected` has the features of each fold if features were selected in the folds.
     """
@@ -113,26 +123,15 @@ class CrossValidation(Entry):
     folds: int
     gap_days: int | None = None
     selected: list[list[str]] | None = None
-    r2_mean_of_folds: Number
-    r2_pooled: Number
-    r2_station_means: Number
     rmse_pooled: Number
     n: int
     stations: int
     r2_of_folds: list[Number]
 
 
-class LeakageSplit(Entry):
-    """Scores and distances of one way to hold rows out, see `smgeo.evaluation.leakage.LeakageAudit`."""
+class LeakageSplit(PooledScores, ThreeR2):
+    """Scores with rows held out in one of three ways, and distances to training, see `smgeo.evaluation.leakage.LeakageAudit`."""
 
-    rmse: Number
-    ubrmse: Number
-    bias: Number
-    r: Number
-    r2_pooled: Number
-    r2_mean_of_folds: Number
-    r2_station_means: Number
-    n: int
     km_median: Number
     km_min: Number
     km_max: Number
@@ -227,14 +226,9 @@ class Applicability(Entry):
     index_median: Number
 
 
-class MapTruth(Entry):
+class MapTruth(PooledScores):
     """Scores of a map against the known truth of the built-in world, over `n` pixel-days of `pixels` pixels."""
 
-    rmse: Number
-    ubrmse: Number
-    bias: Number
-    r: Number
-    n: int
     pixels: int
 
 

@@ -1,4 +1,4 @@
-"""Tables of what models are worth: scores, comparisons, cross-validation, the leakage audit, prediction intervals."""
+"""Tables about the quality of models: scores, comparisons, cross-validation, leakage audit, prediction intervals."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def comparisons_table(pairs: Iterable[Comparison], units: str) -> Table:
         notes=(
             "Test part, on the rows that both models estimated. p: two-sided Wilcoxon signed-rank test on the RMSEs of stations; p (Holm) is adjusted "
             "for the number of pairs. Effect: matched-pairs rank-biserial correlation, from -1 (the first model is better at every station) to 1 (the "
-            "second is). A difference whose interval contains 0, or an adjusted p above 0.05, is no evidence that one model is better.",
+            f"second is). A difference whose interval contains 0, or an adjusted p above {_SIGNIFICANT:g}, is no evidence that one model is better.",
         ),
     )
 

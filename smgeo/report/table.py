@@ -1,4 +1,4 @@
-"""One table as every output shows it: a page, CSV and LaTeX files, a terminal."""
+"""One table model for all outputs: a page, CSV and LaTeX files, a terminal."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class Table:
     ) -> Table:
         """Build a table from records: name -> value. Optional columns without any value are left out.
 
-        `marked` and `detail` tell of a record what `Row` says of a row.
+        `marked` and `detail` return these attributes of the row of a record.
         """
         records = list(records)
         kept = tuple(c for c in columns if not c.optional or any(_has_value(c.pick(r)) for r in records))
@@ -240,7 +240,7 @@ class Table:
         for row in shown.rows:
             record: dict[str, object] = {}
             for column, cell in zip(shown.columns, row.cells, strict=True):
-                cells = cell if isinstance(cell, tuple) else (cell,)
+                cells = cell if isinstance(cell, tuple) else (cell,) * len(column.names)
                 record |= {
                     n: json.dumps(v) if isinstance(v, dict) else v for n, v in zip(column.names, cells, strict=True)
                 }

@@ -18,7 +18,7 @@ from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_station_source, raster_files
-from smgeo.sources.stations.cube import Day
+from smgeo.sources.stations.layout import Day
 from smgeo.sources.world.simulation import START as WORLD_START
 from smgeo.tuning.plan import check_libraries, check_search
 
@@ -146,6 +146,7 @@ def _check_models(recipe: Recipe, folder: Path, faults: _Faults) -> None:
 def _check_outline(recipe: Recipe, root: Path) -> None:
     if recipe.grid is not None and recipe.report is not None and recipe.report.outline is not None:
         box = open_grid(recipe.grid, root)
+        assert box.crs is not None
         pixels_inside(read_outline(root / recipe.report.outline, box.crs), box)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from functools import partial
 
-import numpy as np
-
 from smgeo.cube.reading import open_cube
 from smgeo.files import JsonObject
-from smgeo.maps import open_map, predict_map, write_cogs, write_stac
+from smgeo.maps.predict import predict_map_files
+from smgeo.maps.request import MapOptions
+from smgeo.maps.strips import Thinned
 from smgeo.models import load_model
 from smgeo.report import write_slider
-from smgeo.report.results import describe_map
+from smgeo.report.results import score_map
 from smgeo.study.context import Context, Found
 from smgeo.study.progress import Update
 
@@ -37,20 +37,24 @@ def _map(run: Context, name: str, progress: Update) -> JsonObject:
     assert spec is not None
     folder, store, page = (run.folder / "maps" / f"{name}{kind}" for kind in ("", ".zarr", ".html"))
     shutil.rmtree(folder, ignore_errors=True)
+    options = MapOptions(
+        region=run.root / spec.region if isinstance(spec.region, str) else spec.region,
+        intervals=intervals.level if intervals is not None and run.asks(intervals, name) else None,
+    )
+    shown = Thinned(_SLIDER_DAYS)
     with run.machine.cubes():
-        predict_map(
+        made = predict_map_files(
             load_model(run.folder / "models" / name),
             open_cube(run.grid_store),
             store,
+            folder,
             list(spec.dates),
-            region=run.root / spec.region if isinstance(spec.region, str) else spec.region,
-            intervals=intervals.level if intervals is not None and run.asks(intervals, name) else None,
+            options=options,
+            title=f"{run.recipe.name}: soil moisture by {name}",
+            readers=[shown],
             progress=progress,
         )
-    write_cogs(store, folder)
-    write_stac(folder, f"{run.recipe.name}: soil moisture by {name}")
-    made = open_map(store)
-    shown = np.unique(np.linspace(0, made.sizes["time"] - 1, _SLIDER_DAYS).round().astype(int))
     title = f"{run.recipe.name}, {name}"
-    write_slider(made.isel(time=shown), page, run.open_stations(), title=title, target=run.target)
-    return describe_map(store, run.target, run.root / "truth.zarr" if run.recipe.world is not None else None)
+    write_slider(shown.dataset, page, run.open_stations(), title=title, target=run.target)
+    truth = run.root / "truth.zarr" if run.recipe.world is not None else None
+    return {"dates": made["dates"], "nodata_share": made["nodata_share"], **score_map(store, run.target, truth)}

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import xarray as xr
 
-from smgeo.cube.schema import select_stations
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.evaluation.parts import evaluate
@@ -20,19 +19,10 @@ from smgeo.files import JsonObject, digest
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.data_parallel import fit_parallel
 from smgeo.models.protocol import Model
-from smgeo.prepare import (
-    Prepared,
-    Split,
-    Windows,
-    choose_outliers,
-    learnable,
-    part_rows,
-    split_periods,
-    split_stations,
-    training_windows,
-)
+from smgeo.prepare import Split, Windows, choose_outliers, split_periods, split_stations, windows_of_parts
 from smgeo.recipe.search import SearchSpec
 from smgeo.study.context import Context, Found
+from smgeo.study.prepared import PreparedStations, prepared_stations, write_prepared
 from smgeo.study.progress import Update
 from smgeo.tuning.search import Search, choose_stations, describe_search, search_windows
 from smgeo.tuning.trials import OtherSearchError
@@ -127,33 +117,32 @@ def _set_aside(folder: Path) -> Path:
 
 
 def _search_pairs(run: Context, found: Found, name: str, spec: SearchSpec) -> list[tuple[Windows, Windows]]:
-    """Return training and scoring windows; each fold is prepared from scratch, so that what it holds out shapes nothing."""
+    """Return training and scoring windows; each fold is prepared by itself, so that what it holds out shapes nothing."""
     assert found.split is not None
-    cube, splits = run.open_stations(), [found.split]
+    splits = [found.split]
     if isinstance(spec.objective, int):
+        cube = run.open_stations()
         folds = choose_stations(cube, found.split, spec.objective, run.target, spec.seed or 0)
         splits = [Split(tuple(train), tuple(held), ()) for train, held in folds]
     pairs = []
-    for part in splits:
-        _, train, held = _windows(run, found, name, cube, part)
+    for split in splits:
+        _, train, held = _windows(run, found, name, split)
         assert held is not None
         pairs.append((train, held))
     return pairs
 
 
-def _windows(
-    run: Context, found: Found, name: str, cube: xr.Dataset, split: Split
-) -> tuple[Prepared, Windows, Windows | None]:
-    """Return the prepared training part, and training and validation windows of a model; no validation if the split has none."""
+def _windows(run: Context, found: Found, name: str, split: Split) -> tuple[PreparedStations, Windows, Windows | None]:
+    """Return the prepared stations, and training and validation windows of a model; no validation if the split has none."""
     spec, model = run.prepare_of(found, name), run.new_model(found, name)
-    held = part_rows(cube, split, "validation", run.target) if split.validation else None
-    prepared, train, validation = training_windows(
-        learnable(cube, split),
-        held,
-        spec,
-        run.recipe.features,
-        run.target,
+    stores = prepared_stations(run, found, spec, split)
+    if not (stores.folder / "stations.zarr").exists():  # of a fold; those of the run's split have a stage of their own
+        write_prepared(run, spec, split, stores)
+    train, validation = windows_of_parts(
+        stores.train(),
+        stores.validation(split, run.target),
         length=run.days_seen(found, name),
+        missing=spec.window.missing,
         mode=model.window_mode,
     )
     made = {"training": train} if validation is None else {"training": train, "validation": validation}
@@ -163,7 +152,7 @@ def _windows(
                 f"models.{name}: no row of the {part} part has enough values for a window of {train.length} days with a "
                 f"share of at most {spec.window.missing:g} missing; allow more in prepare.window.missing, or fill longer gaps"
             )
-    return prepared, train, validation
+    return stores, train, validation
 
 
 def fit_models(run: Context, found: Found) -> Found:
@@ -190,9 +179,9 @@ def _fit_model(run: Context, found: Found, name: str) -> Found:
 def _fit(run: Context, found: Found, name: str, inputs: Mapping[str, object], progress: Update) -> JsonObject:
     """Return the model's `scores`, and of its `training` rows, days of a window and stations left out."""
     assert found.split is not None
-    cube, split = run.open_stations(), found.split
+    split = found.split
     workers = run.workers if name in run.recipe.networks else 1
-    prepared, train, validation = _windows(run, found, name, cube, split)
+    prepared, train, validation = _windows(run, found, name, split)
     kept = Checkpoint(run.folder.absolute() / "checkpoints" / f"{name}.npz", key=digest(inputs))
     model = run.new_model(found, name)
     if workers > 1:
@@ -215,8 +204,7 @@ def _fit(run: Context, found: Found, name: str, inputs: Mapping[str, object], pr
             checkpoint=kept,
             progress=lambda done, total, *note: progress(done, total),
         )
-    used = dict.fromkeys(s for stations in split.parts().values() for s in stations)
-    stations = select_stations(cube, list(used))
+    stations = prepared.stations()
     _learn_uncertainty(run, name, model, stations, split)
     model.save(run.folder / "models" / name)
     kept.remove()
@@ -229,7 +217,7 @@ def _fit(run: Context, found: Found, name: str, inputs: Mapping[str, object], pr
             "rows": train.count,
             "window_days": train.length,
             **({"workers": workers} if workers > 1 else {}),
-            "outlier_rows": prepared.outlier_rows,
+            "outlier_rows": prepared.train().outlier_rows,
             "left_out": [] if train.missing else train.left_out,
         },
     }

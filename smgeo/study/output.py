@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from smgeo.files import write_json
-from smgeo.prepare import OutlierRows, clean_cube, learnable
+from smgeo.prepare import OutlierRows, clean_cube
 from smgeo.report import write_report
 from smgeo.report.results import (
     broken_stations,
@@ -19,6 +19,7 @@ from smgeo.report.results import (
 from smgeo.report.schema import check_results
 from smgeo.study.context import Context, Found
 from smgeo.study.cubes import hash_outline
+from smgeo.study.prepared import prepared_stations
 
 
 def count_removed(run: Context, found: Found) -> Found:
@@ -32,10 +33,10 @@ def count_removed(run: Context, found: Found) -> Found:
 
 
 def _count_of_models(run: Context, found: Found) -> Found:
-    cube, split, recipe = run.open_stations(), found.split, run.recipe
+    cube, split = run.open_stations(), found.split
     assert split is not None
     kept = len({s for part in split.parts().values() for s in part})
-    lost = clean_cube(learnable(cube, split), found.prepare, recipe.cube_features, run.target, split.train)[1]
+    lost = prepared_stations(run, found, found.prepare, split).train().outliers
     used = count_used(cube, split, run.target) if split.periods else None
     chosen = found.results.get("threshold")
     when = "training day" if split.periods else "day"

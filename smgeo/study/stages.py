@@ -9,6 +9,7 @@ from smgeo.study.cubes import build_grid, build_stations, describe_grid_cube, ha
 from smgeo.study.maps import make_maps
 from smgeo.study.models import choose_split, choose_threshold, fit_models, search_models
 from smgeo.study.output import count_removed, draw_report, write_results
+from smgeo.study.prepared import prepare_stations
 from smgeo.study.validation import (
     audit_station_cube,
     cross_validate_models,
@@ -25,7 +26,7 @@ Stage = Callable[[Context, Found], Found]
 
 _SOURCES: tuple[Stage, ...] = (keep_recipe, simulate_world, hash_inputs, build_stations)
 CUBES: tuple[Stage, ...] = (*_SOURCES, build_grid)
-SEARCHES: tuple[Stage, ...] = (*_SOURCES, choose_split, choose_threshold, search_models)
+SEARCHES: tuple[Stage, ...] = (*_SOURCES, choose_split, choose_threshold, prepare_stations, search_models)
 MODELS: tuple[Stage, ...] = (*SEARCHES, fit_models)
 RUN: tuple[Stage, ...] = (
     *_SOURCES,
@@ -33,6 +34,7 @@ RUN: tuple[Stage, ...] = (
     choose_split,
     build_grid,
     choose_threshold,
+    prepare_stations,
     search_models,
     fit_models,
     score_models,

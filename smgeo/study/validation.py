@@ -16,6 +16,7 @@ from smgeo.models import load_model
 from smgeo.recipe.validation import CrossValidationSpec, LearningCurveSpec
 from smgeo.report.results import describe_coverage, describe_models, records_of
 from smgeo.study.context import Context, Found
+from smgeo.study.prepared import prepared_stations
 from smgeo.study.progress import Update
 
 
@@ -65,6 +66,12 @@ def cross_validate_models(run: Context, found: Found) -> Found:
             entry = entry if entry not in out else f"{entry}_{number}"
             found, out[entry] = _cross_validate(run, found, name, spec, number, selected)
     return found.add(cross_validation=out) if out else found
+
+
+def _prepared(run: Context, found: Found, name: str) -> xr.Dataset:
+    """Open the stations as they were prepared for a model."""
+    assert found.split is not None
+    return prepared_stations(run, found, run.prepare_of(found, name), found.split).stations()
 
 
 def _rows_with_target(run: Context) -> xr.Dataset:
@@ -134,7 +141,7 @@ def measure_importance(run: Context, found: Found) -> Found:
     def work(name: str, progress: Update) -> JsonObject:
         table = permutation_importance(
             load_model(run.folder / "models" / name),
-            run.open_stations(),
+            _prepared(run, found, name),
             split,
             spec.part,
             groups=spec.groups,
@@ -198,7 +205,7 @@ def measure_coverage(run: Context, found: Found) -> Found:
     def work(name: str, progress: Update) -> JsonObject:
         model, cube = load_model(run.folder / "models" / name), run.open_stations()
         assert model.calibration_ is not None
-        table = interval_coverage(model, cube, split, level=spec.level)
+        table = interval_coverage(model, _prepared(run, found, name), split, level=spec.level)
         return {
             "level": spec.level,
             "calibrated_on": {"stations": model.calibration_.stations, "rows": model.calibration_.rows},
@@ -227,7 +234,7 @@ def measure_areas(run: Context, found: Found) -> Found:
             "folds": area.folds,
             "reference_rows": len(area.reference),
             "weights": dict(zip(area.features, map(float, area.weights), strict=True)),
-            **score_applicability(model, run.open_stations(), split),
+            **score_applicability(model, _prepared(run, found, name), split),
         }
 
     tables = {}

@@ -1,4 +1,4 @@
-"""Ray's agents end with the process that started them, should it be killed: nothing else of Ray outlives it.
+"""Ray's agents end with the process that started them, should it be killed: without this they would run for another minute.
 
 Run as a script, this module is the process that waits for that. It needs psutil, but not smgeo, which takes seconds to import.
 """
@@ -24,13 +24,6 @@ class Noted(NamedTuple):
 
     pid: int
     created: float
-
-
-@contextmanager
-def ending_agents() -> Iterator[None]:
-    """End Ray's agents when this process ends without leaving the context; else they would run for another minute."""
-    with ending_with_this_process(find_agents()):
-        yield
 
 
 @contextmanager

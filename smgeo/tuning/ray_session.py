@@ -21,7 +21,7 @@ from smgeo.hpc.workers.allocation import Allocation
 from smgeo.hpc.workers.local_processes import thread_variables
 from smgeo.models.backend import keras_backend
 from smgeo.tuning.objective import THREADS
-from smgeo.tuning.ray_agents import ending_agents
+from smgeo.tuning.ray_agents import ending_with_this_process, find_agents
 from smgeo.tuning.trials import one_line
 
 # Else the first of several trials on a GPU would take all of its memory.
@@ -95,7 +95,7 @@ def _connect(concurrent: int | None) -> Iterator[None]:
             _join_cluster(os.environ["RAY_ADDRESS"], options)
         else:  # not one that Ray may find on this machine: it could be another search's, and end with it
             _start_locally(concurrent, options)
-            guard = ending_agents()
+            guard = ending_with_this_process(find_agents())
     with _keeping_sigterm():
         try:
             with guard:

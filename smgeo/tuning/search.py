@@ -230,7 +230,7 @@ def _read_spec(spec: SearchSpec | Mapping[str, object] | None, keywords: Mapping
 def describe_search(table: pd.DataFrame) -> JsonObject:
     """Return a search's table as in `results.json`: the number of the best trial, and the outcome of each.
 
-    `validation_rmse` is in the target's unit, None if there is none.
+    An outcome is `trial`, `status`, `epochs`, `params` and `validation_rmse` (in the target's unit, None if there is none).
     """
     rows = table.to_dict("records")
     trials = [

@@ -266,6 +266,22 @@ def test_a_cube_is_read_from_its_store_without_dask(make_grid_cube, tmp_path):
     xr.testing.assert_identical(again.compute(), changed.isel(y=slice(0, 2)).compute())
 
 
+def test_a_cube_can_be_opened_without_dask(make_grid_cube, tmp_path):
+    grid = make_grid_cube(days=40, height=5, width=6, gaps=0.3)
+    path = write_cube(grid, tmp_path / "g.zarr")
+    lazy, plain = open_cube(path), open_cube(path, dask=False)
+    assert not plain.chunks
+    assert plain.odc.geobox == grid.odc.geobox
+    part = plain.isel(time=slice(3, 37, 5), y=[0, 2], x=4)
+    assert len(pickle.dumps(part)) < 20_000  # its values are still in the store
+    xr.testing.assert_identical(part.compute(), lazy.isel(time=slice(3, 37, 5), y=[0, 2], x=4).compute())
+    xr.testing.assert_identical(plain.load(), lazy.compute())
+    # Arrays of the same store have the same name, and another as soon as the store is another.
+    assert open_cube(path)["clay"].data.name == lazy["clay"].data.name
+    write_cube(grid.assign(clay=grid["clay"] + 5), path)
+    assert open_cube(path)["clay"].data.name != lazy["clay"].data.name
+
+
 def test_what_comes_from_no_store_stays_as_it_is(make_grid_cube, tmp_path):
     grid = make_grid_cube(days=4)
     assert without_dask(grid) is grid

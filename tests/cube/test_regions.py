@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -16,9 +17,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from smgeo.cube.ledger import find_damage, read_ledger
+from smgeo.cube.executor import jobs_of
+from smgeo.cube.ledger import Records, find_damage, read_ledger
 from smgeo.cube.reading import open_cube
 from smgeo.cube.regions import plan_regions, shard_file
+from smgeo.cube.store import StorePlan, regions_of
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.files import exchange_folders, replace_folder
@@ -250,7 +253,7 @@ def test_days_that_do_not_follow_are_refused(tmp_path: Path) -> None:
     store = write_cube(grid_cube(45), tmp_path / "c.zarr")
     with pytest.raises(SmgeoError, match="ends on 2020-02-14, the new days begin on 2020-03-01"):
         write_cube(grid_cube(5, start="2020-03-01"), store, append=True)
-    with pytest.raises(SmgeoError, match="holds s1_vv, sand; the new days hold s1_vv"):
+    with pytest.raises(SmgeoError, match="contains s1_vv, sand, but the new days contain s1_vv"):
         write_cube(grid_cube(70).drop_vars("sand"), store, append=True)
 
 
@@ -263,9 +266,9 @@ def test_days_that_are_not_of_the_cube_are_refused(tmp_path: Path, days: int) ->
     store = write_cube(in_units(grid_cube(45), "dB"), tmp_path / "c.zarr")
     with pytest.raises(SmgeoError, match="new days do not match: s1_vv is in '1', needed in 'dB'"):
         write_cube(in_units(later, "1"), store, append=True)
-    with pytest.raises(SmgeoError, match="y of the new days is not that"):
+    with pytest.raises(SmgeoError, match="y of the new days differs from that"):
         write_cube(in_units(later, "dB").isel(y=slice(9)), store, append=True)
-    with pytest.raises(SmgeoError, match="y of the new days is not that"):
+    with pytest.raises(SmgeoError, match="y of the new days differs from that"):
         write_cube(in_units(later, "dB").drop_vars("y"), store, append=True)
     with pytest.raises(
         SmgeoError, match="time must be daily without gaps; 2020-02-19 00:00:00 is followed by 2020-02-21"
@@ -452,3 +455,48 @@ def test_a_region_that_ends_every_worker_is_named(tmp_path: Path) -> None:
         pytest.raises(SmgeoError, match=told),
     ):
         write_cube(ds, tmp_path / "a.zarr", chunks={"station": 1, "time": 1})
+
+
+@pytest.fixture
+def plan() -> StorePlan:
+    """A store of four regions, made from "0" to "3", whose summaries are wanted."""
+    template = xr.Dataset({"a": (("y", "x"), np.zeros((4, 4)))})
+    regions = regions_of(template, {"a": {"chunks": (1, 4)}}, ["a"])
+    inputs = {r.name: str(i) for i, r in enumerate(regions)}
+    return StorePlan(template, {"a": {"chunks": (1, 4)}}, regions, inputs, jobs_of({"a": np.zeros((4, 4))}), dict)
+
+
+A, B, C, D = (f"y.x/{i}.0" for i in range(4))
+
+
+def records(**inputs: str) -> Records:
+    """Regions A to D as they are in a ledger, made from `inputs`, each with a summary."""
+    names = {"a": A, "b": B, "c": C, "d": D}
+    made = {names[k]: v for k, v in inputs.items()}
+    return Records("", {n: {f"{n}.file": f"sum {v}"} for n, v in made.items()}, made, {}, {n: {} for n in made})
+
+
+def test_regions_of_a_finished_store_stay_if_they_are_made_from_the_same(plan: StorePlan) -> None:
+    finished = records(a="0", b="another", c="2")
+    assert plan.find_kept(finished) == {A, C}
+    # Those of an append stay whatever their digests are, if they are there at all.
+    assert plan.find_kept(finished, {A, B, D}) == {A, B, C}
+    del finished.summaries[A]
+    assert plan.find_kept(finished) == {C}
+    assert replace(plan, summarise=None).find_kept(finished) == {A, C}
+
+
+def test_regions_are_to_do_that_neither_write_has_finished(plan: StorePlan) -> None:
+    def todo(begun: Records, finished: Records, kept: set[str]) -> list[str]:
+        return [r.name for r in plan.find_todo(begun, finished, kept)]
+
+    assert todo(Records(), Records(), set()) == [A, B, C, D]
+    assert todo(records(a="0", c="2"), Records(), set()) == [B, D]
+    # Begun from other data: to do, unless it was adopted from the finished store.
+    begun = records(a="old", b="old", c="2")
+    assert todo(begun, Records(), set()) == [A, B, D]
+    assert todo(begun, records(a="old", b="newer"), {A, B}) == [B, D]
+    del begun.summaries[C]
+    assert todo(begun, records(a="old"), {A}) == [B, C, D]
+    # Only what is in the unfinished store is done.
+    assert todo(Records(), records(a="0"), {A}) == [A, B, C, D]

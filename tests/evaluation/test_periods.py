@@ -130,7 +130,7 @@ def test_what_needs_stations_to_hold_out_refuses_a_split_of_days(make_station_cu
     split = smgeo.split_periods(cube, ("2020-01-01", "2020-01-12"), ("2020-01-13", "2020-01-20"))
     with pytest.raises(SmgeoError, match="learning curve: it adds training stations, but this split is in time"):
         smgeo.learning_curve(lambda: smgeo.make_model("Ridge"), cube, split, PrepareSpec(), ["s1_vv"])
-    with pytest.raises(SmgeoError, match="choose_z: it scores validation stations, and this split is of days"):
+    with pytest.raises(SmgeoError, match="choose_z: it scores validation stations, but this split is in time"):
         smgeo.choose_z(cube, split, features=["s1_vv"])
     with pytest.raises(SmgeoError, match="objective as a number makes folds of stations"):
         smgeo.tune("Ridge", cube, split, out="never", objective=3, space={"alpha": [1.0]})

@@ -118,7 +118,7 @@ def test_seams_by_hand():
 
 def test_what_is_no_map_or_has_no_station_is_refused(tmp_path):
     path = _map(tmp_path / "m.zarr")
-    with pytest.raises(SmgeoError, match="holds no map"):
+    with pytest.raises(SmgeoError, match="contains no map"):
         open_map(tmp_path / "nothing")
     with pytest.raises(SmgeoError, match="saw all 1 stations in training or validation"):
         evaluate_map(path, _stations({"N/trained": (0, 0)}, [0.0]))

@@ -231,8 +231,8 @@ def test_a_region_by_a_polygon(model, grid, tmp_path):
 
 def test_regions_that_are_none(model, grid, tmp_path):
     for region, said in (
-        ((0, 0, 1, 1), "holds no pixel of the grid"),
-        ((5, 0, 1, 1), "left must lie below right"),
+        ((0, 0, 1, 1), "contains no pixel of the grid"),
+        ((5, 0, 1, 1), "left must be less than right"),
         ((1, 2, 3), "left, bottom, right, top"),
         (tmp_path / "none.gpkg", "not found"),
     ):

@@ -55,14 +55,14 @@ def test_the_cube_and_other_stores_are_not_written_over(model, grid, tmp_path):
     path = write_cube(grid, tmp_path / "grid.zarr")
     other = write_cube(grid, tmp_path / "other.zarr")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(SmgeoError, match="is the cube that is mapped"):
+    with pytest.raises(SmgeoError, match="is the cube to map"):
         smgeo.predict_map(model, open_cube(path), path, DAYS)
-    with pytest.raises(SmgeoError, match="is a Zarr store, but no map"):
+    with pytest.raises(SmgeoError, match="is a Zarr store but not a map"):
         smgeo.predict_map(model, open_cube(path), other, DAYS)
-    with pytest.raises(SmgeoError, match="no folder of maps"):
+    with pytest.raises(SmgeoError, match="not a folder of maps"):
         model.save(tmp_path / "rf")
         smgeo.predict_map(model, open_cube(path), tmp_path / "rf", DAYS)
-    with pytest.raises(SmgeoError, match="is one file"):
+    with pytest.raises(SmgeoError, match="is a file; give a folder"):
         smgeo.predict_map(model, open_cube(path), tmp_path / "sm.tif", DAYS)
     assert {p: p.read_bytes() for p in before} == before
 
@@ -147,7 +147,7 @@ def test_files_of_others_and_damaged_ones(model, grid, tmp_path):
     for kept in (len(good) - 300, 40):
         (folder / f"sm_{DAYS[0]}.tif").write_bytes(good[:kept])
         with (
-            pytest.raises(SmgeoError, match=r"sm_2020-01-05.tif is called as a map is")
+            pytest.raises(SmgeoError, match=r"sm_2020-01-05.tif has the name of a map")
             if kept == 40
             else pytest.MonkeyPatch.context()
         ):
@@ -227,7 +227,7 @@ def test_days_are_days(model, grid, tmp_path):
     got = open_map(smgeo.predict_map(model, noon, tmp_path / "n.zarr", ["2020-01-05"]))
     expected = open_map(smgeo.predict_map(model, grid, tmp_path / "m.zarr", ["2020-01-05T00:00Z"]))
     np.testing.assert_array_equal(got["sm"].values, expected["sm"].values)
-    with pytest.raises(SmgeoError, match="holds numbers"):
+    with pytest.raises(SmgeoError, match="contains numbers"):
         smgeo.predict_map(model, grid, tmp_path / "m.zarr", [20200105])
     with pytest.raises(SmgeoError, match=r"load_model\('rf'\)"):
         smgeo.predict_map("rf", grid, tmp_path / "m.zarr", DAYS)
@@ -251,7 +251,7 @@ def test_maps_of_nothing_and_of_the_impossible_are_warned_of(model, grid, tmp_pa
     rng = np.random.default_rng(0)
     wet.fit(rng.random((50, 3)).astype("float32"), np.full(50, 30.0, "float32"))
     wet.preparation_ = model.preparation_
-    with pytest.warns(SmgeoWarning, match=r"100.000% of the map's values of sm lie outside 0 to 1"):
+    with pytest.warns(SmgeoWarning, match=r"100.000% of the map's values of sm are outside 0 to 1"):
         path = smgeo.predict_map(wet, grid, tmp_path / "w.zarr", DAYS)
     assert open_map(path)["sm"].attrs["impossible_share"] == 1
 

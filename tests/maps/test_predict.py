@@ -242,7 +242,7 @@ def test_refusals_name_the_thing(stations, grid, tmp_path):
     with pytest.raises(SmgeoError, match="clay is in 'g kg-1', needed in 'percent'"):
         predict_map(model, wrong, out)
     with pytest.raises(
-        SmgeoError, match="2021-05-01, 2022-05-01 not in the grid cube, which holds 2020-01-01 to 2020-01-20"
+        SmgeoError, match="2021-05-01, 2022-05-01 not in the grid cube, which covers 2020-01-01 to 2020-01-20"
     ):
         predict_map(model, grid, out, times=["2020-01-02", "2021-05-01", "2022-05-01"])
     with pytest.raises(SmgeoError, match="no CRS"):

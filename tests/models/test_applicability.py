@@ -92,10 +92,10 @@ def test_a_file_whose_arrays_do_not_belong_together_is_refused(tmp_path):
         {"more": np.zeros(1)},
     ):
         np.savez(tmp_path / "bad.npz", **{**good, **changes})
-        with pytest.raises(SmgeoError, match="holds no area of applicability"):
+        with pytest.raises(SmgeoError, match="contains no area of applicability"):
             Applicability.load(tmp_path / "bad.npz", about)
     (tmp_path / "bad.npz").write_bytes(b"PK")
-    with pytest.raises(SmgeoError, match="holds no area of applicability"):
+    with pytest.raises(SmgeoError, match="contains no area of applicability"):
         Applicability.load(tmp_path / "bad.npz", about)
 
 

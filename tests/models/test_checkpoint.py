@@ -40,7 +40,7 @@ def test_a_stopped_training_goes_on_to_the_same_numbers(tmp_path):
     stop_after(new_model(), 2, data, held, Checkpoint(file))
     told = []
     again = new_model().fit(*data, validation=held, checkpoint=Checkpoint(file), progress=lambda *a: told.append(a[0]))
-    assert told == [1, 2, 3, 4]  # what was done is told again
+    assert told == [1, 2, 3, 4]  # epochs of the checkpoint are yielded again
     assert again.history_ == whole.history_
     assert np.array_equal(again.predict(data[0]), whole.predict(data[0]))
 

@@ -1,4 +1,4 @@
-"""What a model file may do: nothing but hold numbers; and what data it is used on must be: the same features in the same units."""
+"""Model files contain only numbers, and estimate only from data with the same features in the same units."""
 
 import hashlib
 import io
@@ -57,7 +57,7 @@ def _plant(weights: Path, content: bytes) -> Path:
 
 
 def _parts(weights: Path, planted: object) -> dict:
-    """What the file must hold, with something else in the fitted estimator."""
+    """Return the expected content of the file, with something else in the fitted estimator."""
     held = skops.io.load(weights, trusted=skops.io.get_untrusted_types(file=weights))
     return {name: planted if name == "fitted" else part for name, part in held.items()}
 
@@ -98,7 +98,7 @@ def test_a_pickle_inside_the_arrays_of_a_forest_does_not_run(trees, tmp_path):
     content = io.BytesIO()
     np.savez(content, **arrays)
     mark.unlink(missing_ok=True)
-    with pytest.raises(SmgeoError, match=r"trees\.npz holds no trees"):
+    with pytest.raises(SmgeoError, match=r"trees\.npz contains no trees"):
         load_model(_plant(trees, content.getvalue()))
     assert not mark.exists()
 
@@ -117,7 +117,7 @@ def test_a_pickle_inside_the_arrays_of_a_forest_does_not_run(trees, tmp_path):
 )
 def test_functions_and_types_of_others_are_refused_by_name(weights, planted, name):
     content = skops.io.dumps(_parts(weights, planted))
-    with pytest.raises(SmgeoError, match=f"holds .*{name}.*nothing was loaded. Allowed are"):
+    with pytest.raises(SmgeoError, match=f"contains .*{name}.*nothing was loaded. Allowed are"):
         load_model(_plant(weights, content))
 
 

@@ -118,7 +118,7 @@ def test_a_regressor_of_the_user_s_own_is_loaded_when_it_is_trusted(rows, tmp_pa
     model = make_model(Nearest()).fit(x, y)
     path = model.save(tmp_path / "m")
     name = f"{Nearest.__module__}.Nearest"
-    with pytest.raises(SmgeoError, match=f"holds {name}, which could run code"):
+    with pytest.raises(SmgeoError, match=f"contains {name}, which could run code"):
         load_model(path)
     np.testing.assert_array_equal(load_model(path, trusted=[name]).predict(x), y)
 

@@ -30,7 +30,7 @@ SPLIT = Split(tuple(STATIONS[:8]), tuple(STATIONS[8:10]), tuple(STATIONS[10:]))
 
 
 def _cube(seed=0, days=150, known=0.5):
-    """Rain, and a store that it wets and that dries: what today's soil moisture is lies in the days before."""
+    """Return rain, and a store that it wets and that dries: today's soil moisture follows from the days before."""
     rng = np.random.default_rng(seed)
     rain = np.maximum(rng.standard_normal((12, days)), 0)
     store = np.zeros_like(rain)

@@ -12,7 +12,7 @@ from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
 
 def _data(rows=2000, features=7, seed=0):
     rng = np.random.default_rng(seed)
-    # Whole numbers and halves: many values lie on thresholds.
+    # Whole numbers and halves: many values are at thresholds.
     x = (rng.integers(-6, 7, (rows, features)) / 2).astype("float32")
     y = x[:, 0] * x[:, 1] + np.sin(x[:, 2]) + rng.normal(0, 0.1, rows)
     return x, y.astype("float32")

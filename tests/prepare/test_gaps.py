@@ -377,7 +377,7 @@ def test_a_mapping_fills_only_what_it_names(make_station_cube):
         ({"s1_vv": "weekly"}, "'half-revisit' or a whole number.*got 'weekly'"),
         ({"s1_vv": None}, "limit for 's1_vv'"),
         ({"s1_v": 2}, "'s1_vv'"),
-        ({"sm": 2}, "no dynamic variable"),
+        ({"sm": 2}, "not a dynamic variable"),
     ],
 )
 def test_limits_refused(make_station_cube, limit, message):
@@ -430,7 +430,7 @@ def test_whole_numbers_have_no_gaps_and_text_is_refused():
     )
     xr.testing.assert_identical(fill_gaps(text, 2)[["soil", "day"]].drop_attrs(deep=False), text[["soil", "day"]])
     text["soil"].attrs["kind"] = "dynamic"
-    with pytest.raises(SmgeoError, match="fill_gaps: needed are numbers, found soil"):
+    with pytest.raises(SmgeoError, match="fill_gaps: expected numeric variables, found soil"):
         fill_gaps(text, 2)
 
 

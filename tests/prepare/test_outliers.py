@@ -246,7 +246,7 @@ def test_what_is_no_number_has_no_flags(make_station_cube):
     assert not {"soil", "since", "open"} & set(Scaler().fit(ds).center_)
     ds["soil"].attrs["kind"] = "static"
     for use in (lambda: flag_outliers(ds, 3), lambda: Scaler().fit(ds)):
-        with pytest.raises(SmgeoError, match="needed are numbers, found soil"):
+        with pytest.raises(SmgeoError, match="expected numeric variables, found soil"):
             use()
 
 
@@ -272,5 +272,5 @@ def test_a_target_of_whole_numbers_is_missing_where_it_was_dropped(make_station_
 
 def test_rows_cannot_be_dropped_by_a_variable_without_flags(make_station_cube):
     ds = make_station_cube(stations=3, days=6)
-    with pytest.raises(SmgeoError, match="no flags of 's1_v'.*'s1_vv'"):
+    with pytest.raises(SmgeoError, match="flags has no variable 's1_v'.*'s1_vv'"):
         drop_outlier_rows(ds, _flags(ds), ["N/s0"], variables=["s1_v"])

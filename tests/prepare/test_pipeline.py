@@ -1,4 +1,4 @@
-"""A recipe's whole preparation: its numbers come from training stations alone."""
+"""A recipe's whole preparation: its numbers come only from training stations, and a kept cube gives the same windows."""
 
 import numpy as np
 import pandas as pd
@@ -7,8 +7,22 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smgeo.cube.reading import open_cube
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Split, choose_outliers, prepare_cube, repeat_steps, steps_of
+from smgeo.prepare import (
+    Prepared,
+    Split,
+    choose_outliers,
+    part_rows,
+    preparation_key,
+    prepare_cube,
+    repeat_steps,
+    split_periods,
+    steps_of,
+    training_windows,
+    windows_of_parts,
+)
 from smgeo.recipe.preparation import PrepareSpec
 
 FEATURES = ["s1_vv", "precipitation", "temperature", "clay"]
@@ -131,7 +145,7 @@ def test_steps_can_be_repeated_on_new_data(make_station_cube):
         xr.testing.assert_identical(again[name], prepared.ds[name])
     xr.testing.assert_identical(repeat_steps(again, steps), again)
     np.testing.assert_array_equal(again["sm"].isnull(), ds["sm"].isnull())
-    with pytest.raises(SmgeoError, match="prepared otherwise"):
+    with pytest.raises(SmgeoError, match="prepared in another way"):
         repeat_steps(prepare_cube(ds, _spec("robust", limit=2), FEATURES, "sm", TRAIN).ds, steps)
     with pytest.raises(SmgeoError, match="unknown preparation step 'whiten'"):
         repeat_steps(ds, [{"step": "whiten"}])
@@ -152,3 +166,118 @@ def test_windows_fill_with_the_training_mean(make_station_cube):
     unseen = x[:, 4] == 0
     assert unseen.any()
     np.testing.assert_allclose(x[unseen, 0], prepared.fill["s1_vv"], rtol=1e-6)
+
+
+def _assert_same_windows(a, b):
+    """Index, preparation and every bit of x, y and mask."""
+    assert (a.preparation, a.left_out, a.shape) == (b.preparation, b.left_out, b.shape)
+    assert len(a) > 0
+    for one, other in zip((*a.targets, a.station_index), (*b.targets, b.station_index), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(a.batch(a.order()), b.batch(b.order()), strict=True):
+        assert (one.dtype, one.tobytes()) == (other.dtype, other.tobytes())
+
+
+def _kept(ds, path):
+    return open_cube(write_cube(ds, path))
+
+
+BLOCKS = [
+    {"scale": "minmax", "outliers": {"z": 1.8}},
+    {"scale": "standard", "outliers": {"z": 1.8, "per_station": True}, "fill": {"limit": {"s1_vv": 2}}},
+    {"scale": "robust", "outliers": None, "fill": {"causal": True}},
+    {"scale": "standard", "outliers": {"z": 1.5, "variables": ["s1_vv", "sm"]}, "fill": None},
+]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_kept_cube_gives_the_same_windows_to_the_last_bit(make_station_cube, tmp_path, block, chunked):
+    ds = make_station_cube(gaps=0.4, seed=3)
+    ds["s1_vv"].attrs["revisit_days"] = [6.0, 12.0, 6.0, 5.5, 6.0, 6.0]
+    ds["s1_vv"].attrs["revisit_stations"] = ds["station"].values.tolist()
+    ds["clay"][1] = np.nan
+    ds = ds.chunk(station=4, time=11) if chunked else ds
+    spec = PrepareSpec.model_validate(block)
+    prepared = prepare_cube(ds, spec, FEATURES, "sm", TRAIN)
+    again = Prepared.from_cube(_kept(prepared.to_cube(), tmp_path / "prepared.zarr"))
+    assert steps_of(again.ds) == steps_of(prepared.ds)
+    assert (again.features, again.target, again.fill) == (prepared.features, prepared.target, prepared.fill)
+    assert again.scaler.to_dict() == prepared.scaler.to_dict()
+    assert again.outliers == prepared.outliers
+    assert again.ds.attrs == prepared.ds.attrs
+    for length, missing, mode in ((1, 0.5, "window"), (5, 0.4, "window"), (5, 0.4, "sequence"), (1, 0.0, "window")):
+        for stations in (TRAIN, ["N/s3", "N/s1"]):
+            a, b = (p.windows(stations, length, missing, mode) for p in (prepared, again))
+            if missing or stations is TRAIN:
+                _assert_same_windows(a, b)
+    # Other stations are prepared by the kept numbers as by the learned ones.
+    raw = ds.isel(station=[1, 3])
+    xr.testing.assert_identical(again.repeat(raw).compute(), prepared.repeat(raw).compute())
+
+
+@pytest.mark.parametrize("mode", ["window", "sequence"])
+def test_kept_parts_of_a_training_give_its_windows(make_station_cube, tmp_path, mode):
+    """Also where the split is in time, and a feature is each station's own mean."""
+    ds = make_station_cube(days=60, gaps=0.3, seed=5)
+    split = split_periods(ds, ("2020-01-01", "2020-01-30"), ("2020-02-11", "2020-02-29"), ("2020-01-31", "2020-02-10"))
+    train, held = (part_rows(ds, split, part, "sm") for part in ("train", "validation"))
+    spec, features = PrepareSpec.model_validate({"window": {"missing": 0.4}}), [*FEATURES, "target_mean"]
+    prepared, windows, validation = training_windows(train, held, spec, features, "sm", length=4, mode=mode)
+    kept = Prepared.from_cube(_kept(prepared.to_cube(), tmp_path / "train.zarr"))
+    kept_held = _kept(prepared.repeat(held), tmp_path / "validation.zarr")
+    made = windows_of_parts(kept, kept_held, length=4, missing=0.4, mode=mode)
+    for a, b in zip((windows, validation), made, strict=True):
+        _assert_same_windows(a, b)
+    assert windows_of_parts(kept, None, length=4, missing=0.4)[1] is None
+
+
+def test_preparing_changes_neither_the_cube_nor_its_next_preparation(make_station_cube):
+    ds = make_station_cube(gaps=0.4)
+    before = ds.copy(deep=True)
+    first, second = (prepare_cube(ds, _spec(limit=2), FEATURES, "sm", TRAIN) for _ in range(2))
+    xr.testing.assert_identical(ds, before)
+    xr.testing.assert_identical(first.ds, second.ds)
+    assert (first.fill, first.outliers) == (second.fill, second.outliers)
+
+
+def test_a_cube_that_was_not_kept_is_refused(make_station_cube):
+    prepared = prepare_cube(make_station_cube(), _spec(limit=2), FEATURES, "sm", TRAIN)
+    with pytest.raises(SmgeoError, match="no attribute 'smgeo_prepared'"):
+        Prepared.from_cube(prepared.ds)
+
+
+def test_the_key_of_a_preparation_has_what_shapes_it_and_nothing_else(make_station_cube):
+    """Each field of the recipe's block either changes key and values, or neither."""
+    changes = {
+        "fill": [None, {"limit": 1}, {"causal": True}, {"limit": {"s1_vv": 3}}],
+        "outliers": [None, {"z": 1.5}, {"z": 1.5, "per_station": True}, {"z": 1.5, "variables": ["clay"]}],
+        "scale": ["robust", "standard"],
+        "split": [{"fractions": [0.5, 0.25, 0.25]}, {"seed": 3}],
+        "window": [{"length": 7}, {"missing": 0.1}],
+    }
+    assert set(changes) == set(PrepareSpec.model_fields)
+    ds = make_station_cube(gaps=0.4, seed=3)
+
+    def made(block, features=tuple(FEATURES), target="sm", train=tuple(TRAIN)):
+        spec = PrepareSpec.model_validate({"outliers": {"z": 1.8}, **block})
+        prepared = prepare_cube(ds, spec, features, target, train)
+        return preparation_key(spec, features, target, train), prepared.to_cube()
+
+    key, cube = made({})
+    for name, values in changes.items():
+        for value in values:
+            other_key, other = made({name: value})
+            shapes = name not in ("split", "window")
+            assert (other_key != key) == shapes
+            assert other.identical(cube) != shapes
+    for more in ({"features": ("s1_vv", "clay")}, {"train": ("N/s0", "N/s1")}, {"target": "temperature"}):
+        more = {"features": ("s1_vv", "precipitation", "clay"), **more} if "target" in more else more
+        other_key, other = made({}, **more)
+        assert other_key != key
+        assert not other.identical(cube)
+    # A limit of a variable that is not used shapes nothing.
+    limits = [{"s1_vv": 3}, {"s1_vv": 3, "s2_b4": 2}]
+    (a, of_a), (b, of_b) = (made({"fill": {"limit": limit}}) for limit in limits)
+    assert a == b
+    assert of_a.identical(of_b)

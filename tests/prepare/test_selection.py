@@ -65,5 +65,5 @@ def test_held_out_stations_choose_nothing(cube):
 
 
 def test_one_feature_leaves_nothing_to_choose(cube):
-    with pytest.raises(SmgeoError, match="two or more features are needed"):
+    with pytest.raises(SmgeoError, match="needs two or more features"):
         select_features(cube, ["rain"])

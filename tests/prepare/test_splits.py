@@ -108,12 +108,12 @@ def test_a_part_whose_share_is_0_is_empty(make_station_cube, fractions, empty, e
 
 
 def test_an_empty_part_is_refused_by_name(make_station_cube):
-    with pytest.raises(SmgeoError, match="validation and test would hold no station"):
+    with pytest.raises(SmgeoError, match="validation and test would have no station"):
         split_stations(make_station_cube(stations=4), (0.9, 0.05, 0.05))
     with pytest.raises(SmgeoError, match="sum to 1"):
         split_stations(make_station_cube(), (0.9, 0.2, 0.1))
     for fractions in ((0.0, 0.5, 0.5), (np.nan, 0.5, 0.5), (1.2, -0.1, -0.1)):
-        with pytest.raises(SmgeoError, match="sum to 1, that of training above 0"):
+        with pytest.raises(SmgeoError, match="sum to 1, with training above 0"):
             split_stations(make_station_cube(), fractions)
     with pytest.raises(SmgeoError, match="in two parts: b"):
         Split(("a", "b"), ("b",), ("c",))

@@ -45,7 +45,9 @@ def test_stations_and_pixels_without_a_mean_are_refused(cube, make_grid_cube):
     strangers = cube.assign_coords(station=["M/a", "M/b", "M/c", "M/d"])
     with pytest.raises(SmgeoError, match="none of these 4 stations was trained on"):
         repeat_steps(strangers, steps)
-    with pytest.raises(SmgeoError, match="no pixel has: this model estimates other days of its training stations"):
+    with pytest.raises(
+        SmgeoError, match="pixels do not have: this model estimates other days of its training stations"
+    ):
         repeat_steps(make_grid_cube(), steps)
 
 

@@ -95,7 +95,7 @@ def test_a_second_run_has_nothing_to_do(run, recipe):
 
 
 def test_a_region_beside_the_grid_is_refused(run, recipe):
-    with pytest.raises(SmgeoError, match="holds no pixel of the grid"):
+    with pytest.raises(SmgeoError, match="contains no pixel of the grid"):
         smgeo.run({**recipe, "maps": {**recipe["maps"], "region": [0, 0, 1, 1]}}, out=run.folder)
 
 

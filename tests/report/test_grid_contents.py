@@ -1,4 +1,4 @@
-"""What is said and drawn of a grid cube, against sums by hand."""
+"""Description and pictures of a grid cube, against sums by hand."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_without_red_or_green_cones_ten_classes_stay_apart(matrix):
 
 @pytest.fixture
 def made():
-    """Four days of 6 x 8 pixels with everything a map may say; one pixel without a value."""
+    """Four days of 6 x 8 pixels with all layers that a map may have; one pixel without a value."""
     box = GeoBox.from_bbox((500_000, 5_000_000, 500_800, 5_000_600), "EPSG:32632", resolution=100)
     values = np.linspace(0.1, 0.4, 48).reshape(6, 8)[None] + np.arange(4)[:, None, None] / 100
     values[:, 0, 0] = np.nan
@@ -172,7 +172,7 @@ def test_a_browser_shows_the_day_that_is_asked_for(made, stations, tmp_path, bro
     browser(f"file://{page}#{DAYS[2]}", f"--screenshot={tmp_path / 'shot.png'}", "--window-size=900,900")
     with Image.open(tmp_path / "shot.png") as shot:
         colours = {c for _, c in shot.convert("RGB").getcolors(1_000_000)}
-    wanted = soil_moisture()(np.linspace(0, 1, 256))[:, :3] * 255
+    expected = soil_moisture()(np.linspace(0, 1, 256))[:, :3] * 255
     # Most of the palette is on the screen: in the map or in the legend.
-    near = [min(np.abs(np.array(c) - w).max() for c in colours) <= 4 for w in wanted[::16]]
+    near = [min(np.abs(np.array(c) - w).max() for c in colours) <= 4 for w in expected[::16]]
     assert np.mean(near) > 0.9

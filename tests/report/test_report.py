@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing but itself, and says what results.json says."""
+"""The report: one self-contained page with the numbers of results.json."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import xarray as xr
 from smgeo.errors import SmgeoError
 from smgeo.report.page import write_report
 from smgeo.report.run_pictures import choose_series
+from smgeo.report.schema import SCHEMA_VERSION, read_provenance, read_results
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("ydf")
@@ -31,6 +32,13 @@ def test_page_needs_nothing_from_outside(page):
     assert links
     assert [v[:40] for v in links if not v.startswith(("data:", "#"))] == []
     assert not re.search(r"url\(|@import|<script[^>]+src|<link", page)
+
+
+def test_the_results_of_a_run_fit(toy_run):
+    found = read_results(toy_run.folder)
+    assert found.schema_version == SCHEMA_VERSION
+    assert found.model_dump(mode="json", exclude_unset=True) == toy_run.results
+    assert set(read_provenance(toy_run.folder).stages) >= {"stations", "split", "model rf"}
 
 
 def test_pictures_are_pictures(page):

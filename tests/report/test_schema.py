@@ -1,11 +1,23 @@
 """results.json: files of today and of before fit the schema, and what does not fit is named."""
 
 import json
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from smgeo.errors import SmgeoError
-from smgeo.report.schema import SCHEMA_VERSION, Results, check_results, parse_results, read_provenance, read_results
+from smgeo.report.schema import (
+    SCHEMA_VERSION,
+    Entry,
+    Provenance,
+    Results,
+    check_results,
+    parse_results,
+    read_provenance,
+    read_results,
+)
 
 
 def change(results, *path, value):
@@ -78,3 +90,28 @@ def test_files_that_are_not_there_or_not_json(tmp_path):
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(SmgeoError, match="expected a JSON object, found a list"):
         read_results(tmp_path)
+
+
+def models_of(model, seen):
+    """The model and all models in its fields."""
+    seen.add(model)
+    for field in model.model_fields.values():
+        for inner in types_in(field.annotation):
+            if inner not in seen:
+                models_of(inner, seen)
+    return seen
+
+
+def types_in(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, Entry):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from types_in(inner)
+
+
+def test_every_key_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"[a-z0-9_]+", " ".join(re.findall(r"`([^`\n]+)`", page))))
+    models = models_of(Provenance, models_of(Results, set()))
+    assert len(models) > 30
+    assert {name for model in models for name in model.model_fields} - words == set()

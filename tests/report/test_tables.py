@@ -1,14 +1,16 @@
-"""Tables of a run: what they hold, CSV that reads back, LaTeX that compiles; and several runs side by side."""
+"""Tables of a run in every output: CSV that reads back, LaTeX, pages, terminals; and several runs side by side."""
 
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+import smgeo.report
 from smgeo.cli.tables import print_results
 from smgeo.errors import SmgeoError
 from smgeo.report.comparison import compare_runs
@@ -97,7 +99,15 @@ def test_one_table_gives_page_and_terminal_their_columns_and_rows(tables):
     assert tables["scores"].units == "m3 m-3"
 
 
+def test_pages_lay_out_no_table_by_hand():
+    templates = Path(smgeo.report.__file__).parent / "templates"
+    assert [p.name for p in sorted(templates.iterdir()) if "<table" in p.read_text(encoding="utf-8")] == [
+        "tables.html.j2"
+    ]
+
+
 def test_terminal_prints_the_same_cells(results):
+    results["models"]["[rf]"] = results["models"]["rf"]
     out = io.StringIO()
     print_results(parse_results(results), Console(file=out, width=160))
     text = out.getvalue()
@@ -111,6 +121,7 @@ def test_terminal_prints_the_same_cells(results):
         "87.5 %",
     ):
         assert words in text
+    assert "[rf]" in text
     assert "finished" not in text  # trials are printed by `smgeo tune`
 
 
@@ -169,12 +180,17 @@ def test_latex_escapes_text_and_rounds_numbers():
 
 def test_tables_of_runs_are_joined_by_the_names_of_columns():
     first = table(model=["rf"], rmse=[0.1])
-    second = table(model=["ann", "gru"], rmse=[0.2, 0.3], gap_days=[30, 58])
+    columns = [*first.columns, interval_column("interval", ""), count_column("gap_days")]
+    records = [
+        {"model": "ann", "rmse": 0.2, "low": 0.1, "high": 0.3, "gap_days": 30},
+        {"model": "gru", "rmse": 0.3, "low": 0.2, "high": 0.4, "gap_days": 58},
+    ]
+    second = Table.of("toy", "Toy", columns, records)
     joined = join_tables({"a": first, "b": second}, text_column("run")).frame
-    assert joined.columns.tolist() == ["run", "model", "rmse", "gap_days"]
+    assert joined.columns.tolist() == ["run", "model", "rmse", "low", "high", "gap_days"]
     assert joined["run"].tolist() == ["a", "b", "b"]
-    assert joined["gap_days"].tolist()[1:] == [30, 58]
-    assert np.isnan(joined["gap_days"][0])
+    assert joined.loc[1:, ["low", "high", "gap_days"]].values.tolist() == [[0.1, 0.3, 30], [0.2, 0.4, 58]]
+    assert joined.loc[0, ["low", "high", "gap_days"]].isna().all()
 
 
 @pytest.fixture(scope="module")

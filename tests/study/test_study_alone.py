@@ -268,7 +268,7 @@ def test_command_line_prints_the_cube(recipe, folder):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "RMSE" not in done.stdout
-    assert re.search(r"s2_b4.*2020-06-01.*2020-06-03.*92\.5%.*37\.3%", done.stdout)
+    assert re.search(r"s2_b4.*2020-06-01.*2020-06-03.*92\.5 %.*37\.3 %", done.stdout)
 
 
 # ---- stations without models

@@ -1,4 +1,4 @@
-"""Searchers: they learn from what they are told, of trials that run at once, that failed, or that another searcher suggested."""
+"""Searchers learn from trials: from those that run at once, that failed, or that another searcher suggested."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def search(searcher, trials, rmse=rmse_of):
 
 
 def is_of(params, space):
-    """Of the space, in its order or another, with its types."""
+    """Check that parameters are of the space, in any order, with its types."""
     assert set(params) == set(space)
     for name, value in params.items():
         choices = space[name]
@@ -145,7 +145,7 @@ def test_a_rebuilt_search_knows_what_it_was_told(name, trials):
         searcher.tell(trial, params, None if trial in (4, 9) else rmse_of(params))
     found = search(searcher, range(trials, trials + 3))
     assert not [params for params, _ in found if params in told]
-    # Chance alone comes below the told median every second time.
+    # Chance is below the known median every second time.
     assert np.mean([rmse for _, rmse in found]) < np.percentile([rmse_of(p) for p in told], 20)
 
 
@@ -175,7 +175,7 @@ def test_booked_trials_are_not_suggested_again_and_told_later(name):
 @pytest.mark.parametrize("name", ALL)
 def test_trials_that_run_at_once_differ(name):
     searcher = make_searcher(name, SPACE, 0)
-    for trials in (range(5), range(5, 7)):  # before anything is known, and after; told in another order
+    for trials in (range(5), range(5, 7)):  # before anything is known, and after; scored in another order
         waiting = {trial: searcher.suggest(trial) for trial in trials}
         assert len({str(params) for params in waiting.values()}) == len(trials)
         for trial in reversed(waiting):
@@ -194,7 +194,7 @@ def test_failed_trials_do_not_stop_a_search(name):
 
 @needs("optuna")
 def test_a_search_turns_away_from_where_trials_fail():
-    # Chance alone would send every second trial there.
+    # Chance would send every second trial there.
     space = {"x": Range(uniform=(0.0, 1.0))}
     done = search(make_searcher("optuna", space, 0), range(60), lambda params: None if params["x"] < 0.5 else 0.1)
     assert np.mean([params["x"] < 0.5 for params, _ in done[20:]]) < 0.4

@@ -1,4 +1,4 @@
-"""Searches with a real Ray: what a table says is true, whatever is killed."""
+"""Searches with a real Ray: the table is true, whatever is killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FEATURES = ["clay", "precipitation", "s1_vv", "temperature"]
 
 
 class Constant(RegressorMixin, BaseEstimator):
-    """Predicts `value`; or does what `how` says. Each fit leaves a line in `log`."""
+    """Predicts `value`, or fails as `how` names. Each fit leaves a line in `log`."""
 
     def __init__(self, value=0.0, how="well", log=None, seconds=0.0):
         self.value, self.how, self.log, self.seconds = value, how, log, seconds
@@ -169,7 +169,7 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(cube, split, tmp_p
     assert len(log.read_text().splitlines()) == 5 + asked.count("dies")
     ended = found.table["status"] != "lost"
     assert again.table["started"][ended].equals(found.table["started"][ended])
-    # Where none has a score, the next search begins anew.
+    # If none has a score, the next search starts from scratch.
     log.unlink()
     for _ in range(2):
         with pytest.raises(SmgeoError, match=r"all 2 trials failed; trial 0 with RuntimeError: no model of 0\.0"):

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from smgeo.catalog import EARTHENGINE, EarthEngineBand
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
-
-_COARSER = 1.5  # as for the other sources: from this ratio of pixel widths on, values are averaged
+from smgeo.sources.pixels.warp import suited_to_ratio
 
 # A place lies no farther from the centre of its pixel than this share of the pixel's width.
 CORNER = 0.7072
@@ -104,7 +103,7 @@ def _daily(asked: str, entry: EarthEngineBand, name: str) -> str:
     if asked == "mean":
         return "mean"
     raise SmgeoError(
-        f"earthengine: daily: {asked} can't be had for {name} ({entry.asset}), whose rule is {own}; leave daily out, or "
+        f"earthengine: daily: {asked} cannot be had for {name} ({entry.asset}), whose rule is {own}; leave daily out, or "
         "put this variable into a source of its own"
     )
 
@@ -113,5 +112,4 @@ def _resampled(band: Band, asked: str, pixel_m: float | None) -> Band:
     if pixel_m is None:
         return band
     ratio = pixel_m / band.pixel_m
-    method = ("average" if ratio > _COARSER else "bilinear") if asked == "auto" else asked
-    return replace(band, resampling=method, ratio=ratio)
+    return replace(band, resampling=suited_to_ratio(ratio) if asked == "auto" else asked, ratio=ratio)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from smgeo.sources.earthengine.session import (
     not_accepted,
     refused,
 )
+from smgeo.sources.retry import Backoff
 
 T = TypeVar("T")
 
@@ -58,10 +58,8 @@ class Gate:
         with _local_lock:
             self.asked += 1
         reason = ""
-        for attempt in range(self.access.retries + 1):
-            if attempt:
-                longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
-                self._closed.wait(random.uniform(0, longest))  # noqa: S311 - jitter
+        patience = Backoff(self.access.retries + 1, FIRST_WAIT_S, LONGEST_WAIT_S, least=0.0)
+        for _ in patience.attempts(self._closed.wait):
             if self._failure is not None:  # the task is lost, whatever this request brings
                 raise SmgeoError(str(self._failure))
             try:

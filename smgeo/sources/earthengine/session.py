@@ -6,6 +6,7 @@ Tasks carry an `Access`: the path of a key, never the key. Each process signs in
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.recipe.rasters import EarthEngineSource
+from smgeo.sources.retry import Backoff
 
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
 
@@ -182,7 +184,7 @@ def connect(access: Access) -> None:
 def _reach(account: tuple[Any, ...], sign_in: Callable[[], None]) -> None:
     """Sign in; where nothing answers, try again soon, and give up soon: the machine may be offline."""
     global _unreached
-    for attempt in range(1, _SIGN_IN_ATTEMPTS + 1):
+    for attempt in Backoff(_SIGN_IN_ATTEMPTS, SIGN_IN_WAIT_S, math.inf, least=1.0).attempts():
         try:
             return sign_in()
         except NoConnection as error:
@@ -190,7 +192,6 @@ def _reach(account: tuple[Any, ...], sign_in: Callable[[], None]) -> None:
                 message = f"earthengine: signing in failed {attempt} times: {error}"
                 _unreached = (account, time.monotonic(), message)
                 raise SmgeoError(message) from None
-            time.sleep(SIGN_IN_WAIT_S * 2 ** (attempt - 1))
 
 
 def _load_credentials(access: Access) -> Any:
@@ -208,7 +209,7 @@ def _load_credentials(access: Access) -> Any:
     except (ValueError, OSError, google.auth.exceptions.GoogleAuthError) as error:
         # The texts of these errors may quote the file.
         raise SmgeoError(
-            f"earthengine: {access.credentials} can't be read as a key file ({type(error).__name__}); download a new key "
+            f"earthengine: {access.credentials} cannot be read as a key file ({type(error).__name__}); download a new key "
             "(JSON) of the service account, or run: earthengine authenticate"
         ) from None
 

@@ -123,7 +123,7 @@ def _matches(pattern: str, root: Path) -> list[File]:
 
 def _checked_url(url: str) -> File:
     if re.search(r"[*\[]", url):
-        raise SmgeoError(f"{url}: files behind a URL can't be listed by a pattern; give a list of URLs")
+        raise SmgeoError(f"{url}: files behind a URL cannot be listed by a pattern; give a list of URLs")
     if "?" in url or "@" in url:
         # A key in it would be kept in graphs and stores.
         raise SmgeoError(
@@ -162,7 +162,7 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Mapping
     Raises
     ------
     SmgeoError
-        If the file can't be opened as such, or has no such group.
+        If the file cannot be opened as such, or has no such group.
     """
     with ExitStack() as stack:
         try:
@@ -171,7 +171,7 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Mapping
             if isinstance(error, SmgeoError):
                 raise
             where = f" (group {group!r})" if group else ""
-            raise SmgeoError(f"{file}{where} can't be opened as {kind}: {error}") from None
+            raise SmgeoError(f"{file}{where} cannot be opened as {kind}: {error}") from None
         yield variables
 
 
@@ -280,9 +280,9 @@ def csv_header(file: File) -> tuple[bool, int, str]:
         with open_text(file) as raw:
             row = next(csv.reader(raw))
     except StopIteration:
-        raise SmgeoError(f"{file} can't be read as a CSV grid: it is empty") from None
+        raise SmgeoError(f"{file} cannot be read as a CSV grid: it is empty") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise SmgeoError(f"{file} can't be read as a CSV grid: {error}") from None
+        raise SmgeoError(f"{file} cannot be read as a CSV grid: {error}") from None
     try:
         float(row[0])
     except ValueError:
@@ -304,7 +304,7 @@ def _read_csv(file: File, _run: slice, rows: slice, columns: slice) -> np.ndarra
                 dtype="float32",
             ).to_numpy()
     except (ValueError, EOFError) as error:
-        raise SmgeoError(f"{file}: rows {rows.start + 1} to {rows.stop} can't be read as numbers: {error}") from None
+        raise SmgeoError(f"{file}: rows {rows.start + 1} to {rows.stop} cannot be read as numbers: {error}") from None
     if len(table) != rows.stop - rows.start:
         raise SmgeoError(
             f"{file} ends after {rows.start + len(table)} rows of values; a grid of {width} columns has more"
@@ -322,7 +322,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
     Raises
     ------
     SmgeoError
-        If the file can't be opened or read.
+        If the file cannot be opened or read.
     """
     with ExitStack() as stack:
         if reading.kind == "csv_grid":
@@ -334,7 +334,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
         try:
             yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs), reading)
         except OSError as error:
-            raise SmgeoError(f"{file}: {reading.band} can't be read: {error}") from None
+            raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
 
 
 def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, columns: slice) -> np.ndarray:

@@ -192,7 +192,7 @@ def _crs(
         if given is not None:
             return _crs_text(CRS.from_user_input(given))
     except (CRSError, KeyError) as error:
-        raise SmgeoError(f"{file}: the CRS of {band} can't be understood: {error}") from None
+        raise SmgeoError(f"{file}: the CRS of {band} cannot be understood: {error}") from None
     if not degrees:
         raise SmgeoError(f"{file}: {band} has neither a grid mapping nor coordinates in degrees; give crs: EPSG:...")
     return "EPSG:4326"
@@ -266,7 +266,7 @@ def _stamps(variables: Mapping[str, Stored], dim: str | None, file: File) -> tup
         decoded = xr.coding.times.CFDatetimeCoder().decode(raw, name="time").to_numpy()
         return tuple(pd.Timestamp(str(t)).round("s") for t in decoded)
     except (ValueError, OverflowError, ImportError) as error:
-        raise SmgeoError(f"{file}: times {units!r} ({calendar}) can't be understood: {error}") from None
+        raise SmgeoError(f"{file}: times {units!r} ({calendar}) cannot be understood: {error}") from None
 
 
 # CSV grids
@@ -280,7 +280,7 @@ def _csv_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
     try:
         crs = _crs_text(CRS.from_user_input(source.crs or "EPSG:4326"))
     except CRSError as error:
-        raise SmgeoError(f"{source.label}: crs {source.crs!r} can't be understood: {error}") from None
+        raise SmgeoError(f"{source.label}: crs {source.crs!r} cannot be understood: {error}") from None
     layout = _lay_out(x, y, crs, {"x": "longitude", "y": "latitude"}, files[0])
     # Text has to be read through from its beginning, so all stations are taken at once.
     return {n: Header(layout, None, (None,) * len(files), layout.box.shape.yx) for n in source.bands}

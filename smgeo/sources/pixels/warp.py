@@ -15,7 +15,7 @@ from pyproj import Geod, Transformer
 
 from smgeo.catalog import Feature
 
-_COARSER = 1.5  # from this ratio of pixel widths on, continuous values are averaged
+_COARSER = 1.5  # above this ratio of pixel widths, continuous values are averaged
 _WGS84 = Geod(ellps="WGS84")
 
 
@@ -72,7 +72,16 @@ def choose_resampling(asked: str, feature: Feature, box: GeoBox, own: GeoBox) ->
         return "nearest"
     # One of the two may have no pixels at the centre: degrees at a pole, a projection beside its map.
     ratios = (_ratio_of_widths(box, own, g, part) for g, part in ((box, 1 / 2), (box, 1 / 4), (own, 1 / 2)))
-    return "average" if next((r for r in ratios if math.isfinite(r)), 1.0) > _COARSER else "bilinear"
+    return suited_to_ratio(next((r for r in ratios if math.isfinite(r)), 1.0))
+
+
+def suited_to_ratio(ratio: float) -> str:
+    """Return the method for continuous values, given how many times as wide as the source's the target's pixels are.
+
+    >>> suited_to_ratio(1.5), suited_to_ratio(1.6)
+    ('bilinear', 'average')
+    """
+    return "average" if ratio > _COARSER else "bilinear"
 
 
 def _ratio_of_widths(box: GeoBox, own: GeoBox, grid: GeoBox, part: float) -> float:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,14 +22,14 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
 
 from smgeo.errors import SmgeoError
+from smgeo.sources.retry import Backoff
 
 # Open files fill GDAL's memory of blocks, 5 % of the machine's by default, whatever a cube's chunks are. GDAL asks for the
 # bound once, when it first needs it; one that the user has set stays.
 os.environ.setdefault("GDAL_CACHEMAX", "128")  # MB
 _OPEN_FILES = 64  # a thread keeps so many open: opening takes as long as reading a block
 _HEADERS_AT_ONCE = 16
-_TRIES = 10
-_LONGEST_PAUSE_S = 10.0
+_PATIENCE = Backoff(tries=10, first_s=0.2, longest_s=10.0)
 _REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "CPL_VSIL_CURL_USE_HEAD": "NO",
@@ -127,7 +125,7 @@ def read_header(href: str) -> Header:
     Raises
     ------
     SmgeoError
-        If it can't be opened as a raster, or says no CRS.
+        If it cannot be opened as a raster, or says no CRS.
     """
     return _read_header(href, _state(href))
 
@@ -153,7 +151,7 @@ def _state(href: str) -> tuple[str, ...]:
     try:
         return file_state(href)
     except OSError as error:
-        raise SmgeoError(f"{href} can't be read: {error.strerror}") from None
+        raise SmgeoError(f"{href} cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=20_000)
@@ -252,9 +250,9 @@ def _environment(href: str) -> Iterator[None]:
 
 
 def _retried(href: str, doing: str, work: Callable[[], T]) -> T:
-    """What `work` gives; of a remote file tried again after pauses that grow."""
-    tries = _TRIES if is_remote(href) else 1
-    for number in range(1, tries + 1):
+    """Return what `work` returns; reads of a remote file are retried with exponential backoff."""
+    tries = _PATIENCE.tries if is_remote(href) else 1
+    for number in _PATIENCE.attempts():
         try:
             with _environment(href):
                 return work()
@@ -262,8 +260,7 @@ def _retried(href: str, doing: str, work: Callable[[], T]) -> T:
             _forget(href)
             if number == tries or "response code: 404" in str(error):
                 hint = f"; tried {number} times" if number > 1 else ""
-                raise SmgeoError(f"{plain(href)} can't be {doing}: {_without_query(error)}{hint}") from None
-            time.sleep(min(random.uniform(0.05, 0.1) * 2**number, _LONGEST_PAUSE_S))  # noqa: S311 - jitter
+                raise SmgeoError(f"{plain(href)} cannot be {doing}: {_without_query(error)}{hint}") from None
     raise AssertionError("unreachable")
 
 

@@ -323,7 +323,7 @@ def _dates_of_table(
     try:
         table = pd.read_csv(path)
     except ValueError as error:
-        raise SmgeoError(f"dates_table {path} can't be read as a table: {error}") from None
+        raise SmgeoError(f"dates_table {path} cannot be read as a table: {error}") from None
     if not {"file", "date"} <= set(table):
         raise SmgeoError(f"{path} needs columns file, date; it has {', '.join(map(str, table))}")
     parsed = pd.to_datetime(table["date"].astype(str), format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)

@@ -404,4 +404,4 @@ def _state(href: str, item: pystac.Item) -> Any:
     try:
         return file_state(href)
     except OSError as error:
-        raise SmgeoError(f"STAC item {item.id}: {href} can't be read: {error.strerror}") from None
+        raise SmgeoError(f"STAC item {item.id}: {href} cannot be read: {error.strerror}") from None

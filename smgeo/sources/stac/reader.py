@@ -162,7 +162,7 @@ def _chosen(source: StacSource, items: Sequence[pystac.Item]) -> list[pystac.Ite
         return kept
     if silent := [i for i, state in passes.items() if state is None]:
         raise SmgeoError(
-            f"{source.label}: item {silent[0]} says no sat:orbit_state, so orbit: {source.orbit} can't be chosen"
+            f"{source.label}: item {silent[0]} says no sat:orbit_state, so orbit: {source.orbit} cannot be chosen"
         )
     return [i for i in kept if i.id not in passes or passes[i.id] == source.orbit]
 

@@ -6,8 +6,6 @@ Imported only where a recipe names a STAC source: `pystac-client` is an extra.
 from __future__ import annotations
 
 import json
-import random
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +24,10 @@ from urllib3.exceptions import NewConnectionError
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.sources.pixels.warp import crs_text, transformer
+from smgeo.sources.retry import Backoff
 from smgeo.sources.scenes.files import is_remote, plain
 
-_TRIES = 8
+_PATIENCE = Backoff(tries=8, first_s=0.2, longest_s=12.8)
 _TRIES_UNREACHED = 3  # of a server that is not there, which seldom changes
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _THREADS = 4
@@ -63,11 +62,8 @@ class PatientIO(StacApiIO):
         SmgeoError
             If it fails as often as it is tried.
         """
-        problem, number, tries = "", 0, _TRIES
-        while number < tries:
-            if number:
-                time.sleep(random.uniform(0.05, 0.1) * 2**number)  # noqa: S311 - jitter
-            number += 1
+        problem, number = "", 0
+        for number in _PATIENCE.attempts():
             try:
                 text = super().request(href, method, headers, parameters)
                 json.loads(text)
@@ -79,9 +75,11 @@ class PatientIO(StacApiIO):
                     raise
                 problem = f"answered {status}" if status is not None else "did not answer"
                 if _is_unreached(error):
-                    problem, tries = "can't be reached (connection refused, or name not found)", _TRIES_UNREACHED
+                    problem = "cannot be reached (connection refused, or name not found)"
+                    if number >= _TRIES_UNREACHED:
+                        break
             except json.JSONDecodeError:
-                problem = "answered with something else than JSON"
+                problem = "did not answer with JSON"
         raise SmgeoError(
             f"stac {plain(href)} {problem}; tried {number} times. Is it the address of a STAC API or catalogue?"
         )
@@ -123,7 +121,7 @@ def open_catalogue(url: str) -> Client:
     Raises
     ------
     SmgeoError
-        If it can't be read, or is none.
+        If it cannot be read, or is none.
     """
     try:
         with warnings.catch_warnings():
@@ -169,7 +167,7 @@ _UNREADABLE = (APIError, OSError, ValueError, KeyError, pystac.STACError, pystac
 
 
 def _unreadable(url: str, error: Exception) -> SmgeoError:
-    """What to tell of an answer or a file of a catalogue that can't be used."""
+    """What to tell of an answer or a file of a catalogue that cannot be used."""
     if isinstance(error, APIError):
         status = getattr(error, "status_code", None)
         where = next(iter(getattr(error, "__notes__", ())), plain(url))
@@ -178,7 +176,7 @@ def _unreadable(url: str, error: Exception) -> SmgeoError:
         return SmgeoError(f"stac {where} refuses the request ({status}){detail}{hint}")
     if isinstance(error, OSError):
         return SmgeoError(
-            f"stac {plain(url)} can't be read: {error.filename or ''} {error.strerror or type(error).__name__}"
+            f"stac {plain(url)} cannot be read: {error.filename or ''} {error.strerror or type(error).__name__}"
         )
     return SmgeoError(f"stac {plain(url)} is no STAC catalogue: {' '.join(str(error).split())[:200]}")
 

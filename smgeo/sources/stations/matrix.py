@@ -26,7 +26,7 @@ from dask.delayed import delayed
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning, nearest
 from smgeo.recipe.stations import MatrixFile, MatrixSource
-from smgeo.sources.stations.cube import Entry, Period, count, day_axis, station_coordinates
+from smgeo.sources.stations.layout import Entry, Period, count, day_axis, station_coordinates
 
 # Matlab counts days from year 0; its 719529 is 1970-01-01.
 _MATLAB_EPOCH = 719529

@@ -19,7 +19,7 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.stations import SensorSource
 from smgeo.sources.stations.archive import UNREADABLE
-from smgeo.sources.stations.cube import Entry, Period, count, day_axis, station_coordinates
+from smgeo.sources.stations.layout import Entry, Period, count, day_axis, station_coordinates
 from smgeo.sources.stations.sensors import Chosen, Form, Sensor
 
 HOURS = 24

@@ -16,7 +16,7 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.stations import PLACE_COLUMNS, Column, TableSource
 from smgeo.sources.stations.csv_files import read_csv, read_places
-from smgeo.sources.stations.cube import Entry, Period, count, day_axis, station_coordinates
+from smgeo.sources.stations.layout import Entry, Period, count, day_axis, station_coordinates
 
 
 def open_table(

@@ -21,7 +21,7 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.stations import TerenoSource
 from smgeo.sources.stations.archive import UNREADABLE, Archive, list_members, list_reasons
 from smgeo.sources.stations.csv_files import read_places
-from smgeo.sources.stations.cube import Period
+from smgeo.sources.stations.layout import Period
 from smgeo.sources.stations.sensors import Sensor, choose_sensors, name_variables
 from smgeo.sources.stations.series import assemble_stations, days_of
 from smgeo.sources.stations.tereno_files import Part, Place, describe_file, read_sensor

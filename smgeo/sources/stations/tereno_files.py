@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,10 @@ _QUANTITY = re.compile(
     r"(?P<quantity>SoilWaterContent|SoilTemperature)_(?P<depth>\d+(?:\.\d+)?)m(?P<sensor>(?!.*(?:QC|Flag)$).*)",
     re.IGNORECASE,
 )
-_QUANTITIES = {"soilwatercontent": "sm", "soiltemperature": "soil_temperature"}
+_QUANTITIES: dict[str, Literal["sm", "soil_temperature"]] = {
+    "soilwatercontent": "sm",
+    "soiltemperature": "soil_temperature",
+}
 _UNIT = re.compile(r"(?P<name>.+?)\s*(?:\bin\s*)?\[(?P<unit>[^\]]*)\]")
 _FLAG_ENDS = ("qc", "flag", "qualityflag", "quality")
 _TIME_NAMES = ("timestamp", "time", "date", "datetime", "datetime_utc", "date_time")
@@ -93,16 +96,6 @@ class _Header(NamedTuple):
     time: int
 
 
-class _Values(NamedTuple):
-    """A column of values, as its name or the spec describes it."""
-
-    variable: str
-    depth: tuple[float, float]
-    sensor: str
-    unit: str | None
-    flags: tuple[int, ...]
-
-
 def describe_file(
     archive: Archive, member: str, spec: TerenoSource, places: Mapping[str, Place]
 ) -> list[Sensor[tuple[Part, ...]]]:
@@ -121,25 +114,18 @@ def describe_file(
     first, final = sorted(_parse_times(pd.Series(ends), member, spec))
     station = header.meta.get("station", PurePosixPath(member).stem).replace("/", "-")
     place = places.get(station) or _place_of(header.meta, station)
+    columns = _recognise(header.names) if spec.columns is None else spec.columns
     sensors: list[Sensor[tuple[Part, ...]]] = []
-    for index, column in _value_columns(header.names, spec.columns).items():
-        scale, offset = _conversion(column, header.names[index])
-        start, names = header.line + 1, tuple(header.names)
-        part = Part(member, names, start, header.separator, header.time, index, column.flags, scale, offset)
-        sensors.append(
-            Sensor(
-                spec.network,
-                station,
-                column.variable,
-                column.depth,
-                *place,
-                first,
-                final,
-                name=column.sensor,
-                files=(member,),
-                form=(part,),
-            )
-        )
+    for index, name in enumerate(header.names):
+        bare, unit = _split_unit(name)
+        column = columns.get(name, columns.get(bare))
+        if column is None:
+            continue
+        scale, offset = _conversion(column.variable, column.units or unit, name)
+        flags, start = _flag_columns(column, header.names, name), header.line + 1
+        part = Part(member, tuple(header.names), start, header.separator, header.time, index, flags, scale, offset)
+        about = (spec.network, station, column.variable, column.depth, *place, first, final, column.sensor or bare)
+        sensors.append(Sensor(*about, (member,), (part,)))
     if not sensors:
         raise SmgeoError(
             f"no column of soil water content or temperature among {', '.join(header.names[:12])}; name them in columns"
@@ -174,21 +160,19 @@ def _split_unit(name: str) -> tuple[str, str | None]:
     return (match["name"], match["unit"]) if match else (name, None)
 
 
-def _value_columns(names: list[str], columns: Mapping[str, TerenoColumn] | None) -> dict[int, _Values]:
-    """Index of each column of values -> its description."""
-    out: dict[int, _Values] = {}
-    for i, name in enumerate(names):
+def _recognise(names: list[str]) -> dict[str, TerenoColumn]:
+    """Return the columns whose names follow the portal's pattern."""
+    out = {}
+    for name in names:
         bare, unit = _split_unit(name)
-        if columns is not None:
-            spec = columns.get(name, columns.get(bare))
-            if spec is not None:
-                flags = _flag_columns(spec, names, name)
-                out[i] = _Values(spec.variable, spec.depth, spec.sensor or bare, spec.units or unit, flags)
-        elif match := _QUANTITY.fullmatch(bare):
-            depth = float(match["depth"])
-            flags = tuple(j for j, other in enumerate(names) if _is_flag_of(other, bare))
-            sensor = match["sensor"].strip("_ ") or bare
-            out[i] = _Values(_QUANTITIES[match["quantity"].lower()], (depth, depth), sensor, unit, flags)
+        if match := _QUANTITY.fullmatch(bare):
+            out[name] = TerenoColumn(
+                variable=_QUANTITIES[match["quantity"].lower()],
+                depth_m=float(match["depth"]),
+                units=unit,
+                flag=tuple(other for other in names if _is_flag_of(other, bare)),
+                sensor=match["sensor"].strip("_ ") or bare,
+            )
     return out
 
 
@@ -203,16 +187,14 @@ def _is_flag_of(name: str, value: str) -> bool:
     return bare.startswith(value.lower()) and re.sub(r"[^a-z]", "", bare[len(value) :]) in _FLAG_ENDS
 
 
-def _conversion(column: _Values, name: str) -> tuple[float, float]:
+def _conversion(variable: str, unit: str | None, column: str) -> tuple[float, float]:
     """Return scale and offset to the catalogue's unit."""
-    known = _UNITS[column.variable]
-    if column.unit is None:
-        raise SmgeoError(f"column {name!r} does not contain its unit; set units in columns: {', '.join(known)}")
-    plain = column.unit.strip().lower().replace(" ", "")
+    known = _UNITS[variable]
+    if unit is None:
+        raise SmgeoError(f"column {column!r} does not contain its unit; set units in columns: {', '.join(known)}")
+    plain = unit.strip().lower().replace(" ", "")
     if plain not in known:
-        raise SmgeoError(
-            f"column {name!r}: unknown unit {column.unit!r} of {column.variable}; known: {', '.join(known)}"
-        )
+        raise SmgeoError(f"column {column!r}: unknown unit {unit!r} of {variable}; known: {', '.join(known)}")
     return known[plain]
 
 

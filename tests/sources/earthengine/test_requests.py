@@ -391,7 +391,7 @@ def test_missing_credentials_say_what_to_do(server, nobody, tmp_path):
     (tmp_path / "bad.json").write_text(
         '{"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\\nc2VjcmV0\\n"}'
     )
-    with pytest.raises(SmgeoError, match=r"bad.json can't be read as a key file") as error:
+    with pytest.raises(SmgeoError, match=r"bad.json cannot be read as a key file") as error:
         open_earthengine(
             {**bare, "bands": ["elevation"], "credentials": "bad.json"}, root=tmp_path, geobox=BOX, period=PERIOD
         )
@@ -484,7 +484,7 @@ def test_refused_before_anything_is_sent(server):
     ):
         with pytest.raises(SmgeoError, match=says):
             open_earthengine(spec, **{"period": PERIOD, **options})
-    with pytest.raises(SmgeoError, match=r"daily: clearest can't be had for s1_vv .*rule is mean"):
+    with pytest.raises(SmgeoError, match=r"daily: clearest cannot be had for s1_vv .*rule is mean"):
         open_earthengine({**spec, "daily": "clearest"}, geobox=BOX, period=PERIOD)
     with pytest.raises(SmgeoError, match="needs orbit"):
         open_earthengine({**spec, "orbit": None}, geobox=BOX, period=PERIOD)

@@ -581,7 +581,7 @@ def test_a_target_that_goes_beyond_the_source(days):
 
 def test_damaged_files_are_named(tmp_path, days):
     (days / "3B-DAY.bad.nc4").write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 100)
-    with pytest.raises(SmgeoError, match=r"3B-DAY\.bad\.nc4 can't be opened as netcdf"):
+    with pytest.raises(SmgeoError, match=r"3B-DAY\.bad\.nc4 cannot be opened as netcdf"):
         open_gridded(IMERG, root=days)
     (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("1,2,3,4\n5,6,7,8\n")
     t = open_gridded(NEO, root=tmp_path)["temperature"]
@@ -589,10 +589,10 @@ def test_damaged_files_are_named(tmp_path, days):
     with pytest.raises(SmgeoError, match="ends after 1 rows"):
         t.compute(scheduler="synchronous")
     (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("1,2,3,4\n5,x,7,8\n")
-    with pytest.raises(SmgeoError, match=r"rows 1 to 2 can't be read as numbers"):
+    with pytest.raises(SmgeoError, match=r"rows 1 to 2 cannot be read as numbers"):
         t.compute(scheduler="synchronous")
     (tmp_path / "MOD11C1_D_2016-01-02.CSV").write_text("")
-    with pytest.raises(SmgeoError, match=r"MOD11C1_D_2016-01-02\.CSV can't be read as a CSV grid: it is empty"):
+    with pytest.raises(SmgeoError, match=r"MOD11C1_D_2016-01-02\.CSV cannot be read as a CSV grid: it is empty"):
         open_gridded(NEO, root=tmp_path)
 
 
@@ -613,5 +613,5 @@ def test_a_chunk_that_is_damaged_is_named(days):
         raw.seek(where.byte_offset + 5)
         raw.write(b"\xff\xff\xff")
     p = open_gridded(IMERG, root=days)["precipitation"]
-    with pytest.raises(SmgeoError, match=r"20200103.*precipitation can't be read"):
+    with pytest.raises(SmgeoError, match=r"20200103.*precipitation cannot be read"):
         p.compute(scheduler="synchronous")

@@ -74,12 +74,12 @@ def test_urls(tmp_path, served):
     neo = {"kind": "csv_grid", "path": f"{served}/MOD_2016-01-01.CSV.gz", "bands": {"temperature": "lst"}}
     got = open_gridded({**neo, "dates": "MOD_%Y-%m-%d.CSV.gz"})["temperature"]
     np.testing.assert_array_equal(got.values[0], table)
-    with pytest.raises(SmgeoError, match=r"nothing\.nc can't be opened"):
+    with pytest.raises(SmgeoError, match=r"nothing\.nc cannot be opened"):
         open_gridded({**SAND, "path": f"{served}/nothing.nc"})
 
 
 def test_urls_that_can_not_be_used():
-    with pytest.raises(SmgeoError, match="can't be listed by a pattern"):
+    with pytest.raises(SmgeoError, match="cannot be listed by a pattern"):
         open_gridded({**SAND, "path": "https://example.org/3B*.nc4"})
     for url in ("https://me:hush@example.org/a.nc", "https://example.org/a.nc?key=hush"):
         with pytest.raises(SmgeoError, match="password or a query") as error:

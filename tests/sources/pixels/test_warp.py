@@ -40,7 +40,7 @@ def warp(values, own, target, method):
 
 @pytest.fixture
 def gdal(tmp_path):
-    """GDAL's own warp, without its approximation of the transformation (which rasterio 1.4 can't switch off)."""
+    """GDAL's own warp, without its approximation of the transformation (which rasterio 1.4 cannot switch off)."""
     if shutil.which("gdalwarp") is None:
         if os.environ.get("CI"):
             pytest.fail("gdalwarp not found; install gdal-bin")

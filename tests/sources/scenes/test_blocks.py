@@ -385,7 +385,7 @@ def test_a_damaged_file_is_named(tmp_path):
     with path.open("r+b") as f:
         f.seek(size // 2)
         f.write(b"\0" * 2000)
-    with pytest.raises(SmgeoError, match=r"p_20200101\.tif can't be read"):
+    with pytest.raises(SmgeoError, match=r"p_20200101\.tif cannot be read"):
         ds["precipitation"].compute()
 
 

@@ -288,7 +288,7 @@ def test_headers_of_remote_files_are_read_many_at_a_time(series, monkeypatch):
         assert ds["precipitation"].values[:, 0, 0].tolist() == [1, 3]
         assert len(threads) == 2
         assert threading.get_ident() not in threads
-        with pytest.raises(SmgeoError, match=r"p_20200104\.tif can't be opened as a raster"):
+        with pytest.raises(SmgeoError, match=r"p_20200104\.tif cannot be opened as a raster"):
             open_rasters({**SPEC, "path": [*urls, f"{server.url}/p_20200104.tif"]})
 
 
@@ -336,7 +336,7 @@ def test_refused_date_names_a_file_that_is_there(tmp_path):
 
 def test_file_that_is_no_raster(tmp_path):
     (tmp_path / "p_20200101.tif").write_text("text")
-    with pytest.raises(SmgeoError, match=r"p_20200101\.tif can't be opened"):
+    with pytest.raises(SmgeoError, match=r"p_20200101\.tif cannot be opened"):
         open_rasters(SPEC, root=tmp_path)
 
 

@@ -24,6 +24,7 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from smgeo.catalog import Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.sources import retry
 from smgeo.sources.scenes import files
 from smgeo.sources.stac import search as stac_search
 from smgeo.sources.stac.reader import open_stac
@@ -247,8 +248,7 @@ def server(world):
 @pytest.fixture
 def quick(monkeypatch):
     """Pauses before trying again are short."""
-    monkeypatch.setattr(stac_search.time, "sleep", lambda s: None)
-    monkeypatch.setattr(files.time, "sleep", lambda s: None)
+    monkeypatch.setattr(retry.time, "sleep", lambda s: None)
     monkeypatch.setitem(files._REMOTE, "GDAL_HTTP_RETRY_DELAY", "0.01")
 
 
@@ -737,7 +737,7 @@ def test_asset_that_fails_for_good_is_named(server, world, quick, fault):
         ds.compute(scheduler="synchronous")
 
 
-@pytest.mark.parametrize(("fault", "words"), [("503", "answered 503"), ("html", "something else than JSON")])
+@pytest.mark.parametrize(("fault", "words"), [("503", "answered 503"), ("html", "did not answer with JSON")])
 def test_catalogue_that_fails_for_good_is_named(server, world, quick, fault, words):
     server.fails = lambda path: fault
     with pytest.raises(SmgeoError, match=words) as caught:
@@ -748,7 +748,7 @@ def test_catalogue_that_fails_for_good_is_named(server, world, quick, fault, wor
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/stac", "http://nowhere.invalid/stac"])
 def test_server_that_is_not_there_is_given_up_soon(quick, monkeypatch, address):
     monkeypatch.setenv("NO_PROXY", "*")
-    with pytest.raises(SmgeoError, match=rf"{address} can't be reached \(.*\); tried 3 times"):
+    with pytest.raises(SmgeoError, match=rf"{address} cannot be reached \(.*\); tried 3 times"):
         open_stac({"url": f"{address}?key=secret", **S2}, geobox=RADAR_BOX)
 
 
@@ -795,7 +795,7 @@ def test_two_worker_processes_give_the_same(server, world):
     assert server.gets("B03.tif")
 
 
-# What can't be
+# What cannot be
 
 
 def test_no_such_collection_names_the_nearest(server, world):
@@ -835,7 +835,7 @@ def test_address_that_is_no_catalogue(tmp_path):
     (tmp_path / "x.json").write_text('{"a": 1}')
     with pytest.raises(SmgeoError, match="is no STAC catalogue"):
         open_stac({"url": "x.json", **S2}, root=tmp_path)
-    with pytest.raises(SmgeoError, match=r"none\.json can't be read"):
+    with pytest.raises(SmgeoError, match=r"none\.json cannot be read"):
         open_stac({"url": "none.json", **S2}, root=tmp_path)
 
 

@@ -262,7 +262,7 @@ def test_climate_is_the_newest_class_of_the_archive_and_empty_without_one(archiv
         assert open_stations(path)["climate"].values.tolist() == ["Cfb", "Dfb"]
 
 
-def test_static_variables_of_a_station_without_them_are_missing_and_said(archive):
+def test_static_variables_of_a_station_without_them_are_missing_and_warned_about(archive):
     write_static(archive, "A", [("clay fraction", 0.0, 0.3, 40.0)])
     with pytest.warns(SmgeoWarning, match="NET/B"):
         ds = open_stations(archive, variables=("clay",))

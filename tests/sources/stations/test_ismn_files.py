@@ -32,7 +32,7 @@ def write(path, lines, end="\n"):
 def write_header_values(
     root, rows, *, network="NET", station="A", depth=(0.05, 0.05), sensor="Probe", dates="20100101_20101231"
 ):
-    """Header+values, as https://ismn.bafg.de/data/header-value-files says; rows are (time, value, flag)."""
+    """Header+values, as https://ismn.bafg.de/data/header-value-files describes it; rows are (time, value, flag)."""
     name = f"{network}_{network}_{station}_sm_{depth[0]:.6f}_{depth[1]:.6f}_{sensor}_{dates}.stm"
     lines = [f"{network} {network} {station} 45.00000 3.00000 100.00 {depth[0]:.2f} {depth[1]:.2f} {sensor}"]
     lines += [f"{time} {value:.4f} {flag} M" for time, value, flag in rows]

@@ -86,7 +86,7 @@ def test_places_in_a_second_table(tmp_path):
 
 
 def test_times_without_an_offset_are_local_where_the_user_says_so(tmp_path):
-    # In Pullman (UTC-8) 20:00 is the next day in UTC; a time that says its offset, and a day without a time, stay.
+    # In Pullman (UTC-8) 20:00 is the next day in UTC; a time with an offset, and a day without a time, stay.
     rows = ["2020-01-01 20:00,0.1", "2020-01-01T20:00-01:00,0.2", "2020-01-04,0.3", "20200105,0.4"]
     path = write(
         tmp_path, "id,day,lat,lon,vw\n" + "".join(f"a,{r.split(',')[0]},46,-117,{r.split(',')[1]}\n" for r in rows)
@@ -99,7 +99,7 @@ def test_times_without_an_offset_are_local_where_the_user_says_so(tmp_path):
     np.testing.assert_allclose(utc["sm"].values, [[0.15, np.nan, np.nan, 0.3, 0.4]], rtol=1e-6)
 
 
-def test_what_a_station_is_made_of_is_told(tmp_path):
+def test_sensors_of_a_station_are_listed(tmp_path):
     text = "id,day,lat,lon,vw,cm\na,2020-01-01,50,7,0.1,5\na,2020-01-01,50,7,0.3,9\n"
     columns = {**COLUMNS, "depth": {"column": "cm", "scale": 0.01}}
     ds = open_stations(write(tmp_path, text), "csv", columns=columns)

@@ -167,7 +167,7 @@ def test_other_exports_are_read_by_naming_their_columns(tmp_path):
         ([SWC], {"station": "X"}, "no position of X .*stations"),
     ],
 )
-def test_what_cannot_be_understood_is_said_with_the_remedy(tmp_path, columns, meta, message):
+def test_what_cannot_be_understood_is_named_with_the_remedy(tmp_path, columns, meta, message):
     write_export(tmp_path, columns, [[t, 0.2] for t in stamps()], meta=meta)
     with pytest.raises(SmgeoError, match=message):
         open_stations(tmp_path, "tereno")
@@ -193,7 +193,7 @@ def test_broken_row_leaves_the_file_out_with_its_line(tmp_path):
     assert np.isnan(ds["sm"].values).all()
 
 
-def test_columns_without_flags_are_taken_whole_and_said(tmp_path):
+def test_columns_without_flags_are_taken_whole_and_warned_about(tmp_path):
     write_export(tmp_path, [SWC], [[t, 20.0] for t in stamps()])
     with pytest.warns(SmgeoWarning, match=r"1 sensor\(s\) have no column of quality flags.*TERENO/RO_001 Sensor1"):
         ds = open_stations(tmp_path, "tereno")

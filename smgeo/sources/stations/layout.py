@@ -1,4 +1,4 @@
-"""Parts that the cubes of all station sources share: the axis of days, coordinates and counts."""
+"""Layout that the cubes of all station sources share: the axis of days, coordinates and counts."""
 
 from __future__ import annotations
 
