@@ -24,8 +24,8 @@ from smgeo.sources.earthengine.reader import open_earthengine
 from smgeo.sources.gridded.reader import gridded_files, open_gridded
 from smgeo.sources.scenes.geotiff import geotiff_files, open_geotiffs
 from smgeo.sources.stac.reader import open_stac
-from smgeo.sources.stations.layout import Period
 from smgeo.sources.stations.ismn import open_ismn
+from smgeo.sources.stations.layout import Period
 from smgeo.sources.stations.matrix import open_matrix
 from smgeo.sources.stations.tables import open_table
 from smgeo.sources.stations.tereno import open_tereno

@@ -19,8 +19,8 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra
 from smgeo.recipe.stations import IsmnSource
 from smgeo.sources.stations.archive import UNREADABLE, Archive, decode, list_members, list_reasons
-from smgeo.sources.stations.layout import Period
 from smgeo.sources.stations.ismn_files import CODES, find_sensors, read_sensor
+from smgeo.sources.stations.layout import Period
 from smgeo.sources.stations.sensors import Chosen, choose_sensors, name_variables
 from smgeo.sources.stations.series import assemble_stations, days_of
 
