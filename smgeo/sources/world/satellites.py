@@ -71,7 +71,7 @@ def _rain_product(rain: Array, land: Landscape, rng: np.random.Generator) -> Arr
 def _temperature_product(lst: Array, cloudy: Array, rng: np.random.Generator) -> Array:
     """Daily land-surface temperature, clear pixels alone."""
     cells = _coarse(np.where(cloudy, np.nan, lst))
-    return cells + P.lst_noise_k * rng.standard_normal(cells.shape, dtype=np.float32)
+    return np.asarray(cells + P.lst_noise_k * rng.standard_normal(cells.shape, dtype=np.float32))
 
 
 def _radar(state: State, land: Landscape, track: int, rng: np.random.Generator) -> dict[str, Array]:
