@@ -1,7 +1,8 @@
 """Google Earth Engine as a lazy Dataset: computed pixels on our grid, or values at stations, each asked for once.
 
-What is asked is in `earthengine_expressions`, in how many requests in `earthengine_plan`, and how they are sent in
-`earthengine_requests`.
+The modules `expressions`, `plan` and `requests` of this package write the questions, cut them into requests, and send
+them. They use Earth Engine's own client rather than xee, whose workers have no credentials (xee #99, #345) and whose
+chunks come back missing when a quota is exceeded (xee #115).
 """
 
 from __future__ import annotations

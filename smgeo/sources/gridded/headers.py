@@ -23,7 +23,9 @@ from pyproj.exceptions import CRSError
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import GriddedSource
-from smgeo.sources.gridded.files import File, Layout, Stored, csv_header, open_text, open_variables
+from smgeo.sources.gridded.csv_grids import csv_header, open_text
+from smgeo.sources.gridded.cuts import Layout
+from smgeo.sources.gridded.files import File, Stored, open_variables
 
 _X_NAMES = ("lon", "longitude", "x", "nlon", "easting")
 _Y_NAMES = ("lat", "latitude", "y", "nlat", "northing")

@@ -1,4 +1,8 @@
-"""Which pixels of a grid a station gets: the one it lies in, or those of its footprint."""
+"""Pixels of a grid that belong to a station: the one that contains it, or those of its footprint.
+
+Own code rather than a zonal library: distances are geodesic on any grid, the pixel that contains the station always
+counts, and decibels are averaged in linear power.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""From the pixels of a source to those of the target grid: which are needed, by which method, and the warp itself."""
+"""From the pixels of a source to those of the target grid: which are needed, by which method, and the warp itself.
+
+Own code rather than GDAL's warp, whose approximation differs from block to block (nearest at 41 of 65,000 pixels, bilinear
+by up to 0.0035) and whose bilinear interpolation also smooths on rotated grids: here each pixel is transformed exactly.
+"""
 
 from __future__ import annotations
 

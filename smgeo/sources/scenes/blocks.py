@@ -17,6 +17,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 from affine import Affine
+from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
 
@@ -106,7 +107,7 @@ def scenes_on_grid(
                 near[place].append((day, scenes[i]))
         for place, part in parts.items():
             tasks[t, *place] = _Block(reading, tuple(near[place]), last - first, part=part, whole=box)
-    token = da.core.tokenize(_signature(scenes), reading, box, None if days is None else list(days))
+    token = tokenize(_signature(scenes), reading, box, None if days is None else list(days))
     return _assemble(tasks, _read_grid_block, reading, chunks, f"scenes-{token}", static=days is None)
 
 
@@ -139,7 +140,7 @@ def scenes_at_stations(
     for t, (t0, t1) in enumerate(itertools.pairwise(edges)):
         mine = tuple((d, kept[i]) for d, i in _scenes_of(kept, days, int(t0), int(t1)))
         tasks[t, 0] = _Block(reading, mine, int(t1 - t0), stations=len(lons), places=(lons, lats), radius_m=radius_m)
-    token = da.core.tokenize(_signature(kept), reading, lons, lats, radius_m, None if days is None else list(days))
+    token = tokenize(_signature(kept), reading, lons, lats, radius_m, None if days is None else list(days))
     arrays = _assemble(tasks, _read_station_block, reading, chunks, f"stations-{token}", static=days is None)
     return {n: a.T if days is not None else a for n, a in arrays.items()}, covered
 
@@ -156,8 +157,8 @@ def inputs_of_days(scenes: Iterable[Scene], reading: Reading, where: Any, days: 
     by_day: dict[Any, list[Scene]] = {}
     for scene in scenes:
         by_day.setdefault(scene.day, []).append(scene)
-    common = da.core.tokenize(reading, where)
-    return np.array([da.core.tokenize(common, _signature(by_day.get(d, ()))) for d in days], dtype=object)
+    common = tokenize(reading, where)
+    return np.array([tokenize(common, _signature(by_day.get(d, ()))) for d in days], dtype=object)
 
 
 def own_grid(scenes: Sequence[Scene]) -> GeoBox:

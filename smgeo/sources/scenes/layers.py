@@ -190,4 +190,4 @@ def is_masked(flags: np.ndarray, mask: Mask) -> np.ndarray:
         out |= (whole >> first) & ((1 << (last - first + 1)) - 1) >= least
     if mask.classes:
         out |= np.isin(whole, mask.classes)
-    return out
+    return np.asarray(out)

@@ -161,7 +161,7 @@ def _regions(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     square = (y + 0.012 * warp_y - centres[:, 0, None, None]) ** 2 + (
         x + 0.012 * warp_x - centres[:, 1, None, None]
     ) ** 2
-    return rng.permutation(16)[np.argmin(square, axis=0)]
+    return np.asarray(rng.permutation(16)[np.argmin(square, axis=0)])
 
 
 def _smooth(field: Array, length: float) -> Array:

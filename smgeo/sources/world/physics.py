@@ -106,7 +106,7 @@ def spectral_filter(shape: tuple[int, int], *, length: float = 0.0, slope: float
     else:
         power = np.exp(-2.0 * (math.pi * length * k) ** 2)
         power[0, 0] = 0.0 if length else 1.0
-    return np.sqrt(power * power.size / power.sum()).astype(np.float32)
+    return np.asarray(np.sqrt(power * power.size / power.sum()).astype(np.float32))
 
 
 def random_fields(rng: np.random.Generator, amplitude: Array) -> tuple[Array, Array]:
@@ -300,7 +300,7 @@ def step_greenness(greenness: Array, air_degc: Array, root_wetness: Array) -> Ar
     wilting point, 1 at field capacity) stands for the vapour-pressure deficit.
     """
     warmth = np.clip((air_degc - 5.0 + 2.0) / 7.0, 0.0, 1.0)
-    return greenness + (warmth * np.clip(root_wetness, 0.0, 1.0) - greenness) / 21.0
+    return np.asarray(greenness + (warmth * np.clip(root_wetness, 0.0, 1.0) - greenness) / 21.0)
 
 
 # ---------------------------------------------------------------- what satellites see
@@ -334,7 +334,7 @@ def water_cloud(soil_power: Array, ndvi: Array, incidence: Array, *, a: float, b
     cosine = np.cos(np.radians(incidence))
     v = np.maximum(ndvi, 0.0)
     transmitted = np.exp(-2.0 * b * v / cosine)
-    return a * v * cosine * (1.0 - transmitted) + transmitted * soil_power
+    return np.asarray(a * v * cosine * (1.0 - transmitted) + transmitted * soil_power)
 
 
 def speckle(rng: np.random.Generator, shape: tuple[int, ...], looks: float) -> Array:
@@ -345,7 +345,7 @@ def speckle(rng: np.random.Generator, shape: tuple[int, ...], looks: float) -> A
 def soil_reflectance(band: str, theta: Array, brightness: Array) -> Array:
     """Reflectance of bare soil, darker when wet, Lobell & Asner 2002: R_sat + (R_dry - R_sat) exp(-c theta)."""
     dry, wet, decay = getattr(DRY_SOIL, band), getattr(SATURATED_SOIL, band), getattr(SOIL_DECAY, band)
-    return brightness * (wet + (dry - wet) * np.exp(-decay * theta))
+    return np.asarray(brightness * (wet + (dry - wet) * np.exp(-decay * theta)))
 
 
 def surface_reflectance(
@@ -354,7 +354,7 @@ def surface_reflectance(
     """Reflectance (1) of one Sentinel-2 band: linear mixture of soil, leaves (`stress`: 1 is wilted) and snow."""
     leaf = getattr(GREEN_LEAVES, band) + stress * (getattr(WILTED_LEAVES, band) - getattr(GREEN_LEAVES, band))
     ground = cover * leaf + (1.0 - cover) * soil_reflectance(band, theta, brightness)
-    return snow_cover * getattr(SNOW, band) + (1.0 - snow_cover) * ground
+    return np.asarray(snow_cover * getattr(SNOW, band) + (1.0 - snow_cover) * ground)
 
 
 def surface_temperature(air_degc: Array, radiation: Array, evaporative_fraction: Array, lai: Array) -> Array:

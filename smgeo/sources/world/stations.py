@@ -184,7 +184,7 @@ def _probe_series(mine: dict[str, Array], depth: float, offset: float, gain: flo
     layered = (1.0 - ROOT_SHARE[depth]) * slow + ROOT_SHARE[depth] * mine["root"]
     read = layered.mean() + gain * (layered - layered.mean()) + offset + drift
     frozen = mine["liquid"] / np.maximum(theta, 1e-6)  # ice is out of a probe's sight
-    return np.maximum(read, 0.01) * frozen if depth <= 0.10 else np.maximum(read, 0.01)
+    return np.asarray(np.maximum(read, 0.01) * frozen if depth <= 0.10 else np.maximum(read, 0.01))
 
 
 def _alive(hours: int, rng: np.random.Generator) -> Array:
@@ -258,7 +258,7 @@ def _lines(stamps: Array, thousandths: Array, flag: Array, present: Array) -> by
     """The lines of a file, such as `2024/08/25 00:00 0.234 G M`, all at once: fixed-width bytes less their filling."""
     row = np.where(thousandths == MISSING, len(_VALUES) - 1, np.clip(thousandths, _LEAST, _MOST - 1) - _LEAST)
     text = np.concatenate([stamps[present], _VALUES[row[present]], _TAILS[flag[present]]], axis=1)
-    return text[text != 0].tobytes()
+    return bytes(text[text != 0].tobytes())
 
 
 def _static_table(station: Station, site: dict[str, float], climate: str) -> str:

@@ -20,8 +20,8 @@ from pyproj import CRS, Transformer
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource
-from smgeo.sources.gridded import reader as gridded
-from smgeo.sources.gridded.files import open_band
+from smgeo.sources.gridded import blocks as gridded
+from smgeo.sources.gridded.cuts import open_band
 from smgeo.sources.gridded.reader import gridded_files, open_gridded
 
 IMERG = {"kind": "netcdf", "path": "3B-DAY*.nc4", "bands": {"precipitation": "precipitation"}}

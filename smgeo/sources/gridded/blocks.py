@@ -1,0 +1,216 @@
+"""Variables of gridded files as lazy arrays, on a grid or at stations.
+
+One task makes one block of the output: it opens each file of the block's days once and reads the part the block needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from odc.geo.geobox import GeoBox
+
+from smgeo.catalog import Feature
+from smgeo.cube.chunks import GRID_SHARD
+from smgeo.sources.gridded.cuts import Cut, Reading, cut_pixels, cut_window, open_band, scatter
+from smgeo.sources.gridded.files import File
+from smgeo.sources.pixels.daily import Rule, combine_day
+from smgeo.sources.pixels.footprint import Footprints
+from smgeo.sources.pixels.observation import Observation
+from smgeo.sources.pixels.warp import aligned_shift, choose_resampling, is_geographic, pieces, resample, split_blocks
+
+_TOGETHER = 2**24  # values of one variable that a task reads of a file at a time: 64 MiB as float32
+
+
+@dataclass(frozen=True)
+class Series:
+    """One variable: how it is read, and what a task needs to make days of it.
+
+    Attributes
+    ----------
+    reading : Reading
+        How.
+    dynamic : bool
+        Whether it has days.
+    places : tuple of (day, file, position)
+        Where each observation is, in order: position of its day on the axis, its file, position of its time in it.
+    rule, per_day, decibels : str, int, bool
+        How several observations of a day become one; how many a whole day has; whether in linear power.
+    attrs : dict
+        The variable's attributes.
+    """
+
+    reading: Reading
+    dynamic: bool
+    places: tuple[tuple[int, File, int], ...]
+    rule: Rule
+    per_day: int
+    decibels: bool
+    attrs: dict[str, Any]
+
+    def within(self, first: int, last: int) -> Series:
+        """What is needed for the days first..last, counted from the first: a task carries no other files."""
+        places = tuple((day - first, file, p) for day, file, p in self.places if first <= day < last)
+        return replace(self, places=places)
+
+
+def _blocks(
+    series: Series, chunks: tuple[tuple[int, ...], ...], name: str, read: Callable[..., np.ndarray]
+) -> da.Array:
+    """A lazy array, each block of which is one task: read(series of its days, number of days, *other slices)."""
+    bounds = [list(itertools.pairwise(itertools.accumulate(sizes, initial=0))) for sizes in chunks]
+    days, *others = bounds if series.dynamic else [[(0, 1)], *bounds]
+    graph: dict[Any, Any] = {}
+    for k, (first, last) in enumerate(days):
+        part = series.within(first, last)
+        for index in itertools.product(*(range(len(b)) for b in others)):
+            key = (name, k, *index) if series.dynamic else (name, *index)
+            graph[key] = (partial(read, part, last - first, *(b[i] for b, i in zip(others, index, strict=True))),)
+    layer = HighLevelGraph.from_collections(name, graph, dependencies=[])
+    return da.Array(layer, name, chunks, dtype="float32", meta=np.empty((0,) * len(chunks), "float32"))
+
+
+def _read_days(
+    series: Series, together: int, take: Callable[[Cut, slice], np.ndarray]
+) -> Iterator[tuple[int, Observation]]:
+    """Yield (day, values) of the days that have values, in order; at most `together` times are read at once."""
+    for day, group in itertools.groupby(_read_times(series, together, take), key=lambda found: found[0]):
+        values = [Observation(v) for _, v in group]
+        if series.rule != "sum" or len(values) == series.per_day:
+            yield day, combine_day(values, series.rule, decibels=series.decibels)
+
+
+def _read_times(
+    series: Series, together: int, take: Callable[[Cut, slice], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(day, values) of each time, in order."""
+    for file, group in itertools.groupby(series.places, key=lambda p: p[1]):
+        with open_band(file, series.reading) as cut:
+            for days, run in _runs([(day, position) for day, _, position in group], together):
+                yield from zip(days, take(cut, run), strict=True)
+
+
+def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], slice]]:
+    """Days and positions of times that follow each other in a file, at most so many together.
+
+    >>> list(_runs([(0, 4), (1, 5), (2, 6), (3, 9)], 2))
+    [([0, 1], slice(4, 6, None)), ([2], slice(6, 7, None)), ([3], slice(9, 10, None))]
+    """
+    start = 0
+    for end in range(1, len(times) + 1):
+        if end == len(times) or times[end][1] != times[end - 1][1] + 1 or end - start == most:
+            yield [day for day, _ in times[start:end]], slice(times[start][1], times[end - 1][1] + 1)
+            start = end
+
+
+# On a grid
+
+
+def grid_variable(
+    series: Series,
+    feature: Feature,
+    box: GeoBox,
+    asked: str,
+    days: pd.DatetimeIndex | None,
+    states: Mapping[File, Any],
+) -> xr.Variable:
+    """Return a variable on a grid, lazily: (time, y, x), or (y, x) if it does not vary in time."""
+    own = series.reading.layout.box
+    method = choose_resampling(asked, feature, box, own)
+    shift = aligned_shift(box, own)
+    if shift is not None and is_geographic(own) and not 0 <= shift[1] <= own.shape.x - box.shape.x:
+        shift = None  # columns beyond the source's may be had round the Earth
+    chunks = split_blocks(box.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]))
+    if series.dynamic and days is not None:
+        chunks = (*split_blocks((len(days),), (GRID_SHARD["time"],)), *chunks)
+    name = f"gridded-{tokenize(list(states.values()), series, box, method)}"
+    values = _blocks(series, chunks, name, partial(_read_grid_block, box, method, shift))
+    dims = ("time", "y", "x") if series.dynamic else ("y", "x")
+    return xr.Variable(dims, values, {**series.attrs, "grid_mapping": "spatial_ref"})
+
+
+def _read_grid_block(
+    box: GeoBox,
+    method: str,
+    shift: tuple[int, int] | None,
+    series: Series,
+    days: int,
+    y: tuple[int, int],
+    x: tuple[int, int],
+) -> np.ndarray:
+    out = np.full((days, y[1] - y[0], x[1] - x[0]), np.nan, dtype="float32")
+    if shift is not None:
+        _copy_block(series, (y[0] + shift[0], y[1] + shift[0]), (x[0] + shift[1], x[1] + shift[1]), out)
+    else:
+        _warp_block(series, box[slice(*y), slice(*x)], method, out)
+    return out if series.dynamic else out[0]
+
+
+def _copy_block(series: Series, rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray) -> None:
+    """Rows and columns of the source's grid, which may reach beyond it, into `out`."""
+    height, width = series.reading.layout.box.shape.yx
+    r, c = (max(0, rows[0]), min(height, rows[1])), (max(0, columns[0]), min(width, columns[1]))
+    if r[0] >= r[1] or c[0] >= c[1]:
+        return
+    part = out[:, r[0] - rows[0] : r[1] - rows[0], c[0] - columns[0] : c[1] - columns[0]]
+    for day, values in _read_windows(series, r, c):
+        part[day] = values.stored()
+
+
+def _warp_block(series: Series, part: GeoBox, method: str, out: np.ndarray) -> None:
+    own = series.reading.layout.box
+    for rows, columns, found in pieces(part, own, method, _TOGETHER):
+        for day, values in _read_windows(series, *found.window):
+            resample(values.stored(), found, own, out[day, rows, columns])
+
+
+def _read_windows(series: Series, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[tuple[int, Observation]]:
+    together = max(1, _TOGETHER // ((rows[1] - rows[0]) * (columns[1] - columns[0])))
+    layout = series.reading.layout
+    return _read_days(series, together, lambda cut, run: cut_window(cut, layout, run, rows, columns))
+
+
+# At stations
+
+
+def station_variable(
+    series: Series,
+    pixels: Footprints,
+    where: tuple[np.ndarray, np.ndarray, float | None],
+    days: pd.DatetimeIndex | None,
+    states: Mapping[File, Any],
+) -> xr.Variable:
+    """Return a variable at all stations, lazily: (station, time), or (station,) if it does not vary in time."""
+    count, radius_m = where[0].size, where[2]
+    chunks: tuple[tuple[int, ...], ...] = ((count,),)
+    if series.dynamic and days is not None:
+        chunks = (*split_blocks((len(days),), (GRID_SHARD["time"],)), (count,))
+    name = f"gridded-stations-{tokenize(list(states.values()), series, *where)}"
+    values = _blocks(series, chunks, name, partial(_read_station_block, pixels))
+    footprint = {} if radius_m is None else {"footprint": f"mean of the pixels within {radius_m:g} m"}
+    dims = ("time", "station") if series.dynamic else ("station",)
+    return xr.Variable(dims, values, series.attrs | footprint).transpose("station", ...)
+
+
+def _read_station_block(pixels: Footprints, series: Series, days: int, stations: tuple[int, int]) -> np.ndarray:
+    scattered = scatter(pixels, series.reading)
+    # Decibels that are averaged, over a day or a footprint, are linear power until both means have been taken.
+    power = series.decibels and (series.per_day > 1 or pixels.covered.size < pixels.stations.size)
+    values = np.full((scattered.count, days), np.nan, dtype="float64" if power else "float32")
+    if scattered.count:
+        together = max(1, _TOGETHER // scattered.largest)
+        for day, found in _read_days(series, together, lambda cut, run: cut_pixels(cut, scattered, run)):
+            values[:, day] = found.linear() if power else found.values
+    out = np.full((days, stations[1] - stations[0]), np.nan, dtype="float32")
+    held, means = pixels.observe(Observation(values, power), decibels=series.decibels)
+    out[:, held] = means.stored().T
+    return out if series.dynamic else out[0]

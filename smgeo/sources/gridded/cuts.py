@@ -1,0 +1,188 @@
+"""Parts of a variable of a gridded file, unpacked, in the order of the grid.
+
+The order of dimensions and rows in a file, and longitudes of 0 to 360, are undone here: callers see rows from north to
+south and columns from west to east. Packing follows the CF conventions 1.11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from smgeo.errors import SmgeoError
+from smgeo.sources.gridded.csv_grids import read_csv
+from smgeo.sources.gridded.files import File, Stored, open_variables
+from smgeo.sources.pixels.footprint import Footprints, tiles_of
+
+# Values as they lie in the file, (time, y, x), of a run of times, rows and columns.
+Cut = Callable[[slice, slice, slice], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a variable lies in its file, and the grid it lies on once columns and rows are in order.
+
+    Attributes
+    ----------
+    x, y, time : str
+        Names of its dimensions; `time` is None where it has none.
+    box : GeoBox
+        The grid, north up.
+    roll, flip_x, flip_y : int, bool, bool
+        Ordered column i is the file's (i + roll) modulo the width, counted from the other end where flipped.
+    """
+
+    x: str
+    y: str
+    time: str | None
+    box: GeoBox
+    roll: int
+    flip_x: bool
+    flip_y: bool
+
+    def in_file(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the file for those of the ordered grid."""
+        height, width = self.box.shape.yx
+        columns = (columns + self.roll) % width
+        return height - 1 - rows if self.flip_y else rows, width - 1 - columns if self.flip_x else columns
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one variable is read: value = (what the file's own packing gives, but for `nodata`) * scale + offset."""
+
+    kind: str
+    band: str
+    group: str | None
+    layout: Layout
+    tile: tuple[int, int]
+    scale: float
+    offset: float
+    nodata: float | None
+
+
+@contextmanager
+def open_band(file: File, reading: Reading) -> Iterator[Cut]:
+    """The variable of an opened file, from which parts are cut: float32, missing as NaN, in the cube's units.
+
+    Raises
+    ------
+    SmgeoError
+        If the file cannot be opened or read.
+    """
+    with ExitStack() as stack:
+        if reading.kind == "csv_grid":
+            read: Cut = partial(read_csv, file)
+            attrs: Mapping[str, Any] = {}
+        else:
+            stored = stack.enter_context(open_variables(file, reading.kind, reading.group))[reading.band]
+            read, attrs = partial(_read_stored, stored, reading.layout), stored.attrs
+        try:
+            yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs), reading)
+        except OSError as error:
+            raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
+
+
+def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, columns: slice) -> np.ndarray:
+    """(time, y, x) as it lies in the file, packed."""
+    wanted: dict[str | None, slice] = {layout.x: columns, layout.y: rows, layout.time: run}
+    values = np.asarray(stored.values[tuple(wanted.get(d, 0) for d in stored.dims)])
+    kept = [d for d in stored.dims if d in wanted]
+    values = values.transpose([kept.index(d) for d in (layout.time, layout.y, layout.x) if d is not None])
+    return values if layout.time is not None else values[None]
+
+
+def _unpack(raw: np.ndarray, attrs: Mapping[str, Any]) -> np.ndarray:
+    """What packed values mean, float32 (CF 1.11, sections 2.5.1 and 8.1; `_Unsigned` is the netCDF libraries')."""
+    missing = np.zeros(raw.shape, dtype=bool)
+    for key in ("_FillValue", "missing_value"):
+        for value in np.atleast_1d(attrs.get(key, ())):
+            if np.issubdtype(value.dtype, np.number):
+                missing |= raw == value.item()
+    if str(attrs.get("_Unsigned", "")).lower() == "true" and raw.dtype.kind == "i":
+        raw = raw.view(f"u{raw.dtype.itemsize}")
+    scale, offset = (float(attrs.get(k, d)) for k, d in (("scale_factor", 1), ("add_offset", 0)))
+    plain = scale == 1 and offset == 0
+    values = raw.astype("float32") if plain else (raw.astype("float64") * scale + offset).astype("float32")
+    values[missing] = np.nan
+    return values
+
+
+def _convert(values: np.ndarray, reading: Reading) -> np.ndarray:
+    if reading.nodata is not None:
+        values[values == np.float32(reading.nodata)] = np.nan
+    if reading.scale != 1 or reading.offset != 0:
+        values = (values.astype("float64") * reading.scale + reading.offset).astype("float32")
+    return values
+
+
+def cut_window(cut: Cut, layout: Layout, run: slice, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+    """(time, y, x) of rows and columns of the ordered grid."""
+    height, width = layout.box.shape.yx
+    ((y, turn_y),) = segments(*rows, height, 0, layout.flip_y)
+    parts = [
+        cut(run, y, x)[:, :, :: -1 if turn else 1] for x, turn in segments(*columns, width, layout.roll, layout.flip_x)
+    ]
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    return np.ascontiguousarray(values[:, ::-1] if turn_y else values)
+
+
+def segments(start: int, stop: int, size: int, roll: int, flip: bool) -> list[tuple[slice, bool]]:
+    """Where ordered positions start..stop lie in the file, as slices in order, each to be turned round or not.
+
+    >>> segments(0, 4, 6, 4, False)  # columns of the file from its fifth on, then from its first
+    [(slice(4, 6, None), False), (slice(0, 2, None), False)]
+    >>> segments(0, 2, 6, 0, True)
+    [(slice(4, 6, None), True)]
+    """
+    pieces = []
+    for a, b, shift in ((start, min(stop, size - roll), roll), (max(start, size - roll), stop, roll - size)):
+        if a < b:
+            a, b = a + shift, b + shift
+            pieces.append((slice(size - b, size - a) if flip else slice(a, b), flip))
+    return pieces
+
+
+@dataclass(frozen=True, eq=False)
+class Scattered:
+    """Pixels of a file, in tiles.
+
+    Attributes
+    ----------
+    count : int
+        How many pixels.
+    tiles : list of (positions, rows, columns, row, column)
+        Positions among the pixels, the window of the file that holds them, and the row and column of each in it.
+    """
+
+    count: int
+    tiles: list[tuple[np.ndarray, slice, slice, np.ndarray, np.ndarray]]
+
+    @property
+    def largest(self) -> int:
+        """Values in the largest window."""
+        return max(((y.stop - y.start) * (x.stop - x.start) for _, y, x, _, _ in self.tiles), default=1)
+
+
+def scatter(pixels: Footprints, reading: Reading) -> Scattered:
+    """The tiles of the file that hold the stations' pixels."""
+    rows, columns = reading.layout.in_file(pixels.rows, pixels.columns)
+    tiles = []
+    for mine in tiles_of(rows, columns, reading.tile):
+        (y0, y1), (x0, x1) = ((int(v[mine].min()), int(v[mine].max()) + 1) for v in (rows, columns))
+        tiles.append((mine, slice(y0, y1), slice(x0, x1), rows[mine] - y0, columns[mine] - x0))
+    return Scattered(len(rows), tiles)
+
+
+def cut_pixels(cut: Cut, scattered: Scattered, run: slice) -> np.ndarray:
+    """(time, pixel), each tile read once."""
+    out = np.empty((run.stop - run.start, scattered.count), dtype="float32")
+    for mine, y, x, rows, columns in scattered.tiles:
+        out[:, mine] = cut(run, y, x)[:, rows, columns]
+    return out
