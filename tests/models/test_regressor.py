@@ -126,7 +126,7 @@ def test_a_regressor_of_the_user_s_own_is_loaded_when_it_is_trusted(rows, tmp_pa
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        ({"func": lambda x: x}, "<lambda>, which no other process would find"),
+        ({"func": lambda x: x}, "<lambda>, which no other process can import"),
         ({"kw_args": {"x": (i for i in [1])}}, "cannot be saved without pickle"),
     ],
 )

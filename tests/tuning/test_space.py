@@ -140,7 +140,7 @@ def test_a_regressor_has_no_space_of_its_own():
             {"layers": Range(integer=(0, 3))},
             "space.layers: ann: layers must be a whole number, 1 or more; got 0",
         ),
-        ("ann", {"dropout": Range(uniform=(0.0, 1.0))}, "space.dropout: ann: dropout must lie in [0, 1); got 1.0"),
+        ("ann", {"dropout": Range(uniform=(0.0, 1.0))}, "space.dropout: ann: dropout must be in [0, 1); got 1.0"),
         ("ann", {"units": Range(uniform=(8, 16))}, "space.units: ann: units must be a whole number; got 8.0"),
         ("ann", {"units": [8, "16"]}, "space.units: ann: units must be a whole number; got '16'"),
         ("ann", {"optimizer": ["adam", "adm"]}, "space.optimizer: ann: unknown optimizer 'adm'; did you mean 'adam'?"),
