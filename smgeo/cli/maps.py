@@ -41,7 +41,7 @@ def predict_command(
 ) -> None:
     """Map a grid cube with a model; the same command again continues it."""
     from smgeo.cube.reading import open_cube
-    from smgeo.hpc.machine import find_machine
+    from smgeo.hpc import machine as machines
     from smgeo.maps import predict_map
     from smgeo.models import load_model
     from smgeo.study.progress import Reporter
@@ -49,7 +49,7 @@ def predict_command(
     reporter = Reporter()
     # Beside the map, where all nodes see it.
     place = out.absolute().with_name(f".{out.name}.cluster")
-    machine = find_machine(cluster, place, workers, partition, account, reporter.say)
+    machine = machines.find_machine(machines.Workers(cluster, workers, partition, account), place, reporter.say)
     with closing(machine), machine.cubes(), reporter.task("predict") as update:
         path = predict_map(
             load_model(model),

@@ -18,7 +18,7 @@ import xarray as xr
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError, nearest
 from smgeo.files import write_json
-from smgeo.hpc.machine import find_machine
+from smgeo.hpc.machine import Workers, find_machine
 from smgeo.maps import list_maps, open_map, predict_map, write_cogs, write_stac
 from smgeo.models import load_model
 from smgeo.prepare import OutlierRows, clean_cube, learnable
@@ -272,7 +272,7 @@ class _Study(EvaluationStages):
     ) -> Iterator[None]:
         """Nobody else is at work in the folder, and the cluster's workers are there when they are needed."""
         where = self.folder / ".stages" / "cluster"
-        self.machine = find_machine(cluster, where, workers, partition, account, self.reporter.say)
+        self.machine = find_machine(Workers(cluster, workers, partition, account), where, self.reporter.say)
         with self.ledger.lock(), closing(self.machine):
             yield
 
