@@ -89,7 +89,7 @@ def test_jobs_of_workers_are_as_the_profile_says(tmp_path, monkeypatch):
         "8.0 GiB",
         "00:30:00",
     )
-    with pytest.raises(SmgeoError, match="does not say workers.cores and workers.memory_gb"):
+    with pytest.raises(SmgeoError, match="lacks workers.cores and workers.memory_gb"):
         job_options(load_site("juwels"), tmp_path, account="a")
     path = tmp_path / "own.yaml"
     path.write_text(

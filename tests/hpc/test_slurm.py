@@ -214,7 +214,7 @@ def test_workers_that_slurm_refuses_are_not_waited_for(slurm, study, tmp_path):
     site.write_text("name: own\nworkers: {cores: 64, memory_gb: 1}\n", encoding="utf-8")
     with pytest.raises(SmgeoError, match="SLURM does not accept the script"):
         smgeo.build_cubes(study(), tmp_path / "run", cluster=site)
-    with pytest.raises(SmgeoError, match="cannot hold the path"):
+    with pytest.raises(SmgeoError, match="cannot contain the path"):
         smgeo.build_cubes(study(), tmp_path / "a run $(id)", cluster="testbed")
 
 
