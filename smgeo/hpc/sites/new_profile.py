@@ -56,17 +56,20 @@ def parse_partitions(partitions: str, nodes: str) -> tuple[dict[str, Partition],
         if fields.get("OverSubscribe") == "EXCLUSIVE":
             spec["exclusive"] = True
         found[name] = spec
+    smallest: dict[str, dict[str, float]] = {name: {} for name in found}
     for line in nodes.splitlines():
         name, cores, memory, gres = line.split("|")
         if name not in found:
             continue
-        has = {
+        values: dict[str, float] = {
             "cores": int(cores.rstrip("+")),
             "memory_gb": int(memory.rstrip("+")) / 1024,
             "gpus": sum(map(int, _GPUS.findall(gres))),
         }
-        for key, value in has.items():
-            found[name][key] = min(found[name].get(key, value), value)
+        for key, value in values.items():
+            smallest[name][key] = min(smallest[name].get(key, value), value)
+    for name, has in smallest.items():
+        found[name] |= has
     return found, default
 
 
