@@ -6,7 +6,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -42,28 +43,28 @@ def _root(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print versions and end.", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", help="Print versions and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     context.obj = {"debug": debug}
 
 
-def _say_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """One line on stderr; where in the code a warning comes from helps no user."""
+def _say_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """Print a warning as one line on stderr; its place in the code does not help users."""
     said = "warning: " if issubclass(category, SmgeoWarning) else f"{category.__name__}: "
     print(f"smgeo: {said}{message}", file=sys.stderr)
 
 
-def _stop_in_order(number: int, frame: Any) -> None:
-    """SIGTERM (a job that is told to stop) ends a command as Ctrl-C does: what is done is kept, and helpers are ended."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the tidying up
+def _stop_in_order(number: int, frame: FrameType | None) -> None:
+    """End a command on SIGTERM (a job that is asked to stop) as Ctrl-C does: finished work is kept, and workers end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the clean-up
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's command in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 
 def main() -> None:
-    """Run the command line; an error the user can mend is one paragraph on stderr, exit code 1."""
+    """Run the command line; an error that the user can fix is one paragraph on stderr, with exit code 1."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _say_warning
     signal.signal(signal.SIGTERM, _stop_in_order)
@@ -75,13 +76,13 @@ def main() -> None:
             raise
         print(f"smgeo: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # a folder that can't be written to, a file under a file
+    except OSError as error:  # a folder that cannot be written to, a file under a file
         if debug or error.filename is None:
             raise
         print(f"smgeo: {error.strerror}: {error.filename}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as stop:
-        # typer turns Ctrl-C into exit code 130 without a word.
+        # typer silently turns Ctrl-C into exit code 130.
         if stop.code == _INTERRUPTED:
             print("smgeo: interrupted; the same command again continues where this one stopped", file=sys.stderr)
         raise

@@ -1,4 +1,4 @@
-"""The terminal that commands print to."""
+"""Terminal that commands print to."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import sys
 
 from rich.console import Console
 
-# A log or a pipe has no width of its own; tables are not cut there.
+# A log or a pipe has no width; tables are not cut there.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)

@@ -14,7 +14,7 @@ from smgeo.errors import SmgeoError
 
 
 def simulate_command(
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
     stations: Annotated[int, typer.Option(help="Number of stations.")] = 317,
     days: Annotated[int, typer.Option(help="Number of days.")] = 1684,
     height: Annotated[int, typer.Option(help="Rows of the grid.")] = 256,
@@ -31,7 +31,7 @@ def simulate_command(
 
 
 def features_command() -> None:
-    """List every feature smgeo knows, and where Earth Engine, STAC catalogues and files keep it."""
+    """List every feature that smgeo knows, and where Earth Engine, STAC catalogues and files contain it."""
     from smgeo.catalog import EARTHENGINE, FEATURES, FILES, STAC
 
     table = Table("name", "unit", "kind", "revisit (d)", "valid", "meaning", "source")
@@ -74,7 +74,7 @@ def features_command() -> None:
 
 
 def _scaling(scale: float, offset: float) -> str:
-    """`band * 0.02 - 273.15`, or nothing where the band is the value."""
+    """Return text such as `band * 0.02 - 273.15`, or nothing if the band is the value."""
     text = "" if scale == 1 and not offset else f"band * {scale:g}"
     return f"{text} {'-' if offset < 0 else '+'} {abs(offset):g}" if offset else text
 
@@ -82,10 +82,10 @@ def _scaling(scale: float, offset: float) -> str:
 def info_command(
     path: Annotated[Path, typer.Argument(help="A store, a model or a run.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read a store (or a run's stores) back; name damage.")
+        bool, typer.Option("--verify", help="Compare all files of a store, or of a run's stores, with their checksums.")
     ] = False,
 ) -> None:
-    """Say what is in a store, a model or a run."""
+    """Summarise a store, model or run."""
     import json
 
     from smgeo.cube.reading import open_cube
@@ -113,7 +113,9 @@ def _verify(path: Path) -> None:
 
     stores = [path] if (path / "zarr.json").is_file() else sorted(p.parent for p in path.rglob(LEDGER))
     if not stores:
-        raise SmgeoError(f"{path} holds no store with a ledger of checksums; give a Zarr store or the folder of a run")
+        raise SmgeoError(
+            f"{path} contains no store with a ledger of checksums; give a Zarr store or the folder of a run"
+        )
     damaged = 0
     for store in stores:
         damage = find_damage(store)

@@ -1,10 +1,12 @@
-"""The command line of machines with SLURM: job scripts, site profiles, a SLURM of one machine; parse, call, print."""
+"""Commands for SLURM machines: job scripts, site profiles, and a SLURM on one machine."""
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -13,70 +15,92 @@ from smgeo.cli.console import console
 from smgeo.cli.options import DataFolder, RunFolder
 from smgeo.errors import SmgeoError
 
-systems = typer.Typer(invoke_without_command=True, help="List the site profiles there are, or write one.")
-testbed = typer.Typer(no_args_is_help=True, help="A real SLURM on this machine, to try recipes and job scripts on.")
+systems = typer.Typer(invoke_without_command=True, help="List site profiles, or write a new one.")
+testbed = typer.Typer(
+    no_args_is_help=True, help="Start or stop a SLURM on this machine, to try recipes and job scripts."
+)
 
 
 def check_words(arguments: list[str]) -> None:
-    """Refuse a command of the user's own that does not stand after `--`: its options would be taken for those of the job.
+    """Refuse a user's own command that is not after `--`: its options would be read as those of the job.
 
     Raises
     ------
     SmgeoError
-        If `jobscript ... any` comes without.
+        If `jobscript ... any` has no `--`.
     """
     if "jobscript" in arguments and "any" in arguments and "--" not in arguments and "--help" not in arguments:
         raise SmgeoError(
-            "any: the command of your own stands after --: smgeo jobscript --system NAME any -- python train.py --epochs 5"
+            "any: put your own command after --: smgeo jobscript --system NAME any -- python train.py --epochs 5"
         )
 
 
+# Options of `jobscript` that become fields of a `JobRequest`: type and help.
+_JOB_OPTIONS: dict[str, tuple[object, str]] = {
+    "partition": (str | None, "Partition; the default one of the profile by default."),
+    "nodes": (int | None, "Number of nodes; 1 by default."),
+    "tasks": (int | None, "Number of processes on each node (only for `any`)."),
+    "cpus": (int | None, "CPUs of each node; all by default."),
+    "gpus": (int | None, "GPUs of each node; all by default."),
+    "memory": (str | None, "Memory of each node, such as 32G."),
+    "time": (str | None, "Wall time, HH:MM:SS or D-HH:MM:SS; one hour by default."),
+    "account": (str | None, "Project account."),
+    "qos": (str | None, "Quality of service."),
+    "job_name": (str | None, "Name of the job and of its log."),
+    "array": (str | None, "Tasks of a job array, such as 0-9 (only for `any`)."),
+    "dependency": (str | None, "Jobs to wait for, such as afterok:123."),
+    "mail": (str | None, "Address for SLURM's mail."),
+    "mail_type": (list[str] | None, "Type of mail (repeatable); END, FAIL and REQUEUE by default."),
+    "venv": (str | None, "Python environment to activate; the Python of this command by default."),
+    "conda": (str | None, "Conda environment to activate."),
+    "container": (str | None, "Apptainer image to run in."),
+    "launcher": (str | None, "Launcher: srun, pytorch-ddp, horovod, deepspeed or tensorflow (only for `any`)."),
+    "stop_before": (int | None, "Seconds before the end of the wall time at which the job is asked to stop."),
+    "restarts": (int | None, "Number of times that the job may go back to the queue by itself."),
+}
+
+
+def _with_job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the job's options in place of `**job` in the signature, where typer looks for them."""
+    own = inspect.signature(command, eval_str=True)
+    job = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, typer.Option(help=text)]
+        )
+        for name, (kind, text) in _JOB_OPTIONS.items()
+    ]
+    given = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    signature = own.replace(parameters=[*given, *job])
+    command.__signature__ = signature  # type: ignore[attr-defined] - any function may have one
+    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
+    return command
+
+
+@_with_job_options
 def jobscript_command(
     workload: Annotated[str, typer.Argument(help="run, cube, train, tune, predict or any.")],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="A recipe (several: one task of a job array each); MODEL CUBE OUT; or after -- a command.",
+            help="Recipe (several become the tasks of a job array); MODEL CUBE OUT; or a command after --.",
             metavar="ARG...",
         ),
     ] = None,
-    system: Annotated[str, typer.Option(help="A site profile, by name or path; `smgeo systems` lists them.")] = "",
-    partition: Annotated[str | None, typer.Option(help="The profile's own by default.")] = None,
-    nodes: Annotated[int, typer.Option(help="Nodes.")] = 1,
-    tasks: Annotated[int | None, typer.Option(help="Of `any`: processes on each node.")] = None,
-    cpus: Annotated[int | None, typer.Option(help="CPUs of each node; all by default.")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs of each node; all by default.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory of each node, such as 32G.")] = None,
-    time: Annotated[str | None, typer.Option(help="Wall time, HH:MM:SS or D-HH:MM:SS; one hour by default.")] = None,
-    account: Annotated[str | None, typer.Option(help="The project that pays.")] = None,
-    qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
-    job_name: Annotated[str | None, typer.Option(help="Name of the job and of its log.")] = None,
-    array: Annotated[str | None, typer.Option(help="Of `any`: tasks of a job array, such as 0-9.")] = None,
-    dependency: Annotated[str | None, typer.Option(help="Such as afterok:123.")] = None,
-    mail: Annotated[str | None, typer.Option(help="Address for SLURM's mail.")] = None,
-    mail_type: Annotated[
-        list[str] | None, typer.Option(help="END, FAIL and REQUEUE by default (again for more).")
-    ] = None,
-    venv: Annotated[
-        str | None, typer.Option(help="Python environment to activate; the Python of this command by default.")
-    ] = None,
-    conda: Annotated[str | None, typer.Option(help="Conda environment to activate.")] = None,
-    container: Annotated[str | None, typer.Option(help="Apptainer image to run in.")] = None,
-    launcher: Annotated[
-        str | None, typer.Option(help="Of `any`: srun, pytorch-ddp, horovod, deepspeed or tensorflow.")
-    ] = None,
-    stop_before: Annotated[
-        int | None, typer.Option(help="Seconds before the wall time's end at which the job is told to stop.")
-    ] = None,
-    restarts: Annotated[int | None, typer.Option(help="How often the job may go back to the queue by itself.")] = None,
+    *,
+    system: Annotated[str, typer.Option(help="Site profile, by name or path; `smgeo systems` lists them.")] = "",
     out: RunFolder = None,
     data: DataFolder = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Of train and tune: a model of the recipe (again for more).")
+        list[str] | None, typer.Option(help="Model of the recipe (repeatable; only for train and tune).")
     ] = None,
-    more: Annotated[list[str] | None, typer.Option(help="One more word for smgeo's command (again for more).")] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Submit it, and print the job's number.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Check it by bash and, where it is, by SLURM.")] = False,
+    more: Annotated[list[str] | None, typer.Option(help="Extra argument for smgeo (repeatable).")] = None,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="Submit the script, and print the number of the job.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the script with bash, and with SLURM if available.")
+    ] = False,
+    **job: object,
 ) -> None:
     """Write a SLURM batch script to standard output, check it, or submit it."""
     from smgeo.hpc.jobs.script import check_script, jobscript, submit_script
@@ -85,28 +109,8 @@ def jobscript_command(
         raise SmgeoError(
             "--system is missing: give a site profile; `smgeo systems` lists them, and `generic` fits any SLURM"
         )
-    options: dict[str, Any] = {
-        "partition": partition,
-        "nodes": nodes,
-        "tasks": tasks,
-        "cpus": cpus,
-        "gpus": gpus,
-        "memory": memory,
-        "time": time,
-        "account": account,
-        "qos": qos,
-        "job_name": job_name,
-        "array": array,
-        "dependency": dependency,
-        "mail": mail,
-        "mail_type": mail_type or None,
-        "venv": venv,
-        "conda": conda,
-        "container": container,
-        "launcher": launcher,
-        "stop_before_s": stop_before,
-        "restarts": restarts,
-    }
+    options = {name: value or None if isinstance(value, list) else value for name, value in job.items()}
+    options["stop_before_s"] = options.pop("stop_before", None)
     text = jobscript(
         system, workload, *(arguments or ()), out=out, data=data, models=model or (), extra=more or (), **options
     )
@@ -116,11 +120,14 @@ def jobscript_command(
     if submit:
         number = submit_script(text)
         print(number)
-        name = next(line for line in text.splitlines() if line.startswith("#SBATCH --output=")).partition("=")[2]
-        log = name.replace("%j", str(number)).replace("%A", str(number)).replace("%a", "TASK")
-        print(f"submitted; its log will be {log}, in this folder", file=sys.stderr)
+        print(f"submitted; the log will be {_log_name(text, number)}, in this folder", file=sys.stderr)
     elif not check:
         print(text, end="")
+
+
+def _log_name(script: str, number: int) -> str:
+    name = next(line for line in script.splitlines() if line.startswith("#SBATCH --output=")).partition("=")[2]
+    return name.replace("%j", str(number)).replace("%A", str(number)).replace("%a", "TASK")
 
 
 @systems.callback()
@@ -154,11 +161,13 @@ def _list_systems(context: typer.Context) -> None:
 
 @systems.command("new")
 def new_system_command(
-    name: Annotated[str, typer.Argument(help="How the system is called.")],
-    out: Annotated[Path | None, typer.Option(help="The file; ~/.config/smgeo/sites/NAME.yaml by default.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Take what SLURM says and the defaults, and ask nothing.")] = False,
+    name: Annotated[str, typer.Argument(help="Name of the system.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; ~/.config/smgeo/sites/NAME.yaml by default.")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Use the defaults and what SLURM reports, without questions.")
+    ] = False,
 ) -> None:
-    """Write a site profile: what SLURM says of the machine where it runs, and what it asks you."""
+    """Write a site profile from what SLURM reports on this machine and from your answers."""
     from smgeo.hpc.sites.new_profile import check_new, describe_site, read_partitions, write_site
     from smgeo.hpc.sites.profile import user_folder
 
@@ -169,7 +178,7 @@ def new_system_command(
         console.print(f"SLURM here has {len(partitions)} partition(s): {', '.join(partitions)}", markup=False)
     else:
         console.print(
-            "SLURM does not answer here, so partitions are left out; run this on a login node, or write them in by hand",
+            "SLURM does not answer here, so partitions are left out; run this on a login node, or add them by hand",
             markup=False,
         )
 
@@ -177,13 +186,13 @@ def new_system_command(
         return value if yes else str(typer.prompt(question, default=value, show_default=bool(value)))
 
     answers = {
-        "title": ask("What is it (name, centre)", name),
+        "title": ask("Title (name, centre)", name),
         "default_partition": ask("Default partition", default) if partitions else "",
         "account_required": "yes"
-        if not yes and typer.confirm("Must a job name a project's account?", default=False)
+        if not yes and typer.confirm("Does a job need a project account?", default=False)
         else "",
-        "modules": ask("Modules to load, with spaces between (empty for none)", ""),
-        "venv": ask("Python environment to activate (empty for the Python of each command)", ""),
+        "modules": ask("Modules to load, separated by spaces (empty for none)", ""),
+        "venv": ask("Python environment to activate (empty for the Python that writes the script)", ""),
         "host_suffix": ask("Suffix of a node's name on the fast network (empty for none)", ""),
         "scratch": ask("Scratch folder of each node (empty for /tmp)", ""),
         "internet": "yes" if not yes and typer.confirm("Do compute nodes reach the internet?", default=False) else "",
@@ -193,32 +202,32 @@ def new_system_command(
     console.print(f"profile: {file}; try it: smgeo jobscript --system {system} --check run quickstart", markup=False)
 
 
-_TestbedFolder = Annotated[Path, typer.Option(help="Holds all that it writes.")]
+_TestbedFolder = Annotated[Path, typer.Option(help="Folder for everything that it writes.")]
 _TESTBED = Path("~/.cache/smgeo/testbed")
 
 
 @testbed.command("start")
 def start_command(
     folder: _TestbedFolder = _TESTBED,
-    nodes: Annotated[int, typer.Option(help="Nodes, all of them this machine.")] = 2,
+    nodes: Annotated[int, typer.Option(help="Number of nodes, all of them on this machine.")] = 2,
     cpus: Annotated[int, typer.Option(help="CPUs of each node, as SLURM counts them.")] = 4,
-    memory_mb: Annotated[int, typer.Option(help="Memory of each node, as SLURM counts it.")] = 8192,
+    memory_mb: Annotated[int, typer.Option(help="Memory of each node in MB, as SLURM counts it.")] = 8192,
 ) -> None:
-    """Start SLURM on this machine; it needs Debian's slurm-wlm and munge, no root, and no system service."""
+    """Start SLURM on this machine, without root and without a system service; it needs Debian's slurm-wlm and munge."""
     from smgeo.hpc.sites.testbed import start_testbed
 
     config = start_testbed(folder, nodes, cpus, memory_mb)
     console.print(f"export SLURM_CONF={config}", markup=False)
     print(
-        "SLURM is up; set the variable above in your shell, then sinfo, sbatch and `smgeo ... testbed` use it",
+        "SLURM is up; run the line above in your shell, then sinfo, sbatch and `smgeo ... testbed` use it",
         file=sys.stderr,
     )
 
 
 @testbed.command("stop")
 def stop_command(folder: _TestbedFolder = _TESTBED) -> None:
-    """Cancel its jobs and end it."""
+    """Cancel all jobs of the testbed and stop it."""
     from smgeo.hpc.sites.testbed import stop_testbed
 
     ended = stop_testbed(folder)
-    console.print("SLURM is stopped" if ended else f"no SLURM is at work in {folder}", markup=False)
+    console.print("SLURM is stopped" if ended else f"no SLURM is running in {folder}", markup=False)

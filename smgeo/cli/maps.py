@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ def predict_command(
     model: Annotated[Path, typer.Argument(help="A model's folder, such as RUN/models/rf.")],
     cube: Annotated[Path, typer.Argument(help="A grid cube (Zarr).")],
     out: Annotated[Path, typer.Argument(help="A path that ends in .zarr, or a folder for GeoTIFFs.")],
-    date: Annotated[list[str] | None, typer.Option(help="Day to map (again for more); all days by default.")] = None,
+    date: Annotated[list[str] | None, typer.Option(help="Day to map (repeatable); all days by default.")] = None,
     region: Annotated[
         str | None,
         typer.Option(
@@ -33,23 +33,23 @@ def predict_command(
         bool | None,
         typer.Option(help="Flag the model's area of applicability; by default if the model knows it."),
     ] = None,
-    overviews: Annotated[bool, typer.Option(help="Give a Zarr store coarser copies for viewers.")] = False,
-    cluster: Annotated[str | None, typer.Option(help="A site profile: blocks by Dask workers on SLURM.")] = None,
+    overviews: Annotated[bool, typer.Option(help="Add coarser copies for viewers to a Zarr store.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Site profile; Dask workers on SLURM map the blocks.")] = None,
     workers: Workers = None,
     partition: Partition = None,
     account: Account = None,
 ) -> None:
     """Map a grid cube with a model; the same command again continues it."""
     from smgeo.cube.reading import open_cube
-    from smgeo.hpc.machine import find_machine
+    from smgeo.hpc import machine as machines
     from smgeo.maps import predict_map
     from smgeo.models import load_model
     from smgeo.study.progress import Reporter
 
     reporter = Reporter()
-    # Beside the map, where all nodes see it.
+    # Next to the map, where all nodes see it.
     place = out.absolute().with_name(f".{out.name}.cluster")
-    machine = find_machine(cluster, place, workers, partition, account, reporter.say)
+    machine = machines.find_machine(machines.Workers(cluster, workers, partition, account), place, reporter.say)
     with closing(machine), machine.cubes(), reporter.task("predict") as update:
         path = predict_map(
             load_model(model),
@@ -68,8 +68,8 @@ def predict_command(
 def show_command(
     path: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs).")],
     out: Annotated[Path, typer.Argument(help="An HTML page, or an animation (.gif, .webp).")],
-    stations: Annotated[Path | None, typer.Option(help="A station cube, whose stations the page shows.")] = None,
-    target: Annotated[str, typer.Option(help="Variable that is shown.")] = "sm",
+    stations: Annotated[Path | None, typer.Option(help="Station cube with the stations to show on the page.")] = None,
+    target: Annotated[str, typer.Option(help="Variable to show.")] = "sm",
 ) -> None:
     """Write a page with a slider over a map's days, or an animation of them."""
     from smgeo.cube.reading import open_cube
@@ -82,8 +82,8 @@ def show_command(
     console.print(f"map: {out}", markup=False)
 
 
-def _region_of(text: str | None) -> Any:
-    """Numbers, or a path."""
+def _region_of(text: str | None) -> str | tuple[float, ...] | None:
+    """Return the numbers of a region, or the path of its file."""
     parts = (text or "").split(",")
     try:
         return text if len(parts) == 1 else tuple(float(p) for p in parts)
@@ -94,8 +94,8 @@ def _region_of(text: str | None) -> Any:
 def evaluate_command(
     what: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs), or a model's folder.")],
     cube: Annotated[Path, typer.Argument(help="A station cube (Zarr).")],
-    run: Annotated[Path | None, typer.Option(help="Of a model: the run whose split is used.")] = None,
-    target: Annotated[str, typer.Option(help="Of a map: the variable that is scored.")] = "sm",
+    run: Annotated[Path | None, typer.Option(help="Run whose split is used (only for a model).")] = None,
+    target: Annotated[str, typer.Option(help="Variable to score (only for a map).")] = "sm",
 ) -> None:
     """Score a map at stations that its model never saw, or a model on the parts of a run's split."""
     from smgeo.cube.reading import open_cube
@@ -105,7 +105,7 @@ def evaluate_command(
 
         if run is not None:
             raise SmgeoError(
-                f"--run is of a model, and {what} is none (no model.json in it); a map says itself what it was trained on"
+                f"--run applies only to models, and {what} is not one (it has no model.json); a map records its own training stations, so leave it out"
             )
         stations = open_cube(cube)
         found = evaluate_map(what, stations, target=target)
@@ -116,7 +116,7 @@ def evaluate_command(
     from smgeo.report.schema import read_results
 
     if run is None:
-        raise SmgeoError("--run is missing: give the run whose split tells the model's training and test stations")
+        raise SmgeoError("--run is missing: give the run whose split names the model's training and test stations")
     split = read_results(run).split
     if split is None:
         raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")

@@ -39,14 +39,16 @@ def tune_command(
     recipe: RecipeName,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model to search (again for more); those of the recipe's search, else every network."),
+        typer.Option(help="Model to tune (repeatable); by default those of the recipe's search, or every network."),
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Trials in all; more than before continue a search.")] = None,
-    search: Annotated[str | None, typer.Option(help="random, ax or optuna.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="asha or none.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Total number of trials; a larger number continues a search.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Searcher: random, ax or optuna.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Scheduler: asha or none.")] = None,
     out: RunFolder = None,
     data: DataFolder = None,
-    cluster: Annotated[str | None, typer.Option(help="A site profile: trials on all nodes of the job.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Site profile; trials run on all nodes of the job.")] = None,
 ) -> None:
     """Run a study up to the search of its models' parameters; the same command again continues it."""
     import pandas as pd
@@ -74,10 +76,10 @@ def audit_command(
     cube: Annotated[Path, typer.Argument(help="A station cube (Zarr), such as RUN/stations.zarr.")],
     features: Annotated[
         str | None,
-        typer.Option(help="Variables with commas between; all dynamic, static and calendar ones by default."),
+        typer.Option(help="Comma-separated variables; all dynamic, static and calendar ones by default."),
     ] = None,
-    target: Annotated[str, typer.Option(help="Variable that is estimated.")] = "sm",
-    folds: Annotated[int, typer.Option(help="Folds of each of the three ways to hold rows out.")] = 5,
+    target: Annotated[str, typer.Option(help="Variable to estimate.")] = "sm",
+    folds: Annotated[int, typer.Option(help="Number of folds of each of the three ways to hold rows out.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of folds and model.")] = 0,
     gap_days: Annotated[int, typer.Option(help="Days between training and held-out periods.")] = 30,
 ) -> None:
@@ -95,18 +97,20 @@ def audit_command(
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(help="A run's folder; several are put side by side.", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option(help="The page of several runs; comparison.html by default.")] = None,
-    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures of one run as PNG files too.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Folder of a run; several runs are compared.", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option(help="Page for several runs; comparison.html by default.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures of one run as PNG files.")] = None,
 ) -> None:
-    """Write a run's report.html and tables again, or one page and tables of several runs."""
+    """Rewrite the report and tables of a run, or compare several runs on one page."""
     from smgeo.report.comparison import compare_runs
     from smgeo.report.page import write_report
 
     if len(runs) == 1 and out is not None:
-        raise SmgeoError("--out is the page of several runs; of one it is report.html in its folder")
+        raise SmgeoError(
+            "--out applies only to several runs; the report of one run is report.html in its folder, so leave it out"
+        )
     if len(runs) > 1 and pictures is not None:
-        raise SmgeoError("--pictures is of one run; give the runs one by one")
+        raise SmgeoError("--pictures applies only to one run; give the runs one by one")
     if len(runs) == 1:
         write_report(runs[0], pictures=pictures)
         console.print(f"report: {runs[0] / 'report.html'}; tables: {runs[0] / 'tables'}", markup=False)
@@ -125,7 +129,7 @@ def cube_command(
     partition: Partition = None,
     account: Account = None,
 ) -> None:
-    """Build a study's cubes alone; `smgeo run` then goes on from them."""
+    """Build only the cubes of a study; `smgeo run` then continues from them."""
     from smgeo.study.runs import build_cubes
 
     folder = build_cubes(recipe, out, data, cluster=cluster, workers=workers, partition=partition, account=account)
@@ -136,15 +140,15 @@ def cube_command(
 
 def train_command(
     recipe: RecipeName,
-    model: Annotated[list[str] | None, typer.Option(help="Model to train (again for more); all by default.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that train each network together.")] = 1,
+    model: Annotated[list[str] | None, typer.Option(help="Model to train (repeatable); all by default.")] = None,
+    workers: Annotated[int, typer.Option(help="Number of processes that train each network together.")] = 1,
     cluster: Annotated[
-        str | None, typer.Option(help="A site profile: inside a job, processes on all its nodes.")
+        str | None, typer.Option(help="Site profile; inside a job, processes run on all its nodes.")
     ] = None,
     out: RunFolder = None,
     data: DataFolder = None,
 ) -> None:
-    """Run a study up to its fitted models; `smgeo run` then goes on from them."""
+    """Run a study up to its fitted models; `smgeo run` then continues from them."""
     from smgeo.study.runs import train_recipe
 
     folder, found = train_recipe(recipe, out, data, models=model or (), workers=workers, cluster=cluster)

@@ -1,4 +1,4 @@
-"""Where a run's work is done beside its own process: workers that are started when they are first needed, and ended with the run."""
+"""Machines on which a run works besides its own process: workers start when they are first needed, and end with the run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dask.system import CPU_COUNT
 
@@ -18,28 +19,64 @@ from smgeo.hpc.workers.dask_cluster import dask_workers
 from smgeo.hpc.workers.local_processes import LocalProcesses, thread_variables
 from smgeo.hpc.workers.ray_cluster import ray_nodes
 
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Options of a command about workers on a SLURM machine: `--cluster`, `--workers`, `--partition` and `--account`.
+
+    Attributes
+    ----------
+    system : str or Path, optional
+        A site profile, by name or path; without one, the command works in its own process.
+    count, partition, account : optional
+        As for `smgeo.hpc.workers.dask_cluster.dask_workers`.
+
+    Raises
+    ------
+    SmgeoError
+        If the number of workers is below 1, or something is set without a machine.
+    """
+
+    system: str | Path | None = None
+    count: int | None = None
+    partition: str | None = None
+    account: str | None = None
+
+    def __post_init__(self) -> None:
+        given = {"--workers": self.count, "--partition": self.partition, "--account": self.account}
+        asked = [name for name, value in given.items() if value is not None]
+        if self.system is None and asked:
+            raise SmgeoError(
+                f"{', '.join(asked)}: applies only to workers of a cluster; give --cluster NAME too, or leave it out"
+            )
+        if self.count is not None and self.count < 1:
+            raise SmgeoError(f"--workers must be 1 or more; got {self.count}")
+
 
 class LocalMachine:
-    """The process alone: cubes on its threads, searches on a Ray of this machine."""
+    """Work of this process only: cubes on its threads, searches on a Ray of this machine."""
 
     def cubes(self, *, remote: bool = False) -> AbstractContextManager[None]:
-        """Where regions of cubes are computed while this lasts."""
+        """Compute regions of cubes here while the context lasts."""
         return nullcontext()
 
     def start_searches(self) -> None:
-        """Make ready what trials run on."""
+        """Prepare the machine for the trials of searches."""
 
     @property
-    def network(self) -> dict[str, Any]:
-        """By which address processes reach each other, as in a site profile."""
+    def network(self) -> dict[str, str | None]:
+        """Return the rule for the addresses by which processes reach each other, as in a site profile."""
         return {}
 
     def start(self, command: list[str], log: Path, count: int) -> LocalProcesses | Step:
-        """Start a command so many times, each with its number in `SLURM_PROCID`."""
+        """Start a command `count` times, each with its number in `SLURM_PROCID`."""
         return LocalProcesses(command, log, count, thread_variables(max(CPU_COUNT // count, 1)))
 
     def close(self) -> None:
-        """End what was started."""
+        """End all workers."""
 
 
 class Cluster(LocalMachine):
@@ -47,64 +84,64 @@ class Cluster(LocalMachine):
 
     Parameters
     ----------
-    system : str or Path
-        A site profile, by name or path.
+    asked : Workers
+        Options of the command; `system` must be set.
     folder : str or Path
         A folder that all nodes see, for scripts and logs.
-    workers, partition, account
-        As for `smgeo.hpc.workers.dask_cluster.dask_workers`.
     say : callable
-        Told what is started and waited for.
+        Called with a message about what is started or waited for.
     """
 
-    def __init__(
-        self,
-        system: str | Path,
-        folder: str | Path,
-        workers: int | None = None,
-        partition: str | None = None,
-        account: str | None = None,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        if workers is not None and workers < 1:
-            raise SmgeoError(f"--workers must be 1 or more; got {workers}")
-        self.site = load_site(system)
+    def __init__(self, asked: Workers, folder: str | Path, say: Callable[[str], None] = lambda text: None) -> None:
+        assert asked.system is not None
+        self.site = load_site(asked.system)
         self.allocation = Allocation.current()
-        self._folder, self._workers, self._account, self._say = Path(folder).absolute(), workers, account, say
+        self._folder, self._asked, self._say = Path(folder).absolute(), asked, say
         self._partition = (
-            self.site.partition(partition)[0] if self.allocation is None else os.environ.get("SLURM_JOB_PARTITION")
+            self.site.partition(asked.partition)[0]
+            if self.allocation is None
+            else os.environ.get("SLURM_JOB_PARTITION")
         )
         self._stack = ExitStack()
-        self._client: Any = None
+        self._client: Client | None = None
         self._has_ray = False
 
     @contextmanager
     def cubes(self, *, remote: bool = False) -> Iterator[None]:
-        """Dask workers compute regions while this lasts; where a `remote` source is read and they do not reach the internet, this process."""
+        """Compute regions on Dask workers while the context lasts.
+
+        This process computes them if a `remote` source is read and the workers do not reach the internet.
+        """
         if remote and not self._reaches_internet():
             yield
             return
         if self._client is None:
             made = dask_workers(
-                self.site, self._folder, self.allocation, self._workers, self._partition, self._account, self._say
+                self.site,
+                self._folder,
+                self.allocation,
+                self._asked.count,
+                self._partition,
+                self._asked.account,
+                self._say,
             )
             self._client = self._stack.enter_context(made)
         with self._client.as_current():
             yield
 
     def start_searches(self) -> None:
-        """Ray on all nodes of the job, from now until `close`; on this machine where the job has one node, or there is none."""
+        """Start Ray on all nodes of the job, until `close`; outside a job and on one node, searches start their own."""
         if self.allocation is not None and len(self.allocation.nodes) > 1 and not self._has_ray:
             self._stack.enter_context(ray_nodes(self.site, self._folder, self.allocation, self._say))
             self._has_ray = True
 
     @property
-    def network(self) -> dict[str, Any]:
-        """By which address processes reach each other, as in a site profile."""
+    def network(self) -> dict[str, str | None]:
+        """Return the rule for the addresses by which processes reach each other, as in a site profile."""
         return self.site.network.model_dump()
 
     def start(self, command: list[str], log: Path, count: int) -> LocalProcesses | Step:
-        """Start a command so many times, on the nodes of the job in turn; on this machine outside a job."""
+        """Start a command `count` times, on the nodes of the job in turn, or on this machine outside a job."""
         if self.allocation is None:
             return super().start(command, log, count)
         on_a_node = math.ceil(count / len(self.allocation.nodes))
@@ -137,24 +174,12 @@ class Cluster(LocalMachine):
         return False
 
 
-def find_machine(
-    system: str | Path | None,
-    folder: str | Path,
-    workers: int | None = None,
-    partition: str | None = None,
-    account: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> LocalMachine:
-    """What a command works on: the process alone, or the SLURM machine of a profile. Arguments as for `Cluster`.
+def find_machine(asked: Workers, folder: str | Path, say: Callable[[str], None] = lambda text: None) -> LocalMachine:
+    """Return the machine that a command works on: this process, or the SLURM machine of a profile. Arguments as for `Cluster`.
 
     Raises
     ------
     SmgeoError
-        If there is no such profile, or something is asked of a machine that none is named for.
+        If there is no such profile.
     """
-    if system is not None:
-        return Cluster(system, folder, workers, partition, account, say)
-    given = {"--workers": workers, "--partition": partition, "--account": account}
-    if asked := [name for name, value in given.items() if value is not None]:
-        raise SmgeoError(f"{', '.join(asked)}: of a cluster's workers; give --cluster NAME too, or leave it out")
-    return LocalMachine()
+    return LocalMachine() if asked.system is None else Cluster(asked, folder, say)

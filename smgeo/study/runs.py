@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.hpc.machine import find_machine
+from smgeo.hpc.machine import Workers, find_machine
 from smgeo.maps import list_maps
 from smgeo.recipe.models import NETWORKS
 from smgeo.recipe.search import SearchSpec
@@ -91,7 +91,7 @@ def run(
     SmgeoError
         If the recipe or the data are not as they must be; before anything is written where that can be known.
     """
-    with _at_work(_read(recipe), out, data, reporter, cluster, (workers, partition, account)) as run:
+    with _at_work(_read(recipe), out, data, reporter, Workers(cluster, workers, partition, account)) as run:
         return Run(run.folder, run_stages(run, RUN).results)
 
 
@@ -107,7 +107,7 @@ def build_cubes(
     reporter: Reporter | None = None,
 ) -> Path:
     """Build a study's cubes alone, in the folder in which `run` finds them done; the run's folder. Arguments as for `run`."""
-    with _at_work(_read(recipe), out, data, reporter, cluster, (workers, partition, account)) as run:
+    with _at_work(_read(recipe), out, data, reporter, Workers(cluster, workers, partition, account)) as run:
         run_stages(run, CUBES)
     return run.folder
 
@@ -145,7 +145,7 @@ def tune_recipe(
     """
     checked = _read(recipe)
     asked = _with_search(checked, models, options or {})
-    with _at_work(asked, out, data, reporter, cluster) as run:
+    with _at_work(asked, out, data, reporter, Workers(cluster)) as run:
         return run.folder, run_stages(run, SEARCHES).results["search"]
 
 
@@ -192,7 +192,7 @@ def train_recipe(
         )
     if workers < 1:
         raise SmgeoError(f"--workers must be 1 or more; got {workers}")
-    with _at_work(checked, out, data, reporter, cluster, models=models, workers=workers) as run:
+    with _at_work(checked, out, data, reporter, Workers(cluster), models=models, processes=workers) as run:
         found = run_stages(run, MODELS)
     return run.folder, {name: about["scores"] for name, about in found.models.items()}
 
@@ -226,11 +226,10 @@ def _at_work(
     out: str | Path | None,
     data: str | Path | None,
     reporter: Reporter | None,
-    cluster: str | Path | None,
-    jobs: tuple[int | None, str | None, str | None] = (None, None, None),
+    workers: Workers,
     *,
     models: Sequence[str] = (),
-    workers: int = 1,
+    processes: int = 1,
 ) -> Iterator[Context]:
     """Check a run's folder and inputs, keep others out of it, and have the cluster's workers there when they are needed."""
     folder = Path(out) if out is not None else Path("runs") / recipe.name
@@ -243,8 +242,8 @@ def _at_work(
         raise SmgeoError(f"data folder {root} not found; give the folder that contains the recipe's data with --data")
     reporter, ledger = reporter or Reporter(), Ledger(folder, find_versions())
     opened = check_inputs(recipe, root, folder)
-    machine = find_machine(cluster, folder / ".stages" / "cluster", *jobs, reporter.say)
+    machine = find_machine(workers, folder / ".stages" / "cluster", reporter.say)
     with ledger.lock(), closing(machine):
         yield Context(
-            recipe, folder, root, ledger, reporter, machine, tuple(models) or tuple(recipe.models), opened, workers
+            recipe, folder, root, ledger, reporter, machine, tuple(models) or tuple(recipe.models), opened, processes
         )

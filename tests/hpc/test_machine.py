@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from smgeo.errors import SmgeoError
-from smgeo.hpc.machine import Cluster, LocalMachine
+from smgeo.hpc.machine import Cluster, LocalMachine, Workers
 from smgeo.hpc.sites.network import find_address, port_of_job
 from smgeo.hpc.sites.profile import NetworkSpec, load_site
 from smgeo.hpc.workers import allocation
@@ -89,7 +89,7 @@ def test_jobs_of_workers_are_as_the_profile_says(tmp_path, monkeypatch):
         "8.0 GiB",
         "00:30:00",
     )
-    with pytest.raises(SmgeoError, match="does not say workers.cores and workers.memory_gb"):
+    with pytest.raises(SmgeoError, match="lacks workers.cores and workers.memory_gb"):
         job_options(load_site("juwels"), tmp_path, account="a")
     path = tmp_path / "own.yaml"
     path.write_text(
@@ -108,14 +108,17 @@ def test_remote_sources_where_nodes_do_not_reach_the_internet(tmp_path, monkeypa
     text = "name: own\ndefault_partition: a\npartitions: {a: {cores: 1, memory_gb: 1}}\n"
     path.write_text(text, encoding="utf-8")
     told = []
-    machine = Cluster(path, tmp_path / "work", say=told.append)
+    machine = Cluster(Workers(path), tmp_path / "work", told.append)
     with machine.cubes(remote=True):  # no SLURM is asked, so this process does it
         pass
     assert told == [
         "the profile of own says that partition a does not reach the internet: remote sources are read by this process"
     ]
     path.write_text(text + "login_internet: false\n", encoding="utf-8")
-    with pytest.raises(SmgeoError, match="nor does its login node"), Cluster(path, tmp_path).cubes(remote=True):
+    with (
+        pytest.raises(SmgeoError, match="nor does its login node"),
+        Cluster(Workers(path), tmp_path).cubes(remote=True),
+    ):
         pass
 
 
@@ -134,3 +137,15 @@ def test_processes_of_one_machine_have_numbers_and_end_together(tmp_path):
         pass
     assert code == 3
     assert "fail-0.log ends: broken" in fail.last_lines()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"count": 2, "account": "soil"}, "--workers, --account: applies only to workers of a cluster"),
+        ({"system": "testbed", "count": 0}, "--workers must be 1 or more; got 0"),
+    ],
+)
+def test_workers_need_a_machine(asked, message):
+    with pytest.raises(SmgeoError, match=message):
+        Workers(**asked)

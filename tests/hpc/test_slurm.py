@@ -64,7 +64,7 @@ def test_slurm_takes_scripts_of_every_workload(slurm):
         for launcher in ("srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow"):
             check_script(smgeo.jobscript("testbed", "any", "hostname", launcher=launcher, nodes=nodes))
     check_script(smgeo.jobscript("testbed", "predict", "model", "cube.zarr", "maps"))
-    with pytest.raises(SmgeoError, match="SLURM does not take the script: .*partition"):
+    with pytest.raises(SmgeoError, match="SLURM does not accept the script: .*partition"):
         check_script(smgeo.jobscript("generic", "any", "hostname", partition="nosuch"))
 
 
@@ -212,9 +212,9 @@ def test_a_users_program_is_told_to_stop_and_goes_on(slurm, tmp_path, monkeypatc
 def test_workers_that_slurm_refuses_are_not_waited_for(slurm, study, tmp_path):
     site = tmp_path / "own.yaml"
     site.write_text("name: own\nworkers: {cores: 64, memory_gb: 1}\n", encoding="utf-8")
-    with pytest.raises(SmgeoError, match="SLURM does not take the script"):
+    with pytest.raises(SmgeoError, match="SLURM does not accept the script"):
         smgeo.build_cubes(study(), tmp_path / "run", cluster=site)
-    with pytest.raises(SmgeoError, match="cannot hold the path"):
+    with pytest.raises(SmgeoError, match="cannot contain the path"):
         smgeo.build_cubes(study(), tmp_path / "a run $(id)", cluster="testbed")
 
 

@@ -1,1 +1,1 @@
-"""Job scripts: what is asked for, against what the site allows, and the script."""
+"""Requests of jobs, checked against a site, and their batch scripts."""

@@ -1,9 +1,10 @@
-"""What a job asks for, checked against what its site allows, before any script is written."""
+"""Requests of jobs, checked against the limits of a site before any script is written."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -21,10 +22,7 @@ from smgeo.hpc.sites.profile import (
 )
 from smgeo.recipe.spec import Spec
 
-WORKLOADS = ("run", "cube", "train", "tune", "predict", "any")
-# How `any` starts the user's own program: one process a task by srun, or by what the software brings.
-LAUNCHERS = ("srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow")
-# Those whose processes are started by srun, one for each GPU; the others start their own on each node.
+# Launchers whose processes srun starts, one for each GPU; those of `_ONE_TASK` start their own on each node.
 _RANK_A_GPU = ("horovod", "deepspeed")
 _ONE_TASK = ("pytorch-ddp", "tensorflow")
 _HOUR, _RESTARTS, _STOP_BEFORE_S = 3600, 10, 300
@@ -58,14 +56,14 @@ def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
 
 
 def parse_memory(text: str) -> float:
-    """Megabytes of a memory as SLURM writes it, with its unit: SLURM would take a bare 64 for megabytes.
+    """Return the megabytes of an amount of memory, which needs a unit: SLURM would read a bare 64 as megabytes.
 
     >>> parse_memory("32G"), parse_memory("500M")
     (32768, 500)
     """
     found = _MEMORY.fullmatch(text)
     if not found or not int(found[1]):
-        raise SmgeoError(f"a memory is a whole number with K, M, G or T, such as 32G; got {text!r}")
+        raise SmgeoError(f"memory must be a whole number with K, M, G or T, such as 32G; got {text!r}")
     return int(found[1]) * UNIT_MB[found[2].upper()]
 
 
@@ -75,22 +73,24 @@ def _memory(value: str) -> str:
 
 
 class JobRequest(Spec):
-    """What a job asks of SLURM; all of it of each node, but `nodes`.
+    """Request of a job; everything but `nodes` is per node.
 
     Attributes
     ----------
     cpus, gpus, memory
-        By default the CPUs of a node, and of GPUs and memory what SLURM gives.
+        By default all CPUs and GPUs of a node, and the memory that SLURM gives.
     tasks : int
-        Processes that `any` starts on each node.
+        Number of processes that `any` starts on each node.
     time : str
-        Wall time; by default an hour, or the partition's limit where that is shorter.
+        Wall time; by default one hour, or the partition's limit if that is shorter.
+    launcher : str
+        How `any` starts the user's program: one process per task by srun, or the launcher of a library.
     stop_before_s : int
-        Seconds before the wall time's end at which the job is told to stop and go back to the queue; 300 by default, or a quarter of
-        a shorter time. SLURM looks at its clock every 30 to 60 s.
+        Seconds before the end of the wall time at which the job is asked to stop and go back to the queue; by default 300, or a
+        quarter of a shorter time. SLURM checks its clock every 30 to 60 s.
     restarts : int
-        How often a job may go back to the queue by itself; by default 10 times, and `any` never, since a program that keeps
-        nothing would begin anew each time.
+        How often a job may go back to the queue by itself; by default 10 times, and never for `any`, because a program that keeps
+        nothing would start from scratch each time.
     """
 
     partition: Plain | None = None
@@ -103,11 +103,11 @@ class JobRequest(Spec):
     account: Plain | None = None
     qos: Plain | None = None
     job_name: Plain | None = None
-    array: Annotated[str, _matching(_ARRAY, "an array is such as 0-9, 1,3,5 or 0-99%4")] | None = None
-    dependency: Annotated[str, _matching(_DEPENDENCY, "a dependency is such as afterok:123 or afterany:1:2")] | None = (
-        None
-    )
-    mail: Annotated[str, _matching(_MAIL, "an address for mail is such as name@example.org")] | None = None
+    array: Annotated[str, _matching(_ARRAY, "an array must look like 0-9, 1,3,5 or 0-99%4")] | None = None
+    dependency: (
+        Annotated[str, _matching(_DEPENDENCY, "a dependency must look like afterok:123 or afterany:1:2")] | None
+    ) = None
+    mail: Annotated[str, _matching(_MAIL, "a mail address must look like name@example.org")] | None = None
     mail_type: tuple[str, ...] = ("END", "FAIL", "REQUEUE")
     venv: WholePath | None = None
     conda: Line | None = None
@@ -121,17 +121,40 @@ class JobRequest(Spec):
     def _known_types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for kind in value:
             if kind not in _MAIL_TYPES:
-                raise ValueError(f"unknown kind of mail {kind!r}; {nearest(kind, _MAIL_TYPES)}")
+                raise ValueError(f"unknown mail type {kind!r}; {nearest(kind, _MAIL_TYPES)}")
         return value
 
 
-def fit_request(request: JobRequest, site: Site, workload: str) -> dict[str, Any]:
-    """All values of a job's script header, after checking them against the site's limits.
+@dataclass(frozen=True)
+class JobHeader:
+    """Values of a script's `#SBATCH` lines, checked against the site; CPUs, GPUs and memory are per node."""
+
+    partition: str | None
+    nodes: int
+    tasks: int
+    cpus: int | None
+    cpus_per_task: int | None
+    exclusive: bool
+    gpus: int
+    memory: str | None
+    time: str
+    stop_before_s: int
+    account: str | None
+    restarts: int
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that train a network together: one per GPU, or one per node without GPUs."""
+        return self.nodes * max(self.gpus, 1)
+
+
+def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
+    """Fill in what a request leaves out, and check it against the site's limits.
 
     Raises
     ------
     SmgeoError
-        Naming the option, what was asked and the limit.
+        Naming the option, the value and the limit.
     """
     name, limits = site.partition(request.partition)
     where = f"{site.name}'s partition {name}" if name else site.name
@@ -139,56 +162,75 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> dict[str, Any
     gpus = _choose_gpus(request, site, name, limits)
     cpus = request.cpus if request.cpus is not None else limits.cores
     _check_most("--cpus", request.cpus, limits.cores, f"a node of {where} has", "cores")
-    if (
-        request.memory is not None
-        and limits.memory_gb is not None
-        and parse_memory(request.memory) > limits.memory_gb * 1024
-    ):
+    _check_memory(request, limits, where)
+    if site.account_required and request.account is None:
+        raise SmgeoError(f"--account is missing: {site.name} requires a project account; give --account NAME")
+    seconds = _wall_time(request, limits, where)
+    tasks = _choose_tasks(request, workload, cpus, gpus)
+    stop_before_s = _choose_stop(request, seconds)
+    if sum(v is not None for v in (request.venv, request.conda, request.container)) > 1:
+        raise SmgeoError("--venv, --conda and --container: give only one of them")
+    restarts = 0 if workload == "any" else _RESTARTS
+    header = JobHeader(
+        partition=name,
+        nodes=request.nodes,
+        tasks=tasks,
+        cpus=cpus,
+        cpus_per_task=None if cpus is None else cpus // tasks,
+        exclusive=limits.exclusive or cpus is None,
+        gpus=gpus,
+        memory=request.memory,
+        time=format_time(seconds),
+        stop_before_s=stop_before_s,
+        account=request.account,
+        restarts=restarts if request.restarts is None else request.restarts,
+    )
+    # TensorFlow lets anyone who reaches a process that trains with others run code in it, so nobody else may be on the node.
+    return replace(header, exclusive=True) if workload == "train" and header.ranks > 1 else header
+
+
+def _check_memory(request: JobRequest, limits: PartitionSpec, where: str) -> None:
+    if request.memory is None or limits.memory_gb is None:
+        return
+    if parse_memory(request.memory) > limits.memory_gb * 1024:
         raise SmgeoError(
             f"--memory {request.memory}: a node of {where} has {limits.memory_gb:g}G; ask for that or less"
         )
-    account = request.account
-    if site.account_required and account is None:
-        raise SmgeoError(
-            f"--account is missing: {site.name} runs no job without a project's account; give --account NAME"
-        )
-    seconds = _wall_time(request, limits, where)
+
+
+def _choose_tasks(request: JobRequest, workload: str, cpus: int | None, gpus: int) -> int:
+    """Processes that `srun` starts on each node: as requested, or one per GPU where the launcher needs that."""
     if request.tasks is not None and workload != "any":
-        raise SmgeoError(f"--tasks {request.tasks} is for `any`; {workload} starts its own processes on each node")
+        raise SmgeoError(
+            f"--tasks {request.tasks} applies only to `any`, and {workload} starts its own processes; leave it out"
+        )
     if request.launcher != "srun" and workload != "any":
-        raise SmgeoError(f"--launcher {request.launcher} is for `any`; {workload} starts its own processes")
+        raise SmgeoError(
+            f"--launcher {request.launcher} applies only to `any`, and {workload} starts its own processes; leave it out"
+        )
     tasks = request.tasks or (gpus if request.launcher in _RANK_A_GPU else 0) or 1
     if tasks > 1 and request.launcher in _ONE_TASK:
         raise SmgeoError(
-            f"--tasks {tasks}: {request.launcher} takes one on each node, and starts or is the others itself; leave it out"
+            f"--tasks {tasks}: {request.launcher} takes one task on each node and starts the other processes itself; "
+            "leave it out"
         )
     if cpus is not None and tasks > cpus:
         raise SmgeoError(
-            f"--tasks {tasks}: more than the {cpus} CPUs of a node that are asked for; give --cpus, or fewer tasks"
+            f"--tasks {tasks}: the job asks for only {cpus} CPUs of a node; give more --cpus, or fewer tasks"
         )
-    stop_before_s = min(_STOP_BEFORE_S, seconds // 4) if request.stop_before_s is None else request.stop_before_s
-    if stop_before_s >= seconds:
+    return tasks
+
+
+def _choose_stop(request: JobRequest, seconds: int) -> int:
+    """Seconds before the end of the wall time at which the job is asked to stop."""
+    if request.stop_before_s is None:
+        return min(_STOP_BEFORE_S, seconds // 4)
+    if request.stop_before_s >= seconds:
         raise SmgeoError(
-            f"--stop-before {stop_before_s} s is not less than the wall time, {format_time(seconds)}; give a longer --time "
-            "or a smaller --stop-before"
+            f"--stop-before {request.stop_before_s} s is not less than the wall time, {format_time(seconds)}; give a longer "
+            "--time or a smaller --stop-before"
         )
-    if sum(v is not None for v in (request.venv, request.conda, request.container)) > 1:
-        raise SmgeoError("--venv, --conda and --container: give one of them")
-    return {
-        "partition": name,
-        "nodes": request.nodes,
-        "tasks": tasks,
-        "cpus": cpus,
-        "cpus_per_task": None if cpus is None else cpus // tasks,
-        # TensorFlow lets whoever reaches a process that trains with others run anything in it, so nobody else may be on the node.
-        "exclusive": limits.exclusive or cpus is None or (workload == "train" and request.nodes * max(gpus, 1) > 1),
-        "gpus": gpus,
-        "memory": request.memory,
-        "time": format_time(seconds),
-        "stop_before_s": stop_before_s,
-        "account": account,
-        "restarts": request.restarts if request.restarts is not None else 0 if workload == "any" else _RESTARTS,
-    }
+    return request.stop_before_s
 
 
 def _check_most(option: str, asked: int | None, most: int | None, limit: str, what: str) -> None:
@@ -197,10 +239,10 @@ def _check_most(option: str, asked: int | None, most: int | None, limit: str, wh
 
 
 def _choose_gpus(request: JobRequest, site: Site, name: str | None, limits: PartitionSpec) -> int:
-    """GPUs of each node: those asked for, else all that a node of the partition is known to have."""
+    """Return the GPUs of each node: as requested, or all that a node of the partition is known to have."""
     if request.gpus and limits.gpus == 0:
         with_gpus = [p for p, spec in site.partitions.items() if spec.gpus]
-        hint = f"partitions with GPUs: {', '.join(with_gpus)}" if with_gpus else "no partition of its profile has any"
+        hint = f"partitions with GPUs: {', '.join(with_gpus)}" if with_gpus else "no partition of its profile has GPUs"
         raise SmgeoError(f"--gpus {request.gpus}: a node of {site.name}'s partition {name} has 0 GPUs; {hint}")
     _check_most("--gpus", request.gpus, limits.gpus, f"a node of {site.name}'s partition {name} has", "GPUs")
     return request.gpus if request.gpus is not None else limits.gpus or 0
@@ -212,7 +254,7 @@ def _wall_time(request: JobRequest, limits: PartitionSpec, where: str) -> int:
         return min(_HOUR, most) if most else _HOUR
     seconds = parse_time(request.time)
     if not seconds:
-        raise SmgeoError("--time 0: SLURM takes it for no limit, which no partition allows; give HH:MM:SS")
+        raise SmgeoError("--time 0: SLURM reads it as no limit, which no partition allows; give HH:MM:SS")
     if most is not None and seconds > most:
         raise SmgeoError(
             f"--time {request.time}: {where} lets a job run for at most {limits.time_limit}; ask for that or less"

@@ -1,4 +1,4 @@
-"""SLURM batch scripts for a site: checked, quoted, written from a template; their check and their submission."""
+"""Write SLURM batch scripts for a site from a template, check them and submit them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.hpc.jobs.request import WORKLOADS, JobRequest, fit_request
+from smgeo.hpc.jobs.request import JobHeader, JobRequest, fit_request
 from smgeo.hpc.sites.profile import Site, load_site
 from smgeo.hpc.sites.templates import fill_template
 from smgeo.recipe.spec import parse_spec
-from smgeo.recipe.study import read_recipe
+from smgeo.recipe.study import Recipe, read_recipe
 
-# What SLURM's programs say where none is configured, or its controller is down.
+# Messages of SLURM's programs where none is configured, or its controller is down.
 _NO_SLURM = ("configuration source", "Unable to contact slurm controller")
 
 
@@ -33,27 +33,28 @@ def jobscript(
     data: str | Path | None = None,
     models: Sequence[str] = (),
     extra: Sequence[str] = (),
-    **options: Any,
+    **options: object,
 ) -> str:
-    """A SLURM batch script.
+    """Return a SLURM batch script.
 
     Parameters
     ----------
     system : str or Path
-        A site profile, by its name or by the path of its file (`smgeo systems` lists those there are).
+        A site profile, by its name or the path of its file (`smgeo systems` lists the names).
     workload : {"run", "cube", "train", "tune", "predict", "any"}
-        What the job does: a whole recipe, its cubes, the training of its models, the search of their parameters; a map by a model;
+        Job to do: a whole recipe, its cubes, the training of its models, the search of their parameters; a map of a model;
         or the user's own program.
     *arguments : str or Path
-        A recipe, or several, each in a task of a job array; of `predict` the model, the cube and the output; of `any` the command.
+        A recipe, or several, each in one task of a job array; for `predict` the model, the cube and the output; for `any` the
+        command.
     recipe, command
         The same by name.
     out, data : str or Path, optional
         As for `smgeo run`.
     models : sequence of str
-        Of `train` and `tune`: models of the recipe, by default all.
+        For `train` and `tune`: models of the recipe, by default all.
     extra : sequence of str
-        More words for the command of smgeo, such as `["--trials", "50"]`.
+        Extra arguments for the command of smgeo, such as `["--trials", "50"]`.
     **options
         `partition`, `nodes`, `tasks`, `cpus`, `gpus`, `memory`, `time`, `account`, `qos`, `job_name`, `array`, `dependency`, `mail`,
         `mail_type`, `venv`, `conda`, `container`, `launcher`, `stop_before_s`, `restarts`: the fields of `JobRequest`.
@@ -61,7 +62,7 @@ def jobscript(
     Raises
     ------
     SmgeoError
-        If a value is not as it must be, or beyond what the site allows; the message names the limit.
+        If a value is invalid or exceeds a limit of the site; the message names the limit.
 
     Examples
     --------
@@ -69,20 +70,54 @@ def jobscript(
     #SBATCH --job-name=any
     """
     site = load_site(system)
-    if workload not in WORKLOADS:
-        raise SmgeoError(f"unknown workload {workload!r}; {nearest(workload, WORKLOADS)} (all: {', '.join(WORKLOADS)})")
+    if workload not in _WORKLOADS:
+        raise SmgeoError(
+            f"unknown workload {workload!r}; {nearest(workload, list(_WORKLOADS))} (all: {', '.join(_WORKLOADS)})"
+        )
     request = parse_spec(JobRequest, {k: v for k, v in options.items() if v is not None}, "jobscript")
     recipes = [recipe] if isinstance(recipe, str | Path) else list(recipe)
-    words = [str(w) for w in (*arguments, *recipes, *command)]
+    words = tuple(str(w) for w in (*arguments, *recipes, *command))
     for word in (*words, *extra, *models, *(str(v) for v in (out, data) if v is not None)):
         if "\0" in word or "\n" in word:
             raise SmgeoError(
-                f"a word of the command holds a line break or a zero byte: {word!r}; rename the file, or leave it out"
+                f"an argument of the command contains a line break or a zero byte: {word!r}; rename the file, or leave it out"
             )
     header = fit_request(request, site, workload)
-    values = {
+    job = _Job(workload, words, str(system), site, request, header, out, data, tuple(models), tuple(extra))
+    template, own = _WORKLOADS[workload](job)
+    return fill_template(f"templates/{template}", {**_common_values(job), **own})
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Arguments of `jobscript`, checked as far as all workloads have them in common."""
+
+    workload: str
+    words: tuple[str, ...]
+    system: str
+    site: Site
+    request: JobRequest
+    header: JobHeader
+    out: str | Path | None
+    data: str | Path | None
+    models: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    def name(self, text: str) -> str:
+        """Return the name of the job, by default made from `text`."""
+        return self.request.job_name or re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:60]
+
+
+# The name of a template, and the values that only this workload has.
+_Filled = tuple[str, dict[str, object]]
+
+
+def _common_values(job: _Job) -> dict[str, object]:
+    """Return the values of a template that do not depend on the workload."""
+    site, request = job.site, job.request
+    return {
         **request.model_dump(include={"qos", "dependency", "mail", "launcher", "array"}),
-        **header,
+        **asdict(job.header),
         "mail_type": ",".join(request.mail_type),
         "site": site.name,
         "verified": site.verified,
@@ -97,160 +132,171 @@ def jobscript(
         "mpi": site.launcher.mpi,
         "host_suffix": site.network.host_suffix,
     }
-    if workload == "any":
-        if not words:
-            raise SmgeoError(
-                "any: give the command that the job runs, after --: smgeo jobscript --system NAME any -- python train.py"
-            )
-        values |= {"words": words, "job_name": request.job_name or _job_name("any")}
-        return fill_template("templates/any.sh.j2", values)
-    return fill_template(
-        "templates/smgeo.sh.j2",
-        values | _smgeo_words(workload, words, site, system, header, request, out, data, models, extra),
-    )
 
 
-def _smgeo_words(
-    workload: str,
-    words: list[str],
-    site: Site,
-    system: str | Path,
-    header: dict[str, Any],
-    request: JobRequest,
-    out: str | Path | None,
-    data: str | Path | None,
-    models: Sequence[str],
-    extra: Sequence[str],
-) -> dict[str, Any]:
-    """The command of a workload of smgeo, and what depends on it: recipes are a job array where there are several."""
-    options = [w for name, value in (("--out", out), ("--data", data)) if value is not None for w in (name, str(value))]
-    if workload == "predict":
-        if len(words) != 3:
-            raise SmgeoError(f"predict takes MODEL CUBE OUT; got {len(words)} ({' '.join(words)})")
-        if request.array is not None:
-            raise SmgeoError("--array: predict is one map, and each task would write the same; leave it out")
-        spread = header["nodes"] > 1
-        _check_container(spread, request, site)
-        cluster = ["--cluster", str(system)] if spread else []
-        return {
-            "workload": workload,
-            "recipes": [],
-            "words": [*words, *cluster, *extra],
-            "spread": spread,
-            "job_name": request.job_name or "predict",
-        }
-    if not words:
-        raise SmgeoError(f"{workload} takes a recipe; got none")
-    if request.array is not None:
-        raise SmgeoError(
-            f"--array: every task would {workload} the same recipe in the same folder; give several recipes, and each becomes a task"
-        )
-    checked = [read_recipe(word) for word in words]
-    if len(words) > 1:
-        if out is not None:
-            raise SmgeoError(
-                f"--out {out}: {len(words)} recipes cannot share a folder; leave it out, and each has runs/NAME"
-            )
-        if len({r.name for r in checked}) < len(checked):
-            raise SmgeoError("recipes of one job array need names of their own, since their folders are called by them")
-    for recipe in checked:
-        for name in models:
-            if name not in recipe.models:
-                raise SmgeoError(
-                    f"--model {name!r} is not in the recipe's models; {nearest(name, list(recipe.models))}"
-                )
-    if models and workload not in ("train", "tune"):
-        raise SmgeoError(f"--model is for train and tune; {workload} takes all models of the recipe")
-    options += [w for name in models for w in ("--model", name)]
-    ranks = header["nodes"] * max(header["gpus"], 1)
-    spread = header["nodes"] > 1 or (workload == "train" and ranks > 1)
-    _check_container(spread, request, site)
-    if workload == "train" and request.nodes > 1:
-        for recipe in checked:
-            if not recipe.networks & set(models or recipe.models):
-                raise SmgeoError(
-                    f"--nodes {request.nodes}: networks alone are trained by several processes, and recipe {recipe.name!r} asks for none; ask for 1"
-                )
-    if spread:
-        options += ["--cluster", str(system)]
-    if workload == "train" and ranks > 1:
-        options += ["--workers", str(ranks)]
-    return {
-        "workload": workload,
-        "recipes": words,
-        "words": [*options, *extra],
-        "spread": spread,
-        "array": f"0-{len(words) - 1}" if len(words) > 1 else None,
-        "job_name": request.job_name or _job_name(f"{workload}-{checked[0].name}"),
-    }
-
-
-def _check_container(spread: bool, request: JobRequest, site: Site) -> None:
-    if spread and (request.container or site.container):
-        raise SmgeoError(
-            "--container: processes on several nodes (or GPUs) would be started outside of it; ask for one node, or give --venv instead"
-        )
-
-
-def _job_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:60]
-
-
-def _environment(request: JobRequest, site: Site) -> dict[str, Any]:
-    """The one of `venv`, `conda` and `container` that counts, the request's before the site's; and the name of Python in it."""
+def _environment(request: JobRequest, site: Site) -> dict[str, str | None]:
+    """Return the one of `venv`, `conda` and `container` that applies, the request's before the site's, and the Python in it."""
     asked = {k: getattr(request, k) for k in ("venv", "conda", "container")}
     if not any(asked.values()):
         asked = {k: getattr(site, k) for k in asked}
     return {**asked, "python": "python" if any(asked.values()) else sys.executable}
 
 
+def _fill_any(job: _Job) -> _Filled:
+    if not job.words:
+        raise SmgeoError(
+            "any: give the command that the job runs, after --: smgeo jobscript --system NAME any -- python train.py"
+        )
+    return "any.sh.j2", {"words": job.words, "job_name": job.name("any")}
+
+
+def _fill_predict(job: _Job) -> _Filled:
+    if len(job.words) != 3:
+        raise SmgeoError(f"predict takes MODEL CUBE OUT; got {len(job.words)} ({' '.join(job.words)})")
+    if job.request.array is not None:
+        raise SmgeoError("--array: predict writes one map, and each task would write the same; leave it out")
+    spread = job.header.nodes > 1
+    return _smgeo(job, [], [*job.words, *_cluster(job, spread)], spread, "predict")
+
+
+def _fill_recipes(job: _Job) -> _Filled:
+    """Fill in `run` and `cube`."""
+    recipes = _read_recipes(job)
+    if job.models:
+        raise SmgeoError(f"--model applies only to train and tune; {job.workload} uses all models of the recipe")
+    return _fill_recipe(job, recipes, spread=job.header.nodes > 1)
+
+
+def _fill_tune(job: _Job) -> _Filled:
+    return _fill_recipe(job, _read_recipes(job), spread=job.header.nodes > 1)
+
+
+def _fill_train(job: _Job) -> _Filled:
+    recipes, ranks = _read_recipes(job), job.header.ranks
+    for recipe in recipes:
+        if job.request.nodes > 1 and not recipe.networks & set(job.models or recipe.models):
+            raise SmgeoError(
+                f"--nodes {job.request.nodes}: only networks are trained by several processes, and recipe {recipe.name!r} trains "
+                "none; ask for 1"
+            )
+    return _fill_recipe(job, recipes, spread=ranks > 1, workers=("--workers", str(ranks)) if ranks > 1 else ())
+
+
+def _fill_recipe(job: _Job, recipes: Sequence[Recipe], spread: bool, workers: Sequence[str] = ()) -> _Filled:
+    """Fill in a command of smgeo that takes recipes; several recipes become the tasks of a job array."""
+    given = [
+        w for name, value in (("--out", job.out), ("--data", job.data)) if value is not None for w in (name, str(value))
+    ]
+    given += [w for name in job.models for w in ("--model", name)]
+    words = [*given, *_cluster(job, spread), *workers]
+    template, values = _smgeo(job, job.words, words, spread, f"{job.workload}-{recipes[0].name}")
+    return template, {**values, "array": f"0-{len(recipes) - 1}" if len(recipes) > 1 else None}
+
+
+def _smgeo(job: _Job, recipes: Sequence[str], words: Sequence[str], spread: bool, name: str) -> _Filled:
+    values: dict[str, object] = {
+        "workload": job.workload,
+        "recipes": list(recipes),
+        "words": [*words, *job.extra],
+        "spread": spread,
+        "job_name": job.name(name),
+    }
+    return "smgeo.sh.j2", values
+
+
+def _cluster(job: _Job, spread: bool) -> tuple[str, ...]:
+    """Return the options that let smgeo start processes on the other nodes of its job."""
+    if not spread:
+        return ()
+    if job.request.container or job.site.container:
+        raise SmgeoError(
+            "--container: processes on several nodes (or GPUs) would be started outside of it; ask for one node, or give --venv instead"
+        )
+    return ("--cluster", job.system)
+
+
+def _read_recipes(job: _Job) -> list[Recipe]:
+    """Read the recipes of a job, and check that they can share it and have its models."""
+    if not job.words:
+        raise SmgeoError(f"{job.workload} takes a recipe; got none")
+    if job.request.array is not None:
+        raise SmgeoError(
+            f"--array: every task would {job.workload} the same recipe in the same folder; give several recipes, and each becomes "
+            "a task"
+        )
+    recipes = [read_recipe(word) for word in job.words]
+    if len(recipes) > 1 and job.out is not None:
+        raise SmgeoError(
+            f"--out {job.out}: {len(recipes)} recipes cannot share a folder; leave it out, and each gets runs/NAME"
+        )
+    if len({r.name for r in recipes}) < len(recipes):
+        raise SmgeoError(
+            "the recipes of a job array must have different names, because their folders are named after them"
+        )
+    for recipe in recipes:
+        for name in job.models:
+            if name not in recipe.models:
+                raise SmgeoError(
+                    f"--model {name!r} is not in the recipe's models; {nearest(name, list(recipe.models))}"
+                )
+    return recipes
+
+
+_WORKLOADS: dict[str, Callable[[_Job], _Filled]] = {
+    "run": _fill_recipes,
+    "cube": _fill_recipes,
+    "train": _fill_train,
+    "tune": _fill_tune,
+    "predict": _fill_predict,
+    "any": _fill_any,
+}
+
+
 def check_script(text: str) -> list[str]:
-    """What was checked of a script: `bash -n`, and where SLURM is, `sbatch --test-only`.
+    """Check a script with `bash -n` and, where SLURM is available, `sbatch --test-only`; return one line per check.
 
     Raises
     ------
     SmgeoError
-        With what bash or SLURM says.
+        With the message of bash or SLURM.
     """
-    told = []
-    _run(["bash", "-n"], text, "bash does not read the script")
-    told.append("bash -n: no errors")
+    _run(["bash", "-n"], text, "bash does not accept the script")
+    report = ["bash -n: no errors"]
     if shutil.which("sbatch"):
-        told.append(
-            f"sbatch --test-only: {_run(['sbatch', '--test-only'], text, 'SLURM does not take the script').strip()}"
-        )
+        answer = _run(["sbatch", "--test-only"], text, "SLURM does not accept the script")
+        report.append(f"sbatch --test-only: {answer.strip()}")
     else:
-        told.append("sbatch is not here, so SLURM was not asked")
-    return told
+        report.append("sbatch was not found, so SLURM did not check the script")
+    return report
 
 
 def submit_script(text: str) -> int:
-    """Submit a script from the current folder; the job's number.
+    """Submit a script from the current folder, and return the number of the job.
 
     Raises
     ------
     SmgeoError
-        If there is no `sbatch`, or SLURM refuses.
+        If there is no `sbatch`, or SLURM refuses the job.
     """
     if not shutil.which("sbatch"):
         raise SmgeoError(
-            "sbatch is not found, so nothing was submitted: run this on a login node of the system, or write the script to a file "
-            "there and submit that"
+            "sbatch was not found, so nothing was submitted: run this on a login node of the system, or write the script to a file "
+            "and submit it there"
         )
-    return int(_run(["sbatch", "--parsable"], text, "SLURM does not take the job").split(";")[0])
+    return int(_run(["sbatch", "--parsable"], text, "SLURM does not accept the job").split(";")[0])
 
 
 def _run(command: Sequence[str], text: str, what: str) -> str:
-    # Variables of a job that this is called from, and sbatch's own, would count more than the options of the script.
+    # Variables of a job in which this is called, and those of sbatch itself, would override options of the script.
     kept = ("SLURM_CONF", "SLURM_JWT", *(() if "#SBATCH --account=" in text else ("SBATCH_ACCOUNT",)))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_")) or k in kept}
     done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)  # noqa: S603 - no shell
-    told = " ".join((done.stderr or done.stdout).split())
-    if done.returncode and any(words in told for words in _NO_SLURM):
+    message = " ".join((done.stderr or done.stdout).split())
+    if done.returncode and any(words in message for words in _NO_SLURM):
         raise SmgeoError(
-            f"no SLURM answers here ({told}); run this on a login node, or start one on this machine (`smgeo testbed start`) and set "
-            "SLURM_CONF as it says"
+            f"no SLURM answers here ({message}); run this on a login node, or start one on this machine (`smgeo testbed start`) and "
+            "set SLURM_CONF as it prints"
         )
     if done.returncode:
-        raise SmgeoError(f"{what}: {told}")
+        raise SmgeoError(f"{what}: {message}")
     return done.stdout or done.stderr

@@ -1,1 +1,1 @@
-"""What a SLURM machine is: profiles, its network, a SLURM of one machine to try them on."""
+"""Site profiles, addresses on their networks, and a SLURM on one machine."""

@@ -1,4 +1,4 @@
-"""Addresses and ports: by which other nodes reach this one."""
+"""Addresses and ports by which other nodes reach this one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import psutil
 from smgeo.errors import SmgeoError
 from smgeo.hpc.sites.profile import NetworkSpec
 
-# Below the ports that Linux gives away by itself (32768 and up), and above those that services have.
+# Below the ports that Linux assigns automatically (32768 and up), and above those of services.
 _FIRST_PORT, _PORTS = 20_000, 12_000
 
 
 def find_address(network: NetworkSpec) -> str:
-    """The IP address of this node by its site's rule.
+    """Return the IP address of this node by the rule of its site.
 
     Raises
     ------
     SmgeoError
-        If the interface or the name of the rule is not there.
+        If the interface or the name in the rule does not exist.
     """
     if network.interface:
         found = psutil.net_if_addrs().get(network.interface)
@@ -44,17 +44,17 @@ def find_address(network: NetworkSpec) -> str:
 
 
 def _route() -> str:
-    """The address that packets to elsewhere leave by: Debian maps a machine's own name to 127.0.1.1. Nothing is sent."""
+    """Return the address from which packets leave: Debian maps a machine's own name to 127.0.1.1. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
-        except OSError:  # no route at all: a machine by itself
+        except OSError:  # no route: a machine without a network
             return "127.0.0.1"
         return str(probe.getsockname()[0])
 
 
 def port_of_job(job_id: int, address: str) -> int:
-    """A port that nobody listens on here, another for each job: two jobs on a node do not try the same one first."""
+    """Return a free port; two jobs on a node start to look for one at different ports."""
     for step in range(_PORTS):
         port = _FIRST_PORT + (job_id * 17 + step) % _PORTS
         with socket.socket() as probe:

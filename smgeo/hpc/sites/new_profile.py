@@ -1,4 +1,4 @@
-"""A profile for a site that has none: what SLURM says of its partitions, and what its user knows."""
+"""Write a profile for a site that has none, from what SLURM reports and what the user answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import yaml
 
@@ -17,10 +17,12 @@ from smgeo.hpc.sites.profile import parse_site
 _FIELD = re.compile(r"(\w+)=(\S+)")
 _GPUS = re.compile(r"gpu(?::[^:,()]+)?:(\d+)")
 _UNLIMITED = ("UNLIMITED", "INFINITE", "NONE")
+# Values of one partition, as a profile has them.
+Partition: TypeAlias = dict[str, int | float | str]
 
 
-def read_partitions() -> tuple[dict[str, dict[str, Any]], str]:
-    """Partitions that SLURM here knows, as a profile has them, and the default one's name; nothing where it does not answer."""
+def read_partitions() -> tuple[dict[str, Partition], str]:
+    """Return the partitions that SLURM reports here and the name of the default one; nothing if it does not answer."""
     try:
         partitions = _ask(["scontrol", "show", "partition", "--oneliner"])
         nodes = _ask(["sinfo", "--noheader", "--Node", "--format=%R|%c|%m|%G"])
@@ -29,17 +31,17 @@ def read_partitions() -> tuple[dict[str, dict[str, Any]], str]:
     return parse_partitions(partitions, nodes)
 
 
-def parse_partitions(partitions: str, nodes: str) -> tuple[dict[str, dict[str, Any]], str]:
-    """What `scontrol show partition --oneliner` and `sinfo --Node --format=%R|%c|%m|%G` say.
+def parse_partitions(partitions: str, nodes: str) -> tuple[dict[str, Partition], str]:
+    """Parse the output of `scontrol show partition --oneliner` and `sinfo --Node --format=%R|%c|%m|%G`.
 
-    Of nodes that differ, what the least of them has: a job may get any.
+    If nodes differ, the smallest counts, because a job may get any of them.
 
     Examples
     --------
     >>> parse_partitions("PartitionName=a Default=YES MaxNodes=4 MaxTime=02:00:00 TotalNodes=9", "a|8|2048|gpu:a100:2")
     ({'a': {'nodes': 4, 'time_limit': '02:00:00', 'cores': 8, 'memory_gb': 2.0, 'gpus': 2}}, 'a')
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Partition] = {}
     default = ""
     for line in partitions.splitlines():
         fields = dict(_FIELD.findall(line))
@@ -48,30 +50,33 @@ def parse_partitions(partitions: str, nodes: str) -> tuple[dict[str, dict[str, A
         name = fields["PartitionName"]
         default = name if fields.get("Default") == "YES" else default or name
         limits = [int(fields[k]) for k in ("MaxNodes", "TotalNodes") if fields.get(k, "").isdigit()]
-        spec: dict[str, Any] = {"nodes": min(limits)} if limits else {}
+        spec: Partition = {"nodes": min(limits)} if limits else {}
         if fields.get("MaxTime", "NONE") not in _UNLIMITED:
             spec["time_limit"] = fields["MaxTime"]
         if fields.get("OverSubscribe") == "EXCLUSIVE":
             spec["exclusive"] = True
         found[name] = spec
+    smallest: dict[str, dict[str, float]] = {name: {} for name in found}
     for line in nodes.splitlines():
         name, cores, memory, gres = line.split("|")
         if name not in found:
             continue
-        has = {
+        values: dict[str, float] = {
             "cores": int(cores.rstrip("+")),
             "memory_gb": int(memory.rstrip("+")) / 1024,
             "gpus": sum(map(int, _GPUS.findall(gres))),
         }
-        for key, value in has.items():
-            found[name][key] = min(found[name].get(key, value), value)
+        for key, value in values.items():
+            smallest[name][key] = min(smallest[name].get(key, value), value)
+    for name, has in smallest.items():
+        found[name] |= has
     return found, default
 
 
-def describe_site(name: str, partitions: Mapping[str, Mapping[str, Any]], answers: Mapping[str, str]) -> dict[str, Any]:
-    """The values of a profile; what was not answered is left out."""
+def describe_site(name: str, partitions: Mapping[str, Partition], answers: Mapping[str, str]) -> dict[str, object]:
+    """Return the values of a profile, without what was not answered."""
     internet = {"internet": True} if answers.get("internet") else {}
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "name": name,
         "title": answers.get("title") or name,
         "source": "smgeo systems new",
@@ -92,26 +97,24 @@ def describe_site(name: str, partitions: Mapping[str, Mapping[str, Any]], answer
 
 
 def check_new(path: Path) -> None:
-    """Refuse to write over a profile.
+    """Refuse to overwrite a profile.
 
     Raises
     ------
     SmgeoError
-        If there is a file.
+        If the file exists.
     """
     if path.exists():
-        raise SmgeoError(
-            f"{path} is there already, and may hold what you wrote; give another name or --out, or remove it"
-        )
+        raise SmgeoError(f"{path} exists already; give another name or --out, or remove it")
 
 
-def write_site(values: Mapping[str, Any], path: Path) -> Path:
-    """Check a profile, then write it beside and rename; a file that is there is kept.
+def write_site(values: Mapping[str, object], path: Path) -> Path:
+    """Check a profile, write it to a temporary file and rename that; an existing file is kept.
 
     Raises
     ------
     SmgeoError
-        If a value is not as it must be, or there is a file already.
+        If a value is invalid, or the file exists already.
     """
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=150)
     parse_site(text, str(path))

@@ -1,11 +1,11 @@
-"""Site profiles: what a SLURM machine has, what it allows and how programs are started there; YAML, checked when read."""
+"""Site profiles: resources and limits of a SLURM machine, and how programs start there; YAML, checked when read."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, model_validator
@@ -15,7 +15,7 @@ from smgeo.hpc.sites.templates import cluster_folder
 from smgeo.recipe.spec import Spec, parse_spec
 from smgeo.recipe.yaml_format import RecipeLoader
 
-# Names that stand in `#SBATCH` lines, where nothing is quoted.
+# Names in `#SBATCH` lines, where nothing is quoted.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d{2}):(?P<seconds>\d{2})")
 # Megabytes, as SLURM counts them.
@@ -24,12 +24,12 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def parse_time(text: str) -> int:
-    """Seconds of a wall time: `HH:MM:SS` or `D-HH:MM:SS`.
+    """Return the seconds of a wall time, `HH:MM:SS` or `D-HH:MM:SS`.
 
     Raises
     ------
     SmgeoError
-        If it is of another form: SLURM takes a bare number for minutes and `10:30` for minutes and seconds, and many a user for hours.
+        If it has another form: SLURM reads a bare number as minutes and `10:30` as minutes and seconds, and many users mean hours.
 
     Examples
     --------
@@ -38,13 +38,13 @@ def parse_time(text: str) -> int:
     """
     found = _TIME.fullmatch(text)
     if not found or int(found["minutes"]) > 59 or int(found["seconds"]) > 59:
-        raise SmgeoError(f"a wall time is HH:MM:SS or D-HH:MM:SS (half an hour: 00:30:00); got {text!r}")
+        raise SmgeoError(f"a wall time must be HH:MM:SS or D-HH:MM:SS (half an hour: 00:30:00); got {text!r}")
     days, hours, minutes, seconds = (int(found[k] or 0) for k in ("days", "hours", "minutes", "seconds"))
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def format_time(seconds: int) -> str:
-    """A wall time as SLURM writes it.
+    """Return a wall time as SLURM writes it.
 
     >>> format_time(7200), format_time(131400)
     ('02:00:00', '1-12:30:00')
@@ -67,14 +67,14 @@ def _time(value: str) -> str:
 
 def _one_line(value: str) -> str:
     if "\n" in value or "\r" in value or "\0" in value:
-        raise ValueError(f"one line is needed; got {value!r}")
+        raise ValueError(f"must be one line; got {value!r}")
     return value
 
 
 def _whole_path(value: str) -> str:
     if value.startswith("~") or "$" in value:
         raise ValueError(
-            f"is taken as it is written, so no ~ and no $; give the whole path, or a line of setup; got {value!r}"
+            f"is used as written, so ~ and $ are not allowed; give the whole path, or use a line of setup; got {value!r}"
         )
     return _one_line(value)
 
@@ -86,24 +86,24 @@ WholePath = Annotated[str, AfterValidator(_whole_path)]
 
 
 class PartitionSpec(Spec):
-    """A partition: its limits, and what a node of it has. What is not known is left out, and then not checked.
+    """Limits of a partition, and resources of its nodes. Values that are not known are left out, and not checked.
 
     Attributes
     ----------
     nodes : int
-        Most nodes of a job.
+        Maximum number of nodes of a job.
     cores : int
-        Of a node; as many as SLURM counts CPUs.
+        Cores of a node, as SLURM counts CPUs.
     memory_gb : float
-        Of a node, 1 GB being 1024 MB as for SLURM.
+        Memory of a node; 1 GB is 1024 MB, as for SLURM.
     gpus : int
-        Of a node; 0 where it has none.
+        GPUs of a node; 0 if it has none.
     time_limit : str
-        Longest wall time, `HH:MM:SS` or `D-HH:MM:SS`.
+        Maximum wall time, `HH:MM:SS` or `D-HH:MM:SS`.
     exclusive : bool
-        Jobs get whole nodes.
+        If true, jobs get whole nodes.
     internet : bool
-        Its nodes reach the internet.
+        If true, its nodes reach the internet.
     """
 
     nodes: int | None = Field(None, ge=1)
@@ -117,23 +117,23 @@ class PartitionSpec(Spec):
 
 
 class LauncherSpec(Spec):
-    """How `srun` starts programs: flags of every step, and the type of MPI of programs that need one."""
+    """Options of `srun`: flags of every step, and the type of MPI for programs that need one."""
 
     srun: tuple[Line, ...] = ()
     mpi: Plain | None = None
 
 
 class NetworkSpec(Spec):
-    """By which address a node is reached: that of an interface, or of its name with a suffix; else of its name."""
+    """Address of a node: that of an interface, or of its name with a suffix; by default that of its name."""
 
     interface: Plain | None = None
     host_suffix: str = Field("", pattern=r"[A-Za-z0-9.-]*")
 
 
 class WorkersSpec(Spec):
-    """Dask workers as jobs of their own (`--cluster` on a login node): what each asks for, by default what its partition has.
+    """Dask workers as separate jobs (`--cluster` on a login node); by default each asks for what its partition has.
 
-    `threads` is of each process, and a job has `cores // threads` of them; a job ends after `idle_s` without work.
+    `threads` is per process, and a job has `cores // threads` processes; a job ends after `idle_s` without work.
     """
 
     cores: int | None = Field(None, ge=1)
@@ -144,7 +144,7 @@ class WorkersSpec(Spec):
 
 
 class Site(Spec):
-    """A SLURM machine, as `cluster/sites/NAME.yaml` or a user's own file says."""
+    """Profile of a SLURM machine, read from `cluster/sites/NAME.yaml` or a user's own file."""
 
     name: Plain
     title: Line = ""
@@ -174,19 +174,19 @@ class Site(Spec):
             raise ValueError(f"default_partition {self.default_partition!r} is not in partitions; {hint}")
         given = [k for k in ("venv", "conda", "container") if getattr(self, k) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)}: give one of venv, conda, container")
+            raise ValueError(f"{' and '.join(given)}: give only one of venv, conda, container")
         for name in self.variables:
             if not _VARIABLE.fullmatch(name):
-                raise ValueError(f"variables: {name!r} is no name of an environment variable")
+                raise ValueError(f"variables: {name!r} is not a valid name of an environment variable")
         return self
 
     def partition(self, name: str | None = None) -> tuple[str | None, PartitionSpec]:
-        """A partition's name and limits, by default of the site's own; any name where the profile lists none.
+        """Return the name and limits of a partition, by default of the default one; any name is allowed if the profile lists none.
 
         Raises
         ------
         SmgeoError
-            If the profile does not know it.
+            If the profile does not list it.
         """
         name = name or self.default_partition
         if name is not None and not PLAIN.fullmatch(name):
@@ -195,30 +195,30 @@ class Site(Spec):
             return name, PartitionSpec()
         if name not in self.partitions:
             raise SmgeoError(
-                f"--partition {name!r} is none of {self.name}; {nearest(str(name), list(self.partitions))} (all: "
+                f"--partition {name!r} is not a partition of {self.name}; {nearest(str(name), list(self.partitions))} (all: "
                 f"{', '.join(self.partitions)})"
             )
         return name, self.partitions[name]
 
 
 def user_folder() -> Path:
-    """Where a user's own profiles lie: `~/.config/smgeo/sites`, or under `$XDG_CONFIG_HOME`."""
+    """Return the folder of the user's own profiles: `~/.config/smgeo/sites`, or under `$XDG_CONFIG_HOME`."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "smgeo" / "sites"
 
 
 def find_sites() -> dict[str, Path]:
-    """Files of all profiles by name; a user's own wins over one that ships with smgeo."""
+    """Return the files of all profiles by name; a user's own takes precedence over one that ships with smgeo."""
     folders = (cluster_folder() / "sites", user_folder())
     return {f.stem: f for folder in folders if folder.is_dir() for f in sorted(folder.glob("*.yaml"))}
 
 
 def load_site(name: str | Path) -> Site:
-    """A checked profile, by its name or by the path of its file.
+    """Read and check a profile, given its name or the path of its file.
 
     Raises
     ------
     SmgeoError
-        If there is none of that name, or it is not as it must be.
+        If there is no profile of that name, or it is invalid.
     """
     known = find_sites()
     file = known.get(str(name)) or Path(name).expanduser()
@@ -231,11 +231,11 @@ def load_site(name: str | Path) -> Site:
 
 
 def parse_site(text: str, where: str) -> Site:
-    """The profile that YAML text says; errors as `load_site`."""
+    """Return the profile in YAML text; errors as in `load_site`."""
     try:
-        values: Any = yaml.load(text, Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
+        values: object = yaml.load(text, Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise SmgeoError(f"{where} is not YAML: {error}") from None
     if not isinstance(values, dict):
-        raise SmgeoError(f"{where} holds no mapping (key: value), so it is no site profile")
+        raise SmgeoError(f"{where} is not a site profile: it contains no mapping (key: value)")
     return parse_spec(Site, values, where)

@@ -1,4 +1,4 @@
-"""A real SLURM on one machine, to try recipes and job scripts on: its own folder, its own ports, no system service."""
+"""Start and stop a SLURM on one machine, with its own folder and ports and without a system service."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from smgeo.hpc.sites.templates import fill_template
 
 FOLDER = Path("~/.cache/smgeo/testbed")
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo", "scancel", "scontrol")
-# Debian keeps daemons where a user's PATH does not look.
+# Debian puts daemons into folders that a user's PATH lacks.
 _SYSTEM_PATH = "/usr/sbin:/sbin"
 _CONFIG = "slurm.conf"
 _START_S, _STOP_S = 30, 30
 
 
 def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, memory_mb: int = 8192) -> Path:
-    """Start SLURM with so many nodes, all of them this machine; the path of its `slurm.conf`, for `SLURM_CONF`.
+    """Start SLURM with several nodes on this machine, and return the path of its `slurm.conf`, for `SLURM_CONF`.
 
     Parameters
     ----------
     folder : str or Path
-        Holds all that it writes; one that holds a testbed that was stopped is used again, with its jobs' numbers.
+        Folder for everything that it writes; the folder of a stopped testbed is reused, and job numbers continue.
     nodes : int
         Number of nodes `n1`, `n2`, ...
     cpus, memory_mb : int
-        Of each node, as SLURM counts them out to jobs; the machine may have less, as nobody is held to it.
+        Resources of each node, as SLURM counts them; the machine may have less, because nothing enforces them.
 
     Raises
     ------
     SmgeoError
-        If SLURM is not installed, one is at work in the folder, or it does not come up.
+        If SLURM is not installed, one is running in the folder already, or it does not start.
     """
     folder = Path(folder).expanduser().absolute()
     _check(folder, nodes, cpus, memory_mb)
@@ -83,7 +83,7 @@ def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, me
 
 
 def stop_testbed(folder: str | Path = FOLDER) -> bool:
-    """Cancel all jobs and end all processes of a testbed, by their pids; whether any was at work."""
+    """Cancel all jobs and end all processes of a testbed, by their pids; return True if any was running."""
     folder = Path(folder).expanduser().absolute()
     daemons = _daemons(folder)
     config = folder / _CONFIG
@@ -117,7 +117,7 @@ def _check(folder: Path, nodes: int, cpus: int, memory_mb: int) -> None:
         raise SmgeoError(f"testbed: the path {folder} is too long for a socket; give a shorter folder")
     if _daemons(folder):
         raise SmgeoError(
-            f"a testbed is at work in {folder}; use it (export SLURM_CONF={folder / _CONFIG}), or stop it first"
+            f"a testbed is running in {folder}; use it (export SLURM_CONF={folder / _CONFIG}), or stop it first"
         )
 
 
@@ -126,7 +126,7 @@ def _environment() -> dict[str, str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Return ports that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for s in sockets:
@@ -163,7 +163,7 @@ def _cancel_jobs(environment: dict[str, str]) -> None:
             and time.monotonic() < end
         ):
             time.sleep(0.2)
-    except SmgeoError:  # a controller that does not answer is ended all the same
+    except SmgeoError:  # a controller that does not answer is ended anyway
         return
 
 
@@ -178,13 +178,13 @@ def _wait(ready: Callable[[], bool], seconds: float, what: str, folder: Path) ->
 
 
 def _daemons(folder: Path) -> list[psutil.Process]:
-    """Those of its processes that live, as its files of pids say; SLURM's first, because they speak through munge."""
+    """Return its running processes, from its pid files; SLURM's first, because they communicate through munge."""
     files = [*sorted(folder.glob("n*/slurmd.pid")), folder / "slurmctld.pid", folder / "munge.pid"]
     found = []
     for file in files:
         try:
             process = psutil.Process(int(file.read_text()))
-            if any(str(folder) in word for word in process.cmdline()):  # else the number is another's by now
+            if any(str(folder) in word for word in process.cmdline()):  # else the number belongs to another process now
                 found.append(process)
         except (OSError, ValueError, psutil.Error):
             continue

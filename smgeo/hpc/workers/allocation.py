@@ -1,4 +1,4 @@
-"""The nodes that SLURM gave this job, and processes started on them."""
+"""Nodes that SLURM gave this job, and processes started on them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from smgeo.hpc.sites.profile import UNIT_MB
 
 _END_S = 20
 _LAST_LINES = 4
-# Of a node's memory, and the bytes below which Ray does not start.
+# Share of a node's memory for Ray's objects, and the bytes below which Ray does not start.
 _OBJECTS, _LEAST_OBJECTS = 0.25, 80 * 2**20
-# What srun would read as options of a step from the job's own.
+# Variables of the job that srun would read as options of a step.
 _OPTIONS_OF_JOB = re.compile(
     r"SLURM_(NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|CPUS_PER_TASK|DISTRIBUTION|MEM_BIND|CPU_BIND|EXPORT_ENV)\w*|SRUN_CPUS_PER_TASK"
 )
@@ -25,16 +25,16 @@ _OPTIONS_OF_JOB = re.compile(
 
 @dataclass(frozen=True)
 class Allocation:
-    """What SLURM gave to this job.
+    """Resources that SLURM gave this job.
 
     Attributes
     ----------
     job_id : int
     nodes : tuple of str
     cpus, gpus : int
-        Of each node; the least where nodes differ.
+        Per node; the smallest if nodes differ.
     memory_mb : int or None
-        Of each node; None where SLURM says nothing of it.
+        Per node; None if SLURM does not report it.
     """
 
     job_id: int
@@ -45,7 +45,7 @@ class Allocation:
 
     @classmethod
     def current(cls) -> Allocation | None:
-        """The allocation that this process is in, by the variables that SLURM sets; None outside."""
+        """Return the allocation of this process from the variables that SLURM sets; None outside a job."""
         job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NODELIST")
         if not job or not nodes:
             return None
@@ -56,13 +56,13 @@ class Allocation:
             names,
             least(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1")),
             int(counted) if counted else len([g for g in listed.split(",") if g]),
-            # SLURM's variables say it only where the job asked for some.
+            # SLURM's variables have it only if the job asked for memory.
             parse_memory_of_job(_scontrol("job", job), len(names)),
         )
 
     @property
     def object_store(self) -> int | None:
-        """Bytes of a node's memory for Ray's store of objects, which else takes its share of the machine's; None where SLURM says nothing."""
+        """Return the bytes for Ray's object store, which would otherwise take a share of the whole machine; None if unknown."""
         return None if self.memory_mb is None else max(int(self.memory_mb * 2**20 * _OBJECTS), _LEAST_OBJECTS)
 
     def start(
@@ -75,21 +75,21 @@ class Allocation:
         flags: Sequence[str] = (),
         environment: dict[str, str] | None = None,
     ) -> Step:
-        """Start processes over all nodes, in turn; each gets its number in `SLURM_PROCID`.
+        """Start processes on all nodes, in turn; each has its number in `SLURM_PROCID`.
 
         Parameters
         ----------
         command : sequence of str
-            What each process is.
+            Command of each process.
         log : Path
-            Where their output goes; `%t` in its name is the number of the process.
+            File for their output; `%t` in its name is the number of the process.
         tasks, cpus_per_task : int
         flags : sequence of str
-            More options of srun, of the site's profile.
+            Extra options of srun, from the site's profile.
         environment : dict, optional
-            More variables for them.
+            Extra variables for them.
         """
-        # `--overlap`: this process has the job's CPUs and memory too. CPUs are not bound, as one task of all is there for order alone.
+        # `--overlap`: this process uses the job's CPUs and memory too. CPUs are not bound, because one task only coordinates.
         srun = [
             "srun",
             "--overlap",
@@ -113,14 +113,14 @@ class Allocation:
 
 
 class Step:
-    """Processes that were started on an allocation, and end with `stop`."""
+    """Processes started on an allocation; `stop` ends them."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process, self._log = process, log
 
     @property
     def ended(self) -> int | None:
-        """Exit code of what has ended; None while it runs."""
+        """Return the exit code; None while the processes run."""
         return self._process.poll()
 
     def wait_for(self, ready: Callable[[], bool], seconds: float, missing: Callable[[], str]) -> None:
@@ -129,7 +129,7 @@ class Step:
         Raises
         ------
         SmgeoError
-            If the processes end before, or are not ready in time; with what is `missing` and the last lines they wrote.
+            If the processes end early or are not ready in time; with the text of `missing` and the last lines of the logs.
         """
         end = time.monotonic() + seconds
         while not ready():
@@ -140,11 +140,11 @@ class Step:
             time.sleep(0.1)
 
     def last_lines(self) -> str:
-        """The last lines of each log, for a message."""
+        """Return the last lines of each log, for a message."""
         return read_last_lines(self._log)
 
     def stop(self, after_s: float = 0) -> None:
-        """End the processes, those that do not end by themselves within `after_s` seconds by force."""
+        """End the processes; kill those that do not end by themselves within `after_s` seconds."""
         for seconds, end in ((after_s, self._process.terminate), (_END_S, self._process.kill)):
             try:
                 self._process.wait(seconds)
@@ -155,17 +155,17 @@ class Step:
 
 
 def read_last_lines(log: Path) -> str:
-    """The last lines of the logs of several processes, for a message; `%t` in the name stands for any."""
+    """Return the last lines of the logs of several processes, for a message; `%t` in the name matches any number."""
     found = []
     for file in sorted(log.parent.glob(log.name.replace("%t", "*"))):
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-        if told := " / ".join(line.strip() for line in lines if line.strip()):
-            found.append(f"{file.name} ends: {told}")
+        if last := " / ".join(line.strip() for line in lines if line.strip()):
+            found.append(f"{file.name} ends: {last}")
     return "; ".join(found) or f"nothing was written to {log}"
 
 
 def least(text: str) -> int:
-    """The least of the counts that SLURM lists for nodes.
+    """Return the smallest of the counts that SLURM lists for nodes.
 
     >>> least("4(x2),2"), least("16")
     (2, 16)
@@ -174,18 +174,18 @@ def least(text: str) -> int:
 
 
 def _scontrol(what: str, name: str) -> str:
-    """What `scontrol show` says.
+    """Return the output of `scontrol show`.
 
     Raises
     ------
     SmgeoError
-        If there is no `scontrol`, or it does not know.
+        If there is no `scontrol`, or it fails.
     """
     try:
         done = subprocess.run(["scontrol", "show", what, name], capture_output=True, text=True)  # noqa: S603, S607 - no shell
     except FileNotFoundError:
         raise SmgeoError(
-            "scontrol is not found in this job; processes on its nodes need SLURM's programs (srun, scontrol) in PATH"
+            "scontrol was not found in this job; put SLURM's programs (srun, scontrol) into PATH"
         ) from None
     if done.returncode:
         raise SmgeoError(f"scontrol show {what} {name}: {done.stderr.strip()}")
@@ -193,7 +193,7 @@ def _scontrol(what: str, name: str) -> str:
 
 
 def parse_memory_of_job(text: str, nodes: int) -> int | None:
-    """Megabytes of each node, of what `scontrol show job` says.
+    """Return the megabytes of each node from the output of `scontrol show job`.
 
     >>> parse_memory_of_job("NumNodes=2 TRES=cpu=6,mem=12G,node=2,billing=6", 2)
     6144

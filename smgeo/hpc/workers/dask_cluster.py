@@ -1,4 +1,4 @@
-"""Dask workers on SLURM: jobs of their own from a login node, or processes on the nodes of the job that this is."""
+"""Dask workers on SLURM: separate jobs from a login node, or processes on the nodes of the current job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.hpc.jobs.script import check_script
@@ -23,11 +23,14 @@ from smgeo.hpc.sites.network import find_address
 from smgeo.hpc.sites.profile import PLAIN, Site, format_time, parse_time
 from smgeo.hpc.workers.allocation import Allocation, Step
 
-# A region whose worker died so many times is given up: it is the region that kills them.
+if TYPE_CHECKING:
+    from distributed import Client
+
+# A region whose workers died this many times is given up: the region itself kills them.
 ALLOWED_FAILURES = 3
-# An allocation's workers come within so many seconds; jobs of their own wait in the queue as long as they must.
+# Seconds in which the workers of an allocation must start; separate jobs wait in the queue without a limit.
 _START_S = 180
-# Of a node's memory; the rest is for this process, and what workers do not count.
+# Share of a node's memory; the rest is for this process, and for memory that workers do not count.
 _WORKERS_SHARE = 0.8
 # No quoting reaches `#SBATCH` lines.
 _PATH = re.compile(r"[A-Za-z0-9/_.+@=-]+")
@@ -43,8 +46,8 @@ def dask_workers(
     partition: str | None = None,
     account: str | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> Iterator[Any]:
-    """A client of Dask workers on SLURM, encrypted and let in by a certificate of this run alone.
+) -> Iterator[Client]:
+    """Yield a client of Dask workers on SLURM; connections are encrypted and need a certificate of this run.
 
     Parameters
     ----------
@@ -53,19 +56,19 @@ def dask_workers(
     folder : Path
         A folder that all nodes see, for scripts, logs and certificates.
     allocation : Allocation, optional
-        The job that this process is in; without one, workers are jobs of their own.
+        Job that this process runs in; without one, workers are separate jobs.
     workers : int, optional
-        Outside an allocation: jobs at most, 2 by default, none while there is no work. Inside, workers in all; by default
+        Outside an allocation, the maximum number of jobs: 2 by default, none while there is no work. Inside, the total number; by default
         as many as the CPUs of the nodes give, `workers.threads` of the profile each.
     partition, account : str, optional
-        Of the jobs.
+        Partition and project account of the jobs.
     say : callable
-        Told of the dashboard's address, and what is waited for.
+        Called with the dashboard's address, and with what is waited for.
 
     Raises
     ------
     SmgeoError
-        If dask-jobqueue is not installed, the profile lacks what is needed, or an allocation's workers do not come.
+        If dask-jobqueue is not installed, the profile lacks values, or the workers of an allocation do not start.
     """
     try:
         import dask_jobqueue  # noqa: F401 - asked for here, with a message of its own
@@ -91,8 +94,8 @@ def _jobs(
     partition: str | None,
     account: str | None,
     say: Callable[[str], None],
-) -> Iterator[Any]:
-    """Workers as jobs of their own, submitted when there is work and ended when there is none."""
+) -> Iterator[Client]:
+    """Run workers as separate jobs, submitted when there is work and ended when there is none."""
     import dask
     from dask_jobqueue import SLURMCluster
     from distributed import Client
@@ -109,7 +112,7 @@ def _jobs(
             raise SmgeoError(
                 f"sbatch is not found, so no workers of {site.name} can be submitted; run this on a login node of it, or without --cluster"
             )
-        check_script(cluster.job_script())  # a job that SLURM refuses would be waited for without end
+        check_script(cluster.job_script())  # this process would wait forever for a job that SLURM refuses
         client = stack.enter_context(Client(cluster, set_as_default=False))
         cluster.adapt(
             minimum_jobs=0,
@@ -124,31 +127,34 @@ def _jobs(
         yield client
 
 
-def job_options(site: Site, folder: Path, partition: str | None = None, account: str | None = None) -> dict[str, Any]:
-    """What `dask_jobqueue.SLURMCluster` is asked for.
+def job_options(
+    site: Site, folder: Path, partition: str | None = None, account: str | None = None
+) -> dict[str, object]:
+    """Return the arguments of `dask_jobqueue.SLURMCluster`.
 
     Raises
     ------
     SmgeoError
-        If the profile does not say how many cores and how much memory a worker's job takes, or an account is missing.
+        If the profile lacks the cores or the memory of a worker's job, or an account is missing.
     """
     name, limits = site.partition(partition)
     spec = site.workers
     if not _PATH.fullmatch(str(folder)):
         raise SmgeoError(
-            f"the scripts of Dask's workers cannot hold the path {str(folder)!r}: letters, digits and / _ . + @ = - alone; give another --out"
+            f"the scripts of Dask's workers cannot contain the path {str(folder)!r}: only letters, digits and "
+            "/ _ . + @ = - are allowed; give another --out"
         )
     cores = spec.cores or limits.cores
     memory_gb = spec.memory_gb or limits.memory_gb
     if cores is None or memory_gb is None:
         lacking = " and ".join(k for k, v in (("workers.cores", cores), ("workers.memory_gb", memory_gb)) if v is None)
         raise SmgeoError(
-            f"the profile of {site.name} does not say {lacking}, which the jobs of Dask workers need; write them into a profile of your "
+            f"the profile of {site.name} lacks {lacking}, which the jobs of Dask workers need; add them to a profile of your "
             "own (`smgeo systems new`)"
         )
     account = account or os.environ.get("SBATCH_ACCOUNT") or os.environ.get("SLURM_ACCOUNT")
     if site.account_required and not account:
-        raise SmgeoError(f"--account is missing: {site.name} runs no job without a project's account")
+        raise SmgeoError(f"--account is missing: {site.name} requires a project account; give --account NAME")
     if account and not PLAIN.fullmatch(account):
         raise SmgeoError(f"--account {account!r}: letters, digits and _ . + @ - are allowed")
     seconds = parse_time(spec.time)
@@ -156,10 +162,10 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
         seconds = min(seconds, parse_time(limits.time_limit))
     if site.container:
         raise SmgeoError(
-            f"the profile of {site.name} has a container, and workers as jobs of their own start this Python; use a venv or conda, or "
+            f"the profile of {site.name} has a container, but worker jobs start this Python; use a venv or conda, or "
             "`smgeo jobscript ... run`"
         )
-    # A worker leaves before SLURM ends it, and another job takes over; a region that it had begun is computed again.
+    # A worker stops before SLURM ends it, and another job takes over; the region that it was computing is computed again.
     leave = ["--lifetime", f"{max(seconds - 120, seconds // 2)}s", "--lifetime-stagger", "20s"]
     return {
         "queue": name,
@@ -195,8 +201,8 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
 @contextmanager
 def _inside(
     site: Site, folder: Path, workers: int | None, allocation: Allocation, say: Callable[[str], None]
-) -> Iterator[Any]:
-    """Workers on the nodes of this job, which one step of it starts."""
+) -> Iterator[Client]:
+    """Run workers on the nodes of this job, started by one step of it."""
     from distributed import Client
 
     threads = min(site.workers.threads, allocation.cpus)
@@ -222,13 +228,13 @@ def _inside(
             here / "dask-%t.log",
             tasks=workers + 1,
             cpus_per_task=1,
-            # A worker that is lost takes no other with it.
+            # A lost worker must not end the others.
             flags=[*site.launcher.srun, "--kill-on-bad-exit=0"],
         )
         client, ended = None, threading.Event()
         try:
             file = here / "scheduler.json"
-            step.wait_for(file.exists, _START_S, lambda: "Dask's scheduler did not come up")
+            step.wait_for(file.exists, _START_S, lambda: "Dask's scheduler did not start")
             from distributed.security import Security
 
             client = Client(
@@ -237,7 +243,7 @@ def _inside(
             step.wait_for(
                 lambda: len(client.scheduler_info(n_workers=-1)["workers"]) >= workers,
                 _START_S,
-                lambda: f"{len(client.scheduler_info(n_workers=-1)['workers'])} of {workers} Dask workers came",
+                lambda: f"{len(client.scheduler_info(n_workers=-1)['workers'])} of {workers} Dask workers started",
             )
             say(f"Dask workers: {workers} of {threads} thread(s) on {', '.join(allocation.nodes)}")
             threading.Thread(target=_watch, args=(client, step, ended), daemon=True).start()
@@ -250,8 +256,8 @@ def _inside(
             step.stop(after_s=10)
 
 
-def _watch(client: Any, step: Step, ended: threading.Event) -> None:
-    """Close the client where its scheduler or all its workers are gone, since what waits for them would wait without end."""
+def _watch(client: Client, step: Step, ended: threading.Event) -> None:
+    """Close the client when its scheduler or all workers are gone, because callers would wait for them forever."""
     seen = time.monotonic()
     while not ended.wait(_LOOK_S):
         try:
@@ -266,7 +272,7 @@ def _watch(client: Any, step: Step, ended: threading.Event) -> None:
 
 
 def write_certificates(folder: Path) -> dict[str, str]:
-    """A certificate and a key of this run alone, in files that its user alone can read; the arguments of `distributed.Security`."""
+    """Write a certificate and a key for this run to files that only its user can read; return arguments of `distributed.Security`."""
     from distributed.security import Security
 
     made = Security.temporary().get_tls_config_for_role("client")

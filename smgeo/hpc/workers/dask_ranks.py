@@ -1,15 +1,14 @@
-"""Dask inside an allocation: what srun starts on its nodes, one task a scheduler and the others workers, by `SLURMRunner`."""
+"""Dask inside an allocation: the program that srun starts on its nodes, one task as scheduler and the others as workers."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 
 def main(folder: Path) -> None:
-    """Be the scheduler or a worker, as `dask.json` of the folder says, until the client ends all."""
+    """Run the scheduler or a worker with the options in `dask.json` of the folder, until the client ends all."""
     import dask
     from dask_jobqueue.slurm import SLURMRunner
     from distributed.security import Security
@@ -20,7 +19,7 @@ def main(folder: Path) -> None:
     asked = json.loads((folder / "dask.json").read_text(encoding="utf-8"))
     dask.config.set({"distributed.scheduler.allowed-failures": asked["allowed_failures"]})
     security = Security(**asked["security"], require_encryption=True)
-    both: dict[str, Any] = {
+    both: dict[str, object] = {
         "protocol": "tls://",
         "security": security,
         "host": find_address(NetworkSpec(**asked["network"])),

@@ -1,4 +1,4 @@
-"""Processes on this machine alone, with the numbers that srun would give them."""
+"""Processes on this machine, with the numbers that srun would give them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _END_S = 10
 
 
 def thread_variables(count: int) -> dict[str, str]:
-    """Variables that hold libraries to so many threads; they are read when a library is first imported."""
+    """Return variables that limit libraries to `count` threads; they are read when a library is first imported."""
     return {name: str(count) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
 
 
 class LocalProcesses:
-    """The same command so many times, each with its number in `SLURM_PROCID`; if one fails, all are ended.
+    """Several processes of one command, each with its number in `SLURM_PROCID`; if one fails, all are ended.
 
     Parameters
     ----------
     command : sequence of str
     log : Path
-        Where their output goes; `%t` in its name is the number of the process.
+        File for their output; `%t` in its name is the number of the process.
     count : int
     environment : mapping
-        More variables for them.
+        Extra variables for them.
     """
 
     def __init__(self, command: Sequence[str], log: Path, count: int, environment: Mapping[str, str]) -> None:
@@ -44,7 +44,7 @@ class LocalProcesses:
 
     @property
     def ended(self) -> int | None:
-        """Exit code of the first that failed, or 0 when all are done; None while they run."""
+        """Return the exit code of the first that failed, or 0 when all are done; None while they run."""
         codes = [p.poll() for p in self._processes]
         failed = [c for c in codes if c]
         if failed:
@@ -53,11 +53,11 @@ class LocalProcesses:
         return None if None in codes else 0
 
     def last_lines(self) -> str:
-        """The last lines of each log, for a message."""
+        """Return the last lines of each log, for a message."""
         return read_last_lines(self._log)
 
     def stop(self) -> None:
-        """End them: asked first, then killed."""
+        """End the processes: ask first, then kill."""
         for process in self._processes:
             if process.poll() is None:
                 process.terminate()

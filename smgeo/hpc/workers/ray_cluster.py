@@ -1,4 +1,4 @@
-"""A Ray cluster over the nodes of the job that this is."""
+"""A Ray cluster on the nodes of the current job."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from smgeo.hpc.sites.profile import Site
 from smgeo.hpc.workers.allocation import Allocation
 from smgeo.hpc.workers.ray_nodes import STOP
 
-# Nodes that have not come within so many seconds are named, and the job ends.
+# Nodes that have not joined within this many seconds are named, and the job ends.
 START_S = 180
 _END_S = 15
-# What Ray may plan tasks with, of a node's memory; beside its store of objects, the rest is for its own processes and this one.
+# Share of a node's memory that Ray may plan tasks with; besides its object store, the rest is for its own processes and this one.
 _TASKS = 0.6
 
 
@@ -32,7 +32,7 @@ def ray_nodes(
     say: Callable[[str], None] = lambda text: None,
     start_s: float = START_S,
 ) -> Iterator[str]:
-    """Ray on all nodes of the allocation, which `RAY_ADDRESS` names while this lasts.
+    """Run Ray on all nodes of the allocation; `RAY_ADDRESS` names it while the context lasts.
 
     Parameters
     ----------
@@ -42,29 +42,29 @@ def ray_nodes(
         A folder that all nodes see, for logs.
     allocation : Allocation
     say : callable
-        Told what is waited for.
+        Called with what is waited for.
     start_s : float
-        How long nodes are waited for.
+        Seconds to wait for nodes.
 
     Yields
     ------
     str
-        The head's address.
+        Address of the head.
 
     Raises
     ------
     SmgeoError
-        If Ray is not installed, or nodes do not come in time; they are named.
+        If Ray is not installed, or nodes do not join in time; they are named.
     """
     if find_spec("ray") is None:
         raise missing_extra("a search over several nodes", "tune")
-    if "ray" in sys.modules:  # it has read its token, or that there is none, when it was imported
+    if "ray" in sys.modules:  # it reads its token when it is imported
         raise SmgeoError(
-            "Ray was imported in this process before its cluster on SLURM was started, so it would not be let in; import it later, or "
+            "Ray was imported in this process before its cluster on SLURM was started, so it would be refused; import it later, or "
             "run the search by `smgeo tune` or `smgeo run`"
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Of this job alone, and never in a file or on a command line: who has it may run anything on these nodes.
+    # For this job only, and never in a file or on a command line: with it, anyone can run code on these nodes.
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     asked = {
         "network": site.network.model_dump(),

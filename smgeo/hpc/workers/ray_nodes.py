@@ -1,4 +1,4 @@
-"""Ray inside an allocation: what srun starts on each of its nodes, the head on the first and workers on the others."""
+"""Ray inside an allocation: the program that srun starts on each node, the head on the first and workers on the others."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from smgeo.files import write_json
 from smgeo.hpc.sites.network import find_address, port_of_job
@@ -21,14 +21,23 @@ from smgeo.hpc.sites.profile import NetworkSpec
 
 # A file that asks all nodes to end.
 STOP = "stop"
-# What `ray start` says when its node has joined.
+# Output of `ray start` when its node has joined.
 _STARTED = "Ray runtime started"
 
 
-def ray_command(address: str, head: dict[str, Any] | None, port: int, asked: dict[str, Any], sockets: str) -> list[str]:
-    """`ray start` for the head (where `head` is None) or for another node; all resources are the job's, not the machine's.
+class Resources(TypedDict):
+    """CPUs and GPUs of a node for Ray, and bytes of memory for tasks and for objects (None: Ray decides)."""
 
-    Ports but the head's are 0, for any that is free: two jobs on a node would meet at Ray's own ones.
+    cpus: int
+    gpus: int
+    memory: int | None
+    object_store: int | None
+
+
+def ray_command(address: str, head: Mapping[str, str] | None, port: int, asked: Resources, sockets: str) -> list[str]:
+    """Return `ray start` for the head (if `head` is None) or another node, with the resources of the job, not of the machine.
+
+    All ports except the head's are 0 (any free port): two jobs on a node would both use Ray's default ones.
     """
     first = (
         ["--head", f"--port={port}", "--include-dashboard=false"] if head is None else [f"--address={head['address']}"]
@@ -55,7 +64,7 @@ def ray_command(address: str, head: dict[str, Any] | None, port: int, asked: dic
 
 
 def main(folder: Path) -> int:
-    """Start Ray on this node, and stay until it or the job ends; its exit code."""
+    """Start Ray on this node, wait until it or the job ends, and return its exit code."""
     asked = json.loads((folder / "ray.json").read_text(encoding="utf-8"))
     rank, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME", "node")
     address = find_address(NetworkSpec(**asked["network"]))
@@ -67,16 +76,16 @@ def main(folder: Path) -> int:
         while not file.exists():
             time.sleep(0.1)
         head = json.loads(file.read_text(encoding="utf-8"))
-    # The path of a socket has at most 107 letters, so it lies on the node and not in the run's folder.
+    # The path of a socket has at most 107 letters, so it is on the node and not in the run's folder.
     sockets = tempfile.mkdtemp(prefix=f"smgeo-ray-{os.environ['SLURM_JOB_ID']}-")
     command = ray_command(address, head, port, asked, sockets)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what follows is tidied up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up below runs
     assert process.stdout is not None
-    # In a thread, as Ray's own processes have this pipe too, and may outlive the one that is waited for.
+    # In a thread, because Ray's own processes share this pipe, and may outlive this one.
     threading.Thread(target=_pass_on, args=(process.stdout, folder / f"ready-{node}"), daemon=True).start()
     try:
-        # Asked by a file: srun, told to end, leaves its tasks no time to tidy up.
+        # Stopped by a file, because srun leaves its tasks no time to clean up.
         while (code := process.poll()) is None and not (folder / STOP).exists():
             time.sleep(0.2)
         process.terminate()
@@ -86,7 +95,7 @@ def main(folder: Path) -> int:
 
 
 def _pass_on(lines: Iterable[str], ready: Path) -> None:
-    """Print what Ray says, and note when its node has joined."""
+    """Print the output of Ray, and create `ready` when its node has joined."""
     for line in lines:
         print(line, end="", flush=True)
         if _STARTED in line:

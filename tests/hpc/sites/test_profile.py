@@ -70,8 +70,8 @@ def test_a_users_own_profile_wins(tmp_path, monkeypatch):
         ("name: x\npartitions: {a: {time_limit: soon}}\ndefault_partition: a\n", "HH:MM:SS"),
         ("name: 'x y'\n", "letters, digits"),
         ('name: "x\\n#SBATCH --wrap=id"\n', "letters, digits"),
-        ("name: x\nvenv: /a\nconda: b\n", "give one of venv, conda, container"),
-        ("name: x\nvariables: {'A;B': c}\n", "no name of an environment variable"),
+        ("name: x\nvenv: /a\nconda: b\n", "give only one of venv, conda, container"),
+        ("name: x\nvariables: {'A;B': c}\n", "not a valid name of an environment variable"),
         ('name: x\nmodules: ["a\\nid"]\n', "one line"),
         ("name: x\ndirectives: ['mem=4G']\n", "directives"),
     ],
@@ -111,5 +111,5 @@ def test_a_profile_from_what_slurm_says(tmp_path):
     assert (site.default_partition, site.modules, site.network.host_suffix) == ("cpu", ("GCC Python",), "i")
     assert site.partition("gpu")[1].internet
     assert not site.verified
-    with pytest.raises(SmgeoError, match="is there already"):
+    with pytest.raises(SmgeoError, match="exists already"):
         write_site(yaml.safe_load(path.read_text(encoding="utf-8")), path)
