@@ -287,7 +287,7 @@ def test_a_shard_reads_its_own_blocks_only(cube, small_blocks):
     half = windows.shard(1, 2)
     list(half.batches(4))
     assert {s for r in reads for s in r} <= {*np.unique(half.station_index).tolist(), int(half.station_index[0]) - 1}
-    with pytest.raises(SmgeoError, match="rank must lie in 0"):
+    with pytest.raises(SmgeoError, match="rank must be from 0"):
         windows.shard(2, 2)
 
 
