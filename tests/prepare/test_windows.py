@@ -313,7 +313,7 @@ def test_sequences_by_hand():
     (batch,) = sequences.batches(2, shuffle=False)
     for part, values in zip(batch, (sequences.gather(np.arange(2)), sequences.y, sequences.mask), strict=True):
         np.testing.assert_array_equal(part, values)
-    with pytest.raises(SmgeoError, match="features have gaps: give fill"):
+    with pytest.raises(SmgeoError, match="features have gaps; pass `fill`"):
         Windows(ds, ["rain"], length=2, mode="sequence")
     channels = Windows(ds, ["rain"], length=2, mode="sequence", missing=0.5, fill=[-1])
     np.testing.assert_array_equal(channels[1][0], [[5, 1], [-1, 0], [7, 1], [8, 1], [9, 1]])
