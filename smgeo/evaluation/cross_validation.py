@@ -20,7 +20,7 @@ from smgeo.prepare import Folds, cv_folds, hide_days, repeat_steps, select_featu
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
-from smgeo.recipe.validation import CrossValidationSpec
+from smgeo.recipe.validation import CrossValidationSpec, FoldOptions
 
 
 @dataclass(frozen=True)
@@ -264,8 +264,9 @@ def select_in_folds(
 
 
 def _folds_of(ds: xr.Dataset, spec: CrossValidationSpec, target: str, seed: int, gap_days: int = 0) -> Folds:
-    gap = {"gap_days": gap_days} if spec.method == "temporal" else {}
-    return cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **{**gap, **spec.options})
+    gap: FoldOptions = {"gap_days": gap_days} if spec.method == "temporal" else {}
+    options: FoldOptions = {**gap, **spec.options}
+    return cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **options)
 
 
 def _looks_back(name: Hashable) -> int:

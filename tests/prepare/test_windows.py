@@ -287,7 +287,7 @@ def test_a_shard_reads_its_own_blocks_only(cube, small_blocks):
     half = windows.shard(1, 2)
     list(half.batches(4))
     assert {s for r in reads for s in r} <= {*np.unique(half.station_index).tolist(), int(half.station_index[0]) - 1}
-    with pytest.raises(SmgeoError, match="rank must lie in 0"):
+    with pytest.raises(SmgeoError, match="rank must be from 0"):
         windows.shard(2, 2)
 
 
@@ -313,7 +313,7 @@ def test_sequences_by_hand():
     (batch,) = sequences.batches(2, shuffle=False)
     for part, values in zip(batch, (sequences.gather(np.arange(2)), sequences.y, sequences.mask), strict=True):
         np.testing.assert_array_equal(part, values)
-    with pytest.raises(SmgeoError, match="features have gaps: give fill"):
+    with pytest.raises(SmgeoError, match="features have gaps; pass `fill`"):
         Windows(ds, ["rain"], length=2, mode="sequence")
     channels = Windows(ds, ["rain"], length=2, mode="sequence", missing=0.5, fill=[-1])
     np.testing.assert_array_equal(channels[1][0], [[5, 1], [-1, 0], [7, 1], [8, 1], [9, 1]])
