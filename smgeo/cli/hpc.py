@@ -14,6 +14,7 @@ from rich.table import Table
 from smgeo.cli.console import console
 from smgeo.cli.options import DataFolder, RunFolder
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 
 systems = typer.Typer(invoke_without_command=True, help="List site profiles, or write a new one.")
 testbed = typer.Typer(
@@ -71,7 +72,7 @@ def _with_job_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
     given = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     signature = own.replace(parameters=[*given, *job])
-    command.__signature__ = signature  # type: ignore[attr-defined] - any function may have one
+    command.__signature__ = signature  # type: ignore[attr-defined]  # any function may have one
     command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return command
 
@@ -109,7 +110,7 @@ def jobscript_command(
         raise SmgeoError(
             "--system is missing: give a site profile; `smgeo systems` lists them, and `generic` fits any SLURM"
         )
-    options = {name: value or None if isinstance(value, list) else value for name, value in job.items()}
+    options: JsonObject = {name: value or None if isinstance(value, list) else value for name, value in job.items()}
     options["stop_before_s"] = options.pop("stop_before", None)
     text = jobscript(
         system, workload, *(arguments or ()), out=out, data=data, models=model or (), extra=more or (), **options

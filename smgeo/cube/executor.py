@@ -180,7 +180,7 @@ def jobs_of(arrays: Mapping[str, np.ndarray | da.Array]) -> Callable[[Region], J
             array = arrays[name]
             sources[name] = (array.name, *region.index) if isinstance(array, da.Array) else array[region.slices]
         keys = [s for s in sources.values() if isinstance(s, tuple)]
-        return _Part(cull(graph, keys)[0] if keys else {}, sources)  # type: ignore[no-untyped-call]  # Dask's own lack types
+        return _Part(cull(graph, keys)[0] if keys else {}, sources)
 
     return job
 

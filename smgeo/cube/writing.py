@@ -115,7 +115,7 @@ def _without_encoding(ds: xr.Dataset) -> xr.Dataset:
 
 def _as_shards(values: np.ndarray | da.Array, shard: tuple[int, ...]) -> np.ndarray | da.Array:
     """Rechunk to the shards: with other Dask chunks, two tasks would write one shard (dask#12583)."""
-    return values.rechunk(shard) if isinstance(values, da.Array) else values  # type: ignore[no-untyped-call]  # of Dask
+    return values.rechunk(shard) if isinstance(values, da.Array) else values
 
 
 def _inputs_of_regions(

@@ -85,7 +85,7 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
     data = {
         n: (
             ("time", "y", "x"),
-            da.map_blocks(  # type: ignore[no-untyped-call]  # of Dask
+            da.map_blocks(
                 partial(_read_day, paths, i), chunks=chunks, dtype="float32", meta=np.empty((0, 0, 0), "float32")
             ),
             attrs[n],

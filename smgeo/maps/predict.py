@@ -193,7 +193,7 @@ class _BlockJob:
 
     def __getstate__(self) -> dict[str, object]:
         # Only the block's part of the graph of a lazy cube.
-        return {**self.__dict__, "block": dask.base.optimize(self.block)[0]}  # type: ignore[no-untyped-call]  # of Dask
+        return {**self.__dict__, "block": dask.base.optimize(self.block)[0]}
 
 
 def _as_flag(values: np.ndarray) -> np.ndarray:

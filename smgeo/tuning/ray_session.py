@@ -79,7 +79,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def _count(resource: str) -> float:
-    return float(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call] # Ray leaves it untyped
+    return float(ray.cluster_resources().get(resource, 0))
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def make_scheduler(scheduler: str, epochs: int, kept: list[Trial]) -> TrialSched
     third. It gets the trials of an earlier run of the search, so that later ones are compared with them too.
     """
     if scheduler == "none":
-        return FIFOScheduler()  # type: ignore[no-untyped-call] # Ray leaves it untyped
+        return FIFOScheduler()
     asha = ASHAScheduler(
         metric=METRIC, mode="min", max_t=epochs, grace_period=1, reduction_factor=3, time_attr="training_iteration"
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smgeo.errors import SmgeoError, missing_extra
+from smgeo.files import JsonObject
 from smgeo.hpc.jobs.script import check_script
 from smgeo.hpc.sites.network import find_address
 from smgeo.hpc.sites.profile import PLAIN, Site, format_time, parse_time
@@ -127,9 +128,7 @@ def _jobs(
         yield client
 
 
-def job_options(
-    site: Site, folder: Path, partition: str | None = None, account: str | None = None
-) -> dict[str, object]:
+def job_options(site: Site, folder: Path, partition: str | None = None, account: str | None = None) -> JsonObject:
     """Return the arguments of `dask_jobqueue.SLURMCluster`.
 
     Raises

@@ -252,7 +252,8 @@ class _Parsed:
                     raise _several(self.item, name, said)
                 return name, next((i for i, band in enumerate(said, start=1) if name in band), 1)
             if name in self.aliases:
-                return self.aliases[name][0]
+                asset, band = self.aliases[name][0]
+                return str(asset), int(band)
             key, _, wanted = name.rpartition(":")
             if key in self.item.assets:
                 return key, self._number(key, wanted)
