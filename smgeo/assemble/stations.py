@@ -1,4 +1,7 @@
-"""Stations of several sources merged, and their cube."""
+"""Stations of several sources merged, and their cube.
+
+A variable that a station source gives is taken from there, and from the rasters otherwise.
+"""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def _now_and_then(count: Callable[[], int]) -> Callable[[], int]:
 
 
 class DaskClient(Protocol):
-    """What is used of `distributed.Client`, whose methods have no types."""
+    """The used part of `distributed.Client`, whose methods have no types."""
 
     def scheduler_info(self, n_workers: int = ...) -> JsonObject: ...  # noqa: D102
 

@@ -1,4 +1,8 @@
-"""Leakage audit: scores of one quick model on random rows, other periods and other locations."""
+"""Leakage audit: scores of one quick model on random rows, other periods and other locations.
+
+It takes the station cube as it was built, with gaps and outliers, so that it describes the data and not a preparation. Its
+forest draws few rows for a tree to be quick: it shows gaps between scores, not the best score.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One block of a map: prepared as the model's training data were, windows, estimates."""
+"""One block of a map: prepared as the model's training data were, windows, estimates.
+
+A block of 128 × 128 pixels is read one variable at a time over its whole series and filled, and only the days of the windows
+are kept: at most 400 MB. Wider blocks are worked on in strips.
+"""
 
 from __future__ import annotations
 

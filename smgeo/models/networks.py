@@ -1,4 +1,8 @@
-"""Networks in Keras 3: dense, 1-D convolution, GRU, LSTM."""
+"""Networks in Keras 3: dense, 1-D convolution, GRU, LSTM.
+
+With `mode="sequence"` recurrent networks train on pieces of half a year: a whole series is one example, and a few hundred of them
+make few steps an epoch. Each piece begins with the days that a window looks back, so that no day is learned without a past.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Features derived from others: day of year, cross ratio, indices, antecedent precipitation, terrain."""
+"""Features derived from others: day of year, cross ratio, indices, antecedent precipitation, terrain.
+
+They are made of observations, before gaps are filled. A sum over days is missing if one of its days is.
+"""
 
 # mypy: untyped-calls-exclude="dask"
 

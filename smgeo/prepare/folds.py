@@ -1,4 +1,16 @@
-"""Folds of a station cube's rows for cross-validation: stations, locations, blocks, periods or rows are held out together."""
+"""Folds of a station cube's rows for cross-validation: stations, locations, blocks, periods or rows are held out together.
+
+Random folds hold out the target of rows, while the features of these rows stay in the statistics: every station is a training
+station. The method is there to show how much it hides.
+
+Temporal folds hide the held-out period from everything that is learned: its values before gaps are filled, sums over days for as
+many days after it as they look back (`looks_back_days` in the catalogue), and revisits measured over the whole series. The
+gap, of at least 30 days, then keeps training windows whole and periods apart. Held-out rows near the edge of their period
+keep their own past, which is on training days: a user has it on that day too.
+
+Spatial blocks are found by k-means unless a side is given. A length fits one study area only, and squares of a wrong length
+leave most blocks empty.
+"""
 
 from __future__ import annotations
 

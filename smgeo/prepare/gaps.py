@@ -1,4 +1,10 @@
-"""Gap filling along time within each place, limited to half the revisit."""
+"""Gap filling along time within each place, limited to half the revisit.
+
+The revisit is measured at each station and pixel as the median gap between observations, in training and on the grid alike. The
+catalogue's nominal revisit is used if there are fewer than two observations. In a station cube each variable keeps the
+measured days in `revisit_days` and their stations in `revisit_stations`: a list in the order of a cube would be silently
+wrong once stations are sorted, chosen or joined.
+"""
 
 # mypy: untyped-calls-exclude="dask"
 

@@ -1,4 +1,8 @@
-"""Mean and standard deviation of each place and of many places, independent of chunks."""
+"""Mean and standard deviation of each place and of many places, independent of chunks.
+
+Sums are taken over the whole series of each station and added in the order of the stations, so that a fitted number is the same
+to the last bit however the cube is stored.
+"""
 
 # mypy: untyped-calls-exclude="dask"
 

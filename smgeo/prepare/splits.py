@@ -1,4 +1,11 @@
-"""Splits into training, validation and test part: whole stations, as in the study, or periods."""
+"""Splits into training, validation and test part: whole stations, as in the study, or periods.
+
+A split in time has the same stations in each part and names the days of each (`periods`). `learnable` hides all other days from
+what is learned, as temporal folds do, and `part_rows` gives the rows of a part.
+
+If several stations share an extreme value, the first of them goes to training. Were it all of them, a day without rain would
+send every station there.
+"""
 
 # mypy: untyped-calls-exclude="dask"
 

@@ -1,4 +1,7 @@
-"""The mean target of each station over the training days, as a feature of models that are split in time."""
+"""The mean target of each station over the training days, as a feature of models that are split in time.
+
+A recipe that holds stations out refuses it, because a held-out station has no training days.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Windows: the days that lead up to a value of the target, copied out of a station cube batch by batch."""
+"""Windows: the days that lead up to a value of the target, copied out of a station cube batch by batch.
+
+A missing value in a window is the training mean, with a channel that says so. With `missing` 0 only complete windows are
+used, as in the study; a station without any value of a feature then gives none, and is named.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 One function a rule; each yields its problems, with the key, what is wrong and what to do. `RULES` lists all of them, and all are applied, so
 that one reading of a recipe reports everything that is wrong with it. A rule passes over what another rule reports.
+
+A searched model is not cross-validated, because its parameters were chosen on stations that a fold would hold out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A recipe's inputs: opened, listed, and checked before any work."""
+"""A recipe's inputs: opened, listed, and checked before any work.
+
+A remote source is not asked again while its cube is finished: its scenes are looked up once the recipe's part for it changes, or
+the cube is removed.
+"""
 
 from __future__ import annotations
 

@@ -26,14 +26,14 @@ from smgeo.study.stages import CUBES, MODELS, RUN, SEARCHES, run_stages
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run left behind.
+    """A finished run.
 
     Attributes
     ----------
     folder : Path
         The run's folder.
     results : dict
-        What is in `results.json`.
+        Content of `results.json`.
     """
 
     folder: Path

@@ -2,6 +2,9 @@
 
 Own code rather than GDAL's warp, whose approximation differs from block to block (nearest at 41 of 65,000 pixels, bilinear
 by up to 0.0035) and whose bilinear interpolation also smooths on rotated grids: here each pixel is transformed exactly.
+
+The source is read at its full resolution, never from an overview. A pixel is missing if the source pixel that it is in is
+missing, so that bilinear and cubic interpolation do not reach under a cloud.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 One task makes one block for all variables: it reads of each scene the window the block needs, leaves out what its
 quality band masks, resamples it onto the block, and makes a day's scenes one value. Every valid pixel of a day is kept.
+
+Masks are applied to a scene's own pixels, before it is resampled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-# Functions of dask.array have no types.
-# mypy: untyped-calls-exclude="dask"
-"""Daily series of chosen sensors: hours become days, rows are counted, and the cube of all stations is lazy."""
+"""Daily series of chosen sensors: hours become days, rows are counted, and the cube of all stations is lazy.
+
+Values outside the catalogue's valid range never enter: such hours count as flagged.
+"""
 
 from __future__ import annotations
 
