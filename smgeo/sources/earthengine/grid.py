@@ -1,11 +1,10 @@
-"""Earth Engine's products on a grid: one request for a block and a day, and one for a block of what does not change."""
+"""Earth Engine's products on a grid: one request for each block and day, and one for each block of static layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -20,14 +19,23 @@ from smgeo.sources.earthengine.expressions import band_ids, day_image, static_im
 from smgeo.sources.earthengine.plan import day_numbers, outline, plan_grid, plan_static, polygon
 from smgeo.sources.earthengine.requests import Gate, fetch_pixels, requests_sent
 from smgeo.sources.earthengine.session import Access
-from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.earthengine.tasks import (
+    BlockInfo,
+    Opened,
+    Task,
+    check_plan,
+    in_units,
+    make_token,
+    split_tasks,
+    stack_array,
+)
 from smgeo.sources.pixels.warp import crs_text, pixel_metres, split_blocks, transformer
 from smgeo.terrain import TERRAIN, pixel_sizes_m, slope_aspect
 
 
 @dataclass(frozen=True)
 class _GridTask(Task):
-    """`days`: number of a day (from 1970-01-01) -> numbers of the products that have images on it."""
+    """A task on a grid; `days`: number of a day (from 1970-01-01) -> numbers of the products that have images on it."""
 
     box: GeoBox
     ring: tuple[tuple[float, float], ...]
@@ -36,12 +44,12 @@ class _GridTask(Task):
 
 
 def open_grid(source: EarthEngineSource, access: Access, box: GeoBox, days: pd.DatetimeIndex) -> Opened:
-    """Lists what there is; arrays are (time, y, x) or (y, x)."""
+    """List the images of a grid and return its variables, (time, y, x) or (y, x)."""
     if box.crs is None:
-        raise SmgeoError("earthengine: the grid has no CRS, so its place on Earth is not known")
+        raise SmgeoError("earthengine: the grid has no CRS, so its place on Earth is unknown; give one with a CRS")
     moving, lasting = split_tasks(source, access, _pixel_width(box))
     if lasting.wants_terrain:
-        pixel_sizes_m(box)  # refuses grids that have no metres
+        pixel_sizes_m(box)  # raises an error if the grid has no size in metres
     ring, numbers, gate = outline(box), day_numbers(days), Gate(access)
     plan, listing = plan_grid(gate, moving.products, ring, numbers)
     there = tuple(
@@ -63,13 +71,13 @@ def open_grid(source: EarthEngineSource, access: Access, box: GeoBox, days: pd.D
 
 
 def _pixel_width(box: GeoBox) -> float:
-    """Width of a pixel in the middle of a grid, metres."""
+    """Return the width of a pixel in the middle of a grid, metres."""
     x, y = box.affine * (box.shape.x / 2, box.shape.y / 2)
     lon, lat = transformer(crs_text(box), "EPSG:4326").transform(x, y)
     return float(np.sqrt(np.prod(pixel_metres(box, lon, lat))))
 
 
-def _read_days(task: _GridTask, block_info: Any = None) -> np.ndarray:
+def _read_days(task: _GridTask, block_info: BlockInfo) -> np.ndarray:
     _, (t0, t1), (y0, y1), (x0, x1) = block_info[None]["array-location"]
     out = np.full((len(task.variables), t1 - t0, y1 - y0, x1 - x0), np.nan, dtype="float32")
     gate, box = Gate(task.access), _window(task.box, y0, y1, x0, x1)
@@ -91,7 +99,7 @@ def _read_day(task: _GridTask, gate: Gate, box: GeoBox, t: int) -> np.ndarray:
     return _values(task, numbers, pixels)
 
 
-def _read_static(task: _GridTask, block_info: Any = None) -> np.ndarray:
+def _read_static(task: _GridTask, block_info: BlockInfo) -> np.ndarray:
     _, (y0, y1), (x0, x1) = block_info[None]["array-location"]
     margin = 1 if task.wants_terrain else 0
     box = _window(task.box, y0 - margin, y1 + margin, x0 - margin, x1 + margin)
@@ -103,7 +111,7 @@ def _read_static(task: _GridTask, block_info: Any = None) -> np.ndarray:
     gate = Gate(task.access)
     pixels = gate.ask(
         lambda: fetch_pixels(static_image(products, polygon(task.ring)), box, ids),
-        "pixels of layers that do not change",
+        "pixels of static layers",
     )
     out = _values(task, numbers, pixels)
     if margin:
@@ -116,12 +124,12 @@ def _read_static(task: _GridTask, block_info: Any = None) -> np.ndarray:
 
 
 def _window(box: GeoBox, y0: int, y1: int, x0: int, x1: int) -> GeoBox:
-    """Rows y0 to y1 and columns x0 to x1 of a grid, which may lie outside it."""
+    """Return rows y0 to y1 and columns x0 to x1 of a grid, which may be outside it."""
     return GeoBox((y1 - y0, x1 - x0), box.affine * Affine.translation(x0, y0), box.crs)
 
 
 def _values(task: Task, numbers: Sequence[int], pixels: np.ndarray) -> np.ndarray:
-    """Bands of the products `numbers`, one after the other, as the task's variables in their units."""
+    """Return the bands of the products `numbers`, one after the other, as the task's variables in their units."""
     out = np.full((len(task.variables), *pixels.shape[1:]), np.nan, dtype="float32")
     starts = dict(zip(numbers, np.cumsum([0, *(len(task.products[i].bands) for i in numbers)]).tolist(), strict=False))
     for i, variable in enumerate(task.variables):
