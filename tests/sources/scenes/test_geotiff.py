@@ -294,7 +294,7 @@ def test_headers_of_remote_files_are_read_many_at_a_time(series, monkeypatch):
 
 def test_grids_that_differ_need_a_target(series):
     write(series / "p_20200105.tif", plane(5), transform=from_origin(0, 0, 90, 90))
-    with pytest.raises(SmgeoError, match=r"p_20200105\.tif lies on another grid"):
+    with pytest.raises(SmgeoError, match=r"p_20200105\.tif is on another grid"):
         open_rasters(SPEC, root=series)
 
 

@@ -827,7 +827,7 @@ def test_item_without_the_quality_band_is_not_read_unmasked(server, world):
 
 
 def test_grids_that_differ_need_a_target(server):
-    with pytest.raises(SmgeoError, match="lies on another grid"):
+    with pytest.raises(SmgeoError, match="is on another grid"):
         open_stac({**api(server), **S2})
 
 
