@@ -328,7 +328,7 @@ def test_refused_date_names_a_file_that_is_there(tmp_path):
         SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF does not match dates 'LC09.*place of its date, and"
     ):
         open_rasters({**spec, "dates": "LC09_%Y%m%d_*_{band}.TIF"}, root=tmp_path)
-    with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*\{band\} where the name of a band stands"):
+    with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*\{band\} in place of the name of a band"):
         open_rasters({**spec, "dates": "LC08_%Y%m%d_*_B10.TIF"}, root=tmp_path)
     with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*would be year 2018, day 01, month 31"):
         open_rasters({**spec, "dates": "LC08_%Y%d%m_*_{band}.TIF"}, root=tmp_path)
