@@ -131,7 +131,7 @@ def _values(numbers: np.ndarray, layer: Layer, header: Header) -> Observation:
 
 def _equal(numbers: np.ndarray, nodata: float) -> np.ndarray:
     """Return where numbers are the missing value, as their type stores it; nowhere if it cannot."""
-    if numbers.dtype.kind == "f":  # -3.4e38 as float64 is no float32
+    if numbers.dtype.kind == "f":  # -3.4e38 as float64 is not a float32
         return np.asarray(numbers == np.asarray(nodata).astype(numbers.dtype))
     # -32768 turned into an unsigned number would be 32768, which is a value.
     return np.asarray(numbers == int(nodata)) if float(nodata).is_integer() else np.zeros(numbers.shape, dtype=bool)
