@@ -28,16 +28,7 @@ from smgeo.sources.earthengine.plan import BATCH_STATIONS, Batch, day_numbers, p
 from smgeo.sources.earthengine.products import Product
 from smgeo.sources.earthengine.requests import Gate, Rows, fetch_table, requests_sent
 from smgeo.sources.earthengine.session import Access
-from smgeo.sources.earthengine.tasks import (
-    BlockInfo,
-    Opened,
-    Task,
-    check_plan,
-    in_units,
-    make_token,
-    split_tasks,
-    stack_array,
-)
+from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
 from smgeo.sources.pixels.observation import to_decibels
 from smgeo.sources.pixels.warp import split_blocks
 from smgeo.terrain import TERRAIN, slope_aspect
@@ -97,8 +88,8 @@ def _static_requests(task: Task, part: int, there: Sequence[Sequence[bool]]) -> 
     return sum(t[part] for t in there) + sum(there[i][part] for i in {v.product for v in task.variables if v.terrain})
 
 
-def _read_series(task: _StationTask, block_info: BlockInfo) -> np.ndarray:
-    _, (s0, s1), (t0, t1) = block_info[None]["array-location"]
+def _read_series(task: _StationTask, stations: tuple[int, int], days: tuple[int, int]) -> np.ndarray:
+    (s0, s1), (t0, t1) = stations, days
     gate = Gate(task.access)
     out = np.full((len(task.variables), s1 - s0, t1 - t0), np.nan, dtype="float32")
     batches = [b for b in task.batches if s0 <= b.start < s1 and t0 <= b.days[0] - task.first < t1]
@@ -158,8 +149,8 @@ def daily_values(
     return out
 
 
-def _read_places(task: _StationTask, block_info: BlockInfo) -> np.ndarray:
-    _, (s0, s1) = block_info[None]["array-location"]
+def _read_places(task: _StationTask, stations: tuple[int, int]) -> np.ndarray:
+    s0, s1 = stations
     gate = Gate(task.access)
     terrain = {v.product for v in task.variables if v.terrain}
     parts = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, TypedDict
 
 import dask.array as da
 import numpy as np
@@ -18,10 +17,6 @@ from smgeo.sources.earthengine.expressions import FILL
 from smgeo.sources.earthengine.products import Product, list_products
 from smgeo.sources.earthengine.session import Access
 from smgeo.terrain import TERRAIN
-
-# Of each block, by the number of an argument, or None for the output: its first and last position along each dimension.
-_Block = TypedDict("_Block", {"array-location": list[tuple[int, int]]})
-BlockInfo: TypeAlias = Mapping[int | None, _Block]
 
 
 @dataclass(frozen=True)
@@ -103,13 +98,22 @@ def stack_array(
 ) -> dict[str, da.Array]:
     """Return variable -> its part of one array (variable, ...), one chunk along variables: a block's requests serve them all."""
     array = da.map_blocks(
-        partial(read, task),
+        partial(_read_block, read, task),
         chunks=((len(task.variables),), *chunks),
         dtype="float32",
         meta=np.empty((0,) * (1 + len(chunks)), "float32"),
         name=name,
     )
     return {v.name: array[i] for i, v in enumerate(task.variables)}
+
+
+def _read_block(
+    read: Callable[..., np.ndarray],
+    task: Task,
+    block_info: Mapping[int | None, Mapping[str, list[tuple[int, int]]]],
+) -> np.ndarray:
+    """Call `read(task, *(first, last) of the block along each dimension but that of variables)`."""
+    return read(task, *block_info[None]["array-location"][1:])
 
 
 def in_units(variable: Variable, numbers: np.ndarray) -> np.ndarray:

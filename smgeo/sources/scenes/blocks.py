@@ -250,26 +250,28 @@ def _blocks_in(
 
 
 def _read_grid_block(block: _Block) -> np.ndarray:
-    """Return (variable, time, y, x), float32."""
-    assert block.part is not None
-    assert block.whole is not None
-    shape = block.part.shape.yx
-    out = np.full((len(block.reading.features), block.days, *shape), np.nan, dtype="float32")
-    for day, scenes in _by_day(block.scenes):
-        seen: dict[str, list[Observation]] = {n: [] for n in block.reading.names}
-        for scene in scenes:
-            for name, found in _scene_on_grid(scene, block.reading, block.part, block.whole):
-                seen[name].append(found)
-        _combine(seen, block.reading, out[:, day])
-    return out
+    part, whole = block.part, block.whole
+    assert part is not None
+    assert whole is not None
+    return _read_block(block, part.shape.yx, lambda scene: _scene_on_grid(scene, block.reading, part, whole))
 
 
-def _combine(seen: Mapping[str, list[Observation]], reading: Reading, out: np.ndarray) -> None:
-    """Write a day's observations as one value of each variable into `out`, in the cube's units."""
+def _read_block(
+    block: _Block, shape: tuple[int, ...], observe: Callable[[Scene], list[tuple[str, Observation]]]
+) -> np.ndarray:
+    """Return (variable, time, *shape), float32: one value a day of what `observe` returns of its scenes, in the cube's units."""
+    reading = block.reading
+    out = np.full((len(reading.features), block.days, *shape), np.nan, dtype="float32")
     least = reading.whole_day or (1,) * len(reading.features)
-    for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
-        if len(seen[feature.name]) >= least[i]:
-            out[i] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB").stored()
+    for day, scenes in _by_day(block.scenes):
+        seen: dict[str, list[Observation]] = {n: [] for n in reading.names}
+        for scene in scenes:
+            for name, found in observe(scene):
+                seen[name].append(found)
+        for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
+            if len(seen[feature.name]) >= least[i]:
+                out[i, day] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB").stored()
+    return out
 
 
 def _by_day(scenes: Iterable[tuple[int, Scene]]) -> list[tuple[int, list[Scene]]]:
@@ -349,16 +351,8 @@ def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, l
 
 
 def _read_station_block(block: _Block) -> np.ndarray:
-    """Return (variable, time, station), float32."""
-    out = np.full((len(block.reading.features), block.days, block.stations), np.nan, dtype="float32")
     places: dict[Hashable, _Places] = {}
-    for day, scenes in _by_day(block.scenes):
-        seen: dict[str, list[Observation]] = {n: [] for n in block.reading.names}
-        for scene in scenes:
-            for name, found in _scene_at_stations(scene, block, places):
-                seen[name].append(found)
-        _combine(seen, block.reading, out[:, day])
-    return out
+    return _read_block(block, (block.stations,), lambda scene: _scene_at_stations(scene, block, places))
 
 
 def _scene_at_stations(scene: Scene, block: _Block, places: dict[Hashable, _Places]) -> list[tuple[str, Observation]]:
