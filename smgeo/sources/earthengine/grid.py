@@ -1,11 +1,11 @@
-"""Earth Engine's products on a grid: one request for a block and a day, and one for a block of what does not change."""
+"""Earth Engine's products on a grid: one request for each block and day, and one for each block of static layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -18,16 +18,22 @@ from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine.expressions import band_ids, day_image, static_image
 from smgeo.sources.earthengine.plan import day_numbers, outline, plan_grid, plan_static, polygon
+from smgeo.sources.earthengine.products import Product
 from smgeo.sources.earthengine.requests import Gate, fetch_pixels, requests_sent
 from smgeo.sources.earthengine.session import Access
 from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
 from smgeo.sources.pixels.warp import crs_text, pixel_metres, split_blocks, transformer
 from smgeo.terrain import TERRAIN, pixel_sizes_m, slope_aspect
 
+if TYPE_CHECKING:
+    from ee import Image
+
+_Range: TypeAlias = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class _GridTask(Task):
-    """`days`: number of a day (from 1970-01-01) -> numbers of the products that have images on it."""
+    """A task on a grid; `days`: number of a day (from 1970-01-01) -> numbers of the products that have images on it."""
 
     box: GeoBox
     ring: tuple[tuple[float, float], ...]
@@ -36,12 +42,12 @@ class _GridTask(Task):
 
 
 def open_grid(source: EarthEngineSource, access: Access, box: GeoBox, days: pd.DatetimeIndex) -> Opened:
-    """Lists what there is; arrays are (time, y, x) or (y, x)."""
+    """List the images of a grid and return its variables, (time, y, x) or (y, x)."""
     if box.crs is None:
-        raise SmgeoError("earthengine: the grid has no CRS, so its place on Earth is not known")
+        raise SmgeoError("earthengine: the grid has no CRS, so its place on Earth is unknown; give one with a CRS")
     moving, lasting = split_tasks(source, access, _pixel_width(box))
     if lasting.wants_terrain:
-        pixel_sizes_m(box)  # refuses grids that have no metres
+        pixel_sizes_m(box)  # raises an error if the grid has no size in metres
     ring, numbers, gate = outline(box), day_numbers(days), Gate(access)
     plan, listing = plan_grid(gate, moving.products, ring, numbers)
     there = tuple(
@@ -63,16 +69,16 @@ def open_grid(source: EarthEngineSource, access: Access, box: GeoBox, days: pd.D
 
 
 def _pixel_width(box: GeoBox) -> float:
-    """Width of a pixel in the middle of a grid, metres."""
+    """Return the width of a pixel in the middle of a grid, metres."""
     x, y = box.affine * (box.shape.x / 2, box.shape.y / 2)
     lon, lat = transformer(crs_text(box), "EPSG:4326").transform(x, y)
     return float(np.sqrt(np.prod(pixel_metres(box, lon, lat))))
 
 
-def _read_days(task: _GridTask, block_info: Any = None) -> np.ndarray:
-    _, (t0, t1), (y0, y1), (x0, x1) = block_info[None]["array-location"]
-    out = np.full((len(task.variables), t1 - t0, y1 - y0, x1 - x0), np.nan, dtype="float32")
-    gate, box = Gate(task.access), _window(task.box, y0, y1, x0, x1)
+def _read_days(task: _GridTask, days: _Range, y: _Range, x: _Range) -> np.ndarray:
+    t0, t1 = days
+    gate, box = Gate(task.access), _window(task.box, y, x)
+    out = np.full((len(task.variables), t1 - t0, *box.shape.yx), np.nan, dtype="float32")
     wanted = [t for t in range(t0, t1) if task.first + t in task.days]
     for t, values in zip(wanted, gate.together([partial(_read_day, task, gate, box, t) for t in wanted]), strict=True):
         out[:, t - t0] = values
@@ -81,31 +87,17 @@ def _read_days(task: _GridTask, block_info: Any = None) -> np.ndarray:
 
 def _read_day(task: _GridTask, gate: Gate, box: GeoBox, t: int) -> np.ndarray:
     day = task.first + t
-    numbers = task.days[day]
-    products = [task.products[i] for i in numbers]
-    ids = band_ids(sum(len(p.bands) for p in products))
-    pixels = gate.ask(
-        lambda: fetch_pixels(day_image(products, day, polygon(task.ring)), box, ids),
-        f"pixels of {np.datetime64(day, 'D')}",
-    )
-    return _values(task, numbers, pixels)
+    what = f"pixels of {np.datetime64(day, 'D')}"
+    return _fetch(task, gate, box, task.days[day], lambda p: day_image(p, day, polygon(task.ring)), what)
 
 
-def _read_static(task: _GridTask, block_info: Any = None) -> np.ndarray:
-    _, (y0, y1), (x0, x1) = block_info[None]["array-location"]
+def _read_static(task: _GridTask, y: _Range, x: _Range) -> np.ndarray:
     margin = 1 if task.wants_terrain else 0
-    box = _window(task.box, y0 - margin, y1 + margin, x0 - margin, x1 + margin)
-    numbers = task.days[0]
-    if not numbers:
-        return np.full((len(task.variables), y1 - y0, x1 - x0), np.nan, dtype="float32")
-    products = [task.products[i] for i in numbers]
-    ids = band_ids(sum(len(p.bands) for p in products))
-    gate = Gate(task.access)
-    pixels = gate.ask(
-        lambda: fetch_pixels(static_image(products, polygon(task.ring)), box, ids),
-        "pixels of layers that do not change",
-    )
-    out = _values(task, numbers, pixels)
+    box = _window(task.box, (y[0] - margin, y[1] + margin), (x[0] - margin, x[1] + margin))
+    if not task.days[0]:
+        return np.full((len(task.variables), y[1] - y[0], x[1] - x[0]), np.nan, dtype="float32")
+    gate, what = Gate(task.access), "pixels of static layers"
+    out = _fetch(task, gate, box, task.days[0], lambda p: static_image(p, polygon(task.ring)), what)
     if margin:
         elevation = next(out[i] for i, v in enumerate(task.variables) if v.terrain)
         both = dict(zip(TERRAIN, slope_aspect(elevation, *pixel_sizes_m(box)), strict=True))
@@ -115,15 +107,25 @@ def _read_static(task: _GridTask, block_info: Any = None) -> np.ndarray:
     return out
 
 
-def _window(box: GeoBox, y0: int, y1: int, x0: int, x1: int) -> GeoBox:
-    """Rows y0 to y1 and columns x0 to x1 of a grid, which may lie outside it."""
-    return GeoBox((y1 - y0, x1 - x0), box.affine * Affine.translation(x0, y0), box.crs)
+def _window(box: GeoBox, y: _Range, x: _Range) -> GeoBox:
+    """Return rows y and columns x of a grid, which may be outside it."""
+    return GeoBox((y[1] - y[0], x[1] - x[0]), box.affine * Affine.translation(x[0], y[0]), box.crs)
 
 
-def _values(task: Task, numbers: Sequence[int], pixels: np.ndarray) -> np.ndarray:
-    """Bands of the products `numbers`, one after the other, as the task's variables in their units."""
-    out = np.full((len(task.variables), *pixels.shape[1:]), np.nan, dtype="float32")
-    starts = dict(zip(numbers, np.cumsum([0, *(len(task.products[i].bands) for i in numbers)]).tolist(), strict=False))
+def _fetch(
+    task: Task,
+    gate: Gate,
+    box: GeoBox,
+    numbers: Sequence[int],
+    image: Callable[[Sequence[Product]], Image],
+    what: str,
+) -> np.ndarray:
+    """Fetch the image of the products `numbers` on a grid and return the task's variables in their units."""
+    products = [task.products[i] for i in numbers]
+    ends = np.cumsum([0, *(len(p.bands) for p in products)]).tolist()
+    pixels = gate.ask(lambda: fetch_pixels(image(products), box, band_ids(ends[-1])), what)
+    out = np.full((len(task.variables), *box.shape.yx), np.nan, dtype="float32")
+    starts = dict(zip(numbers, ends, strict=False))
     for i, variable in enumerate(task.variables):
         if variable.product in starts:
             out[i] = in_units(variable, pixels[starts[variable.product] + variable.band])

@@ -1,11 +1,11 @@
-"""Which requests a build needs: days and places that have images, cut into requests that keep to Earth Engine's limits."""
+"""Plan of the requests of a build: days and places that have images, cut into requests within Earth Engine's limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,12 @@ from smgeo.sources.earthengine.expressions import (
     tile_times,
 )
 from smgeo.sources.earthengine.products import Product
-from smgeo.sources.earthengine.requests import Gate, fetch_table
+from smgeo.sources.earthengine.requests import Gate, Rows, fetch_table
 from smgeo.sources.earthengine.session import import_ee
 from smgeo.sources.pixels.warp import apply_affine, crs_text, transformer
+
+if TYPE_CHECKING:
+    from ee import Geometry, List
 
 # Of one request at stations; with one image a day, its rows stay below MOST_ELEMENTS.
 BATCH_STATIONS, BATCH_DAYS = 64, 64
@@ -41,13 +44,13 @@ class Batch:
 
 
 def day_numbers(days: pd.DatetimeIndex) -> Days:
-    """A daily axis as numbers."""
+    """Return a daily axis as numbers."""
     first = int((days[0] - pd.Timestamp("1970-01-01")).days)
     return range(first, first + len(days))
 
 
 def outline(box: GeoBox, points: int = 16) -> tuple[tuple[float, float], ...]:
-    """The border of a grid in degrees, as a ring of (longitude, latitude) with `points` corners a side."""
+    """Return the border of a grid in degrees, as a ring of (longitude, latitude) with `points` corners a side."""
     height, width = box.shape.yx
     along = np.linspace(0, 1, points, endpoint=False)
     columns = np.concatenate([along, np.ones(points), 1 - along, np.zeros(points), [0]]) * width
@@ -57,19 +60,20 @@ def outline(box: GeoBox, points: int = 16) -> tuple[tuple[float, float], ...]:
     return tuple(zip(np.asarray(lons).tolist(), np.asarray(lats).tolist(), strict=True))
 
 
-def polygon(ring: Sequence[tuple[float, float]]) -> Any:
-    """A ring of (longitude, latitude) as a geometry with straight edges in degrees."""
-    return import_ee().Geometry.Polygon([[list(p) for p in ring]], None, False)
+def polygon(ring: Sequence[tuple[float, float]]) -> Geometry:
+    """Return a ring of (longitude, latitude) as a geometry with straight edges in degrees."""
+    geometry: Geometry = import_ee().Geometry.Polygon([[list(p) for p in ring]], None, False)
+    return geometry
 
 
-# Day -> what it is made from: (number of a product, time in ms of an image or of the first of a day, places it touches).
+# Day -> its inputs: (number of a product, time in ms of an image or of the first of a day, places it touches).
 Listing = dict[int, list[tuple[int, int, int]]]
 
 
 def plan_grid(
     gate: Gate, products: Sequence[Product], ring: Sequence[tuple[float, float]], days: Days
 ) -> tuple[dict[int, tuple[int, ...]], Listing]:
-    """Day -> numbers of the products that have an image of the area, and the listing; days without images are not there."""
+    """Return day -> numbers of the products that have an image of the area, without the days that have none, and the listing."""
     asks = [partial(_list_spans, gate, p, partial(_times, p, None if p.images_a_day else ring), days) for p in products]
     listing: Listing = {}
     for number, rows in enumerate(gate.together(asks)):
@@ -80,7 +84,10 @@ def plan_grid(
 def plan_stations(
     gate: Gate, products: Sequence[Product], places: Places, days: Days, radius_m: float | None, block_days: int
 ) -> tuple[list[Batch], Listing]:
-    """The requests of products that vary in time, and the listing; none crosses a multiple of `block_days`, or has too many rows."""
+    """Return the requests of products that vary in time, and the listing.
+
+    No request crosses a multiple of `block_days`, or has too many rows.
+    """
     parts = [(s, min(s + BATCH_STATIONS, len(places))) for s in range(0, len(places), BATCH_STATIONS)]
     keys: list[tuple[int, tuple[int, int] | None]] = []
     for i, product in enumerate(products):
@@ -105,15 +112,15 @@ def plan_stations(
     return batches, dict(sorted(listing.items()))
 
 
-def _enter(listing: Listing, number: int, rows: Sequence[Sequence[Any]]) -> None:
+def _enter(listing: Listing, number: int, rows: Rows) -> None:
     for ms, count in sorted((int(ms), int(count)) for ms, count in rows):
         listing.setdefault(ms // MS_PER_DAY, []).append((number, ms, count))
 
 
 def plan_static(
-    gate: Gate, products: Sequence[Product], areas: Sequence[Callable[[], Any]]
+    gate: Gate, products: Sequence[Product], areas: Sequence[Callable[[], Geometry]]
 ) -> tuple[tuple[bool, ...], ...]:
-    """Whether each product has something in each area; single images are taken to be everywhere."""
+    """Return True for each product that has an image in each area; single images are taken to cover every area."""
     keys = [(i, area) for i, p in enumerate(products) if not p.image for area in range(len(areas))]
     asks = [partial(_ask, gate, partial(_tiles, products[i], areas[area]), products[i]) for i, area in keys]
     found = [[True] * len(areas) for _ in products]
@@ -123,7 +130,7 @@ def plan_static(
 
 
 def cut_days(rows: Mapping[int, int], first: int, block_days: int) -> list[tuple[int, ...]]:
-    """Days with their numbers of rows -> groups for one request each, in order.
+    """Group days, with their numbers of rows, into one request each, in order.
 
     >>> cut_days({0: 1, 1: 4999, 2: 2, 80: 1}, first=0, block_days=512)
     [(0, 1), (2,), (80,)]
@@ -144,7 +151,7 @@ def cut_days(rows: Mapping[int, int], first: int, block_days: int) -> list[tuple
     return [tuple(g) for g in groups]
 
 
-def _rows_by_day(rows: Sequence[Sequence[Any]]) -> dict[int, int]:
+def _rows_by_day(rows: Rows) -> dict[int, int]:
     out: dict[int, int] = {}
     for ms, count in rows:
         day = int(ms // MS_PER_DAY)
@@ -155,18 +162,16 @@ def _rows_by_day(rows: Sequence[Sequence[Any]]) -> dict[int, int]:
 # Listings --------------------------------------------------------------------------------------------------------
 
 
-def _list_spans(gate: Gate, product: Product, expression: Callable[[int, int], Any], days: Days) -> list[list[Any]]:
-    """[time, places] of all images in a period, however many: a span that may not be whole is halved."""
+def _list_spans(gate: Gate, product: Product, expression: Callable[[int, int], List], days: Days) -> Rows:
+    """Return [time, places] of all images in a period; a span whose listing may be incomplete is halved."""
     longest = max(1, MOST_ELEMENTS // product.images_a_day - 1) if product.images_a_day else len(days)
-    rows: list[list[Any]] = []
+    rows: Rows = []
     for first in range(days.start, days.stop, longest):
         rows += _list_span(gate, product, expression, first, min(first + longest, days.stop))
     return rows
 
 
-def _list_span(
-    gate: Gate, product: Product, expression: Callable[[int, int], Any], first: int, end: int
-) -> list[list[Any]]:
+def _list_span(gate: Gate, product: Product, expression: Callable[[int, int], List], first: int, end: int) -> Rows:
     rows = _ask(gate, partial(expression, first * MS_PER_DAY, end * MS_PER_DAY), product)
     if len(rows) < MOST_ELEMENTS or end - first == 1:
         return rows
@@ -177,17 +182,17 @@ def _list_span(
     ]
 
 
-def _ask(gate: Gate, expression: Callable[[], Any], product: Product) -> list[list[Any]]:
+def _ask(gate: Gate, expression: Callable[[], List], product: Product) -> Rows:
     return gate.ask(lambda: fetch_table(expression(), 2), f"the listing of {product.asset}")
 
 
-def _times(product: Product, ring: Sequence[tuple[float, float]] | None, first_ms: int, end_ms: int) -> Any:
+def _times(product: Product, ring: Sequence[tuple[float, float]] | None, first_ms: int, end_ms: int) -> List:
     return image_times(product, first_ms, end_ms, None if ring is None else polygon(ring))
 
 
-def _counts(product: Product, places: Places, radius_m: float | None, first_ms: int, end_ms: int) -> Any:
+def _counts(product: Product, places: Places, radius_m: float | None, first_ms: int, end_ms: int) -> List:
     return image_places(product, first_ms, end_ms, places, radius_m)
 
 
-def _tiles(product: Product, area: Callable[[], Any]) -> Any:
+def _tiles(product: Product, area: Callable[[], Geometry]) -> List:
     return tile_times(product, area())

@@ -1,4 +1,4 @@
-"""What is wanted of Earth Engine: the features of a source as products, each an image or a collection with its bands."""
+"""Products of Earth Engine: the features of a source, grouped by the image or collection that contains their bands."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.pixels.warp import suited_to_ratio
 
-# A place lies no farther from the centre of its pixel than this share of the pixel's width.
+# A place is no farther from the centre of its pixel than this share of the pixel's width.
 CORNER = 0.7072
 
 S1, S2 = "COPERNICUS/S1_GRD", "COPERNICUS/S2_SR_HARMONIZED"
 L8, MODIS = "LANDSAT/LC08/C02/T1_TOA", "MODIS/061/MOD11A1"
-# What says how clear an image is: a band of it (the greatest wins), or a property (the smallest wins).
+# Measures of how clear an image is: a band of it (the greatest wins), or a property (the smallest wins).
 _QUALITY_BAND = {S2: "cs"}
 _QUALITY_PROPERTY = {L8: "CLOUD_COVER"}
 
 
 @dataclass(frozen=True)
 class Band:
-    """A band as it is fetched; `power`: asked for in dB, kept in linear power until the day's value is made."""
+    """A band as it is fetched; `power`: requested in dB, kept in linear power until the day's value is made."""
 
     name: str
     pixel_m: float
@@ -32,7 +32,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Product:
-    """One image or collection, and what is wanted of it. `daily` as in the catalogue."""
+    """One image or collection, and the bands to fetch of it. `daily` as in the catalogue."""
 
     asset: str
     bands: tuple[Band, ...]
@@ -44,44 +44,44 @@ class Product:
 
     @property
     def static(self) -> bool:
-        """Whether it does not vary in time."""
+        """True if it does not vary in time."""
         return self.daily == "mosaic"
 
     @property
     def names(self) -> list[str]:
-        """Names of its bands, in order."""
+        """The names of its bands, in order."""
         return [b.name for b in self.bands]
 
     def footprint_m(self, radius_m: float | None) -> float | None:
-        """Radius of a station's disc; None (the pixel it lies in) where the disc may miss the centres of all pixels."""
+        """Return the radius of a station's disc; None (the station's own pixel) if the disc may miss the centres of all pixels."""
         finest = min(b.pixel_m for b in self.bands)
         return radius_m if radius_m is not None and radius_m >= CORNER * finest else None
 
     @property
     def quality_band(self) -> str | None:
-        """Band whose greatest value says which image of a day is the clearest; None where there is none."""
+        """The band whose greatest value marks the clearest image of a day; None if there is none."""
         return _QUALITY_BAND.get(self.asset) if self.daily == "clearest" else None
 
     @property
     def quality_property(self) -> str | None:
-        """Property whose smallest value says which image of a day is the clearest; None where there is none."""
+        """The property whose smallest value marks the clearest image of a day; None if there is none."""
         return _QUALITY_PROPERTY.get(self.asset) if self.daily == "clearest" else None
 
 
 def list_products(source: EarthEngineSource, pixel_m: float | None) -> tuple[Product, ...]:
-    """The products of a source, each band once; slope and aspect need the band of elevation.
+    """Return the products of a source, each band once; slope and aspect need the band of elevation.
 
     Parameters
     ----------
     source : EarthEngineSource
-        What is wanted.
+        Spec of the source.
     pixel_m : float or None
         Width of the target's pixels in metres; None at stations, where nothing is resampled.
 
     Raises
     ------
     SmgeoError
-        If a daily rule is asked for that a product cannot have.
+        If a product cannot have the requested daily rule.
     """
     found: dict[str, Product] = {}
     for name, feature in source.bands.items():
@@ -103,8 +103,8 @@ def _daily(asked: str, entry: EarthEngineBand, name: str) -> str:
     if asked == "mean":
         return "mean"
     raise SmgeoError(
-        f"earthengine: daily: {asked} cannot be had for {name} ({entry.asset}), whose rule is {own}; leave daily out, or "
-        "put this variable into a source of its own"
+        f"earthengine: daily: {asked} is not available for {name} ({entry.asset}), whose rule is {own}; leave daily out, or "
+        "move this variable to a source of its own"
     )
 
 

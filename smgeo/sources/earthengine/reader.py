@@ -1,16 +1,16 @@
-"""Google Earth Engine as a lazy Dataset: computed pixels on our grid, or values at stations, each asked for once.
+"""Google Earth Engine as a lazy Dataset: computed pixels on the target grid, or values at stations, each requested once.
 
-The modules `expressions`, `plan` and `requests` of this package write the questions, cut them into requests, and send
+The modules `expressions`, `plan` and `requests` of this package write the expressions, cut them into requests, and send
 them. They use Earth Engine's own client rather than xee, whose workers have no credentials (xee #99, #345) and whose
 chunks come back missing when a quota is exceeded (xee #115).
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -32,17 +32,17 @@ from smgeo.terrain import TERRAIN
 
 
 def open_earthengine(
-    spec: EarthEngineSource | Mapping[str, Any],
+    spec: EarthEngineSource | Mapping[str, object],
     *,
     root: str | Path = ".",
     geobox: GeoBox | None = None,
     stations: xr.Dataset | None = None,
-    period: tuple[Any, Any] | None = None,
+    period: tuple[str | dt.date, str | dt.date] | None = None,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """Features of Google Earth Engine, lazily: on a grid, or at stations.
+    """Open features of Google Earth Engine lazily, on a grid or at stations.
 
-    Opening signs in and asks which days have images of the place; the values are asked for when they are computed.
+    Opening signs in and lists the days that have images of the place; values are requested when they are computed.
 
     Parameters
     ----------
@@ -51,14 +51,14 @@ def open_earthengine(
         (needed for Sentinel-1), `mask`, `resampling`, `daily`, `radius_m`, `requests_in_flight`, `budget`, `timeout_s`,
         `retries`, `url`.
     root : str or Path
-        Where a relative path of a key file starts.
+        Folder that a relative path of a key file starts from.
     geobox : odc.geo.geobox.GeoBox, optional
         Target grid; give either this or stations.
     stations : xarray.Dataset, optional
-        With latitude and longitude on `station`: each gets, of every image in the image's own projection, the pixel it
-        lies in, or with `radius_m` the mean of the pixels whose centres lie within.
+        With latitude and longitude on `station`: each gets, of every image in the image's own projection, its own
+        pixel, or with `radius_m` the mean of the pixels whose centres are within the radius.
     period : (date, date)
-        First and last day, UTC; every day of it is given, missing where there is no image.
+        First and last day, UTC; the result has every day of it, missing where there is no image.
     catalog : mapping
         Kind and unit of each variable.
 
@@ -69,15 +69,15 @@ def open_earthengine(
         `spatial_ref`; or (station, time) and (station,) in blocks of at most 256 stations and 512 days. All variables
         of a block come from the same requests: one a day that has images, or one for 64 stations and up to 64 days of
         each product. A day's images become one value by the catalogue's rule (`daily_rule`); Sentinel-1 is averaged in
-        linear power and given in dB; slope and aspect are made from resampled elevation (Horn 1981), at stations from
-        elevations 30 m around. The coordinate `day_inputs` on `time` is a digest of what each day is made from.
-        `attrs["requests"]`: requests of the listing and of all values, without repeated ones and without those of
+        linear power and given in dB; slope and aspect are computed from resampled elevation (Horn 1981), at stations from
+        elevations 30 m around. The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
+        `attrs["requests"]`: requests of the listing and of all values, without retries and without those of
         signing in (a few for each process).
 
     Raises
     ------
     SmgeoError
-        If the spec is not right, credentials or project are missing or refused, the plan is beyond the budget, or (when
+        If the spec is invalid, credentials or project are missing or refused, the plan exceeds the budget, or (when
         values are computed) a request fails for good.
     """
     source = (
@@ -86,24 +86,24 @@ def open_earthengine(
         else parse_spec(EarthEngineSource, {"kind": "earthengine", **spec}, "open_earthengine")
     )
     if (geobox is None) == (stations is None):
-        raise SmgeoError("earthengine: give either a grid or stations; it holds the whole Earth")
+        raise SmgeoError("earthengine: give either a grid or stations; the source covers the whole Earth")
     if period is None:
-        raise SmgeoError("earthengine: give a period (first day, last day); it holds decades")
+        raise SmgeoError("earthengine: give a period (first day, last day); the source covers decades")
     _check_variables(source, catalog)
     days = pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
     if not len(days):
         raise SmgeoError(f"earthengine: the period ends before it begins: {period[0]} to {period[1]}")
     access = find_access(source, root)
-    attrs: dict[str, Any] = {}
-    coords: dict[str, Any]
+    attrs: dict[str, object] = {}
+    coords: dict[Hashable, object]
     place: tuple[str, ...] = ("station",)
     if geobox is not None:
         opened = open_grid(source, access, geobox, days)
-        coords, place = {str(k): v for k, v in xr_coords(geobox, dims=("y", "x")).items()}, ("y", "x")
+        coords, place = {**xr_coords(geobox, dims=("y", "x"))}, ("y", "x")
     else:
         assert stations is not None
         opened = open_places(source, access, *station_places(stations), days)
-        coords = {str(k): stations[k] for k in stations.coords if stations[k].dims == ("station",)}
+        coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
         coords |= {k: stations[k] for k in ("latitude", "longitude")}
         attrs["left_out"] = json.dumps({})
     attrs["requests"] = opened.requests
@@ -125,7 +125,7 @@ def open_earthengine(
 def _check_variables(source: EarthEngineSource, catalog: Mapping[str, Feature]) -> None:
     for name, feature in source.bands.items():
         if name not in catalog:
-            raise SmgeoError(f"earthengine: {name!r} is no known variable; describe it in the recipe's variables")
+            raise SmgeoError(f"earthengine: {name!r} is not a known variable; describe it in the recipe's variables")
         if catalog[name].units != FEATURES[feature].units:
             raise SmgeoError(
                 f"earthengine: {name} is in {catalog[name].units!r}, but {feature} is given in {FEATURES[feature].units!r}"
@@ -134,10 +134,10 @@ def _check_variables(source: EarthEngineSource, catalog: Mapping[str, Feature]) 
 
 def _attrs(
     source: EarthEngineSource, name: str, feature: str, product: Product, catalog: Mapping[str, Feature]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     entry = EARTHENGINE[feature]
     asked = f"Google Earth Engine, {entry.asset}, {entry.band}" + (f"; {entry.note}" if entry.note else "")
-    attrs: dict[str, Any] = {**catalog[name].attrs(), "source": asked}
+    attrs: dict[str, object] = {**catalog[name].attrs(), "source": asked}
     if entry.mask and source.mask:
         attrs["mask"] = entry.mask
     if feature.startswith("s1_"):

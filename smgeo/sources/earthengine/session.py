@@ -3,6 +3,9 @@
 Tasks carry an `Access`: the path of a key, never the key. Each process signs in by itself when its first request goes out.
 """
 
+# Google's sign-in has no types.
+# mypy: disable-error-code="no-any-return"
+
 from __future__ import annotations
 
 import json
@@ -16,31 +19,38 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.retry import Backoff
 
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+    from httplib2 import Response
+
+_Account: TypeAlias = tuple[str | None, str | None, str | None]  # project, path of the key, server
+
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
 
 
-# What a thread's requests pass through while they are under way (and not while they are written or read), and the silence
-# in seconds after which they count as lost.
-PASSAGE: ContextVar[tuple[AbstractContextManager[Any], float] | None] = ContextVar("PASSAGE", default=None)
-_LONGEST_S = 300.0  # Earth Engine gives up a computation after five minutes
+# The limit that a thread's requests wait for while they are under way (and not while they are written or read), and the
+# silence in seconds after which they count as lost.
+PASSAGE: ContextVar[tuple[AbstractContextManager[object], float] | None] = ContextVar("PASSAGE", default=None)
+_LONGEST_S = 300.0  # Earth Engine stops a computation after five minutes
 _MOST_CONNECTIONS = 100
 
 
-# Signing in is tried so often where nothing answers, with so long a wait before the second attempt, then twice as long.
+# Attempts to sign in if nothing answers; the wait before the second one, which then doubles.
 _SIGN_IN_ATTEMPTS = 3
 SIGN_IN_WAIT_S = 1.0
 _LONGEST_CONNECT_S = 20.0
 
 
-class Again(Exception):  # noqa: N818 - a reason to ask once more, not an error yet
-    """An answer that another attempt may better: too many requests, a fault of the server, a damaged body."""
+class Again(Exception):  # noqa: N818 - a reason to try again, not an error yet
+    """An answer that another attempt may improve: too many requests, a fault of the server, a damaged body."""
 
 
 class NoConnection(Again):
@@ -49,26 +59,26 @@ class NoConnection(Again):
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach Earth Engine, and within which limits. Goes into graphs, so it holds no secret.
+    """How to reach Earth Engine, and within which limits. It is part of graphs, so it contains no secret.
 
     Attributes
     ----------
     project : str or None
-        Cloud project; None: the one that the credentials name.
+        Cloud project; None for the one that the credentials name.
     credentials : str or None
-        Path of a key file; None: what `earthengine authenticate` or gcloud left on this machine.
+        Path of a key file; None for the credentials that `earthengine authenticate` or gcloud stored on this machine.
     url : str or None
-        Server; None: Google's.
+        Server; None for Google's.
     in_flight : int
-        Most requests under way at any time, over all workers.
+        Maximum number of requests under way at any time, over all workers.
     budget : int or None
-        Most requests of the build, repeated ones included.
+        Maximum number of requests of the build, retries included.
     timeout_s : float
         Silence after which a request counts as lost.
     retries : int
         Attempts after the first.
     build : str
-        Under which name requests are counted.
+        Name under which requests are counted.
     sent : int
         Requests that were sent before the first task.
     """
@@ -85,12 +95,12 @@ class Access:
 
 
 def find_access(source: EarthEngineSource, root: str | Path) -> Access:
-    """Project and key file of a spec, or of the environment of the process that opens it (workers may have another).
+    """Return project and key file of a spec, or of the environment of the process that opens it (workers may have another).
 
     Raises
     ------
     SmgeoError
-        If the key file is not there.
+        If the key file does not exist.
 
     Notes
     -----
@@ -121,8 +131,8 @@ def _key_file(source: EarthEngineSource, root: str | Path) -> Path | None:
     return Path(given).expanduser().absolute() if given else None
 
 
-def import_ee() -> Any:
-    """The `ee` package, loaded only where it is needed."""
+def import_ee() -> ModuleType:
+    """Import and return the `ee` package, only when it is needed."""
     try:
         import ee
     except ImportError:
@@ -140,8 +150,8 @@ _NO_PROJECT = (
 # Signing in ------------------------------------------------------------------------------------------------------
 
 _signing_in = threading.Lock()
-_signed_in: tuple[Any, ...] | None = None
-_unreached: tuple[tuple[Any, ...], float, str] | None = None  # account, when, message
+_signed_in: _Account | None = None
+_unreached: tuple[_Account, float, str] | None = None  # account, when, message
 
 
 def connect(access: Access) -> None:
@@ -162,7 +172,7 @@ def connect(access: Access) -> None:
     with _signing_in:
         if _signed_in == account and ee.data.is_initialized():
             return
-        if _unreached and _unreached[0] == account and _unreached[1] > came:  # while this thread stood in line
+        if _unreached and _unreached[0] == account and _unreached[1] > came:  # while this thread waited
             raise SmgeoError(_unreached[2])
         credentials = _load_credentials(access)
         project = access.project or getattr(credentials, "project_id", None) or credentials.quota_project_id
@@ -181,8 +191,8 @@ def connect(access: Access) -> None:
         _signed_in = account
 
 
-def _reach(account: tuple[Any, ...], sign_in: Callable[[], None]) -> None:
-    """Sign in; where nothing answers, try again soon, and give up soon: the machine may be offline."""
+def _reach(account: _Account, sign_in: Callable[[], None]) -> None:
+    """Sign in; if nothing answers, retry soon, and stop soon: the machine may be offline."""
     global _unreached
     for attempt in Backoff(_SIGN_IN_ATTEMPTS, SIGN_IN_WAIT_S, math.inf, least=1.0).attempts():
         try:
@@ -194,7 +204,7 @@ def _reach(account: tuple[Any, ...], sign_in: Callable[[], None]) -> None:
                 raise SmgeoError(message) from None
 
 
-def _load_credentials(access: Access) -> Any:
+def _load_credentials(access: Access) -> Credentials:
     ee = import_ee()
     import google.auth
 
@@ -214,8 +224,8 @@ def _load_credentials(access: Access) -> Any:
         ) from None
 
 
-def _read_key(path: str) -> Any:
-    """Credentials of a service account, of a user (`gcloud auth application-default login`), or federated ones."""
+def _read_key(path: str) -> Credentials:
+    """Return the credentials of a service account, of a user (`gcloud auth application-default login`), or federated ones."""
     import google.auth
     from google.oauth2 import credentials, service_account
 
@@ -229,24 +239,24 @@ def _read_key(path: str) -> Any:
 
 
 def auth_errors() -> tuple[type[Exception], ...]:
-    """What Google's sign-in raises."""
+    """Return the errors that Google's sign-in raises."""
     import google.auth.exceptions
 
     return (google.auth.exceptions.GoogleAuthError,)
 
 
 def not_accepted(access: Access, error: Exception) -> SmgeoError:
-    """What a failed sign-in means for the user; the error's own text may quote the key."""
+    """Return the error for a failed sign-in, without the text of `error`, which may quote the key."""
     where = access.credentials or "the credentials stored on this machine"
     return SmgeoError(
         f"earthengine: Google did not accept {where} ({type(error).__name__}); the key may be revoked or expired, or the clock "
-        "wrong. Make a new key, or run: earthengine authenticate"
+        "wrong. Create a new key, or run: earthengine authenticate"
     )
 
 
 def refused(error: Exception) -> SmgeoError:
-    """What a request that the server understood and declined means for the user."""
-    # The client's own exception does not tell the status; the one it was made of does.
+    """Return the error for a request that the server understood and declined."""
+    # The client's own exception lacks the status; the one that caused it has it.
     resp = getattr(error, "resp", None) or getattr(error.__context__, "resp", None)
     status = getattr(resp, "status", None)
     text = str(error)[:400]
@@ -259,7 +269,7 @@ def refused(error: Exception) -> SmgeoError:
 
 
 class _Transport:
-    """Sends what the client sends, with a time limit, a pool wide enough, and answers checked before they are parsed."""
+    """HTTP transport of the client: with a time limit, a pool wide enough, and answers checked before they are parsed."""
 
     def __init__(self) -> None:
         import requests
@@ -273,12 +283,12 @@ class _Transport:
         self,
         uri: str,
         method: str = "GET",
-        body: Any = None,
+        body: str | bytes | None = None,
         headers: dict[str, str] | None = None,
         redirections: int | None = None,
-        connection_type: Any = None,
-    ) -> tuple[Any, bytes]:
-        """As `httplib2.Http.request`: (response, content)."""
+        connection_type: object = None,
+    ) -> tuple[Response, bytes]:
+        """Return (response, content), as `httplib2.Http.request`."""
         import httplib2
         import requests
         from urllib3.exceptions import MaxRetryError
@@ -289,7 +299,7 @@ class _Transport:
             with slots:
                 answer = self._session.request(method, uri, data=body, headers=headers, timeout=patience)
         except requests.ConnectionError as error:
-            if not isinstance(error.args[0] if error.args else None, MaxRetryError):  # it broke off later
+            if not isinstance(error.args[0] if error.args else None, MaxRetryError):  # it broke later
                 raise Again(f"no complete answer ({type(error).__name__})") from None
             host = urlsplit(uri).netloc.rpartition("@")[2]
             raise NoConnection(f"no connection to {host} ({type(error).__name__}; is this machine online?)") from None

@@ -1,14 +1,14 @@
-"""Earth Engine's products at stations: one request for some stations and days of a product, values of days made here."""
+"""Earth Engine's products at stations: one request for some stations and days of a product; days are combined here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import dask.array as da
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyproj import Geod
 
@@ -26,23 +26,27 @@ from smgeo.sources.earthengine.expressions import (
 )
 from smgeo.sources.earthengine.plan import BATCH_STATIONS, Batch, day_numbers, plan_static, plan_stations
 from smgeo.sources.earthengine.products import Product
-from smgeo.sources.earthengine.requests import Gate, fetch_table, requests_sent
+from smgeo.sources.earthengine.requests import Gate, Rows, fetch_table, requests_sent
 from smgeo.sources.earthengine.session import Access
 from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
 from smgeo.sources.pixels.observation import to_decibels
 from smgeo.sources.pixels.warp import split_blocks
 from smgeo.terrain import TERRAIN, slope_aspect
 
-# Of one task at stations: the width of a station cube's chunk, and days enough to keep all requests in flight busy.
+# Block of one task at stations: the width of a station cube's chunk, and enough days to fill all requests in flight.
 STATION_BLOCK = {"station": STATIONS_PER_CHUNK, "time": 512}
-# Slope and aspect at a station: of elevations this far apart, about the pixel of the DEM.
+# Slope and aspect at a station come from elevations this far apart, about the pixel of the DEM.
 LATTICE_M = 30.0
 _WGS84 = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
 class _StationTask(Task):
-    """`batches`: one request each, of the products that vary in time; `there`: of the others, which places they hold."""
+    """A task at stations.
+
+    `batches`: one request each, of the products that vary in time. `there`: for each other product, which groups of
+    stations it covers.
+    """
 
     places: Places
     radius_m: float | None
@@ -54,7 +58,7 @@ class _StationTask(Task):
 def open_places(
     source: EarthEngineSource, access: Access, lons: np.ndarray, lats: np.ndarray, days: pd.DatetimeIndex
 ) -> Opened:
-    """Lists what there is; arrays are (station, time) or (station,)."""
+    """List the images at stations and return their variables, (station, time) or (station,)."""
     places = tuple((i, lon, lat) for i, (lon, lat) in enumerate(zip(lons.tolist(), lats.tolist(), strict=True)))
     moving, lasting = split_tasks(source, access, None)
     numbers, gate = day_numbers(days), Gate(access)
@@ -80,12 +84,12 @@ def open_places(
 
 
 def _static_requests(task: Task, part: int, there: Sequence[Sequence[bool]]) -> int:
-    """Requests for one batch of stations: one a product, and one for the elevations around."""
+    """Return the number of requests for one batch of stations: one a product, and one for the elevations around."""
     return sum(t[part] for t in there) + sum(there[i][part] for i in {v.product for v in task.variables if v.terrain})
 
 
-def _read_series(task: _StationTask, block_info: Any = None) -> np.ndarray:
-    _, (s0, s1), (t0, t1) = block_info[None]["array-location"]
+def _read_series(task: _StationTask, stations: tuple[int, int], days: tuple[int, int]) -> np.ndarray:
+    (s0, s1), (t0, t1) = stations, days
     gate = Gate(task.access)
     out = np.full((len(task.variables), s1 - s0, t1 - t0), np.nan, dtype="float32")
     batches = [b for b in task.batches if s0 <= b.start < s1 and t0 <= b.days[0] - task.first < t1]
@@ -99,7 +103,7 @@ def _read_series(task: _StationTask, block_info: Any = None) -> np.ndarray:
     return out
 
 
-def _read_batch(task: _StationTask, gate: Gate, batch: Batch) -> list[list[Any]]:
+def _read_batch(task: _StationTask, gate: Gate, batch: Batch) -> Rows:
     product, places = task.products[batch.product], task.places[batch.start : batch.stop]
     return gate.ask(
         lambda: fetch_table(station_rows(product, batch.days, places, task.radius_m), len(station_columns(product))),
@@ -108,9 +112,9 @@ def _read_batch(task: _StationTask, gate: Gate, batch: Batch) -> list[list[Any]]
 
 
 def daily_values(
-    product: Product, rows: Sequence[Sequence[Any]], stations: int, days: int, first_station: int, first_day: int
+    product: Product, rows: Rows, stations: int, days: int, first_station: int, first_day: int
 ) -> np.ndarray:
-    """Rows of images as one value a station and day, by the product's rule.
+    """Combine the rows of images into one value a station and day, by the product's rule.
 
     Returns
     -------
@@ -125,7 +129,7 @@ def daily_values(
     day = (table[:, 1] // MS_PER_DAY).astype(int) - first_day
     numbers = table[:, -len(product.bands) :]
     if product.daily == "clearest":
-        # The clearest is written last, over the others; of equals the later image, as the last lies on top of a mosaic.
+        # The clearest is written last, over the others; of equals the later image, as the last is on top of a mosaic.
         clearness = table[:, 2] if product.quality_band else -table[:, 2]
         order = np.lexsort((table[:, 1], clearness))
         for i in range(len(product.bands)):
@@ -145,8 +149,8 @@ def daily_values(
     return out
 
 
-def _read_places(task: _StationTask, block_info: Any = None) -> np.ndarray:
-    _, (s0, s1) = block_info[None]["array-location"]
+def _read_places(task: _StationTask, stations: tuple[int, int]) -> np.ndarray:
+    s0, s1 = stations
     gate = Gate(task.access)
     terrain = {v.product for v in task.variables if v.terrain}
     parts = [
@@ -157,7 +161,7 @@ def _read_places(task: _StationTask, block_info: Any = None) -> np.ndarray:
     ]
     calls = [partial(_read_part, task, gate, i, s) for i, s in parts]
     around = [partial(_read_terrain, task, gate, i, s) for i, s in parts if i in terrain]
-    answers = gate.together([*calls, *around])
+    answers: list[npt.ArrayLike] = gate.together([*calls, *around])
     out = np.full((len(task.variables), s1 - s0), np.nan, dtype="float32")
     for (product, _), rows in zip(parts, answers, strict=False):
         table = np.asarray(rows, dtype="float64")
@@ -172,7 +176,7 @@ def _read_places(task: _StationTask, block_info: Any = None) -> np.ndarray:
     return out
 
 
-def _read_part(task: _StationTask, gate: Gate, number: int, start: int) -> Any:
+def _read_part(task: _StationTask, gate: Gate, number: int, start: int) -> Rows:
     product, places = task.products[number], task.places[start : start + BATCH_STATIONS]
     return gate.ask(
         lambda: fetch_table(static_rows(product, places, task.radius_m), len(station_columns(product))),
@@ -181,7 +185,7 @@ def _read_part(task: _StationTask, gate: Gate, number: int, start: int) -> Any:
 
 
 def _read_terrain(task: _StationTask, gate: Gate, number: int, start: int) -> np.ndarray:
-    """(station, [number, slope, aspect]) from elevations on 3 x 3 places around each station."""
+    """Return (station, [number, slope, aspect]) from elevations on 3 x 3 places around each station."""
     product, places = task.products[number], task.places[start : start + BATCH_STATIONS]
     rows = gate.ask(lambda: fetch_table(lattice_rows(product, lattice(places)), 2), f"{product.asset} around stations")
     z = np.full(9 * len(places), np.nan)
@@ -193,7 +197,7 @@ def _read_terrain(task: _StationTask, gate: Gate, number: int, start: int) -> np
 
 
 def lattice(places: Places) -> Places:
-    """3 x 3 places around each, from the north-west by rows, `LATTICE_M` apart; numbered from 0."""
+    """Return 3 x 3 places around each, from the north-west by rows, `LATTICE_M` apart; numbered from 0."""
     lons, lats = (np.repeat([p[k] for p in places], 9) for k in (1, 2))
     east = np.tile([-1, 0, 1] * 3, len(places)) * LATTICE_M
     north = np.tile(np.repeat([1, 0, -1], 3), len(places)) * LATTICE_M

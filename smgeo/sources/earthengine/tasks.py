@@ -1,11 +1,10 @@
-"""What tasks of a source share: which products are fetched, and how their bands become variables."""
+"""Parts that all tasks of a source share: the products to fetch, and how their bands become variables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -22,7 +21,7 @@ from smgeo.terrain import TERRAIN
 
 @dataclass(frozen=True)
 class Variable:
-    """Where a variable's values come from: a product and a band of it, by number, and what is done to the numbers."""
+    """Source of a variable: number of a product and of a band of it, and the scale and offset of the band's numbers."""
 
     name: str
     feature: str
@@ -33,13 +32,13 @@ class Variable:
 
     @property
     def terrain(self) -> bool:
-        """Whether it is made of elevation."""
+        """True if it is made from elevation."""
         return self.feature in TERRAIN
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every task of a source knows."""
+    """A task of a source, on a grid or at stations."""
 
     access: Access
     products: tuple[Product, ...]
@@ -47,13 +46,13 @@ class Task:
 
     @property
     def wants_terrain(self) -> bool:
-        """Whether slope or aspect are asked for."""
+        """True if slope or aspect are requested."""
         return any(v.terrain for v in self.variables)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What opening gives: variable -> lazy array, the requests of a build, and a digest of what each day is made from."""
+    """Result of opening: variable -> lazy array, number of requests of a build, and a digest of the inputs of each day."""
 
     arrays: dict[str, da.Array]
     requests: int
@@ -61,7 +60,7 @@ class Opened:
 
 
 def split_tasks(source: EarthEngineSource, access: Access, pixel_m: float | None) -> tuple[Task, Task]:
-    """The products and variables that vary in time, and those that do not."""
+    """Return the products and variables that vary in time, and those that do not."""
     products = list_products(source, pixel_m)
     moving, lasting = (tuple(p for p in products if p.static == static) for static in (False, True))
     return Task(access, moving, _variables(source, moving)), Task(access, lasting, _variables(source, lasting))
@@ -79,27 +78,27 @@ def _variables(source: EarthEngineSource, products: tuple[Product, ...]) -> tupl
     return tuple(out)
 
 
-def make_token(source: EarthEngineSource, *what: Any) -> str:
-    """What values depend on: the spec but for the account and its limits, the place, the period and the listing."""
+def make_token(source: EarthEngineSource, *what: object) -> str:
+    """Return a digest of all that values depend on: `what` (place, period, listing) and the spec without account and limits."""
     account = {"project", "credentials", "url", "requests_in_flight", "budget", "timeout_s", "retries"}
     return str(tokenize(source.model_dump(exclude=account), *what))
 
 
 def check_plan(access: Access, values: int) -> None:
-    """Refuse a build whose requests for values go beyond what the listing left of its budget, before one is sent."""
+    """Raise an error if the requests for values exceed what the listing left of the budget, before one is sent."""
     if access.budget is not None and access.sent + values > access.budget:
         raise SmgeoError(
             f"earthengine: this build needs {access.sent + values} requests ({access.sent} are sent), the budget is "
-            f"{access.budget}. Raise budget, or ask for fewer days, stations, pixels or products"
+            f"{access.budget}. Raise budget, or request fewer days, stations, pixels or products"
         )
 
 
 def stack_array(
     task: Task, read: Callable[..., np.ndarray], chunks: tuple[tuple[int, ...], ...], name: str
 ) -> dict[str, da.Array]:
-    """Variable -> its part of one array (variable, ...) with one chunk along variables: a block's requests serve them all."""
+    """Return variable -> its part of one array (variable, ...), one chunk along variables: a block's requests serve them all."""
     array = da.map_blocks(
-        partial(read, task),
+        partial(_read_block, read, task),
         chunks=((len(task.variables),), *chunks),
         dtype="float32",
         meta=np.empty((0,) * (1 + len(chunks)), "float32"),
@@ -108,7 +107,16 @@ def stack_array(
     return {v.name: array[i] for i, v in enumerate(task.variables)}
 
 
+def _read_block(
+    read: Callable[..., np.ndarray],
+    task: Task,
+    block_info: Mapping[int | None, Mapping[str, list[tuple[int, int]]]],
+) -> np.ndarray:
+    """Call `read(task, *(first, last) of the block along each dimension but that of variables)`."""
+    return read(task, *block_info[None]["array-location"][1:])
+
+
 def in_units(variable: Variable, numbers: np.ndarray) -> np.ndarray:
-    """What the band's numbers mean; `FILL` is missing."""
+    """Return the band's numbers in the variable's unit, NaN where they are `FILL`."""
     values = numbers.astype("float64") * variable.scale + variable.offset
     return np.where(numbers == FILL, np.nan, values).astype("float32")

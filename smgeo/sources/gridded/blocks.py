@@ -1,15 +1,14 @@
 """Variables of gridded files as lazy arrays, on a grid or at stations.
 
-One task makes one block of the output: it opens each file of the block's days once and reads the part the block needs.
+One task makes one block of the output: it opens each file of the block's days once and reads the part that is needed.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Feature
@@ -33,18 +33,18 @@ _TOGETHER = 2**24  # values of one variable that a task reads of a file at a tim
 
 @dataclass(frozen=True)
 class Series:
-    """One variable: how it is read, and what a task needs to make days of it.
+    """One variable: how it is read, and how its observations become days.
 
     Attributes
     ----------
     reading : Reading
-        How.
+        How it is read.
     dynamic : bool
-        Whether it has days.
+        True if it varies in time.
     places : tuple of (day, file, position)
-        Where each observation is, in order: position of its day on the axis, its file, position of its time in it.
+        Each observation, in order: position of its day on the axis, its file, position of its time in the file.
     rule, per_day, decibels : str, int, bool
-        How several observations of a day become one; how many a whole day has; whether in linear power.
+        How several observations of a day become one; their number on a whole day; True for a mean in linear power.
     attrs : dict
         The variable's attributes.
     """
@@ -55,10 +55,10 @@ class Series:
     rule: Rule
     per_day: int
     decibels: bool
-    attrs: dict[str, Any]
+    attrs: dict[str, object]
 
     def within(self, first: int, last: int) -> Series:
-        """What is needed for the days first..last, counted from the first: a task carries no other files."""
+        """Return the part for the days first..last, counted from the first, so that a task contains no other files."""
         places = tuple((day - first, file, p) for day, file, p in self.places if first <= day < last)
         return replace(self, places=places)
 
@@ -66,14 +66,14 @@ class Series:
 def _blocks(
     series: Series, chunks: tuple[tuple[int, ...], ...], name: str, read: Callable[..., np.ndarray]
 ) -> da.Array:
-    """A lazy array, each block of which is one task: read(series of its days, number of days, *other slices)."""
+    """Return a lazy array, each block of which is one task: read(series of its days, number of days, *other slices)."""
     bounds = [list(itertools.pairwise(itertools.accumulate(sizes, initial=0))) for sizes in chunks]
     days, *others = bounds if series.dynamic else [[(0, 1)], *bounds]
-    graph: dict[Any, Any] = {}
+    graph: dict[Key, object] = {}
     for k, (first, last) in enumerate(days):
         part = series.within(first, last)
         for index in itertools.product(*(range(len(b)) for b in others)):
-            key = (name, k, *index) if series.dynamic else (name, *index)
+            key: Key = (name, k, *index) if series.dynamic else (name, *index)
             graph[key] = (partial(read, part, last - first, *(b[i] for b, i in zip(others, index, strict=True))),)
     layer = HighLevelGraph.from_collections(name, graph, dependencies=[])
     return da.Array(layer, name, chunks, dtype="float32", meta=np.empty((0,) * len(chunks), "float32"))
@@ -92,7 +92,7 @@ def _read_days(
 def _read_times(
     series: Series, together: int, take: Callable[[Cut, slice], np.ndarray]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(day, values) of each time, in order."""
+    """Yield (day, values) of each time, in order."""
     for file, group in itertools.groupby(series.places, key=lambda p: p[1]):
         with open_band(file, series.reading) as cut:
             for days, run in _runs([(day, position) for day, _, position in group], together):
@@ -100,7 +100,7 @@ def _read_times(
 
 
 def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], slice]]:
-    """Days and positions of times that follow each other in a file, at most so many together.
+    """Yield days and positions of consecutive times in a file, at most `most` together.
 
     >>> list(_runs([(0, 4), (1, 5), (2, 6), (3, 9)], 2))
     [([0, 1], slice(4, 6, None)), ([2], slice(6, 7, None)), ([3], slice(9, 10, None))]
@@ -121,14 +121,14 @@ def grid_variable(
     box: GeoBox,
     asked: str,
     days: pd.DatetimeIndex | None,
-    states: Mapping[File, Any],
+    states: Mapping[File, Hashable],
 ) -> xr.Variable:
     """Return a variable on a grid, lazily: (time, y, x), or (y, x) if it does not vary in time."""
     own = series.reading.layout.box
     method = choose_resampling(asked, feature, box, own)
     shift = aligned_shift(box, own)
     if shift is not None and is_geographic(own) and not 0 <= shift[1] <= own.shape.x - box.shape.x:
-        shift = None  # columns beyond the source's may be had round the Earth
+        shift = None  # columns beyond the source's edge may be at its other end
     chunks = split_blocks(box.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]))
     if series.dynamic and days is not None:
         chunks = (*split_blocks((len(days),), (GRID_SHARD["time"],)), *chunks)
@@ -156,7 +156,7 @@ def _read_grid_block(
 
 
 def _copy_block(series: Series, rows: tuple[int, int], columns: tuple[int, int], out: np.ndarray) -> None:
-    """Rows and columns of the source's grid, which may reach beyond it, into `out`."""
+    """Copy rows and columns of the source's grid, which may reach beyond it, into `out`."""
     height, width = series.reading.layout.box.shape.yx
     r, c = (max(0, rows[0]), min(height, rows[1])), (max(0, columns[0]), min(width, columns[1]))
     if r[0] >= r[1] or c[0] >= c[1]:
@@ -187,7 +187,7 @@ def station_variable(
     pixels: Footprints,
     where: tuple[np.ndarray, np.ndarray, float | None],
     days: pd.DatetimeIndex | None,
-    states: Mapping[File, Any],
+    states: Mapping[File, Hashable],
 ) -> xr.Variable:
     """Return a variable at all stations, lazily: (station, time), or (station,) if it does not vary in time."""
     count, radius_m = where[0].size, where[2]

@@ -22,7 +22,7 @@ from smgeo.sources.gridded.files import File, open_binary
 
 @contextmanager
 def open_text(file: File) -> Iterator[IO[str]]:
-    """A CSV, plain or gz, as NEO's archive keeps them."""
+    """Open a CSV, plain or gz, as text."""
     with open_binary(file) as raw:
         plain = gzip.GzipFile(fileobj=raw) if str(file).lower().endswith(".gz") else raw
         with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
@@ -30,7 +30,7 @@ def open_text(file: File) -> Iterator[IO[str]]:
 
 
 def csv_header(file: File) -> tuple[bool, int, str]:
-    """Whether the first row names longitudes, the number of columns of values, and that row's longitudes."""
+    """Return True if the first row is longitudes, the number of columns of values, and that row's longitudes."""
     try:
         with open_text(file) as raw:
             row = next(csv.reader(raw))
@@ -46,7 +46,7 @@ def csv_header(file: File) -> tuple[bool, int, str]:
 
 
 def read_csv(file: File, _run: slice, rows: slice, columns: slice) -> np.ndarray:
-    """(1, y, x) of the table of values, as they lie in the file."""
+    """Return (1, y, x) of the table of values, in the order of the file."""
     header, width, _ = csv_header(file)
     try:
         with open_text(file) as raw:

@@ -6,32 +6,32 @@ south and columns from west to east. Packing follows the CF conventions 1.11.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 from smgeo.sources.gridded.csv_grids import read_csv
 from smgeo.sources.gridded.files import File, Stored, open_variables
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
 
-# Values as they lie in the file, (time, y, x), of a run of times, rows and columns.
+# Values in the order of the file, (time, y, x), of a run of times, rows and columns.
 Cut = Callable[[slice, slice, slice], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a variable lies in its file, and the grid it lies on once columns and rows are in order.
+    """Order of a variable in its file, and its grid once columns and rows are in order.
 
     Attributes
     ----------
     x, y, time : str
-        Names of its dimensions; `time` is None where it has none.
+        Names of its dimensions; `time` is None if it has none.
     box : GeoBox
         The grid, north up.
     roll, flip_x, flip_y : int, bool, bool
@@ -47,7 +47,7 @@ class Layout:
     flip_y: bool
 
     def in_file(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the file for those of the ordered grid."""
+        """Return the rows and columns of the file for those of the ordered grid."""
         height, width = self.box.shape.yx
         columns = (columns + self.roll) % width
         return height - 1 - rows if self.flip_y else rows, width - 1 - columns if self.flip_x else columns
@@ -55,7 +55,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Reading:
-    """How one variable is read: value = (what the file's own packing gives, but for `nodata`) * scale + offset."""
+    """How one variable is read: value = (unpacked value, missing if `nodata`) * scale + offset."""
 
     kind: str
     band: str
@@ -69,7 +69,7 @@ class Reading:
 
 @contextmanager
 def open_band(file: File, reading: Reading) -> Iterator[Cut]:
-    """The variable of an opened file, from which parts are cut: float32, missing as NaN, in the cube's units.
+    """Open the variable of a file and give a function that cuts parts of it: float32, missing as NaN, in the cube's units.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
     with ExitStack() as stack:
         if reading.kind == "csv_grid":
             read: Cut = partial(read_csv, file)
-            attrs: Mapping[str, Any] = {}
+            attrs: JsonObject = {}
         else:
             stored = stack.enter_context(open_variables(file, reading.kind, reading.group))[reading.band]
             read, attrs = partial(_read_stored, stored, reading.layout), stored.attrs
@@ -90,7 +90,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
 
 
 def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, columns: slice) -> np.ndarray:
-    """(time, y, x) as it lies in the file, packed."""
+    """Return (time, y, x) in the order of the file, packed."""
     wanted: dict[str | None, slice] = {layout.x: columns, layout.y: rows, layout.time: run}
     values = np.asarray(stored.values[tuple(wanted.get(d, 0) for d in stored.dims)])
     kept = [d for d in stored.dims if d in wanted]
@@ -98,8 +98,8 @@ def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, column
     return values if layout.time is not None else values[None]
 
 
-def _unpack(raw: np.ndarray, attrs: Mapping[str, Any]) -> np.ndarray:
-    """What packed values mean, float32 (CF 1.11, sections 2.5.1 and 8.1; `_Unsigned` is the netCDF libraries')."""
+def _unpack(raw: np.ndarray, attrs: JsonObject) -> np.ndarray:
+    """Unpack values to float32 (CF 1.11, sections 2.5.1 and 8.1; `_Unsigned` is the netCDF libraries')."""
     missing = np.zeros(raw.shape, dtype=bool)
     for key in ("_FillValue", "missing_value"):
         for value in np.atleast_1d(attrs.get(key, ())):
@@ -123,7 +123,7 @@ def _convert(values: np.ndarray, reading: Reading) -> np.ndarray:
 
 
 def cut_window(cut: Cut, layout: Layout, run: slice, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
-    """(time, y, x) of rows and columns of the ordered grid."""
+    """Return (time, y, x) of rows and columns of the ordered grid."""
     height, width = layout.box.shape.yx
     ((y, turn_y),) = segments(*rows, height, 0, layout.flip_y)
     parts = [
@@ -134,7 +134,7 @@ def cut_window(cut: Cut, layout: Layout, run: slice, rows: tuple[int, int], colu
 
 
 def segments(start: int, stop: int, size: int, roll: int, flip: bool) -> list[tuple[slice, bool]]:
-    """Where ordered positions start..stop lie in the file, as slices in order, each to be turned round or not.
+    """Return the positions in the file of ordered positions start..stop, as slices in order, each to be reversed or not.
 
     >>> segments(0, 4, 6, 4, False)  # columns of the file from its fifth on, then from its first
     [(slice(4, 6, None), False), (slice(0, 2, None), False)]
@@ -156,9 +156,9 @@ class Scattered:
     Attributes
     ----------
     count : int
-        How many pixels.
+        Number of pixels.
     tiles : list of (positions, rows, columns, row, column)
-        Positions among the pixels, the window of the file that holds them, and the row and column of each in it.
+        Positions among the pixels, the window of the file that contains them, and the row and column of each in it.
     """
 
     count: int
@@ -166,12 +166,12 @@ class Scattered:
 
     @property
     def largest(self) -> int:
-        """Values in the largest window."""
+        """The number of values in the largest window."""
         return max(((y.stop - y.start) * (x.stop - x.start) for _, y, x, _, _ in self.tiles), default=1)
 
 
 def scatter(pixels: Footprints, reading: Reading) -> Scattered:
-    """The tiles of the file that hold the stations' pixels."""
+    """Return the tiles of the file that contain the stations' pixels."""
     rows, columns = reading.layout.in_file(pixels.rows, pixels.columns)
     tiles = []
     for mine in tiles_of(rows, columns, reading.tile):
@@ -181,7 +181,7 @@ def scatter(pixels: Footprints, reading: Reading) -> Scattered:
 
 
 def cut_pixels(cut: Cut, scattered: Scattered, run: slice) -> np.ndarray:
-    """(time, pixel), each tile read once."""
+    """Return (time, pixel); each tile is read once."""
     out = np.empty((run.stop - run.start, scattered.count), dtype="float32")
     for mine, y, x, rows, columns in scattered.tiles:
         out[:, mine] = cut(run, y, x)[:, rows, columns]

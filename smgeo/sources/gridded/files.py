@@ -1,19 +1,20 @@
-"""NetCDF, HDF5 and Zarr grids: which files a source has, and the variables that each contains."""
+"""NetCDF, HDF5 and Zarr grids: the files of a source, and the variables that each contains."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import h5py
 import numpy as np
 import xarray as xr
 
 from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
 
 if TYPE_CHECKING:
@@ -27,25 +28,25 @@ _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A variable as it lies in a file: `values[index]` reads a part of it, packed as it is."""
+    """A variable of a file: `values[index]` reads a part of it, still packed."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
-    attrs: Mapping[str, Any]
+    attrs: JsonObject
     chunks: tuple[int, ...] | None
-    values: Any
+    values: xr.Variable | h5py.Dataset
 
 
-# Which files
+# Files of a source
 
 
 def list_files(source: GriddedSource, root: str | Path) -> list[File]:
-    """The files a source reads (folders, for Zarr; URLs as they are), in the order of its patterns.
+    """Return the files that a source reads (folders, for Zarr; URLs as they are), in the order of its patterns.
 
     Raises
     ------
     SmgeoError
-        If a pattern matches nothing, or a URL is a pattern or carries a password or a query.
+        If a pattern matches nothing, or a URL is a pattern or contains a password or a query.
     """
     out: dict[File, None] = {}
     for pattern in source.patterns:
@@ -68,15 +69,15 @@ def _checked_url(url: str) -> File:
     if re.search(r"[*\[]", url):
         raise SmgeoError(f"{url}: files behind a URL cannot be listed by a pattern; give a list of URLs")
     if "?" in url or "@" in url:
-        # A key in it would be kept in graphs and stores.
+        # A key in it would be stored in graphs and stores.
         raise SmgeoError(
-            f"{re.split('[?]', url.split('@')[-1])[0]}: a URL with a password or a query; download the file"
+            f"{re.split('[?]', url.split('@')[-1])[0]}: a URL with a password or a query cannot be read; download the file"
         )
     return url
 
 
-def file_state(file: File) -> tuple[Any, ...]:
-    """Size and times of change; of a Zarr store, those of its root metadata; nothing of a URL."""
+def file_state(file: File) -> tuple[Hashable, ...]:
+    """Return size and times of change of a file, or of a Zarr store's root metadata; empty for a URL."""
     if isinstance(file, str):
         return ()
     names = ("zarr.json", ".zmetadata", ".zgroup")
@@ -100,7 +101,7 @@ def _file_system(url: str) -> AbstractFileSystem:
 
 @contextmanager
 def open_variables(file: File, kind: str, group: str | None) -> Iterator[Mapping[str, Stored]]:
-    """The variables of a NetCDF, HDF5 or Zarr group, and of the groups around it; values unread.
+    """Open the variables of a NetCDF, HDF5 or Zarr group, and of the groups around it; values unread.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def _netcdf(file: File, group: str | None, stack: ExitStack) -> Mapping[str, Sto
 
 
 def open_binary(file: File) -> IO[bytes]:
-    """Return a file or URL opened for reading bytes."""
+    """Open a file or URL for reading bytes."""
     return _file_system(file).open(file, "rb") if isinstance(file, str) else file.open("rb")
 
 
@@ -189,7 +190,7 @@ class _Hdf5(Mapping[str, Stored]):
 
 
 def _hdf5_dims(item: h5py.Dataset) -> tuple[str, ...]:
-    """Names of the scales of a dataset's dimensions; a scale's own name is that of its dimension."""
+    """Return the names of the scales of a dataset's dimensions; a scale is named like its dimension."""
     if item.is_scale and item.ndim == 1:
         return (item.name.rsplit("/", 1)[-1],)
     scales = [d[0].name if len(d) else f"dimension {i + 1}" for i, d in enumerate(item.dims)]
@@ -200,9 +201,9 @@ def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as text, numbers and tuples of them."""
-    out: dict[str, Any] = {}
+def _plain(attrs: Mapping[Hashable, object]) -> JsonObject:
+    """Return attributes as text, numbers and tuples of them."""
+    out: JsonObject = {}
     for key, value in attrs.items():
         value = np.asarray("" if isinstance(value, h5py.Empty) else value)
         items = [_text(v) if isinstance(v, bytes) else v for v in value.ravel().tolist()]

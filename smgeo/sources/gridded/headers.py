@@ -1,6 +1,6 @@
-"""What the headers of gridded files say: the grid a variable lies on, how it lies there, its unit and its times.
+"""Headers of gridded files: the grid of a variable, its order in the file, its unit and its times.
 
-Coordinates, grid mappings and times as the CF conventions 1.11 say (chapters 4 and 5.6); common names where a file does
+Coordinates, grid mappings and times follow the CF conventions 1.11 (chapters 4 and 5.6), or common names if a file does
 not follow them.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -30,21 +30,23 @@ from smgeo.sources.gridded.files import File, Stored, open_variables
 _X_NAMES = ("lon", "longitude", "x", "nlon", "easting")
 _Y_NAMES = ("lat", "latitude", "y", "nlat", "northing")
 _T_NAMES = ("time", "t", "date", "valid_time")
+# Layout, unit, times and tile of one variable of one file.
+_Item: TypeAlias = tuple[Layout, str | None, tuple[pd.Timestamp, ...] | None, tuple[int, int]]
 _TILE = 256  # pixels a side: stations of one tile are read together
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the headers of all files say of one variable.
+    """Header of one variable, from those of all files.
 
     Attributes
     ----------
     layout : Layout
-        How it lies in each.
+        Its order in each file, and its grid.
     units : str or None
-        As the files write it.
+        As written in the files.
     stamps : tuple
-        Its times in each file, UTC; None where a file says none.
+        Its times in each file, UTC; None if a file has none.
     tile : (int, int)
         Rows and columns of a file that are best read together.
     """
@@ -56,18 +58,18 @@ class Header:
 
 
 def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
-    """What the files say of each variable; they must agree.
+    """Return the header of each variable, in which all files must agree.
 
     Raises
     ------
     SmgeoError
-        If a variable, its coordinates, CRS or times are not found or understood, coordinates are not evenly spaced,
+        If a variable, its coordinates, CRS or times are missing or invalid, coordinates are not evenly spaced,
         or a file has another grid or unit than the first.
     """
     if source.kind == "csv_grid":
         return _csv_headers(files, source)
-    found: dict[str, list[tuple[Layout, str | None, Any, tuple[int, int]]]] = {n: [] for n in source.bands}
-    known: dict[Any, Layout] = {}
+    found: dict[str, list[_Item]] = {n: [] for n in source.bands}
+    known: dict[Hashable, Layout] = {}
     for file in files:
         with open_variables(file, source.kind, source.group) as variables:
             for name, band in source.bands.items():
@@ -83,9 +85,9 @@ def _describe(
     name: str,
     file: File,
     source: GriddedSource,
-    known: dict[Any, Layout],
-) -> tuple[Layout, str | None, tuple[pd.Timestamp, ...] | None, tuple[int, int]]:
-    """Layout, unit, times and tile of one variable of one file. Layouts are kept in `known` by what they are made of."""
+    known: dict[Hashable, Layout],
+) -> _Item:
+    """Describe one variable of one file. `known` caches layouts by their coordinates and CRS."""
     if band not in variables:
         names = [n for n in variables if len(variables[n].dims) > 1] or ["(no variable: is a group missing?)"]
         raise SmgeoError(f"{file} has no variable {band!r} (for {name}); {nearest(band, names)}")
@@ -102,32 +104,32 @@ def _describe(
     if stamps is None and count > 1:
         raise SmgeoError(
             f"{file}: {band} has {count} times along {axes['t']!r}, and no coordinate in units such as 'days since 1970-01-01' "
-            "says which"
+            "dates them"
         )
     return known[key], None if units is None else str(units), stamps, _tile(stored, axes)
 
 
-def _refuse_another(file: File, first_file: File, name: str, item: Any, first: Any) -> None:
+def _refuse_another(file: File, first_file: File, name: str, item: _Item, first: _Item) -> None:
     (layout, units, *_), (first_layout, first_units, *_) = item, first
     if layout != first_layout:
         a, b = layout.box, first_layout.box
         raise SmgeoError(
-            f"{file}: {name} lies otherwise ({a.shape.yx} pixels from {a.affine.c:g}, {a.affine.f:g}) than in {first_file} "
+            f"{file}: {name} is on another grid ({a.shape.yx} pixels from {a.affine.c:g}, {a.affine.f:g}) than in {first_file} "
             f"({b.shape.yx} from {b.affine.c:g}, {b.affine.f:g}); give one source for each grid"
         )
     if units != first_units:
-        raise SmgeoError(f"{file}: {name} is in {units!r}, in {first_file} in {first_units!r}")
+        raise SmgeoError(f"{file}: {name} is in {units!r}, but in {first_file} in {first_units!r}")
 
 
 def _tile(stored: Stored, axes: Mapping[str, str]) -> tuple[int, int]:
-    """Rows and columns of whole chunks, about 256 a side, so that no chunk is read for two tiles."""
+    """Return rows and columns of whole chunks, about 256 a side, so that no chunk is read for two tiles."""
     chunks = dict(zip(stored.dims, stored.chunks or (), strict=False))
     y, x = (chunks.get(axes[a], _TILE) for a in ("y", "x"))
     return y * max(1, _TILE // y), x * max(1, _TILE // x)
 
 
 def _axes(variables: Mapping[str, Stored], stored: Stored, band: str, file: File) -> dict[str, str]:
-    """The dimension of each axis: x, y, and t where there is one."""
+    """Return the dimension of each axis: x, y, and t if there is one."""
     axes: dict[str, str] = {}
     for dim, size in zip(stored.dims, stored.shape, strict=True):
         axis = _axis_of(variables, dim)
@@ -144,7 +146,7 @@ def _axes(variables: Mapping[str, Stored], stored: Stored, band: str, file: File
 
 
 def _axis_of(variables: Mapping[str, Stored], dim: str) -> str | None:
-    """Which axis a dimension is ("x", "y", "t"), by CF attributes, then by common names."""
+    """Return the axis of a dimension ("x", "y", "t"), by CF attributes, then by common names."""
     for variable in _along(variables, dim):
         attrs = variable.attrs
         units = str(attrs.get("units", "")).lower()
@@ -162,7 +164,7 @@ def _axis_of(variables: Mapping[str, Stored], dim: str) -> str | None:
 
 
 def _along(variables: Mapping[str, Stored], dim: str) -> Iterator[Stored]:
-    """One-dimensional variables along a dimension, its own coordinate first."""
+    """Yield one-dimensional variables along a dimension, its own coordinate first."""
     own = variables.get(dim)
     if own is not None and own.dims == (dim,):
         yield own
@@ -170,13 +172,13 @@ def _along(variables: Mapping[str, Stored], dim: str) -> Iterator[Stored]:
 
 
 def _positions(variables: Mapping[str, Stored], dim: str, file: File) -> tuple[np.ndarray, bool]:
-    """Coordinates along a dimension, in degrees or metres, float64; whether they are degrees."""
+    """Return coordinates along a dimension, in degrees or metres, float64, and True if they are degrees."""
     stored = next(_along(variables, dim), None)
     if stored is None:
-        raise SmgeoError(f"{file}: dimension {dim!r} has no coordinates, so its place on Earth is not known")
+        raise SmgeoError(f"{file}: dimension {dim!r} has no coordinates, so its place on Earth is unknown")
     units = str(stored.attrs.get("units", "")).lower()
     values = np.asarray(stored.values[:])
-    # As float32, -179.95 is -179.9499969; the shortest number that is stored so is what was meant.
+    # As float32, -179.95 is -179.9499969; the shortest number that is stored so was meant.
     values = (values.astype("U32") if values.dtype == np.float32 else values).astype("float64")
     degrees = units.startswith("degree") or (
         not units and dim.lower() in (*_X_NAMES[:2], *_Y_NAMES[:2], "nlon", "nlat")
@@ -194,19 +196,19 @@ def _crs(
         if given is not None:
             return _crs_text(CRS.from_user_input(given))
     except (CRSError, KeyError) as error:
-        raise SmgeoError(f"{file}: the CRS of {band} cannot be understood: {error}") from None
+        raise SmgeoError(f"{file}: the CRS of {band} is invalid: {error}") from None
     if not degrees:
         raise SmgeoError(f"{file}: {band} has neither a grid mapping nor coordinates in degrees; give crs: EPSG:...")
     return "EPSG:4326"
 
 
 @lru_cache(maxsize=64)
-def _crs_of_mapping(attrs: tuple[tuple[str, Any], ...]) -> str:
+def _crs_of_mapping(attrs: tuple[tuple[str, object], ...]) -> str:
     return _crs_text(CRS.from_cf({k: list(v) if isinstance(v, tuple) else v for k, v in attrs}))
 
 
 def _crs_text(crs: CRS) -> str:
-    """The EPSG entry where it is surely meant; what the parameters describe otherwise."""
+    """Return the EPSG entry if it is certain, else WKT of the parameters."""
     code = crs.to_epsg(min_confidence=100)
     return f"EPSG:{code}" if code is not None else crs.to_wkt()
 
@@ -219,7 +221,7 @@ def _lay_out(x: np.ndarray, y: np.ndarray, crs: str, axes: Mapping[str, str], fi
     roll = 0
     if CRS.from_user_input(crs).is_geographic:
         if abs(y).max() > 90 + y_step / 2:
-            raise SmgeoError(f"{file}: {axes['y']} reaches {abs(y).max():g}, which is no latitude")
+            raise SmgeoError(f"{file}: {axes['y']} reaches {abs(y).max():g}, which is not a latitude")
         x, roll = _rolled(x, x_step, axes["x"], file)
     affine = Affine(x_step, 0, round(x[0] - x_step / 2, 9), 0, -y_step, round(y[0] + y_step / 2, 9))
     return Layout(axes["x"], axes["y"], axes.get("t"), GeoBox((y.size, x.size), affine, crs), roll, flip_x, flip_y)
@@ -227,7 +229,7 @@ def _lay_out(x: np.ndarray, y: np.ndarray, crs: str, axes: Mapping[str, str], fi
 
 def _step(values: np.ndarray, dim: str, file: File) -> float:
     if values.size < 2:
-        raise SmgeoError(f"{file}: {dim!r} has one position, so the size of a pixel is not known")
+        raise SmgeoError(f"{file}: {dim!r} has one position, so the size of a pixel is unknown")
     step = round(float(values[-1] - values[0]) / (values.size - 1), 12)
     steps = np.diff(values)
     worst = int(np.argmax(np.abs(steps - step)))
@@ -239,7 +241,7 @@ def _step(values: np.ndarray, dim: str, file: File) -> float:
 
 
 def _rolled(x: np.ndarray, step: float, dim: str, file: File) -> tuple[np.ndarray, int]:
-    """Longitudes within -180 to 180, and by how many columns the file's are moved to get there."""
+    """Return longitudes within -180 to 180, and the number of columns by which the file's are moved."""
     beyond = int((x >= 180 - 1e-9).sum()) if x[-1] + step / 2 > 180 + step * 0.51 else 0
     if beyond == 0:
         return x, 0
@@ -247,20 +249,20 @@ def _rolled(x: np.ndarray, step: float, dim: str, file: File) -> tuple[np.ndarra
         return x - 360, 0
     if abs(x.size * step - 360) > step * 0.01:
         raise SmgeoError(
-            f"{file}: {dim!r} goes from {x[0]:g} to {x[-1]:g}, over the 180th meridian but not round the Earth; "
+            f"{file}: {dim!r} goes from {x[0]:g} to {x[-1]:g}, across the 180th meridian but not around the Earth; "
             "cut it there into two sources"
         )
     return np.concatenate([x[-beyond:] - 360, x[:-beyond]]), x.size - beyond
 
 
 def _stamps(variables: Mapping[str, Stored], dim: str | None, file: File) -> tuple[pd.Timestamp, ...] | None:
-    """Times along a dimension, or the one of the file, UTC; None where the file says none."""
+    """Return the times along a dimension, or the one of the file, UTC; None if the file has none."""
     candidates = _along(variables, dim) if dim else (variables[n] for n in _T_NAMES if n in variables)
     stored = next((v for v in candidates if " since " in str(v.attrs.get("units", ""))), None)
     if stored is None or (dim is None and np.prod(stored.shape) != 1):
         return None
     units, calendar = str(stored.attrs["units"]), str(stored.attrs.get("calendar", "standard"))
-    # IMERG's julian calendar: from 1900 to 2100 its leap years are ours, so that the date as written is the one meant.
+    # IMERG's julian calendar: from 1900 to 2100 it has the standard calendar's leap years, so the date as written is correct.
     if calendar.lower() == "julian" and re.search(r"since\s+(19|20)\d\d", units):
         calendar = "standard"
     raw = xr.Variable(("t",), np.asarray(stored.values[...]).ravel(), {"units": units, "calendar": calendar})
@@ -268,7 +270,7 @@ def _stamps(variables: Mapping[str, Stored], dim: str | None, file: File) -> tup
         decoded = xr.coding.times.CFDatetimeCoder().decode(raw, name="time").to_numpy()
         return tuple(pd.Timestamp(str(t)).round("s") for t in decoded)
     except (ValueError, OverflowError, ImportError) as error:
-        raise SmgeoError(f"{file}: times {units!r} ({calendar}) cannot be understood: {error}") from None
+        raise SmgeoError(f"{file}: times {units!r} ({calendar}) cannot be decoded: {error}") from None
 
 
 # CSV grids
@@ -282,18 +284,18 @@ def _csv_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
     try:
         crs = _crs_text(CRS.from_user_input(source.crs or "EPSG:4326"))
     except CRSError as error:
-        raise SmgeoError(f"{source.label}: crs {source.crs!r} cannot be understood: {error}") from None
+        raise SmgeoError(f"{source.label}: crs {source.crs!r} is invalid: {error}") from None
     layout = _lay_out(x, y, crs, {"x": "longitude", "y": "latitude"}, files[0])
-    # Text has to be read through from its beginning, so all stations are taken at once.
+    # Text must be read from its beginning, so all stations are read at once.
     return {n: Header(layout, None, (None,) * len(files), layout.box.shape.yx) for n in source.bands}
 
 
 def _csv_positions(file: File, header: bool, width: int, row: str) -> tuple[np.ndarray, np.ndarray]:
-    """Longitudes and latitudes: those of the table's head and first column; without, the globe's."""
+    """Return longitudes and latitudes: those of the table's header and first column, or without a header the globe's."""
     if not header:
         if width < 4 or width % 2:
             raise SmgeoError(
-                f"{file} has {width} columns and no header, so it is no grid of square pixels over the globe"
+                f"{file} has {width} columns and no header, so it is not a grid of square pixels over the globe"
             )
         step = 360 / width
         return -180 + step * (np.arange(width) + 0.5), 90 - step * (np.arange(width // 2) + 0.5)
@@ -303,6 +305,6 @@ def _csv_positions(file: File, header: bool, width: int, row: str) -> tuple[np.n
             y = np.array([float(line.split(",", 1)[0]) for line in itertools.islice(raw, 1, None) if line.strip()])
     except ValueError as error:
         raise SmgeoError(
-            f"{file}: longitudes (first row) or latitudes (first column) are no numbers: {error}"
+            f"{file}: longitudes (first row) or latitudes (first column) are not numbers: {error}"
         ) from None
     return x, y

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,33 +32,33 @@ _NEO_FILL = 99999.0
 
 
 def open_gridded(
-    spec: GriddedSource | Mapping[str, Any],
+    spec: GriddedSource | Mapping[str, object],
     *,
     root: str | Path = ".",
     geobox: GeoBox | None = None,
     stations: xr.Dataset | None = None,
-    period: tuple[Any, Any] | None = None,
+    period: tuple[object, object] | None = None,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """The arrays of one source, lazily: on a grid, at stations, or as they lie in the files.
+    """Open the arrays of one source lazily: on a grid, at stations, or on the files' own grid.
 
     Parameters
     ----------
     spec : GriddedSource or mapping
         `kind` (netcdf, zarr, csv_grid), `path` (a file, a glob pattern, a URL or a list), `bands` (variable -> name in
-        the file), and optionally `dates` (strptime pattern of the whole file name, `*` for any text; used where the
-        file has no time coordinate), `group`, `crs` (where the file says none), `scale` and `offset` (applied to what
-        the file's own packing gives, as a conversion of units), `nodata` (a further value that means missing, before
+        the file), and optionally `dates` (strptime pattern of the whole file name, `*` for any text; used if the
+        file has no time coordinate), `group`, `crs` (used if the file has none), `scale` and `offset` (applied to the
+        unpacked values, as a conversion of units), `nodata` (a further value that means missing, before
         scale and offset), `resampling`, `daily`, `radius_m`.
     root : str or Path
-        Where relative paths start.
+        Folder that relative paths start from.
     geobox : odc.geo.geobox.GeoBox, optional
-        Target grid; `resampling: auto` chooses as `smgeo.sources.pixels.warp.choose_resampling` says.
+        Target grid; `resampling: auto` is chosen by `smgeo.sources.pixels.warp.choose_resampling`.
     stations : xarray.Dataset, optional
-        With latitude and longitude on `station`: the pixel that holds each station, or with `radius_m` the mean of
-        the pixels whose centres lie within so many metres and of the one that holds it.
+        With latitude and longitude on `station`: the pixel that contains each station, or with `radius_m` the mean of
+        that pixel and those whose centres are within so many metres.
     period : (date, date), optional
-        Gives every day of the period, missing where there is no file; by default the days there are.
+        The result has every day of the period, missing where there is no file; by default the days of the files.
     catalog : mapping
         Kind and unit of each variable.
 
@@ -68,16 +67,16 @@ def open_gridded(
     xarray.Dataset
         float32, lazy. (time, y, x) or (y, x) in blocks of at most (30, 256, 256) with the CRS in `spatial_ref`. At
         stations (station, time) or (station,), all stations as given in one block of at most 30 days, so that a chunk
-        of a file is read once however many stations lie in it; stations that no pixel covers are missing, and named
-        in `attrs["left_out"]` (JSON). Several times of a UTC day become one by `daily`: the mean of the values there
-        are (of decibels, in linear power), or the sum, which is missing where a value is missing or the day has fewer
-        times than others. The coordinate `day_inputs` on `time` is a digest of what each day is made from.
+        of a file is read once for all stations in it; stations that no pixel covers are missing, and named
+        in `attrs["left_out"]` (JSON). Several times of a UTC day become one by `daily`: the mean of the valid
+        values (of decibels, in linear power), or the sum, which is missing where a value is missing or the day has fewer
+        times than others. The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
 
     Raises
     ------
     SmgeoError
         If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly spaced,
-        files lie on different grids, a unit is not the one the cube holds, or a day has several times and no rule.
+        files are on different grids, a unit is not that of the cube, or a day has several times and no rule.
     """
     source = spec if isinstance(spec, GriddedSource) else parse_spec(GriddedSource, spec, "open_gridded")
     check_target("open_gridded", geobox, stations)
@@ -89,14 +88,14 @@ def open_gridded(
     days = day_axis([day for times in dynamic for day, _, _ in times], period) if dynamic else None
     series = {n: _series(n, catalog[n], files, headers[n], observed[n], days, source) for n in source.bands}
     states = {f: (str(f), *file_state(f)) for f in files}
-    where: Any
+    where: object
     if stations is not None:
         out = _at_stations(series, stations, source, days, states)
         where = (*station_places(stations), source.radius_m)
     else:
-        where = geobox if geobox is not None else _own_grid(headers, files)
-        data = {n: grid_variable(s, catalog[n], where, source.resampling, days, states) for n, s in series.items()}
-        out = xr.Dataset(data, xr_coords(where, dims=("y", "x")))
+        where = box = geobox if geobox is not None else _own_grid(headers, files)
+        data = {n: grid_variable(s, catalog[n], box, source.resampling, days, states) for n, s in series.items()}
+        out = xr.Dataset(data, xr_coords(box, dims=("y", "x")))
     if days is None:
         return out
     inputs = ("time", _inputs_of_days(series, states, (where, source.resampling), len(days)))
@@ -104,25 +103,27 @@ def open_gridded(
 
 
 def gridded_files(spec: GriddedSource, root: str | Path) -> list[Path]:
-    """The local files a source reads (folders, for Zarr)."""
+    """Return the local files that a source reads (folders, for Zarr)."""
     return [f for f in list_files(spec, root) if isinstance(f, Path)]
 
 
 def _check_source(source: GriddedSource, catalog: Mapping[str, Feature]) -> None:
     if source.daily == "clearest":
-        raise SmgeoError(f"{source.label}: daily: clearest is for scenes with clouds; choose mean or sum")
+        raise SmgeoError(f"{source.label}: daily: clearest applies only to scenes with clouds; choose mean or sum")
     if source.kind == "csv_grid" and len(source.bands) > 1:
-        raise SmgeoError(f"{source.label}: a CSV grid holds one variable, bands names {', '.join(source.bands)}")
+        raise SmgeoError(f"{source.label}: a CSV grid contains one variable, but bands names {', '.join(source.bands)}")
     if unknown := [n for n in source.bands if n not in catalog]:
-        raise SmgeoError(f"{source.label}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}")
+        raise SmgeoError(
+            f"{source.label}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}"
+        )
 
 
 def _own_grid(headers: Mapping[str, Header], files: tuple[File, ...]) -> GeoBox:
-    """The grid that all variables lie on."""
+    """Return the grid of all variables, which must be the same."""
     first, *others = headers
     for name in others:
         if headers[name].layout.box != headers[first].layout.box:
-            raise SmgeoError(f"{files[0]}: {name} lies on another grid than {first}; give a grid, or two sources")
+            raise SmgeoError(f"{files[0]}: {name} is on another grid than {first}; set a grid, or give two sources")
     return headers[first].layout.box
 
 
@@ -132,7 +133,7 @@ def _own_grid(headers: Mapping[str, Header], files: tuple[File, ...]) -> GeoBox:
 def _observations(
     name: str, feature: Feature, files: tuple[File, ...], header: Header, source: GriddedSource
 ) -> list[tuple[pd.Timestamp, int, int]] | None:
-    """(day, file, position in the file) of each time of a variable, in order; None of what does not vary in time."""
+    """Return (day, file, position in the file) of each time of a variable, in order; None if it does not vary in time."""
     if feature.kind == "static":
         count = sum(len(s) if s is not None else 1 for s in header.stamps)
         if count > 1:
@@ -167,17 +168,17 @@ def _series(
     days: pd.DatetimeIndex | None,
     source: GriddedSource,
 ) -> Series:
-    """What a task needs of one variable."""
+    """Return how one variable is read and combined."""
     per_day = int(pd.Series([day for day, _, _ in observed or ()]).value_counts().max()) if observed else 1
     if per_day > 1 and source.daily == "auto":
         busiest = pd.Series([day for day, _, _ in observed or ()]).value_counts().idxmax()
         raise SmgeoError(
-            f"{source.label}: {name} has {per_day} times on {busiest:%Y-%m-%d} (UTC); say how they make a day's value: "
+            f"{source.label}: {name} has {per_day} times on {busiest:%Y-%m-%d} (UTC); set how they are combined: "
             "daily: mean, or daily: sum"
         )
     _check_units(files[0], header.units, name, source, feature, summed=per_day == 1 or source.daily == "sum")
     rule = choose_rule(source.daily, feature, masked=False)
-    attrs: dict[str, Any] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
+    attrs: dict[str, object] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
     if per_day > 1:
         attrs["daily_rule"] = rule_in_words(rule, feature)
     places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)
@@ -194,7 +195,7 @@ def _series(
 def _check_units(
     file: File, found: str | None, name: str, source: GriddedSource, feature: Feature, *, summed: bool
 ) -> None:
-    """Refuse a unit that is not the cube's. IMERG V06 writes a day's total as mm; a day's sum of mm is mm a day."""
+    """Raise an error if the unit is not the cube's. IMERG V06 writes a day's total as mm; a day's sum of mm is mm a day."""
     if found is None or name in source.scale or name in source.offset:
         return
     canonical = known_unit(found)
@@ -203,13 +204,15 @@ def _check_units(
     if feature.units == "mm d-1" and canonical == "mm" and summed:
         return
     kelvin = {("K", "degC"): -273.15, ("degC", "K"): 273.15}.get((canonical, feature.units))
-    hint = f"write offset: {{{name}: {kelvin}}}" if kelvin else "convert it with scale and offset"
-    raise SmgeoError(f"{file}: {name} is in {found!r}, the cube holds {feature.units!r}; {hint}")
+    hint = f"set offset: {{{name}: {kelvin}}}" if kelvin else "convert it with scale and offset"
+    raise SmgeoError(f"{file}: {name} is in {found!r}, but the cube stores {feature.units!r}; {hint}")
 
 
-def _inputs_of_days(series: Mapping[str, Series], states: Mapping[File, Any], where: Any, days: int) -> np.ndarray:
-    """Digest of what each day is made from: the files and their state, how they are read, and the target."""
-    made_from: list[list[Any]] = [[] for _ in range(days)]
+def _inputs_of_days(
+    series: Mapping[str, Series], states: Mapping[File, Hashable], where: object, days: int
+) -> np.ndarray:
+    """Return a digest of the inputs of each day: the files and their state, how they are read, and the target."""
+    made_from: list[list[object]] = [[] for _ in range(days)]
     for name, one in series.items():
         for day, file, position in one.places if one.dynamic else ():
             made_from[day].append((name, states[file], position))
@@ -223,7 +226,7 @@ def _at_stations(
     stations: xr.Dataset,
     source: GriddedSource,
     days: pd.DatetimeIndex | None,
-    states: Mapping[File, Any],
+    states: Mapping[File, Hashable],
 ) -> xr.Dataset:
     lons, lats = station_places(stations)
     covered = np.ones(lons.size, dtype=bool)

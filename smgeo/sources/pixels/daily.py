@@ -1,4 +1,4 @@
-"""How several observations of one UTC day become its value, for every kind of raster source."""
+"""Combination of several observations of one UTC day into its value, for every kind of raster source."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _WORDS = {
 
 
 def choose_rule(asked: str, feature: Feature, *, masked: bool) -> Rule:
-    """The rule a recipe asks for; `auto` takes the clearest of what clouds hide, and the mean of the rest.
+    """Return the rule that a recipe sets; `auto` is the clearest if clouds are masked, else the mean.
 
     Parameters
     ----------
     asked : {"auto", "mean", "clearest", "sum"}
         The source's `daily`.
     feature : Feature
-        What is observed.
+        The variable.
     masked : bool
-        Whether a quality band says which pixels are clear.
+        True if a quality band marks clear pixels.
 
     Raises
     ------
     SmgeoError
-        If a sum of decibels is asked for.
+        If the rule is a sum of decibels.
     """
     if asked == "auto":
         return "clearest" if masked else "mean"
@@ -45,7 +45,7 @@ def choose_rule(asked: str, feature: Feature, *, masked: bool) -> Rule:
 
 
 def rule_in_words(rule: Rule, feature: Feature) -> str:
-    """What a variable's attribute `daily_rule` says."""
+    """Return a variable's attribute `daily_rule`."""
     power = " in linear power, stored in dB" if rule == "mean" and feature.units == "dB" else ""
     return _WORDS[rule] + power
 

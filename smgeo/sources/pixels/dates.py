@@ -20,7 +20,7 @@ _PARTS = {"Y": "year", "y": "year", "j": "day of the year", "b": "month", "B": "
 
 
 def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timestamp:
-    """The UTC day that a file's name holds.
+    """Return the UTC day in a file's name.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timesta
     pattern : str
         The same with %Y, %m, %d (or %j) in place of the date, and `*` for any text.
     file : str, optional
-        How messages call the file, where `name` holds `{band}` in place of a band's text.
+        Name of the file for messages, if `name` contains `{band}` in place of a band's text.
 
     Raises
     ------
     SmgeoError
-        If the name does not match, the date is none that there is, or the pattern has no year or one of its parts twice.
+        If the name does not match, the date does not exist, or the pattern has no year or one of its parts twice.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timesta
         )
     match = re.fullmatch("".join(parts), name)
     if match is None:
-        apart = "{band} where the name of a band stands, " if "{band}" in name and "{band}" not in pattern else ""
+        apart = "{band} in place of the name of a band, " if "{band}" in name and "{band}" not in pattern else ""
         raise SmgeoError(
             f"{file or name} does not match dates {pattern!r}; write the whole file name with %Y, %m, %d (or %j) in place of "
             f"its date, {apart}and * for any text"
@@ -65,34 +65,34 @@ def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timesta
     except ValueError:
         read = ", ".join(f"{_PARTS[d[1]]} {text}" for d, text in zip(found, match.groups(), strict=True))
         raise SmgeoError(
-            f"{file or name} matches dates {pattern!r}, but its date would be {read}, which there is not; correct the order "
+            f"{file or name} matches dates {pattern!r}, but its date would be {read}, which does not exist; correct the order "
             "of %Y, %m, %d"
         ) from None
 
 
 def day_axis(days: list[pd.Timestamp], period: tuple[object, object] | None) -> pd.DatetimeIndex:
-    """Every day of the period, or without one the days there are, in order."""
+    """Return every day of the period, or without one the given days, in order."""
     if period is not None:
         return pd.date_range(*period_days(period), freq="D", name="time")
     return pd.DatetimeIndex(sorted(set(days)), name="time")
 
 
 def period_days(period: tuple[object, object]) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """First and last UTC day of a period.
+    """Return the first and last UTC day of a period.
 
     Raises
     ------
     SmgeoError
-        If one is no date, or the last is before the first.
+        If one is not a date, or the last is before the first.
     """
     first, last = map(_day, period)
     if last < first:
-        raise SmgeoError(f"period: {last:%Y-%m-%d} is before {first:%Y-%m-%d}; write the first day first")
+        raise SmgeoError(f"period: {last:%Y-%m-%d} is before {first:%Y-%m-%d}; put the first day first")
     return first, last
 
 
 def _day(value: object) -> pd.Timestamp:
     moment = pd.to_datetime(str(value), errors="coerce")
     if pd.isna(moment):
-        raise SmgeoError(f"period: {value!r} is no date; write 2020-01-31")
+        raise SmgeoError(f"period: {value!r} is not a date; write 2020-01-31")
     return (moment.tz_convert("UTC").tz_localize(None) if moment.tzinfo else moment).normalize()

@@ -38,7 +38,7 @@ class Footprints:
 
     @property
     def covered(self) -> np.ndarray:
-        """Positions of the stations that have a pixel."""
+        """The positions of the stations that have a pixel."""
         return np.unique(self.stations)
 
     def mean(self, values: np.ndarray, *, decibels: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ class Footprints:
     def observe(self, pixels: Observation, *, decibels: bool) -> tuple[np.ndarray, Observation]:
         """Return positions of stations and the mean of each one's pixels (pixel, ...); of decibels as linear power.
 
-        Where every station has one pixel, its value stays as it is.
+        If every station has one pixel, its value is not changed.
         """
         ids, first, counts = np.unique(self.stations, return_index=True, return_counts=True)
         if (counts == 1).all():
@@ -62,7 +62,7 @@ class Footprints:
 
 
 def check_target(caller: str, geobox: object, stations: object) -> None:
-    """Check where values are asked for: on a grid, at stations, or neither.
+    """Check the target of values: a grid, stations, or neither.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def check_target(caller: str, geobox: object, stations: object) -> None:
         raise SmgeoError(f"{caller}: give a grid or stations, not both")
     if geobox is not None and not isinstance(geobox, GeoBox):
         raise SmgeoError(
-            f"{caller}: geobox is an odc.geo.geobox.GeoBox, such as ds.odc.geobox of a Dataset on the grid; got a "
+            f"{caller}: geobox must be an odc.geo.geobox.GeoBox, such as ds.odc.geobox of a Dataset on the grid; got a "
             f"{type(geobox).__name__}"
         )
     if stations is not None:
@@ -84,22 +84,22 @@ def _check_stations(stations: object, where: str = "") -> None:
     if not isinstance(stations, xr.Dataset) or "station" not in stations.dims:
         what = "one without it" if isinstance(stations, xr.Dataset) else f"a {type(stations).__name__}"
         raise SmgeoError(
-            f"{where}stations is an xarray.Dataset with latitude and longitude on the dimension station, as "
+            f"{where}stations must be an xarray.Dataset with latitude and longitude on the dimension station, as "
             f"smgeo.open_stations gives it; got {what}"
         )
 
 
 def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Longitudes and latitudes of stations, degrees, float64.
+    """Return longitudes and latitudes of stations, degrees, float64.
 
     Raises
     ------
     SmgeoError
-        If it is no Dataset of stations, lacks them, or one is missing.
+        If it is not a Dataset of stations, lacks them, or one is missing.
     """
     _check_stations(stations)
     if lacking := [k for k in ("latitude", "longitude") if k not in stations]:
-        raise SmgeoError(f"stations lack {' and '.join(lacking)}, so their pixels are not known")
+        raise SmgeoError(f"stations lack {' and '.join(lacking)}, so their pixels are unknown; add them")
     lons, lats = (stations[k].to_numpy().astype("float64") for k in ("longitude", "latitude"))
     bad = ~(np.isfinite(lons) & np.isfinite(lats))
     if bad.any():
@@ -110,15 +110,15 @@ def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_footprints(lons: np.ndarray, lats: np.ndarray, box: GeoBox, radius_m: float | None) -> Footprints:
-    """The pixel each station lies in, or with a radius all whose centres lie within it, and the one it lies in.
+    """Return the pixel that contains each station, and with a radius also all pixels whose centres are within it.
 
-    A station on an edge between two pixels has the one with the higher row or column. Stations beside the grid have none.
+    A station on an edge between two pixels has the one with the higher row or column. Stations outside the grid have none.
     Distances are on the WGS84 ellipsoid.
     """
     there = transformer("EPSG:4326", crs_text(box))
     xs, ys = (np.asarray(v, dtype="float64") for v in there.transform(lons, lats))
     with np.errstate(invalid="ignore"):
-        # As for pixels of a target grid: rounding is not to move a station that lies on an edge.
+        # As for pixels of a target grid: rounding must not move a station that is on an edge.
         columns, rows = (np.round(v, 8) for v in apply_affine(~box.affine, xs, ys))
         if period := period_columns(box):
             columns = columns % period
@@ -135,7 +135,7 @@ def find_footprints(lons: np.ndarray, lats: np.ndarray, box: GeoBox, radius_m: f
 
 
 def _within(row: int, column: int, lon: float, lat: float, box: GeoBox, radius_m: float) -> np.ndarray:
-    """(row, column) of the pixels whose centres lie within the radius, and of the one that holds the station."""
+    """Return (row, column) of the pixels whose centres are within the radius, and of the one that contains the station."""
     height, width = box.shape.yx
     goes_round = is_geographic(box) and abs(abs(box.affine.a) * width - 360) < 1e-3
     reach_x, reach_y = (int(np.ceil(radius_m / max(m, 1e-6))) + 1 for m in pixel_metres(box, lon, lat))
@@ -153,7 +153,7 @@ def _within(row: int, column: int, lon: float, lat: float, box: GeoBox, radius_m
 
 
 def tiles_of(rows: np.ndarray, columns: np.ndarray, tile: tuple[int, int]) -> list[np.ndarray]:
-    """Positions of the pixels of each tile of a file, so that a tile is read once.
+    """Return the positions of the pixels of each tile of a file, so that a tile is read once.
 
     >>> [t.tolist() for t in tiles_of(np.array([0, 9, 1]), np.array([0, 0, 1]), (8, 8))]
     [[0, 2], [1]]

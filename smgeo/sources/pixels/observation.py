@@ -1,7 +1,7 @@
 """Values of one observation, and the mean of several.
 
 Backscatter is averaged and interpolated in linear power and stored in decibels. An `Observation` carries power from the
-first mean to the last, so that a block of work converts to decibels once, at its end.
+first mean to the last, so that a block converts to decibels once, at its end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def to_power(decibels: np.ndarray) -> np.ndarray:
 
 
 def to_decibels(power: np.ndarray) -> np.ndarray:
-    """Return decibels in the input's floating-point type; missing where there is no power, which has no logarithm."""
+    """Return decibels in the input's floating-point type; missing where the power is not positive, which has no logarithm."""
     return np.asarray(power.dtype.type(10) * np.log10(known_power(power)))
 
 

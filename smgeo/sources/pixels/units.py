@@ -1,4 +1,4 @@
-"""Units as files of rasters write them, in the catalogue's words."""
+"""Names of units in raster files, translated to those of the catalogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANONICAL = {s.lower(): unit for unit, names in _SYNONYMS.items() for s in (uni
 
 
 def known_unit(text: str) -> str:
-    """A unit in the catalogue's words; as it is, where it is none of them.
+    """Return the catalogue's name of a unit, or the text itself if the unit is unknown.
 
     >>> known_unit("Metre"), known_unit("mm/day"), known_unit("furlong")
     ('m', 'mm d-1', 'furlong')

@@ -1,4 +1,4 @@
-"""From the pixels of a source to those of the target grid: which are needed, by which method, and the warp itself.
+"""Warp from the pixels of a source to those of the target grid: choice of pixels and method, and resampling.
 
 Own code rather than GDAL's warp, whose approximation differs from block to block (nearest at 41 of 65,000 pixels, bilinear
 by up to 0.0035) and whose bilinear interpolation also smooths on rotated grids: here each pixel is transformed exactly.
@@ -28,22 +28,22 @@ _WGS84 = Geod(ellps="WGS84")
 
 @lru_cache(maxsize=256)
 def transformer(source: str, target: str) -> Transformer:
-    """x, y (or longitude, latitude) of one CRS in another; making one takes milliseconds."""
+    """Return a cached transformer of x, y (or longitude, latitude) between two CRS; creating one takes milliseconds."""
     return Transformer.from_crs(source, target, always_xy=True)
 
 
 def crs_text(box: GeoBox) -> str:
-    """A grid's CRS as text: `EPSG:...`, or WKT where there is no such code."""
+    """Return a grid's CRS as text: `EPSG:...`, or WKT if there is no such code."""
     return str(box.crs)
 
 
 def is_geographic(box: GeoBox) -> bool:
-    """Whether the grid's coordinates are degrees."""
+    """Return True if the grid's coordinates are degrees."""
     return box.crs is not None and bool(box.crs.geographic)
 
 
 def split_blocks(shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Dask chunks of an array of `shape` in blocks of at most `sizes`.
+    """Return the Dask chunks of an array of `shape` in blocks of at most `sizes`.
 
     >>> split_blocks((5, 3), (2, 4))
     ((2, 2, 1), (3,))
@@ -52,12 +52,12 @@ def split_blocks(shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[
 
 
 def apply_affine(affine: Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and rows to coordinates, or back by the inverse, for arrays."""
+    """Transform arrays of columns and rows to coordinates, or back by the inverse."""
     return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 
 
 def pixel_metres(box: GeoBox, lon: float, lat: float) -> tuple[float, float]:
-    """Width and height of a grid's pixel in metres, at a place."""
+    """Return width and height of a grid's pixel in metres, at a place."""
     there = transformer("EPSG:4326", crs_text(box))
     x, y = there.transform(lon, lat)
     a = box.affine
@@ -67,17 +67,17 @@ def pixel_metres(box: GeoBox, lon: float, lat: float) -> tuple[float, float]:
 
 
 def choose_resampling(asked: str, feature: Feature, box: GeoBox, own: GeoBox) -> str:
-    """The method from a source's grid to the target: what is asked, or what suits the feature.
+    """Return the method of resampling from a source's grid to the target.
 
-    `auto` takes the nearest of cyclic features (their mean has no meaning) and on the same grid, the mean (`average`)
-    of continuous ones where the target's pixels are more than 1.5 times as wide (in metres, at the target's centre, or
-    beside it where one of the two has no pixels there), and bilinear interpolation else. Classes are to be read with `nearest`.
+    `auto` is `nearest` for cyclic features (their mean has no meaning) and on the same grid. It is `average` (the mean)
+    if the target's pixels are more than 1.5 times as wide (in metres, at the target's centre, or elsewhere if one of the
+    two has no pixels there), else `bilinear`. For classes set `nearest`.
     """
     if asked != "auto":
         return asked
     if feature.cyclic or box == own:
         return "nearest"
-    # One of the two may have no pixels at the centre: degrees at a pole, a projection beside its map.
+    # One of the two may have no pixels at the centre: degrees at a pole, a projection outside its domain.
     ratios = (_ratio_of_widths(box, own, g, part) for g, part in ((box, 1 / 2), (box, 1 / 4), (own, 1 / 2)))
     return suited_to_ratio(next((r for r in ratios if math.isfinite(r)), 1.0))
 
@@ -92,9 +92,9 @@ def suited_to_ratio(ratio: float) -> str:
 
 
 def _ratio_of_widths(box: GeoBox, own: GeoBox, grid: GeoBox, part: float) -> float:
-    """How many times as wide as the source's the target's pixels are, at a part of a grid's height and width.
+    """Return the ratio of the widths of the target's and the source's pixels, at a part of a grid's height and width.
 
-    NaN where one of them has no pixels.
+    NaN if one of them has no pixels there.
     """
     x, y = grid.affine * (grid.shape.x * part, grid.shape.y * part)
     lon, lat = transformer(crs_text(grid), "EPSG:4326").transform(x, y)
@@ -104,7 +104,7 @@ def _ratio_of_widths(box: GeoBox, own: GeoBox, grid: GeoBox, part: float) -> flo
 
 
 def aligned_shift(part: GeoBox, own: GeoBox) -> tuple[int, int] | None:
-    """(row, column) of the source's grid where `part` begins, if its pixels are the source's; None if they are not."""
+    """Return (row, column) of the source's grid where `part` begins, if its pixels are the source's; None if they are not."""
     if part.crs != own.crs:
         return None
     a, b = part.affine, own.affine
@@ -120,15 +120,15 @@ def aligned_shift(part: GeoBox, own: GeoBox) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """Where the pixels of a part of the target lie in a source grid.
+    """Positions of the pixels of a part of the target in a source grid.
 
     Attributes
     ----------
     method : str
-        How their values are found.
+        Method of resampling.
     rows, columns : array of float64
         Pixel centres (y, x) in rows and columns of the whole source grid (0 is its upper or left edge); for `average`
-        pixel corners (y + 1, x + 1). NaN where the projection has no place for them.
+        pixel corners (y + 1, x + 1). NaN where the projection is not defined.
     window : ((int, int), (int, int))
         Rows and columns of the source that are needed.
     """
@@ -142,10 +142,10 @@ class Lookup:
 # Scenes of one grid follow each other, and looking up a block's pixels takes longer than resampling them.
 @lru_cache(maxsize=16)
 def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
-    """Where each pixel of a part of the target lies in the source's grid; None if none lies on it.
+    """Return the position of each pixel of a part of the target in the source's grid; None if none is in it.
 
-    Each pixel is transformed by itself, exactly, so that its value does not depend on the block it is computed in.
-    Longitudes are taken round the Earth to where the source has them.
+    Each pixel is transformed exactly, so that its value does not depend on the block it is computed in.
+    Longitudes are shifted by 360 degrees into the range of the source.
     """
     height, width = part.shape.yx
     corners = method == "average"
@@ -156,7 +156,7 @@ def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
         xs, ys = transformer(crs_text(part), crs_text(own)).transform(xs, ys)
     with np.errstate(invalid="ignore"):
         c, r = apply_affine(~own.affine, np.asarray(xs), np.asarray(ys))
-    # A pixel centre on an edge between two source pixels is to fall to the same side in every column.
+    # A pixel centre on an edge between two source pixels must fall to the same side in every column.
     c, r = np.round(c, 8), np.round(r, 8)
     if period := period_columns(own):
         c -= period * np.floor((c - own.shape.x / 2) / period + 0.5)
@@ -176,9 +176,9 @@ def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
 
 
 def pieces(part: GeoBox, own: GeoBox, method: str, most: int) -> Iterator[tuple[slice, slice, Lookup]]:
-    """Rows and columns of a part of the target, and where they lie, cut so that each needs `most` pixels of the source.
+    """Yield pieces of a part of the target, with their positions, each of which needs at most `most` pixels of the source.
 
-    What no cut makes smaller (one pixel of the target) needs what it needs.
+    One pixel of the target is not cut, and may need more.
     """
     todo = [(0, part.shape.y, 0, part.shape.x)]
     while todo:
@@ -198,10 +198,10 @@ def pieces(part: GeoBox, own: GeoBox, method: str, most: int) -> Iterator[tuple[
 
 
 def _coordinates(affine: Affine, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of columns and rows of a part of a grid, to the last bit the same whichever part of it that is.
+    """Return coordinates of columns and rows of a part of a grid, identical to the last bit for every part of it.
 
-    The origins of two parts are rounded differently. So whole pixels are counted from the origin of the CRS, and what
-    remains, the same for all parts, is rounded to a ten-millionth of a pixel.
+    The origins of two parts are rounded differently. So whole pixels are counted from the origin of the CRS, and the
+    remainder, the same for all parts, is rounded to a ten-millionth of a pixel.
     """
     linear = Affine(affine.a, affine.b, 0, affine.d, affine.e, 0)
     c, r = ~linear * (affine.c, affine.f)
@@ -211,16 +211,16 @@ def _coordinates(affine: Affine, columns: np.ndarray, rows: np.ndarray) -> tuple
 
 
 def period_columns(own: GeoBox) -> float:
-    """Columns from a meridian round the Earth to itself; 0 where x is no longitude, or the grid is rotated."""
+    """Return the number of columns around the Earth; 0 if x is not longitude, or the grid is rotated."""
     upright = own.affine.b == 0 and own.affine.d == 0
     return round(360 / abs(own.affine.a), 8) if is_geographic(own) and upright else 0.0
 
 
 def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) -> None:
-    """Values of the source's window (y, x), float32, onto the target's pixels, into `out`.
+    """Resample the source's window (y, x), float32, onto the target's pixels, into `out`.
 
-    Missing (NaN) values have no weight: a value is the weighted mean of those there are. It is missing where there is
-    none and, but for `average`, where the source's pixel that holds the target pixel's centre is missing, as in GDAL:
+    Missing (NaN) values have no weight: a value is the weighted mean of the valid ones. It is missing where there is
+    none and, except for `average`, where the source's pixel at the target pixel's centre is missing, as in GDAL:
     interpolation does not reach under a cloud.
     """
     (r0, _), (c0, _) = found.window
@@ -254,7 +254,7 @@ def _nearest(
 
 @numba.njit(cache=True, nogil=True)
 def _weight(distance: float, cubic: bool) -> float:
-    """Weight of a pixel at a distance: linear, or Keys 1981 (cubic convolution, a = -1/2)."""
+    """Return the weight of a pixel at a distance: linear, or Keys 1981 (cubic convolution, a = -1/2)."""
     d = abs(distance)
     if not cubic:
         return max(0.0, 1.0 - d)
@@ -300,13 +300,13 @@ def _interpolate(
 def _average(
     values: np.ndarray, rows: np.ndarray, columns: np.ndarray, r0: int, c0: int, period: float, out: np.ndarray
 ) -> None:
-    """Mean over the upright rectangle around a pixel's corners, each source pixel weighted by the share it has of it."""
+    """Compute the mean over the upright rectangle around a pixel's corners, weighted by each source pixel's share of it."""
     turns = 1 if period > 0 else 0
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             top, bottom, left, right = _rectangle(rows[i : i + 2, j : j + 2], columns[i : i + 2, j : j + 2], period)
             total, weight = 0.0, 0.0
-            # The rectangle may lie to both sides of the meridian where the source begins.
+            # The rectangle may be on both sides of the meridian where the source begins.
             for turn in range(-turns, turns + 1):
                 a, b = left + turn * period, right + turn * period
                 for y in range(max(int(np.floor(top)), r0), min(int(np.ceil(bottom)), r0 + values.shape[0])):
@@ -317,13 +317,13 @@ def _average(
                             w = wy * (min(b, x + 1.0) - max(a, float(x)))
                             total += w * v
                             weight += w
-            # Rounding in the corners alone is no share of a pixel.
+            # Rounding in the corners is not a share of a pixel.
             out[i, j] = total / weight if weight > 1e-9 else np.nan
 
 
 @numba.njit(cache=True, nogil=True)
 def _rectangle(rows: np.ndarray, columns: np.ndarray, period: float) -> tuple[float, float, float, float]:
-    """Top, bottom, left and right of a pixel's four corners; nothing (0, 0, 0, 0) where one has no place."""
+    """Return top, bottom, left and right of a pixel's four corners; (0, 0, 0, 0) if one of them is NaN."""
     top, bottom, left, right = rows[0, 0], rows[0, 0], columns[0, 0], columns[0, 0]
     for i in range(2):
         for j in range(2):

@@ -1,8 +1,7 @@
 """Scenes (GeoTIFFs, each on a grid of its own, on disk or remote) as lazy arrays on a grid or at stations.
 
-One task makes one block for all variables: it reads of each scene the window the block needs, leaves out what its
-quality band masks, resamples it onto the block, and makes a day's scenes one value. Every valid pixel of a day is kept.
-
+One task makes one block for all variables: it reads the window of each scene that the block needs, leaves out what its
+quality band masks, resamples it onto the block, and combines a day's scenes into one value. Every valid pixel of a day is kept.
 Masks are applied to a scene's own pixels, before it is resampled.
 """
 
@@ -10,10 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -21,6 +19,7 @@ import pandas as pd
 from affine import Affine
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Feature
@@ -50,9 +49,9 @@ _TOGETHER = 2**22  # pixels of a scene that a task reads at a time: 16 MiB as fl
 
 @dataclass(frozen=True)
 class Reading:
-    """What is made of the scenes: the variables, their rules, and the method onto a grid.
+    """How scenes become values: the variables, their daily rules, and the method of resampling.
 
-    `whole_day` says how many scenes a whole day of each variable has, where a day with fewer is missing (sums).
+    `whole_day` is the number of scenes of a whole day of each variable; a day with fewer is missing (sums).
     """
 
     features: tuple[Feature, ...]
@@ -62,13 +61,13 @@ class Reading:
 
     @property
     def names(self) -> list[str]:
-        """Variables, in order."""
+        """The variables, in order."""
         return [f.name for f in self.features]
 
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """All that one task needs."""
+    """Input of one task."""
 
     reading: Reading
     scenes: tuple[tuple[int, Scene], ...]  # position of the day in the block, clearest first
@@ -83,10 +82,10 @@ class _Block:
 def scenes_on_grid(
     scenes: Sequence[Scene], reading: Reading, box: GeoBox, days: pd.DatetimeIndex | None
 ) -> dict[str, da.Array]:
-    """Each variable on a grid: (time, y, x), or (y, x) where `days` is None; float32, missing as NaN.
+    """Return each variable on a grid: (time, y, x), or (y, x) if `days` is None; float32, missing as NaN.
 
     Lazy in blocks of at most (30, 256, 256), of all variables together; peak memory of a task is a block of each
-    variable and what four million pixels of one scene need.
+    variable and four million pixels of one scene.
     """
     length = 1 if days is None else len(days)
     chunks = split_blocks((length, *box.shape.yx), tuple(GRID_SHARD.values()))
@@ -121,10 +120,10 @@ def scenes_at_stations(
     days: pd.DatetimeIndex | None,
     radius_m: float | None,
 ) -> tuple[dict[str, da.Array], np.ndarray]:
-    """Each variable at stations: (station, time), or (station,) where `days` is None; and which stations a scene covers.
+    """Return each variable at stations: (station, time), or (station,) if `days` is None; and which stations a scene covers.
 
-    Each scene is read on its own grid: the pixel a station lies in, or the mean of its footprint's unmasked pixels.
-    Lazy in blocks of 30 days of all stations, so that a tile of a file is read once however many stations lie in it.
+    Each scene is read on its own grid: the pixel of a station, or the mean of its footprint's unmasked pixels.
+    Lazy in blocks of 30 days of all stations, so that a tile of a file is read once for all stations in it.
     """
     boxes = dict.fromkeys(s.box for s in scenes)
     covered = np.zeros(len(lons), dtype=bool)
@@ -147,16 +146,16 @@ def scenes_at_stations(
     return {n: a.T if days is not None else a for n, a in arrays.items()}, covered
 
 
-def _signature(scenes: Iterable[Scene]) -> list[Any]:
+def _signature(scenes: Iterable[Scene]) -> list[Hashable]:
     return [(s.name, s.day, s.layers, s.quality, s.mask, s.cloud, s.state, str(s.box)) for s in scenes]
 
 
-def inputs_of_days(scenes: Iterable[Scene], reading: Reading, where: Any, days: pd.DatetimeIndex) -> np.ndarray:
-    """Digest of what each day's values are made from: its scenes, the reading, and the target (a grid, or places).
+def inputs_of_days(scenes: Iterable[Scene], reading: Reading, where: object, days: pd.DatetimeIndex) -> np.ndarray:
+    """Return a digest of the inputs of each day's values: its scenes, the reading, and the target (a grid, or places).
 
     For the coordinate `smgeo.cube.schema.DAY_INPUTS`.
     """
-    by_day: dict[Any, list[Scene]] = {}
+    by_day: dict[pd.Timestamp | None, list[Scene]] = {}
     for scene in scenes:
         by_day.setdefault(scene.day, []).append(scene)
     common = tokenize(reading, where)
@@ -164,7 +163,7 @@ def inputs_of_days(scenes: Iterable[Scene], reading: Reading, where: Any, days: 
 
 
 def own_grid(scenes: Sequence[Scene]) -> GeoBox:
-    """The grid that all files of the scenes lie on: their common pixels, from the first to the last row and column.
+    """Return the grid that all files of the scenes share, from the first to the last row and column.
 
     Raises
     ------
@@ -178,7 +177,7 @@ def own_grid(scenes: Sequence[Scene]) -> GeoBox:
         shift = aligned_shift(box, first)
         if shift is None:
             raise SmgeoError(
-                f"{plain(href)} lies on another grid ({box.crs}, {box.shape.yx}) than {plain(scenes[0].name)} "
+                f"{plain(href)} is on another grid ({box.crs}, {box.shape.yx}) than {plain(scenes[0].name)} "
                 f"({first.crs}, {first.shape.yx}); give a grid to warp both onto"
             )
         top, left = min(top, shift[0]), min(left, shift[1])
@@ -188,16 +187,16 @@ def own_grid(scenes: Sequence[Scene]) -> GeoBox:
 
 def _assemble(
     tasks: Mapping[tuple[int, ...], _Block],
-    read: Any,
+    read: Callable[[_Block], np.ndarray],
     reading: Reading,
     chunks: tuple[tuple[int, ...], ...],
     name: str,
     *,
     static: bool,
 ) -> dict[str, da.Array]:
-    """One array of all variables, a task a block, and each variable as a part of it."""
+    """Return each variable as a part of one array of all, which has one task a block."""
     count = len(reading.features)
-    graph: dict[Any, Any] = {(name, 0, *index): (partial(read, block),) for index, block in tasks.items()}
+    graph: dict[Key, object] = {(name, 0, *index): (partial(read, block),) for index, block in tasks.items()}
     together = da.Array(
         HighLevelGraph.from_collections(name, graph, dependencies=[]),
         name,
@@ -209,7 +208,7 @@ def _assemble(
 
 
 def _scenes_of(scenes: Sequence[Scene], days: pd.DatetimeIndex | None, start: int, stop: int) -> list[tuple[int, int]]:
-    """(day in the block, position) of the scenes of a block's days, day by day, clearest first."""
+    """Return (day in the block, position) of the scenes of a block's days, day by day, clearest first."""
     if days is None:
         return [(0, i) for i in sorted(range(len(scenes)), key=lambda i: (scenes[i].cloud, scenes[i].name))]
     position = {d: i for i, d in enumerate(days[start:stop])}
@@ -218,7 +217,7 @@ def _scenes_of(scenes: Sequence[Scene], days: pd.DatetimeIndex | None, start: in
 
 
 def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[GeoBox, tuple[float, float, float, float]]:
-    """Rows and columns of the target (first, last, first, last) that each of the scenes' grids may touch."""
+    """Return the rows and columns of the target (first, last, first, last) that each of the scenes' grids may touch."""
     out: dict[GeoBox, tuple[float, float, float, float]] = {}
     for own in dict.fromkeys(s.box for s in scenes):
         bounds = own.boundingbox
@@ -231,7 +230,7 @@ def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[GeoBox, tuple[float, 
         if not all(map(math.isfinite, (*columns, *rows))) or left > right:
             out[own] = (-math.inf, math.inf, -math.inf, math.inf)
             continue
-        # A margin for what the bounds of a curved edge miss.
+        # A margin, because the bounds of a curved edge are approximate.
         out[own] = (min(rows) - 2, max(rows) + 2, min(columns) - 2, max(columns) + 2)
         wide = box.boundingbox
         if is_geographic(box) and (min(left, wide.left) < -180 - 1e-9 or max(right, wide.right) > 180 + 1e-9):
@@ -242,7 +241,7 @@ def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[GeoBox, tuple[float, 
 def _blocks_in(
     area: tuple[float, float, float, float], rows: Sequence[tuple[int, int]], columns: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """Blocks (y, x) of a target that an area of it touches."""
+    """Return the blocks (y, x) of a target that an area of it touches."""
     ys = [y for y, (first, last) in enumerate(rows) if area[0] < last and area[1] > first]
     xs = [x for x, (first, last) in enumerate(columns) if area[2] < last and area[3] > first]
     return list(itertools.product(ys, xs))
@@ -252,26 +251,28 @@ def _blocks_in(
 
 
 def _read_grid_block(block: _Block) -> np.ndarray:
-    """(variable, time, y, x) float32."""
-    assert block.part is not None
-    assert block.whole is not None
-    shape = block.part.shape.yx
-    out = np.full((len(block.reading.features), block.days, *shape), np.nan, dtype="float32")
-    for day, scenes in _by_day(block.scenes):
-        seen: dict[str, list[Observation]] = {n: [] for n in block.reading.names}
-        for scene in scenes:
-            for name, found in _scene_on_grid(scene, block.reading, block.part, block.whole):
-                seen[name].append(found)
-        _combine(seen, block.reading, out[:, day])
-    return out
+    part, whole = block.part, block.whole
+    assert part is not None
+    assert whole is not None
+    return _read_block(block, part.shape.yx, lambda scene: _scene_on_grid(scene, block.reading, part, whole))
 
 
-def _combine(seen: Mapping[str, list[Observation]], reading: Reading, out: np.ndarray) -> None:
-    """Write a day's observations as one value of each variable into `out`, in the cube's units."""
+def _read_block(
+    block: _Block, shape: tuple[int, ...], observe: Callable[[Scene], list[tuple[str, Observation]]]
+) -> np.ndarray:
+    """Return (variable, time, *shape), float32: one value a day of what `observe` returns of its scenes, in the cube's units."""
+    reading = block.reading
+    out = np.full((len(reading.features), block.days, *shape), np.nan, dtype="float32")
     least = reading.whole_day or (1,) * len(reading.features)
-    for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
-        if len(seen[feature.name]) >= least[i]:
-            out[i] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB").stored()
+    for day, scenes in _by_day(block.scenes):
+        seen: dict[str, list[Observation]] = {n: [] for n in reading.names}
+        for scene in scenes:
+            for name, found in observe(scene):
+                seen[name].append(found)
+        for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
+            if len(seen[feature.name]) >= least[i]:
+                out[i, day] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB").stored()
+    return out
 
 
 def _by_day(scenes: Iterable[tuple[int, Scene]]) -> list[tuple[int, list[Scene]]]:
@@ -282,9 +283,9 @@ def _by_day(scenes: Iterable[tuple[int, Scene]]) -> list[tuple[int, list[Scene]]
 
 
 def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox, whole: GeoBox) -> list[tuple[str, Observation]]:
-    """Each variable of a scene on a part of the target; none where the scene lies beside it.
+    """Return each variable of a scene on a part of the target; none if the scene does not overlap it.
 
-    The method is that of the whole target, or neighbouring blocks would be read by different ones.
+    The method is chosen for the whole target, so that it is the same for all blocks.
     """
     features = {f.name: f for f in reading.features}
     out: list[tuple[str, Observation]] = []
@@ -339,7 +340,7 @@ def _empty(part: GeoBox) -> np.ndarray:
 
 
 def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, list[tuple[str, Layer]]]]:
-    """Wanted layers of a scene, those of one file together, so that a file of many bands is read once."""
+    """Return the requested layers of a scene, grouped by file, so that a file of many bands is read once."""
     files: dict[str, list[tuple[str, Layer]]] = {}
     for name, layer in scene.layers:
         if name in features:
@@ -351,24 +352,16 @@ def _by_file(scene: Scene, features: Mapping[str, Feature]) -> list[tuple[str, l
 
 
 def _read_station_block(block: _Block) -> np.ndarray:
-    """(variable, time, station) float32."""
-    out = np.full((len(block.reading.features), block.days, block.stations), np.nan, dtype="float32")
-    places: dict[Any, _Places] = {}
-    for day, scenes in _by_day(block.scenes):
-        seen: dict[str, list[Observation]] = {n: [] for n in block.reading.names}
-        for scene in scenes:
-            for name, found in _scene_at_stations(scene, block, places):
-                seen[name].append(found)
-        _combine(seen, block.reading, out[:, day])
-    return out
+    places: dict[Hashable, _Places] = {}
+    return _read_block(block, (block.stations,), lambda scene: _scene_at_stations(scene, block, places))
 
 
-def _scene_at_stations(scene: Scene, block: _Block, places: dict[Any, _Places]) -> list[tuple[str, Observation]]:
+def _scene_at_stations(scene: Scene, block: _Block, places: dict[Hashable, _Places]) -> list[tuple[str, Observation]]:
     features = {f.name: f for f in block.reading.features}
     out = []
     for href, layers in _by_file(scene, features):
         header = read_header(href)
-        # What goes round a circle has no mean: it is that of the pixel the station lies in.
+        # A cyclic variable has no mean: its value is that of the station's pixel.
         radii = {n: None if features[n].cyclic else block.radius_m for n, _ in layers}
         for radius_m in dict.fromkeys(radii.values()):
             key = header.box, header.tile, radius_m
@@ -385,7 +378,7 @@ def _scene_at_stations(scene: Scene, block: _Block, places: dict[Any, _Places]) 
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Pixels of the stations in a grid, and for each window to be read which of them lie in it, and where in it."""
+    """Pixels of the stations in a grid, and for each window to read the pixels that are in it and their positions in it."""
 
     where: Footprints
     windows: tuple[tuple[np.ndarray, _Window, tuple[np.ndarray, np.ndarray]], ...]
@@ -403,7 +396,7 @@ def _find_places(block: _Block, header: Header, radius_m: float | None) -> _Plac
 
 
 def _together(where: Footprints, tile: tuple[int, int]) -> list[np.ndarray]:
-    """Pixels that are read at once: all, where most tiles between them are needed anyway, or those of a tile each."""
+    """Return the pixels to read at once: all, if most tiles between them are needed anyway, or those of a tile each."""
     tiles = tiles_of(where.rows, where.columns, tile)
     if not tiles:
         return []
@@ -415,7 +408,7 @@ def _together(where: Footprints, tile: tuple[int, int]) -> list[np.ndarray]:
 def _pixels_of(
     scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], places: _Places
 ) -> dict[str, Observation]:
-    """Return values of all pixels of the stations, each tile of the file read once."""
+    """Return the values of all pixels of the stations, each tile of the file read once."""
     picked: dict[str, Observation] = {}
     for mine, window, pixels in places.windows:
         for name, found in read_layers(scene, header, layers, window, pixels):

@@ -1,12 +1,11 @@
-"""Scenes of any source as a Dataset: on a grid or at stations, with what each variable says of itself."""
+"""Scenes of any source as a Dataset: on a grid or at stations, with the attributes of each variable."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,11 +32,11 @@ class Variable:
     feature : Feature
         Its name, unit and kind.
     source : str
-        What its attribute `source` says.
+        Its attribute `source`.
     masked : bool
-        Whether a quality band says which of its pixels are clear.
+        True if a quality band marks its clear pixels.
     daily : str
-        The rule for several scenes a day that the recipe asks for.
+        The recipe's rule for several scenes a day.
     """
 
     feature: Feature
@@ -47,13 +46,13 @@ class Variable:
 
     @property
     def static(self) -> bool:
-        """Whether it does not vary in time."""
+        """True if it does not vary in time."""
         return self.feature.kind == "static"
 
     @property
-    def attrs(self) -> dict[str, Any]:
-        """Attributes in the Dataset."""
-        attrs: dict[str, Any] = {**self.feature.attrs(), "source": self.source}
+    def attrs(self) -> dict[str, object]:
+        """The attributes in the Dataset."""
+        attrs: dict[str, object] = {**self.feature.attrs(), "source": self.source}
         if not self.static:
             attrs["daily_rule"] = rule_in_words(choose_rule(self.daily, self.feature, masked=self.masked), self.feature)
         return attrs
@@ -66,11 +65,11 @@ def dataset_on_grid(
     days: pd.DatetimeIndex | None,
     resampling: str = "auto",
 ) -> xr.Dataset:
-    """The scenes on a grid: (time, y, x), and (y, x) of what does not change; float32, lazy, CRS in `spatial_ref`.
+    """Return scenes on a grid: (time, y, x), and (y, x) for static variables; float32, lazy, CRS in `spatial_ref`.
 
-    The coordinate `day_inputs` on `time` is a digest of what each day is made from.
+    The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, xr.Variable] = {}
     for chosen, axis in _by_time(variables, days):
         mine = _with(scenes, chosen)
         arrays = scenes_on_grid(mine, _reading(mine, chosen, resampling), box, axis)
@@ -81,8 +80,8 @@ def dataset_on_grid(
     return xr.Dataset({v.feature.name: data[v.feature.name] for v in variables}, coords, _observed(scenes, days))
 
 
-def _observed(scenes: Sequence[Scene], days: pd.DatetimeIndex | None) -> dict[str, Any]:
-    """How many of the days have a scene, as an attribute."""
+def _observed(scenes: Sequence[Scene], days: pd.DatetimeIndex | None) -> dict[str, int]:
+    """Return the number of days that have a scene, as an attribute."""
     return {} if days is None else {"days_observed": len({s.day for s in scenes} & set(days))}
 
 
@@ -94,12 +93,12 @@ def dataset_at_stations(
     radius_m: float | None,
     label: str,
 ) -> xr.Dataset:
-    """The scenes at stations: (station, time), and (station,) of what does not change; float32, lazy.
+    """Return scenes at stations: (station, time), and (station,) for static variables; float32, lazy.
 
     `attrs["left_out"]` (JSON) names the stations that no scene covers, whose values are missing.
     """
     lons, lats = station_places(stations)
-    data: dict[str, Any] = {}
+    data: dict[str, xr.Variable] = {}
     covered = np.zeros(len(lons), dtype=bool)
     for chosen, axis in _by_time(variables, days):
         mine = _with(scenes, chosen)
@@ -111,7 +110,7 @@ def dataset_at_stations(
             if radius_m is not None:
                 attrs["footprint"] = f"mean of the pixels within {radius_m:g} m"
             data[v.feature.name] = xr.Variable(dims, arrays[v.feature.name], attrs)
-    coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
+    coords: dict[Hashable, object] = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
     coords |= {k: stations[k] for k in ("latitude", "longitude")}
     left_out = {str(s): f"outside {label}" for s in stations["station"].values[~covered]}
     coords |= _time(scenes, variables, days, (lons, lats, radius_m))
@@ -123,7 +122,7 @@ def dataset_at_stations(
 def _by_time(
     variables: Sequence[Variable], days: pd.DatetimeIndex | None
 ) -> list[tuple[list[Variable], pd.DatetimeIndex | None]]:
-    """Variables with the days of those that vary in time, and those that do not."""
+    """Return the variables that vary in time, with the days, and those that do not."""
     moving, lasting = [v for v in variables if not v.static], [v for v in variables if v.static]
     return [(chosen, axis) for chosen, axis in ((moving, days), (lasting, None)) if chosen]
 
@@ -142,17 +141,17 @@ def _reading(scenes: Sequence[Scene], variables: Sequence[Variable], resampling:
 
 
 def _scenes_a_day(scenes: Sequence[Scene], name: str) -> int:
-    """Scenes of a variable that a whole day has: as many as the fullest. A sum of fewer would be too low.
+    """Return the number of scenes of a whole day of a variable, that of the fullest. A sum of fewer would be too low.
 
     Raises
     ------
     SmgeoError
-        If they lie on different grids: a sum would count twice what two of them cover.
+        If they are on different grids: a sum would count pixels twice that two of them cover.
     """
     mine = [s for s in scenes if any(n == name for n, _ in s.layers)]
     if other := next((s for s in mine if s.box != mine[0].box), None):
         raise SmgeoError(
-            f"daily: sum of {name} needs all its files on one grid; {plain(other.name)} lies on another than "
+            f"daily: sum of {name} needs all its files on one grid; {plain(other.name)} is on another than "
             f"{plain(mine[0].name)}. Choose mean, or join the tiles of a time into one file"
         )
     return max(Counter(s.day for s in mine).values(), default=1)
@@ -162,10 +161,10 @@ def _time(
     scenes: Sequence[Scene],
     variables: Sequence[Variable],
     days: pd.DatetimeIndex | None,
-    where: Any,
+    where: object,
     resampling: str = "auto",
-) -> dict[Any, Any]:
-    """Coordinates on `time`: the days, and the digest of what each is made from."""
+) -> dict[Hashable, object]:
+    """Return the coordinates on `time`: the days, and the digest of the inputs of each."""
     if days is None:
         return {}
     moving = [v for v in variables if not v.static]

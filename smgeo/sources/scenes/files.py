@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -24,16 +24,16 @@ from rasterio.errors import RasterioError, RasterioIOError
 from smgeo.errors import SmgeoError
 from smgeo.sources.retry import Backoff
 
-# Open files fill GDAL's memory of blocks, 5 % of the machine's by default, whatever a cube's chunks are. GDAL asks for the
-# bound once, when it first needs it; one that the user has set stays.
+# Open files fill GDAL's memory of blocks, 5 % of the machine's by default, whatever a cube's chunks are. GDAL reads the
+# limit once, when it first needs it; one that the user has set stays.
 os.environ.setdefault("GDAL_CACHEMAX", "128")  # MB
-_OPEN_FILES = 64  # a thread keeps so many open: opening takes as long as reading a block
+_OPEN_FILES = 64  # open files of a thread: opening takes as long as reading a block
 _HEADERS_AT_ONCE = 16
 _PATIENCE = Backoff(tries=10, first_s=0.2, longest_s=10.0)
 _REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "CPL_VSIL_CURL_USE_HEAD": "NO",
-    # What a failing server answered is to be forgotten when the file is closed; kept, it is all that later tries see.
+    # Answers of a failing server must be dropped when the file is closed, or retries would get them again.
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl:/vsis3:/vsigs",
     "GDAL_HTTP_MAX_RETRY": "4",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself.
+    """The header of a file.
 
     Attributes
     ----------
@@ -58,11 +58,11 @@ class Header:
     names, units : tuple of (str or None)
         Description and unit of each band.
     nodata, scales, offsets : tuple
-        Of each band; NaN is the missing value of floating-point bands that tag none.
+        Of each band; NaN is the missing value of floating-point bands without a tag.
     tile : (int, int)
-        Rows and columns that lie together in the file.
+        Rows and columns of a block of the file.
     masked : bool
-        Whether a mask or an alpha band of the file says where it has values.
+        True if a mask or an alpha band of the file marks where it has values.
     """
 
     href: str
@@ -77,7 +77,7 @@ class Header:
 
 
 def is_remote(href: str) -> bool:
-    """Whether a name is a URL.
+    """Return True if a name is a URL.
 
     >>> is_remote("https://example.org/a.tif"), is_remote("a.tif")
     (True, False)
@@ -86,7 +86,7 @@ def is_remote(href: str) -> bool:
 
 
 def plain(href: str) -> str:
-    """A URL for messages: without what follows `?`, where signatures stand.
+    """Return a URL for messages: without its query, which may contain a signature.
 
     >>> plain("https://example.org/a.tif?sig=secret")
     'https://example.org/a.tif'
@@ -97,7 +97,7 @@ def plain(href: str) -> str:
 
 
 def signed_by_planetary_computer(href: str, collection: str) -> str:
-    """A URL that GDAL signs by itself at each request, so that no signature stands in a graph, a log or a message.
+    """Return a URL that GDAL signs at each request, so that no signature is in a graph, a log or a message.
 
     With a collection one token serves all its files, until it expires and GDAL gets the next.
 
@@ -109,9 +109,9 @@ def signed_by_planetary_computer(href: str, collection: str) -> str:
 
 
 def file_state(href: str) -> tuple[str, ...]:
-    """A file and its state, so that the name of an array says which content it is read from; of a URL, itself.
+    """Return a file and its state, so that the name of an array identifies the content it is read from; a URL as it is.
 
-    The time of the inode's change is part of it: a copy that keeps size and time of the content is another file.
+    The time of the inode's change is part of it: a copy with the same size and time of content is another file.
     """
     if is_remote(href):
         return (plain(href),)
@@ -120,12 +120,12 @@ def file_state(href: str) -> tuple[str, ...]:
 
 
 def read_header(href: str) -> Header:
-    """The header of a file; read once while the file stays as it is.
+    """Return the header of a file, which is read once until the file changes.
 
     Raises
     ------
     SmgeoError
-        If it cannot be opened as a raster, or says no CRS.
+        If it cannot be opened as a raster, or has no CRS.
     """
     return _read_header(href, _state(href))
 
@@ -144,7 +144,7 @@ def read_headers(hrefs: Iterable[str]) -> None:
         for header in [pool.submit(read_header, h) for h in remote]:
             header.result()
     finally:
-        pool.shutdown(cancel_futures=True)  # where one fails, the others would keep the user waiting
+        pool.shutdown(cancel_futures=True)  # if one fails, the user need not wait for the others
 
 
 def _state(href: str) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def _read_header(href: str, state: tuple[str, ...]) -> Header:
 
 @contextmanager
 def _whole_header() -> Iterator[None]:
-    """Fails where a tag could not be read: GDAL goes on without it, be it scale, missing value or CRS, and only warns."""
+    """Raise an error if a tag cannot be read: GDAL continues without scale, missing value or CRS, and only warns."""
     lost: list[str] = []
     thread = threading.get_ident()
 
@@ -180,14 +180,14 @@ def _whole_header() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(ear)
-        if lost:  # also where the header was refused for what it lacks
+        if lost:  # also if the header was refused because the tag is missing
             raise RasterioIOError(lost[0])
 
 
 def _header_of(href: str, src: rasterio.DatasetReader) -> Header:
     if src.crs is None:
         raise SmgeoError(
-            f"{plain(href)} has no CRS, so its place on Earth is not known; add one with: rio edit-info --crs EPSG:... "
+            f"{plain(href)} has no CRS, so its place on Earth is unknown; add one with: rio edit-info --crs EPSG:... "
             f"{plain(href)}"
         )
     floating = [np.issubdtype(np.dtype(d), np.floating) for d in src.dtypes]
@@ -206,7 +206,7 @@ def _header_of(href: str, src: rasterio.DatasetReader) -> Header:
 
 
 def read_window(href: str, bands: Sequence[int], window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
-    """Numbers as stored, (band, row, column), of a window given as ((first row, last), (first column, last)), ends excluded.
+    """Return numbers as stored, (band, row, column), of a window given as ((first row, last), (first column, last)), ends excluded.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def read_window(href: str, bands: Sequence[int], window: tuple[tuple[int, int], 
 
 
 def read_mask(href: str, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
-    """Where a file's own mask, or alpha band, says that it has no values: bool, (row, column).
+    """Return where a file has no values by its own mask or alpha band: bool, (row, column).
 
     Raises
     ------
@@ -228,8 +228,10 @@ def read_mask(href: str, window: tuple[tuple[int, int], tuple[int, int]]) -> np.
 
 
 def _dataset(href: str) -> rasterio.DatasetReader:
-    """An open file of this thread's own; GDAL's handles are not to be shared between threads."""
-    files: OrderedDict[Any, rasterio.DatasetReader] = _opened.__dict__.setdefault("files", OrderedDict())
+    """Return an open file of this thread; GDAL's handles must not be shared between threads."""
+    files: OrderedDict[tuple[str, tuple[str, ...]], rasterio.DatasetReader] = _opened.__dict__.setdefault(
+        "files", OrderedDict()
+    )
     key = (href, _state(href))
     if key in files:
         files.move_to_end(key)
@@ -250,7 +252,7 @@ def _environment(href: str) -> Iterator[None]:
 
 
 def _retried(href: str, doing: str, work: Callable[[], T]) -> T:
-    """Return what `work` returns; reads of a remote file are retried with exponential backoff."""
+    """Return the result of `work`; reads of a remote file are retried with exponential backoff."""
     tries = _PATIENCE.tries if is_remote(href) else 1
     for number in _PATIENCE.attempts():
         try:
@@ -265,7 +267,7 @@ def _retried(href: str, doing: str, work: Callable[[], T]) -> T:
 
 
 def _forget(href: str) -> None:
-    """Close what this thread holds open of a file that failed."""
+    """Close this thread's handles of a file that failed."""
     files = _opened.__dict__.get("files", {})
     for key in [k for k in files if k[0] == href]:
         files.pop(key).close()

@@ -1,4 +1,4 @@
-"""GeoTIFFs and COGs as a lazy Dataset: scenes with a date, or layers that do not change, on disk or remote."""
+"""GeoTIFFs and COGs as a lazy Dataset: scenes with a date, or static layers, on disk or remote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,33 +28,33 @@ from smgeo.sources.scenes.layers import Layer, Scene
 
 
 def open_geotiffs(
-    spec: RasterSource | Mapping[str, Any],
+    spec: RasterSource | Mapping[str, object],
     *,
     root: str | Path = ".",
     geobox: GeoBox | None = None,
     stations: xr.Dataset | None = None,
-    period: tuple[Any, Any] | None = None,
+    period: tuple[object, object] | None = None,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """The GeoTIFFs of one source, lazily: on a grid, at stations, or as they lie.
+    """Open the GeoTIFFs of one source lazily: on a grid, at stations, or on their own grid.
 
     Parameters
     ----------
     spec : RasterSource or mapping
-        `path` (a file or URL, a glob pattern, or a list of them; `{band}` stands for each band's name where every band is
+        `path` (a file or URL, a glob pattern, or a list of them; `{band}` stands for each band's name if every band is
         a file of its own), `bands` (variable -> band number or name in the file, or the text for `{band}`), `dates` (a
         strptime pattern for the file's name, such as `s1_%Y%m%d.tif`, with `*` for any text; the one date of a file; or
-        the dates of a stack whose band names hold `{step}`) or `dates_table` (CSV with columns file, date), and optionally
+        the dates of a stack whose band names contain `{step}`) or `dates_table` (CSV with columns file, date), and optionally
         `units`, `scale`, `offset`, `convert`, `nodata`, `mask`, `resampling`, `daily`, `radius_m`.
     root : str or Path
-        Where relative paths start.
+        Folder that relative paths start from.
     geobox : odc.geo.geobox.GeoBox, optional
         Target grid; without it and without stations, the files' own, which must then be the same for all.
     stations : xarray.Dataset, optional
-        With latitude and longitude on `station`: each gets, of every scene on the scene's own grid, the pixel it lies in,
-        or with `radius_m` the mean of its footprint, as far as the scene's own file reaches.
+        With latitude and longitude on `station`: each gets, of every scene on the scene's own grid, its pixel,
+        or with `radius_m` the mean of its footprint within the scene's own file.
     period : (date, date), optional
-        Gives every day of the period, missing where there is no file; by default the days that have files.
+        The result has every day of the period, missing where there is no file; by default the days that have files.
     catalog : mapping
         Kind and unit of each variable.
 
@@ -64,14 +63,14 @@ def open_geotiffs(
     xarray.Dataset
         float32, lazy. (time, y, x) or (y, x) in blocks of at most (30, 256, 256), CRS in `spatial_ref`; with stations
         (station, time) or (station,) in blocks of 30 days, and `attrs["left_out"]` (JSON) names the stations that no file
-        covers, whose values are missing. A day's scenes become one by `daily`: the clearest where there is a mask, else
-        their mean (in linear power for decibels); of files that do not change, the first (by name) that has a value.
+        covers, whose values are missing. A day's scenes become one by `daily`: the clearest if there is a mask, else
+        their mean (in linear power for decibels); of static files, the first (by name) that has a value.
 
     Raises
     ------
     SmgeoError
         If no file matches, a file has no CRS or no such band, grids differ with no target given, a file's unit is
-        not the one the cube holds, or a name holds no date.
+        not that of the cube, or a name has no date.
     """
     source = (
         spec
@@ -81,14 +80,14 @@ def open_geotiffs(
     check_target("open_rasters", geobox, stations)
     if unknown := [n for n in source.bands if n not in catalog]:
         raise SmgeoError(
-            f"rasters {source.label!r}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}"
+            f"rasters {source.label!r}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}"
         )
     scenes = _scenes(source, Path(root), catalog)
     moving = [n for n in source.bands if catalog[n].kind != "static"]
     lasting = [n for n in source.bands if catalog[n].kind == "static"]
     if moving and scenes[0].day is None:
         raise SmgeoError(
-            f"rasters {source.label!r}: {', '.join(moving)} varies in time, so dates or dates_table is needed"
+            f"rasters {source.label!r}: {', '.join(moving)} varies in time, so it needs dates; set dates or dates_table"
         )
     if lasting:
         _check_tiles(source, [s for s in scenes if any(n in lasting for n, _ in s.layers)], lasting[0])
@@ -111,17 +110,17 @@ def open_geotiffs(
 
 
 def _check_steps(source: RasterSource, moving: Sequence[str], dates: int) -> None:
-    """In a stack each date has a band of its own."""
+    """Check that in a stack each date has a band of its own."""
     if same := [n for n in moving if "{step}" not in str(source.bands[n])]:
         raise SmgeoError(
             f"rasters {source.label!r}: there are {dates} dates, so {same[0]} needs a band for each: its name in the file with "
-            "{step} where _1, _2, ... stand from the second date on"
+            "{step} in place of _1, _2, ..., which follow from the second date on"
         )
 
 
 def _check_tiles(source: RasterSource, scenes: list[Scene], name: str) -> None:
-    """Files of what does not change are tiles, each of its own area."""
-    seen: dict[Any, str] = {}
+    """Check that the files of a static variable are tiles, each of its own area."""
+    seen: dict[object, str] = {}
     for scene in scenes:
         key = (scene.box.crs, scene.box.boundingbox)
         if key in seen:
@@ -136,14 +135,14 @@ def _check_tiles(source: RasterSource, scenes: list[Scene], name: str) -> None:
 
 
 def _find(source: RasterSource, root: Path, band: str | int) -> dict[str, str]:
-    """Files that hold a band: scene (the path, with `{band}` where it stands in the pattern) -> file or URL."""
+    """Return the files that contain a band: scene (the path, with `{band}` as in the pattern) -> file or URL."""
     out: dict[str, str] = {}
     for pattern in source.patterns:
         filled = pattern.replace("{band}", str(band))
         if is_remote(filled):
             out[pattern] = filled
             continue
-        if (root / filled).is_file():  # also where its name has brackets
+        if (root / filled).is_file():  # also if its name has brackets
             out[str(root / pattern)] = str(root / filled)
             continue
         # Only the recipe's part is a pattern.
@@ -158,7 +157,7 @@ def _find(source: RasterSource, root: Path, band: str | int) -> dict[str, str]:
 
 
 def _band_texts(pattern: str) -> str:
-    """The texts that files have in place of `{band}`, the first few."""
+    """Return the first few texts that files have in place of `{band}`."""
     if "{band}" not in pattern:
         return ""
     before, *between, after = (fnmatch.translate(p)[:-2] for p in pattern.split("{band}"))
@@ -168,7 +167,7 @@ def _band_texts(pattern: str) -> str:
 
 
 def scene_name(file: str, pattern: str, band: str) -> str:
-    """A file's path with `{band}` in the places that the pattern has it, the same for all bands of a scene.
+    """Return a file's path with `{band}` as in the pattern, which is the same for all bands of a scene.
 
     >>> scene_name("s/LC08_1_B10.TIF", "s/LC08_*_{band}.TIF", "B10")
     's/LC08_1_{band}.TIF'
@@ -181,7 +180,7 @@ def scene_name(file: str, pattern: str, band: str) -> str:
 
 
 def geotiff_files(source: RasterSource, root: str | Path) -> list[Path]:
-    """The local files a source reads, its table of dates among them."""
+    """Return the local files that a source reads, including its table of dates."""
     bands = [*source.bands.values(), *([source.mask.band] if source.mask else [])]
     per_band = bands if _file_per_band(source) else bands[:1]
     files = {f: None for b in per_band for f in _find(source, Path(root), b).values() if not is_remote(f)}
@@ -197,7 +196,7 @@ def _file_per_band(source: RasterSource) -> bool:
 
 
 def _scenes(source: RasterSource, root: Path, catalog: Mapping[str, Feature]) -> list[Scene]:
-    """Headers of all files, checked; every scene with its day, in order of names."""
+    """Read and check the headers of all files; return every scene with its day, in order of names."""
     apart = _file_per_band(source)
     files = {n: _find(source, root, b) for n, b in source.bands.items()}
     flags = _find(source, root, source.mask.band) if source.mask else {}
@@ -260,14 +259,14 @@ def _layer(source: RasterSource, name: str, href: str, band: int) -> Layer:
 
 
 def _steps(source: RasterSource, day: pd.Timestamp | None) -> list[tuple[pd.Timestamp | None, int | None]]:
-    """(day, position in the stack) of a file's dates; no position where a file is of one date."""
+    """Return (day, position in the stack) of a file's dates; no position if a file has one date."""
     if isinstance(source.dates, tuple):
         return [(pd.Timestamp(d), i) for i, d in enumerate(source.dates)]
     return [(day, None)]
 
 
 def _of_step(asked: int | str, step: int | None) -> int | str:
-    """Name of a stack's band: `{step}` is empty for the first date, then `_1`, `_2`, ..."""
+    """Return the name of a stack's band: `{step}` is empty for the first date, then `_1`, `_2`, ..."""
     return asked.replace("{step}", f"_{step}" if step else "") if isinstance(asked, str) else asked
 
 
@@ -275,7 +274,7 @@ def _band_number(header: Header, band: int | str, name: str) -> int:
     where = plain(header.href)
     if isinstance(band, int):
         if not 1 <= band <= len(header.names):
-            raise SmgeoError(f"{where} has bands 1 to {len(header.names)}; {name} asks for band {band}")
+            raise SmgeoError(f"{where} has bands 1 to {len(header.names)}; {name} is set to band {band}")
         return band
     known = [d or f"band {i + 1}" for i, d in enumerate(header.names)]
     if band not in known:
@@ -290,7 +289,7 @@ def _check_band_units(
     converted = name in source.scale or name in source.offset or name in source.convert
     if found and not converted and known_unit(found) != known_unit(catalog[name].units):
         raise SmgeoError(
-            f"{plain(header.href)}: {name} is in {found!r}, the cube holds {catalog[name].units!r}; convert it with scale "
+            f"{plain(header.href)}: {name} is in {found!r}, but the cube stores {catalog[name].units!r}; convert it with scale "
             "and offset"
         )
 
@@ -298,14 +297,14 @@ def _check_band_units(
 def _dates(
     source: RasterSource, scenes: Sequence[str], files: Mapping[str, Mapping[str, str]], root: Path
 ) -> dict[str, pd.Timestamp | None]:
-    """Day of each scene; None where the source says none, or all dates itself."""
+    """Return the day of each scene; None if the source has no dates, or lists all of them."""
     if source.dates_table is not None:
         return _dates_of_table(source, scenes, files, root)
     if isinstance(source.dates, dt.date):
         return dict.fromkeys(scenes, pd.Timestamp(source.dates))
     if not isinstance(source.dates, str):
         return dict.fromkeys(scenes)
-    # A pattern may say `{band}` where the name has it, or any text (`*`).
+    # A pattern may contain `{band}` as the name does, or any text (`*`).
     one_of = {s: f[s] for f in files.values() for s in f}
     return {s: date_in_name(_file_name(s), source.dates, _file_name(one_of[s])) for s in scenes}
 
@@ -329,7 +328,7 @@ def _dates_of_table(
     parsed = pd.to_datetime(table["date"].astype(str), format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
     if parsed.isna().any():
         line = int(np.flatnonzero(parsed.isna().to_numpy())[0])
-        raise SmgeoError(f"{path}, line {line + 2}: {table['date'].iloc[line]!r} is no date; write 2012-03-25")
+        raise SmgeoError(f"{path}, line {line + 2}: {table['date'].iloc[line]!r} is not a date; write 2012-03-25")
     by_name = dict(zip(table["file"].astype(str), parsed, strict=True))
     # A table lists the file of any one band of a scene.
     out = {

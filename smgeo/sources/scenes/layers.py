@@ -1,4 +1,4 @@
-"""One scene's layers: where they are, what their numbers mean, and which pixels their quality band leaves out."""
+"""Layers of one scene: their files, the scale of their numbers, and the pixels that their quality band leaves out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TIRS = {"landsat8_b10_to_kelvin": (774.8853, 1321.0789), "landsat8_b11_to_kelvi
 
 @dataclass(frozen=True)
 class Layer:
-    """One variable of one scene: where it is, and what its numbers mean.
+    """One variable of one scene: its file, and the scale of its numbers.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class Layer:
     band : int
         Its band, from 1.
     nodata, scale, offset : float, optional
-        What the recipe or the catalogue says; None takes the file's own tags.
+        Values of the recipe or the catalogue; None for the file's own tags.
     convert : str
-        What follows scale and offset.
+        Conversion after scale and offset.
     """
 
     href: str
@@ -47,26 +47,26 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """What was taken of one place on one day.
+    """The layers of one place on one day.
 
     Attributes
     ----------
     name : str
         For messages, and the order of scenes that are as clear as each other.
     day : pandas.Timestamp or None
-        UTC day; None for what does not change.
+        UTC day; None for static layers.
     layers : tuple of (str, Layer)
-        Variables it holds.
+        Its variables.
     box : GeoBox
-        The grid of its first layer; tells which blocks and stations it touches.
+        The grid of its first layer, which decides the blocks and stations it touches.
     quality : Layer, optional
-        Band of flags, with `mask` saying which leave a pixel out.
+        Band of flags; `mask` defines which of them leave a pixel out.
     mask : Mask, optional
         See `quality`.
     cloud : float
-        Share of cloud, or whatever orders the scenes of a day: the least is the clearest.
+        Share of cloud, or another order of the scenes of a day: the least is the clearest.
     state : hashable
-        What tells one content from another (size and time of change of the files).
+        Identifies the content (size and time of change of the files).
     """
 
     name: str
@@ -82,7 +82,7 @@ class Scene:
 def clip_window(
     shift: tuple[int, int], shape: tuple[int, int], own: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The window of a file that a block on the same pixels covers."""
+    """Return the window of a file that a block on the same pixels covers, or None."""
     (r0, r1), (c0, c1) = ((max(0, s), min(n, s + size)) for s, size, n in zip(shift, shape, own, strict=True))
     return ((r0, r1), (c0, c1)) if r0 < r1 and c0 < c1 else None
 
@@ -104,7 +104,7 @@ def read_layers(
         outside = read_mask(header.href, window)
         left_out = outside if left_out is None else left_out | outside
     if pixels is not None:
-        # A few of a tile's numbers are wanted: the others need not be turned into values.
+        # Only a few of a tile's numbers are needed: the others need not be converted.
         raw = raw[:, *pixels]
         left_out = left_out[pixels] if left_out is not None else None
     out = []
@@ -117,7 +117,7 @@ def read_layers(
 
 
 def _values(numbers: np.ndarray, layer: Layer, header: Header) -> Observation:
-    """Return what the numbers of a file mean."""
+    """Convert the numbers of a file to values."""
     nodata = layer.nodata if layer.nodata is not None else header.nodata[layer.band - 1]
     values = np.array(numbers, dtype="float32")
     if nodata is not None and not math.isnan(nodata):
@@ -130,8 +130,8 @@ def _values(numbers: np.ndarray, layer: Layer, header: Header) -> Observation:
 
 
 def _equal(numbers: np.ndarray, nodata: float) -> np.ndarray:
-    """Where numbers are the missing value, as their type stores it; nowhere if it cannot."""
-    if numbers.dtype.kind == "f":  # -3.4e38 as float64 is no float32
+    """Return where numbers are the missing value, as their type stores it; nowhere if it cannot."""
+    if numbers.dtype.kind == "f":  # -3.4e38 as float64 is not a float32
         return np.asarray(numbers == np.asarray(nodata).astype(numbers.dtype))
     # -32768 turned into an unsigned number would be 32768, which is a value.
     return np.asarray(numbers == int(nodata)) if float(nodata).is_integer() else np.zeros(numbers.shape, dtype=bool)
@@ -148,7 +148,7 @@ def _convert(values: np.ndarray, convert: Conversion) -> Observation:
 
 
 def _left_out(scene: Scene, header: Header, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray | None:
-    """Which pixels of a window the quality band leaves out; the flag of the pixel of the quality band they lie in."""
+    """Return the pixels of a window that the quality band leaves out, each by the flag of the quality band's pixel at it."""
     if scene.quality is None or scene.mask is None:
         return None
     crop = header.box[slice(*window[0]), slice(*window[1])]
@@ -159,7 +159,7 @@ def _left_out(scene: Scene, header: Header, window: tuple[tuple[int, int], tuple
 @lru_cache(maxsize=8)
 def _masked(quality: Layer, state: Hashable, mask: Mask, crop: GeoBox) -> np.ndarray:
     flags = read_header(quality.href)
-    out = np.ones(crop.shape.yx, dtype=bool)  # beside the quality band nothing is known to be clear
+    out = np.ones(crop.shape.yx, dtype=bool)  # outside the quality band no pixel is known to be clear
     shift = aligned_shift(crop, flags.box)
     inside = clip_window(shift, crop.shape.yx, flags.box.shape.yx) if shift is not None else None
     if shift is not None and inside is not None:
@@ -176,7 +176,7 @@ def _masked(quality: Layer, state: Hashable, mask: Mask, crop: GeoBox) -> np.nda
 
 
 def is_masked(flags: np.ndarray, mask: Mask) -> np.ndarray:
-    """Which values of a quality band leave their pixel out; those that are no numbers do.
+    """Return which values of a quality band leave their pixel out; NaN and infinite values do.
 
     >>> is_masked(np.array([0, 1, 16, 384]), Mask(bits=(0, 4), fields=((7, 8, 3),))).tolist()
     [False, True, True, True]

@@ -1,13 +1,12 @@
-"""STAC items as scenes: which asset holds a variable, what its numbers mean, and where it lies.
+"""STAC items as scenes: the asset that contains a variable, the scale of its numbers, and its grid.
 
-Imported only where a recipe names a STAC source: `pystac` and `odc-stac` are an extra.
+Imported only if a recipe names a STAC source: `pystac` and `odc-stac` are an extra.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pystac
 from odc.geo.geobox import GeoBox
@@ -23,7 +22,7 @@ from smgeo.sources.stac.search import item_times
 
 # Sentinel-2 Products Specification: from processing baseline 04.00 (25 January 2022) on, reflectance = (DN - 1000) / 10000.
 _BOA_OFFSET = -1000.0
-# Assets that hold reflectance, by the names of Planetary Computer and of Earth Search.
+# Assets that contain reflectance, by the names of Planetary Computer and of Earth Search.
 _S2_REFLECTANCE = {f"B{n:02d}" for n in range(1, 13)} | {
     "B8A", "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "swir16", "swir22",
 }  # fmt: skip
@@ -33,29 +32,29 @@ _PICTURES = {"visual", "preview", "overview", "thumbnail"}
 
 @dataclass(frozen=True)
 class Band:
-    """How one variable is looked for in items, and what the recipe and the catalogue say of its numbers.
+    """One variable to find in items, and the scale of its numbers by the recipe and the catalogue.
 
     Attributes
     ----------
     name : str
         The variable.
     assets : tuple of str
-        Asset keys, band names, or `ASSET:NUMBER` and `ASSET:NAME` of a band in an asset, that may hold it, in order.
+        Asset keys, band names, or `ASSET:NUMBER` and `ASSET:NAME` of a band in an asset, that may contain it, in order.
     collections : tuple of str
-        Where.
+        The collections to search.
     table : StacBand or None
-        The catalogue's entry: what holds where an item says nothing.
+        The catalogue's entry, used if an item has no scale, offset or nodata.
     scale, offset, nodata : float or None
-        What the recipe says, over all else.
+        Values of the recipe, which take precedence.
     convert : str
-        What follows scale and offset.
+        Conversion after scale and offset.
     quality : tuple of str
         Assets of the quality band; empty for none.
     mask : Mask or None
-        What it leaves out.
+        The flags that it leaves out.
     elsewhere : StacBand or None
-        The catalogue's entry for the variable in a collection and an asset that are not these: it does not hold here, so
-        that what it says has to be said by others.
+        The catalogue's entry for the variable in another collection or asset: it does not apply here, so the recipe, the
+        item or the file must give the scale.
     """
 
     name: str
@@ -72,18 +71,18 @@ class Band:
 
     @property
     def needs_scale(self) -> bool:
-        """Whether numbers are refused of which neither item nor file says scale or offset."""
+        """True if the item or the file must give a scale or offset."""
         has_one = self.elsewhere is not None and (self.elsewhere.scale, self.elsewhere.offset) != (1.0, 0.0)
         return has_one and self.scale is None and self.offset is None
 
     @property
     def listed(self) -> bool:
-        """Whether the assets are those of the catalogue's table, which hold one band each."""
+        """True if the assets are those of the catalogue's table, which have one band each."""
         return self.table is not None and set(self.assets) <= set(self.table.assets)
 
 
 def bands_of(source: StacSource) -> list[Band]:
-    """The variables of a source, with what the catalogue's table adds."""
+    """Return the variables of a source, completed from the catalogue's table."""
     return [_band(source, name, asked) for name, asked in source.bands.items()]
 
 
@@ -115,16 +114,16 @@ def _band(source: StacSource, name: str, asked: str) -> Band:
 
 
 def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> list[Scene]:
-    """The scenes of one item: its variables, those under one quality rule together; none where it holds no variable.
+    """Return the scenes of one item, one for each quality rule; none if it has no variable.
 
-    No asset is opened, but that of an item which does not say its projection, or where the file alone can say a scale
-    that is needed, or the name of a band.
+    An asset is opened only if the item lacks its projection, or if only the file can give a scale that is needed, or the
+    name of a band.
 
     Raises
     ------
     SmgeoError
-        If the item lacks the quality band, an asset has several bands and none is named, or no such one, or nothing says
-        the scale of a variable that has one in the catalogue.
+        If the item lacks the quality band, an asset has several bands and none is named, or lacks the named one, or the
+        scale of a variable that has one in the catalogue is unknown.
     """
     parsed = _Parsed(item, sign)
     found = [
@@ -154,14 +153,14 @@ def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> lis
 
 
 def check_files(item: pystac.Item, band: Band, scene: Scene) -> None:
-    """Check by their headers that assets whose number of bands the item does not say have the band that is read.
+    """Check by their headers that assets have the band that is read, if the item lacks their number of bands.
 
     The catalogue's own assets are not opened.
 
     Raises
     ------
     SmgeoError
-        If a file has several bands and none is named, or no band of the number.
+        If a file has several bands and none is named, or no band of that number.
     """
     named = [] if band.listed else [(band.assets, dict(scene.layers)[band.name])]
     if scene.quality is not None and not (band.table and band.quality == band.table.quality):
@@ -196,25 +195,25 @@ def _listed(names: Sequence[Sequence[str]]) -> str:
 
 
 def cloud_of(item: pystac.Item, unknown: float) -> float:
-    """Percent of cloud, `eo:cloud_cover`."""
+    """Return the percentage of cloud, `eo:cloud_cover`."""
     cover = item.properties.get("eo:cloud_cover")
     return unknown if cover is None else float(cover)
 
 
 def backscatter_kind(item: pystac.Item) -> str | None:
-    """`gamma0` of terrain-corrected radar (RTC), `sigma0` of detected (GRD); None of what is no backscatter."""
+    """Return `gamma0` for terrain-corrected radar (RTC), `sigma0` for detected (GRD), or None if it is not backscatter."""
     said = str(item.properties.get("product:type") or item.properties.get("sar:product_type") or "").upper()
     words = {said, *str(item.collection_id or "").upper().replace("_", "-").split("-")}
     return "gamma0" if "RTC" in words else "sigma0" if "GRD" in words else None
 
 
 def is_radar(item: pystac.Item) -> bool:
-    """Whether an item is radar, whose passes (`sat:orbit_state`) are not to be mixed."""
+    """Return True if an item is radar, whose passes (`sat:orbit_state`) must not be mixed."""
     return backscatter_kind(item) is not None or any(name.startswith("sar:") for name in item.properties)
 
 
 def known_assets(items: Sequence[pystac.Item]) -> list[str]:
-    """Asset keys and band names of items, sorted."""
+    """Return the asset keys and band names of items, sorted."""
     names: set[str] = set()
     for item in items:
         names |= {*item.assets, *_Parsed(item, None).aliases}
@@ -222,28 +221,31 @@ def known_assets(items: Sequence[pystac.Item]) -> list[str]:
 
 
 class _Parsed:
-    """What odc-stac knows of an item: bands of its assets, their names, grids and missing values."""
+    """An item as odc-stac parses it: bands of its assets, their names, grids and missing values."""
 
     def __init__(self, item: pystac.Item, sign: str | None) -> None:
         self.item, self.sign = item, sign
         try:
             self.bands = parse_item(item, asset_absolute_paths=False)
         except ValueError:
-            # Its projection is incomplete: without it the rest is understood, and headers tell the grids.
+            # Its projection is incomplete: without it the rest is parsed, and headers give the grids.
             bare = item.clone()
             bare.set_self_href(item.get_self_href())
             bare.stac_extensions = [e for e in bare.stac_extensions if "/projection/" not in e]
             self.bands = parse_item(bare, asset_absolute_paths=False)
-        # STAC 1.1 names bands in `bands`, which odc-stac does not look into.
-        self.aliases: Mapping[str, Any] = {**_names_in_bands(item), **self.bands.collection.meta.aliases}
+        # STAC 1.1 names bands in `bands`, which odc-stac does not read.
+        self.aliases: Mapping[str, Sequence[tuple[str, int]]] = {
+            **_names_in_bands(item),
+            **self.bands.collection.meta.aliases,
+        }
 
     def find(self, names: Sequence[str]) -> tuple[str, int] | None:
-        """(asset, band) of the first name that the item has: an asset's, that of a band in one, or ASSET:BAND.
+        """Return (asset, band) of the first name that the item has: an asset's, that of a band in one, or ASSET:BAND.
 
         Raises
         ------
         SmgeoError
-            If the item says that the asset has several bands, or none of that number or name.
+            If the asset has several bands by the item, or none of that number or name.
         """
         for name in names:
             if name in self.item.assets:
@@ -252,15 +254,14 @@ class _Parsed:
                     raise _several(self.item, name, said)
                 return name, next((i for i, band in enumerate(said, start=1) if name in band), 1)
             if name in self.aliases:
-                asset, band = self.aliases[name][0]
-                return str(asset), int(band)
+                return self.aliases[name][0]
             key, _, wanted = name.rpartition(":")
             if key in self.item.assets:
                 return key, self._number(key, wanted)
         return None
 
     def _number(self, key: str, wanted: str) -> int:
-        """Number of a band of an asset, given as it is or by the name that the item or the file has for it."""
+        """Return the number of a band of an asset, given as a number or by its name in the item or the file."""
         said = _names_of_bands(self.item.assets[key])
         if wanted.isdecimal():
             number = int(wanted)
@@ -275,7 +276,7 @@ class _Parsed:
         raise _no_band(self.item, key, wanted, said)
 
     def layer(self, band: Band, at: tuple[str, int]) -> Layer:
-        """Where a variable is, and what its numbers mean: by the recipe, the item, the catalogue's table, the file."""
+        """Return the layer of a variable, with the scale of the recipe, else the item, the catalogue's table or the file."""
         said = _numbers(self.item.assets[at[0]], at[1])
         table = band.table
         scale, offset = said.get("scale"), said.get("offset")
@@ -302,7 +303,7 @@ class _Parsed:
         )
 
     def _names(self, at: tuple[str, int]) -> set[str]:
-        """What an asset and its band are called; the bands of pictures have the names of what they show."""
+        """Return the names of an asset and its band; bands of pictures are named after what they show, so they are left out."""
         if at[0] in _PICTURES:
             return {at[0]}
         said = _names_of_bands(self.item.assets[at[0]])
@@ -314,13 +315,13 @@ class _Parsed:
             raise _no_band(self.item, at[0], str(at[1]), [[n] if n else [] for n in header.names])
         if (header.scales[at[1] - 1], header.offsets[at[1] - 1]) == (1.0, 0.0):
             raise SmgeoError(
-                f"STAC item {self.item.id}: nothing says the scale of {band.name} in asset {at[0]} of {self.item.collection_id}; "
-                f"give scale: {{{band.name}: ...}} and offset: {{{band.name}: ...}} (1 and 0 for numbers in the cube's unit; in "
+                f"STAC item {self.item.id}: nothing gives the scale of {band.name} in asset {at[0]} of {self.item.collection_id}; "
+                f"set scale: {{{band.name}: ...}} and offset: {{{band.name}: ...}} (1 and 0 for numbers in the cube's unit; in "
                 f"{table.collection} they are {table.scale:g} and {table.offset:g})"
             )
 
     def _boa_offset(self, scale: float | None, offset: float | None, *, given: bool) -> float | None:
-        """Sentinel-2's offset: what the item says, unless its numbers have it applied already, or by its baseline."""
+        """Return Sentinel-2's offset: 0 if it is applied already, else that of the item, else that of its baseline."""
         if self.item.properties.get("earthsearch:boa_offset_applied") is True:
             return 0.0
         if given:
@@ -332,7 +333,7 @@ class _Parsed:
         return _BOA_OFFSET * (scale if scale is not None else 1.0) if baseline >= 4 else offset
 
     def quality(self, names: Sequence[str]) -> Layer:
-        """The quality band."""
+        """Return the layer of the quality band."""
         at = self.find(names)
         if at is None:
             raise SmgeoError(
@@ -342,22 +343,22 @@ class _Parsed:
         return Layer(self.href(at[0]), at[1])
 
     def box(self, at: tuple[str, int], href: str) -> GeoBox:
-        """Grid of a band, from the item, or from the file's header where the item does not say it."""
+        """Return the grid of a band, from the item, or from the file's header if the item lacks it."""
         source = self._raster(at)
         own = source.geobox if source is not None else None
         return own if isinstance(own, GeoBox) and own.crs is not None else read_header(href).box
 
     def _raster(self, at: tuple[str, int]) -> RasterSource | None:
-        # Bands that odc-stac was not told of lie on the grid of the first.
+        # Bands that odc-stac does not know are on the grid of the first.
         source = self.bands.bands.get(at) or self.bands.bands.get((at[0], 1))
         return source if isinstance(source, RasterSource) else None
 
     def href(self, name: str) -> str:
-        """Address of an asset: absolute, and one that is signed at each read where that is asked for."""
+        """Return the absolute address of an asset, to be signed at each read if `sign` is set."""
         href = self.item.assets[name].get_absolute_href()
         if href is None:
             raise SmgeoError(
-                f"STAC item {self.item.id}: asset {name} has a relative address, and the item none of its own"
+                f"STAC item {self.item.id}: asset {name} has a relative address, and the item has no address of its own"
             )
         href = href.removeprefix("file://")
         if self.sign and href.startswith(("http://", "https://")):
@@ -366,7 +367,7 @@ class _Parsed:
 
 
 def _names_in_bands(item: pystac.Item) -> dict[str, list[tuple[str, int]]]:
-    """Names, and common names, of bands -> (asset, band)."""
+    """Return names, and common names, of bands -> (asset, band)."""
     out: dict[str, list[tuple[str, int]]] = {}
     for key, asset in item.assets.items():
         for number, band in enumerate(asset.extra_fields.get("bands") or (), start=1):
@@ -377,7 +378,7 @@ def _names_in_bands(item: pystac.Item) -> dict[str, list[tuple[str, int]]]:
 
 
 def _names_of_bands(asset: pystac.Asset) -> list[list[str]]:
-    """Names of each band that an asset lists, whether or not the item declares the extension; empty where it lists none."""
+    """Return the names of each band that an asset lists, even if the item does not declare the extension; empty if none."""
     fields = asset.to_dict()
     lists = [fields.get(key) or [] for key in ("bands", "eo:bands", "raster:bands")]
     out: list[list[str]] = [[] for _ in range(max(map(len, lists)))]
@@ -388,7 +389,7 @@ def _names_of_bands(asset: pystac.Asset) -> list[list[str]]:
 
 
 def _numbers(asset: pystac.Asset, band: int) -> dict[str, float]:
-    """Scale and offset that an asset gives: `raster:bands`, `bands` (STAC 1.1), or the asset itself; empty if none."""
+    """Return the scale and offset that an asset gives: `raster:bands`, `bands` (STAC 1.1), or the asset itself; empty if none."""
     fields = asset.to_dict()
     out: dict[str, float] = {}
     for places in (fields.get("raster:bands"), fields.get("bands"), [fields] * band):
@@ -401,7 +402,7 @@ def _numbers(asset: pystac.Asset, band: int) -> dict[str, float]:
     return out
 
 
-def _state(href: str, item: pystac.Item) -> Any:
+def _state(href: str, item: pystac.Item) -> Hashable:
     try:
         return file_state(href)
     except OSError as error:

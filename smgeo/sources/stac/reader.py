@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
@@ -28,32 +29,32 @@ if TYPE_CHECKING:
 
 
 def open_stac(
-    spec: StacSource | Mapping[str, Any],
+    spec: StacSource | Mapping[str, object],
     *,
     root: str | Path = ".",
     geobox: GeoBox | None = None,
     stations: xr.Dataset | None = None,
-    period: tuple[Any, Any] | None = None,
+    period: tuple[object, object] | None = None,
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
-    """Items of a STAC API or a static catalogue, lazily: on a grid, at stations, or as they lie.
+    """Open items of a STAC API or a static catalogue lazily: on a grid, at stations, or on their own grid.
 
     Parameters
     ----------
     spec : StacSource or mapping
-        `url` (an API's root, or a static catalogue at a URL or path), `bands` (features that `smgeo.catalog.STAC` knows, or
+        `url` (an API's root, or a static catalogue at a URL or path), `bands` (features in `smgeo.catalog.STAC`, or
         variable -> asset, or ASSET:BAND by number or name), and optionally `collections`, `orbit` (Sentinel-1: ascending or descending), `max_cloud_cover`
-        (percent; items that say more are left out), `query`, `bbox`, `mask`, `quality`, `units`, `scale`, `offset`,
+        (percent; items with more are left out), `query`, `bbox`, `mask`, `quality`, `units`, `scale`, `offset`,
         `convert`, `nodata`, `resampling`, `daily`, `radius_m`, `sign`.
     root : str or Path
-        Where a relative path starts.
+        Folder that a relative path starts from.
     geobox : odc.geo.geobox.GeoBox, optional
         Target grid; without it and without stations, the items' own, which must then be the same for all.
     stations : xarray.Dataset, optional
-        With latitude and longitude on `station`: each gets, of every item on the item's own grid, the pixel it lies in, or
+        With latitude and longitude on `station`: each gets, of every item on the item's own grid, its pixel, or
         with `radius_m` the mean of its footprint.
     period : (date, date), optional
-        UTC days that are searched, all of which the result has; by default those that have items.
+        UTC days to search, all of which the result has; by default the days that have items.
     catalog : mapping
         Kind and unit of each variable.
 
@@ -62,22 +63,24 @@ def open_stac(
     xarray.Dataset
         float32, lazy. (time, y, x) or (y, x) in blocks of at most (30, 256, 256), CRS in `spatial_ref`; with stations
         (station, time) or (station,) in blocks of 30 days, and `attrs["left_out"]` (JSON) names the stations that no item
-        covers. A day's items become one by `daily`, every valid pixel kept: the clearest (by `eo:cloud_cover`) where there
+        covers. A day's items become one by `daily`, every valid pixel kept: the clearest (by `eo:cloud_cover`) if there
         is a quality band, else their mean (in linear power for decibels). The catalogue is searched at once; assets are
-        read when values are computed, but for headers of those whose item does not say its projection, and of the first item
-        where it does not say how many bands an asset has that is none of the catalogue's.
+        read when values are computed. Only headers are read before: of assets whose item lacks its projection, and of the
+        first item if it lacks the number of bands of an asset that is not in the catalogue.
 
     Raises
     ------
     SmgeoError
         If `pystac-client` or `odc-stac` is not installed, the catalogue does not answer, it has no such collection, items
-        or assets, an asset has several bands and none is named, nothing says the scale of a variable that has one in the
-        catalogue, or items do not go together (both passes of Sentinel-1; sigma0 and gamma0).
+        or assets, an asset has several bands and none is named, the scale of a variable that has one in the catalogue
+        is unknown, or items cannot be combined (both passes of Sentinel-1; sigma0 and gamma0).
     """
     source = spec if isinstance(spec, StacSource) else parse_spec(StacSource, {"kind": "stac", **spec}, "open_stac")
     check_target("open_stac", geobox, stations)
     if unknown := [n for n in source.bands if n not in catalog]:
-        raise SmgeoError(f"{source.label}: {unknown[0]!r} is no known variable; {nearest(unknown[0], list(catalog))}")
+        raise SmgeoError(
+            f"{source.label}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}"
+        )
     try:
         from smgeo.sources.stac.items import bands_of
     except ModuleNotFoundError as error:
@@ -98,7 +101,7 @@ def open_stac(
 
 
 def _areas(source: StacSource, geobox: GeoBox | None, stations: xr.Dataset | None) -> tuple[Area, ...]:
-    """Where to search."""
+    """Return the areas to search."""
     from smgeo.sources.stac.search import areas_of_grid, areas_of_stations
 
     if source.bbox is not None:
@@ -113,10 +116,10 @@ def _search(
     bands: Sequence[Band],
     root: Path,
     areas: tuple[Area, ...],
-    period: tuple[Any, Any] | None,
+    period: tuple[object, object] | None,
     catalog: Mapping[str, Feature],
 ) -> dict[str, list[pystac.Item]]:
-    """Items of each collection; of those that hold only what does not change, of all days."""
+    """Return the items of each collection; of all days, if it has only static variables."""
     from smgeo.sources.stac.search import Search, find_items, local_or_remote, open_catalogue
 
     root_catalogue = open_catalogue(local_or_remote(source.url, root))
@@ -129,14 +132,16 @@ def _search(
         if not kept:
             raise SmgeoError(
                 f"{source.label}: no items of {collection} "
-                + _looked_for(source, areas, days if moving else None, len(found))
+                + _describe_search(source, areas, days if moving else None, len(found))
             )
         out[collection] = kept
     return out
 
 
-def _looked_for(source: StacSource, areas: Sequence[Area], days: tuple[Any, Any] | None, found: int) -> str:
-    """What was looked for, in words."""
+def _describe_search(
+    source: StacSource, areas: Sequence[Area], days: tuple[pd.Timestamp, pd.Timestamp] | None, found: int
+) -> str:
+    """Return a description of a search, for its error message."""
     when = f"from {days[0]:%Y-%m-%d} to {days[1]:%Y-%m-%d}" if days else "of any day"
     where = f" within {tuple(round(v, 4) for v in areas[0])}" if areas else ""
     more = f" and {len(areas) - 1} more areas" if len(areas) > 1 else ""
@@ -146,7 +151,7 @@ def _looked_for(source: StacSource, areas: Sequence[Area], days: tuple[Any, Any]
 
 
 def _chosen(source: StacSource, items: Sequence[pystac.Item]) -> list[pystac.Item]:
-    """Items clear enough, and of Sentinel-1 those of one kind of pass."""
+    """Return the items that are clear enough, and of Sentinel-1 only those of one kind of pass."""
     from smgeo.sources.stac.items import cloud_of, is_radar
 
     worst = source.max_cloud_cover
@@ -156,19 +161,19 @@ def _chosen(source: StacSource, items: Sequence[pystac.Item]) -> list[pystac.Ite
     if source.orbit is None:
         if {"ascending", "descending"} <= set(passes.values()):
             raise SmgeoError(
-                f"{source.label}: there are ascending and descending passes, which look at slopes from opposite sides and are "
-                "not mixed; say orbit: ascending or descending"
+                f"{source.label}: there are ascending and descending passes, which see slopes from opposite sides and are "
+                "not mixed; set orbit: ascending or descending"
             )
         return kept
     if silent := [i for i, state in passes.items() if state is None]:
         raise SmgeoError(
-            f"{source.label}: item {silent[0]} says no sat:orbit_state, so orbit: {source.orbit} cannot be chosen"
+            f"{source.label}: item {silent[0]} has no sat:orbit_state, so orbit: {source.orbit} cannot be applied; leave it out"
         )
     return [i for i in kept if i.id not in passes or passes[i.id] == source.orbit]
 
 
 def _scenes(source: StacSource, bands: Sequence[Band], items: Mapping[str, list[pystac.Item]]) -> list[Scene]:
-    """Scenes of all items, checked: every variable is in some, and none mixes kinds of backscatter."""
+    """Return the scenes of all items, checked: each variable is in some item, and none mixes kinds of backscatter."""
     from smgeo.sources.stac.items import backscatter_kind, check_files, known_assets, scenes_of
 
     scenes: list[Scene] = []
@@ -199,13 +204,13 @@ def _scenes(source: StacSource, bands: Sequence[Band], items: Mapping[str, list[
 
 
 def _warn_of_no_mask(source: StacSource, bands: Sequence[Band]) -> None:
-    """Say of which variables the catalogue's quality rule does not hold, where no other is given."""
+    """Warn of variables that the catalogue's quality rule does not apply to, if no other is given."""
     unmasked = [b for b in bands if b.elsewhere is not None and b.elsewhere.mask and not b.quality]
     if unmasked and source.mask:
         names = ", ".join(f"{b.name} ({b.assets[0]})" for b in unmasked)
         warnings.warn(
-            f"{source.label}: {names} of {', '.join(source.collections)} is read without a quality rule, clouds and all: the "
-            "catalogue has none for it. Name an asset and a rule in quality, or say mask: false",
+            f"{source.label}: {names} of {', '.join(source.collections)} is read without a quality rule, clouds included: the "
+            "catalogue has none for it. Name an asset and a rule in quality, or set mask: false",
             SmgeoWarning,
         )
 

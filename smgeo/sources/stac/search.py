@@ -1,4 +1,4 @@
-"""Items of a STAC API or a static catalogue, found by collection, area, days and query, with patience.
+"""Items of a STAC API or a static catalogue, found by collection, area, days and query, with retries.
 
 Imported only where a recipe names a STAC source: `pystac-client` is an extra.
 """
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,13 @@ from pystac_client.stac_api_io import StacApiIO
 from urllib3.exceptions import NewConnectionError
 
 from smgeo.errors import SmgeoError, nearest
+from smgeo.files import JsonObject
 from smgeo.sources.pixels.warp import crs_text, transformer
 from smgeo.sources.retry import Backoff
 from smgeo.sources.scenes.files import is_remote, plain
 
 _PATIENCE = Backoff(tries=8, first_s=0.2, longest_s=12.8)
-_TRIES_UNREACHED = 3  # of a server that is not there, which seldom changes
+_TRIES_UNREACHED = 3  # if the server does not exist, which seldom changes
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _THREADS = 4
 _PAGE = 100
@@ -38,9 +40,9 @@ Area = tuple[float, float, float, float]  # west, south, east, north, degrees
 
 
 class PatientIO(StacApiIO):
-    """JSON over HTTP: what fails, is cut short or is no JSON is asked for again, after pauses that grow.
+    """JSON over HTTP: requests that fail, are cut short or return no JSON are retried with exponential backoff.
 
-    A server that refuses the connection or whose name is not found is asked three times, any other eight times.
+    A server that refuses the connection or whose name is not found is tried three times, any other eight times.
     """
 
     def __init__(self) -> None:
@@ -51,16 +53,16 @@ class PatientIO(StacApiIO):
         href: str,
         method: str | None = None,
         headers: dict[str, str] | None = None,
-        parameters: dict[str, Any] | None = None,
+        parameters: JsonObject | None = None,
     ) -> str:
-        """The text of an answer that is JSON.
+        """Return the text of an answer, which is JSON.
 
         Raises
         ------
         APIError
             If the server refuses the request (4xx).
         SmgeoError
-            If it fails as often as it is tried.
+            If all attempts fail.
         """
         problem, number = "", 0
         for number in _PATIENCE.attempts():
@@ -86,46 +88,46 @@ class PatientIO(StacApiIO):
 
 
 def _is_unreached(error: BaseException) -> bool:
-    """Whether no connection came about: it was refused, or there is no server of that name."""
+    """Return True if there was no connection: it was refused, or no server has that name."""
     cause = error.__cause__ or error.__context__
-    # requests puts urllib3's error into its own, and that one the `reason`.
+    # requests wraps urllib3's error, which has the `reason`.
     reason = getattr(cause.args[0] if cause is not None and cause.args else None, "reason", None)
     return isinstance(reason, NewConnectionError)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for.
+    """The items to find.
 
     Attributes
     ----------
     collection : str
-        Its ID.
+        ID of their collection.
     areas : tuple of (west, south, east, north)
-        Degrees; an item that touches one of them is found. None given is everywhere.
+        Degrees; an item that touches one of them is found. Empty for everywhere.
     period : (Timestamp, Timestamp) or None
         First and last UTC day.
     query : mapping
-        Property -> {operator: value}, as the STAC API query extension has it.
+        Property -> {operator: value}, as in the STAC API query extension.
     """
 
     collection: str
     areas: tuple[Area, ...] = ()
     period: tuple[pd.Timestamp, pd.Timestamp] | None = None
-    query: Mapping[str, Any] | None = None
+    query: Mapping[str, object] | None = None
 
 
 def open_catalogue(url: str) -> Client:
-    """The root of a STAC API or a static catalogue, at a URL or a path.
+    """Open the root of a STAC API or a static catalogue, at a URL or a path.
 
     Raises
     ------
     SmgeoError
-        If it cannot be read, or is none.
+        If it cannot be read, or is not a catalogue.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a static catalogue conforms to no API, which is no fault
+            warnings.simplefilter("ignore")  # a static catalogue conforms to no API, which is valid
             root = PatientIO().read_stac_object(url)
     except SmgeoError:
         raise
@@ -139,7 +141,7 @@ def open_catalogue(url: str) -> Client:
 
 
 def find_items(catalogue: Client, search: Search) -> list[pystac.Item]:
-    """Items of one collection, in order of their IDs; empty where there is none.
+    """Return the items of one collection, in order of their IDs; empty if there are none.
 
     Raises
     ------
@@ -154,7 +156,7 @@ def find_items(catalogue: Client, search: Search) -> list[pystac.Item]:
             else:
                 found = _ask(catalogue, search)
                 if catalogue.conforms_to(ConformanceClasses.QUERY):
-                    search = replace(search, query=None)  # done by the server, which may know more operators
+                    search = replace(search, query=None)  # the server has applied it, and may know more operators
             items = {item.id: item for item in found if _fits(item, search)}
     except SmgeoError:
         raise
@@ -167,7 +169,7 @@ _UNREADABLE = (APIError, OSError, ValueError, KeyError, pystac.STACError, pystac
 
 
 def _unreadable(url: str, error: Exception) -> SmgeoError:
-    """What to tell of an answer or a file of a catalogue that cannot be used."""
+    """Return the error for an answer or a file of a catalogue that cannot be used."""
     if isinstance(error, APIError):
         status = getattr(error, "status_code", None)
         where = next(iter(getattr(error, "__notes__", ())), plain(url))
@@ -178,7 +180,7 @@ def _unreadable(url: str, error: Exception) -> SmgeoError:
         return SmgeoError(
             f"stac {plain(url)} cannot be read: {error.filename or ''} {error.strerror or type(error).__name__}"
         )
-    return SmgeoError(f"stac {plain(url)} is no STAC catalogue: {' '.join(str(error).split())[:200]}")
+    return SmgeoError(f"stac {plain(url)} is not a STAC catalogue: {' '.join(str(error).split())[:200]}")
 
 
 def _no_collection(catalogue: pystac.Catalog, wanted: str, known: Iterable[str]) -> SmgeoError:
@@ -195,7 +197,7 @@ def _is_api(catalogue: Client) -> bool:
 
 
 def _ask(catalogue: Client, search: Search) -> list[pystac.Item]:
-    """Items that the API finds, area by area, a few areas at a time."""
+    """Return the items that the API finds, area by area, a few areas at a time."""
     has_collections = catalogue.conforms_to(ConformanceClasses.COLLECTIONS) or catalogue.conforms_to(
         ConformanceClasses.FEATURES
     )
@@ -226,7 +228,7 @@ def _ask(catalogue: Client, search: Search) -> list[pystac.Item]:
 
 
 def _walk(catalogue: pystac.Catalog, search: Search) -> list[pystac.Item]:
-    """Items of a collection, of all catalogues below the root."""
+    """Return the items of a collection in all catalogues below the root."""
     seen: list[str] = []
     hrefs = list(_item_links(catalogue, search.collection, False, seen))
     if not hrefs and search.collection not in seen:
@@ -244,7 +246,7 @@ def _walk(catalogue: pystac.Catalog, search: Search) -> list[pystac.Item]:
 
 
 def _item_links(node: pystac.Catalog, wanted: str, inside: bool, seen: list[str]) -> Iterator[str]:
-    """Addresses of the items of a collection; the IDs of the collections met on the way go to `seen`."""
+    """Yield the addresses of the items of a collection; add the IDs of the collections on the way to `seen`."""
     if isinstance(node, pystac.Collection):
         seen.append(node.id)
         if node.id != wanted and not inside:
@@ -258,7 +260,7 @@ def _item_links(node: pystac.Catalog, wanted: str, inside: bool, seen: list[str]
             yield from _item_links(child, wanted, inside, seen)
 
 
-# Whether an item is one that is looked for. A server may leave out what it does not know; a static catalogue has none.
+# Items are checked here too: a server may ignore conditions that it does not know, and a static catalogue has no server.
 
 
 def _fits(item: pystac.Item, search: Search) -> bool:
@@ -266,7 +268,7 @@ def _fits(item: pystac.Item, search: Search) -> bool:
         item.collection_id in (None, search.collection)
         and (not search.areas or any(_touches(item, area) for area in search.areas))
         and (search.period is None or _overlaps(item, search.period))
-        and all(_holds(item, name, tests) for name, tests in (search.query or {}).items())
+        and all(_passes(item, name, tests) for name, tests in (search.query or {}).items())
     )
 
 
@@ -280,17 +282,17 @@ def _touches(item: pystac.Item, area: Area) -> bool:
 
 
 def item_times(item: pystac.Item) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """First and last moment of an item, UTC without a time zone.
+    """Return the first and last moment of an item, UTC without a time zone.
 
     Raises
     ------
     SmgeoError
-        If it says none.
+        If it has none.
     """
     common = item.common_metadata
     first, last = item.datetime or common.start_datetime, item.datetime or common.end_datetime or common.start_datetime
     if first is None or last is None:
-        raise SmgeoError(f"STAC item {item.id} has neither datetime nor start_datetime, so its day is not known")
+        raise SmgeoError(f"STAC item {item.id} has neither datetime nor start_datetime, so its day is unknown")
     start, stop = (
         t.tz_convert("UTC").tz_localize(None) if t.tzinfo else t for t in map(pd.Timestamp, (str(first), str(last)))
     )
@@ -316,8 +318,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _holds(item: pystac.Item, name: str, tests: Any) -> bool:
-    """Whether a property of an item passes the tests of a query (STAC API query extension); not, if it has none."""
+def _passes(item: pystac.Item, name: str, tests: object) -> bool:
+    """Return True if the item has the property and it passes the tests of a query (STAC API query extension)."""
     tests = tests if isinstance(tests, Mapping) else {"eq": tests}
     for operator in tests:
         if operator not in _OPERATORS:
@@ -332,13 +334,13 @@ def _holds(item: pystac.Item, name: str, tests: Any) -> bool:
 
 
 def areas_of_grid(box: GeoBox) -> tuple[Area, ...]:
-    """Where a grid lies: one area, or one on each side of the 180th meridian."""
+    """Return the area of a grid, or one on each side of the 180th meridian."""
     bounds = transformer(crs_text(box), "EPSG:4326").transform_bounds(*box.boundingbox.bbox, densify_pts=21)
     return _on_the_globe(*bounds)
 
 
 def areas_of_stations(lons: np.ndarray, lats: np.ndarray, margin: float = 0.02) -> tuple[Area, ...]:
-    """Where stations lie: an area for those of each cell of one degree, so that no ocean is searched.
+    """Return an area for the stations of each cell of one degree, so that no ocean is searched.
 
     >>> areas_of_stations(np.array([8.4, 8.6, -70.5]), np.array([50.5, 50.1, 10.0]), margin=0)
     ((-70.5, 10.0, -70.5, 10.0), (8.4, 50.1, 8.6, 50.5))
@@ -360,13 +362,13 @@ def _on_the_globe(west: float, south: float, east: float, north: float) -> tuple
         return ((-180.0, south, 180.0, north),)
     turns = np.floor((west + 180) / 360) * 360
     west, east = round(float(west - turns), 9), round(float(east - turns), 9)
-    if west > east:  # how PROJ says that bounds go over the meridian
+    if west > east:  # how PROJ expresses bounds across the meridian
         east += 360
     if east <= 180:
         return ((west, south, east, north),)
     return ((west, south, 180.0, north), (-180.0, south, east - 360, north))
 
 
-def local_or_remote(url: str, root: Any) -> str:
-    """An address as given, or a path from `root` on."""
+def local_or_remote(url: str, root: Path) -> str:
+    """Return a URL as given, or a path joined to `root`."""
     return url if is_remote(url) else str(root / url)

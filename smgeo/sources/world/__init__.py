@@ -1,1 +1,1 @@
-"""The built-in world, which writes what a user would have: an ISMN archive and GeoTIFFs."""
+"""The built-in world, which writes the files of a user: an ISMN archive and GeoTIFFs."""

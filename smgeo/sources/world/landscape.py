@@ -1,6 +1,6 @@
 """The landscape of the built-in world: regions, terrain, soils, canopies, and the parameters behind them.
 
-Sixteen climates lie side by side on one grid of 1 km pixels, as warped tiles. Distances between them are not to scale,
+Sixteen climates are side by side on one grid of 1 km pixels, as warped tiles. Distances between them are not to scale,
 and neither is the latitude: each takes its sunshine from the latitude in its row of the table. Within a climate, 1 km
 is 1 km.
 
@@ -24,8 +24,8 @@ LANDSCAPE_STREAMS = ("regions", "terrain", "texture", "soil_deviation", "soil_pr
 class Region:
     """One climate with its soils, plants and network.
 
-    Annual rain in mm, `wet` the share of rainy days, `peak` the day of most rain and `season` how much more than the
-    mean falls then (0 to 1); mean, half range (positive where July is warm) and day-to-day deviation of air temperature
+    Annual rain in mm, `wet` the share of rainy days, `peak` the day of most rain and `season` its relative excess
+    over the mean (0 to 1); mean, half range (positive where July is warm) and day-to-day deviation of air temperature
     in degC; base elevation and relief in m; mean texture in percent; `porosity` (m3 m-3) and `outflow` as in `physics`;
     largest leaf area index; `opacity` of its canopy to radar, relative to crops and grass; `network`, its share of the
     stations relative to the others (most of ISMN is temperate: Dorigo et al. 2021).
@@ -79,9 +79,9 @@ REGIONS = tuple(
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the world assumes besides its regions and the constants of `physics`; written to world.json.
+    """Assumptions of the world besides its regions and the constants of `physics`; written to world.json.
 
-    The sources give the order of each; the values are rounded.
+    The sources give the order of magnitude; the values are rounded.
     """
 
     rain_gamma_shape: float = 0.75  # 1; Wilks & Wilby 1999: 0.6 to 0.9
@@ -119,10 +119,10 @@ P = Parameters()
 
 @dataclass(frozen=True)
 class Landscape:
-    """What does not change in time, each `(y, x)`; `product` holds the static layers as a user gets them.
+    """Static fields, each `(y, x)`; `product` contains the static layers as a user gets them.
 
     `tilt` is the tangent of the slope, `sunward` a factor on sunshine, `tillage` the phase of the yearly change of
-    roughness (share of a year), `rain_bias` the factor by which the rain product errs.
+    roughness (share of a year), `rain_bias` the factor of error of the rain product.
     """
 
     region: Array
@@ -141,12 +141,12 @@ class Landscape:
     product: dict[str, Array]
 
     def of(self, attribute: str) -> Array:
-        """An attribute of the regions, spread over their pixels, float32."""
+        """Return an attribute of the regions at each of their pixels, float32."""
         return np.array([getattr(r, attribute) for r in REGIONS], np.float32)[self.region]
 
 
 def _texture_fields(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Two fields of unit variance: 6 tenths of it smooth over some km, the rest from pixel to pixel."""
+    """Return two fields of unit variance: 0.6 of it smooth over some km, the rest from pixel to pixel."""
     smooth = physics.random_fields(rng, physics.spectral_filter(shape, length=6.0))
     rough = physics.random_fields(rng, physics.spectral_filter(shape))
     first, second = (np.sqrt(0.6) * s + np.sqrt(0.4) * r for s, r in zip(smooth, rough, strict=True))
@@ -154,7 +154,7 @@ def _texture_fields(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[A
 
 
 def _regions(shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """Index of the region of each pixel `(y, x)`: nearest of 4 x 4 shuffled, shaken centres, on warped coordinates."""
+    """Return the index of the region of each pixel `(y, x)`: nearest of 4 x 4 shuffled, shaken centres, on warped coordinates."""
     y, x = np.meshgrid((np.arange(shape[0]) + 0.5) / shape[0], (np.arange(shape[1]) + 0.5) / shape[1], indexing="ij")
     warp_y, warp_x = physics.random_fields(rng, physics.spectral_filter(shape, length=max(shape) / 16))
     centres = (np.stack(np.divmod(np.arange(16), 4), axis=1) + 0.5 + rng.uniform(-0.15, 0.15, (16, 2))) / 4
@@ -165,7 +165,7 @@ def _regions(shape: tuple[int, int], rng: np.random.Generator) -> Array:
 
 
 def _smooth(field: Array, length: float) -> Array:
-    """A Gaussian mean over `length` pixels, on a torus of twice the size (mirrored edges)."""
+    """Return a Gaussian mean over `length` pixels, on a torus of twice the size (mirrored edges)."""
     mirrored = np.block([[field, field[:, ::-1]], [field[::-1], field[::-1, ::-1]]])
     k = np.hypot(np.fft.fftfreq(mirrored.shape[0])[:, None], np.fft.rfftfreq(mirrored.shape[1])[None, :])
     smoothed = np.fft.irfft2(np.fft.rfft2(mirrored) * np.exp(-2.0 * (np.pi * length * k) ** 2), s=mirrored.shape)
@@ -173,7 +173,7 @@ def _smooth(field: Array, length: float) -> Array:
 
 
 def make_landscape(shape: tuple[int, int], rng: dict[str, np.random.Generator]) -> Landscape:
-    """Regions, terrain, soils and canopies of `shape`."""
+    """Make the regions, terrain, soils and canopies of `shape`."""
     region = _regions(shape, rng["regions"])
 
     def of(name: str, blend: float = 2.0) -> Array:
@@ -234,7 +234,7 @@ def make_landscape(shape: tuple[int, int], rng: dict[str, np.random.Generator]) 
 
 
 def _texture(sand: Array, clay: Array) -> tuple[Array, Array]:
-    """Sand and clay, percent, within 3 to 95 and 2 to 70, leaving 2 or more for silt."""
+    """Return sand and clay, percent, within 3 to 95 and 2 to 70, leaving 2 or more for silt."""
     sand, clay = np.clip(sand, 3.0, 95.0), np.clip(clay, 2.0, 70.0)
     scale = np.minimum(98.0 / (sand + clay), 1.0)
     return sand * scale, clay * scale
@@ -243,7 +243,7 @@ def _texture(sand: Array, clay: Array) -> tuple[Array, Array]:
 def _static_product(
     sand: Array, clay: Array, elevation: Array, slope: Array, aspect: Array, rng: np.random.Generator
 ) -> dict[str, Array]:
-    """The static layers as published: terrain as it is, texture smoothed and with its error."""
+    """Return the static layers as published: the true terrain, and texture smoothed and with its error."""
     errors = (*_texture_fields(rng, sand.shape), _texture_fields(rng, sand.shape)[0])
     sand_2, clay_2 = _texture(
         _smooth(sand, 2.0) + P.texture_product_sd * errors[0],

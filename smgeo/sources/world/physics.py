@@ -1,7 +1,7 @@
 """Forward models of the built-in world: fields, weather, soil water, plants, radar, reflectance, temperature.
 
 Pure functions on float arrays of any one shape, usually `(y, x)`; state goes in and comes out. Each function names the
-equation it computes, each constant its source (the order of it; values are rounded). None was chosen by looking at how
+equation it computes, each constant its source (of its order of magnitude; values are rounded). None was chosen by looking at how
 well a model retrieves moisture.
 """
 
@@ -16,9 +16,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 SECONDS_PER_DAY = 86400.0
-SURFACE_DEPTH_MM = 100.0  # top layer, 0-0.10 m: what a probe at 0.05 m integrates
+SURFACE_DEPTH_MM = 100.0  # top layer, 0-0.10 m: the depth that a probe at 0.05 m integrates
 ROOT_DEPTH_MM = 500.0  # second layer, 0.10-0.60 m
-ROOTS_IN_SURFACE = 0.42  # Jackson et al. 1996, Y = 1 - beta^d with beta = 0.95: 0.40 of 0.95 lies above 0.10 m
+ROOTS_IN_SURFACE = 0.42  # Jackson et al. 1996, Y = 1 - beta^d with beta = 0.95: 0.40 of 0.95 is above 0.10 m
 DEGREE_DAY_MM = 4.0  # mm degC-1 d-1, mid-range of Hock 2003
 SNOW_RAIN_DEGC = 1.0  # air temperature below which it snows, Jennings et al. 2018
 RUNOFF_EXPONENT = 4.0  # HBV's beta, 1 to 6 in Seibert 1997
@@ -85,14 +85,14 @@ TIRS = {"l8_b10": (774.8853, 1321.0789, 0.10), "l8_b11": (480.8883, 1201.1442, 0
 
 
 def spectral_filter(shape: tuple[int, int], *, length: float = 0.0, slope: float = 0.0) -> Array:
-    """The amplitude that turns white noise into a field of unit variance, on a torus.
+    """Return the amplitude that turns white noise into a field of unit variance, on a torus.
 
     Parameters
     ----------
     shape : (int, int)
         Rows and columns.
     length : float
-        Correlation length in pixels (Gaussian covariance exp(-d^2 / (2 length^2))); 0 leaves white noise.
+        Correlation length in pixels (Gaussian covariance exp(-d^2 / (2 length^2))); 0 for white noise.
     slope : float
         Exponent of a power-law spectrum k^-slope (3 to 4 for terrain, Turcotte 1997, ch. 7), in place of `length`.
 
@@ -110,7 +110,7 @@ def spectral_filter(shape: tuple[int, int], *, length: float = 0.0, slope: float
 
 
 def random_fields(rng: np.random.Generator, amplitude: Array) -> tuple[Array, Array]:
-    """Two independent Gaussian fields of zero mean and unit variance with the spectrum `amplitude`, float32."""
+    """Return two independent Gaussian fields of zero mean and unit variance with the spectrum `amplitude`, float32."""
     white = rng.standard_normal(amplitude.shape, dtype=np.float32) + 1j * rng.standard_normal(
         amplitude.shape, dtype=np.float32
     )
@@ -119,7 +119,7 @@ def random_fields(rng: np.random.Generator, amplitude: Array) -> tuple[Array, Ar
 
 
 def normal_cdf(z: Array) -> Array:
-    """Standard normal distribution function by Zelen & Severo 1964, eq. 26.2.17 (absolute error below 7.5e-8)."""
+    """Return the standard normal distribution function by Zelen & Severo 1964, eq. 26.2.17 (absolute error below 7.5e-8)."""
     t = 1.0 / (1.0 + 0.2316419 * np.abs(z))
     poly = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
     upper = np.exp(-0.5 * np.square(z)) / math.sqrt(2.0 * math.pi) * poly
@@ -127,7 +127,7 @@ def normal_cdf(z: Array) -> Array:
 
 
 def gamma_quantiles(shape: float, probability: Array) -> Array:
-    """Quantiles of the gamma distribution with mean 1, from its density integrated in steps of log(x).
+    """Return quantiles of the gamma distribution with mean 1, from its density integrated in steps of log(x).
 
     Daily rain amounts are gamma with a shape of 0.6 to 0.9 (Wilks & Wilby 1999); relative error below 1e-3 for
     probabilities of 0.001 to 0.9999.
@@ -140,7 +140,7 @@ def gamma_quantiles(shape: float, probability: Array) -> Array:
 
 
 def wet_probability(was_wet: Array, wet_fraction: Array, persistence: float) -> Array:
-    """Chance of rain today of the two-state Markov chain, Richardson 1981.
+    """Return the chance of rain today in the two-state Markov chain, Richardson 1981.
 
     `wet_fraction` is its stationary share of wet days and `persistence` its lag-1 correlation p11 - p01 (Wilks 1998).
     """
@@ -148,7 +148,7 @@ def wet_probability(was_wet: Array, wet_fraction: Array, persistence: float) -> 
 
 
 def extraterrestrial_radiation(latitude: Array, day_of_year: int) -> Array:
-    """Daily radiation above the atmosphere, MJ m-2 d-1, FAO-56 (Allen et al. 1998), eq. 21; latitude in degrees."""
+    """Return daily radiation above the atmosphere, MJ m-2 d-1, FAO-56 (Allen et al. 1998), eq. 21; latitude in degrees."""
     phi = np.radians(latitude)
     angle = 2.0 * math.pi * day_of_year / 365.0
     declination = 0.409 * math.sin(angle - 1.39)
@@ -158,7 +158,7 @@ def extraterrestrial_radiation(latitude: Array, day_of_year: int) -> Array:
 
 
 def potential_evaporation(radiation: Array, mean_degc: Array, range_degc: Array) -> Array:
-    """Reference evapotranspiration, mm d-1, Hargreaves & Samani 1985 (FAO-56, eq. 52); `radiation` MJ m-2 d-1 aloft."""
+    """Return reference evapotranspiration, mm d-1, Hargreaves & Samani 1985 (FAO-56, eq. 52); `radiation` MJ m-2 d-1 aloft."""
     return np.maximum(0.0023 * 0.408 * radiation * (mean_degc + 17.8) * np.sqrt(range_degc), 0.0)
 
 
@@ -166,7 +166,7 @@ def potential_evaporation(radiation: Array, mean_degc: Array, range_degc: Array)
 
 
 def soil_hydraulics(sand: Array, clay: Array, *, porosity: Array, log_conductivity: Array, exponent: Array) -> Soil:
-    """Hydraulic properties by Cosby et al. 1984 (univariate), with a local deviation that texture does not tell.
+    """Return hydraulic properties by Cosby et al. 1984 (univariate), with a local deviation independent of texture.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def soil_hydraulics(sand: Array, clay: Array, *, porosity: Array, log_conductivi
 
     Notes
     -----
-    Field capacity is where gravity drains 0.1 mm a day (Hillel 1998), the wilting point lies at 150 m of suction, both
+    Field capacity is where gravity drains 0.1 mm a day (Hillel 1998), the wilting point is at 150 m of suction, both
     on the curves of Clapp & Hornberger 1978.
     """
     theta_s = np.clip(0.489 - 0.00126 * sand + porosity, 0.28, 0.80)
@@ -190,7 +190,7 @@ def soil_hydraulics(sand: Array, clay: Array, *, porosity: Array, log_conductivi
 
 
 def drained(saturation: Array, b: Array, k_s: Array, storage_mm: Array) -> Array:
-    """Degree of saturation after a day of gravity drainage, K = k_s S^(2b+3) (Clapp & Hornberger 1978), exactly.
+    """Return the degree of saturation after a day of gravity drainage, K = k_s S^(2b+3) (Clapp & Hornberger 1978), exactly.
 
     dS/dt = -k_s S^n / storage, hence S(t) = (S0^(1-n) + (n-1) k_s t / storage)^(1/(1-n)).
     """
@@ -200,7 +200,7 @@ def drained(saturation: Array, b: Array, k_s: Array, storage_mm: Array) -> Array
 
 
 def liquid_water(theta: Array, soil_degc: Array, soil: Soil) -> Array:
-    """Unfrozen water, m3 m-3: the freezing-point depression of Niu & Yang 2006."""
+    """Return unfrozen water, m3 m-3, by the freezing-point depression of Niu & Yang 2006."""
     below = np.maximum(-soil_degc, 1e-6)
     suction_mm = 3.34e5 * below / (9.81 * (273.15 - below)) * 1000.0
     limit = soil.theta_s * np.minimum((suction_mm / soil.psi_s) ** (-1.0 / soil.b), 1.0)
@@ -219,12 +219,12 @@ def step_water(
     tilt: Array,
     outflow: Array,
 ) -> tuple[Water, Fluxes]:
-    """One day of the water balance of snow, a surface layer and a root layer.
+    """Step one day of the water balance of snow, a surface layer and a root layer.
 
     Parameters
     ----------
     water : Water
-        Storage at the day's begin, mm.
+        Storage at the start of the day, mm.
     soil : Soil
         Properties of both layers.
     rain, demand : mm d-1
@@ -238,7 +238,7 @@ def step_water(
     -----
     In this order: snow by degree days (Hock 2003); interception (Dickinson 1984); runoff by HBV (Bergstrom 1995);
     bare-soil evaporation (Lee & Pielke 1992) and transpiration (FAO-56, eq. 84, p = 0.5); gravity drainage (`drained`),
-    ice excluded; rise to a drier surface; what exceeds saturation fills the layer above, then runs off. Closes to
+    ice excluded; rise to a drier surface; water above saturation fills the layer above, then runs off. Closes to
     rounding.
     """
     capacity = (SURFACE_DEPTH_MM * soil.theta_s, ROOT_DEPTH_MM * soil.theta_s)
@@ -289,12 +289,12 @@ def step_water(
 
 
 def canopy_cover(lai: Array) -> Array:
-    """Share of the ground under green leaves, 1 - exp(-k LAI) (Monsi & Saeki 1953)."""
+    """Return the share of the ground under green leaves, 1 - exp(-k LAI) (Monsi & Saeki 1953)."""
     return 1.0 - np.exp(-CANOPY_EXTINCTION * lai)
 
 
 def step_greenness(greenness: Array, air_degc: Array, root_wetness: Array) -> Array:
-    """Growing-season index, 0 to 1, one day on: Jolly et al. 2005, with a 21-day memory.
+    """Return the growing-season index, 0 to 1, of the next day: Jolly et al. 2005, with a 21-day memory.
 
     Warmth rises from -2 to 5 degC as in the paper (on the minimum; here the mean less 5 K), root-zone wetness (0 at the
     wilting point, 1 at field capacity) stands for the vapour-pressure deficit.
@@ -303,11 +303,11 @@ def step_greenness(greenness: Array, air_degc: Array, root_wetness: Array) -> Ar
     return np.asarray(greenness + (warmth * np.clip(root_wetness, 0.0, 1.0) - greenness) / 21.0)
 
 
-# ---------------------------------------------------------------- what satellites see
+# ---------------------------------------------------------------- satellites
 
 
 def soil_backscatter(theta: Array, incidence: Array, roughness: Array) -> tuple[Array, Array]:
-    """VV and VH of bare soil, linear power, Baghdadi et al. 2016, eq. 6-7.
+    """Return VV and VH of bare soil, linear power, Baghdadi et al. 2016, eq. 6-7.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ WATER_CLOUD = {"s1_vv": (0.0950, 0.5513), "s1_vh": (0.0413, 1.1662)}
 
 
 def water_cloud(soil_power: Array, ndvi: Array, incidence: Array, *, a: float, b: Array | float) -> Array:
-    """Backscatter of soil under a canopy, linear power, by the water-cloud model of Attema & Ulaby 1978.
+    """Return the backscatter of soil under a canopy, linear power, by the water-cloud model of Attema & Ulaby 1978.
 
     A V cos(i) (1 - T) + T soil, with T = exp(-2 B V / cos(i)) and V the NDVI; incidence i in degrees.
     """
@@ -338,12 +338,12 @@ def water_cloud(soil_power: Array, ndvi: Array, incidence: Array, *, a: float, b
 
 
 def speckle(rng: np.random.Generator, shape: tuple[int, ...], looks: float) -> Array:
-    """Multiplicative speckle of mean 1 and variance 1 / looks, gamma distributed (Ulaby et al. 1986), float32."""
+    """Return multiplicative speckle of mean 1 and variance 1 / looks, gamma distributed (Ulaby et al. 1986), float32."""
     return rng.standard_gamma(looks, size=shape, dtype=np.float32) / np.float32(looks)
 
 
 def soil_reflectance(band: str, theta: Array, brightness: Array) -> Array:
-    """Reflectance of bare soil, darker when wet, Lobell & Asner 2002: R_sat + (R_dry - R_sat) exp(-c theta)."""
+    """Return the reflectance of bare soil, darker when wet, Lobell & Asner 2002: R_sat + (R_dry - R_sat) exp(-c theta)."""
     dry, wet, decay = getattr(DRY_SOIL, band), getattr(SATURATED_SOIL, band), getattr(SOIL_DECAY, band)
     return np.asarray(brightness * (wet + (dry - wet) * np.exp(-decay * theta)))
 
@@ -351,16 +351,16 @@ def soil_reflectance(band: str, theta: Array, brightness: Array) -> Array:
 def surface_reflectance(
     band: str, theta: Array, *, brightness: Array, cover: Array, stress: Array, snow_cover: Array
 ) -> Array:
-    """Reflectance (1) of one Sentinel-2 band: linear mixture of soil, leaves (`stress`: 1 is wilted) and snow."""
+    """Return the reflectance (1) of one Sentinel-2 band: linear mixture of soil, leaves (`stress`: 1 is wilted) and snow."""
     leaf = getattr(GREEN_LEAVES, band) + stress * (getattr(WILTED_LEAVES, band) - getattr(GREEN_LEAVES, band))
     ground = cover * leaf + (1.0 - cover) * soil_reflectance(band, theta, brightness)
     return np.asarray(snow_cover * getattr(SNOW, band) + (1.0 - snow_cover) * ground)
 
 
 def surface_temperature(air_degc: Array, radiation: Array, evaporative_fraction: Array, lai: Array) -> Array:
-    """Clear-sky land-surface temperature in the late morning, degC: air + r_a H / (rho c_p).
+    """Return the clear-sky land-surface temperature in the late morning, degC: air + r_a H / (rho c_p).
 
-    The sensible heat H is what evaporation leaves of the available energy. Incoming short wave is 0.75 of that aloft
+    The sensible heat H is the available energy less evaporation. Incoming short wave is 0.75 of that aloft
     (FAO-56, eq. 37), 2.2 times its daily mean in the late morning; albedo 0.23 (FAO-56), net long wave -80 W m-2,
     ground heat 0.1 of net. The aerodynamic resistance falls from 75 s m-1 (FAO-56, eq. 4 at 2.8 m s-1) as the canopy
     grows.
@@ -371,7 +371,7 @@ def surface_temperature(air_degc: Array, radiation: Array, evaporative_fraction:
 
 
 def brightness_temperature(band: str, surface_degc: Array, air_degc: Array, cover: Array) -> Array:
-    """Landsat 8 brightness temperature at the top of the atmosphere, K, by the Handbook's K1, K2 form of Planck's law.
+    """Return the Landsat 8 brightness temperature at the top of the atmosphere, K, by the Handbook's K1, K2 form of Planck's law.
 
     One absorbing layer: emissivity 0.97 (soil) to 0.99 (leaves) (Sobrino et al. 2008); water vapour from the air
     temperature at 60 % humidity, w = 0.14 e + 0.2 cm with e in hPa (Leckner 1978, rounded); air radiates 10 K below
@@ -388,7 +388,7 @@ def brightness_temperature(band: str, surface_degc: Array, air_degc: Array, cove
 
 
 def slope_aspect(elevation: Array, pixel_m: float) -> tuple[Array, Array]:
-    """Slope and aspect (degree; aspect clockwise from north, downhill) of a north-up grid by Horn 1981."""
+    """Return slope and aspect (degree; aspect clockwise from north, downhill) of a north-up grid by Horn 1981."""
     z = np.pad(elevation.astype(np.float64), 1, mode="edge")
     west = z[:-2, :-2] + 2.0 * z[1:-1, :-2] + z[2:, :-2]
     east = z[:-2, 2:] + 2.0 * z[1:-1, 2:] + z[2:, 2:]

@@ -1,4 +1,4 @@
-"""Satellites' view of the built-in world: the products of a day, with their swaths, clouds and errors."""
+"""Satellite products of a day of the built-in world, with their swaths, clouds and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COARSE = 4  # pixels a side of a cell of the precipitation and temperature produ
 def observe(
     state: State, land: Landscape, day: int, rng: dict[str, np.random.Generator]
 ) -> dict[str, dict[str, Array]]:
-    """The products of a day and their layers, NaN where not seen; the coarse ones on cells of `COARSE` pixels.
+    """Return the products of a day and their layers, NaN where not seen; the coarse ones on cells of `COARSE` pixels.
 
     Sentinel-1 passes every 6 days on each of three overlapping tracks, 2 days apart; Sentinel-2 every 5 days; Landsat 8
     every 16 days on each of two paths, 8 days apart.
@@ -47,7 +47,7 @@ def _seen(values: Array, where: Array) -> Array:
 
 
 def _coarse(values: Array) -> Array:
-    """Mean of the finite values in cells of `COARSE` pixels, NaN where fewer than a quarter are; edge cells are cut."""
+    """Return the mean of the finite values in cells of `COARSE` pixels, NaN where fewer than a quarter are; edge cells are cut."""
     pad = [(0, -n % COARSE) for n in values.shape]
     padded = np.pad(values.astype(np.float64), pad, constant_values=np.nan)
     cells = padded.reshape(padded.shape[0] // COARSE, COARSE, -1, COARSE)
@@ -58,7 +58,7 @@ def _coarse(values: Array) -> Array:
 
 
 def _rain_product(rain: Array, land: Landscape, rng: np.random.Generator) -> Array:
-    """Daily rain of a satellite product: log-normal errors, a regional bias, light events missed or made up."""
+    """Return the daily rain of a satellite product: log-normal errors, a regional bias, light events missed or added."""
     cells = _coarse(rain)
     noise = rng.standard_normal((3, *cells.shape)).astype(np.float32)
     factor = np.exp(P.rain_product_log_sd * noise[0] - 0.5 * P.rain_product_log_sd**2) * _coarse(land.rain_bias)
@@ -69,18 +69,18 @@ def _rain_product(rain: Array, land: Landscape, rng: np.random.Generator) -> Arr
 
 
 def _temperature_product(lst: Array, cloudy: Array, rng: np.random.Generator) -> Array:
-    """Daily land-surface temperature, clear pixels alone."""
+    """Return daily land-surface temperature, only of clear pixels."""
     cells = _coarse(np.where(cloudy, np.nan, lst))
     return np.asarray(cells + P.lst_noise_k * rng.standard_normal(cells.shape, dtype=np.float32))
 
 
 def _radar(state: State, land: Landscape, track: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Sentinel-1 on one of three tracks, each half as wide as the grid, at 30 to 46 degrees (IW swath)."""
+    """Return Sentinel-1 on one of three tracks, each half as wide as the grid, at 30 to 46 degrees (IW swath)."""
     rows, cols = land.region.shape
     across = np.arange(cols)[None, :] / cols + 0.2 * np.arange(rows)[:, None] / rows  # tracks lean by 11 degrees
     position = (across - 0.4 * track + 0.05) / 0.5
     inside = (position >= 0.0) & (position < 1.0)
-    # the slope's component towards a sensor in the west, looking east, is taken off
+    # the slope's component towards a sensor in the west, looking east, is subtracted
     incidence = np.clip(
         30.0 + 16.0 * position - land.product["slope"] * np.cos(np.radians(land.product["aspect"] - 270.0)), 18.0, 58.0
     )
@@ -103,7 +103,7 @@ def _radar(state: State, land: Landscape, track: int, rng: np.random.Generator) 
 def _optical(
     state: State, land: Landscape, cover: Array, snow_cover: Array, rng: np.random.Generator
 ) -> dict[str, Array]:
-    """Sentinel-2 where the sky is clear, with the thin clouds that its mask misses."""
+    """Return Sentinel-2 where the sky is clear, with the thin clouds that its mask misses."""
     shape = cover.shape
     haze = np.where(rng.random(shape) < P.missed_clouds, rng.uniform(0.02, 0.15, shape), 0.0)
     haze += P.reflectance_noise * rng.standard_normal(shape)

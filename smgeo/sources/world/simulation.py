@@ -1,6 +1,6 @@
-"""The built-in world: a seeded landscape with weather, soil water, satellites and stations, as a user would have it.
+"""The built-in world: a seeded landscape with weather, soil water, satellites and stations, as a user would have them.
 
-`landscape` contains what does not change (sixteen climates side by side, not to scale), `physics` the equations, `weather`
+`landscape` contains the static fields (sixteen climates side by side, not to scale), `physics` the equations, `weather`
 the state of a day, `satellites` their products and `stations` the archive of probes. Every random process has a stream of
 its own, so that the number of stations changes neither the landscape nor its weather.
 """
@@ -51,12 +51,12 @@ def simulate(
     start: str = START,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """A folder with stations, satellite scenes, weather, static layers, and the soil moisture behind them all.
+    """Simulate a folder with stations, satellite scenes, weather, static layers, and the true soil moisture.
 
     Parameters
     ----------
     out : path
-        Folder to make; it appears when complete (before that, `out` + ".part" grows beside it).
+        Folder to make; it appears when complete (before that, `out` + ".part" grows next to it).
     stations, days, shape, seed : int, int, (rows, columns), int
         Size and seed. The same arguments give the same values.
     start : str
@@ -73,11 +73,11 @@ def simulate(
     Raises
     ------
     SmgeoError
-        Where an argument is out of bounds, or `out` exists and is not empty.
+        If an argument is out of bounds, or `out` exists and is not empty.
 
     Notes
     -----
-    Works day by day: memory is some 100 arrays of one day's size, 30 days of truth, and the stations' daily series.
+    It runs day by day: memory is some 100 arrays of one day's size, 30 days of truth, and the stations' daily series.
     """
     target = Path(out)
     first = _check(target, stations, days, shape, seed, start)
@@ -143,7 +143,7 @@ def _write_days(
 
 
 def _check(out: Path, stations: int, days: int, shape: tuple[int, int], seed: int, start: str) -> pd.Timestamp:
-    """Refuse what cannot be simulated; the first day."""
+    """Check the arguments and return the first day."""
     if len(shape) != 2 or min(shape) < 16:
         raise SmgeoError(
             f"shape is {tuple(shape)}, but the world needs two sides of 16 pixels or more, such as (64, 64)."
@@ -157,7 +157,7 @@ def _check(out: Path, stations: int, days: int, shape: tuple[int, int], seed: in
     if stations > shape[0] * shape[1] // 4:
         most = shape[0] * shape[1] // 4
         raise SmgeoError(
-            f"stations is {stations}, but shape {tuple(shape)} has room for {most} (1 in 4 pixels); take a larger one."
+            f"stations is {stations}, but shape {tuple(shape)} has room for {most} (1 in 4 pixels); set a larger one."
         )
     if seed < 0:
         raise SmgeoError(f"seed is {seed}, but must be 0 or more.")

@@ -1,8 +1,8 @@
 """The probes of the built-in world, as an archive of the International Soil Moisture Network (headers and values).
 
-A probe sees a point, not a pixel: its series is the pixel's, moved and stretched by what is peculiar to the point, the
-probe's calibration and the network's, with drift, noise, ice, spikes and gaps; then flagged as ISMN flags (Dorigo et
-al. 2013, doi:10.2136/vzj2012.0097), which finds most of what is wrong but not all.
+A probe sees a point, not a pixel: its series is the pixel's, shifted and stretched by the local conditions of the point and the
+calibration of the probe and the network, with drift, noise, ice, spikes and gaps; then flagged as ISMN flags (Dorigo et
+al. 2013, doi:10.2136/vzj2012.0097), which finds most errors but not all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MISSING = -9999
 
 @dataclass(frozen=True)
 class Probes:
-    """How probes differ from their pixel, m3 m-3 where not said otherwise."""
+    """Differences of probes from their pixel, m3 m-3 unless another unit is given."""
 
     point_sd: float = (
         0.035  # lasting offset of a point in 1 km; Famiglietti et al. 2008: 0.05 to 0.07 in all at this extent
@@ -76,11 +76,11 @@ def place_stations(
     lonlat: Callable[[Array, Array], tuple[Array, Array]],
     rng: dict[str, np.random.Generator],
 ) -> list[Station]:
-    """`count` stations on pixels of their own, a network a region, its size by `Region.network` and chance."""
+    """Place `count` stations on different pixels, one network a region, its size by `Region.network` and chance."""
     pixels = np.bincount(region.ravel(), minlength=len(regions))
     weight = rng["places"].uniform(0.7, 1.4, len(regions)) * [r.network for r in regions]
     share = np.zeros(len(regions), int)
-    for _ in range(count):  # one station after the other to the region furthest below its share
+    for _ in range(count):  # one station at a time to the region furthest below its share
         need = np.where(share < pixels // 2, weight / (share + 0.5), -1.0)
         share[int(np.argmax(need))] += 1
     placed = []
@@ -169,7 +169,7 @@ def write_archive(
 
 
 def _probe_series(mine: dict[str, Array], depth: float, offset: float, gain: float, rng: np.random.Generator) -> Array:
-    """Daily readings of one probe, `(day,)`, m3 m-3: the pixel's moisture at its depth, as point and probe see it."""
+    """Return daily readings of one probe, `(day,)`, m3 m-3: the pixel's moisture at its depth with the errors of point and probe."""
     theta = mine["surface"]
     days = len(theta)
     weight = 1.0 - np.exp(-1.0 / MEMORY_DAYS[depth]) if MEMORY_DAYS[depth] else 1.0
@@ -183,12 +183,12 @@ def _probe_series(mine: dict[str, Array], depth: float, offset: float, gain: flo
         drift[t] = memory * drift[t - 1] + kicks[t]
     layered = (1.0 - ROOT_SHARE[depth]) * slow + ROOT_SHARE[depth] * mine["root"]
     read = layered.mean() + gain * (layered - layered.mean()) + offset + drift
-    frozen = mine["liquid"] / np.maximum(theta, 1e-6)  # ice is out of a probe's sight
+    frozen = mine["liquid"] / np.maximum(theta, 1e-6)  # a probe does not measure ice
     return np.asarray(np.maximum(read, 0.01) * frozen if depth <= 0.10 else np.maximum(read, 0.01))
 
 
 def _alive(hours: int, rng: np.random.Generator) -> Array:
-    """For each hour 0 (no line), 1 (a value) or 2 (a line that says missing): late starts, early ends, outages."""
+    """Return for each hour 0 (no line), 1 (a value) or 2 (a line with a missing value): late starts, early ends, outages."""
     alive = np.ones(hours, np.uint8)
     for _ in range(rng.poisson(PROBES.outages_per_year * hours / 8766.0)):
         begin = int(rng.integers(hours))
@@ -197,7 +197,7 @@ def _alive(hours: int, rng: np.random.Generator) -> Array:
     if rng.random() < PROBES.late_or_early:
         cut = int(hours * rng.uniform(0.05, 0.4))
         alive[slice(None, cut) if rng.random() < 0.5 else slice(hours - cut, None)] = 0
-    if not (alive == 1).any():  # a short period can drown in one outage
+    if not (alive == 1).any():  # one outage may cover a short period
         alive[: hours // 2] = 1
     return alive
 
@@ -205,9 +205,9 @@ def _alive(hours: int, rng: np.random.Generator) -> Array:
 def _hourly(
     daily: Array, soil_degc: Array, alive: Array, porosity: float, rng: dict[str, np.random.Generator]
 ) -> tuple[Array, Array, Array]:
-    """Thousandths of m3 m-3 (int, or MISSING), index into FLAGS, and whether there is a line, each `(hour,)`.
+    """Return thousandths of m3 m-3 (int, or MISSING), index into FLAGS, and True if there is a line, each `(hour,)`.
 
-    Within a day values lie on a line through the day's value at noon, with the smaller slope of its two neighbours (0
+    Within a day values are on a line through the day's value at noon, with the smaller slope of its two neighbours (0
     at a turning point; van Leer 1979), so that the mean of 24 hours is the day's value.
     """
     noise, gaps = rng["noise"], rng["gaps"]
@@ -227,7 +227,7 @@ def _hourly(
     flag[at[gaps.random(at.size) < PROBES.spikes_found]] = _D06
     for begin in gaps.integers(hours, size=gaps.poisson(PROBES.impossible_per_year * years)):
         value[begin : begin + gaps.integers(1, 24)] = gaps.choice([-0.05, 0.75, 1.1]) + gaps.uniform(-0.03, 0.03)
-    saturation = np.clip(porosity, 0.4, 0.6)  # ISMN takes it from the HWSD, which knows the soil only roughly
+    saturation = np.clip(porosity, 0.4, 0.6)  # ISMN takes it from the HWSD, which is coarse
     frozen = np.repeat(soil_degc < 0.0, 24)
     flag[frozen & (flag == _G)] = _D01
     flag[value > saturation] = np.where(frozen, _C03_D01, _C03)[value > saturation]
@@ -239,13 +239,13 @@ def _hourly(
 
 
 def _bytes_table(texts: Sequence[str]) -> Array:
-    """`(len(texts), longest)` uint8, short ones filled with zeros."""
+    """Return `(len(texts), longest)` uint8, short ones filled with zeros."""
     fixed = np.array([t.encode("ascii") for t in texts])
     return fixed.view(np.uint8).reshape(len(texts), -1)
 
 
 def _stamps(days: pd.DatetimeIndex) -> Array:
-    """`YYYY/MM/DD HH:00 ` of each hour, `(hour, 17)` uint8."""
+    """Return `YYYY/MM/DD HH:00 ` of each hour, `(hour, 17)` uint8."""
     return _bytes_table([f"{d} {h:02d}:00 " for d in days.strftime("%Y/%m/%d") for h in range(24)])
 
 
@@ -255,14 +255,14 @@ _TAILS = _bytes_table([f" {flag} M\n" for flag in FLAGS])
 
 
 def _lines(stamps: Array, thousandths: Array, flag: Array, present: Array) -> bytes:
-    """The lines of a file, such as `2024/08/25 00:00 0.234 G M`, all at once: fixed-width bytes less their filling."""
+    """Return all lines of a file, such as `2024/08/25 00:00 0.234 G M`: fixed-width bytes without their padding."""
     row = np.where(thousandths == MISSING, len(_VALUES) - 1, np.clip(thousandths, _LEAST, _MOST - 1) - _LEAST)
     text = np.concatenate([stamps[present], _VALUES[row[present]], _TAILS[flag[present]]], axis=1)
     return bytes(text[text != 0].tobytes())
 
 
 def _static_table(station: Station, site: dict[str, float], climate: str) -> str:
-    """The station's static variables as ISMN writes them, with the soil of the map, not the true one."""
+    """Return the station's static variables as ISMN writes them, with the soil of the map, not the true one."""
     about = ("name", "description", "provider", "version", "resolution", "timerange", "url")
     columns = "quantity_name;unit;depth_from[m];depth_to[m];value;description;"
     columns += "".join(f"quantity_source_{name};" for name in about)

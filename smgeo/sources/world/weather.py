@@ -1,4 +1,4 @@
-"""One day of the built-in world after the other: weather, soil water and plants."""
+"""State of the built-in world, day by day: weather, soil water and plants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smgeo.sources.world.physics import Array
 
 
 class State:
-    """Weather, water and plants on one day; `step` moves on to the next. Arrays are `(y, x)`, float32."""
+    """Weather, water and plants on one day; `step` advances to the next. Arrays are `(y, x)`, float32."""
 
     def __init__(self, land: Landscape, rng: dict[str, np.random.Generator]) -> None:
         self.land, self.rng = land, rng
@@ -33,7 +33,7 @@ class State:
         )
 
     def step(self, date: pd.Timestamp) -> None:
-        """One day of weather, then of water, then of plants."""
+        """Advance one day: weather, then water, then plants."""
         self.doy = date.day_of_year
         self._weather(self.doy)
         land, soil = self.land, self.land.soil
@@ -51,7 +51,7 @@ class State:
             outflow=land.outflow,
         )
         self.evaporative_fraction = np.clip(fluxes.evapotranspiration / np.maximum(self.demand, 0.3), 0.05, 1.0)
-        # the day's mean, between its begin and its end: rain falls at any hour
+        # the day's mean, between its start and its end: rain falls at any hour
         self.theta = (0.5 * (before.surface + self.water.surface) / physics.SURFACE_DEPTH_MM).astype(np.float32)
         self.theta_root = 0.5 * (before.root + self.water.root) / physics.ROOT_DEPTH_MM
         self.liquid = physics.liquid_water(self.theta, self.soil_degc, soil)
@@ -59,7 +59,7 @@ class State:
         self.greenness = physics.step_greenness(self.greenness, self.air_degc, self.root_wetness)
 
     def _weather(self, doy: int) -> None:
-        """Rain and demand (mm d-1), air and soil temperature (degC), radiation aloft (MJ m-2 d-1), cloud (bool)."""
+        """Set rain and demand (mm d-1), air and soil temperature (degC), radiation aloft (MJ m-2 d-1), cloud (bool)."""
         of, region = self._of, self.land.region
         seasonal = 1.0 + of["season"] * np.cos(2.0 * np.pi * (doy - of["peak"]) / 365.25)
         wet_fraction = np.clip(of["wet"] * seasonal**0.6, 0.0, 0.95)
@@ -67,7 +67,7 @@ class State:
         self.wet = physics.normal_cdf(front) < physics.wet_probability(self.wet, wet_fraction, P.rain_persistence)
         heavy = physics.normal_cdf(self._mixed("amount", self._wide, 0.4))
         mean_mm = of["rain"] * seasonal / 365.25 / np.maximum(wet_fraction, 0.01)
-        lift = np.clip(1.0 - self._lapse / 6.5 * 0.2, 0.6, 1.6)  # a fifth more rain a km up
+        lift = np.clip(1.0 - self._lapse / 6.5 * 0.2, 0.6, 1.6)  # 20 % more rain per km of elevation
         amount = np.interp(heavy, self._probability, self._amounts) * mean_mm * lift
         self.rain = np.where(self.wet, amount, 0.0).astype(np.float32)
 
@@ -88,7 +88,7 @@ class State:
         self.cloudy = physics.normal_cdf(self._mixed("clouds", self._clouds, 0.4)) < share
 
     def _mixed(self, stream: str, amplitude: Array, shared: float) -> Array:
-        """A field of unit variance, `shared` of it common to each region."""
+        """Return a field of unit variance, `shared` of it common to each region."""
         local, _ = physics.random_fields(self.rng[stream], amplitude)
         common = self.rng[stream].standard_normal(len(REGIONS)).astype(np.float32)[self.land.region]
         return np.float32(np.sqrt(shared)) * common + np.float32(np.sqrt(1.0 - shared)) * local

@@ -1,4 +1,4 @@
-"""Files of the built-in world besides its stations: GeoTIFFs, the true soil moisture, and what it was made of."""
+"""Files of the built-in world besides its stations: GeoTIFFs, the true soil moisture, and the description of the world."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLAB_DAYS = 30
 
 
 class Rasters:
-    """Writes GeoTIFFs of one grid, or of its coarse cells, under a folder."""
+    """Writer of GeoTIFFs of one grid, or of its coarse cells, under a folder."""
 
     def __init__(self, root: Path, shape: tuple[int, int]) -> None:
         self.root, self.shape = root, shape
@@ -46,7 +46,7 @@ class Rasters:
 
 
 def append_truth(path: Path, slab: Array, times: pd.DatetimeIndex) -> None:
-    """Append days of soil moisture `(time, y, x)` to the Zarr store, making it first."""
+    """Append days of soil moisture `(time, y, x)` to the Zarr store, which the first call creates."""
     _, rows, cols = slab.shape
     attrs = {
         "units": "m3 m-3",
@@ -83,7 +83,7 @@ def append_truth(path: Path, slab: Array, times: pd.DatetimeIndex) -> None:
 
 
 def pixel_places(rows: Array, cols: Array) -> tuple[Array, Array]:
-    """Longitude and latitude (degree) of pixel centres."""
+    """Return longitude and latitude (degree) of pixel centres."""
     to_degrees = pyproj.Transformer.from_crs(EPSG, 4326, always_xy=True)
     lon, lat = to_degrees.transform(ORIGIN[0] + PIXEL_M * (cols + 0.5), ORIGIN[1] - PIXEL_M * (rows + 0.5))
     return np.asarray(lon), np.asarray(lat)

@@ -123,7 +123,7 @@ def test_half_hours_of_imerg_become_a_day(tmp_path):
             )
             v.attrs.update({"units": "mm/hr", "Units": "mm/hr"})
     spec = {**IMERG, "path": "3B-HHR*.HDF5", "group": "Grid", "daily": "mean"}
-    with pytest.raises(SmgeoError, match="'mm/hr', the cube holds 'mm d-1'; convert it"):
+    with pytest.raises(SmgeoError, match="'mm/hr', but the cube stores 'mm d-1'; convert it"):
         open_gridded(spec, root=tmp_path)
     p = open_gridded({**spec, "scale": {"precipitation": 24}}, root=tmp_path)["precipitation"]
     assert [str(t)[:10] for t in p["time"].values] == ["2020-01-31"]
@@ -561,7 +561,7 @@ def test_variables_on_two_grids_need_a_target(tmp_path):
     other = grid(np.ones((2, 2)), [0.0, 10], [10.0, 0], name="b").rename(x="longitude", y="latitude")
     ds.merge(other).to_netcdf(tmp_path / "two.nc", engine="h5netcdf")
     spec = {"kind": "netcdf", "path": "two.nc", "bands": {"sand": "a", "silt": "b"}}
-    with pytest.raises(SmgeoError, match="silt lies on another grid than sand"):
+    with pytest.raises(SmgeoError, match="silt is on another grid than sand"):
         open_gridded(spec, root=tmp_path)
     at = open_gridded(spec, root=tmp_path, stations=places((0.5, 0.4), (8, 8)))
     np.testing.assert_array_equal(at["sand"].values, [1, np.nan])

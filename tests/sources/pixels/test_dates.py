@@ -31,7 +31,7 @@ def test_a_pattern_tells_the_day(name, pattern, day):
         ("s_%Y%m%d_%Y%m%d.tif", "each of %Y, %m, %d, ... once"),
         ("s_%Y-%m-%d.tif", "does not match"),
         ("s_%Y.%m%d.tif", "does not match"),
-        ("s_%d%m%Y.tif", "date would be day 20, month 20, year 0101, which there is not"),
+        ("s_%d%m%Y.tif", "date would be day 20, month 20, year 0101, which does not exist"),
     ],
 )
 def test_a_pattern_that_tells_no_day_is_refused(pattern, why):
@@ -52,7 +52,10 @@ def test_a_period_is_of_whole_utc_days():
 
 @pytest.mark.parametrize(
     ("period", "why"),
-    [(("2020-02-01", "2020-01-01"), "2020-01-01 is before 2020-02-01"), (("2020-01-01", "soon"), "'soon' is no date")],
+    [
+        (("2020-02-01", "2020-01-01"), "2020-01-01 is before 2020-02-01"),
+        (("2020-01-01", "soon"), "'soon' is not a date"),
+    ],
 )
 def test_a_period_that_is_none_is_refused(period, why):
     with pytest.raises(SmgeoError, match=why):

@@ -294,7 +294,7 @@ def test_headers_of_remote_files_are_read_many_at_a_time(series, monkeypatch):
 
 def test_grids_that_differ_need_a_target(series):
     write(series / "p_20200105.tif", plane(5), transform=from_origin(0, 0, 90, 90))
-    with pytest.raises(SmgeoError, match=r"p_20200105\.tif lies on another grid"):
+    with pytest.raises(SmgeoError, match=r"p_20200105\.tif is on another grid"):
         open_rasters(SPEC, root=series)
 
 
@@ -328,7 +328,7 @@ def test_refused_date_names_a_file_that_is_there(tmp_path):
         SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF does not match dates 'LC09.*place of its date, and"
     ):
         open_rasters({**spec, "dates": "LC09_%Y%m%d_*_{band}.TIF"}, root=tmp_path)
-    with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*\{band\} where the name of a band stands"):
+    with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*\{band\} in place of the name of a band"):
         open_rasters({**spec, "dates": "LC08_%Y%m%d_*_B10.TIF"}, root=tmp_path)
     with pytest.raises(SmgeoError, match=r"^LC08_20180131_T1_B10\.TIF .*would be year 2018, day 01, month 31"):
         open_rasters({**spec, "dates": "LC08_%Y%d%m_*_{band}.TIF"}, root=tmp_path)
