@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import smgeo
-from smgeo.assemble.grid import build_grid_cube, open_grid
-from smgeo.assemble.stations import build_station_cube
+from smgeo.assemble import build_grid_cube, build_station_cube, open_grid
 from smgeo.catalog import STUDY_FEATURES
 from smgeo.prepare import drop_outlier_rows
 from smgeo.recipe import GridSpec, read_recipe

@@ -409,7 +409,7 @@ def test_terrain_at_stations_comes_from_the_rasters_own_grid(world, tmp_path, fe
 
 
 def test_stations_that_have_elevation_alone_give_no_slope(tmp_path):
-    with pytest.raises(SmgeoError, match="give elevation as a raster, or slope from a source"):
+    with pytest.raises(SmgeoError, match="add elevation as a raster, or slope from a source"):
         build_station_cube(_stations(elevation=5.0), [], ["slope"], "sm", tmp_path)
 
 

@@ -125,6 +125,7 @@ def predict_map_files(
     title: str = TITLE,
     readers: Sequence[StripReader] = (),
     resume: bool = True,
+    keep_cogs: bool = True,
     progress: Progress | None = None,
 ) -> MapSummary:
     """Write a map as a Zarr store and as a folder of COGs with a STAC catalogue; the finished store is read once, for the COGs.
@@ -143,6 +144,9 @@ def predict_map_files(
         Title of the STAC collection.
     readers : sequence of StripReader, optional
         They see all of the map as it is read for the COGs, such as `smgeo.maps.strips.Thinned`, which keeps what a picture shows.
+    keep_cogs : bool
+        Tag the COGs with a digest of what they are made from, and keep those with the same digest. False writes all of them, without
+        a tag that depends on where and when the cube was written.
 
     Returns
     -------
@@ -164,7 +168,7 @@ def predict_map_files(
         order = _Order(held, request)
         check_others(cogs, request.days, order.identity)
         _write(order, store, options.overviews, resume, progress)
-        write_cogs(store, cogs, digest=order.digest, resume=resume, readers=readers)
+        write_cogs(store, cogs, digest=order.digest if keep_cogs else "", resume=resume, readers=readers)
         write_stac(cogs, title)
         return read_summary(store)
 

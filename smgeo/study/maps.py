@@ -52,6 +52,7 @@ def _map(run: Context, name: str, progress: Update) -> JsonObject:
             options=options,
             title=f"{run.recipe.name}: soil moisture by {name}",
             readers=[shown],
+            keep_cogs=False,  # so that the same recipe gives the same bytes in another folder
             progress=progress,
         )
     title = f"{run.recipe.name}, {name}"

@@ -80,7 +80,7 @@ def test_models_of_other_preparations_are_counted_apart_and_compared_on_common_r
 
 def test_periods_without_a_day_or_a_row_are_refused_before_anything_is_trained(tmp_path, station_table, table_study):
     rows = station_table()
-    with pytest.raises(SmgeoError, match="periods.test: 2020-02-10 to 2020-02-29 lies outside the stations' days"):
+    with pytest.raises(SmgeoError, match="periods.test: 2020-02-10 to 2020-02-29 is outside the stations' days"):
         table_study(tmp_path / "a", rows[rows["day"] < "2020-02-01"])
     assert not (tmp_path / "a" / "run").exists()
     rows.loc[rows["day"] >= "2020-02-10", "sm"] = np.nan
