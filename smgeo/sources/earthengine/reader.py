@@ -8,10 +8,10 @@ chunks come back missing when a quota is exceeded (xee #115).
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -27,7 +27,7 @@ from smgeo.sources.earthengine.products import Product, list_products
 from smgeo.sources.earthengine.session import find_access
 from smgeo.sources.earthengine.stations import open_places
 from smgeo.sources.pixels.daily import rule_in_words
-from smgeo.sources.pixels.footprint import station_places
+from smgeo.sources.pixels.footprint import station_places, stations_dataset
 from smgeo.terrain import TERRAIN
 
 
@@ -94,32 +94,29 @@ def open_earthengine(
     if not len(days):
         raise SmgeoError(f"earthengine: the period ends before it begins: {period[0]} to {period[1]}")
     access = find_access(source, root)
-    attrs: dict[str, object] = {}
-    coords: dict[Hashable, object]
-    place: tuple[str, ...] = ("station",)
     if geobox is not None:
         opened = open_grid(source, access, geobox, days)
-        coords, place = {**xr_coords(geobox, dims=("y", "x"))}, ("y", "x")
     else:
         assert stations is not None
         opened = open_places(source, access, *station_places(stations), days)
-        coords = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
-        coords |= {k: stations[k] for k in ("latitude", "longitude")}
-        attrs["left_out"] = json.dumps({})
-    attrs["requests"] = opened.requests
     products = {p.asset: p for p in list_products(source, None)}
     data = {}
     for name, feature in source.bands.items():
         product = products[EARTHENGINE[feature].asset]
-        time_last = ("time",) if not product.static else ()
-        dims = (*time_last, *place) if geobox is not None else (*place, *time_last)
+        time = () if product.static else ("time",)
+        dims = (*time, "y", "x") if geobox is not None else ("station", *time)
         data[name] = xr.Variable(dims, opened.arrays[name], _attrs(source, name, feature, product, catalog))
         if geobox is not None:
             data[name].attrs["grid_mapping"] = "spatial_ref"
-    if any("time" in v.dims for v in data.values()):
-        coords["time"] = xr.DataArray(days, dims="time", name="time")
-        coords[DAY_INPUTS] = ("time", opened.day_inputs)
-    return xr.Dataset(data, coords, attrs)
+    if geobox is not None:
+        ds = xr.Dataset(data, xr_coords(geobox, dims=("y", "x")))
+    else:
+        assert stations is not None
+        ds = stations_dataset(data, stations, np.ones(stations.sizes["station"], dtype=bool), source.label)
+    if "time" in ds.dims:
+        axis = xr.DataArray(days, dims="time", name="time")
+        ds = ds.assign_coords({"time": axis, DAY_INPUTS: ("time", opened.day_inputs)})
+    return ds.assign_attrs(requests=opened.requests)
 
 
 def _check_variables(source: EarthEngineSource, catalog: Mapping[str, Feature]) -> None:

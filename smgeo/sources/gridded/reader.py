@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from smgeo.sources.gridded.files import File, file_state, list_files
 from smgeo.sources.gridded.headers import Header, read_headers
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.dates import date_in_name, day_axis
-from smgeo.sources.pixels.footprint import check_target, find_footprints, station_places
+from smgeo.sources.pixels.footprint import check_target, find_footprints, station_places, stations_dataset
 from smgeo.sources.pixels.units import known_unit
 
 _NEO_FILL = 99999.0
@@ -169,9 +169,9 @@ def _series(
     source: GriddedSource,
 ) -> Series:
     """Return how one variable is read and combined."""
-    per_day = int(pd.Series([day for day, _, _ in observed or ()]).value_counts().max()) if observed else 1
+    times = Counter(day for day, _, _ in observed or ())
+    busiest, per_day = times.most_common(1)[0] if times else (None, 1)
     if per_day > 1 and source.daily == "auto":
-        busiest = pd.Series([day for day, _, _ in observed or ()]).value_counts().idxmax()
         raise SmgeoError(
             f"{source.label}: {name} has {per_day} times on {busiest:%Y-%m-%d} (UTC); set how they are combined: "
             "daily: mean, or daily: sum"
@@ -235,10 +235,7 @@ def _at_stations(
         pixels = find_footprints(lons, lats, one.reading.layout.box, source.radius_m)
         covered &= np.isin(np.arange(lons.size), pixels.covered)
         data[name] = station_variable(one, pixels, (lons, lats, source.radius_m), days, states)
-    coords = {str(k): v for k, v in stations.coords.items() if v.dims == ("station",)}
-    coords |= {k: stations[k] for k in ("latitude", "longitude")}
-    left_out = {str(s): f"outside {source.label}" for s in stations["station"].values[~covered]}
-    return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
+    return stations_dataset(data, stations, covered, source.label)
 
 
 __all__ = ["gridded_files", "open_gridded"]

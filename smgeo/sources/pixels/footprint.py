@@ -6,6 +6,8 @@ counts, and decibels are averaged in linear power.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +109,16 @@ def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
             f"station {stations['station'].values[bad][0]} has no latitude or longitude; give them or leave it out"
         )
     return lons, lats
+
+
+def stations_dataset(
+    data: Mapping[str, xr.Variable], stations: xr.Dataset, covered: np.ndarray, label: str
+) -> xr.Dataset:
+    """Return variables with the coordinates of `stations`; `attrs["left_out"]` (JSON) names those not covered."""
+    coords: dict[Hashable, object] = {k: v for k, v in stations.coords.items() if v.dims == ("station",)}
+    coords |= {k: stations[k] for k in ("latitude", "longitude")}
+    left_out = {str(s): f"outside {label}" for s in stations["station"].values[~covered]}
+    return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 
 def find_footprints(lons: np.ndarray, lats: np.ndarray, box: GeoBox, radius_m: float | None) -> Footprints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from smgeo.catalog import Feature
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
-from smgeo.sources.pixels.footprint import station_places
+from smgeo.sources.pixels.footprint import station_places, stations_dataset
 from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
 from smgeo.sources.scenes.files import plain
 from smgeo.sources.scenes.layers import Scene
@@ -110,13 +109,9 @@ def dataset_at_stations(
             if radius_m is not None:
                 attrs["footprint"] = f"mean of the pixels within {radius_m:g} m"
             data[v.feature.name] = xr.Variable(dims, arrays[v.feature.name], attrs)
-    coords: dict[Hashable, object] = {k: stations[k] for k in stations.coords if stations[k].dims == ("station",)}
-    coords |= {k: stations[k] for k in ("latitude", "longitude")}
-    left_out = {str(s): f"outside {label}" for s in stations["station"].values[~covered]}
-    coords |= _time(scenes, variables, days, (lons, lats, radius_m))
-    return xr.Dataset(
-        {v.feature.name: data[v.feature.name] for v in variables}, coords, {"left_out": json.dumps(left_out)}
-    )
+    data = {v.feature.name: data[v.feature.name] for v in variables}
+    time = _time(scenes, variables, days, (lons, lats, radius_m))
+    return stations_dataset(data, stations, covered, label).assign_coords(time)
 
 
 def _by_time(
