@@ -763,7 +763,8 @@ def test_connection_that_breaks_is_tried_as_often_as_any_failure(quick, monkeypa
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                accepted.append(connection.close())
+                accepted.append(connection)
+                connection.close()
 
         threading.Thread(target=hang_up, daemon=True).start()
         with pytest.raises(SmgeoError, match="did not answer; tried 8 times"):
@@ -774,8 +775,8 @@ def test_connection_that_breaks_is_tried_as_often_as_any_failure(quick, monkeypa
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ({"geobox": "EPSG:4326"}, "open_stac: geobox is an odc.geo.geobox.GeoBox.*got a str"),
-        ({"stations": pd.DataFrame({"latitude": [1.0]})}, "stations is an xarray.Dataset.*got a DataFrame"),
+        ({"geobox": "EPSG:4326"}, "open_stac: geobox must be an odc.geo.geobox.GeoBox.*got a str"),
+        ({"stations": pd.DataFrame({"latitude": [1.0]})}, "stations must be an xarray.Dataset.*got a DataFrame"),
         ({"stations": xr.Dataset({"latitude": ("x", [1.0])})}, "dimension station.*got one without it"),
         ({"geobox": "EPSG:4326", "stations": []}, "not both"),
     ],
