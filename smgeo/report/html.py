@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 from importlib import resources
 from pathlib import Path
 
 import jinja2
+
+from smgeo.files import written_beside
 
 
 def write_page(path: Path, template: str, **values: object) -> Path:
@@ -21,10 +22,8 @@ def write_page(path: Path, template: str, **values: object) -> Path:
     )
     environment.filters["count"] = lambda number: f"{number:,}"
     text = environment.get_template(template).render(**values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with written_beside(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 

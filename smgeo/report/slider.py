@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,6 +13,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image, ImageDraw, ImageFont
 
 from smgeo.errors import SmgeoError
+from smgeo.files import written_beside
 from smgeo.maps.check import open_map
 from smgeo.report.html import embed, write_page
 from smgeo.report.map_pictures import (
@@ -165,10 +165,8 @@ def write_animation(
             stroke_width=2,
             stroke_fill="white",
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    pictures[0].save(
-        part, kinds[file.suffix.lower()], save_all=True, append_images=pictures[1:], duration=frame_ms, loop=0
-    )
-    os.replace(part, file)
+    with written_beside(file) as part:
+        pictures[0].save(
+            part, kinds[file.suffix.lower()], save_all=True, append_images=pictures[1:], duration=frame_ms, loop=0
+        )
     return file

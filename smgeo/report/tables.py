@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from smgeo.files import check_replaceable, replace_folder
+from smgeo.files import folder_beside
 from smgeo.report import run_tables, score_tables
 from smgeo.report.schema import Provenance, Results
 from smgeo.report.table import Table
@@ -84,17 +83,13 @@ def write_tables(tables: Iterable[Table], folder: str | Path) -> Path:
         If the folder contains anything that smgeo did not write as tables.
     """
     folder = Path(folder)
-    check_replaceable(folder, _INDEX)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     written = tables_for_files(tables)
-    for table in written:
-        table.frame.to_csv(part / f"{table.name}.csv", index=False)
-        (part / f"{table.name}.tex").write_text(table.to_latex(), encoding="utf-8")
-    index = pd.DataFrame({"table": [t.name for t in written], "rows": [len(t.rows) for t in written]})
-    index.to_csv(part / _INDEX, index=False)
-    replace_folder(part, folder, _INDEX)
+    with folder_beside(folder, _INDEX) as part:
+        for table in written:
+            table.frame.to_csv(part / f"{table.name}.csv", index=False)
+            (part / f"{table.name}.tex").write_text(table.to_latex(), encoding="utf-8")
+        index = pd.DataFrame({"table": [t.name for t in written], "rows": [len(t.rows) for t in written]})
+        index.to_csv(part / _INDEX, index=False)
     return folder
 
 

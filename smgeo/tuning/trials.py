@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, hold_lock, write_json
+from smgeo.files import JsonObject, hold_lock, write_json, written_beside
 
 _TABLE = "trials.parquet"
 _SEARCH = "search.json"
@@ -183,9 +182,8 @@ class TrialTable:
 
     def write(self) -> None:
         """Write the table under another name and rename it."""
-        part = self.path.with_name(_TABLE + ".part")
-        self.frame().to_parquet(part, index=False)
-        os.replace(part, self.path)
+        with written_beside(self.path) as part:
+            self.frame().to_parquet(part, index=False)
 
     def frame(self) -> pd.DataFrame:
         """Return one row a trial, in the order of numbers."""
