@@ -31,7 +31,6 @@ NAMESPACES = ("google", "odc")
 USED_OTHERWISE = {
     "aiohttp": "fsspec opens http(s) with it",
     "cryptography": "distributed makes the certificates of workers with it",
-    "rioxarray": "messages and docs send users to the accessor `.rio`",
     "torch": "pinned by constraints.txt, because ax-platform would bring a build with CUDA",
 }
 # Extras for developers, which import in tests and on the command line.

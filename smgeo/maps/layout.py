@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
+import rioxarray  # noqa: F401  registers `.rio`
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from smgeo.cube.chunks import GRID_CHUNK, Encoding
 from smgeo.errors import SmgeoError
@@ -42,14 +42,10 @@ CONVENTIONS = [
 
 
 def describe_map_store(model: Model, request: MapRequest, identity: str) -> xr.Dataset:
-    """Return dims, coordinates and attributes of a map; its values are zeros that are not used.
-
-    Coordinates, CRS and GeoTransform come from odc-geo in one call, since the place of a map is a GeoBox; rioxarray reads them.
-    """
+    """Return dims, coordinates and attributes of a map; its values are zeros that are not used."""
     cube, preparation, outputs, target = request.cube, request.preparation, request.outputs, request.outputs.target
     shape = (len(request.days), cube.sizes["y"], cube.sizes["x"])
-    place = xr_coords(request.box, dims=("y", "x"))
-    coords = {"time": ("time", request.days), "y": cube["y"], "x": cube["x"], "spatial_ref": place["spatial_ref"]}
+    coords = {"time": ("time", request.days), "y": cube["y"], "x": cube["x"]}
     kind = getattr(model, "kind", type(model).__name__)
     quantity = "soil moisture" if target == "sm" else target
     shared = {
@@ -79,7 +75,13 @@ def describe_map_store(model: Model, request: MapRequest, identity: str) -> xr.D
     made = xr.Dataset(
         empty, coords, {**_provenance(model, kind), f"smgeo_{IDENTITY}": identity, **geozarr_attrs(request.box)}
     )
-    return made.drop_encoding()
+    return write_place(made, request.box).drop_encoding()
+
+
+def write_place(made: xr.Dataset, box: GeoBox) -> xr.Dataset:
+    """Return a map with the CRS and GeoTransform of its grid in `spatial_ref`, by rioxarray."""
+    placed: xr.Dataset = made.rio.write_crs(str(box.crs), "spatial_ref").rio.write_transform(box.affine, "spatial_ref")
+    return placed
 
 
 def _provenance(model: Model, kind: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from odc.geo.xr import xr_coords
 
 from smgeo.cube.store import shards_of
 from smgeo.files import JsonObject
-from smgeo.maps.layout import CONVENTIONS, geozarr_attrs, plan_map
+from smgeo.maps.layout import CONVENTIONS, geozarr_attrs, plan_map, write_place
 from smgeo.maps.summary import DAILY
 
 _LARGEST = 256
@@ -76,7 +76,7 @@ def _halve(ds: xr.Dataset) -> xr.Dataset:
     coarse = ds.drop_vars("spatial_ref").coarsen(y=2, x=2, boundary="pad").mean(keep_attrs=True)
     box = ds.odc.geobox
     wide = GeoBox((coarse.sizes["y"], coarse.sizes["x"]), box.affine * Affine.scale(2), box.crs)
-    coarse = coarse.assign_coords(xr_coords(wide, dims=("y", "x"))).drop_encoding()
+    coarse = write_place(coarse.assign_coords(xr_coords(wide, dims=("y", "x"))), wide).drop_encoding()
     coarse.attrs = geozarr_attrs(wide)
     for variable in coarse.data_vars.values():
         variable.attrs = {k: v for k, v in variable.attrs.items() if k not in _OF_THE_WHOLE} | {

@@ -6,11 +6,11 @@ import datetime as dt
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Mask
+from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Feature, Mask
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.spec import Spec, known_kind, parse_spec
 
@@ -272,6 +272,30 @@ def parse_raster(values: AnyRaster | Mapping[str, object], where: str) -> AnyRas
     if kind not in _PARSERS:
         raise SmgeoError(f"{where}: unknown kind of rasters {kind!r}; {nearest(kind, list(_PARSERS))}")
     return _PARSERS[kind]({"kind": kind, **values}, where)
+
+
+SourceType = TypeVar("SourceType", RasterSource, GriddedSource, EarthEngineSource, StacSource)
+
+
+def read_source(
+    source: type[SourceType], values: SourceType | Mapping[str, object], where: str, catalog: Mapping[str, Feature]
+) -> SourceType:
+    """Return the spec of a source of one kind, from a mapping (which may lack a `kind` that is the only one) or unchanged.
+
+    Raises
+    ------
+    SmgeoError
+        If a key is wrong, or the catalogue lacks a variable of `bands`.
+    """
+    if isinstance(values, Mapping):
+        kinds = get_args(source.model_fields["kind"].annotation)
+        values = parse_spec(source, {**({"kind": kinds[0]} if len(kinds) == 1 else {}), **values}, where)
+    if unknown := [n for n in values.bands if n not in catalog]:
+        raise SmgeoError(
+            f"{values.label}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}; "
+            "describe a variable of your own under variables"
+        )
+    return values
 
 
 def _check_keys(source: RasterSource | GriddedSource | StacSource, keys: tuple[str, ...]) -> None:

@@ -20,8 +20,7 @@ from odc.geo.xr import xr_coords
 from smgeo.catalog import EARTHENGINE, FEATURES, Feature
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
-from smgeo.recipe.rasters import EarthEngineSource
-from smgeo.recipe.spec import parse_spec
+from smgeo.recipe.rasters import EarthEngineSource, read_source
 from smgeo.sources.earthengine.grid import open_grid
 from smgeo.sources.earthengine.products import Product, list_products
 from smgeo.sources.earthengine.session import find_access
@@ -80,16 +79,12 @@ def open_earthengine(
         If the spec is invalid, credentials or project are missing or refused, the plan exceeds the budget, or (when
         values are computed) a request fails for good.
     """
-    source = (
-        spec
-        if isinstance(spec, EarthEngineSource)
-        else parse_spec(EarthEngineSource, {"kind": "earthengine", **spec}, "open_earthengine")
-    )
+    source = read_source(EarthEngineSource, spec, "open_earthengine", catalog)
     if (geobox is None) == (stations is None):
         raise SmgeoError("earthengine: give either a grid or stations; the source covers the whole Earth")
     if period is None:
         raise SmgeoError("earthengine: give a period (first day, last day); the source covers decades")
-    _check_variables(source, catalog)
+    _check_units(source, catalog)
     days = pd.date_range(pd.Timestamp(period[0]), pd.Timestamp(period[1]), freq="D", name="time")
     if not len(days):
         raise SmgeoError(f"earthengine: the period ends before it begins: {period[0]} to {period[1]}")
@@ -119,10 +114,8 @@ def open_earthengine(
     return ds.assign_attrs(requests=opened.requests)
 
 
-def _check_variables(source: EarthEngineSource, catalog: Mapping[str, Feature]) -> None:
+def _check_units(source: EarthEngineSource, catalog: Mapping[str, Feature]) -> None:
     for name, feature in source.bands.items():
-        if name not in catalog:
-            raise SmgeoError(f"earthengine: {name!r} is not a known variable; describe it in the recipe's variables")
         if catalog[name].units != FEATURES[feature].units:
             raise SmgeoError(
                 f"earthengine: {name} is in {catalog[name].units!r}, but {feature} is given in {FEATURES[feature].units!r}"

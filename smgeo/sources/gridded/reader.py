@@ -16,9 +16,8 @@ from odc.geo.xr import xr_coords
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.schema import DAY_INPUTS
-from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe.rasters import GriddedSource
-from smgeo.recipe.spec import parse_spec
+from smgeo.errors import SmgeoError
+from smgeo.recipe.rasters import GriddedSource, read_source
 from smgeo.sources.gridded.blocks import Series, grid_variable, station_variable
 from smgeo.sources.gridded.cuts import Reading
 from smgeo.sources.gridded.files import File, file_state, list_files
@@ -78,9 +77,9 @@ def open_gridded(
         If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly spaced,
         files are on different grids, a unit is not that of the cube, or a day has several times and no rule.
     """
-    source = spec if isinstance(spec, GriddedSource) else parse_spec(GriddedSource, spec, "open_gridded")
+    source = read_source(GriddedSource, spec, "open_gridded", catalog)
     check_target("open_gridded", geobox, stations)
-    _check_source(source, catalog)
+    _check_source(source)
     files = tuple(list_files(source, root))
     headers = read_headers(list(files), source)
     observed = {n: _observations(n, catalog[n], files, headers[n], source) for n in source.bands}
@@ -107,15 +106,11 @@ def gridded_files(spec: GriddedSource, root: str | Path) -> list[Path]:
     return [f for f in list_files(spec, root) if isinstance(f, Path)]
 
 
-def _check_source(source: GriddedSource, catalog: Mapping[str, Feature]) -> None:
+def _check_source(source: GriddedSource) -> None:
     if source.daily == "clearest":
         raise SmgeoError(f"{source.label}: daily: clearest applies only to scenes with clouds; choose mean or sum")
     if source.kind == "csv_grid" and len(source.bands) > 1:
         raise SmgeoError(f"{source.label}: a CSV grid contains one variable, but bands names {', '.join(source.bands)}")
-    if unknown := [n for n in source.bands if n not in catalog]:
-        raise SmgeoError(
-            f"{source.label}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}"
-        )
 
 
 def _own_grid(headers: Mapping[str, Header], files: tuple[File, ...]) -> GeoBox:

@@ -16,8 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe.rasters import RasterSource
-from smgeo.recipe.spec import parse_spec
+from smgeo.recipe.rasters import RasterSource, read_source
 from smgeo.sources.pixels.dates import date_in_name, day_axis
 from smgeo.sources.pixels.footprint import check_target
 from smgeo.sources.pixels.units import known_unit
@@ -72,16 +71,8 @@ def open_geotiffs(
         If no file matches, a file has no CRS or no such band, grids differ with no target given, a file's unit is
         not that of the cube, or a name has no date.
     """
-    source = (
-        spec
-        if isinstance(spec, RasterSource)
-        else parse_spec(RasterSource, {"kind": "geotiff", **spec}, "open_rasters")
-    )
+    source = read_source(RasterSource, spec, "open_rasters", catalog)
     check_target("open_rasters", geobox, stations)
-    if unknown := [n for n in source.bands if n not in catalog]:
-        raise SmgeoError(
-            f"rasters {source.label!r}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}"
-        )
     scenes = _scenes(source, Path(root), catalog)
     moving = [n for n in source.bands if catalog[n].kind != "static"]
     lasting = [n for n in source.bands if catalog[n].kind == "static"]

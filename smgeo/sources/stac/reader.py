@@ -13,8 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
-from smgeo.recipe.rasters import StacSource
-from smgeo.recipe.spec import parse_spec
+from smgeo.recipe.rasters import StacSource, read_source
 from smgeo.sources.pixels.dates import day_axis, period_days
 from smgeo.sources.pixels.footprint import check_target, station_places
 from smgeo.sources.scenes.blocks import own_grid
@@ -75,12 +74,8 @@ def open_stac(
         or assets, an asset has several bands and none is named, the scale of a variable that has one in the catalogue
         is unknown, or items cannot be combined (both passes of Sentinel-1; sigma0 and gamma0).
     """
-    source = spec if isinstance(spec, StacSource) else parse_spec(StacSource, {"kind": "stac", **spec}, "open_stac")
+    source = read_source(StacSource, spec, "open_stac", catalog)
     check_target("open_stac", geobox, stations)
-    if unknown := [n for n in source.bands if n not in catalog]:
-        raise SmgeoError(
-            f"{source.label}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}"
-        )
     try:
         from smgeo.sources.stac.items import bands_of
     except ModuleNotFoundError as error:
