@@ -24,6 +24,7 @@ from dask.system import CPU_COUNT
 from smgeo.cube.ledger import append_line
 from smgeo.cube.regions import Progress, Region, shard_file
 from smgeo.cube.shards import open_array, write_shard
+from smgeo.cube.tally import counting_dropped
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject, hash_file
 
@@ -204,12 +205,13 @@ class _Part:
 
 def _write_region(job: Job, region: Region, store: str, inputs: str, summarise: Summarise | None) -> None:
     """Compute one region, write its shards, then record them."""
-    computed = job.compute()
+    with counting_dropped() as dropped:
+        computed = job.compute()
     for name, values in computed.items():
         array = open_array(Path(store) / name, "r+")
         write_shard(array, region.index, values, Path(store) / shard_file(name, region.index))
     files = {f: hash_file(Path(store) / f) for f in (shard_file(n, region.index) for n in region.variables)}
-    append_line(Path(store), region.name, inputs, files, summarise(computed) if summarise else None)
+    append_line(Path(store), region.name, inputs, files, summarise(computed) if summarise else None, dropped)
 
 
 class _Serial(Executor):

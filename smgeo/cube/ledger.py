@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smgeo.cube.regions import Region
+from smgeo.cube.tally import Dropped, add_dropped
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject, hash_file, written_beside
 from smgeo.threads import map_threads
@@ -43,6 +44,8 @@ class Records:
         Checksums of the files that belong to no region.
     summaries : dict
         Summaries of finished regions (JSON objects), in stores whose writer makes some.
+    dropped : dict
+        Region -> variable -> reason -> number of values that its sources dropped, of the regions in which some were.
     """
 
     layout: str = ""
@@ -50,11 +53,13 @@ class Records:
     inputs: dict[str, str] = field(default_factory=dict)
     metadata: Files = field(default_factory=dict)
     summaries: dict[str, JsonObject] = field(default_factory=dict)
+    dropped: dict[str, Dropped] = field(default_factory=dict)
 
     def forget(self, region: str) -> None:
         """Remove a region."""
         del self.regions[region], self.inputs[region]
         self.summaries.pop(region, None)
+        self.dropped.pop(region, None)
 
 
 def read_ledger(store: Path) -> Records | None:
@@ -68,7 +73,7 @@ def read_ledger(store: Path) -> Records | None:
     except (OSError, ValueError, KeyError):
         return None
     records = Records(attributes.get("layout", ""))
-    for name in ("regions", "inputs", "metadata", "summaries"):
+    for name in ("regions", "inputs", "metadata", "summaries", "dropped"):
         getattr(records, name).update(attributes.get(name, {}))
     for lines in sorted(folder.glob("*.jsonl")):
         for line in lines.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -80,7 +85,16 @@ def read_ledger(store: Path) -> Records | None:
             records.inputs[entry["region"]] = entry["inputs"]
             if "summary" in entry:
                 records.summaries[entry["region"]] = entry["summary"]
+            records.dropped.pop(entry["region"], None)
+            if "dropped" in entry:
+                records.dropped[entry["region"]] = entry["dropped"]
     return records
+
+
+def read_dropped(store: Path) -> Dropped:
+    """Return the number of values that sources dropped when a store was written, by variable and reason; empty without a ledger."""
+    records = read_ledger(store)
+    return add_dropped(records.dropped.values()) if records is not None else {}
 
 
 def write_ledger(store: Path, records: Records) -> None:
@@ -96,6 +110,7 @@ def write_ledger(store: Path, records: Records) -> None:
             "inputs": records.inputs,
             "metadata": records.metadata,
             **({"summaries": records.summaries} if records.summaries else {}),
+            **({"dropped": records.dropped} if records.dropped else {}),
         },
     }
     with written_beside(folder / "zarr.json") as part:
@@ -104,12 +119,21 @@ def write_ledger(store: Path, records: Records) -> None:
         lines.unlink()
 
 
-def append_line(store: Path, region: str, inputs: str, files: Files, summary: JsonObject | None = None) -> None:
+def append_line(
+    store: Path,
+    region: str,
+    inputs: str,
+    files: Files,
+    summary: JsonObject | None = None,
+    dropped: Dropped | None = None,
+) -> None:
     """Append a finished region to the file of this worker thread, so that no two writers share a file."""
     name = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.jsonl"
     entry: JsonObject = {"region": region, "inputs": inputs, "files": files}
     if summary is not None:
         entry["summary"] = summary
+    if dropped:
+        entry["dropped"] = dropped
     with (store / LEDGER / name).open("a", encoding="utf-8") as handle:
         handle.write(json.dumps(entry) + "\n")
 
@@ -195,3 +219,5 @@ def adopt(old: Path, new: Path, regions: Iterable[Region], records: Records) -> 
         records.inputs[name] = known.inputs.get(name, "")
         if name in known.summaries:
             records.summaries[name] = known.summaries[name]
+        if name in known.dropped:
+            records.dropped[name] = known.dropped[name]

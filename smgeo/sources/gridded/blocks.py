@@ -25,6 +25,7 @@ from smgeo.sources.gridded.cuts import Cut, Reading, cut_pixels, cut_window, ope
 from smgeo.sources.gridded.files import File
 from smgeo.sources.pixels.daily import Rule, combine_day
 from smgeo.sources.pixels.footprint import Footprints
+from smgeo.sources.pixels.gate import screen
 from smgeo.sources.pixels.observation import Observation
 from smgeo.sources.pixels.warp import aligned_shift, choose_resampling, is_geographic, pieces, resample, split_blocks
 
@@ -43,8 +44,10 @@ class Series:
         True if it varies in time.
     places : tuple of (day, file, position)
         Each observation, in order: position of its day on the axis, its file, position of its time in the file.
-    rule, per_day, decibels : str, int, bool
-        How several observations of a day become one; their number on a whole day; True for a mean in linear power.
+    rule, per_day : str, int
+        How several observations of a day become one, and their number on a whole day.
+    feature : Feature
+        The variable: its unit and valid range.
     attrs : dict
         The variable's attributes.
     """
@@ -54,8 +57,13 @@ class Series:
     places: tuple[tuple[int, File, int], ...]
     rule: Rule
     per_day: int
-    decibels: bool
+    feature: Feature
     attrs: dict[str, object]
+
+    @property
+    def decibels(self) -> bool:
+        """True if means are taken in linear power."""
+        return self.feature.units == "dB"
 
     def within(self, first: int, last: int) -> Series:
         """Return the part for the days first..last, counted from the first, so that a task contains no other files."""
@@ -86,7 +94,8 @@ def _read_days(
     for day, group in itertools.groupby(_read_times(series, together, take), key=lambda found: found[0]):
         values = [Observation(v) for _, v in group]
         if series.rule != "sum" or len(values) == series.per_day:
-            yield day, combine_day(values, series.rule, decibels=series.decibels)
+            combined = combine_day(values, series.rule, decibels=series.decibels)
+            yield day, Observation(screen(combined.values, series.feature, power=combined.power), combined.power)
 
 
 def _read_times(
@@ -96,7 +105,7 @@ def _read_times(
     for file, group in itertools.groupby(series.places, key=lambda p: p[1]):
         with open_band(file, series.reading) as cut:
             for days, run in _runs([(day, position) for day, _, position in group], together):
-                yield from zip(days, take(cut, run), strict=True)
+                yield from zip(days, screen(take(cut, run), series.feature), strict=True)
 
 
 def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], slice]]:

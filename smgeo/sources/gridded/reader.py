@@ -184,7 +184,7 @@ def _series(
     scale, offset = source.scale.get(name, 1.0), source.offset.get(name, 0.0)
     band = str(source.bands[name])
     reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata)
-    return Series(reading, observed is not None, places, rule, per_day, feature.units == "dB", attrs)
+    return Series(reading, observed is not None, places, rule, per_day, feature, attrs)
 
 
 def _check_units(

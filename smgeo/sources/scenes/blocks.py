@@ -27,6 +27,7 @@ from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import Rule, combine_day
 from smgeo.sources.pixels.footprint import Footprints, find_footprints, tiles_of
+from smgeo.sources.pixels.gate import screen
 from smgeo.sources.pixels.observation import Observation, known_power, to_power
 from smgeo.sources.pixels.warp import (
     aligned_shift,
@@ -271,7 +272,10 @@ def _read_block(
                 seen[name].append(found)
         for i, (feature, rule) in enumerate(zip(reading.features, reading.rules, strict=True)):
             if len(seen[feature.name]) >= least[i]:
-                out[i, day] = combine_day(seen[feature.name], rule, decibels=feature.units == "dB").stored()
+                # Sums, and cubic weights, may leave the range though no pixel did.
+                out[i, day] = screen(
+                    combine_day(seen[feature.name], rule, decibels=feature.units == "dB").stored(), feature
+                )
     return out
 
 
@@ -293,18 +297,22 @@ def _scene_on_grid(scene: Scene, reading: Reading, part: GeoBox, whole: GeoBox) 
         header = read_header(href)
         shift = aligned_shift(part, header.box)
         if shift is not None:
-            out += _copy(scene, header, layers, part, shift).items()
+            out += _copy(scene, header, layers, features, part, shift).items()
             continue
         methods = [choose_resampling(reading.resampling, features[n], whole, header.box) for n, _ in layers]
         for method in dict.fromkeys(methods):
             chosen = [layer for layer, m in zip(layers, methods, strict=True) if m == method]
-            decibels = {n for n, _ in chosen if features[n].units == "dB" and method != "nearest"}
-            out += _warp(scene, header, chosen, part, method, decibels).items()
+            out += _warp(scene, header, chosen, features, part, method).items()
     return out
 
 
 def _copy(
-    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], part: GeoBox, shift: tuple[int, int]
+    scene: Scene,
+    header: Header,
+    layers: Sequence[tuple[str, Layer]],
+    features: Mapping[str, Feature],
+    part: GeoBox,
+    shift: tuple[int, int],
 ) -> dict[str, Observation]:
     """Return layers whose pixels are those of the target."""
     out: dict[str, Observation] = {}
@@ -315,19 +323,25 @@ def _copy(
         if window is None:
             continue
         (r0, r1), (c0, c1) = window
-        for name, found in read_layers(scene, header, layers, window):
+        for name, found in read_layers(scene, header, layers, features, window):
             here = out.setdefault(name, Observation(_empty(part), found.power)).values
             here[r0 - row : r1 - row, c0 - column : c1 - column] = found.values
     return out
 
 
 def _warp(
-    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], part: GeoBox, method: str, decibels: set[str]
+    scene: Scene,
+    header: Header,
+    layers: Sequence[tuple[str, Layer]],
+    features: Mapping[str, Feature],
+    part: GeoBox,
+    method: str,
 ) -> dict[str, Observation]:
-    """Return layers resampled, those in `decibels` in linear power."""
+    """Return layers resampled, those in dB in linear power if the method makes means."""
     out: dict[str, Observation] = {}
+    decibels = {n for n, _ in layers if features[n].units == "dB" and method != "nearest"}
     for rows, columns, where in pieces(part, header.box, method, _TOGETHER):
-        for name, found in read_layers(scene, header, layers, where.window):
+        for name, found in read_layers(scene, header, layers, features, where.window):
             in_power = found.power or name in decibels
             here = out.setdefault(name, Observation(_empty(part), in_power)).values
             values = to_power(found.values) if in_power and not found.power else found.values
@@ -368,7 +382,7 @@ def _scene_at_stations(scene: Scene, block: _Block, places: dict[Hashable, _Plac
             if key not in places:
                 places[key] = _find_places(block, header, radius_m)
             chosen = [layer for layer in layers if radii[layer[0]] == radius_m]
-            for name, pixels in _pixels_of(scene, header, chosen, places[key]).items():
+            for name, pixels in _pixels_of(scene, header, chosen, features, places[key]).items():
                 ids, means = places[key].where.observe(pixels, decibels=features[name].units == "dB")
                 here = np.full(block.stations, np.nan, dtype=means.values.dtype)
                 here[ids] = means.values
@@ -406,12 +420,16 @@ def _together(where: Footprints, tile: tuple[int, int]) -> list[np.ndarray]:
 
 
 def _pixels_of(
-    scene: Scene, header: Header, layers: Sequence[tuple[str, Layer]], places: _Places
+    scene: Scene,
+    header: Header,
+    layers: Sequence[tuple[str, Layer]],
+    features: Mapping[str, Feature],
+    places: _Places,
 ) -> dict[str, Observation]:
     """Return the values of all pixels of the stations, each tile of the file read once."""
     picked: dict[str, Observation] = {}
     for mine, window, pixels in places.windows:
-        for name, found in read_layers(scene, header, layers, window, pixels):
+        for name, found in read_layers(scene, header, layers, features, window, pixels):
             empty = np.empty(places.where.rows.size, dtype="float32")
             picked.setdefault(name, Observation(empty, found.power)).values[mine] = found.values
     return picked

@@ -17,9 +17,13 @@ from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.footprint import station_places, stations_dataset
+from smgeo.sources.pixels.gate import refuse_other_unit
 from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
-from smgeo.sources.scenes.files import plain
-from smgeo.sources.scenes.layers import Scene
+from smgeo.sources.scenes.files import is_remote, plain
+from smgeo.sources.scenes.layers import Scene, sample_layer
+
+# Number of scenes whose middle shows the unit of a variable.
+_SAMPLES, _SAMPLES_REMOTE = 5, 2
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def dataset_on_grid(
 
     The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
     """
+    _check_samples(scenes, variables)
     data: dict[str, xr.Variable] = {}
     for chosen, axis in _by_time(variables, days):
         mine = _with(scenes, chosen)
@@ -96,6 +101,7 @@ def dataset_at_stations(
 
     `attrs["left_out"]` (JSON) names the stations that no scene covers, whose values are missing.
     """
+    _check_samples(scenes, variables)
     lons, lats = station_places(stations)
     data: dict[str, xr.Variable] = {}
     covered = np.zeros(len(lons), dtype=bool)
@@ -112,6 +118,24 @@ def dataset_at_stations(
     data = {v.feature.name: data[v.feature.name] for v in variables}
     time = _time(scenes, variables, days, (lons, lats, radius_m))
     return stations_dataset(data, stations, covered, label).assign_coords(time)
+
+
+def _check_samples(scenes: Sequence[Scene], variables: Sequence[Variable]) -> None:
+    """Refuse variables that are in another unit, by the middle of a few scenes that are spread over all.
+
+    Raises
+    ------
+    SmgeoError
+        Naming a scene, the variable, and the likely conversion.
+    """
+    for variable in variables:
+        feature = variable.feature
+        mine = [s for s in scenes if any(n == feature.name for n, _ in s.layers)]
+        most = _SAMPLES_REMOTE if mine and is_remote(mine[0].name) else _SAMPLES
+        chosen = [mine[i] for i in sorted({round(p) for p in np.linspace(0, len(mine) - 1, most)})] if mine else []
+        if chosen:
+            values = np.concatenate([sample_layer(s, feature.name).ravel() for s in chosen])
+            refuse_other_unit(values, feature, plain(chosen[0].name))
 
 
 def _by_time(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 from odc.geo.geobox import GeoBox
 
-from smgeo.catalog import Conversion, Mask
-from smgeo.sources.pixels.observation import Observation, known_power
+from smgeo.catalog import Conversion, Feature, Mask
+from smgeo.sources.pixels.gate import screen
+from smgeo.sources.pixels.observation import Observation
 from smgeo.sources.pixels.warp import aligned_shift, look_up, resample
 from smgeo.sources.scenes.files import Header, file_state, read_header, read_mask, read_window
 
 # Landsat 8 TIRS, K1 in W m-2 sr-1 um-1 and K2 in K: Landsat 8 Data Users Handbook (USGS LSDS-1574), table of thermal
 # constants; the brightness temperature is K2 / ln(K1 / L + 1).
 _TIRS = {"landsat8_b10_to_kelvin": (774.8853, 1321.0789), "landsat8_b11_to_kelvin": (480.8883, 1201.1442)}
+_SAMPLE = (128, 512)  # rows and columns of the part of a scene that shows its unit
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,13 @@ def read_layers(
     scene: Scene,
     header: Header,
     layers: Sequence[tuple[str, Layer]],
+    features: Mapping[str, Feature],
     window: tuple[tuple[int, int], tuple[int, int]],
     pixels: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[tuple[str, Observation]]:
     """Return the layers of one file in a window: float32, NaN where masked or missing, in the cube's units or linear power.
+
+    Values that are infinite or outside their feature's valid range are missing, and are counted where they are not masked.
 
     With `pixels` (rows and columns of the window), only their values.
     """
@@ -112,20 +117,38 @@ def read_layers(
         found = _values(numbers, layer, header)
         if left_out is not None:
             found.values[left_out] = np.nan
+        screen(found.values, features[name], power=found.power)
         out.append((name, found))
     return out
+
+
+def sample_layer(scene: Scene, name: str) -> np.ndarray:
+    """Return the values of a layer in the middle of its scene, in the cube's units and not yet screened."""
+    layer = dict(scene.layers)[name]
+    header = read_header(layer.href)
+    (top, tall), (left, wide) = (
+        ((n - min(n, s)) // 2, min(n, s)) for n, s in zip(header.box.shape.yx, _SAMPLE, strict=True)
+    )
+    window = ((top, top + tall), (left, left + wide))
+    found = _values(read_window(layer.href, [layer.band], window)[0], layer, header)
+    left_out = _left_out(scene, header, window)
+    if left_out is not None:
+        found.values[left_out] = np.nan
+    return found.stored()
 
 
 def _values(numbers: np.ndarray, layer: Layer, header: Header) -> Observation:
     """Convert the numbers of a file to values."""
     nodata = layer.nodata if layer.nodata is not None else header.nodata[layer.band - 1]
-    values = np.array(numbers, dtype="float32")
-    if nodata is not None and not math.isnan(nodata):
-        values[_equal(numbers, nodata)] = np.nan
     scale = layer.scale if layer.scale is not None else header.scales[layer.band - 1]
     offset = layer.offset if layer.offset is not None else header.offsets[layer.band - 1]
-    if scale != 1 or offset != 0:
-        values = values * np.float32(scale) + np.float32(offset)
+    is_scaled = scale != 1 or offset != 0
+    # float32 has 24 bits: it loses digits of larger whole numbers, which a scale may still need.
+    values = np.array(numbers, dtype="float32" if not is_scaled or numbers.dtype.itemsize <= 2 else "float64")
+    if nodata is not None and not math.isnan(nodata):
+        values[_equal(numbers, nodata)] = np.nan
+    if is_scaled:
+        values = (values * values.dtype.type(scale) + values.dtype.type(offset)).astype("float32", copy=False)
     return _convert(values, layer.convert)
 
 
@@ -141,7 +164,7 @@ def _convert(values: np.ndarray, convert: Conversion) -> Observation:
     if convert == "none":
         return Observation(values)
     if convert == "power_to_db":
-        return Observation(known_power(values), power=True)
+        return Observation(values, power=True)
     k1, k2 = _TIRS[convert]
     radiance = np.where(values > 0, values, np.nan)
     return Observation((k2 / np.log(k1 / radiance + 1)).astype("float32"))

@@ -1,0 +1,170 @@
+"""The gate of every pixel: a value that enters a cube is finite and within its variable's range, or it is missing and counted.
+
+Pixels are checked as they are read, before they are averaged or resampled: one fill value in a mean makes a wrong value that looks right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numba
+import numpy as np
+
+from smgeo.catalog import Feature
+from smgeo.cube.tally import note_dropped
+from smgeo.errors import SmgeoError
+
+INFINITE = "infinite"
+OUTSIDE = "outside the valid range"
+# Share of a sample's values that must be outside for the source to be in another unit, and least number of values that show it.
+_MOST = 0.5
+_NEARLY_ALL = 0.9
+_LEAST = 4
+
+
+def screen(values: np.ndarray, feature: Feature, *, power: bool = False) -> np.ndarray:
+    """Make values that are infinite or outside the valid range missing, in place, and count them.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Floating-point values in the unit of the feature.
+    feature : Feature
+        Gives the valid range.
+    power : bool
+        The values are linear power of a feature in dB.
+
+    Returns
+    -------
+    numpy.ndarray
+        `values`.
+
+    Examples
+    --------
+    >>> from smgeo.catalog import FEATURES
+    >>> screen(np.array([0.2, np.inf, -5.0, np.nan]), FEATURES["sm"]).tolist()
+    [0.2, nan, nan, nan]
+    """
+    low, high = _limits(feature, values.dtype, power=power)
+    flat = values.reshape(-1)
+    infinite, outside = _screen(flat, low, high)
+    if infinite or outside:
+        if not np.shares_memory(flat, values):
+            values[...] = flat.reshape(values.shape)
+        note_dropped(feature.name, INFINITE, infinite)
+        note_dropped(feature.name, OUTSIDE, outside)
+    return values
+
+
+def _limits(feature: Feature, dtype: np.dtype, *, power: bool) -> tuple[np.floating, np.floating]:
+    """Return the valid range in a data type: 0.6 is stored as 0.60000002, which must not be outside 0 to 0.6."""
+    low, high = feature.valid_range
+    kind = dtype.type
+    if not power:
+        return kind(max(low, np.finfo(dtype).min)), kind(min(high, np.finfo(dtype).max))
+    # -40 dB and back again is not quite -40 dB.
+    return kind(10 ** (low / 10) * (1 - 1e-6)), kind(10 ** (high / 10) * (1 + 1e-6))
+
+
+@numba.njit(cache=True, nogil=True)
+def _screen(values: np.ndarray, low: np.floating, high: np.floating) -> tuple[int, int]:
+    infinite = outside = 0
+    for i in range(values.size):
+        value = values[i]
+        if not low <= value <= high and value == value:  # only NaN differs from itself
+            values[i] = np.nan
+            if np.isinf(value):
+                infinite += 1
+            else:
+                outside += 1
+    return infinite, outside
+
+
+def refuse_other_unit(values: np.ndarray, feature: Feature, where: str) -> None:
+    """Refuse a sample of a source that shows another unit than the cube's.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        A sample of the source's values in what should be the feature's unit, missing as NaN.
+    feature : Feature
+        The variable.
+    where : str
+        Names the source in the message.
+
+    Raises
+    ------
+    SmgeoError
+        If most values are outside the valid range, or nearly all values of backscatter in dB are above 0, as linear power is.
+    """
+    seen = np.asarray(values, dtype="float64")
+    seen = seen[np.isfinite(seen)]
+    if not seen.size:
+        return
+    low, high = feature.valid_range
+    limits = _limits(feature, np.dtype("float32"), power=False)
+    out = seen[(seen < limits[0]) | (seen > limits[1])]
+    if out.size > _MOST * seen.size:
+        numbers, counts = np.unique(out, return_counts=True)
+        common = numbers[counts.argmax()]
+        middle = float(np.median(seen))
+        fill = (
+            f"if {common:g} stands for missing, set nodata: {common:g}"
+            if numbers.size > 1 and counts.max() > _MOST * out.size
+            else ""
+        )
+        advice = (
+            "; ".join(filter(None, (fill, _likely_conversion(seen, feature)))) or "convert them with scale and offset"
+        )
+        raise SmgeoError(
+            f"{where}: {100 * out.size / seen.size:.0f} % of a sample of {feature.name} is outside {low:g} to {high:g} {feature.units} "
+            f"(median {middle:g}), as in another unit; {advice}"
+        )
+    if is_backscatter(feature) and seen.size >= _LEAST and (seen > 0).mean() > _NEARLY_ALL:
+        raise SmgeoError(
+            f"{where}: {100 * (seen > 0).mean():.0f} % of a sample of {feature.name} is above 0 (median {np.median(seen):g}), as linear power "
+            f"is and decibels are not; set convert: {{{feature.name}: power_to_db}}"
+        )
+
+
+def is_backscatter(feature: Feature) -> bool:
+    """Return True for a feature in dB whose range is mostly below 0, so that values which are all positive cannot be decibels."""
+    return feature.units == "dB" and sum(feature.valid_range) < 0
+
+
+# From what is found to what the cube stores: the unit to check, words for it, and the conversion that a recipe would name.
+_CONVERSIONS: dict[str, tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...]] = {
+    "1": (
+        ("percent", lambda v: v / 100, "scale: {%s: 0.01}"),
+        ("counts of 1/10000", lambda v: v / 10000, "scale: {%s: 0.0001}"),
+    ),
+    "m3 m-3": (("percent", lambda v: v / 100, "scale: {%s: 0.01}"),),
+    "percent": (("g/kg or per mille", lambda v: v / 10, "scale: {%s: 0.1}"),),
+    "degC": (
+        ("kelvin", lambda v: v - 273.15, "offset: {%s: -273.15}"),
+        ("degrees Fahrenheit", lambda v: (v - 32) / 1.8, "scale: {%s: 0.555556} and offset: {%s: -17.7778}"),
+    ),
+    "K": (
+        ("degrees Celsius", lambda v: v + 273.15, "offset: {%s: 273.15}"),
+        ("MODIS counts of 0.02 K", lambda v: v * 0.02, "scale: {%s: 0.02}"),
+    ),
+    "dB": (("hundredths of dB", lambda v: v / 100, "scale: {%s: 0.01}"),),
+    "mm d-1": (("hundredths of mm", lambda v: v / 100, "scale: {%s: 0.01}"),),
+    "m": (
+        ("centimetres", lambda v: v / 100, "scale: {%s: 0.01}"),
+        ("millimetres", lambda v: v / 1000, "scale: {%s: 0.001}"),
+    ),
+}
+
+
+def _likely_conversion(values: np.ndarray, feature: Feature) -> str:
+    """Return the first known conversion that puts nearly all values inside the range, in words; else nothing."""
+    low, high = feature.valid_range
+    for words, convert, key in _CONVERSIONS.get(feature.units, ()):
+        found = convert(values)
+        if ((found >= low) & (found <= high)).mean() > _NEARLY_ALL:
+            return f"if it is in {words}, set {key.replace('%s', feature.name)}"
+    if is_backscatter(feature) and (values > 0).mean() > _NEARLY_ALL and math.isfinite(high):
+        return f"if it is linear power, set convert: {{{feature.name}: power_to_db}}"
+    return ""
