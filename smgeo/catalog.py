@@ -135,9 +135,13 @@ FEATURES: dict[str, Feature] = {
     )
 }
 
-# The 27 features of the study, in its order; the other rows of the table are optional.
-_MORE = ("sm", "day_of_year", "lat", "lon", "soil_temperature")
-STUDY_FEATURES: tuple[str, ...] = tuple(n for n in FEATURES if n not in _MORE)
+# The 27 features of the study, in its order; other rows of the table are used where a recipe names them.
+STUDY_FEATURES: tuple[str, ...] = (
+    *("s1_vv", "s1_vh", "s1_incidence", "s2_b3", "s2_b4", "s2_b8", "s2_b11", "s2_b12", "l8_b10", "l8_b11"),
+    *("precipitation", "temperature", "sand", "silt", "clay", "texture_sand", "elevation", "slope", "aspect"),
+    *("doy_sin", "doy_cos", "s1_cross_ratio", "ndvi", "ndmi"),
+    *("precipitation_3d", "precipitation_7d", "precipitation_30d"),
+)
 
 # Coordinates of every cube, from which features may be derived.
 COORDINATES = ("time", "latitude", "longitude")

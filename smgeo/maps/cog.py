@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject, written_beside
-from smgeo.maps.layout import map_variables
+from smgeo.maps.layout import NODATA, map_variables
 from smgeo.maps.strips import StripReader
 
 # Tag with the digest of what a file was made from; the file is kept as long as that stays the same.
@@ -148,7 +148,7 @@ def _write_plain(
         "count": len(ds.data_vars),
         "height": height,
         "width": width,
-        "nodata": float("nan"),
+        "nodata": float(NODATA),
         "crs": str(box.crs),
         "transform": box.affine,
         "tiled": True,

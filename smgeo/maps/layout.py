@@ -21,6 +21,8 @@ from smgeo.models.protocol import Model
 MAP_CHUNK = GRID_CHUNK
 # Tag of a map's GeoTIFFs, and after `smgeo_` attribute of its store: digest of model, place and outputs, the same for all days of a map.
 IDENTITY = "map"
+# Stand for "no value": in numbers of stores and GeoTIFFs, and in flags of stores (a GeoTIFF has one data type, so its flags are numbers too).
+NODATA = np.float32(np.nan)
 NO_FLAG = 255
 # The registered names of conventions of Zarr stores: https://github.com/zarr-conventions
 CONVENTIONS = [
@@ -124,7 +126,7 @@ def plan_map(template: xr.Dataset) -> dict[str, Encoding]:
     for name, variable in template.data_vars.items():
         chunk = tuple(min(MAP_CHUNK[str(d)], n) for d, n in variable.sizes.items())
         days = -(-variable.sizes["time"] // chunk[0]) * chunk[0]
-        fill = np.float32(np.nan) if variable.dtype.kind == "f" else np.uint8(NO_FLAG)
+        fill = NODATA if variable.dtype.kind == "f" else np.uint8(NO_FLAG)
         out[str(name)] = {"chunks": chunk}
         if days > chunk[0]:
             out[str(name)]["shards"] = (days, *chunk[1:])

@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from smgeo.files import JsonObject, write_json
+from smgeo.maps.layout import NODATA
 from smgeo.maps.cog import find_cogs
 
 _VERSION = "1.1.0"
@@ -74,7 +75,7 @@ def _describe(path: Path) -> JsonObject:
                 "name": name,
                 "description": src.tags(i).get("long_name", name),
                 "data_type": src.dtypes[i - 1],
-                "nodata": "nan",
+                "nodata": str(NODATA),
                 **({"unit": src.units[i - 1]} if src.units[i - 1] else {}),
             }
             for i, name in enumerate(src.descriptions, 1)

@@ -47,7 +47,7 @@ def simulate_world(run: Context, found: Found) -> Found:
 def _simulate(run: Context, progress: Update) -> None:
     spec = run.recipe.world
     assert spec is not None
-    shutil.rmtree(run.root, ignore_errors=True)
+    shutil.rmtree(run.folder / "world", ignore_errors=True)
     simulate(run.root, spec.stations, spec.days, spec.shape, spec.seed, progress=progress)
 
 

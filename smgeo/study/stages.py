@@ -20,8 +20,8 @@ from smgeo.study.validation import (
     trace_learning_curves,
 )
 
-# Each stage reads the context, does nothing where the recipe does not ask for it, writes its own outputs only, and
-# returns what it found with the findings of the stages before it.
+# Each stage reads the context, the recipe's data and what earlier stages wrote; does nothing where the recipe does not ask for it; writes
+# (and removes) only its own outputs in the run's folder; and returns what it found with the findings of the stages before it.
 Stage = Callable[[Context, Found], Found]
 
 _SOURCES: tuple[Stage, ...] = (keep_recipe, simulate_world, hash_inputs, build_stations)
