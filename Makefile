@@ -6,7 +6,7 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := tests/test_accessor.py tests/test_terrain.py tests/test_polygons.py tests/cube tests/prepare tests/recipe
 # Number of processes that run tests; the tests of one file stay in one process.
 TEST_PROCESSES ?= 2
-# Number of times that `make soak` runs each property test, with new random examples each time.
+# Number of times that `make soak` runs each property test, with new random examples each time; it runs the slowest tests once, too.
 SOAK_ROUNDS ?= 20
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 	@echo "open runs/quickstart/report.html in a browser; the maps are in runs/quickstart/maps"
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,7 +26,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 soak: $(VENV)/.dev
-	SOAK_ROUNDS=$(SOAK_ROUNDS) $(BIN)/python -m pytest -m hypothesis --hypothesis-profile soak --numprocesses $(TEST_PROCESSES)
+	SOAK_ROUNDS=$(SOAK_ROUNDS) $(BIN)/python -m pytest -m "hypothesis or soak" --hypothesis-profile soak --numprocesses $(TEST_PROCESSES)
 
 # A fast part of the tests, on the lowest versions that pyproject.toml allows.
 lowest: $(LOWEST)/.installed

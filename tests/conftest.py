@@ -20,6 +20,22 @@ from smgeo.catalog import FEATURES
 settings.register_profile("soak", deadline=None, print_blob=True)
 
 
+# Files that take minutes each: they come first, so that no process is left with one of them while the others have nothing to do.
+_LONGEST = (
+    "hpc/test_slurm.py",
+    "tuning/test_tuning.py",
+    "study/test_study.py",
+    "recipes/test_real_data.py",
+    "recipes/test_study.py",
+    "models/test_checkpoint.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Sort the longest files to the front."""
+    items.sort(key=lambda item: next((i for i, f in enumerate(_LONGEST) if item.path.as_posix().endswith(f)), len(_LONGEST)))
+
+
 def pytest_generate_tests(metafunc):
     """Repeat property tests `SOAK_ROUNDS` times; each round draws new random examples."""
     rounds = os.environ.get("SOAK_ROUNDS")

@@ -18,7 +18,6 @@ from smgeo.cube.ledger import find_damage, read_ledger
 from smgeo.cube.reading import open_cube
 from smgeo.files import hash_file
 
-KILLS = 20
 WORKERS = 2
 DAYS = 360
 
@@ -63,19 +62,19 @@ def start(script: Path, store: Path, log: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_twenty_kills(tmp_path: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("times", [6, pytest.param(20, marks=pytest.mark.soak)])
+def test_killed_builds_go_on_to_the_same_bytes(tmp_path: Path, times: int) -> None:
+    rng = np.random.default_rng(0)
     script = tmp_path / "build.py"
     script.write_text(textwrap.dedent(BUILD))
     store, log = tmp_path / "c.zarr", tmp_path / "log"
     log.touch()
     kills, builds, kills_of_build, begun_twice = 0, 0, 0, []
-    while kills < KILLS or not store.exists():
+    while kills < times or not store.exists():
         child = start(script, store, log)
         assert child.stdout is not None
         assert child.stdout.readline() == "begin\n"
-        if kills < KILLS:
+        if kills < times:
             time.sleep(float(rng.uniform(0, 0.35)))
             os.killpg(child.pid, signal.SIGKILL)
             kills += 1
@@ -90,7 +89,7 @@ def test_twenty_kills(tmp_path: Path, seed: int) -> None:
             truth = store.parent / f"truth{builds}.json"
             written = sorted(p for p in store.rglob("*") if p.is_file())
             truth.write_text(json.dumps({str(p.relative_to(store)): hash_file(p) for p in written}))
-            if kills < KILLS:
+            if kills < times:
                 subprocess.run(["rm", "-r", str(store)], check=True)
                 log.write_text("")
                 kills_of_build = 0

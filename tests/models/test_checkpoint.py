@@ -60,7 +60,9 @@ def test_early_stopping_counts_on(tmp_path):
         assert np.array_equal(again.predict(held[0]), whole.predict(held[0]))
 
 
-@pytest.mark.parametrize("change", ["params", "data", "validation", "key", "damage"])
+@pytest.mark.parametrize(
+    "change", ["params", "data", *(pytest.param(n, marks=pytest.mark.soak) for n in ("validation", "key")), "damage"]
+)
 def test_a_checkpoint_of_another_training_is_not_taken(change, tmp_path):
     data, held = make_data()
     file = tmp_path / "gru.npz"
@@ -113,7 +115,7 @@ def test_processes_share_every_batch():
     assert [(y.tolist(), w.tolist()) for _, y, w in parts] == [([4], [True]), ([1], [True]), ([4], [False])]
 
 
-@pytest.mark.parametrize("mode", ["window", "sequence"])
+@pytest.mark.parametrize("mode", ["window", pytest.param("sequence", marks=pytest.mark.soak)])
 def test_training_by_two_processes_equals_training_by_one(mode, make_station_cube, tmp_path):
     cube = make_station_cube(stations=8, days=60)
     features = ["s1_vv", "temperature"]

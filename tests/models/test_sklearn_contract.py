@@ -50,7 +50,9 @@ def table():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.soak if n == "ann" else ()) for n in MODELS]  # a network takes minutes
+)
 def test_the_checks_of_scikit_learn(name):
     results = check_estimator(
         MODELS[name](), expected_failed_checks=EXPECTED_FAILURES[name], on_skip=None, on_fail=None
