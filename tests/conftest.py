@@ -33,7 +33,9 @@ _LONGEST = (
 
 def pytest_collection_modifyitems(items):
     """Sort the longest files to the front."""
-    items.sort(key=lambda item: next((i for i, f in enumerate(_LONGEST) if item.path.as_posix().endswith(f)), len(_LONGEST)))
+    items.sort(
+        key=lambda item: next((i for i, f in enumerate(_LONGEST) if item.path.as_posix().endswith(f)), len(_LONGEST))
+    )
 
 
 def pytest_generate_tests(metafunc):

@@ -16,8 +16,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from smgeo.files import JsonObject, write_json
-from smgeo.maps.layout import NODATA
 from smgeo.maps.cog import find_cogs
+from smgeo.maps.layout import NODATA
 
 _VERSION = "1.1.0"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

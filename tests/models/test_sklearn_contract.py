@@ -51,7 +51,8 @@ def table():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.soak if n == "ann" else ()) for n in MODELS]  # a network takes minutes
+    "name",
+    [pytest.param(n, marks=pytest.mark.soak if n == "ann" else ()) for n in MODELS],  # a network takes minutes
 )
 def test_the_checks_of_scikit_learn(name):
     results = check_estimator(
