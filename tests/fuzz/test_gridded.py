@@ -46,7 +46,7 @@ def packed(draw):
     if dtype.kind in "iu" and draw(st.booleans()):
         attrs["_Unsigned"] = "true" if dtype.kind == "i" else "false"
     if draw(st.booleans()):
-        attrs["_FillValue"] = dtype.type(draw(st.sampled_from(some)))
+        attrs["_FillValue"] = dtype.type(draw(st.sampled_from(some[form == "zarr 2" :])))  # of zarr 2, 0 may be anybody's
     if draw(st.booleans()):
         attrs["missing_value"] = dtype.type(draw(st.sampled_from(some)))
     if draw(st.booleans()):
@@ -65,7 +65,7 @@ def _some_numbers(dtype):
     if dtype.kind == "f":
         return [dtype.type(v) for v in (0, 1, -1, 10, 0.3, -9999.9, default, np.nan, np.inf)]
     info = np.iinfo(dtype)
-    return [dtype.type(v) for v in {0, 1, 10, 100, info.min, info.min + 1, info.max, info.max - 1, default}]
+    return [dtype.type(v) for v in dict.fromkeys((0, 1, 10, 100, info.min, info.min + 1, info.max, info.max - 1, default))]
 
 
 @st.composite
@@ -163,10 +163,8 @@ def test_numbers_mean_what_their_formats_say(drawn):
         # xarray: what it calls missing is missing, and no value is another.
         try:
             other = xr.open_dataset(path, engine="zarr" if kind == "zarr" else None, mask_and_scale=True, **({"consolidated": False} if kind == "zarr" else {}))["v"].values
-        except (OverflowError, TypeError):  # of some signs
+        except (OverflowError, TypeError, KeyError):  # of some signs
             return
-        if form == "zarr 2" and "_FillValue" not in attrs:
-            other = np.where(numbers == 0, values, other)  # it cannot tell Zarr's fill value from one that was declared
         seen = np.isfinite(values)
         np.testing.assert_allclose(values[seen], other[seen].astype("f8"), rtol=1e-5, atol=1e-4, err_msg=str(drawn))
 
@@ -211,7 +209,8 @@ def test_days_are_those_of_the_times(drawn):
     step, form, calendar, first, left_out, again, values, rule = drawn
     name = "precipitation" if rule == "sum" else "heat"
     kept = [i for i in range(len(values)) if i not in left_out]
-    if len(kept) < 3 or all(b - a != 1 for a, b in zip(kept, kept[1:], strict=False)):
+    gaps = np.diff(kept)
+    if not gaps.size or (gaps == 1).sum() < max((gaps == g).sum() for g in gaps):  # the usual step is another
         return
     numbers = [first + step * i for i in range(len(values))]
     spec = {"kind": "netcdf", "path": "*.nc", "bands": {name: "v"}, "daily": rule}

@@ -17,10 +17,9 @@ from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.gridded.files import File
 from smgeo.sources.gridded.headers import Header
 from smgeo.sources.gridded.imerg import PREFERENCE
+from smgeo.sources.gridded.times import Times
 from smgeo.sources.pixels.daily import Rule, choose_rule
 from smgeo.sources.pixels.dates import has_hour, moment_in_name
-
-_DAY = pd.Timedelta(1, "D")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,25 +129,20 @@ def _places(times: pd.DataFrame) -> tuple[tuple[pd.Timestamp, int, int], ...]:
 
 
 def _all_times(name: str, files: tuple[File, ...], header: Header, source: GriddedSource) -> pd.DataFrame:
-    """Return each time: at, start and end (NaT if unknown), file, position, timed (False if only its day is known), rank of its run."""
+    """Return each time: the columns of `Times` (NaT and NaN if unknown), file, position, rank of its run, and timed (False if only its day is known)."""
     parts = []
     for i, (file, times, run) in enumerate(zip(files, header.times, header.runs, strict=True)):
-        named = _moment(file, source, name) if times is None else None
-        at = times.at if times is not None else pd.DatetimeIndex([named[0]] if named else [])
-        unknown = pd.DatetimeIndex([pd.NaT] * at.size)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "at": at,
-                    "start": unknown if times is None or times.start is None else times.start,
-                    "end": unknown if times is None or times.end is None else times.end,
-                    "file": i,
-                    "position": np.arange(at.size),
-                    "timed": named is None or named[1],
-                    "rank": PREFERENCE.index(run) if run is not None else 0,
-                }
-            )
-        )
+        timed = True
+        if times is None:
+            moment, timed = _moment(file, source, name)
+            at = pd.DatetimeIndex([moment])
+            times = Times(at, at - pd.Timedelta(1, "s"))
+        unknown = pd.DatetimeIndex([pd.NaT] * times.at.size)
+        intervals = {k: unknown if v is None else v for k, v in (("start", times.start), ("middle", times.middle), ("last", times.last))}
+        hours = np.nan if times.hours is None else times.hours
+        rank = PREFERENCE.index(run) if run is not None else 0
+        columns = {"at": times.at, "ended": times.ended, **intervals, "hours": hours, "file": i}
+        parts.append(pd.DataFrame({**columns, "position": np.arange(times.at.size), "rank": rank, "timed": timed}))
     return pd.concat(parts, ignore_index=True).sort_values(["at", "rank", "file", "position"], ignore_index=True)
 
 
@@ -188,23 +182,20 @@ def _each_once(times: pd.DataFrame, files: Sequence[File], where: str) -> pd.Dat
 
 def _day_of(times: pd.DataFrame, stamp: str | None) -> pd.Series:
     """Return the day that each value belongs to: that in which its interval is, or without bounds that of its time."""
-    at = times["at"]
-    ended = at - pd.Timedelta(1, "s") if stamp == "end" else at
-    day = at.where(~times["timed"], ended).dt.floor("D")
-    length = times["end"] - times["start"]
-    day = day.where(~(length <= _DAY), (times["start"] + length / 2).dt.floor("D"))
+    at = times["ended"].where(times["timed"], times["at"]) if stamp == "end" else times["at"]
+    at = at.where(~(times["hours"] <= 24), times["middle"])
     # A composite of several days has the day of its time, if this is one of them.
-    inside = at.where(at >= times["start"], times["start"])
-    inside = inside.where(at < times["end"], times["end"] - pd.Timedelta(1, "s"))
-    return day.where(~(length > _DAY), inside.dt.floor("D"))
+    several = times["hours"] > 24
+    at = at.where(~(several & (at > times["last"])), times["last"])
+    return at.where(~(several & (at < times["start"])), times["start"]).dt.floor("D")
 
 
 def _step(times: pd.DataFrame) -> tuple[int, float]:
     """Return the number of times of a whole day, and the hours of the usual step between times."""
     timed = times[times["timed"]]
-    hours = (timed["end"] - timed["start"]).dt.total_seconds().to_numpy() / 3600
-    if not timed.size or not (hours > 0).all():
-        hours = np.diff(timed["at"].drop_duplicates().to_numpy()).astype("timedelta64[s]").astype(float) / 3600
+    hours = timed["hours"].to_numpy()
+    if not hours.size or not (hours > 0).all():
+        hours = np.diff(timed["at"].drop_duplicates().to_numpy()) / np.timedelta64(1, "h")
     if not hours.size:
         return 1, 24.0
     minutes, counts = np.unique(np.round(hours * 60), return_counts=True)
@@ -218,7 +209,7 @@ def _step(times: pd.DataFrame) -> tuple[int, float]:
 
 def _growing_bounds(times: pd.DataFrame) -> str | None:
     """Return the reason why values add up if the intervals of consecutive times begin together."""
-    together = (times["start"].diff() == pd.Timedelta(0)) & (times["end"].diff() > pd.Timedelta(0))
+    together = (times["start"].diff() == pd.Timedelta(0)) & (times["hours"].diff() > 0)
     return "the bounds of its times begin together" if together.any() else None
 
 
@@ -228,12 +219,11 @@ def _plain_bounds(times: pd.DataFrame) -> bool:
 
 def _closing(times: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the times at which the sum since 00 UTC is that of a whole day, with this day."""
-    if times["start"].notna().all() and (times["end"] > times["start"]).all():
-        whole = (times["start"] == times["start"].dt.floor("D")) & (times["end"] - times["start"] == _DAY)
-        used = times[whole].assign(day=times["start"])
+    if (times["hours"] > 0).all():
+        used = times[(times["start"] == times["start"].dt.floor("D")) & (times["hours"] == 24)].assign(day=times["start"])
     else:
         midnight = times["timed"] & (times["at"] == times["at"].dt.floor("D"))
-        used = times[midnight].assign(day=times["at"] - _DAY)
+        used = times[midnight].assign(day=times["ended"].dt.floor("D"))
     if used.empty:
         raise SmgeoError(
             f"{where} has no time at 00 UTC, when the sum of the day before is complete, so daily: accumulated gives no day; add the files "

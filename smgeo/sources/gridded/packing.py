@@ -147,7 +147,7 @@ def read_packing(
     for number in nodata:
         fills |= {f.item(): f for f in _in_type(number, read_as, wrap=flipped)}
     scale, offset = (_one_number(parsed, k, d, where) for k, d in (("scale_factor", 1.0), ("add_offset", 0.0)))
-    low, high, of_values = _valid_range(parsed, read_as) if honour_valid_range else (None, None, False)
+    low, high, of_values = _valid_range(parsed, read_as, flipped) if honour_valid_range else (None, None, False)
     return Packing(read_as, tuple(fills.values()), low, high, of_values, scale, offset)
 
 
@@ -205,7 +205,7 @@ def _one_number(parsed: Mapping[str, np.ndarray], key: str, default: float, wher
     return float(parsed[key][0])
 
 
-def _valid_range(parsed: Mapping[str, np.ndarray], dtype: np.dtype) -> tuple[float | None, float | None, bool]:
+def _valid_range(parsed: Mapping[str, np.ndarray], dtype: np.dtype, flipped: bool) -> tuple[float | None, float | None, bool]:
     """Return the ends of the valid range, and True if they are in the unit of the unpacked values."""
     if parsed.get("valid_range", np.empty(0)).size == 2:
         given = parsed["valid_range"]
@@ -224,6 +224,8 @@ def _valid_range(parsed: Mapping[str, np.ndarray], dtype: np.dtype) -> tuple[flo
         of_values = of_values or (unpacked is not None and end.dtype == unpacked and _is_wider(unpacked, dtype))
         if end.dtype.kind in "iu" and dtype.kind in "iu" and end.dtype.itemsize == dtype.itemsize:
             end = end.view(dtype.newbyteorder(end.dtype.byteorder))
+        elif flipped and end.dtype == np.int64:  # of JSON, which has no types
+            end = np.array(_in_type(end[0], dtype, wrap=True) or end)
         found.append(end[0].item())
     return found[0], found[1], of_values
 

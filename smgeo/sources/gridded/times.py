@@ -5,10 +5,12 @@ Units, calendars and bounds follow the CF conventions 1.11 (chapters 4.4 and 7.1
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,24 +20,30 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources.gridded.files import File, Stored
 from smgeo.sources.gridded.packing import read_packing
 
+_SECOND = dt.timedelta(seconds=1)
 _CONVERT = "xarray.open_dataset(FILE).convert_calendar('standard', align_on='{}', use_cftime=False).to_netcdf(NEW)"
 
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """Times along a dimension of a file, UTC.
+    """Times along a dimension of a file, UTC. Arithmetic is done in the file's own calendar, which may lack 29 February.
 
     Attributes
     ----------
-    at : DatetimeIndex
-        As written.
-    start, end : DatetimeIndex or None
-        Ends of the intervals that the values refer to (CF bounds), if the file has them.
+    at, ended : DatetimeIndex
+        As written, and one second before.
+    start, middle, last : DatetimeIndex or None
+        First second, middle and last second of the intervals that values refer to (CF bounds), if the file has them.
+    hours : array or None
+        Length of these intervals.
     """
 
     at: pd.DatetimeIndex
+    ended: pd.DatetimeIndex
     start: pd.DatetimeIndex | None = None
-    end: pd.DatetimeIndex | None = None
+    middle: pd.DatetimeIndex | None = None
+    last: pd.DatetimeIndex | None = None
+    hours: np.ndarray | None = None
 
 
 def read_times(stored: Stored, variables: Mapping[str, Stored], file: File) -> Times:
@@ -46,25 +54,50 @@ def read_times(stored: Stored, variables: Mapping[str, Stored], file: File) -> T
     SmgeoError
         If a time is missing, its calendar has other days than the standard one, or it cannot be decoded.
     """
-    at = _decode(stored, stored, "time", file)
-    name = stored.attrs.get("bounds")
-    if name is None:
-        return Times(at)
-    bounds = variables.get(str(name))
-    if bounds is None or int(np.prod(bounds.shape)) != 2 * at.size:
-        lacks = "the file lacks" if bounds is None else f"has the shape {bounds.shape}"
-        warnings.warn(
-            f"{file}: the bounds of its times, {name!r}, {lacks}, so that times count as written; if they are the ends of "
-            "intervals, set stamp: end",
-            SmgeoWarning,
-            stacklevel=2,
-        )
-        return Times(at)
-    ends = np.sort(_decode(bounds, stored, str(name), file).to_numpy().reshape(-1, 2), axis=1)
-    return Times(at, pd.DatetimeIndex(ends[:, 0]), pd.DatetimeIndex(ends[:, 1]))
+    with _explained(stored, file):
+        at = _decode(stored, stored, "time", file)
+        times = Times(_labels(at), _labels(at - _SECOND))
+        name = stored.attrs.get("bounds")
+        if name is None:
+            return times
+        bounds = variables.get(str(name))
+        if bounds is None or int(np.prod(bounds.shape)) != 2 * at.size:
+            lacks = "the file lacks" if bounds is None else f"has the shape {bounds.shape}"
+            warnings.warn(
+                f"{file}: the bounds of its times, {name!r}, {lacks}, so that times count as written; if they are the ends of "
+                "intervals, set stamp: end",
+                SmgeoWarning,
+                stacklevel=2,
+            )
+            return times
+        start, end = np.sort(_decode(bounds, stored, str(name), file).reshape(-1, 2), axis=1).T
+        seconds = np.array([d / np.timedelta64(1, "s") if isinstance(d, np.timedelta64) else d.total_seconds() for d in end - start])
+        middle = _labels(start + (end - start) / 2)
+        return replace(times, start=_labels(start), middle=middle, last=_labels(end - _SECOND), hours=seconds / 3600)
 
 
-def _decode(stored: Stored, described: Stored, name: str, file: File) -> pd.DatetimeIndex:
+@contextmanager
+def _explained(stored: Stored, file: File) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OverflowError, ImportError) as error:
+        if isinstance(error, SmgeoError):
+            raise
+        raise SmgeoError(
+            f"{file}: times in {stored.attrs['units']!r} (calendar {stored.attrs.get('calendar', 'standard')}) cannot be decoded to days of "
+            f"the standard calendar: {error}"
+        ) from None
+
+
+def _labels(times: np.ndarray) -> pd.DatetimeIndex:
+    """Return dates as they are written; one that the standard calendar lacks raises ValueError."""
+    if times.dtype == object:
+        times = np.array([pd.Timestamp(str(t)) for t in times], dtype="datetime64[ns]")
+    return pd.DatetimeIndex(times).as_unit("ns").round("s")
+
+
+def _decode(stored: Stored, described: Stored, name: str, file: File) -> np.ndarray:
+    """Return times as datetime64, or as dates of another calendar."""
     units = str(stored.attrs.get("units", described.attrs["units"]))
     calendar = _known_calendar(str(described.attrs.get("calendar", "standard")).strip().lower(), units, file)
     raw = np.asarray(stored.values[...]).ravel()
@@ -79,15 +112,7 @@ def _decode(stored: Stored, described: Stored, name: str, file: File) -> pd.Date
     if packing.scale != 1 or packing.offset != 0:
         numbers = packing.unpack(raw)[0]
     variable = xr.Variable(("t",), numbers, {"units": units, "calendar": calendar})
-    try:
-        decoded = xr.coding.times.CFDatetimeCoder().decode(variable, name=name).to_numpy()
-        if decoded.dtype == object:  # dates of another calendar, of which those are kept that the standard one has
-            decoded = np.array([pd.Timestamp(str(t)) for t in decoded], dtype="datetime64[ns]")
-        return pd.DatetimeIndex(decoded).as_unit("ns").round("s")
-    except (ValueError, OverflowError, ImportError) as error:
-        raise SmgeoError(
-            f"{file}: {name} in {units!r} (calendar {calendar}) cannot be decoded to days of the standard calendar: {error}"
-        ) from None
+    return np.asarray(xr.coding.times.CFDatetimeCoder().decode(variable, name=name).to_numpy())
 
 
 def _known_calendar(calendar: str, units: str, file: File) -> str:
