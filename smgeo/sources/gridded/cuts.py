@@ -18,6 +18,7 @@ from smgeo.cube.tally import note_dropped
 from smgeo.errors import SmgeoError
 from smgeo.sources.gridded.csv_grids import read_csv
 from smgeo.sources.gridded.files import File, Stored, open_variables
+from smgeo.sources.gridded.imerg import HALF_HOURS, LACKS_HALF_HOURS
 from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE, Packing, read_packing
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
 
@@ -76,6 +77,8 @@ class Reading:
         Values are linear power of a variable in dB.
     honour_valid_range : bool
         Values outside the file's own valid range are missing.
+    counts : str or None
+        Variable of a daily file of IMERG with the number of half hours that each value is made from.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Reading:
     nodata: tuple[float, ...]
     power: bool
     honour_valid_range: bool
+    counts: str | None = None
 
     def convert(self, values: np.ndarray) -> np.ndarray:
         """Return unpacked values in the cube's unit, or in linear power; float32."""
@@ -107,17 +111,25 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
     SmgeoError
         If the file cannot be opened or read.
     """
+    counts: Cut | None = None
     with ExitStack() as stack:
         if reading.kind == "csv_grid":
             read: Cut = partial(read_csv, file)
             packing = read_packing(np.dtype("float64"), {}, str(file), nodata=reading.nodata)
         else:
-            stored = stack.enter_context(open_variables(file, reading.kind, reading.group))[reading.band]
+            variables = stack.enter_context(open_variables(file, reading.kind, reading.group))
+            stored = variables[reading.band]
             read, packing = partial(_read_stored, stored, reading.layout), packing_of(stored, file, reading)
+            if reading.counts in variables:
+                counts = partial(_read_stored, variables[reading.counts], reading.layout)
 
         def cut(run: slice, rows: slice, columns: slice) -> np.ndarray:
             values, excluded = packing.unpack(read(run, rows, columns))
             note_dropped(reading.name, OUTSIDE_FILE_RANGE, excluded)
+            if counts is not None:
+                part = (counts(run, rows, columns) < HALF_HOURS) & ~np.isnan(values)
+                note_dropped(reading.name, LACKS_HALF_HOURS, int(part.sum()))
+                values[part] = np.nan
             return reading.convert(values)
 
         try:

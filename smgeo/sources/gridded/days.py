@@ -220,7 +220,7 @@ def _plain_bounds(times: pd.DataFrame) -> bool:
 def _closing(times: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the times at which the sum since 00 UTC is that of a whole day, with this day."""
     if (times["hours"] > 0).all():
-        used = times[(times["start"] == times["start"].dt.floor("D")) & (times["hours"] == 24)].assign(day=times["start"])
+        used = times[(times["start"] == times["start"].dt.floor("D")) & ((times["hours"] - 24).abs() < 0.01)].assign(day=times["start"])
     else:
         midnight = times["timed"] & (times["at"] == times["at"].dt.floor("D"))
         used = times[midnight].assign(day=times["ended"].dt.floor("D"))

@@ -54,6 +54,8 @@ class Header:
         The attribute that says how a value relates to the time step, such as `GRIB_stepType: accum`.
     fill : float or None
         A fill value of a Zarr array that no attribute declares.
+    counts : str or None
+        Variable with the number of half hours that each value is made from (daily files of IMERG).
     """
 
     layout: Layout
@@ -63,6 +65,7 @@ class Header:
     runs: tuple[str | None, ...]
     step: str | None = None
     fill: float | None = None
+    counts: str | None = None
 
 
 class _Item(NamedTuple):
@@ -74,6 +77,7 @@ class _Item(NamedTuple):
     times: Times | None
     step: str | None
     fill: float | None
+    counts: str | None
 
 
 def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
@@ -97,10 +101,12 @@ def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
                 item = _describe(variables, str(band), name, file, source, known)
                 found[name].append(item)
                 _refuse_another(file, files[0], name, item, found[name][0])
-    return {
-        n: Header(*f[0][:3], tuple(i.times for i in f), tuple(runs), f[0].step, next((i.fill for i in f if i.fill is not None), None))
-        for n, f in found.items()
-    }
+    out = {}
+    for name, items in found.items():
+        first, fill = items[0], next((i.fill for i in items if i.fill is not None), None)
+        times, counts = tuple(i.times for i in items), first.counts if runs[0] is not None else None
+        out[name] = Header(first.layout, first.units, first.tile, times, tuple(runs), first.step, fill, counts)
+    return out
 
 
 def _describe(
@@ -131,7 +137,8 @@ def _describe(
             "dates them"
         )
     unit = None if units is None else str(units)
-    return _Item(known[key], unit, _tile(stored, axes), times, _step_in_words(stored.attrs), stored.fill)
+    counts = f"{band}_cnt" if f"{band}_cnt" in variables else None
+    return _Item(known[key], unit, _tile(stored, axes), times, _step_in_words(stored.attrs), stored.fill, counts)
 
 
 def _refuse_another(file: File, first_file: File, name: str, item: _Item, first: _Item) -> None:

@@ -18,6 +18,9 @@ _MARKS = (
     r"10\.5067/GPM/IMERGD([FLE])/",
     r"10\.5067/GPM/IMERG/3B-(?:HH|MONTH)(?:-([LE]))?/",
 )
+# A day of IMERG, and what is noted of values of a day that are made from fewer.
+HALF_HOURS = 48
+LACKS_HALF_HOURS = "lacks half hours"
 # The run that is used if a time is in files of two.
 PREFERENCE = ("final", "late", "early")
 

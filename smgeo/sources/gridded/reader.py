@@ -170,6 +170,7 @@ def _reading(name: str, header: Header, source: GriddedSource) -> Reading:
         nodata=() if nodata is None else (nodata,),
         power=source.convert.get(name) == "power_to_db",
         honour_valid_range=source.honour_valid_range,
+        counts=header.counts,
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from smgeo.cube.tally import counting_dropped
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources.gridded.reader import open_gridded
 
@@ -368,3 +369,14 @@ def test_the_final_run_is_used_before_the_late_one(tmp_path):
     assert rain.attrs["run"] == "final (1 file), late (2 files)"
     assert ["mixes runs" in str(w.message) for w in told].count(True) == 1
     assert ["1 time again" in str(w.message) for w in told].count(True) == 1
+
+
+def test_a_daily_value_of_imerg_from_fewer_half_hours_is_missing(tmp_path):
+    path = tmp_path / "3B-DAY.MS.MRG.3IMERG.20200101-S000000-E235959.V07B.nc"
+    imerg(path, "2020-01-01", 5)
+    with h5netcdf.File(path, "a") as f:
+        f.create_variable("pr_cnt", ("time", "lat", "lon"), "i1", data=np.array([[[48, 47], [0, 48]]], "i1"))
+    with counting_dropped() as dropped:
+        rain = open_gridded(RAIN, root=tmp_path)["precipitation"].compute(scheduler="synchronous")
+    np.testing.assert_array_equal(rain.values[0], [[5, NAN], [NAN, 5]])
+    assert dropped["precipitation"] == {"lacks half hours": 2}
