@@ -67,7 +67,8 @@ def warn_of_fill(reading: Reading, fill: float, places: Sequence[Place]) -> None
         stored = variables[reading.band]
         number = np.full((1, 1, 1), fill).astype(stored.values.dtype)
         value = _stored(reading, reading.convert(packing_of(stored, chosen[0][0], reading).unpack(number)[0]))
-    samples = [_sample(reading, run, max(height, width)) for run in _runs(chosen)]
+    side = max(height, width) if whole else _WIDE
+    samples = [_sample(reading, run, side) for run in _runs(chosen)]
     count, size = sum(int((s == value).sum()) for s in samples), sum(s.size for s in samples)
     if count:
         warnings.warn(
