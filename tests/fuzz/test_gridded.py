@@ -38,7 +38,11 @@ FORMATS = ("NETCDF4", "NETCDF3_CLASSIC", "zarr 2", "zarr 3")
 def packed(draw):
     """A file's numbers and attributes, and the recipe's keys for them."""
     form = draw(st.sampled_from(FORMATS))
-    types = ("i1", "i2", "i4", "f4", "f8") if form == "NETCDF3_CLASSIC" else ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
+    types = (
+        ("i1", "i2", "i4", "f4", "f8")
+        if form == "NETCDF3_CLASSIC"
+        else ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
+    )
     dtype = np.dtype(draw(st.sampled_from(types)))
     some = _some_numbers(dtype)
     numbers = np.array(draw(st.lists(st.sampled_from(some), min_size=12, max_size=12)), dtype=dtype).reshape(3, 4)
@@ -46,7 +50,9 @@ def packed(draw):
     if dtype.kind in "iu" and draw(st.booleans()):
         attrs["_Unsigned"] = "true" if dtype.kind == "i" else "false"
     if draw(st.booleans()):
-        attrs["_FillValue"] = dtype.type(draw(st.sampled_from(some[form == "zarr 2" :])))  # of zarr 2, 0 may be anybody's
+        attrs["_FillValue"] = dtype.type(
+            draw(st.sampled_from(some[form == "zarr 2" :]))
+        )  # of zarr 2, 0 may be anybody's
     if draw(st.booleans()):
         attrs["missing_value"] = dtype.type(draw(st.sampled_from(some)))
     if draw(st.booleans()):
@@ -65,7 +71,9 @@ def _some_numbers(dtype):
     if dtype.kind == "f":
         return [dtype.type(v) for v in (0, 1, -1, 10, 0.3, -9999.9, default, np.nan, np.inf)]
     info = np.iinfo(dtype)
-    return [dtype.type(v) for v in dict.fromkeys((0, 1, 10, 100, info.min, info.min + 1, info.max, info.max - 1, default))]
+    return [
+        dtype.type(v) for v in dict.fromkeys((0, 1, 10, 100, info.min, info.min + 1, info.max, info.max - 1, default))
+    ]
 
 
 @st.composite
@@ -74,7 +82,11 @@ def _ranges(draw, dtype, scale, some):
     if scale is not None and draw(st.booleans()):
         return {"valid_range": np.array([-5, 50], dtype=scale.dtype)}
     form = draw(st.sampled_from(("valid_range", "valid_min", "valid_max")))
-    return {"valid_range": np.array([low, high], dtype)} if form == "valid_range" else {form: low if form == "valid_min" else high}
+    return (
+        {"valid_range": np.array([low, high], dtype)}
+        if form == "valid_range"
+        else {form: low if form == "valid_min" else high}
+    )
 
 
 def write(path, form, numbers, attrs):
@@ -130,13 +142,20 @@ def _other_sign(nodata, read_as, dtype):
 
 
 def _limits(attrs, number, *, json, dtype):
-    pair = attrs.get("valid_range", np.array([attrs.get("valid_min", -math.inf), attrs.get("valid_max", math.inf)], dtype=object))
+    pair = attrs.get(
+        "valid_range", np.array([attrs.get("valid_min", -math.inf), attrs.get("valid_max", math.inf)], dtype=object)
+    )
     scale, offset = attrs.get("scale_factor"), attrs.get("add_offset")
     packing = {np.asarray(v).dtype for v in (scale, offset) if v is not None}
     own = next((np.asarray(attrs[k]).dtype for k in ("valid_range", "valid_min", "valid_max") if k in attrs), None)
     if json and own is not None:  # JSON has one kind of whole numbers and one of others
         own, packing = np.dtype("f8" if own.kind == "f" else "i8"), {np.dtype("f8") for _ in packing}
-    wider = own is not None and bool(packing) and own == max(packing) and (own.kind, own.itemsize) > ("f" if dtype.kind == "f" else "", dtype.itemsize)
+    wider = (
+        own is not None
+        and bool(packing)
+        and own == max(packing)
+        and (own.kind, own.itemsize) > ("f" if dtype.kind == "f" else "", dtype.itemsize)
+    )
     if wider and own.kind == "f":
         return float(pair[0]), float(pair[1]), True
     ends = [e if isinstance(e, float) and math.isinf(e) else number(e) for e in pair]
@@ -153,7 +172,9 @@ def test_numbers_mean_what_their_formats_say(drawn):
         path = Path(folder) / ("v.zarr" if kind == "zarr" else "v.nc")
         write(path, form, numbers, attrs)
         try:
-            got = open_gridded({"kind": kind, "path": str(path), "bands": {"any": "v"}, "nodata": nodata}, catalog=CATALOG)
+            got = open_gridded(
+                {"kind": kind, "path": str(path), "bands": {"any": "v"}, "nodata": nodata}, catalog=CATALOG
+            )
         except SmgeoError as error:  # most numbers are out of range
             assert "of a sample" in str(error)
             return
@@ -162,7 +183,12 @@ def test_numbers_mean_what_their_formats_say(drawn):
         np.testing.assert_allclose(values, truth.astype("f4"), rtol=2e-6, err_msg=str(drawn))
         # xarray: what it calls missing is missing, and no value is another.
         try:
-            other = xr.open_dataset(path, engine="zarr" if kind == "zarr" else None, mask_and_scale=True, **({"consolidated": False} if kind == "zarr" else {}))["v"].values
+            other = xr.open_dataset(
+                path,
+                engine="zarr" if kind == "zarr" else None,
+                mask_and_scale=True,
+                **({"consolidated": False} if kind == "zarr" else {}),
+            )["v"].values
         except (OverflowError, TypeError, KeyError):  # of some signs
             return
         seen = np.isfinite(values)

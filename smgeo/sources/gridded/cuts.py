@@ -120,7 +120,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
             variables = stack.enter_context(open_variables(file, reading.kind, reading.group))
             stored = variables[reading.band]
             read, packing = partial(_read_stored, stored, reading.layout), packing_of(stored, file, reading)
-            if reading.counts in variables:
+            if reading.counts is not None and reading.counts in variables:
                 counts = partial(_read_stored, variables[reading.counts], reading.layout)
 
         def cut(run: slice, rows: slice, columns: slice) -> np.ndarray:

@@ -61,14 +61,18 @@ def observe(
     if feature.kind == "static":
         count = sum(t.at.size if t is not None else 1 for t in header.times)
         if count > 1:
-            raise SmgeoError(f"{where} does not vary in time, but there are {count} times in {len(files)} files; name one")
+            raise SmgeoError(
+                f"{where} does not vary in time, but there are {count} times in {len(files)} files; name one"
+            )
         return None
     times = _each_once(_all_times(name, files, header, source), files, where)
     accumulated = header.step if header.step is not None and "accum" in header.step else _growing_bounds(times)
     rule = choose_rule(source.daily, feature, masked=False)
     if rule == "accumulated":
         if header.step is not None and accumulated is None:
-            raise SmgeoError(f"{where} has {header.step}, so it is not a sum since 00 UTC; daily: accumulated does not suit it")
+            raise SmgeoError(
+                f"{where} has {header.step}, so it is not a sum since 00 UTC; daily: accumulated does not suit it"
+            )
         used = _closing(times, where)
         return Observed(_places(used), rule, None, False, times)
     if accumulated is not None and source.stamp is None and not _plain_bounds(times):
@@ -138,7 +142,10 @@ def _all_times(name: str, files: tuple[File, ...], header: Header, source: Gridd
             at = pd.DatetimeIndex([moment])
             times = Times(at, at - pd.Timedelta(1, "s"))
         unknown = pd.DatetimeIndex([pd.NaT] * times.at.size)
-        intervals = {k: unknown if v is None else v for k, v in (("start", times.start), ("middle", times.middle), ("last", times.last))}
+        intervals = {
+            k: unknown if v is None else v
+            for k, v in (("start", times.start), ("middle", times.middle), ("last", times.last))
+        }
         hours = np.nan if times.hours is None else times.hours
         rank = PREFERENCE.index(run) if run is not None else 0
         columns = {"at": times.at, "ended": times.ended, **intervals, "hours": hours, "file": i}
@@ -163,13 +170,14 @@ def _each_once(times: pd.DataFrame, files: Sequence[File], where: str) -> pd.Dat
     again = times["timed"] & times.duplicated("at")
     if not again.any():
         return times
+    count = int(again.sum())
     first = times[again].iloc[0]
     used = times[times["at"] == first["at"]].iloc[0]
     places = dict.fromkeys(str(files[i]) for i in (used["file"], first["file"]))
     named = ", ".join(f"{t:%Y-%m-%d %H:%M}" for t in times.loc[again, "at"].unique()[:3])
     more = ", ..." if times.loc[again, "at"].nunique() > 3 else ""
     warnings.warn(
-        f"{where} has {again.sum()} time{'s' * (again.sum() > 1)} again that the source already gives ({named}{more}; the first in "
+        f"{where} has {count} time{'s' * (count > 1)} again that the source already gives ({named}{more}; the first in "
         f"{' and '.join(places)}); each time is used once, from the first of its files",
         SmgeoWarning,
         stacklevel=2,
@@ -220,10 +228,11 @@ def _plain_bounds(times: pd.DataFrame) -> bool:
 def _closing(times: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the times at which the sum since 00 UTC is that of a whole day, with this day."""
     if (times["hours"] > 0).all():
-        used = times[(times["start"] == times["start"].dt.floor("D")) & ((times["hours"] - 24).abs() < 0.01)].assign(day=times["start"])
+        whole = (times["start"] == times["start"].dt.floor("D")) & ((times["hours"] - 24).abs() < 0.01)
+        used = times.assign(day=times["start"])[whole]
     else:
         midnight = times["timed"] & (times["at"] == times["at"].dt.floor("D"))
-        used = times[midnight].assign(day=times["ended"].dt.floor("D"))
+        used = times.assign(day=times["ended"].dt.floor("D"))[midnight]
     if used.empty:
         raise SmgeoError(
             f"{where} has no time at 00 UTC, when the sum of the day before is complete, so daily: accumulated gives no day; add the files "

@@ -170,7 +170,8 @@ def _numbers(value: object) -> np.ndarray:
             found = np.array([float(w) for w in words])
         except ValueError:
             return np.empty(0)
-    return found if found.dtype.kind in "iuf" else np.empty(0)
+    # In the machine's byte order, so that types can be compared: those of classic netCDF files are big-endian.
+    return found.astype(found.dtype.newbyteorder("=")) if found.dtype.kind in "iuf" else np.empty(0)
 
 
 def _in_type(number: object, dtype: np.dtype, *, wrap: bool) -> list[np.generic]:
@@ -205,7 +206,9 @@ def _one_number(parsed: Mapping[str, np.ndarray], key: str, default: float, wher
     return float(parsed[key][0])
 
 
-def _valid_range(parsed: Mapping[str, np.ndarray], dtype: np.dtype, flipped: bool) -> tuple[float | None, float | None, bool]:
+def _valid_range(
+    parsed: Mapping[str, np.ndarray], dtype: np.dtype, flipped: bool
+) -> tuple[float | None, float | None, bool]:
     """Return the ends of the valid range, and True if they are in the unit of the unpacked values."""
     if parsed.get("valid_range", np.empty(0)).size == 2:
         given = parsed["valid_range"]
@@ -223,7 +226,7 @@ def _valid_range(parsed: Mapping[str, np.ndarray], dtype: np.dtype, flipped: boo
         # The Users Guide: in unpacked units if of the scale's type and this is wider than the stored one, else in packed units.
         of_values = of_values or (unpacked is not None and end.dtype == unpacked and _is_wider(unpacked, dtype))
         if end.dtype.kind in "iu" and dtype.kind in "iu" and end.dtype.itemsize == dtype.itemsize:
-            end = end.view(dtype.newbyteorder(end.dtype.byteorder))
+            end = end.view(dtype)
         elif flipped and end.dtype == np.int64:  # of JSON, which has no types
             end = np.array(_in_type(end[0], dtype, wrap=True) or end)
         found.append(end[0].item())

@@ -73,7 +73,8 @@ def open_gridded(
         of a file is read once for all stations in it; stations that no pixel covers are missing, and named
         in `attrs["left_out"]` (JSON). Several times of a UTC day become one by `daily`: the mean of the valid
         values (of decibels, in linear power), or the sum, which is missing where a value is missing or the day lacks a time of the
-        source's step; so is the mean of a variable in an amount a day. A few values are read for checks. The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
+        source's step; so is the mean of a variable in an amount a day. A few values are read for checks. The coordinate `day_inputs` on `time`
+        is a digest of the inputs of each day.
 
     Raises
     ------
@@ -224,7 +225,9 @@ def _check_units(
         hint = "set scale: {%s: 1000}"
     if is_backscatter(feature) and canonical == "1":
         hint = "if it is linear power, set convert: {%s: power_to_db}"
-    raise SmgeoError(f"{file}: {name} is in {found!r}, but the cube stores {feature.units!r}; {hint.replace('%s', name)}")
+    raise SmgeoError(
+        f"{file}: {name} is in {found!r}, but the cube stores {feature.units!r}; {hint.replace('%s', name)}"
+    )
 
 
 def _inputs_of_days(

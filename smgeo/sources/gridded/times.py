@@ -20,7 +20,6 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources.gridded.files import File, Stored
 from smgeo.sources.gridded.packing import read_packing
 
-_SECOND = dt.timedelta(seconds=1)
 _CONVERT = "xarray.open_dataset(FILE).convert_calendar('standard', align_on='{}', use_cftime=False).to_netcdf(NEW)"
 
 
@@ -56,7 +55,7 @@ def read_times(stored: Stored, variables: Mapping[str, Stored], file: File) -> T
     """
     with _explained(stored, file):
         at = _decode(stored, stored, "time", file)
-        times = Times(_labels(at), _labels(at - _SECOND))
+        times = Times(_labels(at), _labels(_second_before(at)))
         name = stored.attrs.get("bounds")
         if name is None:
             return times
@@ -71,9 +70,13 @@ def read_times(stored: Stored, variables: Mapping[str, Stored], file: File) -> T
             )
             return times
         start, end = np.sort(_decode(bounds, stored, str(name), file).reshape(-1, 2), axis=1).T
-        seconds = np.array([d / np.timedelta64(1, "s") if isinstance(d, np.timedelta64) else d.total_seconds() for d in end - start])
+        seconds = np.array(
+            [d / np.timedelta64(1, "s") if isinstance(d, np.timedelta64) else d.total_seconds() for d in end - start]
+        )
         middle = _labels(start + (end - start) / 2)
-        return replace(times, start=_labels(start), middle=middle, last=_labels(end - _SECOND), hours=seconds / 3600)
+        return replace(
+            times, start=_labels(start), middle=middle, last=_labels(_second_before(end)), hours=seconds / 3600
+        )
 
 
 @contextmanager
@@ -87,6 +90,11 @@ def _explained(stored: Stored, file: File) -> Iterator[None]:
             f"{file}: times in {stored.attrs['units']!r} (calendar {stored.attrs.get('calendar', 'standard')}) cannot be decoded to days of "
             f"the standard calendar: {error}"
         ) from None
+
+
+def _second_before(times: np.ndarray) -> np.ndarray:
+    second = dt.timedelta(seconds=1) if times.dtype == object else np.timedelta64(1, "s")
+    return np.asarray(times - second)
 
 
 def _labels(times: np.ndarray) -> pd.DatetimeIndex:

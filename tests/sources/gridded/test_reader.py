@@ -618,7 +618,16 @@ def test_a_chunk_that_is_damaged_is_named(days):
         where = v.id.get_chunk_info(0)
     with file.open("r+b") as raw:
         raw.seek(where.byte_offset + 5)
+        sound = raw.read(3)
+        raw.seek(where.byte_offset + 5)
         raw.write(b"\xff\xff\xff")
+    with pytest.raises(SmgeoError, match=r"20200103.*precipitation cannot be read"):  # by the sample
+        open_gridded(IMERG, root=days)
+    whole = file.read_bytes()
+    with file.open("r+b") as raw:
+        raw.seek(where.byte_offset + 5)
+        raw.write(sound)
     p = open_gridded(IMERG, root=days)["precipitation"]
+    file.write_bytes(whole)
     with pytest.raises(SmgeoError, match=r"20200103.*precipitation cannot be read"):
         p.compute(scheduler="synchronous")

@@ -55,7 +55,7 @@ def test_a_time_in_two_files_counts_once(tmp_path, rule):
     series(tmp_path / "a.nc", times[:26], np.ones(26))
     series(tmp_path / "b.nc", times[24:], np.full(48, 3.0))
     scale = {"scale": {"precipitation": 24 if rule == "mean" else 1}}
-    with pytest.warns(SmgeoWarning, match=r"2 times again .*2020-06-02 00:00, 2020-06-02 01:00.* a\.nc and .*b\.nc"):
+    with pytest.warns(SmgeoWarning, match=r"2 times again .*2020-06-02 00:00, 2020-06-02 01:00.*/a\.nc and .*/b\.nc"):
         got = days(tmp_path, daily=rule, **scale)
     assert got == {"06-01": 24, "06-02": 2 + 22 * 3, "06-03": 72}
 
@@ -69,7 +69,7 @@ def test_a_file_that_is_there_twice_counts_once(tmp_path):
 
 def test_one_value_a_day_given_twice(tmp_path):
     series(tmp_path / "a.nc", pd.to_datetime(["2020-06-01", "2020-06-02", "2020-06-02"]), [1, 2, 5])
-    with pytest.warns(SmgeoWarning, match=r"1 time again .*2020-06-02 00:00; the first in .*a\.nc\)"):
+    with pytest.warns(SmgeoWarning, match=r"1 time again .*2020-06-02 00:00; the first in .*/a\.nc\)"):
         assert days(tmp_path) == {"06-01": 1, "06-02": 2}
 
 
@@ -90,7 +90,9 @@ def test_a_whole_day_is_known_from_the_step(tmp_path, freq, times):
 def test_times_of_few_digits(tmp_path):
     # Hours as float32 days since 1900 are up to three minutes off.
     offsets = (hours("2020-06-01", "2020-06-02 23:00") - pd.Timestamp("1900-01-01")) / pd.Timedelta(1, "D")
-    series(tmp_path / "a.nc", offsets.to_numpy().astype("f4"), np.ones(48), time_attrs={"units": "days since 1900-01-01"})
+    series(
+        tmp_path / "a.nc", offsets.to_numpy().astype("f4"), np.ones(48), time_attrs={"units": "days since 1900-01-01"}
+    )
     assert days(tmp_path, daily="sum") == {"06-01": 24, "06-02": 24}
 
 
@@ -118,7 +120,9 @@ def test_more_times_than_the_step_gives(tmp_path):
 
 def test_times_in_file_names(tmp_path):
     for hour in range(0, 24, 6):
-        ds = xr.Dataset({"pr": (("lat", "lon"), np.full((2, 2), 1.0), {"units": "mm"})}, {"lat": [1.0, 0], "lon": [0.0, 1]})
+        ds = xr.Dataset(
+            {"pr": (("lat", "lon"), np.full((2, 2), 1.0), {"units": "mm"})}, {"lat": [1.0, 0], "lon": [0.0, 1]}
+        )
         ds.to_netcdf(tmp_path / f"r_20200601_{hour:02d}.nc", engine="h5netcdf")
     spec = {**RAIN, "daily": "sum"}
     assert days(tmp_path, spec, dates="r_%Y%m%d_%H.nc") == {"06-01": 4}
@@ -189,7 +193,9 @@ def test_sums_since_midnight_give_the_day_before(tmp_path, freq):
     series(tmp_path / "a.nc", times, values / 1000, units="m", attrs=ACCUM, dim="valid_time")
     keys = {"scale": {"precipitation": 1000}}
     for rule in ("sum", "mean", "auto"):
-        with pytest.raises(SmgeoError, match=r"accumulated \(GRIB_stepType: accum\).* daily: accumulated .* stamp: end"):
+        with pytest.raises(
+            SmgeoError, match=r"accumulated \(GRIB_stepType: accum\).* daily: accumulated .* stamp: end"
+        ):
             days(tmp_path, daily=rule, **keys)
     got = days(tmp_path, daily="accumulated", **keys)
     assert got == pytest.approx({"06-01": 24, "06-02": 24, "06-03": 24})
@@ -302,18 +308,20 @@ def test_calendars(tmp_path, calendar, expected):
 
 def test_calendars_with_other_days_are_refused(tmp_path):
     numbered(tmp_path / "a.nc", [0, 1], calendar="360_day")
-    with pytest.raises(SmgeoError, match=r"a\.nc: the calendar 360_day .* convert_calendar\('standard', align_on='year'"):
+    with pytest.raises(
+        SmgeoError, match=r"a\.nc: the calendar 360_day .*convert_calendar\('standard', align_on='year'"
+    ):
         days(tmp_path, WARM)
     # What the message says to do.
     ds = xr.open_dataset(tmp_path / "a.nc").convert_calendar("standard", align_on="year", use_cftime=False)
     ds.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
     assert list(days(tmp_path, WARM, path="b.nc")) == ["01-01", "01-02"]
-    numbered(tmp_path / "a.nc", [60000, 60001], "days since 1850-01-01", "julian")
+    numbered(tmp_path / "c.nc", [60000, 60001], "days since 1850-01-01", "julian")
     with pytest.raises(SmgeoError, match="julian, whose days are not those of the standard calendar"):
-        days(tmp_path, WARM, path="a.nc")
-    numbered(tmp_path / "a.nc", [59 + 366, 60 + 366], calendar="all_leap")  # 29 February 2021
+        days(tmp_path, WARM, path="c.nc")
+    numbered(tmp_path / "d.nc", [59 + 366, 60 + 366], calendar="all_leap")  # 29 February 2021
     with pytest.raises(SmgeoError, match="cannot be decoded to days of the standard calendar"):
-        days(tmp_path, WARM, path="a.nc")
+        days(tmp_path, WARM, path="d.nc")
 
 
 @pytest.mark.parametrize(
@@ -349,8 +357,18 @@ def imerg(path, day, value, **attrs):
         ("3B-HHR-E.MS.MRG.3IMERG.20200101-S000000-E002959.0000.V07B.nc", {}, "early"),
         ("a.nc", {"DOI": "10.5067/GPM/IMERGDL/DAY/07"}, "late"),
         ("a.nc", {"DOI": "10.5067/GPM/IMERG/3B-HH-L/07"}, "late"),
-        ("a.nc", {"title": "GPM IMERG Final Precipitation L3 1 day 0.1 degree x 0.1 degree V07 (GPM_3IMERGDF)"}, "final"),
-        ("a.nc", {"FileHeader": "AlgorithmID=3IMERGHH;\nFileName=3B-HHR-L.MS.MRG.3IMERG.20200101-S000000-E002959.0000.V07B.HDF5;"}, "late"),
+        (
+            "a.nc",
+            {"title": "GPM IMERG Final Precipitation L3 1 day 0.1 degree x 0.1 degree V07 (GPM_3IMERGDF)"},
+            "final",
+        ),
+        (
+            "a.nc",
+            {
+                "FileHeader": "AlgorithmID=3IMERGHH;\nFileName=3B-HHR-L.MS.MRG.3IMERG.20200101-S000000-E002959.0000.V07B.HDF5;"
+            },
+            "late",
+        ),
         ("a.nc", {"title": "rain"}, None),
     ],
 )
