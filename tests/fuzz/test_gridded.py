@@ -163,7 +163,7 @@ def _limits(attrs, number, *, json, dtype):
 
 
 @given(packed())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_numbers_mean_what_their_formats_say(drawn):
     form, numbers, attrs, nodata = drawn
     kind = "zarr" if form.startswith("zarr") else "netcdf"
@@ -230,7 +230,7 @@ def write_times(path, numbers, values, step, form, calendar):
 
 
 @given(stamped())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_days_are_those_of_the_times(drawn):
     step, form, calendar, first, left_out, again, values, rule = drawn
     name = "precipitation" if rule == "sum" else "heat"

@@ -195,7 +195,8 @@ def _day_of(times: pd.DataFrame, stamp: str | None) -> pd.Series:
     # A composite of several days has the day of its time, if this is one of them.
     several = times["hours"] > 24
     at = at.where(~(several & (at > times["last"])), times["last"])
-    return at.where(~(several & (at < times["start"])), times["start"]).dt.floor("D")
+    day: pd.Series = at.where(~(several & (at < times["start"])), times["start"]).dt.floor("D")
+    return day
 
 
 def _step(times: pd.DataFrame) -> tuple[int, float]:
@@ -229,7 +230,7 @@ def _closing(times: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return the times at which the sum since 00 UTC is that of a whole day, with this day."""
     if (times["hours"] > 0).all():
         whole = (times["start"] == times["start"].dt.floor("D")) & ((times["hours"] - 24).abs() < 0.01)
-        used = times.assign(day=times["start"])[whole]
+        used: pd.DataFrame = times.assign(day=times["start"])[whole]
     else:
         midnight = times["timed"] & (times["at"] == times["at"].dt.floor("D"))
         used = times.assign(day=times["ended"].dt.floor("D"))[midnight]
