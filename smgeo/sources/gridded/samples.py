@@ -110,15 +110,17 @@ def check_accumulation(
     files : sequence of path or URL
         The files.
     accumulated : bool
-        True if values are taken for sums since 00 UTC. If not, values that rise as such sums do get a warning.
+        True if values are taken for sums since 00 UTC.
     where : str
         Names the source and the variable in messages.
 
     Raises
     ------
     SmgeoError
-        If values are taken for sums since 00 UTC, but fall within a day.
+        If values that are taken for sums since 00 UTC fall within a day, or others rise as such sums do.
     """
+    if feature.valid_range[0] < 0:
+        return  # sums of values of both signs rise and fall
     rises, falls, resets = 0, 0, True
     for day in _sample_days(times):
         places = [(files[f], p) for f, p in zip(day["file"], day["position"], strict=True)]
@@ -135,11 +137,9 @@ def check_accumulation(
             "if each value is the total of the step that ends at its time"
         )
     if not accumulated and rises and not falls and resets:
-        warnings.warn(
-            f"{where} rises through each day of a sample and falls after 00 UTC, as sums since 00 UTC do (ERA5-Land), whose total is that of "
-            "daily: accumulated. If each value is the total of its own step, set stamp: start or stamp: end",
-            SmgeoWarning,
-            stacklevel=2,
+        raise SmgeoError(
+            f"{where} rises through each day of a sample and falls after 00 UTC, as sums since 00 UTC do (ERA5-Land); set daily: accumulated. "
+            "If each value is the total of its own step all the same, set stamp: start or stamp: end"
         )
 
 

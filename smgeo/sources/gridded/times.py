@@ -88,7 +88,8 @@ def _explained(stored: Stored, file: File) -> Iterator[None]:
             raise
         raise SmgeoError(
             f"{file}: times in {stored.attrs['units']!r} (calendar {stored.attrs.get('calendar', 'standard')}) cannot be decoded to days of "
-            f"the standard calendar: {error}"
+            f"the standard calendar ({str(error).split('. Try ')[0]}); rewrite them, for example in 'hours since 1970-01-01', or remove the time coordinate and set "
+            "dates"
         ) from None
 
 
@@ -111,16 +112,22 @@ def _decode(stored: Stored, described: Stored, name: str, file: File) -> np.ndar
     raw = np.asarray(stored.values[...]).ravel()
     packing = read_packing(raw.dtype, stored.packing, f"{file}: {name}", default_fills=True, honour_valid_range=False)
     numbers = packing.numbers(raw)
-    if (missing := packing.missing(numbers)).any():
+    _refuse_missing(packing.missing(numbers), raw, name, file)
+    if packing.scale != 1 or packing.offset != 0:
+        numbers = packing.unpack(raw)[0]
+    variable = xr.Variable(("t",), numbers, {"units": units, "calendar": calendar})
+    decoded = np.asarray(xr.coding.times.CFDatetimeCoder().decode(variable, name=name).to_numpy())
+    _refuse_missing(pd.isna(decoded), raw, name, file)
+    return decoded
+
+
+def _refuse_missing(missing: np.ndarray, raw: np.ndarray, name: str, file: File) -> None:
+    if missing.any():
         i = int(missing.argmax())
         raise SmgeoError(
             f"{file}: position {i} of {name} (counted from 0, of {raw.size}) is a fill value ({raw[i]}), so the day of its values is "
             "unknown; correct the file or leave it out"
         )
-    if packing.scale != 1 or packing.offset != 0:
-        numbers = packing.unpack(raw)[0]
-    variable = xr.Variable(("t",), numbers, {"units": units, "calendar": calendar})
-    return np.asarray(xr.coding.times.CFDatetimeCoder().decode(variable, name=name).to_numpy())
 
 
 def _known_calendar(calendar: str, units: str, file: File) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 
 import cftime
 import h5netcdf
@@ -252,17 +251,21 @@ def test_values_that_fall_within_a_day_are_no_sums(tmp_path):
         days(tmp_path, daily="accumulated")
 
 
-def test_values_that_rise_through_each_day_get_a_warning(tmp_path):
+def test_values_that_rise_through_each_day_are_refused(tmp_path):
     # Older files of ERA5-Land have no attribute that says so.
     times, values = since_midnight("2020-06-01 00:00", "2020-06-04 23:00")
     series(tmp_path / "a.nc", times, values)
-    with pytest.warns(SmgeoWarning, match="rises through each day of a sample and falls after 00 UTC"):
+    with pytest.raises(
+        SmgeoError, match="rises through each day of a sample and falls after 00 UTC.*set daily: accumulated"
+    ):
         days(tmp_path, daily="sum")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        days(tmp_path, daily="sum", stamp="start")
-        series(tmp_path / "a.nc", times, np.arange(times.size))
-        days(tmp_path, daily="sum")
+    assert days(tmp_path, daily="accumulated") == {"05-31": 24, "06-01": 24, "06-02": 24, "06-03": 24}
+    assert days(tmp_path, daily="sum", stamp="start")["06-02"] == sum(range(1, 25))
+    # Nor do values that go on rising, or that fall at 00 UTC, add up from 00 UTC on.
+    series(tmp_path / "a.nc", times, np.arange(times.size))
+    assert days(tmp_path, daily="sum")["06-01"] == sum(range(24))
+    series(tmp_path / "a.nc", times, times.hour.to_numpy())
+    assert days(tmp_path, daily="sum")["06-02"] == sum(range(24))
 
 
 def test_sums_of_decibels_have_no_meaning(tmp_path):
@@ -319,6 +322,9 @@ def test_calendars_with_other_days_are_refused(tmp_path):
     numbered(tmp_path / "c.nc", [60000, 60001], "days since 1850-01-01", "julian")
     with pytest.raises(SmgeoError, match="julian, whose days are not those of the standard calendar"):
         days(tmp_path, WARM, path="c.nc")
+    numbered(tmp_path / "e.nc", [0, 1], "months since 2020-01-01")
+    with pytest.raises(SmgeoError, match="'months since 2020-01-01'.* cannot be decoded .* rewrite them"):
+        days(tmp_path, WARM, path="e.nc")
     numbered(tmp_path / "d.nc", [59 + 366, 60 + 366], calendar="all_leap")  # 29 February 2021
     with pytest.raises(SmgeoError, match="cannot be decoded to days of the standard calendar"):
         days(tmp_path, WARM, path="d.nc")
@@ -332,6 +338,7 @@ def test_calendars_with_other_days_are_refused(tmp_path):
         (np.array([0, -1, 2], "i4"), {"missing_value": np.int32(-1)}),
         (np.array([0, 9.969209968386869e36, 2]), {}),
         (np.array([0, -2147483647, 2], "i4"), {}),
+        (np.array([0, np.iinfo("i8").min, 2]), {}),  # xarray's missing time
     ],
 )
 def test_a_time_that_is_a_fill_value_is_named(tmp_path, numbers, attrs):
