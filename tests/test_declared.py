@@ -30,6 +30,7 @@ NAMESPACES = ("google", "odc")
 # Declared although no module imports them.
 USED_OTHERWISE = {
     "aiohttp": "fsspec opens http(s) with it",
+    "cftime": "xarray decodes calendars other than the standard one with it",
     "cryptography": "distributed makes the certificates of workers with it",
     "torch": "pinned by constraints.txt, because ax-platform would bring a build with CUDA",
 }

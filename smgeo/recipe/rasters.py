@@ -16,6 +16,7 @@ from smgeo.recipe.spec import Spec, known_kind, parse_spec
 
 Resampling = Literal["auto", "nearest", "bilinear", "average", "cubic"]
 DailyRule = Literal["auto", "mean", "clearest", "sum"]
+GriddedRule = Literal["auto", "mean", "clearest", "sum", "accumulated"]
 Bands = dict[str, int | str]
 
 
@@ -55,11 +56,10 @@ class _Raster(Spec):
     """Keys of every raster source.
 
     `radius_m`: stations get the mean of the pixels whose centres are within this distance, m; without it, the value of the
-    pixel that contains them. `daily`: the rule for several scenes a day.
+    pixel that contains them. Each kind has `daily`, the rule for several observations a day.
     """
 
     resampling: Resampling = "auto"
-    daily: DailyRule = "auto"
     radius_m: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
@@ -79,6 +79,14 @@ class _Files(_Raster):
     @classmethod
     def _list_form(cls, value: object) -> object:
         return _names_to_themselves(value)
+
+    @field_validator("dates", mode="before", check_fields=False)
+    @classmethod
+    def _one_date(cls, value: object) -> object:
+        """Read a date in quotes, as a dumped recipe has it, as a date and not as a pattern."""
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            return dt.date.fromisoformat(value)
+        return value
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -101,6 +109,7 @@ class RasterSource(_Files):
     """
 
     kind: Literal["geotiff"]
+    daily: DailyRule = "auto"
     dates: str | dt.date | tuple[dt.date, ...] | None = None
     dates_table: str | None = None
     units: dict[str, str] = Field({})
@@ -109,14 +118,6 @@ class RasterSource(_Files):
     convert: dict[str, Conversion] = Field({})
     nodata: float | None = None
     mask: MaskSpec | None = None
-
-    @field_validator("dates", mode="before")
-    @classmethod
-    def _one_date(cls, value: object) -> object:
-        """Read a date in quotes, as a dumped recipe has it, as a date and not as a pattern."""
-        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
-            return dt.date.fromisoformat(value)
-        return value
 
     @model_validator(mode="after")
     def _keys_are_bands(self) -> RasterSource:
@@ -128,20 +129,25 @@ class GriddedSource(_Files):
     """NetCDF, HDF5, Zarr or CSV grids: arrays with coordinates (GPM IMERG, NEO, reanalyses, other people's cubes).
 
     `bands` names the variable in the file for each variable of the cube. The day of a file without a time coordinate is read
-    from its name by the pattern `dates`, as for GeoTIFFs.
+    from its name by the pattern `dates`, as for GeoTIFFs. `daily: accumulated` is for sums since 00 UTC. `stamp: end` is for values whose
+    time is the end of their interval, if files have no bounds of times; either `stamp` states that values do not add up.
     """
 
     kind: Literal["netcdf", "zarr", "csv_grid"]
+    daily: GriddedRule = "auto"
+    stamp: Literal["start", "end"] | None = None
     dates: str | dt.date | None = None
     group: str | None = None
     crs: str | None = None
     scale: dict[str, float] = Field({})
     offset: dict[str, float] = Field({})
+    convert: dict[str, Literal["none", "power_to_db"]] = Field({})
     nodata: float | None = None
+    honour_valid_range: bool = True
 
     @model_validator(mode="after")
     def _keys_are_bands(self) -> GriddedSource:
-        _check_keys(self, ("scale", "offset"))
+        _check_keys(self, ("scale", "offset", "convert"))
         return self
 
 
@@ -149,6 +155,7 @@ class _Remote(_Raster):
     """Keys of catalogues (Earth Engine, STAC): their features, and the passes of Sentinel-1."""
 
     bands: dict[str, str]
+    daily: DailyRule = "auto"
     orbit: Literal["ascending", "descending"] | None = None
     mask: bool = True
 

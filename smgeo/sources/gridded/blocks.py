@@ -44,8 +44,12 @@ class Series:
         True if it varies in time.
     places : tuple of (day, file, position)
         Each observation, in order: position of its day on the axis, its file, position of its time in the file.
-    rule, per_day : str, int
-        How several observations of a day become one, and their number on a whole day.
+    rule : str
+        How several observations of a day become one.
+    whole : int or None
+        Number of observations that a day must have; None if any number will do.
+    several : bool
+        True if a day has several observations.
     feature : Feature
         The variable: its unit and valid range.
     attrs : dict
@@ -56,7 +60,8 @@ class Series:
     dynamic: bool
     places: tuple[tuple[int, File, int], ...]
     rule: Rule
-    per_day: int
+    whole: int | None
+    several: bool
     feature: Feature
     attrs: dict[str, object]
 
@@ -92,20 +97,22 @@ def _read_days(
 ) -> Iterator[tuple[int, Observation]]:
     """Yield (day, values) of the days that have values, in order; at most `together` times are read at once."""
     for day, group in itertools.groupby(_read_times(series, together, take), key=lambda found: found[0]):
-        values = [Observation(v) for _, v in group]
-        if series.rule != "sum" or len(values) == series.per_day:
+        values = [found for _, found in group]
+        if series.whole is None or len(values) == series.whole:
             combined = combine_day(values, series.rule, decibels=series.decibels)
             yield day, Observation(screen(combined.values, series.feature, power=combined.power), combined.power)
 
 
 def _read_times(
     series: Series, together: int, take: Callable[[Cut, slice], np.ndarray]
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Iterator[tuple[int, Observation]]:
     """Yield (day, values) of each time, in order."""
+    power = series.reading.power
     for file, group in itertools.groupby(series.places, key=lambda p: p[1]):
         with open_band(file, series.reading) as cut:
             for days, run in _runs([(day, position) for day, _, position in group], together):
-                yield from zip(days, screen(take(cut, run), series.feature), strict=True)
+                values = screen(take(cut, run), series.feature, power=power)
+                yield from zip(days, (Observation(v, power) for v in values), strict=True)
 
 
 def _runs(times: list[tuple[int, int]], most: int) -> Iterator[tuple[list[int], slice]]:
@@ -176,10 +183,17 @@ def _copy_block(series: Series, rows: tuple[int, int], columns: tuple[int, int],
 
 
 def _warp_block(series: Series, part: GeoBox, method: str, out: np.ndarray) -> None:
+    """Resample onto the target; decibels in linear power if the method makes means."""
     own = series.reading.layout.box
+    in_power = series.decibels and method != "nearest"
     for rows, columns, found in pieces(part, own, method, _TOGETHER):
         for day, values in _read_windows(series, *found.window):
-            resample(values.stored(), found, own, out[day, rows, columns])
+            window = values.linear().astype("float32") if in_power else values.stored()
+            resample(window, found, own, out[day, rows, columns])
+    if in_power:
+        out[...] = Observation(out, power=True).stored()
+    if method == "cubic":  # whose weights may leave the range though no pixel did
+        screen(out, series.feature)
 
 
 def _read_windows(series: Series, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[tuple[int, Observation]]:
@@ -213,12 +227,12 @@ def station_variable(
 def _read_station_block(pixels: Footprints, series: Series, days: int, stations: tuple[int, int]) -> np.ndarray:
     scattered = scatter(pixels, series.reading)
     # Decibels that are averaged, over a day or a footprint, are linear power until both means have been taken.
-    power = series.decibels and (series.per_day > 1 or pixels.covered.size < pixels.stations.size)
+    power = series.decibels and (series.several or pixels.covered.size < pixels.stations.size)
     values = np.full((scattered.count, days), np.nan, dtype="float64" if power else "float32")
     if scattered.count:
         together = max(1, _TOGETHER // scattered.largest)
         for day, found in _read_days(series, together, lambda cut, run: cut_pixels(cut, scattered, run)):
-            values[:, day] = found.linear() if power else found.values
+            values[:, day] = found.linear() if power else found.stored()
     out = np.full((days, stations[1] - stations[0]), np.nan, dtype="float32")
     held, means = pixels.observe(Observation(values, power), decibels=series.decibels)
     out[:, held] = means.stored().T

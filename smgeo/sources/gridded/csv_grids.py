@@ -56,7 +56,7 @@ def read_csv(file: File, _run: slice, rows: slice, columns: slice) -> np.ndarray
                 skiprows=rows.start + int(header),
                 nrows=rows.stop - rows.start,
                 usecols=range(columns.start + int(header), columns.stop + int(header)),
-                dtype="float32",
+                dtype="float64",
             ).to_numpy()
     except (ValueError, EOFError) as error:
         raise SmgeoError(f"{file}: rows {rows.start + 1} to {rows.stop} cannot be read as numbers: {error}") from None

@@ -1,7 +1,7 @@
 """Parts of a variable of a gridded file, unpacked, in the order of the grid.
 
 The order of dimensions and rows in a file, and longitudes of 0 to 360, are undone here: callers see rows from north to
-south and columns from west to east. Packing follows the CF conventions 1.11.
+south and columns from west to east. See `packing` for its numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from functools import partial
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from smgeo.cube.tally import note_dropped
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject
 from smgeo.sources.gridded.csv_grids import read_csv
 from smgeo.sources.gridded.files import File, Stored, open_variables
+from smgeo.sources.gridded.imerg import HALF_HOURS, LACKS_HALF_HOURS
+from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE, Packing, read_packing
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
 
 # Values in the order of the file, (time, y, x), of a run of times, rows and columns.
@@ -55,8 +57,31 @@ class Layout:
 
 @dataclass(frozen=True)
 class Reading:
-    """How one variable is read: value = (unpacked value, missing if `nodata`) * scale + offset."""
+    """How one variable is read: value = (unpacked value) * scale + offset.
 
+    Attributes
+    ----------
+    name : str
+        Its name in the cube.
+    kind, band, group : str, str, str or None
+        Kind of file, its name there, and the group that contains it.
+    layout : Layout
+        Its order in the file.
+    tile : (int, int)
+        Rows and columns of a file that are best read together.
+    scale, offset : float
+        Of the recipe, after those of the file.
+    nodata : tuple of float
+        Numbers in the file that mean missing, besides those that the file declares.
+    power : bool
+        Values are linear power of a variable in dB.
+    honour_valid_range : bool
+        Values outside the file's own valid range are missing.
+    counts : str or None
+        Variable of a daily file of IMERG with the number of half hours that each value is made from.
+    """
+
+    name: str
     kind: str
     band: str
     group: str | None
@@ -64,7 +89,17 @@ class Reading:
     tile: tuple[int, int]
     scale: float
     offset: float
-    nodata: float | None
+    nodata: tuple[float, ...]
+    power: bool
+    honour_valid_range: bool
+    counts: str | None = None
+
+    def convert(self, values: np.ndarray) -> np.ndarray:
+        """Return unpacked values in the cube's unit, or in linear power; float32."""
+        if self.scale != 1 or self.offset != 0:
+            values = values.astype("float64", copy=False) * self.scale + self.offset
+        with np.errstate(over="ignore"):
+            return values.astype("float32", copy=False)
 
 
 @contextmanager
@@ -76,17 +111,43 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
     SmgeoError
         If the file cannot be opened or read.
     """
+    counts: Cut | None = None
     with ExitStack() as stack:
         if reading.kind == "csv_grid":
             read: Cut = partial(read_csv, file)
-            attrs: JsonObject = {}
+            packing = read_packing(np.dtype("float64"), {}, str(file), nodata=reading.nodata)
         else:
-            stored = stack.enter_context(open_variables(file, reading.kind, reading.group))[reading.band]
-            read, attrs = partial(_read_stored, stored, reading.layout), stored.attrs
+            variables = stack.enter_context(open_variables(file, reading.kind, reading.group))
+            stored = variables[reading.band]
+            read, packing = partial(_read_stored, stored, reading.layout), packing_of(stored, file, reading)
+            if reading.counts is not None and reading.counts in variables:
+                counts = partial(_read_stored, variables[reading.counts], reading.layout)
+
+        def cut(run: slice, rows: slice, columns: slice) -> np.ndarray:
+            values, excluded = packing.unpack(read(run, rows, columns))
+            note_dropped(reading.name, OUTSIDE_FILE_RANGE, excluded)
+            if counts is not None:
+                part = (counts(run, rows, columns) < HALF_HOURS) & ~np.isnan(values)
+                note_dropped(reading.name, LACKS_HALF_HOURS, int(part.sum()))
+                values[part] = np.nan
+            return reading.convert(values)
+
         try:
-            yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs), reading)
+            yield cut
         except OSError as error:
             raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
+
+
+def packing_of(stored: Stored, file: File, reading: Reading) -> Packing:
+    """Return how the numbers of a stored variable are unpacked."""
+    return read_packing(
+        stored.values.dtype,
+        stored.packing,
+        f"{file}: {reading.band}",
+        default_fills=reading.kind == "netcdf",
+        nodata=reading.nodata,
+        honour_valid_range=reading.honour_valid_range,
+    )
 
 
 def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, columns: slice) -> np.ndarray:
@@ -96,30 +157,6 @@ def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, column
     kept = [d for d in stored.dims if d in wanted]
     values = values.transpose([kept.index(d) for d in (layout.time, layout.y, layout.x) if d is not None])
     return values if layout.time is not None else values[None]
-
-
-def _unpack(raw: np.ndarray, attrs: JsonObject) -> np.ndarray:
-    """Unpack values to float32 (CF 1.11, sections 2.5.1 and 8.1; `_Unsigned` is the netCDF libraries')."""
-    missing = np.zeros(raw.shape, dtype=bool)
-    for key in ("_FillValue", "missing_value"):
-        for value in np.atleast_1d(attrs.get(key, ())):
-            if np.issubdtype(value.dtype, np.number):
-                missing |= raw == value.item()
-    if str(attrs.get("_Unsigned", "")).lower() == "true" and raw.dtype.kind == "i":
-        raw = raw.view(f"u{raw.dtype.itemsize}")
-    scale, offset = (float(attrs.get(k, d)) for k, d in (("scale_factor", 1), ("add_offset", 0)))
-    plain = scale == 1 and offset == 0
-    values = raw.astype("float32") if plain else (raw.astype("float64") * scale + offset).astype("float32")
-    values[missing] = np.nan
-    return values
-
-
-def _convert(values: np.ndarray, reading: Reading) -> np.ndarray:
-    if reading.nodata is not None:
-        values[values == np.float32(reading.nodata)] = np.nan
-    if reading.scale != 1 or reading.offset != 0:
-        values = (values.astype("float64") * reading.scale + reading.offset).astype("float32")
-    return values
 
 
 def cut_window(cut: Cut, layout: Layout, run: slice, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:

@@ -12,10 +12,12 @@ from typing import IO, TYPE_CHECKING
 import h5py
 import numpy as np
 import xarray as xr
+import zarr
 
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
+from smgeo.sources.gridded.packing import PACKING_KEYS
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -28,13 +30,26 @@ _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A variable of a file: `values[index]` reads a part of it, still packed."""
+    """A variable of a file: `values[index]` reads a part of it, still packed.
+
+    `packing` has the attributes that say how, in their own types. `fill` is a fill value of a Zarr array that no attribute declares.
+    """
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     attrs: JsonObject
     chunks: tuple[int, ...] | None
     values: xr.Variable | h5py.Dataset
+    packing: Mapping[str, object]
+    fill: float | None = None
+
+
+class Variables(Mapping[str, Stored]):
+    """Variables of a group of a file and of the groups around it, and the attributes of the file."""
+
+    def file_attrs(self) -> JsonObject:
+        """Return the attributes of the file."""
+        raise NotImplementedError
 
 
 # Files of a source
@@ -100,7 +115,7 @@ def _file_system(url: str) -> AbstractFileSystem:
 
 
 @contextmanager
-def open_variables(file: File, kind: str, group: str | None) -> Iterator[Mapping[str, Stored]]:
+def open_variables(file: File, kind: str, group: str | None) -> Iterator[Variables]:
     """Open the variables of a NetCDF, HDF5 or Zarr group, and of the groups around it; values unread.
 
     Raises
@@ -111,7 +126,7 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Mapping
     with ExitStack() as stack:
         try:
             variables = (_zarr if kind == "zarr" else _netcdf)(file, group, stack)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
             if isinstance(error, SmgeoError):
                 raise
             where = f" (group {group!r})" if group else ""
@@ -119,26 +134,22 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Mapping
         yield variables
 
 
-def _zarr(file: File, group: str | None, stack: ExitStack) -> Mapping[str, Stored]:
+def _zarr(file: File, group: str | None, stack: ExitStack) -> Variables:
     if isinstance(file, str):
         _file_system(file)
     # Without this, a store that was not consolidated is read with a warning.
     listed = None if isinstance(file, str) or (file / (group or "") / ".zmetadata").is_file() else False
-    return _of_dataset(
-        stack.enter_context(xr.open_zarr(file, group=group, chunks=None, decode_cf=False, consolidated=listed))
-    )
+    ds = stack.enter_context(xr.open_zarr(file, group=group, chunks=None, decode_cf=False, consolidated=listed))
+    return _Zarr(ds, file, group)
 
 
-def _netcdf(file: File, group: str | None, stack: ExitStack) -> Mapping[str, Stored]:
+def _netcdf(file: File, group: str | None, stack: ExitStack) -> Variables:
     raw = stack.enter_context(open_binary(file))
     classic = raw.read(3) == b"CDF"
     raw.seek(0)
     if classic:
-        return _of_dataset(
-            stack.enter_context(
-                xr.open_dataset(raw if isinstance(file, str) else file, engine="scipy", decode_cf=False)
-            )
-        )
+        source = raw if isinstance(file, str) else file
+        return _Loaded(stack.enter_context(xr.open_dataset(source, engine="scipy", decode_cf=False)))
     opened = stack.enter_context(h5py.File(raw if isinstance(file, str) else file, "r", locking=False))
     return _Hdf5(opened[group] if group else opened)
 
@@ -148,14 +159,70 @@ def open_binary(file: File) -> IO[bytes]:
     return _file_system(file).open(file, "rb") if isinstance(file, str) else file.open("rb")
 
 
-def _of_dataset(ds: xr.Dataset) -> dict[str, Stored]:
-    return {
-        str(n): Stored(tuple(map(str, v.dims)), v.shape, _plain(v.attrs), v.encoding.get("chunks"), v)
-        for n, v in ds.variables.items()
-    }
+class _Loaded(Variables):
+    """Variables of a Dataset that xarray opened."""
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self.ds = ds
+        self.known: dict[str, Stored] = {}
+
+    def __getitem__(self, name: str) -> Stored:
+        if name not in self.known:
+            variable = self.ds.variables[name]
+            attrs, fill = self.attrs_of(name, variable)
+            dims = tuple(map(str, variable.dims))
+            chunks = variable.encoding.get("chunks")
+            self.known[name] = Stored(dims, variable.shape, _plain(attrs), chunks, variable, _packing(attrs), fill)
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, self.ds.variables)
+
+    def __len__(self) -> int:
+        return len(self.ds.variables)
+
+    def file_attrs(self) -> JsonObject:
+        return _plain(self.ds.attrs)
+
+    def attrs_of(self, _name: str, variable: xr.Variable) -> tuple[Mapping[Hashable, object], float | None]:
+        """Return the attributes of a variable, and a fill value that they do not declare."""
+        return variable.attrs, None
 
 
-class _Hdf5(Mapping[str, Stored]):
+class _Zarr(_Loaded):
+    """Variables of a Zarr group.
+
+    zarr-python writes a fill value of 0 unless it is given another, so that only an attribute says that it means missing. Of
+    format 2, xarray takes every fill value as `_FillValue`, which is how it writes one; but 0 may be anybody's.
+    """
+
+    def __init__(self, ds: xr.Dataset, file: File, group: str | None) -> None:
+        super().__init__(ds)
+        self.place = (file, group)
+
+    def attrs_of(self, name: str, variable: xr.Variable) -> tuple[Mapping[Hashable, object], float | None]:
+        found = variable.attrs.get("_FillValue")
+        if "serializer" in variable.encoding or found is None:  # format 3, whose attributes are as written
+            return variable.attrs, _number_or_none(variable.encoding.get("fill_value")) if found is None else None
+        written = _written_attrs(*self.place, name).get("_FillValue")
+        attrs = {k: v for k, v in variable.attrs.items() if k != "_FillValue"}
+        if written is None:
+            return (attrs, 0.0) if found == 0 else (variable.attrs, None)
+        return attrs | {"_FillValue": np.array([written, *([] if found == 0 else [found])])}, None
+
+
+def _written_attrs(file: File, group: str | None, name: str) -> Mapping[str, object]:
+    """Return the attributes of a Zarr array as they are written."""
+    array = zarr.open_group(file, mode="r", path=group or "", zarr_format=2)[name]
+    return array.attrs.asdict()
+
+
+def _number_or_none(value: object) -> float | None:
+    found = np.asarray(value)
+    return float(found) if found.ndim == 0 and found.dtype.kind in "iuf" and np.isfinite(found) else None
+
+
+class _Hdf5(Variables):
     """Variables of an HDF5 group and of the groups around it, by h5py.
 
     A task opens every file of its days, and opening takes most of its time: reading one pixel of an IMERG-sized file takes
@@ -177,8 +244,8 @@ class _Hdf5(Mapping[str, Stored]):
         for scope in self.scopes:
             item = scope.get(name)
             if isinstance(item, h5py.Dataset) and not _text(item.attrs.get("NAME", "")).startswith(_NO_VARIABLE):
-                attrs = _plain({k: item.attrs[k] for k in item.attrs if k not in _HDF5_OWN})
-                return Stored(_hdf5_dims(item), item.shape, attrs, item.chunks, item)
+                attrs = {k: item.attrs[k] for k in item.attrs if k not in _HDF5_OWN}
+                return Stored(_hdf5_dims(item), item.shape, _plain(attrs), item.chunks, item, _packing(attrs))
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -187,6 +254,10 @@ class _Hdf5(Mapping[str, Stored]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def file_attrs(self) -> JsonObject:
+        root = self.scopes[-1].attrs
+        return _plain({k: root[k] for k in root})
 
 
 def _hdf5_dims(item: h5py.Dataset) -> tuple[str, ...]:
@@ -199,6 +270,10 @@ def _hdf5_dims(item: h5py.Dataset) -> tuple[str, ...]:
 
 def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _packing(attrs: Mapping[Hashable, object]) -> dict[str, object]:
+    return {str(k): v for k, v in attrs.items() if k in PACKING_KEYS}
 
 
 def _plain(attrs: Mapping[Hashable, object]) -> JsonObject:

@@ -1,6 +1,6 @@
 """Headers of gridded files: the grid of a variable, its order in the file, its unit and its times.
 
-Coordinates, grid mappings and times follow the CF conventions 1.11 (chapters 4 and 5.6), or common names if a file does
+Coordinates and grid mappings follow the CF conventions 1.11 (chapters 4 and 5.6), or common names if a file does
 not follow them.
 """
 
@@ -11,27 +11,26 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from smgeo.errors import SmgeoError, nearest
+from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.gridded.csv_grids import csv_header, open_text
 from smgeo.sources.gridded.cuts import Layout
 from smgeo.sources.gridded.files import File, Stored, open_variables
+from smgeo.sources.gridded.imerg import run_of
+from smgeo.sources.gridded.times import Times, read_times
 
 _X_NAMES = ("lon", "longitude", "x", "nlon", "easting")
 _Y_NAMES = ("lat", "latitude", "y", "nlat", "northing")
 _T_NAMES = ("time", "t", "date", "valid_time")
-# Layout, unit, times and tile of one variable of one file.
-_Item: TypeAlias = tuple[Layout, str | None, tuple[pd.Timestamp, ...] | None, tuple[int, int]]
 _TILE = 256  # pixels a side: stations of one tile are read together
 
 
@@ -45,16 +44,40 @@ class Header:
         Its order in each file, and its grid.
     units : str or None
         As written in the files.
-    stamps : tuple
-        Its times in each file, UTC; None if a file has none.
     tile : (int, int)
         Rows and columns of a file that are best read together.
+    times : tuple
+        Its times in each file; None if a file has none.
+    runs : tuple
+        The run of IMERG of each file; None if it is of another product.
+    step : str or None
+        The attribute that says how a value relates to the time step, such as `GRIB_stepType: accum`.
+    fill : float or None
+        A fill value of a Zarr array that no attribute declares.
+    counts : str or None
+        Variable with the number of half hours that each value is made from (daily files of IMERG).
     """
 
     layout: Layout
     units: str | None
-    stamps: tuple[tuple[pd.Timestamp, ...] | None, ...]
     tile: tuple[int, int]
+    times: tuple[Times | None, ...]
+    runs: tuple[str | None, ...]
+    step: str | None = None
+    fill: float | None = None
+    counts: str | None = None
+
+
+class _Item(NamedTuple):
+    """Header of one variable of one file."""
+
+    layout: Layout
+    units: str | None
+    tile: tuple[int, int]
+    times: Times | None
+    step: str | None
+    fill: float | None
+    counts: str | None
 
 
 def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
@@ -70,13 +93,20 @@ def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
         return _csv_headers(files, source)
     found: dict[str, list[_Item]] = {n: [] for n in source.bands}
     known: dict[Hashable, Layout] = {}
+    runs: list[str | None] = []
     for file in files:
         with open_variables(file, source.kind, source.group) as variables:
+            runs.append(run_of(file, variables.file_attrs if not runs or runs[0] else dict))
             for name, band in source.bands.items():
                 item = _describe(variables, str(band), name, file, source, known)
                 found[name].append(item)
                 _refuse_another(file, files[0], name, item, found[name][0])
-    return {n: Header(*f[0][:2], tuple(i[2] for i in f), f[0][3]) for n, f in found.items()}
+    out = {}
+    for name, items in found.items():
+        first, fill = items[0], next((i.fill for i in items if i.fill is not None), None)
+        times, counts = tuple(i.times for i in items), first.counts if runs[0] is not None else None
+        out[name] = Header(first.layout, first.units, first.tile, times, tuple(runs), first.step, fill, counts)
+    return out
 
 
 def _describe(
@@ -99,18 +129,20 @@ def _describe(
     if key not in known:
         known[key] = _lay_out(x, y, crs, axes, file)
     units = stored.attrs.get("units", stored.attrs.get("Units"))
-    stamps = _stamps(variables, axes.get("t"), file)
+    times = _times(variables, axes.get("t"), file)
     count = dict(zip(stored.dims, stored.shape, strict=True)).get(axes.get("t", ""), 1)
-    if stamps is None and count > 1:
+    if times is None and count > 1:
         raise SmgeoError(
             f"{file}: {band} has {count} times along {axes['t']!r}, and no coordinate in units such as 'days since 1970-01-01' "
             "dates them"
         )
-    return known[key], None if units is None else str(units), stamps, _tile(stored, axes)
+    unit = None if units is None else str(units)
+    counts = f"{band}_cnt" if f"{band}_cnt" in variables else None
+    return _Item(known[key], unit, _tile(stored, axes), times, _step_in_words(stored.attrs), stored.fill, counts)
 
 
 def _refuse_another(file: File, first_file: File, name: str, item: _Item, first: _Item) -> None:
-    (layout, units, *_), (first_layout, first_units, *_) = item, first
+    layout, units, first_layout, first_units = item.layout, item.units, first.layout, first.units
     if layout != first_layout:
         a, b = layout.box, first_layout.box
         raise SmgeoError(
@@ -255,22 +287,20 @@ def _rolled(x: np.ndarray, step: float, dim: str, file: File) -> tuple[np.ndarra
     return np.concatenate([x[-beyond:] - 360, x[:-beyond]]), x.size - beyond
 
 
-def _stamps(variables: Mapping[str, Stored], dim: str | None, file: File) -> tuple[pd.Timestamp, ...] | None:
-    """Return the times along a dimension, or the one of the file, UTC; None if the file has none."""
+def _times(variables: Mapping[str, Stored], dim: str | None, file: File) -> Times | None:
+    """Return the times along a dimension, or the one of the file; None if the file has none."""
     candidates = _along(variables, dim) if dim else (variables[n] for n in _T_NAMES if n in variables)
     stored = next((v for v in candidates if " since " in str(v.attrs.get("units", ""))), None)
     if stored is None or (dim is None and np.prod(stored.shape) != 1):
         return None
-    units, calendar = str(stored.attrs["units"]), str(stored.attrs.get("calendar", "standard"))
-    # IMERG's julian calendar: from 1900 to 2100 it has the standard calendar's leap years, so the date as written is correct.
-    if calendar.lower() == "julian" and re.search(r"since\s+(19|20)\d\d", units):
-        calendar = "standard"
-    raw = xr.Variable(("t",), np.asarray(stored.values[...]).ravel(), {"units": units, "calendar": calendar})
-    try:
-        decoded = xr.coding.times.CFDatetimeCoder().decode(raw, name="time").to_numpy()
-        return tuple(pd.Timestamp(str(t)).round("s") for t in decoded)
-    except (ValueError, OverflowError, ImportError) as error:
-        raise SmgeoError(f"{file}: times {units!r} ({calendar}) cannot be decoded: {error}") from None
+    return read_times(stored, variables, file)
+
+
+def _step_in_words(attrs: JsonObject) -> str | None:
+    if "GRIB_stepType" in attrs:
+        return f"GRIB_stepType: {attrs['GRIB_stepType']}"
+    methods = str(attrs.get("cell_methods", ""))
+    return f"cell_methods: {methods}" if "accum" in methods.lower() else None
 
 
 # CSV grids
@@ -287,7 +317,8 @@ def _csv_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
         raise SmgeoError(f"{source.label}: crs {source.crs!r} is invalid: {error}") from None
     layout = _lay_out(x, y, crs, {"x": "longitude", "y": "latitude"}, files[0])
     # Text must be read from its beginning, so all stations are read at once.
-    return {n: Header(layout, None, (None,) * len(files), layout.box.shape.yx) for n in source.bands}
+    none = (None,) * len(files)
+    return {n: Header(layout, None, layout.box.shape.yx, none, none) for n in source.bands}
 
 
 def _csv_positions(file: File, header: bool, width: int, row: str) -> tuple[np.ndarray, np.ndarray]:

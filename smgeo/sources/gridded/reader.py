@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections import Counter
+import warnings
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 
@@ -16,18 +15,23 @@ from odc.geo.xr import xr_coords
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.schema import DAY_INPUTS
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.rasters import GriddedSource, read_source
 from smgeo.sources.gridded.blocks import Series, grid_variable, station_variable
 from smgeo.sources.gridded.cuts import Reading
+from smgeo.sources.gridded.days import Observed, observe
 from smgeo.sources.gridded.files import File, file_state, list_files
 from smgeo.sources.gridded.headers import Header, read_headers
-from smgeo.sources.pixels.daily import choose_rule, rule_in_words
-from smgeo.sources.pixels.dates import date_in_name, day_axis
+from smgeo.sources.gridded.imerg import runs_in_words
+from smgeo.sources.gridded.samples import check_accumulation, check_unit, warn_of_fill
+from smgeo.sources.pixels.daily import Rule, rule_in_words
+from smgeo.sources.pixels.dates import day_axis
 from smgeo.sources.pixels.footprint import check_target, find_footprints, station_places, stations_dataset
+from smgeo.sources.pixels.gate import is_backscatter
 from smgeo.sources.pixels.units import known_unit
 
 _NEO_FILL = 99999.0
+_HINTS = {("K", "degC"): "set offset: {%s: -273.15}", ("degC", "K"): "set offset: {%s: 273.15}"}
 
 
 def open_gridded(
@@ -46,9 +50,9 @@ def open_gridded(
     spec : GriddedSource or mapping
         `kind` (netcdf, zarr, csv_grid), `path` (a file, a glob pattern, a URL or a list), `bands` (variable -> name in
         the file), and optionally `dates` (strptime pattern of the whole file name, `*` for any text; used if the
-        file has no time coordinate), `group`, `crs` (used if the file has none), `scale` and `offset` (applied to the
-        unpacked values, as a conversion of units), `nodata` (a further value that means missing, before
-        scale and offset), `resampling`, `daily`, `radius_m`.
+        file has no time coordinate; with %H its times), `stamp`, `group`, `crs` (used if the file has none), `scale` and `offset`
+        (applied to the unpacked values, as a conversion of units), `convert`, `nodata` (a further number that means missing, as it is
+        in the file), `honour_valid_range`, `resampling`, `daily`, `radius_m`.
     root : str or Path
         Folder that relative paths start from.
     geobox : odc.geo.geobox.GeoBox, optional
@@ -68,23 +72,25 @@ def open_gridded(
         stations (station, time) or (station,), all stations as given in one block of at most 30 days, so that a chunk
         of a file is read once for all stations in it; stations that no pixel covers are missing, and named
         in `attrs["left_out"]` (JSON). Several times of a UTC day become one by `daily`: the mean of the valid
-        values (of decibels, in linear power), or the sum, which is missing where a value is missing or the day has fewer
-        times than others. The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
+        values (of decibels, in linear power), or the sum, which is missing where a value is missing or the day lacks a time of the
+        source's step; so is the mean of a variable in an amount a day. A few values are read for checks. The coordinate `day_inputs` on `time`
+        is a digest of the inputs of each day.
 
     Raises
     ------
     SmgeoError
         If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly spaced,
-        files are on different grids, a unit is not that of the cube, or a day has several times and no rule.
+        files are on different grids, a unit is not that of the cube, a time is a fill value or of another calendar, or a day has several
+        times and no rule that suits them.
     """
     source = read_source(GriddedSource, spec, "open_gridded", catalog)
     check_target("open_gridded", geobox, stations)
     _check_source(source)
     files = tuple(list_files(source, root))
     headers = read_headers(list(files), source)
-    observed = {n: _observations(n, catalog[n], files, headers[n], source) for n in source.bands}
+    observed = {n: observe(n, catalog[n], files, headers[n], source) for n in source.bands}
     dynamic = [o for o in observed.values() if o is not None]
-    days = day_axis([day for times in dynamic for day, _, _ in times], period) if dynamic else None
+    days = day_axis([day for o in dynamic for day, _, _ in o.places], period) if dynamic else None
     series = {n: _series(n, catalog[n], files, headers[n], observed[n], days, source) for n in source.bands}
     states = {f: (str(f), *file_state(f)) for f in files}
     where: object
@@ -122,85 +128,106 @@ def _own_grid(headers: Mapping[str, Header], files: tuple[File, ...]) -> GeoBox:
     return headers[first].layout.box
 
 
-# Days
-
-
-def _observations(
-    name: str, feature: Feature, files: tuple[File, ...], header: Header, source: GriddedSource
-) -> list[tuple[pd.Timestamp, int, int]] | None:
-    """Return (day, file, position in the file) of each time of a variable, in order; None if it does not vary in time."""
-    if feature.kind == "static":
-        count = sum(len(s) if s is not None else 1 for s in header.stamps)
-        if count > 1:
-            raise SmgeoError(
-                f"{source.label}: {name} does not vary in time, but there are {count} times in {len(files)} files; name one"
-            )
-        return None
-    found = []
-    for i, (file, stamps) in enumerate(zip(files, header.stamps, strict=True)):
-        times = stamps if stamps is not None else (_date_of_name(file, source, name),)
-        found += [(t.normalize(), i, p) for p, t in enumerate(times)]
-    return sorted(found)
-
-
-def _date_of_name(file: File, source: GriddedSource, name: str) -> pd.Timestamp:
-    if isinstance(source.dates, dt.date):
-        return pd.Timestamp(source.dates)
-    if source.dates is None:
-        raise SmgeoError(
-            f"{file}: {name} varies in time, and the file has no time coordinate; give dates: the file's name with "
-            "%Y, %m, %d (or %j) in place of its date and * for any text"
-        )
-    return date_in_name(Path(file).name, source.dates)
-
-
 def _series(
     name: str,
     feature: Feature,
     files: tuple[File, ...],
     header: Header,
-    observed: list[tuple[pd.Timestamp, int, int]] | None,
+    observed: Observed | None,
     days: pd.DatetimeIndex | None,
     source: GriddedSource,
 ) -> Series:
     """Return how one variable is read and combined."""
-    times = Counter(day for day, _, _ in observed or ())
-    busiest, per_day = times.most_common(1)[0] if times else (None, 1)
-    if per_day > 1 and source.daily == "auto":
-        raise SmgeoError(
-            f"{source.label}: {name} has {per_day} times on {busiest:%Y-%m-%d} (UTC); set how they are combined: "
-            "daily: mean, or daily: sum"
-        )
-    _check_units(files[0], header.units, name, source, feature, summed=per_day == 1 or source.daily == "sum")
-    rule = choose_rule(source.daily, feature, masked=False)
+    summed = observed is None or not observed.several or observed.rule in ("sum", "accumulated")
+    _check_units(files[0], header.units, name, source, feature, summed=summed)
     attrs: dict[str, object] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
-    if per_day > 1:
-        attrs["daily_rule"] = rule_in_words(rule, feature)
+    if (runs := _known_runs(header, source)) is not None:
+        attrs["run"] = runs
     places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)
+    rule: Rule = "mean"
+    whole, several = None, False
     if observed is not None and days is not None:
+        rule, whole, several = observed.rule, observed.whole, observed.several
+        if several or rule == "accumulated":
+            attrs["daily_rule"] = rule_in_words(rule, feature)
         position = {d: i for i, d in enumerate(days)}
-        places = tuple((position[d], files[i], p) for d, i, p in observed if d in position)
+        places = tuple((position[d], files[i], p) for d, i, p in observed.places if d in position)
+    reading = _reading(name, header, source)
+    _check_samples(reading, feature, header, places, observed, files, source)
+    return Series(reading, observed is not None, places, rule, whole, several, feature, attrs)
+
+
+def _reading(name: str, header: Header, source: GriddedSource) -> Reading:
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
-    scale, offset = source.scale.get(name, 1.0), source.offset.get(name, 0.0)
-    band = str(source.bands[name])
-    reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata)
-    return Series(reading, observed is not None, places, rule, per_day, feature, attrs)
+    return Reading(
+        name=name,
+        kind=source.kind,
+        band=str(source.bands[name]),
+        group=source.group,
+        layout=header.layout,
+        tile=header.tile,
+        scale=source.scale.get(name, 1.0),
+        offset=source.offset.get(name, 0.0),
+        nodata=() if nodata is None else (nodata,),
+        power=source.convert.get(name) == "power_to_db",
+        honour_valid_range=source.honour_valid_range,
+        counts=header.counts,
+    )
+
+
+def _check_samples(
+    reading: Reading,
+    feature: Feature,
+    header: Header,
+    places: tuple[tuple[int, File, int], ...],
+    observed: Observed | None,
+    files: tuple[File, ...],
+    source: GriddedSource,
+) -> None:
+    """Compare a sample of the values with what is known of them."""
+    sampled = [(file, position) for _, file, position in places]
+    check_unit(reading, feature, sampled)
+    if header.fill is not None:
+        warn_of_fill(reading, header.fill, sampled)
+    accumulated = observed is not None and observed.rule == "accumulated"
+    plain = source.stamp is not None or (observed is not None and bool(observed.times["start"].notna().all()))
+    if observed is not None and (accumulated or (observed.whole is not None and not plain)):
+        where = f"{source.label}: {reading.name}"
+        check_accumulation(reading, feature, observed.times, files, accumulated=accumulated, where=where)
+
+
+def _known_runs(header: Header, source: GriddedSource) -> str | None:
+    """Return the run of IMERG, or its runs, which a warning names."""
+    words = runs_in_words(header.runs)
+    if len({*header.runs} - {None}) > 1:
+        warnings.warn(
+            f"{source.label} mixes runs of IMERG: {words}; only the final run is calibrated with gauges. Give one run, or one source for each",
+            SmgeoWarning,
+            stacklevel=2,
+        )
+    return words
 
 
 def _check_units(
     file: File, found: str | None, name: str, source: GriddedSource, feature: Feature, *, summed: bool
 ) -> None:
     """Raise an error if the unit is not the cube's. IMERG V06 writes a day's total as mm; a day's sum of mm is mm a day."""
-    if found is None or name in source.scale or name in source.offset:
+    if found is None or name in source.scale or name in source.offset or source.convert.get(name, "none") != "none":
         return
     canonical = known_unit(found)
     if canonical == known_unit(feature.units):
         return
-    if feature.units == "mm d-1" and canonical == "mm" and summed:
+    # A kilogram of water on a square metre is a millimetre.
+    if feature.units == "mm d-1" and canonical in ("mm", "kg m-2", "kg m**-2", "kg/m2") and summed:
         return
-    kelvin = {("K", "degC"): -273.15, ("degC", "K"): 273.15}.get((canonical, feature.units))
-    hint = f"set offset: {{{name}: {kelvin}}}" if kelvin else "convert it with scale and offset"
-    raise SmgeoError(f"{file}: {name} is in {found!r}, but the cube stores {feature.units!r}; {hint}")
+    hint = _HINTS.get((canonical, feature.units), "convert it with scale and offset")
+    if feature.units == "mm d-1" and canonical == "m" and summed:
+        hint = "set scale: {%s: 1000}"
+    if is_backscatter(feature) and canonical == "1":
+        hint = "if it is linear power, set convert: {%s: power_to_db}"
+    raise SmgeoError(
+        f"{file}: {name} is in {found!r}, but the cube stores {feature.units!r}; {hint.replace('%s', name)}"
+    )
 
 
 def _inputs_of_days(
@@ -211,7 +238,7 @@ def _inputs_of_days(
     for name, one in series.items():
         for day, file, position in one.places if one.dynamic else ():
             made_from[day].append((name, states[file], position))
-    how = [(n, s.reading, s.rule, s.per_day) for n, s in series.items() if s.dynamic]
+    how = [(n, s.reading, s.rule, s.whole) for n, s in series.items() if s.dynamic]
     common = tokenize(how, where)
     return np.array([tokenize(common, day) for day in made_from], dtype=object)
 

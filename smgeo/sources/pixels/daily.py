@@ -11,12 +11,14 @@ from smgeo.catalog import Feature
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.observation import Observation, mean_observation
 
-Rule = Literal["mean", "clearest", "sum"]
+Rule = Literal["mean", "clearest", "sum", "rate", "accumulated"]
 
 _WORDS = {
     "mean": "mean of a day's observations (UTC)",
     "clearest": "the clearest of a day's observations (UTC), pixel by pixel; where it has no value, the next one",
-    "sum": "sum of a day's observations (UTC); missing where one is missing, and on days that have fewer than others",
+    "sum": "sum of a day's observations (UTC); missing where one is missing, and on days that lack times",
+    "rate": "mean of a day's observations (UTC); missing where one is missing, and on days that lack times",
+    "accumulated": "sum since 00 UTC at the end of the day",
 }
 
 
@@ -25,7 +27,7 @@ def choose_rule(asked: str, feature: Feature, *, masked: bool) -> Rule:
 
     Parameters
     ----------
-    asked : {"auto", "mean", "clearest", "sum"}
+    asked : {"auto", "mean", "clearest", "sum", "accumulated"}
         The source's `daily`.
     feature : Feature
         The variable.
@@ -39,8 +41,8 @@ def choose_rule(asked: str, feature: Feature, *, masked: bool) -> Rule:
     """
     if asked == "auto":
         return "clearest" if masked else "mean"
-    if asked == "sum" and feature.units == "dB":
-        raise SmgeoError(f"daily: sum of {feature.name} in dB has no meaning; choose mean or clearest")
+    if asked in ("sum", "accumulated") and feature.units == "dB":
+        raise SmgeoError(f"daily: {asked} of {feature.name} in dB has no meaning; choose mean or clearest")
     return asked  # type: ignore[return-value]
 
 
@@ -57,8 +59,8 @@ def combine_day(observations: Sequence[Observation], rule: Rule, *, decibels: bo
     ----------
     observations : sequence of Observation
         Observations of one day, all of one shape; for `clearest` the clearest first.
-    rule : {"mean", "clearest", "sum"}
-        How they are combined. A mean skips missing values; a sum is missing where one of them is.
+    rule : {"mean", "clearest", "sum", "rate"}
+        How they are combined. A mean skips missing values; a sum is missing where one of them is, and so is a rate, which is their mean.
     decibels : bool
         True for a variable in dB, whose mean is taken in linear power.
 
@@ -74,8 +76,9 @@ def combine_day(observations: Sequence[Observation], rule: Rule, *, decibels: bo
         numbers = np.stack([o.linear() if decibels else o.values for o in observations])
         return mean_observation(Observation(numbers, power=decibels), decibels=decibels)
     values = [o.stored() for o in observations]
-    if rule == "sum":
-        return Observation(np.sum(np.stack(values), axis=0, dtype="float64"))
+    if rule in ("sum", "rate"):
+        total = np.sum(np.stack(values), axis=0, dtype="float64")
+        return Observation(total if rule == "sum" else total / len(values))
     out = values[0].copy()
     for later in values[1:]:
         missing = np.isnan(out)

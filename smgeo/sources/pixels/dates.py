@@ -19,8 +19,24 @@ _PARTS = {"Y": "year", "y": "year", "j": "day of the year", "b": "month", "B": "
 }
 
 
+def has_hour(pattern: str) -> bool:
+    """Return True if a pattern of file names has the hour, so that a name gives a time and not only a day."""
+    return "%H" in pattern
+
+
 def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timestamp:
-    """Return the UTC day in a file's name.
+    """Return the UTC day in a file's name, as `moment_in_name`.
+
+    Examples
+    --------
+    >>> date_in_name("BOA_2022-12-31_T36SXA.tif", "BOA_%Y-%m-%d_*.tif")
+    Timestamp('2022-12-31 00:00:00')
+    """
+    return moment_in_name(name, pattern, file).normalize()
+
+
+def moment_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timestamp:
+    """Return the UTC time in a file's name.
 
     Parameters
     ----------
@@ -38,8 +54,8 @@ def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timesta
 
     Examples
     --------
-    >>> date_in_name("BOA_2022-12-31_T36SXA.tif", "BOA_%Y-%m-%d_*.tif")
-    Timestamp('2022-12-31 00:00:00')
+    >>> moment_in_name("RY2020013112.nc", "RY%Y%m%d%H.nc")
+    Timestamp('2020-01-31 12:00:00')
     """
     found: list[str] = []
     parts = []
@@ -61,7 +77,7 @@ def date_in_name(name: str, pattern: str, file: str | None = None) -> pd.Timesta
             f"its date, {apart}and * for any text"
         )
     try:
-        return pd.Timestamp(dt.datetime.strptime(" ".join(match.groups()), " ".join(found))).normalize()
+        return pd.Timestamp(dt.datetime.strptime(" ".join(match.groups()), " ".join(found)))
     except ValueError:
         read = ", ".join(f"{_PARTS[d[1]]} {text}" for d, text in zip(found, match.groups(), strict=True))
         raise SmgeoError(

@@ -128,7 +128,10 @@ def test_half_hours_of_imerg_become_a_day(tmp_path):
     p = open_gridded({**spec, "scale": {"precipitation": 24}}, root=tmp_path)["precipitation"]
     assert [str(t)[:10] for t in p["time"].values] == ["2020-01-31"]
     np.testing.assert_array_equal(p.values[0], [[12, 12, np.nan], [12, 12, 12], [12, 12, 12], [12, 12, 12]])
-    assert p.attrs["daily_rule"] == "mean of a day's observations (UTC)"
+    assert p.attrs["daily_rule"].startswith("mean of a day's observations (UTC); missing where one is missing")
+    assert p.attrs["run"] == "final"
+    next(tmp_path.glob("*S113000*")).unlink()  # a day that lacks a half hour is not extrapolated
+    assert np.isnan(open_gridded({**spec, "scale": {"precipitation": 24}}, root=tmp_path)["precipitation"].values).all()
 
 
 def test_stations_get_the_pixel_that_holds_them(days):
@@ -255,7 +258,7 @@ def test_crs_from_the_grid_mapping_and_resampling_by_ratio(utm):
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "average", "cubic"])
 def test_the_result_does_not_depend_on_blocks(tmp_path, monkeypatch, resampling):
-    values = np.random.default_rng(0).normal(size=(2, 40, 50)).astype("float32")
+    values = np.random.default_rng(0).uniform(0, 20, size=(2, 40, 50)).astype("float32")
     values[:, 10:14, 20:23] = np.nan
     ds = grid(values, 8 + 0.1 * np.arange(50), 52 - 0.1 * np.arange(40), dims=("time", "y", "x"))
     ds = ds.assign_coords(time=pd.date_range("2020-01-01", periods=2)).rename(x="lon", y="lat")
@@ -275,7 +278,7 @@ def test_the_result_does_not_depend_on_blocks(tmp_path, monkeypatch, resampling)
 
 
 def test_zarr_with_many_days_and_its_own_packing(tmp_path):
-    v = np.arange(70, dtype="float64")[:, None, None] * np.ones((1, 3, 3))
+    v = np.arange(250, 320, dtype="float64")[:, None, None] * np.ones((1, 3, 3))
     ds = grid(v, [0.0, 1, 2], [2.0, 1, 0], units="K", dims=("time", "y", "x"))
     ds = ds.assign_coords(time=pd.date_range("2020-01-01", periods=70)).rename(x="lon", y="lat")
     packing = {"v": {"dtype": "int16", "scale_factor": 0.5, "add_offset": 100.0, "_FillValue": -32768}}
@@ -283,10 +286,11 @@ def test_zarr_with_many_days_and_its_own_packing(tmp_path):
     spec = {"kind": "zarr", "path": "t.zarr", "bands": {"temperature": "v"}}
     with pytest.raises(SmgeoError, match=r"'K'.*'degC'.*offset: \{temperature: -273.15\}"):
         open_gridded(spec, root=tmp_path)
-    spec |= {"offset": {"temperature": -273.15}, "nodata": 7}
+    # As it is in the file: 257 K.
+    spec |= {"offset": {"temperature": -273.15}, "nodata": (257 - 100) / 0.5}
     t = open_gridded(spec, root=tmp_path)["temperature"]
     assert t.data.chunks[0] == (30, 30, 10)
-    truth = np.arange(70) - 273.15
+    truth = np.arange(250, 320) - 273.15
     truth[7] = np.nan
     np.testing.assert_allclose(t.values[:, 1, 1], truth, rtol=1e-6)
     at = open_gridded(spec, root=tmp_path, stations=places((1, 1)))["temperature"]
@@ -309,11 +313,14 @@ def test_several_times_a_day_need_a_rule(tmp_path):
     assert total.attrs["daily_rule"].startswith("sum of a day's observations")
     with pytest.raises(SmgeoError, match="'mm'"):
         open_gridded({**spec, "daily": "mean"}, root=tmp_path)
+    # An amount a day is not extrapolated from a part of the day; a temperature is the mean of what there is.
     mean = open_gridded({**spec, "daily": "mean", "scale": {"precipitation": 2}}, root=tmp_path)["precipitation"]
-    np.testing.assert_array_equal(mean.values[:, 0, 0], [4, 14, 18])
+    np.testing.assert_array_equal(mean.values[:, 0, 0], [4, np.nan, np.nan])
+    warm = {**spec, "bands": {"temperature": "v"}, "daily": "mean", "scale": {"temperature": 2}}
+    np.testing.assert_array_equal(open_gridded(warm, root=tmp_path)["temperature"].values[:, 0, 0], [4, 14, 18])
 
 
-def test_nothing_is_read_and_one_task_makes_a_block(tmp_path, monkeypatch):
+def test_only_a_sample_is_read_and_one_task_makes_a_block(tmp_path, monkeypatch):
     for d in pd.date_range("2020-01-01", periods=40):
         imerg(tmp_path, d)
     monkeypatch.setattr(gridded, "open_band", lambda *a: pytest.fail("read, where nothing must be"))
@@ -472,25 +479,25 @@ def test_unsigned_bytes_and_missing_value(tmp_path):
 def test_zarr_with_several_times_a_day(tmp_path, version, consolidated):
     # Six times a day over three days, the last of them cut short; chunks of 5 times and 2 x 2 pixels.
     hours = pd.date_range("2020-02-28", periods=17, freq="4h")
-    v = np.arange(17.0)[:, None, None] + np.array([[0, 100, 200], [300, 400, 500], [600, 700, 800]])
+    v = np.arange(17.0)[:, None, None] + np.array([[0, 10, 20], [30, 40, 50], [60, 70, 80]])
     v[3, 0, 0] = np.nan
     ds = grid(v, [0.0, 1, 2], [2.0, 1, 0], units="mm", dims=("time", "y", "x"), time=hours).rename(x="lon", y="lat")
     encoding = {"v": {"chunks": (5, 2, 2), "_FillValue": np.float32(-9999)}}
     ds.to_zarr(tmp_path / "h.zarr", zarr_format=version, consolidated=consolidated, encoding=encoding)
     spec = {"kind": "zarr", "path": "h.zarr", "bands": {"precipitation": "v"}}
     total = open_gridded({**spec, "daily": "sum"}, root=tmp_path)["precipitation"].values
-    offsets = 6 * np.array([[0, 100, 200], [300, 400, 500], [600, 700, 800]])
+    offsets = 6 * np.array([[0, 10, 20], [30, 40, 50], [60, 70, 80]])
     truth = np.stack([15 + offsets, 51 + offsets, np.full((3, 3), np.nan)])
     truth[0, 0, 0] = np.nan
     np.testing.assert_array_equal(total, truth)
     mean = open_gridded({**spec, "daily": "mean", "scale": {"precipitation": 6}}, root=tmp_path)
-    np.testing.assert_allclose(mean["precipitation"].values[:, 0, 0], [6 * (15 - 3) / 5, 6 * 8.5, 6 * 14], rtol=1e-6)
+    np.testing.assert_allclose(mean["precipitation"].values, truth, rtol=1e-6)
     at = open_gridded({**spec, "daily": "sum"}, root=tmp_path, stations=places((2, 0), (0, 2), (0.1, 1.9), (1, 1)))
     np.testing.assert_array_equal(at["precipitation"].values, truth[:, [2, 0, 0, 1], [2, 0, 0, 1]].T)
 
 
 def test_however_little_is_read_together(tmp_path, monkeypatch):
-    v = np.random.default_rng(0).normal(size=(50, 4, 5)).astype("float32")
+    v = np.random.default_rng(0).uniform(-1, 1, size=(50, 4, 5)).astype("float32")
     ds = grid(v, np.arange(5.0), 4 - np.arange(4.0), dims=("time", "y", "x"))
     ds.assign_coords(time=pd.date_range("2020-01-01", periods=50)).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     spec = {"kind": "netcdf", "path": "a.nc", "bands": {"ndvi": "v"}, "crs": "EPSG:4326"}
@@ -503,13 +510,13 @@ def test_however_little_is_read_together(tmp_path, monkeypatch):
 
 def test_a_file_is_opened_once_and_its_chunks_read_once(tmp_path, monkeypatch):
     # Chunks of 300 x 300 in a grid of 600 x 400: four, of which stations lie in three.
-    v = np.arange(240_000, dtype="float32").reshape(400, 600)
+    v = np.arange(240_000, dtype="float32").reshape(400, 600) / 2**19
     for day in (1, 2):
         with h5netcdf.File(tmp_path / f"c_2020010{day}.nc", "w") as f:
             f.dimensions = {"lat": 400, "lon": 600}
             f.create_variable("lon", ("lon",), "f8", data=360 - 360 / 600 * (np.arange(600) + 0.5))
             f.create_variable("lat", ("lat",), "f8", data=-40 + 0.2 * (np.arange(400) + 0.5))
-            f.create_variable("v", ("lat", "lon"), "f4", data=v + day, chunks=(300, 300))
+            f.create_variable("v", ("lat", "lon"), "f4", data=v + day / 4, chunks=(300, 300))
     opened, cuts = [], []
 
     def counted(file, reading):
@@ -539,7 +546,7 @@ def test_a_file_is_opened_once_and_its_chunks_read_once(tmp_path, monkeypatch):
     assert len(cuts) == 2 * len(tiles)
     rows = np.floor((lats + 40) / 0.2).astype(int)
     columns = 599 - np.floor(lons % 360 / 0.6).astype(int)
-    np.testing.assert_array_equal(at, np.stack([v[rows, columns] + 1, v[rows, columns] + 2], axis=1))
+    np.testing.assert_array_equal(at, np.stack([v[rows, columns] + 0.25, v[rows, columns] + 0.5], axis=1))
 
 
 def test_days_say_what_they_are_made_from(days):
@@ -611,7 +618,16 @@ def test_a_chunk_that_is_damaged_is_named(days):
         where = v.id.get_chunk_info(0)
     with file.open("r+b") as raw:
         raw.seek(where.byte_offset + 5)
+        sound = raw.read(3)
+        raw.seek(where.byte_offset + 5)
         raw.write(b"\xff\xff\xff")
+    with pytest.raises(SmgeoError, match=r"20200103.*precipitation cannot be read"):  # by the sample
+        open_gridded(IMERG, root=days)
+    whole = file.read_bytes()
+    with file.open("r+b") as raw:
+        raw.seek(where.byte_offset + 5)
+        raw.write(sound)
     p = open_gridded(IMERG, root=days)["precipitation"]
+    file.write_bytes(whole)
     with pytest.raises(SmgeoError, match=r"20200103.*precipitation cannot be read"):
         p.compute(scheduler="synchronous")
