@@ -103,7 +103,7 @@ def names_in(folder) -> set[str]:
 
 
 def test_folder_holds_the_cube_and_nothing_of_stations_or_models(finished):
-    files = {"recipe.yaml", "provenance.json", "grid.zarr", "results.json", "report.html", "outline.geojson"}
+    files = {"recipe.yaml", "provenance.json", "grid.zarr", "results.json", "report.html", "tables", "outline.geojson"}
     assert names_in(finished.folder) == files
     assert finished.maps == []
     assert finished.results["models"] == {}
@@ -291,7 +291,7 @@ def test_station_cube_without_models(tmp_path):
     found = smgeo.run(make_station_recipe(tmp_path), out=tmp_path / "run", data=tmp_path)
     files = {"recipe.yaml", "provenance.json", "stations.zarr", "results.json", "report.html", "tables"}
     assert names_in(found.folder) == files
-    assert {p.stem for p in (found.folder / "tables").iterdir()} == {"index", "rows"}
+    assert {p.stem for p in (found.folder / "tables").iterdir()} == {"index", "rows", "features"}
     assert found.results["models"] == {}
     assert "split" not in found.results
     assert found.results["stations"] == ["TABLE/s0", "TABLE/s1", "TABLE/s2"]
