@@ -86,6 +86,9 @@ def dump_yaml(values: object, width: int = 80) -> str:
     return yaml.dump(values, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=width)
 
 
+_SCALARS = (type(None), bool, int, float, str, dt.date, dt.datetime, bytes, set)
+
+
 def as_yaml_value(value: object) -> object:
     """Return a value of a recipe that was given in Python as YAML would give it: tuples and arrays as lists, numbers as Python's.
 
@@ -108,10 +111,7 @@ def as_yaml_value(value: object) -> object:
         return [as_yaml_value(item) for item in value]
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    if value is None or type(value) in (dt.date, dt.datetime, bytes, set):
+    if type(value) in _SCALARS:
         return value
     raise ValueError(f"a recipe contains numbers, text, dates, lists and mappings; got a {type(value).__name__}")
 

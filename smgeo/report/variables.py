@@ -77,7 +77,7 @@ def describe_variables(
         dropped = add_dropped([dropped, {target: removed}])
     if names is None:
         names = [str(n) for n, v in cube.data_vars.items() if kind_of(v) != "diagnostic"]
-    found = {}
+    found: JsonObject = {}
     for name in names:
         about = _describe(cube[name], most)
         low, high = catalog[name].valid_range if name in catalog else (0.0, 0.0)
@@ -104,7 +104,7 @@ def _removed_of_target(cube: xr.Dataset) -> dict[str, int]:
 
 def _describe(variable: xr.DataArray, most: int | None) -> JsonObject:
     attrs = {key: str(variable.attrs.get(key, "")) for key in ("units", "source")}
-    about = {"kind": kind_of(variable), **attrs}
+    about: JsonObject = {"kind": kind_of(variable), **attrs}
     if variable.dtype.kind not in "fiu":
         return {**about, "notes": ["text" if variable.dtype.kind in "OUST" else str(variable.dtype)]}
     seen = _look(variable, most)
