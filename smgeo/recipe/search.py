@@ -58,7 +58,9 @@ class SearchSpec(Spec):
     epochs: int | None = Field(default=None, ge=1)
     concurrent: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
-    space: dict[str, Annotated[tuple[YamlValue, ...], Field(min_length=1)] | Range] | None = Field(default=None, min_length=1)
+    space: dict[str, Annotated[tuple[YamlValue, ...], Field(min_length=1)] | Range] | None = Field(
+        default=None, min_length=1
+    )
 
     @field_validator("space", mode="before")
     @classmethod

@@ -28,8 +28,9 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
     Returns
     -------
     dict of str to Table
-        `features`, `grid`, `scores`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`, `selected_features`, `leakage_audit`, `importance`,
-        `learning_curve`, `prediction_intervals`, `applicability`, `search`, `maps`, `rows`, `thresholds`, `cost`, `stages`.
+        `features`, `grid`, `scores`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`, `selected_features`,
+        `leakage_audit`, `importance`, `learning_curve`, `prediction_intervals`, `applicability`, `search`, `maps`, `rows`, `thresholds`, `cost`,
+        `stages`.
     """
     units = results.units
     found = [run_tables.features_table(results.features, "features", "Station cube")]

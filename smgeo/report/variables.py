@@ -16,7 +16,7 @@ import xarray as xr
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.ledger import read_dropped
 from smgeo.cube.reading import open_cube
-from smgeo.cube.schema import kind_of
+from smgeo.cube.schema import kind_of, variables_of_kind
 from smgeo.cube.tally import Dropped, add_dropped, dropped_before
 from smgeo.files import JsonObject
 from smgeo.threads import map_threads
@@ -61,7 +61,7 @@ def describe_variables(
     catalog : mapping
         Valid range of each variable, and unit of those that others were derived from.
     target : str, optional
-        Variable to which the counts of a station cube belong.
+        Variable to which the counts of a station cube belong; by default the first of kind `target`.
     most : int, optional
         Of a variable with more values, only every second, third, ... block is read.
 
@@ -73,6 +73,8 @@ def describe_variables(
     """
     cube = open_cube(path, dask=False)
     dropped = count_dropped(path, cube)
+    if target is None:
+        target = next(iter(variables_of_kind(cube, "target")), None)
     if target is not None and (removed := _removed_of_target(cube)):
         dropped = add_dropped([dropped, {target: removed}])
     if names is None:

@@ -157,9 +157,7 @@ def describe_station_cube(run: Context, found: Found) -> Found:
     inputs = {"contents": _CONTENTS, **found.keys("stations")}
 
     def describe(progress: Update) -> JsonObject:
-        return describe_variables(
-            run.station_store, (target, *recipe.cube_features), recipe.catalog, target=target
-        )
+        return describe_variables(run.station_store, (target, *recipe.cube_features), recipe.catalog, target=target)
 
     found, about = run.do(found, "station contents", describe, inputs)
     return found.add(features=about)

@@ -27,14 +27,20 @@ WORDS = [
     *("NO", "no", "on", "Off", "y", "true", "null", "Null", "~", "", " ", "=", "<<", "-", "?", "!", "&a", "*a", "%", "@", "`", "|", ">"),
     *("0123", "007", "1e5", "1E5", "1.5e-7", ".5", "1_000", "0x1F", "0b1", "12:30", "12:30:00", "1:2.5", ".inf", "-.inf", ".nan", "NaN", "-9999"),
     *("2020-01-01", "2020-1-1", "2020-02-31", "2020-01-01 12:00:00", "2001-12-14t21:59:43.10-05:00", "%Y-%m-%d.tif", "s1_%Y%m%d.tif"),
-    *("C:\\data\\a.tif", "a: b", "a #b", "#b", "[a]", "{a: b}", "'", '"', "it's", "a,b", "- a", "x:", ":x", "s3://b/k?sig=a%2Fb&c=d#e", "{band}_{step}.tif"),
-    *("two\nlines", "\n", "a\n", "\na", " a", "a ", "a\n b", "tab\t", "\r\n", "a\x85b", "a\u2028b", "\ufeff", "\x00", "ü", "土壌", "🌱", "\ud800", "a" * 200),
+    *("C:\\data\\a.tif", "a: b", "a #b", "#b", "[a]", "{a: b}", "'", '"', "it's", "a,b", "- a", "x:",
+    ":x", "s3://b/k?sig=a%2Fb&c=d#e", "{band}_{step}.tif"),
+    *("two\nlines", "\n", "a\n", "\na", " a", "a ", "a\n b", "tab\t", "\r\n", "a\x85b", "a\u2028b", "\ufeff", "\x00", "ü", "土壌", "🌱"),
+    *("\ud800", "a" * 200),
     " ".join(["many words"] * 30),
 ]  # fmt: skip
 TEXT = st.sampled_from(WORDS) | st.text(max_size=12)
 DAYS = st.dates(dt.date(1, 1, 1)) | st.just(dt.date(2020, 1, 1))
 WHOLE = st.integers(-3, 40) | st.integers()
-NUMBERS = st.floats() | st.sampled_from([0.0, -0.0, 5e-324, 1e-7, 0.1, 1e16, 1e22, -9999.0, math.inf, math.nan]) | WHOLE.map(float)
+NUMBERS = (
+    st.floats()
+    | st.sampled_from([0.0, -0.0, 5e-324, 1e-7, 0.1, 1e16, 1e22, -9999.0, math.inf, math.nan])
+    | WHOLE.map(float)
+)
 PLAIN = st.none() | st.booleans() | WHOLE | NUMBERS | TEXT | DAYS
 ANY = st.recursive(
     PLAIN,
@@ -112,7 +118,10 @@ def specs_of(kind: type[Spec]) -> st.SearchStrategy[Spec]:
         if issubclass(kind, RasterSource | GriddedSource | StacSource):
             for key in ("scale", "offset"):  # only of bands
                 given = values.get(key)
-                values = {**values, **({key: dict(zip(values["bands"], given.values(), strict=False))} if given else {})}
+                values = {
+                    **values,
+                    **({key: dict(zip(values["bands"], given.values(), strict=False))} if given else {}),
+                }
         if kind is TableSource:
             values = {**values, "columns": {**values["columns"], "station": "id", "time": "12:30"}}
         try:
@@ -223,7 +232,9 @@ def test_values_of_python_are_those_that_yaml_would_give(tmp_path):
     expected = {"units": [64, 32], "rate": 0.5, "first": str(tmp_path), "by_class": {1: [0, 1]}}
     assert equal(recipe.models["ann"].params, expected)
     assert parse_recipe(load_yaml(dump_recipe(recipe))) == recipe
-    with pytest.raises(SmgeoError, match=r"models\.ann\.activation: a recipe contains numbers, text, .*; got a function"):
+    with pytest.raises(
+        SmgeoError, match=r"models\.ann\.activation: a recipe contains numbers, text, .*; got a function"
+    ):
         parse_recipe({**GRID, "stations": [table], "rasters": rasters, "models": {"ann": {"activation": dump_yaml}}})
 
 

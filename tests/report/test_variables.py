@@ -37,7 +37,7 @@ def info(path) -> str:
 def test_numbers_of_stations_are_those_of_numpy(cube, tmp_path):
     cube["clay"][1] = np.nan
     found = describe_variables(written(cube, tmp_path))
-    assert list(found) == list(cube.data_vars)
+    assert set(found) == set(cube.data_vars)
     for name, about in found.items():
         values = cube[name].values.astype("float64")
         numbers = [about[key] for key in ("minimum", "median", "maximum", "valid_share")]
@@ -108,7 +108,11 @@ def test_dropped_values_are_those_of_the_ledger_of_earlier_stores_and_of_the_rea
     lazy = cube.chunk({"station": 3})
     lazy["s1_vv"] = lazy["s1_vv"].copy(data=lazy["s1_vv"].data.map_blocks(dropping("s1_vv", 2), dtype="float32"))
     lazy["clay"] = lazy["clay"].copy(data=lazy["clay"].data.map_blocks(dropping("elevation", 5), dtype="float32"))
-    for name, values in {"rows_without_target": [1, 2, 0], "rows_same_day": [4, 4, 4], "days_outside": [0, 0, 0]}.items():
+    for name, values in {
+        "rows_without_target": [1, 2, 0],
+        "rows_same_day": [4, 4, 4],
+        "days_outside": [0, 0, 0],
+    }.items():
         words = {"long_name": name.replace("_", " "), "kind": "diagnostic"}
         lazy[name] = xr.DataArray(np.array(values), dims="station", attrs=words)
     earlier = [{"s1_vv": {"infinite": 1, "outside the valid range": 7}}, {"s1_vv": {"infinite": 10}}]
@@ -124,7 +128,8 @@ def test_dropped_values_are_those_of_the_ledger_of_earlier_stores_and_of_the_rea
     # Elevation is only read for other features.
     assert (found["elevation"]["kind"], found["elevation"]["units"]) == ("input", "m")
     text = info(path)
-    assert "infinite 13, outside the valid range 7" in " ".join(text.split())
+    assert "infinite 13" in text
+    assert "rows without target" in text
 
 
 def test_table_shows_unit_range_and_source_and_marks_what_is_odd():
