@@ -23,6 +23,7 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.ledger import seal
 from smgeo.cube.regions import Progress
 from smgeo.cube.schema import check_units, text_of, units_of, variables_of_kind
+from smgeo.cube.tally import Dropped, dropped_before, with_dropped
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.prepare import derive_features, measure_revisit
@@ -76,7 +77,7 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[dt.date | str, d
     days = pd.date_range(pd.Timestamp(first), pd.Timestamp(last), freq="D", name="time")
     if not days.equals(pd.DatetimeIndex(merged.indexes["time"])):
         merged = merged.reindex(time=days)
-    return merged.assign_attrs(left_out=json.dumps(left_out))
+    return with_dropped(merged.assign_attrs(left_out=json.dumps(left_out)), map(dropped_before, sources[1:]))
 
 
 def build_station_cube(
@@ -113,7 +114,7 @@ def build_station_cube(
     days = pd.DatetimeIndex(stations.indexes["time"])
     needed = {n for f in features for n in (f, *catalog[f].derived_from)} | {target}
     slopes = choose_slopes(features, rasters, stations)
-    cube = stations
+    cube, dropped = stations, list[Dropped]()
     left_out = json.loads(stations.attrs.get("left_out", "{}"))
     for number, source in enumerate(rasters):
         parts = []
@@ -129,11 +130,13 @@ def build_station_cube(
         values = keep(f"{number}-{source.kind}", values) if keep is not None else values
         values = drop_left_out(values.sel(station=cube["station"]))
         left_out |= json.loads(values.attrs["left_out"])
+        dropped.append(dropped_before(values))
         kept = cube.sel(station=values["station"])
         cube = kept.assign({n: v.variable for n, v in values.data_vars.items()})
     cube = derive_features(cube, features)
     diagnostics = [str(n) for n, v in cube.data_vars.items() if v.attrs.get("kind") == "diagnostic"]
-    return cube[[*features, target, *diagnostics]].assign_attrs(left_out=json.dumps(left_out), title="station cube")
+    cube = cube[[*features, target, *diagnostics]].assign_attrs(left_out=json.dumps(left_out), title="station cube")
+    return with_dropped(cube, dropped)
 
 
 def write_station_cube(

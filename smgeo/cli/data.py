@@ -9,7 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from smgeo.cli.console import console
-from smgeo.cli.tables import print_results
+from smgeo.cli.tables import print_contents, print_results
 from smgeo.errors import SmgeoError
 
 
@@ -105,6 +105,7 @@ def info_command(
         )
     else:
         console.print(repr(open_cube(path)), markup=False)
+        print_contents(path, console)
 
 
 def _verify(path: Path) -> None:

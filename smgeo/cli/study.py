@@ -52,9 +52,9 @@ def tune_command(
 ) -> None:
     """Run a study up to the search of its models' parameters; the same command again continues it."""
     import pandas as pd
-    import yaml
 
     from smgeo.recipe.study import read_recipe
+    from smgeo.recipe.yaml_format import dump_yaml
     from smgeo.study.runs import tune_recipe
 
     options = {k: v for k, v in (("trials", trials), ("search", search), ("scheduler", scheduler)) if v is not None}
@@ -69,7 +69,7 @@ def tune_command(
     }
     if lacking:
         console.print("for `smgeo run` to train with what was found, put into the recipe:", markup=False)
-        console.print(yaml.safe_dump({"search": lacking}, sort_keys=False).rstrip(), markup=False)
+        console.print(dump_yaml({"search": lacking}).rstrip(), markup=False)
 
 
 def audit_command(

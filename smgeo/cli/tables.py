@@ -10,9 +10,14 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from smgeo.files import JsonObject
     from smgeo.report.schema import Results
     from smgeo.report.table import Table
+
+# Of larger variables every second, third, ... block is read, so that a command that looks into a store answers at once.
+_MOST_VALUES = 50_000_000
 
 
 def render_table(table: Table) -> RichTable:
@@ -39,6 +44,17 @@ def print_results(results: Results, out: Console) -> None:
     for table in tables_of(results).values():
         if "terminal" in table.outputs:
             out.print(render_table(table))
+
+
+def print_contents(path: Path, out: Console) -> None:
+    """Print the variables of a cube: unit, range, valid share, values made missing, source."""
+    from smgeo.report.run_tables import features_table
+    from smgeo.report.schema import GridVariable
+    from smgeo.report.variables import describe_variables
+
+    described = describe_variables(path, most=_MOST_VALUES)
+    checked = {name: GridVariable.model_validate(about) for name, about in described.items()}
+    out.print(render_table(features_table(checked, "features", "Variables")))
 
 
 def print_evaluation(

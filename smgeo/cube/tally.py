@@ -6,14 +6,18 @@ which collects the counts here and writes them to the ledger with the region: a 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import xarray as xr
+
 # Variable -> reason -> number of values.
 Dropped = dict[str, dict[str, int]]
 
+_ATTRIBUTE = "smgeo_dropped"
 _counts: ContextVar[Dropped | None] = ContextVar("dropped", default=None)
 
 
@@ -47,3 +51,18 @@ def add_dropped(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Dropped:
         for variable, reasons in part.items():
             total.setdefault(variable, Counter()).update(reasons)
     return {variable: dict(reasons) for variable, reasons in total.items()}
+
+
+def with_dropped(ds: xr.Dataset, parts: Iterable[Mapping[str, Mapping[str, int]]]) -> xr.Dataset:
+    """Return a cube with the counts of what was dropped before it is written, such as in the stores that its values are read from.
+
+    They are in the attribute `smgeo_dropped`, as JSON.
+    """
+    counts = add_dropped([dropped_before(ds), *parts])
+    return ds.assign_attrs({_ATTRIBUTE: json.dumps(counts, sort_keys=True)}) if counts else ds
+
+
+def dropped_before(ds: xr.Dataset) -> Dropped:
+    """Return the counts that `with_dropped` added to a cube."""
+    counts: Dropped = json.loads(ds.attrs.get(_ATTRIBUTE, "{}"))
+    return counts

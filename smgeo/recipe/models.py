@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from smgeo.recipe.spec import Spec
+from smgeo.recipe.yaml_format import YamlValue
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -29,8 +30,8 @@ class ModelSpec(Spec):
     """A model's kind, its fixed parameters, and its own values for keys of `prepare`."""
 
     kind: str
-    params: dict[str, Any] = Field({})
-    prepare: dict[str, Any] = Field({})
+    params: dict[str, YamlValue] = Field({})
+    prepare: dict[str, YamlValue] = Field({})
 
 
 def name_kinds(value: object) -> object:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Feature, Mask
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.spec import Spec, known_kind, parse_spec
+from smgeo.recipe.yaml_format import YamlValue
 
 Resampling = Literal["auto", "nearest", "bilinear", "average", "cubic"]
 DailyRule = Literal["auto", "mean", "clearest", "sum"]
@@ -83,7 +84,7 @@ class _Files(_Raster):
     @field_validator("dates", mode="before", check_fields=False)
     @classmethod
     def _one_date(cls, value: object) -> object:
-        """Read a date in quotes, as a dumped recipe has it, as a date and not as a pattern."""
+        """Read a date in quotes as a date and not as a pattern."""
         if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
             return dt.date.fromisoformat(value)
         return value
@@ -213,7 +214,7 @@ class StacSource(_Remote):
     kind: Literal["stac"]
     url: str
     collections: tuple[str, ...] = ()
-    query: dict[str, object] = Field({})
+    query: dict[str, YamlValue] = Field({})
     bbox: tuple[float, float, float, float] | None = None
     max_cloud_cover: float | None = Field(None, ge=0, le=100)
     quality: MaskSpec | None = None

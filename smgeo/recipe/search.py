@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from smgeo.recipe.spec import Spec
+from smgeo.recipe.yaml_format import YamlValue
 
 # Trials of a search by default: of a recipe, whose other stages wait for it, and of a call of `smgeo.tune`.
 RECIPE_TRIALS = 20
@@ -57,7 +58,9 @@ class SearchSpec(Spec):
     epochs: int | None = Field(default=None, ge=1)
     concurrent: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
-    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Range] | None = Field(default=None, min_length=1)
+    space: dict[str, Annotated[tuple[YamlValue, ...], Field(min_length=1)] | Range] | None = Field(
+        default=None, min_length=1
+    )
 
     @field_validator("space", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from smgeo.errors import SmgeoError
 from smgeo.recipe.checks import find_problems
 from smgeo.recipe.fields import RecipeFields
 from smgeo.recipe.spec import parse_spec
-from smgeo.recipe.yaml_format import RecipeDumper, RecipeLoader
+from smgeo.recipe.yaml_format import dump_yaml, load_yaml
 
 
 class Recipe(RecipeFields):
@@ -72,7 +72,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = find_recipe(path)
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
+        values = load_yaml(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise SmgeoError(f"{file} is not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
@@ -87,6 +87,4 @@ def read_recipe(path: str | Path) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """Return the resolved recipe as YAML; reading it gives an equal recipe."""
     unused = None if recipe.stations else {"target", "prepare"}
-    return yaml.dump(
-        recipe.model_dump(mode="json", exclude=unused), Dumper=RecipeDumper, sort_keys=False, allow_unicode=True
-    )
+    return dump_yaml(recipe.model_dump(exclude=unused))

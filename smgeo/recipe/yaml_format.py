@@ -1,15 +1,19 @@
-"""YAML of recipes: 1e-3 is a number, and a repeated key or an impossible date is an error."""
+"""YAML of recipes: 1e-3 is a number, 0123 and 12:30 are text, a repeated key or an impossible date is an error; what is written reads back."""
 
 from __future__ import annotations
 
+import datetime as dt
+import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, TypeAlias
 
 import yaml
+from pydantic import BeforeValidator
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, and refuses a key given twice and a day that no month has."""
+    """Reads 1e-3 as a number and 0123 and 12:30 as text, and refuses a key given twice and a day that no month has."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         """Return the value of a node; the error for an invalid number or date names its line."""
@@ -30,18 +34,87 @@ class RecipeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
-# Whole numbers stay integers only if their resolver comes first.
-for _first, _resolvers in RecipeLoader.yaml_implicit_resolvers.items():
-    _resolvers.sort(key=lambda pair: pair[0] == "tag:yaml.org,2002:float")
+# YAML 1.1 reads 0123 in base 8 and 12:30 in base 60, which silently changes a station's id and a time of day; and 1e-3 as text.
+_NUMBERS = {
+    "int": r"[-+]?(0|[1-9][0-9_]*|0b[01][01_]*|0x[0-9a-fA-F][0-9a-fA-F_]*)",
+    "float": r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?\d+)?|\.[0-9][0-9_]*([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
+}
+RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag.split(":")[-1] not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, _form in _NUMBERS.items():
+    RecipeLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^({_form})$"), list("-+0123456789."))
 
 
 class RecipeDumper(yaml.SafeDumper):
-    """Quotes text that `RecipeLoader` would read as a number."""
+    """Quotes text that `RecipeLoader` or another reader of YAML would take for something else."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write a list that is used twice twice."""
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Return text; escaped if it contains line breaks that YAML would read as others."""
+        style = '"' if re.search("[\r\x85\u2028\u2029]", data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", str(data), style)
 
 
-RecipeDumper.yaml_implicit_resolvers = RecipeLoader.yaml_implicit_resolvers
+RecipeDumper.yaml_implicit_resolvers = {
+    first: [
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()),
+        *RecipeLoader.yaml_implicit_resolvers.get(first, ()),
+    ]
+    for first in {**yaml.SafeDumper.yaml_implicit_resolvers, **RecipeLoader.yaml_implicit_resolvers}
+}
+RecipeDumper.add_representer(str, RecipeDumper.represent_str)
+
+
+def load_yaml(text: str) -> Any:
+    """Return the value of YAML text.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it is not YAML, gives a key twice, or contains an invalid number or date.
+    """
+    return yaml.load(text, Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
+
+
+def dump_yaml(values: object, width: int = 80) -> str:
+    """Return values as YAML text that `load_yaml` reads as equal values, tuples as lists."""
+    return yaml.dump(values, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=width)
+
+
+_SCALARS = (type(None), bool, int, float, str, dt.date, dt.datetime, bytes, set)
+
+
+def as_yaml_value(value: object) -> object:
+    """Return a value of a recipe that was given in Python as YAML would give it: tuples and arrays as lists, numbers as Python's.
+
+    Raises
+    ------
+    ValueError
+        If YAML has no form for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_yaml_value({"units": (64, 32), "rate": np.float32(0.5)})
+    {'units': [64, 32], 'rate': 0.5}
+    """
+    if hasattr(value, "tolist"):  # of NumPy
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {as_yaml_value(key): as_yaml_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_yaml_value(item) for item in value]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if type(value) in _SCALARS:
+        return value
+    raise ValueError(f"a recipe contains numbers, text, dates, lists and mappings; got a {type(value).__name__}")
+
+
+# A value whose type the recipe leaves to others, such as a model's parameter.
+YamlValue: TypeAlias = Annotated[Any, BeforeValidator(as_yaml_value)]

@@ -13,73 +13,47 @@ import numpy as np
 import odc.geo.xr  # noqa: F401 - the accessor .odc
 import pandas as pd
 import xarray as xr
-from odc.geo.geobox import GeoBox
 
-from smgeo.catalog import Feature
+from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.reading import open_cube
-from smgeo.cube.schema import kind_of
 from smgeo.files import JsonObject
 from smgeo.polygons import pixels_inside, read_outline, write_geojson
 from smgeo.recipe.output import ReportSpec
 from smgeo.recipe.rasters import AnyRaster, RasterSource
+from smgeo.report.variables import describe_variables
 from smgeo.sources import open_source
 
 RGB_DAYS = 4
 _Day: TypeAlias = dt.date | np.datetime64
 
 
-def describe_grid(path: Path, names: Sequence[str]) -> JsonObject:
-    """Return the grid, its days, and the days with observations and the share of valid values of each variable.
+def describe_grid(path: Path, names: Sequence[str], catalog: Mapping[str, Feature] = FEATURES) -> JsonObject:
+    """Return the grid, its days, and the contents of each variable.
 
     Parameters
     ----------
     path : Path
-        A grid cube. Every value is read once, chunk by chunk.
+        A grid cube. Every value is read once, block by block.
     names : sequence of str
         Its variables, in the order of the result.
+    catalog : mapping
+        Valid range of each variable.
 
     Returns
     -------
     dict
         `grid` of the results without what the report shows, see `smgeo.report.schema.Grid`. `valid_share` is the share of all pixels on the days
-        on which any pixel has a value; calendar variables have none, and static ones no days.
+        on which any pixel has a value; static and calendar variables have no days.
     """
     cube = open_cube(path)
     box, times = cube.odc.geobox, pd.DatetimeIndex(cube.indexes["time"])
-    counts = _count(cube)
-    variables: JsonObject = {}
-    for name in names:
-        about = {"kind": kind_of(cube[name]), "units": str(cube[name].attrs.get("units", ""))}
-        variables[name] = {**about, **(_observed(counts[name], times, box) if name in counts else {})}
     return {
         "crs": f"EPSG:{box.crs.epsg}" if box.crs.epsg else str(box.crs),
         "shape": list(box.shape.yx),
         "resolution": [abs(box.resolution.y), abs(box.resolution.x)],
         "bounds": list(box.boundingbox.bbox),
         "days": {"first": str(times[0].date()), "last": str(times[-1].date()), "count": len(times)},
-        "variables": variables,
-    }
-
-
-def _count(cube: xr.Dataset) -> dict[str, np.ndarray]:
-    """Count pixels with a value: each day of dynamic variables, and in total of static ones."""
-    maps = [n for n, v in cube.data_vars.items() if {"y", "x"} <= set(map(str, v.dims))]
-    counts = cube[maps].notnull().sum(("y", "x")).compute()
-    return {str(n): counts[n].values for n in maps}
-
-
-def _observed(count: np.ndarray, times: pd.DatetimeIndex, box: GeoBox) -> JsonObject:
-    pixels = box.shape.y * box.shape.x
-    if count.ndim == 0:
-        return {"valid_share": round(int(count) / pixels, 6)}
-    seen = np.flatnonzero(count)
-    if not seen.size:
-        return {"days": 0, "first_day": None, "last_day": None, "valid_share": 0.0}
-    return {
-        "days": int(seen.size),
-        "first_day": str(times[seen[0]].date()),
-        "last_day": str(times[seen[-1]].date()),
-        "valid_share": round(int(count.sum()) / (seen.size * pixels), 6),
+        "variables": describe_variables(path, names, catalog),
     }
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
-import yaml
 from matplotlib.figure import Figure
 
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import text_of
+from smgeo.recipe.yaml_format import load_yaml
 from smgeo.report.grid_pictures import draw_daily_means, draw_last_days, draw_rgb
 from smgeo.report.html import embed, write_page
 from smgeo.report.results import open_predictions
@@ -78,7 +78,7 @@ def write_report(
         "report.html.j2",
         results=results,
         provenance=provenance,
-        recipe=yaml.safe_load(recipe),
+        recipe=load_yaml(recipe),
         recipe_text=recipe,
         pictures=encoded,
         tables=tables,
@@ -109,7 +109,7 @@ def _plan_drawings(
             drawings["rgb"] = partial(draw_rgb, folder, grid.rgb, grid.outline)
         if grid.series is not None:
             drawings["daily_means"] = partial(draw_daily_means, grid.series)
-        if grid.rgb is None and grid.series is None:
+        if grid.rgb is None and grid.series is None and not results.models:
             drawings["last_days"] = partial(draw_last_days, folder, grid.variables)
     return drawings
 

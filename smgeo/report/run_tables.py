@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 
 from smgeo.files import JsonObject
-from smgeo.report.schema import Grid, Provenance, Results, Search
+from smgeo.report.schema import Grid, Provenance, Results, Search, Variable
 from smgeo.report.score_tables import four_scores
 from smgeo.report.table import (
     EVERYWHERE,
@@ -21,11 +21,14 @@ from smgeo.report.table import (
     as_number,
     as_params,
     as_percent,
+    as_reasons,
+    as_value,
     count_column,
     number_column,
     percent_column,
     text_column,
 )
+from smgeo.report.variables import EXACT_VALUES
 
 _BEST_TRIALS = 10
 
@@ -173,30 +176,58 @@ def cost_table(results: Results, provenance: Provenance) -> Table:
     )
 
 
-def grid_table(grid: Grid) -> Table:
-    """Return days with values and shares of valid and masked values of the variables of the grid cube."""
-    height, width = grid.shape
+def features_table(features: Mapping[str, Variable], name: str, title: str, finding: str = "") -> Table:
+    """Return unit, source and values of the variables of a cube, so that a wrong unit is seen; variables with something odd are marked.
+
+    Columns of a grid's days and of its masked values are left out if no variable has any.
+    """
+    records: list[Record] = [
+        {
+            "variable": variable,
+            **dict(about),
+            "dropped": about.dropped or None,
+            "notes": "; ".join(about.notes) or None,
+        }
+        for variable, about in features.items()
+    ]
     return Table.of(
-        "grid",
-        "Grid cube",
+        name,
+        title,
         [
             text_column("variable"),
             text_column("units", "unit"),
-            text_column("kind"),
-            count_column("days", "days with a value"),
-            text_column("first_day", "first"),
-            text_column("last_day", "last"),
+            text_column("kind", outputs=NOT_TERMINAL),
+            Column(("minimum",), "minimum", as_value),
+            Column(("median",), "median", as_value),
+            Column(("maximum",), "maximum", as_value),
+            count_column("days", optional=True),
+            Column(("first_day",), "first", align="left", optional=True),
+            Column(("last_day",), "last", align="left", optional=True),
             percent_column("valid_share", "valid"),
-            percent_column("masked_share", "masked"),
+            Column(("masked_share",), "masked", as_percent(), optional=True),
+            Column(("dropped",), "made missing", as_reasons, "left", optional=True),
+            Column(("notes",), "notes", align="left", optional=True),
+            text_column("source"),
         ],
-        [{"variable": name, **dict(about)} for name, about in grid.variables.items()],
-        finding=f"{height:,} × {width:,} pixels in {grid.crs}, {grid.days.count:,} days from {grid.days.first} to {grid.days.last}.",
+        records,
+        marked=lambda record: bool(record["notes"] or record["dropped"]),
+        finding=finding,
         notes=(
-            "Valid: share of all pixels with a value, on the days on which any pixel has one; other pixels are outside the scenes, without data, or "
-            "masked. Masked: share of the values in the files that the quality band removed.",
+            "Valid: share of the values that are not missing; on a grid of those on the days on which any pixel has one, where other pixels are outside "
+            "the scenes, without data, or masked.",
+            "Masked: share of the values in the files that the quality band removed." if name == "grid" else "",
+            "Made missing: values as they were read, of pixels or of the stations' rows; a pixel that is read for two blocks or two features may count "
+            "twice.",
+            f"Median: of all values up to {EXACT_VALUES:,}, otherwise of every second, third, ... one.",
         ),
-        outputs=NOT_FILES,
     )
+
+
+def grid_table(grid: Grid) -> Table:
+    """Return the variables of the grid cube as `features_table`, with their days."""
+    height, width = grid.shape
+    finding = f"{height:,} × {width:,} pixels in {grid.crs}, {grid.days.count:,} days from {grid.days.first} to {grid.days.last}."
+    return features_table(grid.variables, "grid", "Grid cube", finding)
 
 
 def stages_table(provenance: Provenance) -> Table:

@@ -21,7 +21,8 @@ from smgeo.prepare import Split
 from smgeo.recipe.spec import Spec, parse_spec
 
 # Raised whenever a key is added, removed or changes its meaning. Files without the key are version 0, which has the keys of version 1.
-SCHEMA_VERSION = 1
+# Version 2 adds `features`, and to variables of the grid all but `kind`, `units`, days and shares.
+SCHEMA_VERSION = 2
 
 Part = Literal["train", "validation", "test"]
 Number = float | None
@@ -322,15 +323,26 @@ class GridDays(Entry):
     count: int
 
 
-class GridVariable(Entry):
-    """Unit and kind of a variable of the grid cube, days with a value, and shares of valid and of masked values."""
+class Variable(Entry):
+    """Unit, kind and source of a variable of a cube, its values in numbers, and how many its sources made missing, by reason."""
 
     kind: str
     units: str
+    source: str = ""
+    minimum: Number = None
+    median: Number = None
+    maximum: Number = None
+    valid_share: Number = None
+    dropped: dict[str, int] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+class GridVariable(Variable):
+    """A variable of the grid cube: also its days with a value, and the share of masked values."""
+
     days: int | None = None
     first_day: str | None = None
     last_day: str | None = None
-    valid_share: float | None = None
     masked_share: float | None = None
 
 
@@ -399,6 +411,7 @@ class Results(Entry):
     outliers: Outliers | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
     training: dict[str, Training] = Field(default_factory=dict)
+    features: dict[str, Variable] = Field(default_factory=dict)
     grid: Grid | None = None
 
     @property

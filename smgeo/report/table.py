@@ -44,6 +44,22 @@ def as_percent(digits: int = 1) -> Format:
     return lambda value: f"{number(100 * value)} %" if isinstance(value, int | float) and value == value else DASH
 
 
+def as_value(value: object) -> str:
+    """Return a number of any size with four significant digits; with a comma between thousands.
+
+    >>> as_value(0.05), as_value(-12.3456), as_value(8848.86), as_value(9.96921e36)
+    ('0.05', '-12.35', '8,849', '9.969e+36')
+    """
+    if not isinstance(value, int | float) or _is_missing(value):
+        return DASH
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def as_reasons(value: object) -> str:
+    """Return numbers by reason as `outside the valid range 12, infinite 3`."""
+    return ", ".join(f"{reason} {n:,}" for reason, n in value.items()) if isinstance(value, Mapping) and value else DASH
+
+
 def as_interval(value: object) -> str:
     """Return the pair (low, high) as `0.061 to 0.088`; a dash if one end is missing."""
     if not isinstance(value, tuple) or any(map(_is_missing, value)):

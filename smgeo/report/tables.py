@@ -28,11 +28,15 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
     Returns
     -------
     dict of str to Table
-        `scores`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`, `selected_features`, `leakage_audit`, `importance`,
-        `learning_curve`, `prediction_intervals`, `applicability`, `search`, `maps`, `rows`, `thresholds`, `grid`, `cost`, `stages`.
+        `features`, `grid`, `scores`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`, `selected_features`,
+        `leakage_audit`, `importance`, `learning_curve`, `prediction_intervals`, `applicability`, `search`, `maps`, `rows`, `thresholds`, `cost`,
+        `stages`.
     """
     units = results.units
-    found = [
+    found = [run_tables.features_table(results.features, "features", "Station cube")]
+    if results.grid is not None:
+        found.append(run_tables.grid_table(results.grid))
+    found += [
         score_tables.scores_table(results.models, results.intervals, units, _about_parts(results)),
         score_tables.comparisons_table(results.comparisons, units),
         score_tables.groups_table(results),
@@ -49,8 +53,6 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
         run_tables.rows_table(results),
         run_tables.thresholds_table(results),
     ]
-    if results.grid is not None:
-        found.append(run_tables.grid_table(results.grid))
     if provenance is not None:
         found += [run_tables.cost_table(results, provenance), run_tables.stages_table(provenance)]
     return {table.name: table for table in found if table.rows}

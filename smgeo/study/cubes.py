@@ -16,18 +16,24 @@ from smgeo.assemble.grid import build_grid_cube, open_grid
 from smgeo.assemble.ranges import check_grid_ranges, check_ranges
 from smgeo.assemble.stations import build_station_cube, write_station_cube
 from smgeo.cube.chunks import chunk_sizes
-from smgeo.cube.ledger import read_ledger
+from smgeo.cube.ledger import read_dropped, read_ledger
 from smgeo.cube.reading import open_cube
+from smgeo.cube.tally import with_dropped
 from smgeo.cube.writing import write_cube
 from smgeo.files import JsonObject, digest
 from smgeo.polygons import polygon_files
 from smgeo.recipe.study import dump_recipe
 from smgeo.report.grid_contents import count_masked, describe_grid, describe_shown
 from smgeo.report.results import count_station_rows
+from smgeo.report.table import as_reasons
+from smgeo.report.variables import count_dropped, describe_variables
 from smgeo.sources.world.simulation import simulate
 from smgeo.study.context import Context, Found
 from smgeo.study.inputs import input_files, open_all_stations
 from smgeo.study.progress import Update
+
+# Raised by hand when the contents of a cube are described with other keys.
+_CONTENTS = 2
 
 
 def keep_recipe(run: Context, found: Found) -> Found:
@@ -86,6 +92,7 @@ def _build_stations(run: Context, key: str, progress: Update) -> JsonObject:
         )
         # The files' hashes do not cover a remote source: only the values kept of it tell whether it has changed.
         write_station_cube(cube, run.station_store, token=digest({"key": key, "parts": parts}), progress=progress)
+    _report_dropped(run, run.station_store)
     return count_station_rows(run.open_stations(), run.target)
 
 
@@ -98,7 +105,7 @@ def _keep_values(run: Context, update: Update, parts: dict[str, object], name: s
     write_cube(values, path, chunks=chunk_sizes(values), progress=lambda done, total: update(done, total, name))
     records = read_ledger(path)
     parts[name] = records.regions if records else None
-    kept = open_cube(path)
+    kept = with_dropped(open_cube(path), [read_dropped(path)])
     check_ranges(kept, run.recipe.catalog, f"stations, source {name}")
     return kept
 
@@ -125,6 +132,13 @@ def _build_grid(run: Context, key: str, progress: Update) -> None:
         write_cube(cube, path, token=key, progress=progress)
         if again:
             check_grid_ranges(open_cube(path), recipe.rasters, recipe.catalog)
+    _report_dropped(run, path)
+
+
+def _report_dropped(run: Context, store: Path) -> None:
+    """Report the values that sources dropped for a cube."""
+    for variable, reasons in count_dropped(store).items():
+        run.reporter.say(f"warning: {store.name}: {variable}: values made missing: {as_reasons(reasons)}")
 
 
 def _grid_period(run: Context) -> tuple[Any, Any]:
@@ -135,12 +149,28 @@ def _grid_period(run: Context) -> tuple[Any, Any]:
     return times[0], times[-1]
 
 
+def describe_station_cube(run: Context, found: Found) -> Found:
+    """Summarise the variables of the station cube."""
+    recipe, target = run.recipe, run.target
+    if not recipe.stations:
+        return found
+    inputs = {"contents": _CONTENTS, **found.keys("stations")}
+
+    def describe(progress: Update) -> JsonObject:
+        return describe_variables(run.station_store, (target, *recipe.cube_features), recipe.catalog, target=target)
+
+    found, about = run.do(found, "station contents", describe, inputs)
+    return found.add(features=about)
+
+
 def describe_grid_cube(run: Context, found: Found) -> Found:
     """Summarise the grid cube, and choose what the report shows of it."""
     recipe = run.recipe
-    if recipe.report is None and (recipe.models or not recipe.builds_grid):
+    if not recipe.builds_grid:
         return found
-    found, about = run.do(found, "grid contents", partial(_count_grid, run), found.keys("grid"))
+    masked = recipe.report is not None or not recipe.models  # these shares cost another reading of the files
+    inputs = {"contents": _CONTENTS, "masked": masked, **found.keys("grid")}
+    found, about = run.do(found, "grid contents", lambda progress: _count_grid(run, masked=masked), inputs)
     if (spec := recipe.report) is not None:
         outputs = [run.folder / "outline.geojson"] if spec.outline is not None else []
         inputs = {"report": spec.model_dump(mode="json"), "inputs": hash_outline(run), **found.keys("grid")}
@@ -151,10 +181,11 @@ def describe_grid_cube(run: Context, found: Found) -> Found:
     return found.add(grid=about)
 
 
-def _count_grid(run: Context, progress: Update) -> JsonObject:
+def _count_grid(run: Context, *, masked: bool) -> JsonObject:
     recipe, path = run.recipe, run.grid_store
-    about = describe_grid(path, recipe.cube_features)
-    shares = count_masked(open_cube(path), recipe.rasters, _grid_period(run), run.root, recipe.catalog)
+    about = describe_grid(path, recipe.cube_features, recipe.catalog)
+    rasters = recipe.rasters if masked else ()
+    shares = count_masked(open_cube(path), rasters, _grid_period(run), run.root, recipe.catalog)
     for name, share in shares.items():
         about["variables"][name]["masked_share"] = share
     return about

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from smgeo.study.context import Context, Found
-from smgeo.study.cubes import build_grid, build_stations, describe_grid_cube, hash_inputs, keep_recipe, simulate_world
+from smgeo.study.cubes import (
+    build_grid,
+    build_stations,
+    describe_grid_cube,
+    describe_station_cube,
+    hash_inputs,
+    keep_recipe,
+    simulate_world,
+)
 from smgeo.study.maps import make_maps
 from smgeo.study.models import choose_split, choose_threshold, fit_models, search_models
 from smgeo.study.output import count_removed, draw_report, write_results
@@ -45,6 +53,7 @@ RUN: tuple[Stage, ...] = (
     measure_areas,
     make_maps,
     count_removed,
+    describe_station_cube,
     describe_grid_cube,
     write_results,
     draw_report,

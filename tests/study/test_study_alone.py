@@ -103,7 +103,7 @@ def names_in(folder) -> set[str]:
 
 
 def test_folder_holds_the_cube_and_nothing_of_stations_or_models(finished):
-    files = {"recipe.yaml", "provenance.json", "grid.zarr", "results.json", "report.html", "outline.geojson"}
+    files = {"recipe.yaml", "provenance.json", "grid.zarr", "results.json", "report.html", "tables", "outline.geojson"}
     assert names_in(finished.folder) == files
     assert finished.maps == []
     assert finished.results["models"] == {}
@@ -130,9 +130,15 @@ def test_results_say_what_the_cube_holds(finished):
     assert (red["days"], red["first_day"], red["last_day"]) == (2, "2020-06-01", "2020-06-03")
     assert red["valid_share"] == pytest.approx(37 / 40)
     assert red["masked_share"] == pytest.approx(22 / 59, abs=1e-6)
-    assert grid["variables"]["elevation"] == {"kind": "static", "units": "m", "valid_share": 1.0}
+    both = 1e-4 * np.concatenate([RED.ravel()[:19], RED[FLAGS[DAYS[1]] == 0] + 1])
+    assert [red[key] for key in ("minimum", "median", "maximum")] == pytest.approx(
+        [both.min(), np.median(both), both.max()], rel=1e-6
+    )
+    height = {"minimum": 120.0, "median": 120.0, "maximum": 120.0, "valid_share": 1.0, "notes": ["constant"]}
+    assert grid["variables"]["elevation"].items() >= {"kind": "static", "units": "m", **height}.items()
+    assert not {"days", "masked_share"} & set(grid["variables"]["elevation"])
     assert "masked_share" not in grid["variables"]["ndvi"]
-    assert grid["variables"]["doy_sin"] == {"kind": "calendar", "units": "1"}
+    assert (grid["variables"]["doy_sin"]["kind"], grid["variables"]["doy_sin"]["units"]) == ("calendar", "1")
 
 
 def test_series_is_the_mean_over_the_outline(finished):
@@ -206,7 +212,10 @@ def test_a_cube_that_would_be_empty_is_refused(recipe, folder, change, message):
 
 def test_values_in_another_unit_are_refused(recipe, folder):
     del recipe["rasters"][0]["scale"]
-    with pytest.raises(SmgeoError, match=r"100% of the values of s2_b4 are outside 0 to 1.5 1 \(median 1\d\d\d\)"):
+    with pytest.raises(
+        SmgeoError,
+        match=r"100 % of a sample of s2_b4 is outside 0 to 1.5 1 \(median 1\d\d\d\).*set scale: \{s2_b4: 0.0001\}",
+    ):
         smgeo.run(recipe, out=folder / "run", data=folder)
     assert not (folder / "run" / "grid.zarr").exists()
 
@@ -291,7 +300,7 @@ def test_station_cube_without_models(tmp_path):
     found = smgeo.run(make_station_recipe(tmp_path), out=tmp_path / "run", data=tmp_path)
     files = {"recipe.yaml", "provenance.json", "stations.zarr", "results.json", "report.html", "tables"}
     assert names_in(found.folder) == files
-    assert {p.stem for p in (found.folder / "tables").iterdir()} == {"index", "rows"}
+    assert {p.stem for p in (found.folder / "tables").iterdir()} == {"index", "rows", "features"}
     assert found.results["models"] == {}
     assert "split" not in found.results
     assert found.results["stations"] == ["TABLE/s0", "TABLE/s1", "TABLE/s2"]

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-import yaml
-
 from smgeo.errors import SmgeoError
 from smgeo.files import written_beside
 from smgeo.hpc.sites.profile import parse_site
+from smgeo.recipe.yaml_format import dump_yaml
 
 _FIELD = re.compile(r"(\w+)=(\S+)")
 _GPUS = re.compile(r"gpu(?::[^:,()]+)?:(\d+)")
@@ -116,7 +115,7 @@ def write_site(values: Mapping[str, object], path: Path) -> Path:
     SmgeoError
         If a value is invalid, or the file exists already.
     """
-    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=150)
+    text = dump_yaml(dict(values), width=150)
     parse_site(text, str(path))
     check_new(path)
     with written_beside(path) as part:

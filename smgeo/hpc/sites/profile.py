@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from smgeo.errors import SmgeoError, nearest
 from smgeo.hpc.sites.templates import cluster_folder
 from smgeo.recipe.spec import Spec, parse_spec
-from smgeo.recipe.yaml_format import RecipeLoader
+from smgeo.recipe.yaml_format import load_yaml
 
 # Names in `#SBATCH` lines, where nothing is quoted.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")
@@ -233,7 +233,7 @@ def load_site(name: str | Path) -> Site:
 def parse_site(text: str, where: str) -> Site:
     """Return the profile in YAML text; errors as in `load_site`."""
     try:
-        values: object = yaml.load(text, Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
+        values: object = load_yaml(text)
     except yaml.YAMLError as error:
         raise SmgeoError(f"{where} is not YAML: {error}") from None
     if not isinstance(values, dict):
