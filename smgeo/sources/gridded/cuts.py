@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.sources.gridded.csv_grids import read_csv
+from smgeo.sources.gridded.file_formats import explain_read
 from smgeo.sources.gridded.files import File, Stored, open_variables
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
 
@@ -86,7 +87,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
         try:
             yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs), reading)
         except OSError as error:
-            raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
+            raise SmgeoError(f"{file}: {reading.band} cannot be read: {explain_read(error)}") from None
 
 
 def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, columns: slice) -> np.ndarray:

@@ -16,6 +16,7 @@ import xarray as xr
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
+from smgeo.sources.gridded.file_formats import SIGNATURE, is_classic
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -131,7 +132,7 @@ def _zarr(file: File, group: str | None, stack: ExitStack) -> Mapping[str, Store
 
 def _netcdf(file: File, group: str | None, stack: ExitStack) -> Mapping[str, Stored]:
     raw = stack.enter_context(open_binary(file))
-    classic = raw.read(3) == b"CDF"
+    classic = is_classic(raw.read(SIGNATURE), file)
     raw.seek(0)
     if classic:
         return _of_dataset(
