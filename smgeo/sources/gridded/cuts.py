@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from smgeo.cube.tally import note_dropped
 from smgeo.errors import SmgeoError
 from smgeo.sources.gridded.csv_grids import read_csv
+from smgeo.sources.gridded.file_formats import explain_read
 from smgeo.sources.gridded.files import File, Stored, open_variables
 from smgeo.sources.gridded.imerg import HALF_HOURS, LACKS_HALF_HOURS
 from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE, Packing, read_packing
@@ -135,7 +136,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
         try:
             yield cut
         except OSError as error:
-            raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
+            raise SmgeoError(f"{file}: {reading.band} cannot be read: {explain_read(error)}") from None
 
 
 def packing_of(stored: Stored, file: File, reading: Reading) -> Packing:

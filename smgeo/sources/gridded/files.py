@@ -18,6 +18,7 @@ from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.gridded.packing import PACKING_KEYS
+from smgeo.sources.gridded.file_formats import SIGNATURE, is_classic
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -145,7 +146,7 @@ def _zarr(file: File, group: str | None, stack: ExitStack) -> Variables:
 
 def _netcdf(file: File, group: str | None, stack: ExitStack) -> Variables:
     raw = stack.enter_context(open_binary(file))
-    classic = raw.read(3) == b"CDF"
+    classic = is_classic(raw.read(SIGNATURE), file)
     raw.seek(0)
     if classic:
         source = raw if isinstance(file, str) else file
