@@ -166,7 +166,7 @@ class TextTable:
                 names=range(len(self.names)),
                 usecols=wanted,
                 dtype=dict.fromkeys(text, str),
-                na_values={i: list(missing) for i in numbers},
+                na_values={i: list(missing) for i in numbers if i not in text},
                 keep_default_na=False,
                 decimal=self._decimal,
                 skipinitialspace=True,

@@ -360,18 +360,22 @@ def _name_and_place(
         if "station" not in table:
             raise SmgeoError(f"{sources.where}: a table of stations needs columns.station to be joined by")
         table = _join_places(table, places, Path(str(spec.stations)))
-    table = _with_degrees(table, spec.crs, sources)
     if "network" not in table:
         table["network"] = spec.network
+    if "station" in table:
+        table["station"] = table["network"] + "/" + table["station"]
+    table = _with_degrees(table, spec.crs, sources)
     if "station" not in table:
-        table["station"] = [
-            f"{lat:.5f}_{lon:.5f}" for lat, lon in zip(table["latitude"], table["longitude"], strict=True)
-        ]
-    table["station"] = table["network"].astype(str) + "/" + table["station"].astype(str)
-    by_station = table.groupby("station")
-    _check_same(by_station, ("latitude", "longitude"), sources, _SAME_PLACE_DEGREES)
-    if "group" in table and (varying := by_station["group"].nunique().loc[lambda n: n > 1]).size:
-        raise SmgeoError(f"{sources.where}: group varies within {', '.join(varying.index[:5])}; a station has one group")
+        degrees = zip(table["latitude"], table["longitude"], strict=True)
+        table["station"] = table["network"] + "/" + pd.Series([f"{a:.5f}_{b:.5f}" for a, b in degrees], index=table.index)
+    for name in ("latitude", "longitude"):
+        _check_same(table, name, sources)
+    if "group" in table:
+        groups = table.groupby("station")["group"].nunique()
+        if (groups > 1).any():
+            raise SmgeoError(
+                f"{sources.where}: group varies within {', '.join(groups.index[groups > 1][:5])}; a station has one group"
+            )
     return table
 
 
@@ -424,16 +428,13 @@ def _with_degrees(table: pd.DataFrame, crs: str, sources: Sources) -> pd.DataFra
     return table
 
 
-def _check_same(by_station: object, names: Iterable[str], sources: Sources, most: float) -> None:
+def _check_same(table: pd.DataFrame, name: str, sources: Sources) -> None:
     """Refuse stations whose rows are at two places."""
-    assert isinstance(by_station, pd.core.groupby.DataFrameGroupBy)
-    for name in names:
-        ends = by_station[name].agg(["min", "max"])
-        moved = ends[(ends["max"] - ends["min"]) > most]
-        if moved.empty:
-            continue
+    ends = table.groupby("station")[name].agg(["min", "max"])
+    moved = ends[(ends["max"] - ends["min"]) > _SAME_PLACE_DEGREES]
+    if not moved.empty:
         station = moved.index[0]
-        rows = by_station.get_group(station)[name]
+        rows = table.loc[table["station"] == station, name]
         low, high = rows.idxmin(), rows.idxmax()
         first, second = sorted((int(low), int(high)))
         raise SmgeoError(
