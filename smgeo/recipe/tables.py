@@ -131,6 +131,8 @@ class TableSource(StationSource):
     min_valid_share : float
         Share of the usual number of rows a day (the table's median) that a day needs. A sum needs all rows of a day unless
         this is given; missing rows then count as the mean of the others.
+    one_depth : bool
+        Of columns at several depths, take the same one for all stations; by default, each station's nearest that has a value.
     """
 
     kind: Literal["csv"]
@@ -159,6 +161,7 @@ class TableSource(StationSource):
     local_times: bool = False
     daily: dict[str, Literal["mean", "sum"]] = Field({})
     min_valid_share: float = Field(0.0, ge=0, le=1)
+    one_depth: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -230,7 +233,9 @@ def _expand_column(value: object) -> tuple[object, ...]:
         return ({"column": value},)
     if not isinstance(value, Mapping):
         return (value,)
-    depths = value and all(isinstance(v, int | float) for v in value.values()) and not set(value) & set(Column.model_fields)
+    depths = (
+        value and all(isinstance(v, int | float) for v in value.values()) and not set(value) & set(Column.model_fields)
+    )
     several = value if depths else value.get("column")
     if not isinstance(several, Mapping):
         return (value,)

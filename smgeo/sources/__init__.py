@@ -75,7 +75,8 @@ def open_stations(
     Parameters
     ----------
     path : str, Path, DataFrame, spec or mapping
-        Archive, table or folder; a DataFrame of kind csv, whose columns may have the names of the cube; or a whole source as in a recipe's `stations`, with its own `kind`, `flags` and options.
+        Archive, table or folder; a DataFrame (kind csv), whose columns may have the names of the cube; or a whole source as in
+        a recipe's `stations`, with its own `kind`, `flags` and options.
     kind : {"ismn", "tereno", "csv", "matrix"}
         Reader, "ismn" by default. Its options are the attributes of
 
@@ -114,7 +115,9 @@ def open_stations(
     options |= {name: value for name, value in given.items() if value is not None}
     frame = path if isinstance(path, pd.DataFrame) else None
     if frame is not None:
-        spec: StationSource = _table_of(frame, options, {target, *(n for n, f in catalog.items() if not f.derived_from)})
+        spec: StationSource = _table_of(
+            frame, options, {target, *(n for n, f in catalog.items() if not f.derived_from)}
+        )
     elif isinstance(path, str | Path):
         spec = parse_stations({"path": path, **options}, "open_stations")
     elif options:
@@ -133,9 +136,7 @@ def open_stations(
             "(sm: {sm_5cm: 0.05}), or leave depth_m out"
         )
     if frame is not None and isinstance(spec, TableSource):
-        return open_table(
-            spec, frame=frame, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog
-        )
+        return open_table(spec, frame=frame, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
     return open_station_source(spec, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from smgeo.sources import open_stations
 
-ID = st.sampled_from(["0044", "00044", "44", "NA", "nan", "null", "1e5", "100000", "007", "TRUE", "site A", "x-1", "Müller", "3.0"])
+ID = st.sampled_from(
+    ["0044", "00044", "44", "NA", "nan", "null", "1e5", "100000", "007", "TRUE", "site A", "x-1", "Müller", "3.0"]
+)
 # Name of a form: how a local time is written, keys that it needs, and whether its offset is written with it.
 FORMS = {
     "iso": (lambda t: f"{t:%Y-%m-%d %H:%M}", {}, False),
@@ -24,11 +26,21 @@ FORMS = {
     "dots": (lambda t: f"{t:%d.%m.%Y %H:%M}", {"day_first": True}, False),
     "short": (lambda t: f"{t:%d.%m.%y %H:%M}", {"time_format": "%d.%m.%y %H:%M"}, False),
     "named": (lambda t: f"{t:%d %b %Y %H:%M}", {}, False),
-    "24 h": (lambda t: f"{t - dt.timedelta(days=1):%Y-%m-%d} 24:00" if t.hour == t.minute == 0 else f"{t:%Y-%m-%d %H:%M}", {}, False),
+    "24 h": (
+        lambda t: f"{t - dt.timedelta(days=1):%Y-%m-%d} 24:00" if t.hour == t.minute == 0 else f"{t:%Y-%m-%d %H:%M}",
+        {},
+        False,
+    ),
     "offset": (lambda t: f"{t:%Y-%m-%dT%H:%M}", {}, True),
 }
 # A separator, a decimal mark, and the keys that tell them; comma with comma needs quotes.
-WRITTEN = [(",", ".", {}), (";", ",", {"decimal": ","}), ("\t", ".", {}), ("|", ",", {"decimal": ","}), (";", ".", {"separator": ";"})]
+WRITTEN = [
+    (",", ".", {}),
+    (";", ",", {"decimal": ","}),
+    ("\t", ".", {}),
+    ("|", ",", {"decimal": ","}),
+    (";", ".", {"separator": ";"}),
+]
 
 
 @st.composite

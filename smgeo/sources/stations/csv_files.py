@@ -16,14 +16,14 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.recipe.station_source import files_of
-from smgeo.recipe.tables import PLACE_COLUMNS, TEXT_COLUMNS, Column
+from smgeo.recipe.tables import PLACE_COLUMNS, TEXT_COLUMNS, Column, TableSource
 from smgeo.sources.stations.archive import UNREADABLE, list_members
 
 # Fields that stand for a missing number in any table: those that pandas knows, and the loggers' "NAN".
@@ -41,27 +41,6 @@ _PARQUET = (".parquet", ".pq")
 _BROKEN = (*UNREADABLE, lzma.LZMAError, zlib.error)
 
 
-class TextForm(Protocol):
-    """Keys that say how a text table is written; see `smgeo.recipe.tables.TableSource`."""
-
-    @property
-    def separator(self) -> str | None: ...
-    @property
-    def decimal(self) -> str: ...
-    @property
-    def encoding(self) -> str | None: ...
-    @property
-    def comment(self) -> str | None: ...
-    @property
-    def skip_rows(self) -> int: ...
-    @property
-    def units_rows(self) -> int: ...
-    @property
-    def header(self) -> bool: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-
-
 @dataclass(frozen=True)
 class PlainForm:
     """The form of a table with a header and nothing else to say."""
@@ -74,6 +53,10 @@ class PlainForm:
     units_rows: int = 0
     header: bool = True
     names: tuple[str, ...] = ()
+
+
+# Keys that say how a text table is written.
+TextForm: TypeAlias = TableSource | PlainForm
 
 
 class RawTable(Protocol):
@@ -121,7 +104,9 @@ class TextTable:
         self._skip(lines, form.comment)
         first = lines.peek()
         if first is None:
-            raise SmgeoError(f"{where} is empty" + (" below the rows that skip_rows leaves out" if form.skip_rows else ""))
+            raise SmgeoError(
+                f"{where} is empty" + (" below the rows that skip_rows leaves out" if form.skip_rows else "")
+            )
         if form.header:
             lines.take()
             for _ in range(form.units_rows):
@@ -157,22 +142,14 @@ class TextTable:
 
     def read(self, text: Collection[int], numbers: Collection[int], missing: Sequence[str]) -> pd.DataFrame:
         """Return columns by their positions: as text (missing as ""), and as numbers where pandas can (missing as NaN)."""
-        wanted = sorted({*text, *numbers})
         try:
-            table: pd.DataFrame = pd.read_csv(
-                io.StringIO(self._body),
-                sep=r"\s+" if self.separator == _BLANKS else self.separator,
-                header=None,
-                names=range(len(self.names)),
-                usecols=wanted,
-                dtype=dict.fromkeys(text, str),
-                na_values={i: list(missing) for i in numbers if i not in text},
-                keep_default_na=False,
-                decimal=self._decimal,
-                skipinitialspace=True,
-                low_memory=False,
-                index_col=False,
-            )
+            try:
+                table = self._parse(text, numbers, missing, usecols=sorted({*text, *numbers}))
+            except pd.errors.ParserError as error:
+                # Pandas refuses to choose columns where all rows lack their last fields.
+                if "Too many columns" not in str(error):
+                    raise
+                table = self._parse(text, numbers, missing, usecols=None)
         except pd.errors.EmptyDataError:
             raise SmgeoError(f"{self.where} has names of columns but no rows") from None
         except _BROKEN as error:
@@ -185,6 +162,25 @@ class TextTable:
             table[i] = table[i].fillna("").str.strip()
         return table
 
+    def _parse(
+        self, text: Collection[int], numbers: Collection[int], missing: Sequence[str], usecols: list[int] | None
+    ) -> pd.DataFrame:
+        table: pd.DataFrame = pd.read_csv(
+            io.StringIO(self._body),
+            sep=r"\s+" if self.separator == _BLANKS else self.separator,
+            header=None,
+            names=range(len(self.names)),
+            usecols=usecols,
+            dtype=dict.fromkeys(text, str),
+            na_values={i: list(missing) for i in numbers if i not in text},
+            keep_default_na=False,
+            decimal=self._decimal,
+            skipinitialspace=True,
+            low_memory=False,
+            index_col=False,
+        )
+        return table
+
     def place(self, row: int) -> str:
         """Return words for the place of a row of `read`."""
         return f"line {self._lines[row]}" if row < len(self._lines) else f"row {row + 1}"
@@ -193,7 +189,9 @@ class TextTable:
         """Return a field of a line above the header, both counted from 1."""
         fields = _split(self._above[line - 1], self.separator) if line <= len(self._above) else []
         if number > len(fields):
-            raise SmgeoError(f"{self.where}: line {line} above the names of columns has no field {number}; see skip_rows")
+            raise SmgeoError(
+                f"{self.where}: line {line} above the names of columns has no field {number}; see skip_rows"
+            )
         return fields[number - 1].strip()
 
 
@@ -389,7 +387,7 @@ def find_column(column: str | int, names: Sequence[str]) -> int | None:
     return found[0] if found else None
 
 
-def to_numbers(values: pd.Series, table: RawTable, name: str, decimal: str) -> pd.Series:
+def to_numbers(values: pd.Series, table: RawTable, name: str, decimal: str) -> np.ndarray:
     """Return a column as float64, before its scale.
 
     Raises
@@ -398,7 +396,7 @@ def to_numbers(values: pd.Series, table: RawTable, name: str, decimal: str) -> p
         Naming the first field that is not a number, and the key that would help.
     """
     if values.dtype.kind in "iuf" and not isinstance(values.dtype, pd.CategoricalDtype):
-        return values.astype("float64")
+        return values.to_numpy("float64", na_value=np.nan)
     words = values.astype(object).where(values.notna(), "").astype(str).str.strip()
     text = words
     if decimal != "." and (commas := words.str.contains(decimal, regex=False)).any():
@@ -417,7 +415,7 @@ def to_numbers(values: pd.Series, table: RawTable, name: str, decimal: str) -> p
             f"{table.where}, {table.place(int(bad[0]))}: column {table.names[values.name]!r} (for {name}) contains {word!r}, which is not a "
             f"number; {hint}"
         )
-    return numbers
+    return numbers.to_numpy()
 
 
 def read_places(
@@ -447,7 +445,9 @@ def read_places(
     lacking = []
     for name in PLACE_COLUMNS:
         several = (columns or {}).get(name, (Column(column=name, optional=True),))
-        found = [(c, i) for c in several if c.column is not None and (i := find_column(c.column, table.names)) is not None]
+        found = [
+            (c, i) for c in several if c.column is not None and (i := find_column(c.column, table.names)) is not None
+        ]
         if found and name not in ("time", "depth"):
             own[name], at[name] = found[0]
         elif name in (columns or {}) and not all(c.optional for c in several):

@@ -209,19 +209,19 @@ def _rows(data: bytes, columns: int, skipped: int = 0) -> pd.DataFrame:
     """Return the words of a file as text, one row a line; missing words at the end of a line are NaN."""
     text = decode(data).replace("\r\n", "\n").replace("\r", "\n")
     # Flags of providers may contain blanks and quotation marks; they are the last words of a line.
-    most = max((line.count(" ") + line.count("\t") for line in text.split("\n")), default=0) + 1
-    return pd.read_csv(
+    most = max(len(line.split()) for line in text.split("\n"))
+    table: pd.DataFrame = pd.read_csv(
         io.StringIO(text),
         sep=r"\s+",
         header=None,
         names=range(max(columns, most)),
-        usecols=range(columns),
         quoting=csv.QUOTE_NONE,
         skiprows=skipped,
         dtype=str,
         keep_default_na=False,
         na_values=[""],
     )
+    return table.iloc[:, :columns]
 
 
 def _numbers(column: pd.Series, member: str) -> pd.Series:

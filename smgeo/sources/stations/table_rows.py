@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -157,7 +157,9 @@ def _check_variables(spec: TableSource, target: str, catalog: Mapping[str, Featu
     if unknown := [f"{n!r} ({nearest(n, list(catalog))})" for n in sorted(names) if n not in catalog]:
         faults.append(f"columns for unknown variables {', '.join(unknown)}; or describe them in variables")
     for key, named in (("valid", spec.valid), ("daily", spec.daily)):
-        faults += [f"{key}: {n!r} is no variable of the table; {nearest(n, sorted(names))}" for n in named if n not in names]
+        faults += [
+            f"{key}: {n!r} is no variable of the table; {nearest(n, sorted(names))}" for n in named if n not in names
+        ]
     faults += [
         f"{n} is given in {c.units!r}, but the cube needs {catalog[n].units!r}; convert it with scale and offset and leave units out"
         for n, several in spec.columns.items()
@@ -268,11 +270,7 @@ def _convert(table: RawTable, spec: TableSource, found: Sequence[_Found]) -> pd.
     words = [*MISSING, *(m for m in spec.missing if isinstance(m, str))]
     codes = [float(m) for m in spec.missing if _is_number(m)]
     raw = table.read(text, numbers, words)
-    out = pd.DataFrame(index=pd.RangeIndex(len(raw)))
-    first = raw[min(text)] if text else None
-    out["empty"] = False
-    if first is not None and first.dtype.kind != "M" and (first == "").any():
-        out["empty"] = (raw.isna() | raw.isin([""])).all(axis=1)
+    out: dict[str, object] = {"empty": _empty_rows(raw, text)}
     faults = []
     for f in found:
         if f.name in TEXT_COLUMNS:
@@ -282,24 +280,34 @@ def _convert(table: RawTable, spec: TableSource, found: Sequence[_Found]) -> pd.
             values = (
                 to_numbers(raw[f.at], table, f.name, spec.decimal)
                 if f.at is not None
-                else pd.Series(_number(table, f), index=out.index)
+                else np.full(len(raw), _number(table, f))
             )
         except SmgeoError as error:
             faults.append(str(error))
             continue
-        values = values.mask(values.isin(codes)) * f.column.scale + f.column.offset
-        if f.flag is not None:
-            values = values.where(_is_good(raw[f.flag], f.column.good))
-        out[f.result] = values
+        lost = (
+            np.isin(values, codes) if f.flag is None else np.isin(values, codes) | ~_is_good(raw[f.flag], f.column.good)
+        )
+        out[f.result] = np.where(lost, np.nan, values) * f.column.scale + f.column.offset
+    rows = pd.DataFrame(out, index=raw.index)
     for name in ("station", "network"):
-        unnamed = np.flatnonzero(((out[name] == "") & ~out["empty"]).to_numpy()) if name in out else np.array([])
+        unnamed = np.flatnonzero((rows[name] == "") & ~rows["empty"]) if name in rows else np.array([])
         if unnamed.size:
             faults.append(
                 f"{table.where}, {table.place(int(unnamed[0]))}: a row has no {name} ({unnamed.size} in all); name it, or remove such rows"
             )
     if faults:
         raise SmgeoError("; ".join(faults))
-    return out
+    return rows
+
+
+def _empty_rows(raw: pd.DataFrame, text: Collection[int]) -> np.ndarray:
+    """Return where a row has no value at all, as below the last row of a spreadsheet."""
+    first = raw[min(text)] if text else None
+    if first is None or first.dtype.kind == "M" or not (first == "").any():
+        return np.zeros(len(raw), dtype=bool)
+    empty: np.ndarray = (raw.isna() | raw.isin([""])).all(axis=1).to_numpy(bool)
+    return empty
 
 
 def _constant(table: RawTable, column: Column) -> str:
@@ -321,10 +329,11 @@ def _is_number(value: object) -> bool:
     return True
 
 
-def _is_good(flags: pd.Series, good: Sequence[str | int | float]) -> pd.Series:
+def _is_good(flags: pd.Series, good: Sequence[str | int | float]) -> np.ndarray:
     """Return where a flag is one of those that count as valid: 0 is 0.0."""
     numbers = [float(g) for g in good if _is_number(g)]
-    return flags.isin([str(g) for g in good]) | pd.to_numeric(flags, errors="coerce").isin(numbers)
+    given = flags.isin([str(g) for g in good]) | pd.to_numeric(flags, errors="coerce").isin(numbers)
+    return given.to_numpy(bool)
 
 
 def _read_wide(table: RawTable, spec: TableSource, target: str, stations: Sequence[str]) -> pd.DataFrame:
@@ -340,7 +349,9 @@ def _read_wide(table: RawTable, spec: TableSource, target: str, stations: Sequen
     if faults:
         raise SmgeoError(f"{table.where}: {'; '.join(faults)}")
     rule = spec.columns.get(target, (Column(column=target),))[0]
-    times = [_Found("time", f"time {i}", c, at[c.column]) for i, c in enumerate(spec.columns["time"]) if c.column is not None]
+    times = [
+        _Found("time", f"time {i}", c, at[c.column]) for i, c in enumerate(spec.columns["time"]) if c.column is not None
+    ]
     values = [_Found(target, f"value {i}", rule, at[s]) for i, s in enumerate(stations)]
     rows = _convert(table, spec, [*times, *values])
     clock = rows[[t.result for t in times]]
@@ -367,7 +378,9 @@ def _name_and_place(
     table = _with_degrees(table, spec.crs, sources)
     if "station" not in table:
         degrees = zip(table["latitude"], table["longitude"], strict=True)
-        table["station"] = table["network"] + "/" + pd.Series([f"{a:.5f}_{b:.5f}" for a, b in degrees], index=table.index)
+        table["station"] = (
+            table["network"] + "/" + pd.Series([f"{a:.5f}_{b:.5f}" for a, b in degrees], index=table.index)
+        )
     for name in ("latitude", "longitude"):
         _check_same(table, name, sources)
     if "group" in table:
@@ -467,4 +480,3 @@ def _with_times(table: pd.DataFrame, spec: TableSource, sources: Sources) -> pd.
         )
     out = table.drop(columns=[*columns, "utc_offset_hours"], errors="ignore")
     return out.assign(time=to_utc(times, local, of_day, hours, spec.stamps))
-

@@ -76,10 +76,14 @@ def open_table(
     name = "DataFrame" if frame is not None else Path(spec.path).name
     read = rows.table.groupby("station").size()
     dropped = _drop_impossible(rows, spec, catalog)
-    table, depths = _choose_depths(rows, depth_m, target)
+    table, depths = _choose_depths(rows, depth_m, target, one_depth=spec.one_depth)
     at_depth = table.groupby("station").size()
     same_time = _count_same_time(table, rows.sources)
-    times = day_axis(*period) if period is not None else day_axis(table["time"].min().normalize(), table["time"].max().normalize())
+    times = (
+        day_axis(*period)
+        if period is not None
+        else day_axis(table["time"].min().normalize(), table["time"].max().normalize())
+    )
     daily, summed = _to_days(table, spec, catalog, rows.sources.where)
     ids = sorted(table["station"].unique())
     data = _lay_out(daily, table, ids, times, catalog, rows.sources, f"table {name}")
@@ -90,7 +94,7 @@ def open_table(
         "rows_read": read,
         "rows_other_depth": read - at_depth.reindex(read.index, fill_value=0),
         "rows_without_target": at_depth - with_target,
-        "rows_same_day": with_target - table[table[target].notna()].groupby("station")["time"].agg(_count_days),
+        "rows_same_day": with_target - _count_days(table[table[target].notna()]),
         "rows_same_time": same_time,
     }
     for tally, numbers in tallies.items():
@@ -101,8 +105,12 @@ def open_table(
     return ds.assign({n: _chunked(v, ids, dropped.get(str(n), {})) for n, v in ds.data_vars.items()})
 
 
-def _count_days(times: pd.Series) -> int:
-    return int(times.dt.normalize().nunique())
+def _count_days(table: pd.DataFrame) -> pd.Series:
+    """Return the number of days on which each station has a row."""
+    days: pd.Series = (
+        table[["station"]].assign(day=table["time"].dt.normalize()).drop_duplicates().groupby("station").size()
+    )
+    return days
 
 
 def _chunked(variable: xr.DataArray, ids: Sequence[str], dropped: Mapping[str, pd.Series]) -> xr.DataArray:
@@ -146,7 +154,9 @@ def _drop_impossible(rows: Rows, spec: TableSource, catalog: Mapping[str, Featur
             outside = ~infinite & ~values.between(low, high) & values.notna()
             given = int((values.notna() & ~infinite).sum())
             if 2 * int(outside.sum()) > given:
-                faults.append(_describe_other_unit(name, values[values.notna() & ~infinite], (low, high), catalog[name], rows))
+                faults.append(
+                    _describe_other_unit(name, values[values.notna() & ~infinite], (low, high), catalog[name], rows)
+                )
                 continue
             for reason, bad in ((INFINITE, infinite), (OUTSIDE, outside)):
                 if bad.any():
@@ -172,7 +182,9 @@ def _describe_other_unit(
     low, high = limits
     outside = values[~values.between(low, high)]
     code, times = outside.value_counts().index[0], int(outside.value_counts().iloc[0])
-    if outside.nunique() == 1 or (times > 0.5 * len(outside) and values[values != code].between(low, high).mean() > 0.5):
+    if outside.nunique() == 1 or (
+        times > 0.5 * len(outside) and values[values != code].between(low, high).mean() > 0.5
+    ):
         hint = f"if {code:g} stands for a missing value, set missing: [{code:g}]"
     else:
         hint = "is the column in another unit? Convert it with scale and offset"
@@ -193,11 +205,12 @@ def _describe_other_unit(
 
 
 def _choose_depths(
-    rows: Rows, depth_m: tuple[float, float], target: str
+    rows: Rows, depth_m: tuple[float, float], target: str, *, one_depth: bool
 ) -> tuple[pd.DataFrame, dict[str, list[dict[str, object]]]]:
     """Return the rows at one depth of each station, and the target's sensors by station.
 
-    The depth is the one nearest to the middle of the range at which the station has a value; of two equally near, the shallower.
+    The depth is the one nearest to the middle of the range at which the station has a value (with `one_depth`, any station);
+    of two equally near, the shallower.
     """
     table, low, high = rows.table, *depth_m
     sensors: dict[str, list[dict[str, object]]] = {}
@@ -207,6 +220,9 @@ def _choose_depths(
             key=lambda c: (round(abs(columns[c][0] - (low + high) / 2), 6), columns[c][0]),
         )
         given = table[inside].notna().groupby(table["station"]).any() if inside else pd.DataFrame()
+        if one_depth and inside:
+            inside = [c for c in inside if given[c].any()][:1]
+            given = given[inside]
         there = given.any(axis=1) if inside else pd.Series(dtype=bool)
         if name == target:
             if not there.any():
@@ -229,9 +245,7 @@ def _choose_depths(
         raise SmgeoError(_describe_depths(rows, depth_m, target, table["depth"].dropna().unique()))
     chosen = _nearest_depths(inside_rows, target, (low + high) / 2)
     table = inside_rows[inside_rows["depth"] == inside_rows["station"].map(chosen)]
-    sensors |= {
-        str(s): [{"sensor": "", "depth_m": [round(float(depth), 4)] * 2}] for s, depth in chosen.items()
-    }
+    sensors |= {str(s): [{"sensor": "", "depth_m": [round(float(depth), 4)] * 2}] for s, depth in chosen.items()}
     return table, sensors
 
 
@@ -243,7 +257,9 @@ def _nearest_depths(table: pd.DataFrame, target: str, middle: float) -> pd.Serie
     return depths
 
 
-def _describe_depths(rows: Rows, depth_m: tuple[float, float], target: str, depths: Sequence[float] | np.ndarray) -> str:
+def _describe_depths(
+    rows: Rows, depth_m: tuple[float, float], target: str, depths: Sequence[float] | np.ndarray
+) -> str:
     found = ", ".join(f"{d:g}" for d in sorted(depths)[:20])
     return (
         f"{rows.sources.where}: no station has {target} between {depth_m[0]:g} and {depth_m[1]:g} m; depths in the table: {found} m. Change "
@@ -307,6 +323,8 @@ def _sum_days(rows: pd.DataFrame, share: float) -> tuple[pd.Series, bool]:
     others, as a missing hour is not a dry one.
     """
     name = str(rows.columns[-1])
+    if rows.empty:
+        return rows.set_index(["station", "time"])[name], False
     once = rows.groupby(["station", "time"], as_index=False)[name].mean()
     step = once.groupby("station")["time"].diff()
     usual = step.dropna().groupby(once["station"]).agg(lambda s: s.mode().iloc[0])

@@ -150,11 +150,8 @@ def _to_datetime(words: pd.Series, form: str) -> pd.Series:
 
 def _without_midnight(words: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Return words with 00:00 in place of 24:00, and where that was."""
-    late = words.str.contains(_MIDNIGHT, regex=True)
-    compact = words.str.match(_COMPACT_MIDNIGHT)
-    out = words.where(~late, words.str.replace(_MIDNIGHT, r"00\1", regex=True))
-    out = out.where(~compact, out.str.replace(_COMPACT_MIDNIGHT, r"\g<1>00\2", regex=True))
-    return out, late | compact
+    out = words.str.replace(_MIDNIGHT, r"00\1", regex=True).str.replace(_COMPACT_MIDNIGHT, r"\g<1>00\2", regex=True)
+    return out, out != words
 
 
 def _parse_format(words: pd.Series, form: str) -> tuple[pd.Series, pd.Series, pd.Series]:
@@ -187,7 +184,14 @@ def _year_first(words: pd.Series, spec: TableSource, where: str) -> pd.Series:
 
 
 def _iso(year: pd.Series, month: pd.Series, day: pd.Series, rest: pd.Series) -> pd.Series:
-    return year + "-" + month.str.zfill(2) + "-" + day.str.zfill(2) + rest.fillna("").str.replace(r"^[:\s]\s*", " ", regex=True)
+    return (
+        year
+        + "-"
+        + month.str.zfill(2)
+        + "-"
+        + day.str.zfill(2)
+        + rest.fillna("").str.replace(r"^[:\s]\s*", " ", regex=True)
+    )
 
 
 def _day_first(words: pd.Series, numbers: pd.DataFrame, spec: TableSource, where: str) -> bool:
@@ -199,7 +203,11 @@ def _day_first(words: pd.Series, numbers: pd.DataFrame, spec: TableSource, where
     if day != month:
         return day
     example = words[(first > 12) if day else numbers[0].notna()].iloc[0]
-    found = f"{example!r} has its day first and {words[second > 12].iloc[0]!r} its month" if day else f"in {example!r} either may be the day"
+    found = (
+        f"{example!r} has its day first and {words[second > 12].iloc[0]!r} its month"
+        if day
+        else f"in {example!r} either may be the day"
+    )
     raise SmgeoError(
         f"{where}: {found}; set day_first: true (31/01/2020) or false (01/31/2020), or time_format, such as "
         f"{'%d/%m/%Y'.replace('/', str(numbers[1].dropna().iloc[0]))!r}"
@@ -211,6 +219,8 @@ def _advice(word: str, spec: TableSource) -> str:
         return f" in the time_format {spec.time_format!r}"
     if not word:
         return ": the row has no time"
-    if word.isdigit() and len(word) in (10, 13) or word.replace(".", "", 1).isdigit() and len(word.split(".")[0]) == 5:
+    if (word.isdigit() and len(word) in (10, 13)) or (
+        word.replace(".", "", 1).isdigit() and len(word.split(".")[0]) == 5
+    ):
         return " but a number, as of a spreadsheet or of seconds since 1970; write dates as text such as 2012-03-25"
     return "; write 2012-03-25 or 2012-03-25T06:00Z, or set time_format, such as '%d.%m.%y %H:%M'"

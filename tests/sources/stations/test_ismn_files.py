@@ -391,7 +391,10 @@ def test_flags_with_blanks_are_read_as_by_the_package_of_the_network(tmp_path):
     np.testing.assert_allclose(open_stations(tmp_path)["sm"].values, [[truth]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("word", "elevation"), [("-99.9", np.nan), ("-9999.00", np.nan), ("-999", np.nan), ("-12.5", -12.5), ("248.2", 248.2)])
+@pytest.mark.parametrize(
+    ("word", "elevation"),
+    [("-99.9", np.nan), ("-9999.00", np.nan), ("-999", np.nan), ("-12.5", -12.5), ("248.2", 248.2)],
+)
 def test_unknown_elevations_are_missing(tmp_path, word, elevation):
     header_values(tmp_path, [f"{t} 0.2 G M" for t in hours()], elevation=word)
     np.testing.assert_equal(open_stations(tmp_path)["station_elevation"].values, [elevation])
@@ -402,7 +405,9 @@ def test_a_slash_in_the_name_of_a_sensor(tmp_path):
     lines = ["NET NET A 45.00000 3.00000 100.00 0.05 0.05 CS655/A", *(f"{t} 0.2 G M" for t in hours())]
     write(folder / "A_20101021_20101022.stm", lines)
     with zipfile.ZipFile(tmp_path / "slash.zip", "w") as archive:
-        archive.write(folder / "A_20101021_20101022.stm", "NET/A/NET_NET_A_sm_0.050000_0.050000_CS655/A_20101021_20101022.stm")
+        archive.write(
+            folder / "A_20101021_20101022.stm", "NET/A/NET_NET_A_sm_0.050000_0.050000_CS655/A_20101021_20101022.stm"
+        )
     for path in (tmp_path, tmp_path / "slash.zip"):
         ds = open_stations(path)
         np.testing.assert_allclose(ds["sm"].values, [[0.2]], rtol=1e-6)

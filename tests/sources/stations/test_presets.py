@@ -40,7 +40,12 @@ def test_uscrn_from_its_raw_files(data):
     station = sorted(sm[0].unique())[7]
     one = raw[raw[0] == station].set_index(1)
     got = ds.sel(station=f"USCRN/{station}")
-    for name, column, fill in (("sm", 18, -99.0), ("precipitation", 9, -9999.0), ("soil_temperature", 23, -9999.0), ("temperature", 14, -9999.0)):
+    for name, column, fill in (
+        ("sm", 18, -99.0),
+        ("precipitation", 9, -9999.0),
+        ("soil_temperature", 23, -9999.0),
+        ("temperature", 14, -9999.0),
+    ):
         expected = one[column].where(one[column] != fill).to_numpy("float32")
         np.testing.assert_array_equal(got[name].sel(time=pd.to_datetime(one.index)).values, expected, err_msg=name)
     assert float(got["longitude"]) == one[3].iloc[0]
@@ -63,7 +68,9 @@ def test_awdb_reports_of_scan(tmp_path):
     np.testing.assert_allclose(ds["precipitation"].values, [[12.7, 0]], rtol=1e-6)
     np.testing.assert_allclose(ds["soil_temperature"].values, [[10, 0]], atol=1e-6)
     assert json.loads(ds["sensors"].values[0])[0]["depth_m"] == [0.0508, 0.0508]
-    snow = open_stations(tmp_path / "report.csv", "csv", preset="snotel", stations=places(tmp_path, "2057"), depth_m=(0.1, 0.3))
+    snow = open_stations(
+        tmp_path / "report.csv", "csv", preset="snotel", stations=places(tmp_path, "2057"), depth_m=(0.1, 0.3)
+    )
     np.testing.assert_allclose(snow["sm"].values, [[0.301, 0.302]], rtol=1e-6)
 
 
@@ -71,7 +78,10 @@ def half_hours():
     """Stamps of FLUXNET, with the number of the UTC day of a site 7 h behind UTC."""
     stamps = pd.date_range("2020-06-01", "2020-06-03 23:30", freq="30min")
     number = ((stamps + pd.Timedelta(hours=7)).normalize() - pd.Timestamp("2020-05-31")).days
-    return [(f"{t:%Y%m%d%H%M}", f"{t + pd.Timedelta(minutes=30):%Y%m%d%H%M}", n) for t, n in zip(stamps, number, strict=True)]
+    return [
+        (f"{t:%Y%m%d%H%M}", f"{t + pd.Timedelta(minutes=30):%Y%m%d%H%M}", n)
+        for t, n in zip(stamps, number, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -86,7 +96,9 @@ def test_fluxnet_half_hours_of_local_time(tmp_path, zipped):
     if zipped:
         with zipfile.ZipFile(tmp_path / "FLX_US-Xyz_FLUXNET2015_FULLSET_2020-2020_1-4.zip", "w") as archive:
             archive.write(path, name)
-            archive.writestr("FLX_US-Xyz_FLUXNET2015_FULLSET_DD_2020-2020_1-4.csv", "TIMESTAMP,SWC_F_MDS_1\n20200601,99\n")
+            archive.writestr(
+                "FLX_US-Xyz_FLUXNET2015_FULLSET_DD_2020-2020_1-4.csv", "TIMESTAMP,SWC_F_MDS_1\n20200601,99\n"
+            )
         path = tmp_path / "FLX_*.zip"
     ds = open_stations(path, "csv", preset="fluxnet", stations=places(tmp_path, "US-Xyz")).compute()
     assert ds["station"].values.tolist() == ["FLUXNET/US-Xyz"]
@@ -111,7 +123,9 @@ def test_local_times_without_an_offset_are_announced(tmp_path):
 
 def test_icos_and_cosmos_uk(tmp_path):
     icos = tmp_path / "ICOSETC_BE-Bra_METEO_L2.csv"
-    icos.write_text("TIMESTAMP_START,TIMESTAMP_END,SWC_1,TS_1\n" + "".join(f"{a},{b},{10 * n},{n}\n" for a, b, n in half_hours()))
+    icos.write_text(
+        "TIMESTAMP_START,TIMESTAMP_END,SWC_1,TS_1\n" + "".join(f"{a},{b},{10 * n},{n}\n" for a, b, n in half_hours())
+    )
     ds = open_stations(icos, "csv", preset="icos", stations=places(tmp_path, "BE-Bra")).compute()
     assert ds["station"].values.tolist() == ["ICOS/BE-Bra"]
     np.testing.assert_allclose(ds["sm"].values, [[0.1, 0.2, 0.3, 0.4]], rtol=1e-6)
@@ -120,8 +134,12 @@ def test_icos_and_cosmos_uk(tmp_path):
     (folder / "COSMOS-UK_ALIC1_HydroSoil_Daily_2015-2023.csv").write_text(
         "DATE_TIME,SITE_ID,PRECIP,COSMOS_VWC\n2020-01-01 00:00:00,ALIC1,1.5,45.5\n2020-01-02 00:00:00,ALIC1,0,-9999\n"
     )
-    (folder / "COSMOS-UK_ALIC1_HydroSoil_Daily_2015-2023_Flags.csv").write_text("DATE_TIME,SITE_ID,COSMOS_VWC_FLAG\n2020-01-01,ALIC1,E\n")
-    (tmp_path / "meta.csv").write_text("SITE_NAME,SITE_ID,LATITUDE,LONGITUDE,ALTITUDE\nAlice Holt,ALIC1,51.15,-0.86,80\n")
+    (folder / "COSMOS-UK_ALIC1_HydroSoil_Daily_2015-2023_Flags.csv").write_text(
+        "DATE_TIME,SITE_ID,COSMOS_VWC_FLAG\n2020-01-01,ALIC1,E\n"
+    )
+    (tmp_path / "meta.csv").write_text(
+        "SITE_NAME,SITE_ID,LATITUDE,LONGITUDE,ALTITUDE\nAlice Holt,ALIC1,51.15,-0.86,80\n"
+    )
     uk = open_stations(folder, "csv", preset="cosmos-uk", stations=tmp_path / "meta.csv").compute()
     assert uk["station"].values.tolist() == ["COSMOS-UK/ALIC1"]
     np.testing.assert_allclose(uk["sm"].values, [[0.455, np.nan]], rtol=1e-6)
@@ -130,7 +148,10 @@ def test_icos_and_cosmos_uk(tmp_path):
 
 
 def test_toa5_of_a_logger(tmp_path):
-    rows = [f'"{t:%Y-%m-%d %H:%M:%S}",{i},{0.1 * t.day if t.hour else 0.1 * (t.day - 1):.2f},0.1' for i, t in enumerate(pd.date_range("2020-01-01 01:00", periods=48, freq="h"))]
+    rows = [
+        f'"{t:%Y-%m-%d %H:%M:%S}",{i},{0.1 * t.day if t.hour else 0.1 * (t.day - 1):.2f},0.1'
+        for i, t in enumerate(pd.date_range("2020-01-01 01:00", periods=48, freq="h"))
+    ]
     rows[3] = rows[3].rsplit(",", 2)[0] + ',"NAN",0.1'
     head = [
         '"TOA5","Meadow 1","CR1000X","12345","CR1000X.Std.03.02","CPU:soil.CR1X","54321","Hourly"',
@@ -161,7 +182,9 @@ def test_an_unknown_preset_lists_those_there_are():
 
 
 def test_a_key_has_precedence_over_its_preset(tmp_path):
-    (tmp_path / "CRND0103-2020-1.txt").write_text("1 20200101 0 8 50 " + "0 " * 13 + "0.1 0.2 0.3 0.4 0.5 " + "0 " * 5 + "\n")
+    (tmp_path / "CRND0103-2020-1.txt").write_text(
+        "1 20200101 0 8 50 " + "0 " * 13 + "0.1 0.2 0.3 0.4 0.5 " + "0 " * 5 + "\n"
+    )
     options = {"preset": "uscrn", "columns": {"sm": "SOIL_MOISTURE_20_DAILY", "precipitation": None}, "network": "MINE"}
     ds = open_stations(tmp_path / "CRND0103-2020-1.txt", "csv", **options)
     assert ds["station"].values.tolist() == ["MINE/1"]

@@ -45,7 +45,9 @@ def days(ds):
 # ---- ids
 
 
-@pytest.mark.parametrize("ids", [["0044", "00044"], ["00044", "00161"], ["NA", "B"], ["1e5", "100000"], ["nan", "null"]])
+@pytest.mark.parametrize(
+    "ids", [["0044", "00044"], ["00044", "00161"], ["NA", "B"], ["1e5", "100000"], ["nan", "null"]]
+)
 def test_ids_are_text(tmp_path, ids):
     text = "id,t,lat,lon,sm\n" + "".join(f"{s},2020-01-01,{50 + i},8,0.{i + 1}\n" for i, s in enumerate(ids))
     ds = read(tmp_path, text)
@@ -75,7 +77,9 @@ def test_empty_rows_at_the_end_of_a_spreadsheet_are_none(tmp_path):
 HALF_HOURS = pd.date_range("2020-06-01", "2020-06-03 23:30", freq="30min")
 
 
-@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M", "%Y%m%dT%H%M", "%Y%m%d%H%M", "%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M %p", "%d %b %Y %H:%M"])
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%d %H:%M", "%Y%m%dT%H%M", "%Y%m%d%H%M", "%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M %p", "%d %b %Y %H:%M"]
+)
 def test_an_offset_acts_on_every_form(tmp_path, form):
     # 7 h behind UTC; the value is the number of the UTC day / 10, so a shift by an hour would mix two days.
     values = ((HALF_HOURS + pd.Timedelta(hours=7)).normalize() - pd.Timestamp("2020-05-31")).days / 10
@@ -213,7 +217,9 @@ def test_logger_with_comments_units_and_notes_above_its_header(tmp_path):
 def test_file_without_a_header(tmp_path):
     text = "A 2020-01-01 50 8 0.1\nA 2020-01-02 50 8 0.2\n"
     columns = {"station": 1, "time": 2, "latitude": 3, "longitude": 4, "sm": 5}
-    np.testing.assert_allclose(read(tmp_path, text, columns=columns, header=False)["sm"].values, [[0.1, 0.2]], rtol=1e-6)
+    np.testing.assert_allclose(
+        read(tmp_path, text, columns=columns, header=False)["sm"].values, [[0.1, 0.2]], rtol=1e-6
+    )
     named = read(tmp_path, text, header=False, names=["id", "t", "lat", "lon", "sm"])
     np.testing.assert_allclose(named["sm"].values, [[0.1, 0.2]], rtol=1e-6)
     assert "no column 6 (for sm); there are 5" in refusal(tmp_path, text, columns={**columns, "sm": 6}, header=False)
@@ -222,7 +228,19 @@ def test_file_without_a_header(tmp_path):
 def test_missing_values_and_flags(tmp_path):
     text = "id,t,lat,lon,sm,q\n" + "".join(
         f"A,2020-01-{i:02d},50,8,{v},{q}\n"
-        for i, (v, q) in enumerate([("0.1", "0"), ("", "0"), ("NaN", "0"), ("-", "0"), ("0.999", "0"), ("0.2", "1"), ("inf", "0"), ("0.3", "0.0")], 1)
+        for i, (v, q) in enumerate(
+            [
+                ("0.1", "0"),
+                ("", "0"),
+                ("NaN", "0"),
+                ("-", "0"),
+                ("0.999", "0"),
+                ("0.2", "1"),
+                ("inf", "0"),
+                ("0.3", "0.0"),
+            ],
+            1,
+        )
     )
     columns = {**COLUMNS, "sm": {"column": "sm", "flag": "q", "good": [0]}}
     ds = read(tmp_path, text, columns=columns, missing=["-", 0.999])
@@ -273,7 +291,9 @@ def test_columns_of_depths(tmp_path):
     deep = read(tmp_path, text, columns=columns, depth_m=(0.0, 0.3))  # middle 0.15: 0.20 is nearer
     np.testing.assert_allclose(deep["sm"].values, [[0.2, 0.3], [0.4, 0.5]], rtol=1e-6)
     assert json.loads(deep["sensors"].values[0]) == [{"sensor": "sm_20cm", "depth_m": [0.2, 0.2]}]
-    either = read(tmp_path, text, columns=columns, depth_m=(0.0, 0.2))  # middle 0.1: 0.05 is nearer, where it has a value
+    either = read(
+        tmp_path, text, columns=columns, depth_m=(0.0, 0.2)
+    )  # middle 0.1: 0.05 is nearer, where it has a value
     np.testing.assert_allclose(either["sm"].values, [[0.1, np.nan], [0.4, 0.5]], rtol=1e-6)
     assert "depths in the table: 0.05, 0.2 m" in refusal(tmp_path, text, columns=columns, depth_m=(0.5, 1.0))
     percent = {**COLUMNS, "sm": {"column": {"sm_5cm": 0.05, "sm_20cm": 0.20}, "scale": 0.5}}
@@ -329,7 +349,9 @@ def test_columns_of_the_table_of_stations_are_named(tmp_path):
     assert days(ds) == ["2020-01-02"]
     assert (ds["latitude"].item(), ds["longitude"].item(), ds["station_elevation"].item()) == (50.5, 8.25, 120)
     assert ds["group"].values.tolist() == ["north"]
-    message = refusal(tmp_path, "id;t;sm\n007;2020-01-01;0,1\n", **{**options, "station_columns": {"station": "Sit ID"}})
+    message = refusal(
+        tmp_path, "id;t;sm\n007;2020-01-01;0,1\n", **{**options, "station_columns": {"station": "Sit ID"}}
+    )
     assert "'Sit ID' (for station)" in message
     assert "station_columns" in message
 
@@ -338,13 +360,17 @@ def test_groups_are_held_out_together(tmp_path):
     import smgeo
 
     text = "id,t,lat,lon,sm,field\n" + "".join(
-        f"{s},2020-01-{d:02d},{50 + i},8,0.{i + 1},{'north' if i < 2 else f'f{i}'}\n" for i, s in enumerate("ABCD") for d in (1, 2)
+        f"{s},2020-01-{d:02d},{50 + i},8,0.{i + 1},{'north' if i < 2 else f'f{i}'}\n"
+        for i, s in enumerate("ABCD")
+        for d in (1, 2)
     )
     ds = read(tmp_path, text, columns={**COLUMNS, "group": "field"})
     assert ds["group"].values.tolist() == ["north", "north", "f2", "f3"]
     for _, held in smgeo.cv_folds(ds, "group-k-fold", 3):
         assert held[0].any() == held[1].any()
-    assert "group varies" in refusal(tmp_path, text.replace("2,50,8,0.1,north", "2,50,8,0.1,south"), columns={**COLUMNS, "group": "field"})
+    assert "group varies" in refusal(
+        tmp_path, text.replace("2,50,8,0.1,north", "2,50,8,0.1,south"), columns={**COLUMNS, "group": "field"}
+    )
 
 
 # ---- several files, DataFrames, Parquet
@@ -360,7 +386,11 @@ def test_files_of_stations_by_a_pattern_a_folder_or_a_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
         for file in folder.iterdir():
             archive.write(file, f"deep/{file.name}")
-    options = {"columns": {"time": "t", "sm": "sm"}, "stations": tmp_path / "p.csv", "file_name": "soil_{station}_*.csv"}
+    options = {
+        "columns": {"time": "t", "sm": "sm"},
+        "stations": tmp_path / "p.csv",
+        "file_name": "soil_{station}_*.csv",
+    }
     for path in (folder, folder / "soil_*.csv", tmp_path / "many.zip"):
         ds = open_stations(path, "csv", **options)
         assert ds["station"].values.tolist() == ["TABLE/007", "TABLE/B"]
@@ -399,7 +429,9 @@ def test_data_frames_and_parquet(tmp_path):
 
 # ---- days
 
-HOURLY = "id,t,lat,lon,sm,p\n" + "".join(f"A,{t:%Y-%m-%d %H:%M},50,8,0.2,1\n" for t in pd.date_range("2020-01-01", periods=48, freq="h"))
+HOURLY = "id,t,lat,lon,sm,p\n" + "".join(
+    f"A,{t:%Y-%m-%d %H:%M},50,8,0.2,1\n" for t in pd.date_range("2020-01-01", periods=48, freq="h")
+)
 RAIN = {**COLUMNS, "precipitation": "p"}
 
 
@@ -408,11 +440,15 @@ def test_hours_of_rain_are_summed(tmp_path):
     assert ds["precipitation"].values.tolist() == [[24, 24]]
     assert ds["precipitation"].attrs["daily"] == "sum"
     np.testing.assert_allclose(ds["sm"].values, [[0.2, 0.2]], rtol=1e-6)
-    assert read(tmp_path, HOURLY, columns=RAIN, daily={"precipitation": "mean"})["precipitation"].values.tolist() == [[1, 1]]
+    assert read(tmp_path, HOURLY, columns=RAIN, daily={"precipitation": "mean"})["precipitation"].values.tolist() == [
+        [1, 1]
+    ]
 
 
 def test_a_day_that_lacks_hours_has_no_sum_unless_its_share_is_enough(tmp_path):
-    lacking = HOURLY.replace("A,2020-01-02 05:00,50,8,0.2,1\n", "").replace("2020-01-02 06:00,50,8,0.2,1", "2020-01-02 06:00,50,8,0.2,")
+    lacking = HOURLY.replace("A,2020-01-02 05:00,50,8,0.2,1\n", "").replace(
+        "2020-01-02 06:00,50,8,0.2,1", "2020-01-02 06:00,50,8,0.2,"
+    )
     np.testing.assert_array_equal(read(tmp_path, lacking, columns=RAIN)["precipitation"].values, [[24, np.nan]])
     filled = read(tmp_path, lacking, columns=RAIN, min_valid_share=0.5)
     assert filled["precipitation"].values.tolist() == [[24, 24]]  # 22 h give 22 mm
@@ -432,8 +468,13 @@ def test_days_of_rain_are_not_summed(tmp_path):
 
 
 def test_hours_at_the_end_of_their_interval_give_whole_days(tmp_path):
-    text = HOURLY.splitlines()[0] + "\n" + "".join(
-        f"A,{t:%Y-%m-%d %H:%M},50,8,0.2,{1 + t.day}\n" for t in pd.date_range("2020-01-01 01:00", periods=48, freq="h")
+    text = (
+        HOURLY.splitlines()[0]
+        + "\n"
+        + "".join(
+            f"A,{t:%Y-%m-%d %H:%M},50,8,0.2,{1 + t.day}\n"
+            for t in pd.date_range("2020-01-01 01:00", periods=48, freq="h")
+        )
     )
     ds = read(tmp_path, text, columns=RAIN, stamps="end")
     # Midnight, with its day's number, closes the day before.
@@ -456,7 +497,9 @@ def test_units_of_columns_are_checked_in_python_too(tmp_path):
 
 
 def test_a_spec_written_out_is_the_same_spec():
-    spec = parse_stations({"kind": "csv", "path": "x.zip", "preset": "uscrn", "columns": {"precipitation": None}}, "here")
+    spec = parse_stations(
+        {"kind": "csv", "path": "x.zip", "preset": "uscrn", "columns": {"precipitation": None}}, "here"
+    )
     again = parse_stations(spec.model_dump(mode="json"), "here")
     assert again == spec
     assert "precipitation" not in again.columns
