@@ -31,6 +31,7 @@ NAMESPACES = ("google", "odc")
 USED_OTHERWISE = {
     "aiohttp": "fsspec opens http(s) with it",
     "cryptography": "distributed makes the certificates of workers with it",
+    "pyarrow": "pandas reads Parquet with it",
     "torch": "pinned by constraints.txt, because ax-platform would bring a build with CUDA",
 }
 # Extras for developers, which import in tests and on the command line.

@@ -139,8 +139,8 @@ def _units_of_sources(recipe: RecipeFields) -> Iterator[str]:
         (f"stations {s.path!r}", n, c.units)
         for s in recipe.stations
         if isinstance(s, TableSource)
-        for n, several in s.columns.items()
-        for c in several
+        for n in s.columns
+        for c in s.columns_of(n)
         if c.units
     ]
     declared += [(f"rasters {r.label!r}", n, u) for r in recipe.rasters for n, u in getattr(r, "units", {}).items()]

@@ -138,9 +138,9 @@ class TableSource(StationSource):
     kind: Literal["csv"]
     preset: str | None = None
     layout: Literal["long", "wide"] = "long"
-    columns: dict[str, tuple[Column, ...]]
+    columns: dict[str, Column | tuple[Column, ...]]
     stations: FilePath | None = None
-    station_columns: dict[str, tuple[Column, ...]] = Field({})
+    station_columns: dict[str, Column | tuple[Column, ...]] = Field({})
     crs: str = "EPSG:4326"
     network: str = "TABLE"
     file_name: tuple[str, ...] = ()
@@ -176,9 +176,9 @@ class TableSource(StationSource):
         given = {k: v for k, v in values.items() if v is not None}
         preset = load_preset(str(name))
         for key in ("columns", "station_columns"):
-            own = given.get(key, {})
-            if isinstance(own, Mapping):
-                merged = {**preset.get(key, {}), **own}
+            own, known_columns = given.get(key, {}), preset.get(key, {})
+            if isinstance(own, Mapping) and isinstance(known_columns, Mapping):
+                merged = {**known_columns, **own}
                 given[key] = {k: v for k, v in merged.items() if v is not None}
         # A recipe that was resolved contains the preset's keys, not its name: columns that were removed stay away.
         return {k: v for k, v in {**preset, **given}.items() if k != "preset"}
@@ -186,7 +186,10 @@ class TableSource(StationSource):
     @field_validator("columns", "station_columns", mode="before")
     @classmethod
     def _short_form(cls, value: object) -> object:
-        return {k: _expand_column(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping):
+            return value
+        several = {k: _expand_column(v) for k, v in value.items()}
+        return {k: v[0] if len(v) == 1 else v for k, v in several.items()}
 
     @field_validator("file_name", "missing", mode="before")
     @classmethod
@@ -218,11 +221,22 @@ class TableSource(StationSource):
     @property
     def has_depths(self) -> bool:
         """True if the table contains the depths of its sensors."""
-        return "depth" in self.columns or any(c.depth is not None for several in self.columns.values() for c in several)
+        return "depth" in self.columns or any(
+            c.depth is not None for name in self.columns for c in self.columns_of(name)
+        )
+
+    def columns_of(self, name: str) -> tuple[Column, ...]:
+        """Return the columns of a variable or a place."""
+        return as_columns(self.columns[name])
 
     def gives(self, target: str) -> set[str]:
         """Return the names of the variables that the source gives."""
         return {target, *(c for c in self.columns if c not in PLACE_COLUMNS)}
+
+
+def as_columns(given: Column | tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return one or several columns as several."""
+    return (given,) if isinstance(given, Column) else given
 
 
 def _expand_column(value: object) -> tuple[object, ...]:

@@ -114,10 +114,9 @@ def open_stations(
     given = {"kind": kind, "flags": flags}
     options |= {name: value for name, value in given.items() if value is not None}
     frame = path if isinstance(path, pd.DataFrame) else None
-    if frame is not None:
-        spec: StationSource = _table_of(
-            frame, options, {target, *(n for n, f in catalog.items() if not f.derived_from)}
-        )
+    spec: AnySource
+    if isinstance(path, pd.DataFrame):
+        spec = _table_of(path, options, {target, *(n for n, f in catalog.items() if not f.derived_from)})
     elif isinstance(path, str | Path):
         spec = parse_stations({"path": path, **options}, "open_stations")
     elif options:

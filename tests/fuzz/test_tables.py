@@ -96,7 +96,7 @@ def table(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "t.csv"
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(case=tables())
 def test_what_is_opened_is_what_was_written(table, case):
     data, options, truth, stations = case

@@ -16,14 +16,14 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.recipe.station_source import files_of
-from smgeo.recipe.tables import PLACE_COLUMNS, TEXT_COLUMNS, Column, TableSource
+from smgeo.recipe.tables import PLACE_COLUMNS, TEXT_COLUMNS, Column, TableSource, as_columns
 from smgeo.sources.stations.archive import UNREADABLE, list_members
 
 # Fields that stand for a missing number in any table: those that pandas knows, and the loggers' "NAN".
@@ -165,14 +165,16 @@ class TextTable:
     def _parse(
         self, text: Collection[int], numbers: Collection[int], missing: Sequence[str], usecols: list[int] | None
     ) -> pd.DataFrame:
+        dtypes: Mapping[Any, type] = dict.fromkeys(text, str)
+        words: Mapping[Any, list[str]] = {i: list(missing) for i in numbers if i not in text}
         table: pd.DataFrame = pd.read_csv(
             io.StringIO(self._body),
             sep=r"\s+" if self.separator == _BLANKS else self.separator,
             header=None,
             names=range(len(self.names)),
             usecols=usecols,
-            dtype=dict.fromkeys(text, str),
-            na_values={i: list(missing) for i in numbers if i not in text},
+            dtype=dtypes,
+            na_values=words,
             keep_default_na=False,
             decimal=self._decimal,
             skipinitialspace=True,
@@ -405,21 +407,21 @@ def to_numbers(values: pd.Series, table: RawTable, name: str, decimal: str) -> n
     numbers = pd.to_numeric(text, errors="coerce").astype("float64")
     bad = np.flatnonzero((numbers.isna() & ~words.isin(MISSING)).to_numpy())
     if bad.size:
-        word = words.iloc[bad[0]]
+        word, at = words.iloc[bad[0]], int(str(values.name))
         hint = "list it in missing if it stands for a missing value"
         if re.fullmatch(r"[-+]?\d*,\d+", word):
             hint = 'set decimal: ","'
         elif bad[0] == 0 and bad.size == 1:
             hint = "set units_rows: 1 if it is a unit"
         raise SmgeoError(
-            f"{table.where}, {table.place(int(bad[0]))}: column {table.names[values.name]!r} (for {name}) contains {word!r}, which is not a "
+            f"{table.where}, {table.place(int(bad[0]))}: column {table.names[at]!r} (for {name}) contains {word!r}, which is not a "
             f"number; {hint}"
         )
     return numbers.to_numpy()
 
 
 def read_places(
-    file: Path, form: TextForm, columns: Mapping[str, tuple[Column, ...]] | None = None, *, projected: bool
+    file: Path, form: TextForm, columns: Mapping[str, Column | tuple[Column, ...]] | None = None, *, projected: bool
 ) -> pd.DataFrame:
     """Return a table of stations' positions: station (text), latitude, longitude (or x, y) and other columns of places.
 
@@ -444,7 +446,7 @@ def read_places(
     own: dict[str, Column] = {}
     lacking = []
     for name in PLACE_COLUMNS:
-        several = (columns or {}).get(name, (Column(column=name, optional=True),))
+        several = as_columns((columns or {}).get(name, Column(column=name, optional=True)))
         found = [
             (c, i) for c in several if c.column is not None and (i := find_column(c.column, table.names)) is not None
         ]

@@ -231,7 +231,7 @@ def to_days(
     >>> float(daily[0].round(6)), tally["rows_same_hour"]
     (0.2, 1)
     """
-    timed = stamps.notna()
+    timed = np.asarray(stamps.notna())
     bad_time = int((~timed).sum())
     stamps, values, good = stamps[timed], values[timed], good[timed]
     inside = np.asarray((stamps >= times[0]) & (stamps < times[-1] + pd.Timedelta(days=1)))

@@ -117,7 +117,8 @@ def read_rows(
         [FrameTable(frame, "the DataFrame")] if frame is not None else open_tables(file, spec, patterns)
     )
     where = "the DataFrame" if frame is not None else str(file)
-    sources, depths = Sources(where), {}
+    sources = Sources(where)
+    depths: dict[str, dict[str, tuple[float, str]]] = {}
     parts: list[pd.DataFrame] = []
     faults: list[str] = []
     start = 0
@@ -138,17 +139,17 @@ def read_rows(
             depths.setdefault(name, {}).update(several)
     if faults:
         raise SmgeoError("; ".join(dict.fromkeys(faults)))
-    table = pd.concat(parts) if len(parts) > 1 else parts[0]
-    if table.empty:
+    rows = pd.concat(parts) if len(parts) > 1 else parts[0]
+    if rows.empty:
         raise SmgeoError(f"{where} has names of columns but no rows")
-    table = _name_and_place(table, spec, places, sources)
-    table = _with_times(table, spec, sources)
+    rows = _name_and_place(rows, spec, places, sources)
+    rows = _with_times(rows, spec, sources)
     if period is not None:
         first, last = pd.Timestamp(period[0]), pd.Timestamp(period[1])
-        table = table[(table["time"] >= first) & (table["time"] < last + pd.Timedelta(days=1))]
-        if table.empty:
+        rows = rows[(rows["time"] >= first) & (rows["time"] < last + pd.Timedelta(days=1))]
+        if rows.empty:
             raise SmgeoError(f"{where}: no row between {period[0]} and {period[1]}")
-    return Rows(table, depths, sources)
+    return Rows(rows, depths, sources)
 
 
 def _check_variables(spec: TableSource, target: str, catalog: Mapping[str, Feature], file: Path) -> None:
@@ -162,8 +163,8 @@ def _check_variables(spec: TableSource, target: str, catalog: Mapping[str, Featu
         ]
     faults += [
         f"{n} is given in {c.units!r}, but the cube needs {catalog[n].units!r}; convert it with scale and offset and leave units out"
-        for n, several in spec.columns.items()
-        for c in several
+        for n in spec.columns
+        for c in spec.columns_of(n)
         if c.units and n in catalog and c.units != catalog[n].units
     ]
     if faults:
@@ -230,7 +231,8 @@ def _find_columns(table: RawTable, spec: TableSource, target: str) -> tuple[list
     """Return the columns of a spec in a table, of several at one depth the first; and what is wrong."""
     found: list[_Found] = []
     faults: list[str] = []
-    for name, several in spec.columns.items():
+    for name in spec.columns:
+        several = spec.columns_of(name)
         mine: dict[float | None, _Found] = {}
         lacking: dict[float | None, str] = {}
         for number, column in enumerate(several):
@@ -338,7 +340,7 @@ def _is_good(flags: pd.Series, good: Sequence[str | int | float]) -> np.ndarray:
 
 def _read_wide(table: RawTable, spec: TableSource, target: str, stations: Sequence[str]) -> pd.DataFrame:
     """Return the rows of a table with a column for each station."""
-    clocks = [c.column for c in spec.columns["time"] if c.column is not None]
+    clocks = [c.column for c in spec.columns_of("time") if c.column is not None]
     at = {name: find_column(name, table.names) for name in [*clocks, *stations]}
     faults = [
         describe_lacking(name, "time" if name in clocks else target, table.names) for name, i in at.items() if i is None
@@ -348,9 +350,11 @@ def _read_wide(table: RawTable, spec: TableSource, target: str, stations: Sequen
         faults.append(f"columns of stations without a position in {spec.stations}: {', '.join(unknown[:10])}")
     if faults:
         raise SmgeoError(f"{table.where}: {'; '.join(faults)}")
-    rule = spec.columns.get(target, (Column(column=target),))[0]
+    rule = spec.columns_of(target)[0] if target in spec.columns else Column(column=target)
     times = [
-        _Found("time", f"time {i}", c, at[c.column]) for i, c in enumerate(spec.columns["time"]) if c.column is not None
+        _Found("time", f"time {i}", c, at[c.column])
+        for i, c in enumerate(spec.columns_of("time"))
+        if c.column is not None
     ]
     values = [_Found(target, f"value {i}", rule, at[s]) for i, s in enumerate(stations)]
     rows = _convert(table, spec, [*times, *values])

@@ -115,7 +115,7 @@ def _count_days(table: pd.DataFrame) -> pd.Series:
 
 def _chunked(variable: xr.DataArray, ids: Sequence[str], dropped: Mapping[str, pd.Series]) -> xr.DataArray:
     """Return a variable in Dask chunks; one whose values were dropped counts them as its stations are computed."""
-    lost = {reason: n.reindex(ids).fillna(0).to_numpy("int64") for reason, n in dropped.items()}
+    lost = {reason: n.reindex(list(ids)).fillna(0).to_numpy("int64") for reason, n in dropped.items()}
     if not lost:
         return variable.chunk({"station": 256})
     give = delayed(_give, pure=True)

@@ -53,12 +53,12 @@ def parse_times(
     """
     first = columns[0]
     if len(columns) == 1 and (first.dtype.kind == "M" or isinstance(first.dtype, pd.DatetimeTZDtype)):
-        zoned = isinstance(first.dtype, pd.DatetimeTZDtype)
-        times = first.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else first
+        has_zone = isinstance(first.dtype, pd.DatetimeTZDtype)
+        times = first.dt.tz_convert("UTC").dt.tz_localize(None) if has_zone else first
         if times.isna().any():
             raise SmgeoError(f"{where}, {place(int(np.flatnonzero(times.isna())[0]))}: a row has no time")
         of_day = pd.Series(bool((times != times.dt.normalize()).any()), index=times.index)
-        return times.astype("datetime64[ns]"), of_day, pd.Series(zoned, index=times.index)
+        return times.astype("datetime64[ns]"), of_day, pd.Series(has_zone, index=times.index)
     words = _join(columns) if spec.time_format in _ANY_FORMAT else _join_by_format(columns, str(spec.time_format))
     # A table repeats its times at every station, and each is parsed once.
     codes, unique = pd.factorize(words)

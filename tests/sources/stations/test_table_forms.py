@@ -207,7 +207,8 @@ def test_the_separator_is_found(tmp_path, separator):
 
 
 def test_logger_with_comments_units_and_notes_above_its_header(tmp_path):
-    text = "My logger,1234\nfirmware,3\n\n# made by hand\nid,t,lat,lon,sm\n-,UTC,deg,deg,m3/m3\n# more\nA,2020-01-01,50,8,0.1\n# moved\nA,2020-01-02,50,8,0.2\n"
+    head = "My logger,1234\nfirmware,3\n\n# made by hand\nid,t,lat,lon,sm\n-,UTC,deg,deg,m3/m3\n# more\n"
+    text = head + "A,2020-01-01,50,8,0.1\n# moved\nA,2020-01-02,50,8,0.2\n"
     options = {"skip_rows": 2, "comment": "#", "units_rows": 1}
     np.testing.assert_allclose(read(tmp_path, text, **options)["sm"].values, [[0.1, 0.2]], rtol=1e-6)
     assert "line 10" in refusal(tmp_path, text.replace("0.2", "wet"), **options)
