@@ -32,6 +32,7 @@ USED_OTHERWISE = {
     "aiohttp": "fsspec opens http(s) with it",
     "cftime": "xarray decodes calendars other than the standard one with it",
     "cryptography": "distributed makes the certificates of workers with it",
+    "pyarrow": "pandas reads Parquet with it",
     "torch": "pinned by constraints.txt, because ax-platform would bring a build with CUDA",
 }
 # Extras for developers, which import in tests and on the command line.

@@ -42,14 +42,10 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[dt.date | str, d
     SmgeoError
         If two sources contain the same station, or one variable in different units.
     """
-    known = next((ds["climate"].attrs for ds in sources if "climate" in ds.coords), None)
-    if known is not None:  # empty for a source that does not know it
-        sources = [
-            ds
-            if "climate" in ds.coords
-            else ds.assign_coords(climate=("station", np.full(ds.sizes["station"], "", dtype=object), known))
-            for ds in sources
-        ]
+    for label in ("climate", "group"):
+        known = next((ds[label].attrs for ds in sources if label in ds.coords), None)
+        if known is not None:  # empty for a source that does not know it
+            sources = [ds if label in ds.coords else _with_empty(ds, label, known) for ds in sources]
     ids = [str(s) for ds in sources for s in ds["station"].values]
     twice = sorted({s for s in ids if ids.count(s) > 1})
     if twice:
@@ -78,6 +74,10 @@ def merge_stations(sources: Sequence[xr.Dataset], period: tuple[dt.date | str, d
     if not days.equals(pd.DatetimeIndex(merged.indexes["time"])):
         merged = merged.reindex(time=days)
     return with_dropped(merged.assign_attrs(left_out=json.dumps(left_out)), map(dropped_before, sources[1:]))
+
+
+def _with_empty(ds: xr.Dataset, label: str, attrs: Mapping[str, object]) -> xr.Dataset:
+    return ds.assign_coords({label: ("station", np.full(ds.sizes["station"], "", dtype=object), attrs)})
 
 
 def build_station_cube(

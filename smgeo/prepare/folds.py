@@ -121,7 +121,7 @@ def cv_folds(
 
     | method | held out together |
     |---|---|
-    | `group-k-fold` | stations |
+    | `group-k-fold` | stations; the stations of a group, if the cube has the coordinate `group` |
     | `leave-location-out` | locations: stations within 1e-4 degrees of each other are one |
     | `spatial-blocks` | all locations of a block |
     | `temporal` | all rows of a period |
@@ -258,7 +258,11 @@ def _deal(asked: _Asked, keys: Iterable[Hashable], word: str, folds: int) -> Par
 
 
 def _by_station(asked: _Asked) -> Parts:
-    return _deal(asked, asked.with_rows.tolist(), "stations with a target", asked.folds)
+    if "group" not in asked.ds.coords:
+        return _deal(asked, asked.with_rows.tolist(), "stations with a target", asked.folds)
+    groups = asked.ds["group"].values[asked.with_rows]
+    keys = [str(group) or int(i) for group, i in zip(groups, asked.with_rows, strict=True)]
+    return _deal(asked, keys, "groups with a target", asked.folds)
 
 
 def _by_location(asked: _Asked) -> Parts:

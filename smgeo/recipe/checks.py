@@ -19,7 +19,7 @@ from smgeo.recipe.fields import RecipeFields, TargetSpec
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.rasters import RasterSource
 from smgeo.recipe.spec import describe_errors
-from smgeo.recipe.stations import TableSource
+from smgeo.recipe.tables import TableSource
 
 # Keys of `prepare` that a model may override.
 _OWN_PREPARE = ("fill", "outliers", "scale", "window")
@@ -139,7 +139,8 @@ def _units_of_sources(recipe: RecipeFields) -> Iterator[str]:
         (f"stations {s.path!r}", n, c.units)
         for s in recipe.stations
         if isinstance(s, TableSource)
-        for n, c in s.columns.items()
+        for n in s.columns
+        for c in s.columns_of(n)
         if c.units
     ]
     declared += [(f"rasters {r.label!r}", n, u) for r in recipe.rasters for n, u in getattr(r, "units", {}).items()]

@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.spec import Spec, known_kind, parse_spec
-
-# Columns of a table that place its rows and are no variables.
-PLACE_COLUMNS = ("station", "time", "x", "y", "latitude", "longitude", "depth", "network", "station_elevation")
-
-
-def _path_as_text(value: object) -> object:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-# Text, so that a recipe can be written as YAML; Python's users pass a Path as well.
-FilePath = Annotated[str, BeforeValidator(_path_as_text)]
-
-
-class StationSource(Spec):
-    """Keys of every source of stations."""
-
-    path: FilePath
-
-    def more_files(self, root: Path) -> list[Path]:
-        """Return the files that the source reads besides `path`; relative ones start at `root`."""
-        places = getattr(self, "stations", None)
-        return [root / places] if places else []
-
-    def __dask_tokenize__(self) -> tuple[str, str]:
-        # By default Dask hashes a pickle, which for these specs differs between processes.
-        return type(self).__name__, self.model_dump_json()
+from smgeo.recipe.station_source import FilePath, StationSource
+from smgeo.recipe.tables import TableSource
 
 
 class SensorSource(StationSource):
@@ -208,68 +182,6 @@ class MatrixSource(StationSource):
     def gives(self, target: str) -> set[str]:
         """Return the names of the variables that the source gives."""
         return {*self.variables, *self.static}
-
-
-class Column(Spec):
-    """One column of a table: value = column * scale + offset, in `units`."""
-
-    column: str
-    scale: float = 1.0
-    offset: float = 0.0
-    units: str | None = None
-
-
-class TableSource(StationSource):
-    """A table of stations, plain or compressed (.gz).
-
-    Attributes
-    ----------
-    path : str
-        CSV file.
-    layout : {"long", "wide"}
-        A row per station and day; or a time column and one column a station, with `stations` a second table of
-        station, latitude, longitude (or x, y).
-    columns : dict of str to Column
-        Column (or only its name) of each variable and of `station`, `time`, `x`, `y` or `longitude`, `latitude`, `depth`,
-        `network`, `station_elevation`. A wide table has one variable, the target.
-    stations : str, optional
-        Table of the stations' positions.
-    crs : str
-        CRS of `x` and `y`.
-    network : str
-        Name of the network, if no column contains it. Ids are `NETWORK/STATION`.
-    min_valid_share : float
-        Share of the usual number of rows a day (the table's median) that a day needs.
-    utc_offset_hours : float
-        Offset from UTC of times of day without one (`2012-03-25 06:00`): -7 for Mountain Standard Time. Times with an offset
-        (`2012-03-25T06:00-07:00`) keep it, and a day without a time (`2012-03-25`) is that day.
-    """
-
-    kind: Literal["csv"]
-    layout: Literal["long", "wide"] = "long"
-    columns: dict[str, Column]
-    stations: FilePath | None = None
-    crs: str = "EPSG:4326"
-    network: str = "TABLE"
-    min_valid_share: float = Field(0.0, ge=0, le=1)
-    utc_offset_hours: float = Field(0.0, ge=-14, le=14)
-
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _short_form(cls, value: object) -> object:
-        return _expand(value, "column")
-
-    @model_validator(mode="after")
-    def _complete(self) -> TableSource:
-        if missing := [c for c in ("station", "time") if c not in self.columns and self.layout == "long"]:
-            raise ValueError(f"columns lacks {', '.join(missing)}: name the table's column for each")
-        if self.layout == "wide" and (self.stations is None or "time" not in self.columns):
-            raise ValueError("a wide table needs columns.time and stations: a table of station, latitude, longitude")
-        return self
-
-    def gives(self, target: str) -> set[str]:
-        """Return the names of the variables that the source gives."""
-        return {target, *(c for c in self.columns if c not in PLACE_COLUMNS)}
 
 
 def _expand(value: object, key: str) -> object:

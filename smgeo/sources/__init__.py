@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
-from smgeo.recipe.stations import (
-    AnySource,
-    IsmnSource,
-    MatrixSource,
-    StationSource,
-    TableSource,
-    TerenoSource,
-    parse_stations,
-)
+from smgeo.recipe.station_source import StationSource
+from smgeo.recipe.stations import AnySource, IsmnSource, MatrixSource, TerenoSource, parse_stations
+from smgeo.recipe.tables import PLACE_COLUMNS, TableSource
 from smgeo.sources.earthengine.reader import open_earthengine
 from smgeo.sources.gridded.reader import gridded_files, open_gridded
 from smgeo.sources.scenes.geotiff import geotiff_files, open_geotiffs
@@ -64,7 +59,7 @@ def open_station_source(
 
 
 def open_stations(
-    path: str | Path | AnySource | Mapping[str, object],
+    path: str | Path | pd.DataFrame | AnySource | Mapping[str, object],
     kind: str | None = None,
     depth_m: tuple[float, float] | None = None,
     period: Period | None = None,
@@ -79,16 +74,16 @@ def open_stations(
 
     Parameters
     ----------
-    path : str, Path, spec or mapping
-        Archive, table or folder; or a whole source as in a recipe's `stations`, with its own `kind`, `flags` and options.
+    path : str, Path, DataFrame, spec or mapping
+        Archive, table or folder; a DataFrame (kind csv), whose columns may have the names of the cube; or a whole source as in
+        a recipe's `stations`, with its own `kind`, `flags` and options.
     kind : {"ismn", "tereno", "csv", "matrix"}
         Reader, "ismn" by default. Its options are the attributes of
 
         - `smgeo.recipe.stations.IsmnSource`: `variables`, `networks`, `min_valid_share`, `depth_rule`, `nearest_to_m`;
         - `smgeo.recipe.stations.TerenoSource`: the same without `networks`, and `columns`, `stations`, `network`, `time_column`,
           `time_format`, `utc_offset_hours`, `separator`, `missing`;
-        - `smgeo.recipe.stations.TableSource`: `columns`, `layout`, `stations`, `crs`, `network`, `min_valid_share`,
-          `utc_offset_hours`;
+        - `smgeo.recipe.tables.TableSource`: `preset`, `columns`, and how the table is written;
         - `smgeo.recipe.stations.MatrixSource`: `variables`, `static`, `years`, `missing`, `network`, `coordinates`,
           `dates`, `static_folder`.
     depth_m : (float, float)
@@ -118,7 +113,11 @@ def open_stations(
     """
     given = {"kind": kind, "flags": flags}
     options |= {name: value for name, value in given.items() if value is not None}
-    if isinstance(path, str | Path):
+    frame = path if isinstance(path, pd.DataFrame) else None
+    spec: AnySource
+    if isinstance(path, pd.DataFrame):
+        spec = _table_of(path, options, {target, *(n for n, f in catalog.items() if not f.derived_from)})
+    elif isinstance(path, str | Path):
         spec = parse_stations({"path": path, **options}, "open_stations")
     elif options:
         raise SmgeoError(
@@ -130,11 +129,30 @@ def open_stations(
         depth_m = (0.0, 0.10)
     elif isinstance(spec, MatrixSource):
         raise SmgeoError("open_stations: depth_m does not apply to kind matrix, which has no depths; leave it out")
-    elif isinstance(spec, TableSource) and "depth" not in spec.columns:
+    elif isinstance(spec, TableSource) and not spec.has_depths:
         raise SmgeoError(
-            "open_stations: depth_m needs a column of depths; name it in columns (depth: ...), or leave depth_m out"
+            "open_stations: depth_m needs a column of depths; name it in columns (depth: ...), give depths of columns "
+            "(sm: {sm_5cm: 0.05}), or leave depth_m out"
         )
+    if frame is not None and isinstance(spec, TableSource):
+        return open_table(spec, frame=frame, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
     return open_station_source(spec, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
+
+
+def _table_of(frame: pd.DataFrame, options: Mapping[str, object], variables: set[str]) -> TableSource:
+    """Return the source of a DataFrame: columns that `columns` does not name may have the names of the cube."""
+    named = options.get("columns") or {}
+    if options.get("kind", "csv") != "csv" or not isinstance(named, Mapping):
+        raise SmgeoError("open_stations: a DataFrame is of kind csv, and columns maps names to its columns")
+    used = {c for c in named.values() if isinstance(c, str)}
+    known = {*PLACE_COLUMNS, *variables} - {*named, *used}
+    own = {str(c): str(c) for c in (*frame.index.names, *frame.columns) if c in known}
+    if "preset" in options or options.get("layout") == "wide":
+        own = {}
+    values = {**options, "kind": "csv", "path": "DataFrame", "columns": {**own, **named}}
+    spec = parse_stations(values, "open_stations")
+    assert isinstance(spec, TableSource)
+    return spec
 
 
 _RASTERS: dict[type, Callable[..., xr.Dataset]] = {

@@ -20,6 +20,7 @@ from smgeo.errors import SmgeoError
 from smgeo.models import make_model
 from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
+from smgeo.recipe.station_source import files_of
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_station_source, raster_files
 from smgeo.sources.stations.layout import Day
@@ -66,8 +67,7 @@ def input_files(recipe: Recipe, root: Path) -> list[Path]:
     """Return every local file that the cubes are made from."""
     files: list[Path] = []
     for source in recipe.stations:
-        path = root / source.path
-        files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        files += files_of(root / source.path)
         files += source.more_files(root)
     for raster in recipe.rasters:
         files += raster_files(raster, root)

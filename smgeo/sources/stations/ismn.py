@@ -66,7 +66,7 @@ def open_ismn(
         Dims (station, time), float32, one Dask chunk a station. Diagnostics per station, by the target's sensors:
         `hours_read`, `hours_flagged` (removed by flag, or outside the catalogue's valid range), `days_incomplete`
         (removed for too few valid hours), `files_unreadable` (broken after the header), `rows_same_time`, `rows_same_hour`,
-        `rows_unsorted`, `rows_outside_period`, `hours_without_row`, `days_overlapping`, `days_partial` (described in their `long_name`),
+        `rows_unsorted`, `rows_outside_period`, `rows_bad_time`, `hours_without_row`, `days_overlapping`, `days_partial` (described in their `long_name`),
         and `sensor_depth` (m). Coordinates `sensors`: JSON, the sensors of a station's target; `climate`: Koeppen-Geiger class of the
         archive's static variables (of 2017, else of 2007), empty if it has none. Files
         that cannot be read and stations without a sensor in range are in `attrs["left_out"]` (JSON); files are warned about.
@@ -115,7 +115,7 @@ def _climates(path: Path, members: Sequence[str], chosen: Chosen[str], target: s
     out = np.full(len(chosen), "", dtype=object)
     with Archive(path) as archive:
         for i, by_name in enumerate(chosen.values()):
-            member = tables.get(str(PurePosixPath(by_name[target][0].files[0]).parent))
+            member = _table_beside(by_name[target][0].files[0], tables)
             if member is None:
                 continue
             try:
@@ -130,6 +130,11 @@ def _climates(path: Path, members: Sequence[str], chosen: Chosen[str], target: s
 def _static_tables(members: Sequence[str]) -> dict[str, str]:
     """Folder -> its table of static variables."""
     return {str(PurePosixPath(m).parent): m for m in members if m.endswith("_static_variables.csv")}
+
+
+def _table_beside(member: str, tables: Mapping[str, str]) -> str | None:
+    """Return the table of static variables in the folder of a file, which is above that of a sensor's name with a slash."""
+    return next((tables[str(p)] for p in PurePosixPath(member).parents if str(p) in tables), None)
 
 
 def _static_values(
@@ -153,7 +158,7 @@ def _static_values(
     unreadable = []
     for i, sensor in enumerate(firsts):
         try:
-            meta = StaticMetaFile(root, tables[str(PurePosixPath(sensor.files[0]).parent)]).metadata
+            meta = StaticMetaFile(root, _table_beside(sensor.files[0], tables)).metadata
             for name in wanted:
                 layers = [v for v in meta.metadata if v.name == _STATIC[name] and v.depth is not None]
                 if layers:

@@ -18,6 +18,7 @@ end in LF, CRLF or CR; the download has all of them.
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import re
@@ -47,6 +48,10 @@ _NAME = re.compile(
 )
 _DATE = re.compile(r"\d{4}/\d{2}/\d{2}")
 _STAMP = "%Y/%m/%d %H:%M"
+_STAMP_DIGITS = r"\d{4}/\d{2}/\d{2} \d{2}:\d{2}"
+# Earlier and later ones are errors of loggers: no station is older.
+_YEARS = (1900, 2100)
+_NO_ELEVATION = (-99.0, -99.9)
 _CEOP_COLUMNS = 16
 
 
@@ -64,11 +69,12 @@ def find_sensors(
         path = PurePosixPath(member)
         if path.suffix.lower() != ".stm":
             continue
-        name = _NAME.fullmatch(path.stem)
+        # A slash in a sensor's name makes a folder of the name's first part.
+        name = _NAME.fullmatch(path.stem) or _NAME.fullmatch(f"{path.parent.name}/{path.stem}")
         if name and CODES.get(name["code"]) not in variables:
             continue
-        parts = path.stem.split("_")
-        if name and networks is not None and len(name["head"].split("_")) == 3 and parts[1] not in networks:
+        head = name["head"].split("_") if name else []
+        if networks is not None and len(head) == 3 and head[1] not in networks:
             continue
         try:
             found = _describe(archive, member, name)
@@ -95,7 +101,7 @@ def _describe(archive: Archive, member: str, name: re.Match[str] | None) -> list
     network, station = _split_names(name["head"], place)
     latitude, longitude, elevation, top, bottom = (float(t) for t in place[3:8])
     position = _position(latitude, longitude, elevation)
-    first_row, last_row = _parse_stamp(began), _parse_stamp(ended)
+    first_row, last_row = _ends(archive, member, form, [began, ended])
     variable, sensor = CODES[name["code"]], name["sensor"] or ""
     return [
         Sensor(network, station, variable, (top, bottom), *position, first_row, last_row, sensor, (member,), form),
@@ -108,7 +114,7 @@ def _form(tokens: list[list[str]], last: str) -> str:
     dated = len(first) > 3 and _DATE.fullmatch(first[0]) and _DATE.fullmatch(first[2])
     if dated and len(first) >= 15 and (first[10] == "-" or not _is_number(first[12])):
         return CEOP
-    if dated and len(first) in (14, 15):
+    if dated and len(first) >= 14:
         return CEOP_SEPARATE
     if not dated and len(first) >= 8 and all(_is_number(t) for t in first[3:8]):
         if len(tokens) < 2:
@@ -125,19 +131,23 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _parse_stamp(tokens: list[str]) -> pd.Timestamp:
-    text = " ".join(tokens)
-    try:
-        return pd.to_datetime(text, format=_STAMP)
-    except ValueError:
-        raise SmgeoError(f"{text!r} is not a time such as 2007/01/31 23:00") from None
+def _ends(archive: Archive, member: str, form: str, ends: list[list[str]]) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """Return the first and last time of a file, from its first and last row if their times are possible."""
+    stamps = _stamps(pd.Series([" ".join(tokens) for tokens in ends]), member, skipped=0)
+    if stamps.isna().any():
+        stamps = _separate(archive.read(member), member, form)[0]
+    stamps = stamps.dropna()
+    if stamps.empty:
+        raise SmgeoError("no row has a possible time")
+    return stamps.min(), stamps.max()
 
 
 def _position(latitude: float, longitude: float, elevation: float) -> tuple[float, float, float]:
     """Return latitude, longitude and elevation; NaN for an impossible elevation, which stands for an unknown one."""
     if not (abs(latitude) <= 90 and abs(longitude) <= 360):
         raise SmgeoError(f"{latitude}, {longitude} is not a latitude and longitude")
-    return latitude, longitude, elevation if abs(elevation) < 9000 else math.nan
+    unknown = not -500 <= elevation <= 9000 or elevation in _NO_ELEVATION
+    return latitude, longitude, math.nan if unknown else elevation
 
 
 def _split_names(head: str, place: list[str]) -> tuple[str, str]:
@@ -197,17 +207,21 @@ def _ceop_table(data: bytes, member: str) -> pd.DataFrame:
 
 def _rows(data: bytes, columns: int, skipped: int = 0) -> pd.DataFrame:
     """Return the words of a file as text, one row a line; missing words at the end of a line are NaN."""
-    text = io.StringIO(decode(data).replace("\r\n", "\n").replace("\r", "\n"))
-    return pd.read_csv(
-        text,
+    text = decode(data).replace("\r\n", "\n").replace("\r", "\n")
+    # Flags of providers may contain blanks and quotation marks; they are the last words of a line.
+    most = max(len(line.split()) for line in text.split("\n"))
+    table: pd.DataFrame = pd.read_csv(
+        io.StringIO(text),
         sep=r"\s+",
         header=None,
-        names=range(columns),
+        names=range(max(columns, most)),
+        quoting=csv.QUOTE_NONE,
         skiprows=skipped,
         dtype=str,
         keep_default_na=False,
         na_values=[""],
     )
+    return table.iloc[:, :columns]
 
 
 def _numbers(column: pd.Series, member: str) -> pd.Series:
@@ -219,13 +233,15 @@ def _numbers(column: pd.Series, member: str) -> pd.Series:
 
 
 def _stamps(text: pd.Series, member: str, skipped: int) -> pd.DatetimeIndex:
-    parsed = pd.to_datetime(text, format=_STAMP, errors="coerce")
-    bad = np.flatnonzero(parsed.isna().to_numpy())
+    """Return times, NaT for those that are written as times and are impossible."""
+    parsed = pd.to_datetime(text, format=_STAMP, errors="coerce").astype("datetime64[us]")
+    parsed = parsed.where(parsed.dt.year.between(*_YEARS))
+    bad = np.flatnonzero((parsed.isna() & ~text.str.fullmatch(_STAMP_DIGITS)).to_numpy())
     if bad.size:
         raise SmgeoError(
             f"{member}, line {bad[0] + skipped + 1}: {text.iloc[bad[0]]!r} is not a time such as 2007/01/31 23:00"
         )
-    return pd.DatetimeIndex(parsed)
+    return pd.DatetimeIndex(parsed.astype("datetime64[ns]"))
 
 
 def read_sensor(path: Path, flags: tuple[str, ...], sensor: Sensor[str]) -> Readings:

@@ -17,8 +17,10 @@ import xarray as xr
 from dask.delayed import delayed
 
 from smgeo.catalog import FEATURES, Feature
+from smgeo.cube.tally import note_dropped
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.stations import SensorSource
+from smgeo.sources.pixels.gate import INFINITE, OUTSIDE
 from smgeo.sources.stations.archive import UNREADABLE
 from smgeo.sources.stations.layout import Entry, Period, count, day_axis, station_coordinates
 from smgeo.sources.stations.sensors import Chosen, Form, Sensor
@@ -38,12 +40,13 @@ TALLY = {
     "rows_same_hour": "rows of an hour that the same sensor had already given, averaged into it",
     "rows_unsorted": "rows earlier than the row before them",
     "rows_outside_period": "rows before or after the period",
+    "rows_bad_time": "rows of an impossible time, left out",
     "hours_without_row": "hours without any row between a sensor's first and last row within the period",
     "days_overlapping": "days on which several sensors of one depth have a value, averaged",
     "days_partial": "days made of fewer depths than the station's sensors have",
 }
 
-# Times (UTC), values float64, and whether all flags of a row are valid.
+# Times (UTC, NaT if impossible), values float64, and whether all flags of a row are valid.
 Readings: TypeAlias = tuple[pd.DatetimeIndex, np.ndarray, np.ndarray]
 
 
@@ -163,7 +166,11 @@ def _load_station(
                 warnings.warn(f"{files} cannot be read to the end and is left out ({reason})", SmgeoWarning)
                 continue
             low, high = ranges[name]
-            good = wanted & (values >= low) & (values <= high)
+            possible = (values >= low) & (values <= high)
+            good = wanted & possible
+            infinite = np.isinf(values)
+            note_dropped(name, INFINITE, int(infinite.sum()))
+            note_dropped(name, OUTSIDE, int((wanted & ~possible & ~infinite & ~np.isnan(values)).sum()))
             daily, tally = to_days(stamps, values, good, times, min_valid_share)
             by_depth.setdefault(sensor.depth, []).append(daily)
             if name == target:
@@ -224,6 +231,9 @@ def to_days(
     >>> float(daily[0].round(6)), tally["rows_same_hour"]
     (0.2, 1)
     """
+    timed = np.asarray(stamps.notna())
+    bad_time = int((~timed).sum())
+    stamps, values, good = stamps[timed], values[timed], good[timed]
     inside = np.asarray((stamps >= times[0]) & (stamps < times[-1] + pd.Timedelta(days=1)))
     unsorted = int((np.diff(stamps.to_numpy().astype("int64")) < 0).sum())
     stamps, values, good = stamps[inside], values[inside], good[inside]
@@ -244,5 +254,6 @@ def to_days(
         "rows_same_hour": len(values) - given.size,
         "rows_unsorted": unsorted,
         "rows_outside_period": int((~inside).sum()),
+        "rows_bad_time": bad_time,
         "hours_without_row": int(given[-1] - given[0] + 1 - given.size) if given.size else 0,
     }

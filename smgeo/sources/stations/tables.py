@@ -1,27 +1,44 @@
-"""Tables of stations: long (a row per station and day) or wide (a column per station), plain or gz."""
+"""Tables of stations as a station cube: one depth a station, possible values, and one value a day."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError
+from dask.delayed import delayed
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe.stations import PLACE_COLUMNS, Column, TableSource
-from smgeo.sources.stations.csv_files import read_csv, read_places
+from smgeo.cube.tally import note_dropped
+from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.recipe.tables import TableSource
+from smgeo.sources.pixels.gate import INFINITE, OUTSIDE
 from smgeo.sources.stations.layout import Entry, Period, count, day_axis, station_coordinates
+from smgeo.sources.stations.table_rows import Rows, Sources, read_rows
+
+# From what is found to what the cube stores, by the cube's unit: words, scale and offset.
+_CONVERSIONS: dict[str, tuple[tuple[str, float, float], ...]] = {
+    "m3 m-3": (("percent", 0.01, 0.0),),
+    "1": (("percent", 0.01, 0.0),),
+    "percent": (("a fraction", 100.0, 0.0), ("g/kg", 0.1, 0.0)),
+    "degC": (("kelvin", 1.0, -273.15), ("degrees Fahrenheit", 5 / 9, -160 / 9)),
+    "K": (("degrees Celsius", 1.0, 273.15),),
+    "mm d-1": (("hundredths of mm", 0.01, 0.0),),
+}
+_DAY = pd.Timedelta(days=1)
+# Variable -> reason -> rows dropped, by station.
+_Dropped = dict[str, dict[str, pd.Series]]
 
 
 def open_table(
     spec: TableSource,
     *,
+    frame: pd.DataFrame | None = None,
     root: str | Path = ".",
     target: str = "sm",
     depth_m: tuple[float, float] = (0.0, 0.10),
@@ -36,270 +53,345 @@ def open_table(
     ----------
     spec, root, target, period, catalog
         As in `smgeo.sources.stations.ismn.open_ismn`; the target is the only variable of a wide table.
+    frame : DataFrame, optional
+        The table, in place of the spec's path.
     depth_m : (float, float)
-        Range of the `depth` column (m below the surface, after its scale); of several depths of a
-        station, the one nearest to the range's middle. Not used without a depth column.
+        Range of the depths (m below the surface) of the `depth` column, after its scale, or of a variable's columns; of several
+        depths of a station, the one nearest to the range's middle that has a value. Not used without depths.
 
     Returns
     -------
     xarray.Dataset
         Dims (station, time), float32; static variables (station,). Diagnostics per station: `rows_read`,
-        `rows_other_depth`, `rows_without_target` (missing, or outside the valid range), `rows_same_day` (averaged into one day).
+        `rows_other_depth`, `rows_without_target` (missing, or outside the valid range), `rows_same_day` (averaged into one day),
+        `rows_same_time` (those among them with the same time). Coordinate `group` if the table has that column.
 
     Raises
     ------
     SmgeoError
-        If the file or a column is missing, values are not numbers, no row is in the range of depths, or a
-        static variable varies in time.
+        If the file or a column is missing, values are not numbers, no row is in the range of depths, a station is at two places, or
+        a static variable varies in time.
     """
-    file = Path(root) / spec.path
-    table = _read_rows(file, spec, target, Path(root), period)
-    _check_variables(table, catalog, file)
-    read = table.groupby("station").size()
-    table = _choose_depth(table, depth_m, file, target)
+    rows = read_rows(spec, frame, root=Path(root), target=target, period=period, catalog=catalog)
+    name = "DataFrame" if frame is not None else Path(spec.path).name
+    read = rows.table.groupby("station").size()
+    dropped = _drop_impossible(rows, spec, catalog)
+    table, depths = _choose_depths(rows, depth_m, target, one_depth=spec.one_depth)
     at_depth = table.groupby("station").size()
-    table = _drop_impossible(table, catalog, file)
-    days = table["time"].dt.normalize()
-    times = day_axis(*period) if period is not None else day_axis(days.min(), days.max())
-    daily = _daily_means(table, days, spec.min_valid_share)
+    same_time = _count_same_time(table, rows.sources)
+    times = (
+        day_axis(*period)
+        if period is not None
+        else day_axis(table["time"].min().normalize(), table["time"].max().normalize())
+    )
+    daily, summed = _to_days(table, spec, catalog, rows.sources.where)
     ids = sorted(table["station"].unique())
-    data = _lay_out(daily, ids, times, catalog, file)
+    data = _lay_out(daily, table, ids, times, catalog, rows.sources, f"table {name}")
+    for variable in summed:
+        data[variable] = (*data[variable][:2], {**data[variable][2], "daily": "sum"})
     with_target = table[target].notna().astype("int64").groupby(table["station"]).sum()
     tallies = {
         "rows_read": read,
         "rows_other_depth": read - at_depth.reindex(read.index, fill_value=0),
         "rows_without_target": at_depth - with_target,
-        "rows_same_day": with_target - daily[target].notna().astype("int64").groupby("station").sum(),
+        "rows_same_day": with_target - _count_days(table[table[target].notna()]),
+        "rows_same_time": same_time,
     }
-    for name, rows in tallies.items():
-        data[name] = count(rows.reindex(ids).to_numpy("int64"), name.replace("_", " "), file.name)
-    left_out = {s: f"no row between {depth_m[0]:g} and {depth_m[1]:g} m" for s in read.index if s not in set(ids)}
-    ds = xr.Dataset(data, _coordinates(table, ids, times, spec, target, file), {"left_out": json.dumps(left_out)})
-    return ds.assign({n: v.chunk({"station": 256}) for n, v in ds.data_vars.items()})
+    for tally, numbers in tallies.items():
+        counts = numbers.reindex(ids).fillna(0).to_numpy("int64")
+        data[tally] = count(counts, tally.replace("_", " "), name)
+    left_out = {s: f"no {target} between {depth_m[0]:g} and {depth_m[1]:g} m" for s in read.index if s not in set(ids)}
+    ds = xr.Dataset(data, _coordinates(table, ids, times, target, depths), {"left_out": json.dumps(left_out)})
+    return ds.assign({n: _chunked(v, ids, dropped.get(str(n), {})) for n, v in ds.data_vars.items()})
 
 
-def _read_rows(file: Path, spec: TableSource, target: str, root: Path, period: Period | None) -> pd.DataFrame:
-    """Return the rows of the period: station (`NETWORK/NAME`), time (UTC), variables and places, by their names in a cube."""
-    if not file.is_file():
-        raise SmgeoError(f"table {file} not found (relative paths start at --data)")
-    places = read_places(root / spec.stations, projected=True) if spec.stations is not None else None
-    if spec.layout == "wide" and places is not None:  # a wide table without positions is refused by its spec
-        table = _read_wide(file, spec, target, list(places["station"]))
-    else:
-        table = _read_long(file, spec, target)
-    if places is not None:
-        table = _join_places(table, places, root / str(spec.stations))
-    if "network" not in table:
-        table["network"] = spec.network
-    table["station"] = table["network"].astype(str) + "/" + table["station"].astype(str)
-    table["time"] = _parse_times(table["time"], file, spec.utc_offset_hours)
-    if period is None:
-        return table
-    first, last = pd.Timestamp(period[0]), pd.Timestamp(period[1])
-    table = table[(table["time"] >= first) & (table["time"] < last + pd.Timedelta(days=1))]
-    if table.empty:
-        raise SmgeoError(f"{file}: no row between {period[0]} and {period[1]}")
-    return table
+def _count_days(table: pd.DataFrame) -> pd.Series:
+    """Return the number of days on which each station has a row."""
+    days: pd.Series = (
+        table[["station"]].assign(day=table["time"].dt.normalize()).drop_duplicates().groupby("station").size()
+    )
+    return days
 
 
-def _read_long(file: Path, spec: TableSource, target: str) -> pd.DataFrame:
-    header = [str(c) for c in read_csv(file, rows=0)]
-    faults = [
-        f"no column {c.column!r} (for {name}); {nearest(c.column, header)}"
-        for name, c in spec.columns.items()
-        if c.column not in header
+def _chunked(variable: xr.DataArray, ids: Sequence[str], dropped: Mapping[str, pd.Series]) -> xr.DataArray:
+    """Return a variable in Dask chunks; one whose values were dropped counts them as its stations are computed."""
+    lost = {reason: n.reindex(list(ids)).fillna(0).to_numpy("int64") for reason, n in dropped.items()}
+    if not lost:
+        return variable.chunk({"station": 256})
+    give = delayed(_give, pure=True)
+    blocks = [
+        da.from_delayed(
+            give(variable.values[i : i + 1], str(variable.name), {r: int(n[i]) for r, n in lost.items()}),
+            (1, *variable.shape[1:]),
+            dtype=variable.dtype,
+        )
+        for i in range(len(ids))
     ]
-    if target not in spec.columns:
-        faults.append(f"`columns` does not name the column of the target {target!r}")
-    if faults:
-        raise SmgeoError(f"{file}: {'; '.join(faults)}")
-    wanted = {c.column for c in spec.columns.values()}
-    raw = read_csv(file, columns=lambda name: name in wanted)
-    return pd.DataFrame({name: _column(raw, name, column, file) for name, column in spec.columns.items()})
+    return variable.copy(data=da.concatenate(blocks))
 
 
-def _read_wide(file: Path, spec: TableSource, target: str, stations: Sequence[str]) -> pd.DataFrame:
-    raw = read_csv(file)
-    header, clock = [str(c) for c in raw.columns], spec.columns["time"]
-    faults = [
-        f"no column {name!r} (for {what}); {nearest(name, header)}"
-        for name, what in [(clock.column, "time"), *((s, target) for s in stations)]
-        if name not in header
-    ]
-    if unknown := sorted(set(header) - set(stations) - {clock.column}):
-        faults.append(f"columns of stations without a position in {spec.stations}: {', '.join(unknown[:10])}")
-    if faults:
-        raise SmgeoError(f"{file}: {'; '.join(faults)}")
-    time = _column(raw, "time", clock, file)
-    rule = spec.columns.get(target, Column(column=target))
-    parts = []
-    for station in stations:
-        values = _column(raw, target, rule.model_copy(update={"column": station}), file)
-        parts.append(pd.DataFrame({"station": station, "time": time, target: values}))
-    return pd.concat(parts, ignore_index=True)
+def _give(values: np.ndarray, name: str, dropped: Mapping[str, int]) -> np.ndarray:
+    for reason, number in dropped.items():
+        note_dropped(name, reason, number)
+    return values
 
 
-def _column(table: pd.DataFrame, name: str, column: Column, file: Path) -> pd.Series:
-    """Return a column as numbers in the catalogue's unit; as it is for names and times."""
-    values = table[column.column]
-    if name in ("station", "time", "network"):
-        return values
-    numbers = pd.to_numeric(values, errors="coerce")
-    bad = np.flatnonzero((numbers.isna() & values.notna()).to_numpy())
-    if bad.size:
-        raise SmgeoError(
-            f"{file}, line {bad[0] + 2}: column {column.column!r} contains {values.iloc[bad[0]]!r}, which is not a number"
-        )
-    return numbers * column.scale + column.offset
-
-
-def _join_places(table: pd.DataFrame, places: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """Return the table with each station's position; every station must have one."""
-    table = table.assign(station=table["station"].astype(str))
-    unknown = sorted(set(table["station"]) - set(places["station"]))
-    if unknown:
-        raise SmgeoError(
-            f"{file} lacks stations of the data: {', '.join(unknown[:10])}; add them, or remove their rows from the data"
-        )
-    return table.merge(places, on="station", how="left", validate="m:1")
-
-
-def _parse_times(column: pd.Series, file: Path, utc_offset_hours: float) -> pd.Series:
-    """Return times in UTC without zone; a time of day without an offset is `utc_offset_hours` ahead of UTC."""
-    # As text: pandas takes whole numbers such as 20120325 for nanoseconds since 1970.
-    words = column.astype(str)
-    parsed = pd.to_datetime(words, errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
-    bad = np.flatnonzero(parsed.isna().to_numpy())
-    if bad.size:
-        raise SmgeoError(
-            f"{file}, line {bad[0] + 2}: {column.iloc[bad[0]]!r} is not a date; write 2012-03-25 or 2012-03-25T06:00Z"
-        )
-    if utc_offset_hours:
-        local = words.str.contains(":") & ~words.str.contains(r"(?:Z|[+-]\d{2}(?::?\d{2})?)$", regex=True)
-        parsed = parsed.mask(local, parsed - pd.Timedelta(hours=utc_offset_hours))
-    return parsed
-
-
-def _variables(table: pd.DataFrame) -> list[str]:
-    return [str(c) for c in table.columns if c not in PLACE_COLUMNS]
-
-
-def _check_variables(table: pd.DataFrame, catalog: Mapping[str, Feature], file: Path) -> None:
-    if unknown := [f"{n!r} ({nearest(n, list(catalog))})" for n in _variables(table) if n not in catalog]:
-        raise SmgeoError(f"{file}: columns for unknown variables {', '.join(unknown)}; or describe them in variables")
-
-
-def _choose_depth(table: pd.DataFrame, depth_m: tuple[float, float], file: Path, target: str) -> pd.DataFrame:
-    """Return the rows of each station's depth that is nearest to the middle of the range."""
-    if "depth" not in table:
-        return table
-    low, high = depth_m
-    inside = table[table["depth"].between(low - 1e-9, high + 1e-9)]
-    if inside.empty:
-        found = ", ".join(f"{d:g}" for d in sorted(table["depth"].unique())[:20])
-        raise SmgeoError(
-            f"{file}: no station has {target} between {low:g} and {high:g} m; depths in the table: {found} m. Change target.depth_m"
-        )
-    distance = (inside["depth"] - (low + high) / 2).abs().round(6)
-    nearest_depth = distance.groupby(inside["station"]).transform("min")
-    inside = inside[distance == nearest_depth]
-    # Of two depths equally near, the shallower.
-    return inside[inside["depth"] == inside["depth"].groupby(inside["station"]).transform("min")]
-
-
-def _drop_impossible(table: pd.DataFrame, catalog: Mapping[str, Feature], file: Path) -> pd.DataFrame:
-    """Return the table with values outside their valid range missing.
+def _drop_impossible(rows: Rows, spec: TableSource, catalog: Mapping[str, Feature]) -> _Dropped:
+    """Make values outside their valid range missing, in the table itself; return their number by station.
 
     Raises
     ------
     SmgeoError
         If half of a variable's values are outside its range, as in another unit.
     """
-    out = table.copy()
-    for name in _variables(table):
-        low, high = catalog[name].valid_range
-        middle = table[name].median()
-        if not np.isnan(middle) and not low <= middle <= high:
-            raise SmgeoError(
-                f"{file}: half of the values of {name} are beyond {middle:g}, outside {low:g} to {high:g} {catalog[name].units}; is "
-                "the column in another unit? Convert it with scale and offset"
-            )
-        out[name] = table[name].where(table[name].between(low, high))
+    out: _Dropped = {}
+    faults = []
+    for name in rows.variables():
+        low, high = _valid_range(name, spec, catalog)
+        for column in rows.columns_of(name):
+            values = rows.table[column]
+            infinite = np.isinf(values)
+            outside = ~infinite & ~values.between(low, high) & values.notna()
+            given = int((values.notna() & ~infinite).sum())
+            if 2 * int(outside.sum()) > given:
+                faults.append(
+                    _describe_other_unit(name, values[values.notna() & ~infinite], (low, high), catalog[name], rows)
+                )
+                continue
+            for reason, bad in ((INFINITE, infinite), (OUTSIDE, outside)):
+                if bad.any():
+                    lost = bad.groupby(rows.table["station"]).sum()
+                    reasons = out.setdefault(name, {})
+                    reasons[reason] = reasons[reason].add(lost, fill_value=0) if reason in reasons else lost
+            rows.table[column] = values.where(~(infinite | outside))
+    if faults:
+        raise SmgeoError(f"{rows.sources.where}: {'; '.join(faults)}")
     return out
 
 
-def _daily_means(table: pd.DataFrame, days: pd.Series, min_valid_share: float) -> pd.DataFrame:
-    """Return the mean of each station's day (station, time), float32; NaN if it has too small a share of the usual rows."""
-    variables = _variables(table)
-    grouped = table.assign(time=days).groupby(["station", "time"])
-    daily = grouped[variables].mean().astype("float32")
-    if min_valid_share > 0:
-        daily = daily.where(grouped[variables].count() >= min_valid_share * float(grouped.size().median()))
-    return daily
+def _valid_range(name: str, spec: TableSource, catalog: Mapping[str, Feature]) -> tuple[float, float]:
+    low, high = catalog[name].valid_range
+    own = spec.valid.get(name, (low, high))
+    return max(low, own[0]), min(high, own[1])
+
+
+def _describe_other_unit(
+    name: str, values: pd.Series, limits: tuple[float, float], feature: Feature, rows: Rows
+) -> str:
+    """Return words for values of which most are impossible, with the conversion or the code that explains them."""
+    low, high = limits
+    outside = values[~values.between(low, high)]
+    code, times = outside.value_counts().index[0], int(outside.value_counts().iloc[0])
+    if outside.nunique() == 1 or (
+        times > 0.5 * len(outside) and values[values != code].between(low, high).mean() > 0.5
+    ):
+        hint = f"if {code:g} stands for a missing value, set missing: [{code:g}]"
+    else:
+        hint = "is the column in another unit? Convert it with scale and offset"
+        for unit, scale, offset in _CONVERSIONS.get(feature.units, ()):
+            if (values * scale + offset).between(low, high).mean() > 0.9:
+                keys = f"scale: {scale:.6g}" * (scale != 1) + ", " * (scale != 1 and offset != 0)
+                keys += f"offset: {offset:.6g}" * (offset != 0)
+                hint = f"is the column in another unit? If it is in {unit}, set columns.{name}: {{column: ..., {keys}}}"
+                break
+    place = rows.sources.place(int(outside.index[0]))
+    return (
+        f"{len(outside) / len(values):.0%} of the values of {name} (median {values.median():g}, the first {outside.iloc[0]:g} in {place}) are "
+        f"outside {low:g} to {high:g} {feature.units}; {hint}"
+    )
+
+
+# ---- depths
+
+
+def _choose_depths(
+    rows: Rows, depth_m: tuple[float, float], target: str, *, one_depth: bool
+) -> tuple[pd.DataFrame, dict[str, list[dict[str, object]]]]:
+    """Return the rows at one depth of each station, and the target's sensors by station.
+
+    The depth is the one nearest to the middle of the range at which the station has a value (with `one_depth`, any station);
+    of two equally near, the shallower.
+    """
+    table, low, high = rows.table, *depth_m
+    sensors: dict[str, list[dict[str, object]]] = {}
+    for name, columns in rows.depths.items():
+        inside = sorted(
+            (c for c, (depth, _) in columns.items() if low - 1e-9 <= depth <= high + 1e-9),
+            key=lambda c: (round(abs(columns[c][0] - (low + high) / 2), 6), columns[c][0]),
+        )
+        given = table[inside].notna().groupby(table["station"]).any() if inside else pd.DataFrame()
+        if one_depth and inside:
+            inside = [c for c in inside if given[c].any()][:1]
+            given = given[inside]
+        there = given.any(axis=1) if inside else pd.Series(dtype=bool)
+        if name == target:
+            if not there.any():
+                raise SmgeoError(_describe_depths(rows, depth_m, target, [d for d, _ in columns.values()]))
+            # A station without the target is left out, as of an archive.
+            table = table[table["station"].map(there).to_numpy(bool)]
+        if there.any():
+            best = pd.Series(given.to_numpy(bool).argmax(axis=1), index=given.index)
+            pick = table["station"].map(best).to_numpy("int64")
+            table = table.assign(**{name: table[inside].to_numpy("float64")[np.arange(len(table)), pick]})
+            if name == target:
+                for station in there.index[there]:
+                    depth, label = columns[inside[int(best[station])]]
+                    sensors[str(station)] = [{"sensor": label, "depth_m": [round(depth, 4)] * 2}]
+        table = table.drop(columns=list(columns))
+    if "depth" not in table:
+        return table, sensors
+    inside_rows = table[table["depth"].between(low - 1e-9, high + 1e-9)]
+    if inside_rows.empty:
+        raise SmgeoError(_describe_depths(rows, depth_m, target, table["depth"].dropna().unique()))
+    chosen = _nearest_depths(inside_rows, target, (low + high) / 2)
+    table = inside_rows[inside_rows["depth"] == inside_rows["station"].map(chosen)]
+    sensors |= {str(s): [{"sensor": "", "depth_m": [round(float(depth), 4)] * 2}] for s, depth in chosen.items()}
+    return table, sensors
+
+
+def _nearest_depths(table: pd.DataFrame, target: str, middle: float) -> pd.Series:
+    """Return each station's depth that is nearest to the middle: among those with a value of the target, if it has any."""
+    near = table[["station", "depth"]].assign(lacks=table[target].isna(), away=(table["depth"] - middle).abs().round(6))
+    near = near.drop_duplicates().sort_values(["station", "lacks", "away", "depth"])
+    depths: pd.Series = near.drop_duplicates("station").set_index("station")["depth"]
+    return depths
+
+
+def _describe_depths(
+    rows: Rows, depth_m: tuple[float, float], target: str, depths: Sequence[float] | np.ndarray
+) -> str:
+    found = ", ".join(f"{d:g}" for d in sorted(depths)[:20])
+    return (
+        f"{rows.sources.where}: no station has {target} between {depth_m[0]:g} and {depth_m[1]:g} m; depths in the table: {found} m. Change "
+        "target.depth_m"
+    )
+
+
+# ---- days
+
+
+def _variables(table: pd.DataFrame, catalog: Mapping[str, Feature], *, static: bool) -> list[str]:
+    return [str(c) for c in table.columns if c in catalog and (catalog[c].kind == "static") == static]
+
+
+def _count_same_time(table: pd.DataFrame, sources: Sources) -> pd.Series:
+    """Return by station the rows with the time of another row, and warn of them: they may be of another depth or sensor."""
+    repeated = table.duplicated(["station", "time"], keep="first")
+    if repeated.any():
+        row = table.index[int(np.flatnonzero(repeated.to_numpy())[0])]
+        warnings.warn(
+            f"{sources.where}: {int(repeated.sum())} row(s) of {table['station'][repeated].nunique()} station(s) have the time of another row "
+            f"of their station (the first: {table['station'][row]}, {sources.place(int(row))}) and are averaged with it; if they are other "
+            "depths or places, name columns of depth or station",
+            SmgeoWarning,
+        )
+    counts: pd.Series = repeated.groupby(table["station"]).sum()
+    return counts
+
+
+def _to_days(
+    table: pd.DataFrame, spec: TableSource, catalog: Mapping[str, Feature], where: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return one value of each station's day (station, time), float32, NaN if it has too few rows; and what was summed."""
+    names = _variables(table, catalog, static=False)
+    keys = [table["station"], table["time"].dt.normalize()]
+    grouped = table[names].groupby(keys)
+    daily = grouped.mean()
+    if spec.min_valid_share > 0:
+        daily = daily.where(grouped.count() >= spec.min_valid_share * float(grouped.size().median()))
+    summed = []
+    for name in names:
+        rule = spec.daily.get(name, "sum" if catalog[name].units == "mm d-1" else "mean")
+        if rule == "sum":
+            sums, several = _sum_days(table[["station", "time", name]].dropna(), spec.min_valid_share or 1.0)
+            if several or name in spec.daily:
+                daily[name] = sums.reindex(daily.index)
+                summed.append(name)
+                if sums.notna().sum() == 0 and len(sums):
+                    warnings.warn(
+                        f"{where}: {name} is summed, and no day has all its rows; set min_valid_share, or daily: {{{name}: mean}} if each "
+                        "row is a day's value",
+                        SmgeoWarning,
+                    )
+    return daily.astype("float32"), summed
+
+
+def _sum_days(rows: pd.DataFrame, share: float) -> tuple[pd.Series, bool]:
+    """Return the sum of each station's day, and whether rows are shorter than a day.
+
+    A time counts once. A day needs a share of the rows that the station's usual step gives; missing ones count as the mean of the
+    others, as a missing hour is not a dry one.
+    """
+    name = str(rows.columns[-1])
+    if rows.empty:
+        return rows.set_index(["station", "time"])[name], False
+    once = rows.groupby(["station", "time"], as_index=False)[name].mean()
+    step = once.groupby("station")["time"].diff()
+    usual = step.dropna().groupby(once["station"]).agg(lambda s: s.mode().iloc[0])
+    common = usual.median() if len(usual) else _DAY
+    expected = (_DAY / once["station"].map(usual).fillna(common)).round().clip(lower=1)
+    grouped = once.assign(expected=expected).groupby(["station", once["time"].dt.normalize()])
+    total, n, whole = grouped[name].sum(), grouped[name].size(), grouped["expected"].first()
+    sums = (total * (whole / n).clip(lower=1)).where(n >= share * whole - 1e-9)
+    return sums, bool((expected > 1).any())
+
+
+# ---- the cube
 
 
 def _lay_out(
-    daily: pd.DataFrame, ids: Sequence[str], times: pd.DatetimeIndex, catalog: Mapping[str, Feature], file: Path
+    daily: pd.DataFrame,
+    table: pd.DataFrame,
+    ids: Sequence[str],
+    times: pd.DatetimeIndex,
+    catalog: Mapping[str, Feature],
+    sources: Sources,
+    source: str,
 ) -> dict[str, Entry]:
     """Return the variables of the cube: (station, time), or (station,) for static ones."""
     full = daily.reindex(pd.MultiIndex.from_product([ids, times], names=["station", "time"]))
     data: dict[str, Entry] = {}
-    for name in map(str, full.columns):
-        values = full[name].to_numpy().reshape(len(ids), times.size)
-        attrs = {**catalog[name].attrs(), "source": f"table {file.name}"}
+    for name in [c for c in table.columns if c in catalog]:
+        attrs = {**catalog[name].attrs(), "source": source}
         if catalog[name].kind == "static":
-            data[name] = ("station",), _constant(values, ids, name, file), attrs
+            data[name] = ("station",), _constant(table, ids, name, sources), attrs
         else:
-            data[name] = ("station", "time"), values, attrs
+            data[name] = ("station", "time"), full[name].to_numpy().reshape(len(ids), times.size), attrs
     return data
 
 
-def _constant(values: np.ndarray, ids: Sequence[str], name: str, file: Path) -> np.ndarray:
-    """Return the one value of each row."""
-    most = np.where(np.isnan(values), -np.inf, values).max(axis=1)
-    least = np.where(np.isnan(values), np.inf, values).min(axis=1)
-    varies = np.flatnonzero((most - least) > 1e-5 * np.maximum(np.abs(most), 1))
-    if varies.size:
-        i = int(varies[0])
+def _constant(table: pd.DataFrame, ids: Sequence[str], name: str, sources: Sources) -> np.ndarray:
+    """Return the one value of each station."""
+    ends = table.groupby("station")[name].agg(["min", "max"]).reindex(list(ids))
+    varies = ends[(ends["max"] - ends["min"]) > 1e-5 * ends["max"].abs().clip(lower=1)]
+    if not varies.empty:
+        least, most = varies.iloc[0]
         raise SmgeoError(
-            f"{file}: {name} is static but varies at {ids[i]} between {least[i]:g} and {most[i]:g}; set kind: dynamic in variables"
+            f"{sources.where}: {name} is static but varies at {varies.index[0]} between {least:g} and {most:g}; set kind: dynamic in "
+            "variables"
         )
-    return np.where(np.isfinite(most), most, np.nan).astype("float32")
+    return ends["max"].to_numpy("float32")
 
 
 def _coordinates(
-    table: pd.DataFrame, ids: Sequence[str], times: pd.DatetimeIndex, spec: TableSource, target: str, file: Path
+    table: pd.DataFrame,
+    ids: Sequence[str],
+    times: pd.DatetimeIndex,
+    target: str,
+    depths: Mapping[str, list[dict[str, object]]],
 ) -> dict[str, object]:
     first = table.groupby("station").first().reindex(list(ids))
-    longitude, latitude = _degrees(first, spec.crs, file)
-    records = ["[]"] * len(ids)
-    if "depth" in table:
-        depths = table.groupby("station")["depth"].unique()
-        records = [json.dumps([{"sensor": "", "depth_m": [round(float(d), 4)] * 2} for d in depths[s]]) for s in ids]
-    high = first["station_elevation"].to_numpy("float64") if "station_elevation" in first else np.full(len(ids), np.nan)
-    return station_coordinates(
+    high = first["station_elevation"] if "station_elevation" in first else pd.Series(np.nan, index=first.index)
+    coords = station_coordinates(
         ids,
         times,
-        latitude,
-        longitude,
-        elevation=high,
+        first["latitude"].to_numpy("float64"),
+        first["longitude"].to_numpy("float64"),
+        elevation=high.where(high.between(*FEATURES["elevation"].valid_range)).to_numpy("float64"),
         networks=list(first["network"].astype(str)),
-        sensors=records,
+        sensors=[json.dumps(depths.get(s, [])) for s in ids],
         target=target,
     )
-
-
-def _degrees(first: pd.DataFrame, crs: str, file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitude and latitude, degrees, of one row a station."""
-    if {"latitude", "longitude"} <= set(first):
-        return first["longitude"].to_numpy("float64"), first["latitude"].to_numpy("float64")
-    if not {"x", "y"} <= set(first):
-        raise SmgeoError(
-            f"{file}: stations have no position; name columns of latitude and longitude, or of x and y with crs"
-        )
-    try:
-        to_degrees = Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
-    except CRSError as error:
-        raise SmgeoError(f"{file}: crs {crs!r} is unknown to PROJ ({error}); use one such as EPSG:32632") from None
-    longitude, latitude = to_degrees.transform(first["x"].to_numpy("float64"), first["y"].to_numpy("float64"))
-    return longitude, latitude
+    if "group" in first:
+        coords["group"] = ("station", first["group"].astype(object).to_numpy(), {"long_name": "group of stations"})
+    return coords

@@ -20,7 +20,7 @@ from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.stations import TerenoSource
 from smgeo.sources.stations.archive import UNREADABLE, Archive, list_members, list_reasons
-from smgeo.sources.stations.csv_files import read_places
+from smgeo.sources.stations.csv_files import PlainForm, read_places
 from smgeo.sources.stations.layout import Period
 from smgeo.sources.stations.sensors import Sensor, choose_sensors, name_variables
 from smgeo.sources.stations.series import assemble_stations, days_of
@@ -90,7 +90,7 @@ def _places(spec: TerenoSource, root: Path) -> dict[str, Place]:
     """Return the positions in the spec's table of stations, by the stations' names."""
     if spec.stations is None:
         return {}
-    table = read_places(root / spec.stations, projected=False, as_text=True)
+    table = read_places(root / spec.stations, PlainForm(), projected=False)
     columns = table.reindex(columns=["latitude", "longitude", "station_elevation"]).to_numpy("float64")
     return {str(name): Place(*map(float, row)) for name, row in zip(table["station"], columns, strict=True)}
 

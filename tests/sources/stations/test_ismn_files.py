@@ -354,3 +354,82 @@ def test_real_archive_of_every_format_counts_its_hours(old_files, tmp_path):
     got = ds["sm"].sel(station="SCAN/Abrams").to_series().dropna()
     assert len(got) == len(slow)
     np.testing.assert_allclose(got.to_numpy(), [slow[t] for t in got.index], rtol=1e-5)
+
+
+# ---- flags, elevations, names and times that archives really have
+
+RISMA = ["OK,OK", "Too cold,OK", "X >= 1.5,OK", 'a "quoted" word', '"', "", "M"]
+
+
+def header_values(root, rows, elevation="100.00", sensor="Probe A", name="Probe-A"):
+    lines = [f"NET NET A 45.00000 3.00000 {elevation} 0.05 0.05 {sensor}", *rows]
+    return write(root / "NET" / "A" / f"NET_NET_A_sm_0.050000_0.050000_{name}_20101021_20101022.stm", lines)
+
+
+def test_flags_of_providers_contain_blanks_and_quotation_marks_in_all_formats(tmp_path):
+    values = [round(0.1 + 0.01 * i, 3) for i in range(24)]
+    flags = [RISMA[i % len(RISMA)] for i in range(24)]
+    each = list(zip(hours(), values, flags, strict=True))
+    header_values(tmp_path / "a", [f"{t} {v} G {f}" for t, v, f in each])
+    place = "NET NET A 45.00000 3.00000 100.00"
+    lines = [f"{t} {t} {place} 0.05 0.05 {v} G {f}" for t, v, f in each]
+    write(tmp_path / "b" / "NET_NET_A_sm_0.050000_0.050000_Probe-A_20101021_20101022.stm", lines)
+    lines = [ceop_line(t, 0.05, 5.0, v, flags="GG") + f for t, v, f in each]
+    write(tmp_path / "c" / "NET_NET_A_20101021_20101022.stm", lines)
+    for form in "abc":
+        ds = open_stations(tmp_path / form).compute()
+        assert ds["hours_read"].values.tolist() == [24]
+        assert ds["files_unreadable"].values.tolist() == [0]
+        np.testing.assert_allclose(ds["sm"].values, [[np.mean(values)]], rtol=1e-5)
+
+
+def test_flags_with_blanks_are_read_as_by_the_package_of_the_network(tmp_path):
+    filehandlers = pytest.importorskip("ismn.filehandlers")
+    rows = [f"{t} {0.2 + 0.001 * i} G {RISMA[i % 3]}" for i, t in enumerate(hours())]
+    path = header_values(tmp_path, rows)
+    truth = filehandlers.DataFile(tmp_path, str(path.relative_to(tmp_path))).read_data()["soil_moisture"].mean()
+    np.testing.assert_allclose(open_stations(tmp_path)["sm"].values, [[truth]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("word", "elevation"),
+    [("-99.9", np.nan), ("-9999.00", np.nan), ("-999", np.nan), ("-12.5", -12.5), ("248.2", 248.2)],
+)
+def test_unknown_elevations_are_missing(tmp_path, word, elevation):
+    header_values(tmp_path, [f"{t} 0.2 G M" for t in hours()], elevation=word)
+    np.testing.assert_equal(open_stations(tmp_path)["station_elevation"].values, [elevation])
+
+
+def test_a_slash_in_the_name_of_a_sensor(tmp_path):
+    folder = tmp_path / "NET" / "A" / "NET_NET_A_sm_0.050000_0.050000_CS655"
+    lines = ["NET NET A 45.00000 3.00000 100.00 0.05 0.05 CS655/A", *(f"{t} 0.2 G M" for t in hours())]
+    write(folder / "A_20101021_20101022.stm", lines)
+    with zipfile.ZipFile(tmp_path / "slash.zip", "w") as archive:
+        archive.write(
+            folder / "A_20101021_20101022.stm", "NET/A/NET_NET_A_sm_0.050000_0.050000_CS655/A_20101021_20101022.stm"
+        )
+    for path in (tmp_path, tmp_path / "slash.zip"):
+        ds = open_stations(path)
+        np.testing.assert_allclose(ds["sm"].values, [[0.2]], rtol=1e-6)
+        assert json.loads(ds["sensors"].values[0])[0]["sensor"] == "CS655/A"
+
+
+def test_rows_in_reverse_order_give_all_days(tmp_path):
+    times = [*hours(), *hours("2010/10/22")]
+    header_values(tmp_path, [f"{t} {0.1 if '21 ' in t else 0.3} G M" for t in reversed(times)])
+    ds = open_stations(tmp_path)
+    assert [str(t)[:10] for t in ds["time"].values] == ["2010-10-21", "2010-10-22"]
+    np.testing.assert_allclose(ds["sm"].values, [[0.1, 0.3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["0001/01/01", "9999/12/31", "2010/02/31"])
+@pytest.mark.parametrize("at", [0, 11, 23])
+def test_an_impossible_date_is_one_bad_row(tmp_path, word, at):
+    rows = [f"{t} 0.2 G M" for t in hours()]
+    rows[at] = f"{word} 00:00 0.9 G M"
+    header_values(tmp_path, rows)
+    ds = open_stations(tmp_path).compute()
+    assert [str(t)[:10] for t in ds["time"].values] == ["2010-10-21"]
+    np.testing.assert_allclose(ds["sm"].values, [[0.2]], rtol=1e-6)
+    assert ds["rows_bad_time"].values.tolist() == [1]
+    assert ds["hours_read"].values.tolist() == [23]
