@@ -18,7 +18,9 @@ from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.sources.gridded.csv_grids import read_csv
 from smgeo.sources.gridded.files import File, Stored, open_variables
+from smgeo.sources.gridded.selection import Wanted, positions
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
+from smgeo.sources.pixels.lattice import Lattice
 
 # Values in the order of the file, (time, y, x), of a run of times, rows and columns.
 Cut = Callable[[slice, slice, slice], np.ndarray]
@@ -33,9 +35,11 @@ class Layout:
     x, y, time : str
         Names of its dimensions; `time` is None if it has none.
     box : GeoBox
-        The grid, north up.
+        The grid, north up; with a lattice, a grid of as many pixels of the typical size.
     roll, flip_x, flip_y : int, bool, bool
         Ordered column i is the file's (i + roll) modulo the width, counted from the other end where flipped.
+    lattice : Lattice or None
+        Where the pixels are, if they are not evenly spaced.
     """
 
     x: str
@@ -45,6 +49,7 @@ class Layout:
     roll: int
     flip_x: bool
     flip_y: bool
+    lattice: Lattice | None = None
 
     def in_file(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns of the file for those of the ordered grid."""
@@ -55,7 +60,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Reading:
-    """How one variable is read: value = (unpacked value, missing if `nodata`) * scale + offset."""
+    """How one variable is read: value = (unpacked value, missing if `nodata`) * scale + offset.
+
+    `select` chooses a position along further dimensions; `others` are the layouts of files that have another order than `layout`.
+    """
 
     kind: str
     band: str
@@ -65,6 +73,12 @@ class Reading:
     scale: float
     offset: float
     nodata: float | None
+    select: tuple[tuple[str, Wanted], ...] = ()
+    others: tuple[tuple[File, Layout], ...] = ()
+
+    def layout_in(self, file: File) -> Layout:
+        """Return the order of the variable in a file."""
+        return next((layout for other, layout in self.others if other == file), self.layout)
 
 
 @contextmanager
@@ -81,18 +95,22 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
             read: Cut = partial(read_csv, file)
             attrs: JsonObject = {}
         else:
-            stored = stack.enter_context(open_variables(file, reading.kind, reading.group))[reading.band]
-            read, attrs = partial(_read_stored, stored, reading.layout), stored.attrs
+            variables = stack.enter_context(open_variables(file, reading.kind, reading.group))
+            stored = variables[reading.band]
+            picked = positions(variables, stored, reading.band, file, dict(reading.select)) if reading.select else {}
+            read, attrs = partial(_read_stored, stored, reading.layout_in(file), picked), stored.attrs
         try:
             yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs), reading)
         except OSError as error:
             raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
 
 
-def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, columns: slice) -> np.ndarray:
+def _read_stored(
+    stored: Stored, layout: Layout, picked: dict[str, int], run: slice, rows: slice, columns: slice
+) -> np.ndarray:
     """Return (time, y, x) in the order of the file, packed."""
     wanted: dict[str | None, slice] = {layout.x: columns, layout.y: rows, layout.time: run}
-    values = np.asarray(stored.values[tuple(wanted.get(d, 0) for d in stored.dims)])
+    values = np.asarray(stored.values[tuple(wanted.get(d, picked.get(d, 0)) for d in stored.dims)])
     kept = [d for d in stored.dims if d in wanted]
     values = values.transpose([kept.index(d) for d in (layout.time, layout.y, layout.x) if d is not None])
     return values if layout.time is not None else values[None]
@@ -170,11 +188,11 @@ class Scattered:
         return max(((y.stop - y.start) * (x.stop - x.start) for _, y, x, _, _ in self.tiles), default=1)
 
 
-def scatter(pixels: Footprints, reading: Reading) -> Scattered:
+def scatter(pixels: Footprints, layout: Layout, tile: tuple[int, int]) -> Scattered:
     """Return the tiles of the file that contain the stations' pixels."""
-    rows, columns = reading.layout.in_file(pixels.rows, pixels.columns)
+    rows, columns = layout.in_file(pixels.rows, pixels.columns)
     tiles = []
-    for mine in tiles_of(rows, columns, reading.tile):
+    for mine in tiles_of(rows, columns, tile):
         (y0, y1), (x0, x1) = ((int(v[mine].min()), int(v[mine].max()) + 1) for v in (rows, columns))
         tiles.append((mine, slice(y0, y1), slice(x0, x1), rows[mine] - y0, columns[mine] - x0))
     return Scattered(len(rows), tiles)

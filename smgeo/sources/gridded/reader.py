@@ -21,6 +21,7 @@ from smgeo.recipe.rasters import GriddedSource, read_source
 from smgeo.sources.gridded.blocks import Series, grid_variable, station_variable
 from smgeo.sources.gridded.cuts import Reading
 from smgeo.sources.gridded.files import File, file_state, list_files
+from smgeo.sources.gridded.grids import same_grid
 from smgeo.sources.gridded.headers import Header, read_headers
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.dates import date_in_name, day_axis
@@ -46,7 +47,9 @@ def open_gridded(
     spec : GriddedSource or mapping
         `kind` (netcdf, zarr, csv_grid), `path` (a file, a glob pattern, a URL or a list), `bands` (variable -> name in
         the file), and optionally `dates` (strptime pattern of the whole file name, `*` for any text; used if the
-        file has no time coordinate), `group`, `crs` (used if the file has none), `scale` and `offset` (applied to the
+        file has no time coordinate), `group`, `crs` (used if the file has none), `pixel_size` (width, or width and
+        height, of a grid that has one row or column and no bounds), `select` (dimension that is neither x, y nor time ->
+        value of its coordinate, or position if it has none), `scale` and `offset` (applied to the
         unpacked values, as a conversion of units), `nodata` (a further value that means missing, before
         scale and offset), `resampling`, `daily`, `radius_m`.
     root : str or Path
@@ -74,8 +77,8 @@ def open_gridded(
     Raises
     ------
     SmgeoError
-        If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly spaced,
-        files are on different grids, a unit is not that of the cube, or a day has several times and no rule.
+        If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly
+        spaced and there is no target, files are on different grids, a unit is not that of the cube, or a day has several times and no rule.
     """
     source = read_source(GriddedSource, spec, "open_gridded", catalog)
     check_target("open_gridded", geobox, stations)
@@ -114,10 +117,16 @@ def _check_source(source: GriddedSource) -> None:
 
 
 def _own_grid(headers: Mapping[str, Header], files: tuple[File, ...]) -> GeoBox:
-    """Return the grid of all variables, which must be the same."""
+    """Return the grid of all variables, which must be the same and evenly spaced."""
     first, *others = headers
+    lattice = headers[first].layout.lattice
+    if lattice is not None and not lattice.nearly_even:
+        raise SmgeoError(
+            f"{files[0]}: the pixels of {first} are not evenly spaced, so they are no grid of a cube; set a grid (grid in a recipe, geobox "
+            "in Python) to resample them to, or read them at stations"
+        )
     for name in others:
-        if headers[name].layout.box != headers[first].layout.box:
+        if not same_grid(headers[name].layout, headers[first].layout):
             raise SmgeoError(f"{files[0]}: {name} is on another grid than {first}; set a grid, or give two sources")
     return headers[first].layout.box
 
@@ -183,7 +192,18 @@ def _series(
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
     scale, offset = source.scale.get(name, 1.0), source.offset.get(name, 0.0)
     band = str(source.bands[name])
-    reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata)
+    reading = Reading(
+        source.kind,
+        band,
+        source.group,
+        header.layout,
+        header.tile,
+        scale,
+        offset,
+        nodata,
+        tuple(source.select.items()),
+        tuple((f, o) for f, o in zip(files, header.orders, strict=True) if o != header.layout),
+    )
     return Series(reading, observed is not None, places, rule, per_day, feature, attrs)
 
 
@@ -227,7 +247,8 @@ def _at_stations(
     covered = np.ones(lons.size, dtype=bool)
     data = {}
     for name, one in series.items():
-        pixels = find_footprints(lons, lats, one.reading.layout.box, source.radius_m)
+        layout = one.reading.layout
+        pixels = find_footprints(lons, lats, layout.box, source.radius_m, layout.lattice)
         covered &= np.isin(np.arange(lons.size), pixels.covered)
         data[name] = station_variable(one, pixels, (lons, lats, source.radius_m), days, states)
     return stations_dataset(data, stations, covered, source.label)
