@@ -311,11 +311,11 @@ def _rolled(x: np.ndarray, step: float) -> tuple[np.ndarray, int]:
 
     Columns around the Earth begin at -180; others stay together, and go on beyond 180 if they cross that meridian.
     """
-    beyond = int((x >= 180 - 1e-9).sum()) if x[-1] + step / 2 > 180 + step * 0.51 else 0
-    if abs(x.size * step - 360) > step * 0.01 or beyond == x.size:
-        turns = np.floor((x[0] + 180 + 1e-9) / 360)
-        return x - 360 * turns, 0
-    return (np.concatenate([x[-beyond:] - 360, x[:-beyond]]), x.size - beyond) if beyond else (x, 0)
+    x = x - 360 * np.floor((x[0] + 180 + 1e-9) / 360)
+    if abs(x.size * step - 360) > step * 0.01 or x[-1] + step / 2 <= 180 + step * 0.51:
+        return x, 0
+    beyond = int((x >= 180 - 1e-9).sum())
+    return np.concatenate([x[-beyond:] - 360, x[:-beyond]]), x.size - beyond
 
 
 def in_grid_of(first: Layout, layout: Layout, where: str, first_file: str) -> Layout:

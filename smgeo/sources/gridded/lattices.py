@@ -59,6 +59,11 @@ class Uneven:
             for c in (np.asarray(v)[1::2] for v in (self.x, self.y))
         )
 
+    @property
+    def heights(self) -> np.ndarray:
+        """The heights of all rows."""
+        return np.abs(np.diff(np.asarray(self.y)[::2]))
+
     def agrees(self, other: object) -> bool:
         """Return True if another lattice has the same pixels but for rounding."""
         if not isinstance(other, Uneven) or self.crs != other.crs:
@@ -125,6 +130,7 @@ class Curved:
 
     crs = "EPSG:4326"
     nearly_even = False
+    heights = None
 
     @classmethod
     def read(
@@ -224,7 +230,7 @@ class _Cells:
             (along, rows, up, down, self.points.shape[0]),
         ):
             # The nearest pixel is the one that contains a place, except beyond the border of the grid.
-            part = np.where(low & (part < -0.5), -0.5, np.where(high & (part > 0.5 - 1e-9), 0.5 - 1e-9, part))
+            part = np.where(low & (part < -0.5), -0.5, np.where(high & (part > 0.5 - 1e-6), 0.5 - 1e-6, part))
             beyond = (~low & (at > 0) & (part < -0.5)) | (~high & (at < size - 1) & (part > 0.5))
             out.append(np.where(far | beyond, np.nan, at + 0.5 + part))
         return out[0], out[1]

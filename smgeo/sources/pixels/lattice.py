@@ -21,6 +21,10 @@ class Lattice(Protocol):
     def nearly_even(self) -> bool:
         """True if a grid of evenly spaced pixels is close."""
 
+    @property
+    def heights(self) -> np.ndarray | None:
+        """The relative heights of all rows, where they differ."""
+
     def agrees(self, other: object) -> bool:
         """Return True if another lattice has the same pixels but for rounding."""
 

@@ -149,12 +149,15 @@ class Lookup:
         pixel corners (y + 1, x + 1). NaN where the projection is not defined.
     window : ((int, int), (int, int))
         Rows and columns of the source that are needed.
+    heights : array of float64 or None
+        Relative heights of all rows of the source, where they differ.
     """
 
     method: str
     rows: np.ndarray
     columns: np.ndarray
     window: tuple[tuple[int, int], tuple[int, int]]
+    heights: np.ndarray | None = None
 
 
 # Scenes of one grid follow each other, and looking up a block's pixels takes longer than resampling them.
@@ -170,8 +173,8 @@ def look_up(part: GeoBox, own: GeoBox, method: str, lattice: Lattice | None = No
     at, extra = (0.0, 1) if corners else (0.5, 0)
     columns, rows = np.meshgrid(np.arange(width + extra) + at, np.arange(height + extra) + at)
     xs, ys = _coordinates(part.affine, columns, rows)
-    there = crs_text(own) if lattice is None else lattice.crs
-    if crs_text(part) != there:
+    if part.crs != own.crs if lattice is None else crs_text(part) != lattice.crs:
+        there = crs_text(own) if lattice is None else lattice.crs
         xs, ys = transformer(crs_text(part), there).transform(xs, ys)
     with np.errstate(invalid="ignore"):
         c, r = position(np.asarray(xs), np.asarray(ys), own, lattice)
@@ -191,7 +194,7 @@ def look_up(part: GeoBox, own: GeoBox, method: str, lattice: Lattice | None = No
         if low >= high:
             return None
         window.append((low, high))
-    return Lookup(method, r, c, (window[0], window[1]))
+    return Lookup(method, r, c, (window[0], window[1]), None if lattice is None else lattice.heights)
 
 
 def pieces(
@@ -249,7 +252,8 @@ def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) ->
     if found.method == "nearest":
         _nearest(values, found.rows, found.columns, r0, c0, height, width, out)
     elif found.method == "average":
-        _average(values, found.rows, found.columns, r0, c0, period_columns(own), out)
+        heights = np.ones(height) if found.heights is None else found.heights
+        _average(values, found.rows, found.columns, r0, c0, period_columns(own), heights, out)
     else:
         _interpolate(values, found.rows, found.columns, r0, c0, height, width, found.method == "cubic", out)
 
@@ -319,7 +323,14 @@ def _interpolate(
 
 @numba.njit(cache=True, nogil=True)
 def _average(
-    values: np.ndarray, rows: np.ndarray, columns: np.ndarray, r0: int, c0: int, period: float, out: np.ndarray
+    values: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    r0: int,
+    c0: int,
+    period: float,
+    heights: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     """Compute the mean over the upright rectangle around a pixel's corners, weighted by each source pixel's share of it."""
     turns = 1 if period > 0 else 0
@@ -331,7 +342,7 @@ def _average(
             for turn in range(-turns, turns + 1):
                 a, b = left + turn * period, right + turn * period
                 for y in range(max(int(np.floor(top)), r0), min(int(np.ceil(bottom)), r0 + values.shape[0])):
-                    wy = min(bottom, y + 1.0) - max(top, float(y))
+                    wy = (min(bottom, y + 1.0) - max(top, float(y))) * heights[y]
                     for x in range(max(int(np.floor(a)), c0), min(int(np.ceil(b)), c0 + values.shape[1])):
                         v = values[y - r0, x - c0]
                         if not np.isnan(v):
