@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from rasterio.features import geometry_mask
 from shapely.affinity import translate
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
+from shapely.geometry.polygon import orient
 
 from smgeo.errors import SmgeoError
 
@@ -86,19 +86,42 @@ def read_outline(path: str | Path, crs: SomeCRS) -> BaseGeometry:
 def cut_at_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
     """Return polygons in degrees as RFC 7946 has them: within -180 to 180, cut where they cross the 180th meridian or contain a pole.
 
-    Vertices that are more than 180 degrees of longitude apart are taken to be on two sides of that meridian.
+    Vertices more than 180 degrees of longitude apart are taken to be on two sides of that meridian. A ring around a pole must
+    go counter-clockwise around its inside, as seen from above.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about rings that go clockwise, which are turned
-        return shape(antimeridian.fix_shape(mapping(geometry), great_circle=False))
+    return shapely.union_all([part for polygon in shapely.get_parts(geometry) for part in _cut(polygon)])
+
+
+def _cut(polygon: shapely.Polygon) -> list[BaseGeometry]:
+    outer, *holes = (_continuous(shapely.get_coordinates(ring)) for ring in shapely.get_rings(polygon))
+    if abs(outer[-1, 0] - outer[0, 0]) > 1:
+        return [antimeridian.fix_polygon(polygon, fix_winding=False, great_circle=False)]
+    middle = outer[:, 0].mean()
+    holes = [hole - (360 * np.round((hole[:, 0].mean() - middle) / 360), 0) for hole in holes]
+    whole = shapely.make_valid(shapely.Polygon(outer, holes))
+    turns = np.floor((np.array([outer[:, 0].min(), outer[:, 0].max()]) + 180) / 360).astype(int)
+    parts = []
+    for turn in range(turns[0], turns[1] + 1):
+        inside = shapely.clip_by_rect(whole, 360 * turn - 180, -91, 360 * turn + 180, 91)
+        parts += [p for p in shapely.get_parts(translate(inside, -360.0 * turn)) if p.area > 0]
+    return parts
+
+
+def _continuous(ring: np.ndarray) -> np.ndarray:
+    """Return a ring (vertex, x and y) with longitudes that go on beyond 180 where it crosses that meridian."""
+    steps, along = np.diff(ring, axis=0).T
+    # An edge around the whole Earth, along a parallel, crosses nothing.
+    crosses = (np.abs(steps) > 180) & ((np.abs(steps) < 360 - 1e-9) | (along != 0))
+    out = ring.copy()
+    out[1:, 0] -= 360 * np.cumsum(np.where(crosses, np.round(steps / 360), 0))
+    return out
 
 
 def _cut_if_across(geometry: BaseGeometry, path: Path) -> BaseGeometry:
     """Cut polygons with edges such as from 179 to -179, which are meant to be short."""
-    longest = max(
-        (float(np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max()) for ring in _rings(geometry)), default=0.0
-    )
-    if longest <= _UNCLEAR or longest >= 360:  # along a parallel around the Earth
+    rings = [r for part in shapely.get_parts(geometry) for r in shapely.get_rings(part)]
+    longest = max((float(np.abs(np.diff(shapely.get_coordinates(r)[:, 0])).max()) for r in rings), default=0.0)
+    if longest <= _UNCLEAR or longest >= 360:
         return geometry
     if longest < _CROSSES:
         raise SmgeoError(
@@ -106,10 +129,6 @@ def _cut_if_across(geometry: BaseGeometry, path: Path) -> BaseGeometry:
             "vertices along it, or cut the polygon at that meridian (RFC 7946, section 3.1.9)"
         )
     return cut_at_antimeridian(geometry)
-
-
-def _rings(geometry: BaseGeometry) -> list[BaseGeometry]:
-    return [ring for part in shapely.get_parts(geometry) for ring in shapely.get_rings(part)]
 
 
 def polygon_files(path: str | Path) -> list[Path]:
@@ -186,6 +205,7 @@ def pixels_inside(outline: BaseGeometry, box: GeoBox) -> np.ndarray:
 
 def write_geojson(outline: BaseGeometry, crs: SomeCRS, path: Path) -> None:
     """Write an outline as GeoJSON, in EPSG:4326 as RFC 7946 has it: cut at the 180th meridian."""
-    degrees = cut_at_antimeridian(_reproject(outline, CRS(crs), CRS("EPSG:4326")))
+    turned = shapely.union_all([orient(part) for part in shapely.get_parts(outline)])
+    degrees = cut_at_antimeridian(_reproject(turned, CRS(crs), CRS("EPSG:4326")))
     feature = {"type": "Feature", "properties": {}, "geometry": mapping(degrees)}
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}), encoding="utf-8")

@@ -214,9 +214,9 @@ class StacSource(_Remote):
     """A STAC API or a static catalogue: `url`, and either features of the catalogue or `{variable: asset}`.
 
     `collections` defaults to those of the catalogue's table. `query` is sent to the API unchanged (STAC API query extension:
-    `{eo:cloud_cover: {lt: 50}}`). `bbox` (west, south, east, north, degrees; west > east
-    crosses the 180th meridian) limits the search; by default it is that of the grid or the stations. `quality` replaces the catalogue's quality asset and rule; `mask: false` reads all
-    pixels. `sign: planetary_computer` signs assets at each read.
+    `{eo:cloud_cover: {lt: 50}}`). `bbox` (west, south, east, north, degrees; west > east crosses
+    the 180th meridian) limits the search; by default it is that of the grid or the stations. `quality` replaces the catalogue's
+    quality asset and rule; `mask: false` reads all pixels. `sign: planetary_computer` signs assets at each read.
     """
 
     kind: Literal["stac"]

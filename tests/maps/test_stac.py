@@ -24,7 +24,7 @@ def write_map(folder, crs, left, top, size, shape_yx):
     ) as dst:  # fmt: skip
         dst.write(np.zeros((1, *shape_yx), "float32"))
         dst.set_band_description(1, "sm")
-        dst.update_tags(date="2020-06-01")
+        dst.update_tags(date="2020-06-01", model="m")
     write_stac(folder)
     item = json.loads((folder / "sm_2020-06-01.json").read_text())
     return item, json.loads((folder / "collection.json").read_text())["extent"]["spatial"]["bbox"][0]
@@ -40,7 +40,7 @@ def write_map(folder, crs, left, top, size, shape_yx):
         ("EPSG:4326", 350, 51, 1, (2, 20), [-10, 49, 10, 51]),
         ("EPSG:4326", -180, 90, 10, (18, 36), [-180, -90, 180, 90]),
         ("EPSG:4326", 0, 90, 10, (18, 36), [-180, -90, 180, 90]),
-        ("EPSG:32660", 700_000, 1_000_000, 20_000, (10, 10), [178.79, 7.2, -179.3, 9.05]),
+        ("EPSG:32660", 700_000, 1_000_000, 20_000, (10, 10), [178.8114, 7.2231, -179.3628, 9.0421]),
     ],
 )
 def test_footprint(tmp_path, crs, left, top, size, shape_yx, bbox):

@@ -55,10 +55,7 @@ def read_layout(
     (x, x_degrees), (y, y_degrees) = (_positions(variables, axes[a], file) for a in ("x", "y"))
     crs = _crs(variables, stored, band, file, source.crs, x_degrees and y_degrees)
     sizes = source.pixel_size or (None, None)
-    given = [
-        _edges(variables, axes[a], v, size)
-        for a, v, size in (("x", x, sizes[0]), ("y", y, sizes[1]))
-    ]
+    given = [_edges(variables, axes[a], v, size) for a, v, size in (("x", x, sizes[0]), ("y", y, sizes[1]))]
     key = (*sorted(axes.items()), *(None if v is None else np.asarray(v).tobytes() for v in (x, y, *given)), crs)
     if key not in known:
         known[key] = lay_out(x, y, crs, axes, file, given)
@@ -107,7 +104,9 @@ def _cannot_choose(
     """Return the message for dimensions of which one position must be selected."""
     sizes = dict(zip(stored.dims, stored.shape, strict=True))
     listed = {d: list_values(variables, d, sizes[d]) for d in others}
-    found = " and ".join(f"a dimension {d!r} of {sizes[d]} that is neither x, y nor time ({listed[d][0]})" for d in others)
+    found = " and ".join(
+        f"a dimension {d!r} of {sizes[d]} that is neither x, y nor time ({listed[d][0]})" for d in others
+    )
     example = ", ".join(f"{d}: {listed[d][1]}" for d in others)
     return f"{file}: {band} has {found}; choose one position by its value, such as select: {{{example}}}"
 
@@ -157,9 +156,7 @@ def _positions(variables: Mapping[str, Stored], dim: str, file: File) -> tuple[n
     values = _as_meant(np.asarray(stored.values[:]))
     if not np.isfinite(values).all():
         raise SmgeoError(f"{file}: {dim!r} has a coordinate that is missing, so the place of its pixels is unknown")
-    degrees = _is_degrees(stored) or (
-        not units and dim.lower() in (*_X_NAMES[:2], *_Y_NAMES[:2], "nlon", "nlat")
-    )
+    degrees = _is_degrees(stored) or (not units and dim.lower() in (*_X_NAMES[:2], *_Y_NAMES[:2], "nlon", "nlat"))
     return values * _factor(stored), degrees
 
 
@@ -188,7 +185,7 @@ def _edges(
     stored = next(along(variables, dim), None)
     names = [] if stored is None else [str(stored.attrs.get("bounds", ""))]
     for name in (*names, *(f"{dim}{end}" for end in ("_bnds", "_bounds", "_bnd"))):
-        bounds = variables[name] if name in variables else None
+        bounds = variables.get(name)
         if stored is not None and bounds is not None and bounds.shape == (centres.size, 2):
             values = _as_meant(np.asarray(bounds.values[...])) * _factor(stored)
             if np.isfinite(values).all() and np.allclose(values[1:, 0], values[:-1, 1]):
@@ -244,9 +241,7 @@ def lay_out(
     geographic = CRS.from_user_input(crs).is_geographic
     if geographic and np.abs(np.diff(x)).max(initial=0) > 180:
         x = np.unwrap(x, period=360)  # 358, 359, 0, 1
-    (x, x_step), (y, y_step) = (
-        _spacing(v, axes[a], file, g) for a, v, g in (("x", x, given[0]), ("y", y, given[1]))
-    )
+    (x, x_step), (y, y_step) = (_spacing(v, axes[a], file, g) for a, v, g in (("x", x, given[0]), ("y", y, given[1])))
     flip_x, flip_y = x_step < 0, y_step > 0
     x, y = x[::-1] if flip_x else x, y[::-1] if flip_y else y
     x_step, y_step = abs(x_step), abs(y_step)
@@ -267,9 +262,7 @@ def lay_out(
     return Layout(axes["x"], axes["y"], axes.get("t"), box, roll, flip_x, flip_y, lattice)
 
 
-def _spacing(
-    values: np.ndarray, dim: str, file: File, given: np.ndarray | float | None
-) -> tuple[np.ndarray, float]:
+def _spacing(values: np.ndarray, dim: str, file: File, given: np.ndarray | float | None) -> tuple[np.ndarray, float]:
     """Return coordinates of pixel centres, and the mean step between them, which is negative if they descend."""
     if values.size < 2:
         if given is None:

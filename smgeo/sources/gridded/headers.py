@@ -80,7 +80,9 @@ def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
                 found[name].append((layout, units, stamps, tile))
                 dims |= {*variables[str(band)].dims, *(d for d in source.select if d in variables)}
     if unknown := [d for d in source.select if d not in dims]:
-        raise SmgeoError(f"{source.label}: select names {unknown[0]!r}, which no file has; {nearest(unknown[0], sorted(dims))}")
+        raise SmgeoError(
+            f"{source.label}: select names {unknown[0]!r}, which no file has; {nearest(unknown[0], sorted(dims))}"
+        )
     return {
         n: Header(f[0][0], tuple(i[0] for i in f), f[0][1], tuple(i[2] for i in f), f[0][3]) for n, f in found.items()
     }
@@ -152,7 +154,9 @@ def _csv_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
     given = source.pixel_size or (None, None)
     layout = lay_out(x, y, crs, {"x": "longitude", "y": "latitude"}, files[0], given)
     # Text must be read from its beginning, so all stations are read at once.
-    return {n: Header(layout, (layout,) * len(files), None, (None,) * len(files), layout.box.shape.yx) for n in source.bands}
+    return {
+        n: Header(layout, (layout,) * len(files), None, (None,) * len(files), layout.box.shape.yx) for n in source.bands
+    }
 
 
 def _csv_positions(file: File, header: bool, width: int, row: str) -> tuple[np.ndarray, np.ndarray]:

@@ -269,7 +269,9 @@ def _places(variables: Mapping[str, Stored], names: tuple[str, str], turned: boo
         stored = variables[name]
         raw = np.asarray(stored.values[(0,) * (len(stored.dims) - 2)], dtype="float64")
         values = raw * float(stored.attrs.get("scale_factor", 1)) + float(stored.attrs.get("add_offset", 0))
-        missing = [float(v) for key in ("_FillValue", "missing_value") for v in np.atleast_1d(stored.attrs.get(key, ()))]
+        missing = [
+            float(v) for key in ("_FillValue", "missing_value") for v in np.atleast_1d(stored.attrs.get(key, ()))
+        ]
         values[~(np.abs(values) <= most) | np.isin(raw, missing)] = np.nan
         found.append(values.T if turned else values)
     places = np.stack(found)

@@ -15,7 +15,18 @@ from smgeo.sources.gridded.files import File, Stored
 Wanted = int | float | str
 _ROUNDING = 1e-3  # share of a value: 0.05 is 0.0500000007 as float32, and some files store two digits
 # Units of durations (CF 1.11, section 4.4) -> those of pandas.
-_SPANS = {"day": "D", "d": "D", "hour": "h", "hr": "h", "h": "h", "minute": "min", "min": "min", "second": "s", "sec": "s", "s": "s"}
+_SPANS = {
+    "day": "D",
+    "d": "D",
+    "hour": "h",
+    "hr": "h",
+    "h": "h",
+    "minute": "min",
+    "min": "min",
+    "second": "s",
+    "sec": "s",
+    "s": "s",
+}
 _SPANS |= {"millisecond": "ms", "microsecond": "us", "nanosecond": "ns"}
 _MANY = 20  # values that a message lists
 
@@ -114,7 +125,7 @@ def _values(variables: Mapping[str, Stored], dim: str, size: int) -> list[object
             decoded = xr.coding.times.CFDatetimeCoder().decode(xr.Variable(("t",), raw, dict(stored.attrs)), name=dim)
             return [pd.Timestamp(str(t)) for t in decoded.to_numpy()]
         if (span := _SPANS.get(units.lower()) or _SPANS.get(units.lower().rstrip("s"))) is not None:
-            return [pd.Timedelta(float(v), span) for v in raw]
+            return [pd.Timedelta(f"{float(v)} {span}") for v in raw]
         return [v.item() for v in raw]
     return [v.decode(errors="replace").strip("\x00 ") if isinstance(v, bytes) else str(v) for v in raw]
 

@@ -156,9 +156,9 @@ def find_footprints(
     rows, columns = rows[held].astype(int), columns[held].astype(int)
     if radius_m is None:
         return Footprints(held, rows, columns)
-    parts = [_within(r, c, lons[i], lats[i], box, radius_m, lattice) for i, r, c in zip(held, rows, columns, strict=True)] or [
-        np.empty((0, 2), dtype=int)
-    ]
+    parts = [
+        _within(r, c, lons[i], lats[i], box, radius_m, lattice) for i, r, c in zip(held, rows, columns, strict=True)
+    ] or [np.empty((0, 2), dtype=int)]
     pixels = np.concatenate(parts)
     return Footprints(np.repeat(held, [len(p) for p in parts][: len(held)]), pixels[:, 0], pixels[:, 1])
 

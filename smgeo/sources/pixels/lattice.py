@@ -25,6 +25,8 @@ class Lattice(Protocol):
     def heights(self) -> np.ndarray | None:
         """The relative heights of all rows, where they differ."""
 
+    def __hash__(self) -> int: ...
+
     def agrees(self, other: object) -> bool:
         """Return True if another lattice has the same pixels but for rounding."""
 

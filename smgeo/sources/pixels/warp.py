@@ -117,7 +117,9 @@ def aligned_shift(part: GeoBox, own: GeoBox) -> tuple[int, int] | None:
     if part.crs != own.crs:
         return None
     a, b = part.affine, own.affine
-    if any(abs(p - q) > _ROUNDING * max(abs(b.a), abs(b.e)) for p, q in ((a.a, b.a), (a.b, b.b), (a.d, b.d), (a.e, b.e))):
+    if any(
+        abs(p - q) > _ROUNDING * max(abs(b.a), abs(b.e)) for p, q in ((a.a, b.a), (a.b, b.b), (a.d, b.d), (a.e, b.e))
+    ):
         return None
     # A hundredth of a pixel, at all corners, is rounding in the headers of files.
     height, width = part.shape.yx

@@ -250,7 +250,11 @@ def _numpy_type(name: str) -> str:
 
 
 def _in_words(transform: Affine) -> str:
-    return "the identity (columns and rows)" if transform.is_identity else f"{tuple(transform)[:6]}, of pixels without an area"
+    return (
+        "the identity (columns and rows)"
+        if transform.is_identity
+        else f"{tuple(transform)[:6]}, of pixels without an area"
+    )
 
 
 def read_window(href: str, bands: Sequence[int], window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:

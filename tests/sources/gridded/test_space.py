@@ -190,11 +190,15 @@ def test_a_single_cell_of_a_stated_size(tmp_path):
 def test_select_a_position_by_its_value(tmp_path, dim, values, wanted, position, listed):
     number = np.arange(18.0).reshape(1, 2, 3, 3) / 100
     coords = {} if values is None else {dim: values}
-    ds = degrees(number, [2.0, 1.0, 0.0], [8.0, 9.0, 10.0], time=("time", [np.datetime64("2020-01-01")]), **{dim: (dim, [0, 1])})
+    ds = degrees(
+        number, [2.0, 1.0, 0.0], [8.0, 9.0, 10.0], time=("time", [np.datetime64("2020-01-01")]), **{dim: (dim, [0, 1])}
+    )
     ds = ds.drop_vars(dim).assign_coords(coords)
     ds.to_netcdf(tmp_path / "a.nc")
     spec = {**SPEC, "bands": {"ndvi": "v"}}
-    with pytest.raises(SmgeoError, match=rf"v has a dimension '{dim}' of 2 that is neither x, y nor time \({listed}.*select: "):
+    with pytest.raises(
+        SmgeoError, match=rf"v has a dimension '{dim}' of 2 that is neither x, y nor time \({listed}.*select: "
+    ):
         open_gridded(spec, root=tmp_path)
     chosen = {**spec, "select": {dim: wanted}}
     expected = ds["v"].isel({dim: position})
@@ -224,7 +228,9 @@ def test_files_that_lack_a_dimension_or_have_other_positions(tmp_path):
 def test_all_dimensions_to_select_are_named_at_once(tmp_path):
     ds = degrees(np.zeros((2, 3, 2, 2)), [1, 0], [8, 9], expver=("expver", [1, 5]), depth=("depth", [0.1, 0.2, 0.4]))
     ds.to_netcdf(tmp_path / "a.nc")
-    with pytest.raises(SmgeoError, match=r"'expver' of 2 .* and a dimension 'depth' of 3 .*select: \{expver: 1, depth: 0.1\}"):
+    with pytest.raises(
+        SmgeoError, match=r"'expver' of 2 .* and a dimension 'depth' of 3 .*select: \{expver: 1, depth: 0.1\}"
+    ):
         read(tmp_path)
     assert read(tmp_path, {**SPEC, "select": {"expver": 1, "depth": 0.4}}).shape == (2, 2)
 
@@ -253,7 +259,9 @@ def test_uneven_latitudes(tmp_path, kind, up):
     expected = ds["v"].sel(lat=xr.DataArray(at.latitude.values), lon=0, method="nearest")
     np.testing.assert_allclose(read(tmp_path, stations=at).values, expected, rtol=1e-6)
     box = GeoBox((60, 30), Affine(0.1, 0, 177, 0, -0.1, 60), "EPSG:4326")
-    np.testing.assert_allclose(read(tmp_path, geobox=box).values, np.tile(box.coords["latitude"].values[:, None], 30), atol=2e-5)
+    np.testing.assert_allclose(
+        read(tmp_path, geobox=box).values, np.tile(box.coords["latitude"].values[:, None], 30), atol=2e-5
+    )
     if kind == "ease":
         with pytest.raises(SmgeoError, match=r"pixels of own are not evenly spaced.*set a grid"):
             read(tmp_path)
@@ -316,7 +324,12 @@ def test_curved_grid_at_stations(tmp_path, centre):
     # Places inside the grid: weighted means of four neighbours on the sphere.
     unit = on_sphere(lon, lat)
     u, v = (r - i)[:, None], (c - j)[:, None]
-    p = (1 - u) * (1 - v) * unit[i, j] + u * (1 - v) * unit[i + 1, j] + (1 - u) * v * unit[i, j + 1] + u * v * unit[i + 1, j + 1]
+    p = (
+        (1 - u) * (1 - v) * unit[i, j]
+        + u * (1 - v) * unit[i + 1, j]
+        + (1 - u) * v * unit[i, j + 1]
+        + u * v * unit[i + 1, j + 1]
+    )
     at = places(*in_degrees(p))
     geod = Geod(ellps="WGS84")
     nearest = [
@@ -332,7 +345,12 @@ def test_curved_grid_at_stations(tmp_path, centre):
     radius = 45_000
     mean = read(tmp_path, {**SPEC, "radius_m": radius}, stations=at.isel(station=[0, 1, 2])).values
     for k in range(3):
-        metres = geod.inv(np.full(lon.size, at.longitude.values[k]), np.full(lon.size, at.latitude.values[k]), lon.ravel(), lat.ravel())[2]
+        metres = geod.inv(
+            np.full(lon.size, at.longitude.values[k]),
+            np.full(lon.size, at.latitude.values[k]),
+            lon.ravel(),
+            lat.ravel(),
+        )[2]
         np.testing.assert_allclose(mean[k], number.ravel()[metres <= radius].mean(), rtol=1e-5)
 
 
@@ -349,9 +367,7 @@ def test_curved_grid_on_a_grid(tmp_path, left):
     wide = GeoBox((10, 20), Affine(1, 0, left, 0, -1, 64), "EPSG:4326")
     means = read(tmp_path, geobox=wide).values
     assert 0 < np.isfinite(means).sum() < means.size
-    np.testing.assert_allclose(
-        means[2:5, 2:4], np.tile(wide.coords["latitude"].values[2:5, None], 2), atol=0.05
-    )
+    np.testing.assert_allclose(means[2:5, 2:4], np.tile(wide.coords["latitude"].values[2:5, None], 2), atol=0.05)
     far = GeoBox((40, 60), Affine(0.1, 0, left + 180, 0, -0.1, 62), "EPSG:4326")
     assert np.isnan(read(tmp_path, geobox=far).values).all()
 
@@ -359,7 +375,7 @@ def test_curved_grid_on_a_grid(tmp_path, left):
 def test_curved_grid_with_fill_in_its_coordinates_and_transposed_dims(tmp_path):
     lon, lat = curved(centre=(9, 50))
     number = np.arange(lon.size, dtype="float64").reshape(lon.shape)
-    ds = two_dimensional(number, lon, lat)
+    ds = two_dimensional(number, lon.copy(), lat.copy())
     for name in ("XLAT", "XLONG"):
         ds[name][:5] = -9999.0
     ds["v"] = ds["v"].transpose()
@@ -372,13 +388,15 @@ def test_two_dimensional_coordinates_of_other_files_must_agree(tmp_path):
     lon, lat = curved(centre=(9, 50))
     for day, shift in ((1, 0.0), (2, 1e-4), (3, 0.1)):
         ds = two_dimensional(np.full(lon.shape, day / 10), lon + shift, lat)
-        ds.expand_dims(time=[np.datetime64(f"2020-01-0{day}")]).assign_coords(
-            XLAT=ds.XLAT, XLONG=ds.XLONG
-        ).to_netcdf(tmp_path / f"t{day}.nc")
+        ds.expand_dims(time=[np.datetime64(f"2020-01-0{day}")]).assign_coords(XLAT=ds.XLAT, XLONG=ds.XLONG).to_netcdf(
+            tmp_path / f"t{day}.nc"
+        )
     spec = {"kind": "netcdf", "path": "t[12].nc", "bands": {"ndvi": "v"}}
     at = places(9.0, 50.0)
     np.testing.assert_allclose(open_gridded(spec, root=tmp_path, stations=at)["ndvi"].values, [[0.1, 0.2]], rtol=1e-6)
-    with pytest.raises(SmgeoError, match=r"t3\.nc: ndvi is on another grid than in .*t1\.nc: the coordinates of its pixels differ"):
+    with pytest.raises(
+        SmgeoError, match=r"t3\.nc: ndvi is on another grid than in .*t1\.nc: the coordinates of its pixels differ"
+    ):
         open_gridded({**spec, "path": "t[13].nc"}, root=tmp_path, stations=at)
 
 
@@ -424,5 +442,7 @@ def test_days_are_read_from_a_curved_grid(tmp_path):
     ds = two_dimensional(np.tile(values, 1), np.stack([lon] * 3), np.stack([lat] * 3), dims)
     ds = ds.assign_coords(Time=("Time", days))
     ds.to_netcdf(tmp_path / "a.nc")
-    got = open_gridded({**SPEC, "bands": {"ndvi": "v"}}, root=tmp_path, stations=places([9.0, 9.5], [50.0, 50.1]))["ndvi"]
+    got = open_gridded({**SPEC, "bands": {"ndvi": "v"}}, root=tmp_path, stations=places([9.0, 9.5], [50.0, 50.1]))[
+        "ndvi"
+    ]
     np.testing.assert_allclose(got.values, [[0, 0.1, 0.2]] * 2, rtol=1e-6)

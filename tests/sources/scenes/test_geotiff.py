@@ -394,14 +394,20 @@ def by_control_points(path, **profile):
 def test_the_advice_for_control_points_works(tmp_path):
     path = tmp_path / "p_20200101.tif"
     by_control_points(path)
-    with pytest.raises(SmgeoError, match=r"placed by ground control points and has no grid; make one first: gdalwarp") as refused:
+    with pytest.raises(
+        SmgeoError, match=r"placed by ground control points and has no grid; make one first: gdalwarp"
+    ) as refused:
         open_rasters(SPEC, root=tmp_path)
     assert "rio edit-info" not in str(refused.value)
     words = advised(str(refused.value), "gdalwarp").split()
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
     spec = {**SPEC, "path": words[-1], "dates": dt.date(2020, 1, 1)}
     stations = xr.Dataset(
-        coords={"station": ["a", "b"], "latitude": ("station", [49.9995, 49.9965]), "longitude": ("station", [8.0005, 8.0035])}
+        coords={
+            "station": ["a", "b"],
+            "latitude": ("station", [49.9995, 49.9965]),
+            "longitude": ("station", [8.0005, 8.0035]),
+        }
     )
     got = open_rasters(spec, root=tmp_path, stations=stations)["precipitation"].values
     np.testing.assert_array_equal(got, [[0], [3]])
@@ -411,7 +417,9 @@ def test_the_advice_for_control_points_works(tmp_path):
 @pytest.mark.parametrize("crs", [None, "EPSG:4326"])
 def test_a_raster_without_a_transform_gets_one(tmp_path, crs):
     write(tmp_path / "p_20200101.tif", [[1, 2], [3, 4]], crs=crs, transform=None)
-    with pytest.raises(SmgeoError, match="has no grid: its transform is the identity.*gdal_translate -a_srs") as refused:
+    with pytest.raises(
+        SmgeoError, match="has no grid: its transform is the identity.*gdal_translate -a_srs"
+    ) as refused:
         open_rasters(SPEC, root=tmp_path)
     command = advised(str(refused.value), "gdal_translate").replace("EPSG:...", "EPSG:4326")
     command = command.replace("LEFT TOP RIGHT BOTTOM", "8 50 9 49")
@@ -437,7 +445,15 @@ def test_a_raster_placed_by_coefficients(tmp_path):
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
 def test_complex_numbers_are_refused(tmp_path, dtype):
     with rasterio.open(
-        tmp_path / "p_20200101.tif", "w", driver="GTiff", height=2, width=2, count=1, dtype=dtype, crs=UTM, transform=TRANSFORM
+        tmp_path / "p_20200101.tif",
+        "w",
+        driver="GTiff",
+        height=2,
+        width=2,
+        count=1,
+        dtype=dtype,
+        crs=UTM,
+        transform=TRANSFORM,
     ) as dst:
         dst.write(np.full((1, 2, 2), 3 + 4j, "complex64"))
     with pytest.raises(SmgeoError, match=rf"contains complex numbers \({dtype}\).*abs\(A\)"):

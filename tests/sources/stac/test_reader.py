@@ -904,7 +904,9 @@ def test_a_box_is_searched_on_both_sides_of_the_180th_meridian(bbox, areas):
     assert _areas(source, None, None) == areas
 
 
-@pytest.mark.parametrize("item_box", [(178, -1, -178, 1), (178, -1, 182, 1), (-182, -1, -178, 1), (178, -1, 0, -178, 1, 9)])
+@pytest.mark.parametrize(
+    "item_box", [(178, -1, -178, 1), (178, -1, 182, 1), (-182, -1, -178, 1), (178, -1, 0, -178, 1, 9)]
+)
 def test_an_item_across_the_180th_meridian_touches_both_sides(item_box):
     item = pystac.Item("a", None, list(item_box), pd.Timestamp("2020-01-01").to_pydatetime(), {})
     for area, touches in (((170, -5, 180, 5), True), ((-180, -5, -179, 5), True), ((-170, -5, 170, 5), False)):
