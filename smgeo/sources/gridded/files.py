@@ -17,8 +17,8 @@ import zarr
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
-from smgeo.sources.gridded.packing import PACKING_KEYS
 from smgeo.sources.gridded.file_formats import SIGNATURE, is_classic
+from smgeo.sources.gridded.packing import PACKING_KEYS
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

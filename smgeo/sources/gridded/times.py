@@ -88,8 +88,8 @@ def _explained(stored: Stored, file: File) -> Iterator[None]:
             raise
         raise SmgeoError(
             f"{file}: times in {stored.attrs['units']!r} (calendar {stored.attrs.get('calendar', 'standard')}) cannot be decoded to days of "
-            f"the standard calendar ({str(error).split('. Try ')[0]}); rewrite them, for example in 'hours since 1970-01-01', or remove the time coordinate and set "
-            "dates"
+            f"the standard calendar ({str(error).split('. Try ')[0]}); rewrite them, for example in 'hours since 1970-01-01', or remove the "
+            "time coordinate and set dates"
         ) from None
 
 
