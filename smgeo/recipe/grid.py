@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from smgeo.recipe.spec import Spec
 
@@ -18,8 +18,8 @@ class GridSpec(Spec):
 
     like: str | None = None
     crs: str | None = None
-    resolution: float | None = Field(None, gt=0)
-    bounds: tuple[float, float, float, float] | None = None
+    resolution: FiniteFloat | None = Field(None, gt=0)
+    bounds: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
     period: tuple[dt.date, dt.date] | None = None
 
     @model_validator(mode="after")
