@@ -21,6 +21,8 @@ OUTSIDE = "outside the valid range"
 _MOST = 0.5
 _NEARLY_ALL = 0.9
 _LEAST = 4
+# Reflectance of dark surfaces is a little below 0 after correction; so much of it so far below 0 is an offset of -0.1 applied twice.
+_DARK, _TOO_DARK, _MANY = -0.01, -0.25, 0.1
 
 
 def screen(values: np.ndarray, feature: Feature, *, power: bool = False) -> np.ndarray:
@@ -121,10 +123,49 @@ def refuse_other_unit(values: np.ndarray, feature: Feature, where: str) -> None:
             f"{where}: {100 * out.size / seen.size:.0f} % of a sample of {feature.name} is outside {low:g} to {high:g} {feature.units} "
             f"(median {middle:g}), as in another unit; {advice}"
         )
+    seen = seen[seen != 0]  # borders without a tag are 0
     if is_backscatter(feature) and seen.size >= _LEAST and (seen > 0).mean() > _NEARLY_ALL:
         raise SmgeoError(
             f"{where}: {100 * (seen > 0).mean():.0f} % of a sample of {feature.name} is above 0 (median {np.median(seen):g}), as linear power "
             f"is and decibels are not; set convert: {{{feature.name}: power_to_db}}"
+        )
+
+
+def refuse_decibels(power: np.ndarray, feature: Feature, where: str) -> None:
+    """Refuse a sample that is to be converted to dB and is in dB already: what is not positive has no logarithm.
+
+    Raises
+    ------
+    SmgeoError
+        If most values are below 0.
+    """
+    seen = power[np.isfinite(power) & (power != 0)]
+    if seen.size and (seen < 0).mean() > _MOST:
+        raise SmgeoError(
+            f"{where}: {100 * (seen < 0).mean():.0f} % of a sample of {feature.name} is below 0 (median {np.median(seen):g}), as decibels "
+            f"are and linear power is not; set convert: {{{feature.name}: none}}"
+        )
+
+
+def refuse_double_offset(values: np.ndarray, feature: Feature, where: str) -> None:
+    """Refuse a sample of reflectance in which so much is below 0 that an offset of -0.1 has been applied twice.
+
+    Sentinel-2 has the offset from processing baseline 04.00 on. Catalogues that apply it to the numbers may still list it.
+
+    Raises
+    ------
+    SmgeoError
+        If more than a tenth of the values is below -0.01.
+    """
+    if feature.units != "1" or not (feature.name.startswith("s2_") or "reflectance" in feature.long_name.lower()):
+        return
+    seen = values[np.isfinite(values)]
+    dark = (seen < _DARK) & (seen > _TOO_DARK)
+    if seen.size >= _LEAST and dark.mean() > _MANY:
+        raise SmgeoError(
+            f"{where}: {100 * dark.mean():.0f} % of a sample of {feature.name} is below {_DARK:g} (median {np.median(seen):g}), as "
+            f"reflectance is if an offset is applied that its numbers already include; set offset: {{{feature.name}: 0}}, or leave such "
+            "scenes out"
         )
 
 
