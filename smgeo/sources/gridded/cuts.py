@@ -65,6 +65,7 @@ class Reading:
     scale: float
     offset: float
     nodata: float | None
+    missing: tuple[float, ...] = ()
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
             stored = stack.enter_context(open_variables(file, reading.kind, reading.group))[reading.band]
             read, attrs = partial(_read_stored, stored, reading.layout), stored.attrs
         try:
-            yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs), reading)
+            yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs, reading.missing), reading)
         except OSError as error:
             raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
 
@@ -98,13 +99,15 @@ def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, column
     return values if layout.time is not None else values[None]
 
 
-def _unpack(raw: np.ndarray, attrs: JsonObject) -> np.ndarray:
+def _unpack(raw: np.ndarray, attrs: JsonObject, also_missing: tuple[float, ...] = ()) -> np.ndarray:
     """Unpack values to float32 (CF 1.11, sections 2.5.1 and 8.1; `_Unsigned` is the netCDF libraries')."""
     missing = np.zeros(raw.shape, dtype=bool)
     for key in ("_FillValue", "missing_value"):
         for value in np.atleast_1d(attrs.get(key, ())):
             if np.issubdtype(value.dtype, np.number):
                 missing |= raw == value.item()
+    for number in also_missing:
+        missing |= raw == (np.asarray(number, dtype=raw.dtype) if raw.dtype.kind == "f" else number)
     if str(attrs.get("_Unsigned", "")).lower() == "true" and raw.dtype.kind == "i":
         raw = raw.view(f"u{raw.dtype.itemsize}")
     scale, offset = (float(attrs.get(k, d)) for k, d in (("scale_factor", 1), ("add_offset", 0)))

@@ -14,7 +14,7 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from smgeo.catalog import FEATURES, Feature
+from smgeo.catalog import FEATURES, Feature, reference_attr
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource, read_source
@@ -174,6 +174,8 @@ def _series(
     _check_units(files[0], header.units, name, source, feature, summed=per_day == 1 or source.daily == "sum")
     rule = choose_rule(source.daily, feature, masked=False)
     attrs: dict[str, object] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
+    if refers_to := source.refers_to.get(name):
+        attrs[reference_attr(name)] = refers_to
     if per_day > 1:
         attrs["daily_rule"] = rule_in_words(rule, feature)
     places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)
@@ -183,7 +185,7 @@ def _series(
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
     scale, offset = source.scale.get(name, 1.0), source.offset.get(name, 0.0)
     band = str(source.bands[name])
-    reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata)
+    reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata, feature.missing)
     return Series(reading, observed is not None, places, rule, per_day, feature, attrs)
 
 

@@ -227,7 +227,8 @@ def backscatter_kind(item: pystac.Item) -> str | None:
 
 def is_digital_radar(collection: str | None) -> bool:
     """Return True for collections of Sentinel-1 GRD as ESA distributes it: digital numbers, neither calibrated nor geocoded."""
-    return re.fullmatch(r"sentinel-?1.*grd.*", str(collection or ""), re.IGNORECASE) is not None
+    name = str(collection or "").lower()
+    return re.match(r"sentinel-?1.*grd", name) is not None and not re.search(r"rtc|sigma|gamma", name)
 
 
 def is_other_landsat(item: pystac.Item) -> bool:
@@ -242,7 +243,7 @@ def reference_of(item: pystac.Item, variable: str) -> str:
     """Return what a variable of an item refers to: the vertical datum of heights, the kind of backscatter; nothing if not known."""
     if variable == "elevation":
         return _HEIGHTS.get(str(item.collection_id or "").lower(), "")
-    return backscatter_kind(item) or "" if variable in ("s1_vv", "s1_vh") else ""
+    return backscatter_kind(item) or "" if variable.startswith("s1_v") else ""
 
 
 def is_radar(item: pystac.Item) -> bool:
