@@ -113,7 +113,7 @@ def refuse_other_unit(values: np.ndarray, feature: Feature, where: str) -> None:
         middle = float(np.median(seen))
         fill = (
             f"if {common:g} stands for missing, set nodata: {common:g}"
-            if numbers.size > 1 and counts.max() > _MOST * out.size
+            if np.unique(seen).size > 1 and counts.max() > _MOST * out.size
             else ""
         )
         advice = (

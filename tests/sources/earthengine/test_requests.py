@@ -21,6 +21,7 @@ from odc.geo.geobox import GeoBox
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 
+from smgeo.catalog import EARTHENGINE
 from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
@@ -42,7 +43,13 @@ BOX = GeoBox((30, 270), Affine(10, 0, 283_000, 0, -10, 5_532_300), "EPSG:32633")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with Server(build_world(days=30, half_hours=2), require_token=True) as running:
+    # Two images of rain a day in place of 48 are as good for what is asked.
+    rain = replace(EARTHENGINE["precipitation"], images_a_day=2)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Server(build_world(days=30, half_hours=2), require_token=True) as running,
+    ):
+        patch.setitem(EARTHENGINE, "precipitation", rain)
         running.key = running.write_key_file(tmp_path_factory.mktemp("ee") / "key.json")
         yield running
 
