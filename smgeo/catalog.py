@@ -245,9 +245,7 @@ def _s1(
     band: str, refers_to: str, daily: Literal["mean_power", "mean"] = "mean_power", pixel_m: float = 10.0
 ) -> EarthEngineBand:
     mask = "IW mode, both polarisations, one orbit direction"
-    return EarthEngineBand(
-        "COPERNICUS/S1_GRD", band, daily=daily, mask=mask, pixel_m=pixel_m, refers_to=refers_to
-    )
+    return EarthEngineBand("COPERNICUS/S1_GRD", band, daily=daily, mask=mask, pixel_m=pixel_m, refers_to=refers_to)
 
 
 def _s2(band: str, pixel_m: float) -> EarthEngineBand:

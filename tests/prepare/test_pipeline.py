@@ -14,6 +14,7 @@ from smgeo.prepare import (
     Prepared,
     Split,
     choose_outliers,
+    derive_features,
     part_rows,
     preparation_key,
     prepare_cube,
@@ -297,8 +298,20 @@ def test_an_infinite_value_is_prepared_as_a_missing_one(make_station_cube, lazy,
         ds = derive_features(ds.chunk(station=3) if lazy else ds, features)
         prepared = prepare_cube(ds, spec, features, "sm", train)
         parts = [prepared.windows(part, 3, 0.4) for part in (train, ["N/s6", "N/s7"])]
-        new = prepared.repeat(make_station_cube(stations=2, seed=5).assign(s1_vv=lambda d: d["s1_vv"].where(d["s1_vv"] < -12, bad)).pipe(derive_features, features))
-        made.append((prepared.scaler.to_dict(), prepared.fill, prepared.outliers, *[w.batch(np.arange(len(w))) for w in parts], new["s1_vv"].values))
+        new = prepared.repeat(
+            make_station_cube(stations=2, seed=5)
+            .assign(s1_vv=lambda d: d["s1_vv"].where(d["s1_vv"] < -12, bad))
+            .pipe(derive_features, features)
+        )
+        made.append(
+            (
+                prepared.scaler.to_dict(),
+                prepared.fill,
+                prepared.outliers,
+                *[w.batch(np.arange(len(w))) for w in parts],
+                new["s1_vv"].values,
+            )
+        )
     for other in made[1:]:
         assert other[:3] == made[0][:3]
         for a, b in zip(other[3:5], made[0][3:5], strict=True):

@@ -705,6 +705,8 @@ def test_an_own_variable_has_a_valid_range_and_missing_numbers(tmp_path, key):
     assert parse_recipe(changed(variables={"swc": plain})).catalog["swc"].missing == ()
     assert "variables.swc" in (said := refusal(changed(variables={"swc": {**own, key: [1, 0]}})))
     assert "valid is [least, greatest possible value]; got [1.0, 0.0]" in said
-    assert "unknown key 'valit'; did you mean 'valid'" in refusal(changed(variables={"swc": {**plain, "valit": [0, 1]}}))
+    assert "unknown key 'valit'; did you mean 'valid'" in refusal(
+        changed(variables={"swc": {**plain, "valit": [0, 1]}})
+    )
     both = {**own, "valid": [0, 1], "valid_range": [0, 2]}
     assert "unknown key 'valid_range'" in refusal(changed(variables={"swc": both}))

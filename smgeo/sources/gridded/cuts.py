@@ -85,7 +85,9 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
             stored = stack.enter_context(open_variables(file, reading.kind, reading.group))[reading.band]
             read, attrs = partial(_read_stored, stored, reading.layout), stored.attrs
         try:
-            yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs, reading.missing), reading)
+            yield lambda run, rows, columns: _convert(
+                _unpack(read(run, rows, columns), attrs, reading.missing), reading
+            )
         except OSError as error:
             raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
 

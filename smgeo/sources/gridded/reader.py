@@ -185,7 +185,9 @@ def _series(
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
     scale, offset = source.scale.get(name, 1.0), source.offset.get(name, 0.0)
     band = str(source.bands[name])
-    reading = Reading(source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata, feature.missing)
+    reading = Reading(
+        source.kind, band, source.group, header.layout, header.tile, scale, offset, nodata, feature.missing
+    )
     return Series(reading, observed is not None, places, rule, per_day, feature, attrs)
 
 

@@ -26,7 +26,6 @@ from smgeo.sources.scenes.datasets import Variable, dataset_at_stations, dataset
 from smgeo.sources.scenes.files import Header, file_state, is_remote, plain, read_header, read_headers
 from smgeo.sources.scenes.layers import Layer, Scene
 
-
 # Product names of Landsat (USGS): sensor and satellite first.
 _OTHER_LANDSAT = re.compile(r"(?:^|[^A-Za-z0-9])L[CEOMT]0([1-79])_", re.IGNORECASE)
 

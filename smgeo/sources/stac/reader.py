@@ -65,8 +65,9 @@ def open_stac(
         (station, time) or (station,) in blocks of 30 days, and `attrs["left_out"]` (JSON) names the stations that no item
         covers. A day's items become one by `daily`, every valid pixel kept: the clearest (by `eo:cloud_cover`) if there
         is a quality band, else their mean (in linear power for decibels). The catalogue is searched at once; assets are
-        read when values are computed. Before, only samples of two items, which show the unit, and headers are read: of assets whose item lacks its projection, and of the
-        first item if it lacks the number of bands of an asset that is not in the catalogue.
+        read when values are computed. Before, only samples of two items are read, which show the unit, and headers: of assets
+        whose item lacks its projection, and of the first item if it lacks the number of bands of an asset that is not in the
+        catalogue.
 
     Raises
     ------

@@ -299,11 +299,11 @@ def test_a_footprint_is_the_mean_of_the_pixels_around(tmp_path):
 
 
 def test_aspect_has_no_mean(tmp_path):
-    write(tmp_path / "a.tif", [[350.0, 10.0, 20.0]])
-    spec = {"path": "a.tif", "bands": {"aspect": 1, "slope": 1}, "radius_m": 120}
+    write(tmp_path / "a.tif", [[350.0, 10.0, 20.0]], [[35.0, 10.0, 20.0]])
+    spec = {"path": "a.tif", "bands": {"aspect": 1, "slope": 2}, "radius_m": 120}
     ds = open_rasters(spec, root=tmp_path, stations=places(lonlat(UTM32, 500150, 5599950)))
     assert ds["aspect"].values.tolist() == [10]
-    np.testing.assert_allclose(ds["slope"].values, [380 / 3], rtol=1e-6)
+    np.testing.assert_allclose(ds["slope"].values, [65 / 3], rtol=1e-6)
 
 
 def test_a_task_carries_its_own_days_and_its_own_scenes_alone(tmp_path):
@@ -405,7 +405,9 @@ def test_headers_are_read_once_while_a_file_stays(tmp_path, monkeypatch):
 def test_a_target_beyond_the_180th_meridian(tmp_path, left):
     """A globe in pixels of one degree, each of which holds its longitude and latitude; the target goes round the Earth."""
     lons, lats = np.meshgrid(np.arange(-179.5, 180), np.arange(9.5, -10, -1))
-    path = write(tmp_path / "globe.tif", (lons + 180) * 20 + lats, crs="EPSG:4326", transform=from_origin(-180, 10, 1, 1))
+    path = write(
+        tmp_path / "globe.tif", (lons + 180) * 20 + lats, crs="EPSG:4326", transform=from_origin(-180, 10, 1, 1)
+    )
     target = GeoBox((4, 6), Affine(1, 0, left, 0, -1, 2), "EPSG:4326")
     spec = {"path": str(path), "bands": {"elevation": 1}, "resampling": "nearest"}
     found = open_rasters(spec, geobox=target)["elevation"].values

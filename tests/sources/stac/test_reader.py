@@ -914,7 +914,9 @@ def numbers_at(folder, numbers, key, collection, dtype="uint16", said=None, name
 def open_numbers(folder, items, bands, **spec):
     static_catalogue(folder, items)
     collections = list(dict.fromkeys(i["collection"] for i in items))
-    return open_stac({"url": str(folder / "catalog.json"), "bands": bands, "collections": collections, "mask": False, **spec})
+    return open_stac(
+        {"url": str(folder / "catalog.json"), "bands": bands, "collections": collections, "mask": False, **spec}
+    )
 
 
 @pytest.mark.parametrize(

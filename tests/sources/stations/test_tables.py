@@ -279,7 +279,10 @@ def test_column_in_another_unit_is_refused_and_single_impossible_values_are_drop
 def test_numbers_that_mean_missing_are_those_of_the_file(tmp_path):
     """Before scale and offset, and before a day's mean."""
     table = "id,day,lat,lon,vw,t\na,2020-01-01T00:00,50,7,10,-99\na,2020-01-01T12:00,50,7,20,150\na,2020-01-02T00:00,50,7,20,-9999\n"
-    own = {**FEATURES, "soil": Feature("soil", "soil", "degC", "dynamic", "test", (-500.0, 60.0), missing=(-99.0, -9999.0))}
+    own = {
+        **FEATURES,
+        "soil": Feature("soil", "soil", "degC", "dynamic", "test", (-500.0, 60.0), missing=(-99.0, -9999.0)),
+    }
     columns = {**COLUMNS, "sm": {"column": "vw", "scale": 0.01}, "soil": {"column": "t", "scale": 0.1, "offset": 1.5}}
     ds = open_stations(write(tmp_path, table), "csv", columns=columns, catalog=own)
     np.testing.assert_allclose(ds["soil"], [[16.5, np.nan]], rtol=1e-6)
