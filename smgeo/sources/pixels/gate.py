@@ -21,12 +21,16 @@ OUTSIDE = "outside the valid range"
 _MOST = 0.5
 _NEARLY_ALL = 0.9
 _LEAST = 4
+# Share of a range's greater end by which rounding may miss it.
+_ROUNDING = 1e-6
 # Reflectance of dark surfaces is a little below 0 after correction; so much of it so far below 0 is an offset of -0.1 applied twice.
 _DARK, _TOO_DARK, _MANY = -0.01, -0.25, 0.1
 
 
 def screen(values: np.ndarray, feature: Feature, *, power: bool = False) -> np.ndarray:
     """Make values that are infinite or outside the valid range missing, in place, and count them.
+
+    A value that misses an end of the range by no more than rounding becomes that end.
 
     Parameters
     ----------
@@ -49,11 +53,14 @@ def screen(values: np.ndarray, feature: Feature, *, power: bool = False) -> np.n
     [0.2, nan, nan, nan]
     """
     low, high = _limits(feature, values.dtype, power=power)
+    # Scale and offset round: 500 * 0.0001 - 0.05 may be a little below 0.
+    ends = [abs(v) for v in feature.valid_range if math.isfinite(v)]
+    slack = values.dtype.type(0 if power else _ROUNDING * max(ends, default=0))
     flat = values.reshape(-1)
-    infinite, outside = _screen(flat, low, high)
+    infinite, outside = _screen(flat, low, high, slack)
+    if not np.may_share_memory(flat, values):
+        values[...] = flat.reshape(values.shape)
     if infinite or outside:
-        if not np.shares_memory(flat, values):
-            values[...] = flat.reshape(values.shape)
         note_dropped(feature.name, INFINITE, infinite)
         note_dropped(feature.name, OUTSIDE, outside)
     return values
@@ -70,11 +77,14 @@ def _limits(feature: Feature, dtype: np.dtype, *, power: bool) -> tuple[np.float
 
 
 @numba.njit(cache=True, nogil=True)
-def _screen(values: np.ndarray, low: np.floating, high: np.floating) -> tuple[int, int]:
+def _screen(values: np.ndarray, low: np.floating, high: np.floating, slack: np.floating) -> tuple[int, int]:
     infinite = outside = 0
     for i in range(values.size):
         value = values[i]
         if not low <= value <= high and value == value:  # only NaN differs from itself
+            if low - slack <= value <= high + slack:
+                values[i] = low if value < low else high
+                continue
             values[i] = np.nan
             if np.isinf(value):
                 infinite += 1

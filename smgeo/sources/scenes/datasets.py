@@ -136,7 +136,7 @@ def _check_samples(scenes: Sequence[Scene], variables: Sequence[Variable]) -> No
     for variable in variables:
         feature = variable.feature
         mine = [s for s in scenes if any(n == feature.name for n, _ in s.layers)]
-        most = _SAMPLES_REMOTE if mine and is_remote(mine[0].name) else _SAMPLES
+        most = _SAMPLES_REMOTE if mine and is_remote(dict(mine[0].layers)[feature.name].href) else _SAMPLES
         chosen = [mine[i] for i in sorted({round(p) for p in np.linspace(0, len(mine) - 1, most)})] if mine else []
         found = []
         for scene in chosen:

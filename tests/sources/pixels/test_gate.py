@@ -69,6 +69,9 @@ def counted(ds):
 def test_each_value_is_kept_or_missing_and_counted(numbers, name):
     feature = FEATURES[name]
     low, high = feature.valid_range
+    # Within rounding of an end a value is that end.
+    slack = 1e-6 * max(abs(low), abs(high))
+    numbers = [v for v in numbers if not (low - 2 * slack < v < low or high < v < high + 2 * slack)]
     expected = [v if low <= v <= high else NAN for v in numbers]
     with counting_dropped() as dropped:
         found = screen(np.array(numbers, dtype="float32"), feature)
@@ -84,6 +87,17 @@ def test_the_ends_of_a_range_are_inside_as_float32_stores_them():
     feature = Feature("share", "share", "1", "dynamic", "test", (0.1, 0.6))
     assert screen(np.float32([0.1, 0.6]), feature).tolist() == pytest.approx([0.1, 0.6])
     assert np.isfinite(screen(np.float32([1e-4, 10.0]), FEATURES["s1_vv"], power=True)).all()  # -40 and 10 dB
+
+
+def test_rounding_of_scale_and_offset_does_not_lose_an_end_of_the_range():
+    found = np.arange(0, 2000, 100, dtype="uint16") * np.float32(1e-4) + np.float32(-0.05)
+    assert found[5] < 0
+    with counting_dropped() as dropped:
+        kept = screen(found, FEATURES["s2_b4"])
+    np.testing.assert_allclose(kept[5:], np.arange(0, 0.15, 0.01), atol=1e-7)
+    assert (kept[5:] >= 0).all()
+    assert np.isnan(kept[:5]).all()
+    assert dropped == {"s2_b4": {OUTSIDE: 5}}
 
 
 def test_a_part_of_an_array_is_screened_in_place():
