@@ -13,7 +13,7 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from smgeo.catalog import FEATURES, Feature
+from smgeo.catalog import FEATURES, Feature, reference_attr
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.rasters import GriddedSource, read_source
@@ -150,6 +150,8 @@ def _series(
     summed = observed is None or not observed.several or observed.rule in ("sum", "accumulated")
     _check_units(files[0], header.units, name, source, feature, summed=summed)
     attrs: dict[str, object] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
+    if refers_to := source.refers_to.get(name):
+        attrs[reference_attr(name)] = refers_to
     if (runs := _known_runs(header, source)) is not None:
         attrs["run"] = runs
     places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)
@@ -161,24 +163,24 @@ def _series(
             attrs["daily_rule"] = rule_in_words(rule, feature)
         position = {d: i for i, d in enumerate(days)}
         places = tuple((position[d], files[i], p) for d, i, p in observed.places if d in position)
-    reading = _reading(name, header, files, source)
+    reading = _reading(feature, header, files, source)
     _check_samples(reading, feature, header, places, observed, files, source)
     return Series(reading, observed is not None, places, rule, whole, several, feature, attrs)
 
 
-def _reading(name: str, header: Header, files: tuple[File, ...], source: GriddedSource) -> Reading:
+def _reading(feature: Feature, header: Header, files: tuple[File, ...], source: GriddedSource) -> Reading:
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
     return Reading(
-        name=name,
+        name=feature.name,
         kind=source.kind,
-        band=str(source.bands[name]),
+        band=str(source.bands[feature.name]),
         group=source.group,
         layout=header.layout,
         tile=header.tile,
-        scale=source.scale.get(name, 1.0),
-        offset=source.offset.get(name, 0.0),
-        nodata=() if nodata is None else (nodata,),
-        power=source.convert.get(name) == "power_to_db",
+        scale=source.scale.get(feature.name, 1.0),
+        offset=source.offset.get(feature.name, 0.0),
+        nodata=(*(() if nodata is None else (nodata,)), *feature.missing),
+        power=source.convert.get(feature.name) == "power_to_db",
         honour_valid_range=source.honour_valid_range,
         counts=header.counts,
         select=tuple(source.select.items()),

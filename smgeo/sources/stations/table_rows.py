@@ -124,7 +124,7 @@ def read_rows(
     start = 0
     for table in tables:
         try:
-            part, found = _read_table(table, spec, target, places, patterns)
+            part, found = _read_table(table, spec, target, places, patterns, catalog)
         except SmgeoError as error:
             faults.append(str(error))
             if len(faults) == _MOST_FAULTS:
@@ -198,17 +198,18 @@ def _read_table(
     target: str,
     places: pd.DataFrame | None,
     patterns: Sequence[re.Pattern[str]],
+    catalog: Mapping[str, Feature],
 ) -> tuple[pd.DataFrame, dict[str, dict[str, tuple[float, str]]]]:
     """Return a table's rows, numbered from 0, with `empty` for rows without any value; and its columns for depths."""
     if spec.layout == "wide":
         assert places is not None  # refused by the spec
-        return _read_wide(table, spec, target, list(places["station"])), {}
+        return _read_wide(table, spec, target, list(places["station"]), catalog), {}
     found, faults = _find_columns(table, spec, target)
     if faults:
         if len(table.names) == 1:
             faults.append(f"the table has one column, {table.names[0][:60]!r}, so set separator")
         raise SmgeoError(f"{table.where}: {'; '.join(faults)}")
-    out = _convert(table, spec, found)
+    out = _convert(table, spec, found, catalog)
     matched = next((m for p in patterns if (m := p.fullmatch(PurePosixPath(table.where.split(": ")[-1]).name))), None)
     for key, value in (matched.groupdict() if matched else {}).items():
         if key not in out:
@@ -263,7 +264,9 @@ def _find_columns(table: RawTable, spec: TableSource, target: str) -> tuple[list
     return found, faults
 
 
-def _convert(table: RawTable, spec: TableSource, found: Sequence[_Found]) -> pd.DataFrame:
+def _convert(
+    table: RawTable, spec: TableSource, found: Sequence[_Found], catalog: Mapping[str, Feature]
+) -> pd.DataFrame:
     """Return the found columns: text as it is, numbers in the cube's unit, missing as NaN."""
     text = {f.at for f in found if f.at is not None and f.name in TEXT_COLUMNS} | {
         f.flag for f in found if f.flag is not None
@@ -287,9 +290,9 @@ def _convert(table: RawTable, spec: TableSource, found: Sequence[_Found]) -> pd.
         except SmgeoError as error:
             faults.append(str(error))
             continue
-        lost = (
-            np.isin(values, codes) if f.flag is None else np.isin(values, codes) | ~_is_good(raw[f.flag], f.column.good)
-        )
+        lost = np.isin(values, [*codes, *(catalog[f.name].missing if f.name in catalog else ())])
+        if f.flag is not None:
+            lost |= ~_is_good(raw[f.flag], f.column.good)
         out[f.result] = np.where(lost, np.nan, values) * f.column.scale + f.column.offset
     rows = pd.DataFrame(out, index=raw.index)
     for name in ("station", "network"):
@@ -338,7 +341,9 @@ def _is_good(flags: pd.Series, good: Sequence[str | int | float]) -> np.ndarray:
     return given.to_numpy(bool)
 
 
-def _read_wide(table: RawTable, spec: TableSource, target: str, stations: Sequence[str]) -> pd.DataFrame:
+def _read_wide(
+    table: RawTable, spec: TableSource, target: str, stations: Sequence[str], catalog: Mapping[str, Feature]
+) -> pd.DataFrame:
     """Return the rows of a table with a column for each station."""
     clocks = [c.column for c in spec.columns_of("time") if c.column is not None]
     at = {name: find_column(name, table.names) for name in [*clocks, *stations]}
@@ -357,7 +362,7 @@ def _read_wide(table: RawTable, spec: TableSource, target: str, stations: Sequen
         if c.column is not None
     ]
     values = [_Found(target, f"value {i}", rule, at[s]) for i, s in enumerate(stations)]
-    rows = _convert(table, spec, [*times, *values])
+    rows = _convert(table, spec, [*times, *values], catalog)
     clock = rows[[t.result for t in times]]
     parts = [clock.assign(station=s, **{target: rows[v.result]}) for s, v in zip(stations, values, strict=True)]
     # A row is repeated for each station; its number says its line only within the first.
