@@ -160,7 +160,7 @@ KINDS = sorted(specs_in(RecipeFields) - {RecipeFields}, key=lambda kind: kind.__
 def test_a_part_that_is_written_is_read_as_it_was(kind):
     @given(specs_of(kind))
     @settings(
-        max_examples=40,
+        max_examples=15,
         deadline=None,
         suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
     )
@@ -174,7 +174,7 @@ def test_a_part_that_is_written_is_read_as_it_was(kind):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_whole_recipe_that_is_written_is_read_as_it_was(data):
     values = {
         "name": data.draw(NAMES),

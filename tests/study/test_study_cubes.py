@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import dask
@@ -180,3 +181,27 @@ def test_a_remote_source_that_changed_is_not_mixed_with_what_it_was(folder):
     (out / "stations.zarr" / shard_file("precipitation", (0, 0))).unlink()
     run(recipe, folder)
     assert open_cube(out / "stations.zarr")["elevation"].values.tolist() == (before + 200).tolist()
+
+
+def test_values_made_missing_are_counted_in_cube_report_and_log(folder):
+    write_scene(folder / "data", DAYS[10], np.inf)  # both stations, and 16 pixels
+    write_scene(folder / "data", DAYS[20], -8.0)  # 8 of the 16 pixels are below 0
+    recipe = {**STATIONS, "grid": GRID["grid"], "features": ["precipitation"]}
+    log = io.StringIO()
+    with dask.config.set(scheduler="synchronous"):
+        found = smgeo.run(recipe, out=folder / "run", data=folder / "data", reporter=Reporter(log))
+    grid = found.results["grid"]["variables"]["precipitation"]
+    assert grid["dropped"] == {"infinite": 16, "outside the valid range": 8}
+    # 12 scenes of 16 pixels; 24 are missing.
+    assert grid["valid_share"] == pytest.approx((12 * 16 - 24) / (11 * 16), abs=1e-6)
+    assert (grid["minimum"], grid["maximum"]) == (0, 1115)
+    said = "precipitation: values made missing: infinite 16, outside the valid range 8"
+    assert f"warning: grid.zarr: {said}" in log.getvalue()
+    stations = found.results["features"]["precipitation"]
+    values = open_cube(folder / "run" / "stations.zarr")["precipitation"].values
+    assert stations["dropped"]["infinite"] >= 2
+    assert stations["valid_share"] == pytest.approx(np.isfinite(values).mean(), abs=1e-6)
+    assert "warning: stations.zarr: precipitation: values made missing: infinite" in log.getvalue()
+    assert said.replace("precipitation: values made missing: ", "") in (folder / "run" / "report.html").read_text()
+    told = CliRunner().invoke(app, ["info", str(folder / "run" / "stations.zarr")], terminal_width=200)
+    assert "infinite" in told.stdout
