@@ -99,6 +99,10 @@ class TextTable:
             text = text.replace("\r", "\n")
         self._above: list[str] = []
         lines = _Lines(text)
+        # Excel's first line for other programs.
+        told = re.match(r"sep=(.)\r?\n", text)
+        if told and not form.skip_rows:
+            lines.take()
         for _ in range(form.skip_rows):
             self._above.append(lines.take())
         self._skip(lines, form.comment)
@@ -113,7 +117,11 @@ class TextTable:
                 lines.take()
             self._skip(lines, form.comment)
         row = lines.peek()
-        self.separator = form.separator or _find_separator([line for line in (first, row) if line is not None])
+        self.separator = (
+            form.separator
+            or (told[1] if told else None)
+            or _find_separator([line for line in (first, row) if line is not None])
+        )
         fields = [name.strip() for name in _split(first, self.separator)]
         self.names = list(form.names) or (fields if form.header else [str(i + 1) for i in range(len(fields))])
         self._check_first_row(row)
@@ -143,13 +151,7 @@ class TextTable:
     def read(self, text: Collection[int], numbers: Collection[int], missing: Sequence[str]) -> pd.DataFrame:
         """Return columns by their positions: as text (missing as ""), and as numbers where pandas can (missing as NaN)."""
         try:
-            try:
-                table = self._parse(text, numbers, missing, usecols=sorted({*text, *numbers}))
-            except pd.errors.ParserError as error:
-                # Pandas refuses to choose columns where all rows lack their last fields.
-                if "Too many columns" not in str(error):
-                    raise
-                table = self._parse(text, numbers, missing, usecols=None)
+            table = self._parse(text, numbers, missing)
         except pd.errors.EmptyDataError:
             raise SmgeoError(f"{self.where} has names of columns but no rows") from None
         except _BROKEN as error:
@@ -158,21 +160,30 @@ class TextTable:
             raise SmgeoError(
                 f"{self.where}{line} cannot be read as a table: {error}; see separator, decimal, comment, skip_rows"
             ) from None
+        more = np.flatnonzero((table.pop(len(self.names)).fillna("") != "").to_numpy())
+        if more.size:
+            raise SmgeoError(
+                f"{self.where}, {self.place(int(more[0]))} has more fields than there are columns ({len(self.names)}); set decimal if its "
+                "numbers have a decimal comma, or correct the line"
+            )
         for i in text:
             table[i] = table[i].fillna("").str.strip()
         return table
 
-    def _parse(
-        self, text: Collection[int], numbers: Collection[int], missing: Sequence[str], usecols: list[int] | None
-    ) -> pd.DataFrame:
-        dtypes: Mapping[Any, type] = dict.fromkeys(text, str)
+    def _parse(self, text: Collection[int], numbers: Collection[int], missing: Sequence[str]) -> pd.DataFrame:
+        # The first line gets one field more than there are columns: pandas would cut longer lines, and refuse shorter ones.
+        first, end, rest = self._body.partition("\n")
+        width = len(self.names)
+        blank = self.separator == _BLANKS
+        pad = (' ""' if blank else self.separator) * (width + 1 - len(_split(first, self.separator)))
+        dtypes: Mapping[Any, type] = dict.fromkeys([*text, width], str)
         words: Mapping[Any, list[str]] = {i: list(missing) for i in numbers if i not in text}
         table: pd.DataFrame = pd.read_csv(
-            io.StringIO(self._body),
-            sep=r"\s+" if self.separator == _BLANKS else self.separator,
+            io.StringIO(first.rstrip("\r") + pad + end + rest),
+            sep=r"\s+" if blank else self.separator,
             header=None,
-            names=range(len(self.names)),
-            usecols=usecols,
+            names=range(width + 1),
+            usecols=sorted({*text, *numbers, width}),
             dtype=dtypes,
             na_values=words,
             keep_default_na=False,
@@ -262,7 +273,9 @@ def _without_comments(lines: _Lines, comment: str | None) -> tuple[str, Sequence
     first = lines.number + 1
     mark = re.escape(comment) + ".*" if comment else ""
     left_out = re.compile(rf"^[ \t]*(?:{mark})?\r?$" if mark else r"^[ \t]*\r?$", re.MULTILINE)
-    if not left_out.search(body):
+    signs = ("\n\n", "\n\r", "\n ", "\n\t", *([f"\n{comment}"] if comment else []))
+    # Searching for a few signs first is ten times faster than the pattern.
+    if not any(sign in body for sign in signs) or not left_out.search(body):
         return body, range(first, first + body.count("\n") + 1)
     kept = [(i, line) for i, line in enumerate(body.split("\n"), first) if not left_out.fullmatch(line)]
     return "\n".join(line for _, line in kept), [i for i, _ in kept]
@@ -310,6 +323,8 @@ def open_tables(path: Path, form: TextForm, patterns: Sequence[re.Pattern[str]] 
         If there is no file, or one cannot be read.
     """
     found = [(f, m) for f in _files(path) for m in _members(f)]
+    if not found:
+        raise SmgeoError(f"{path} contains no table")
     if patterns and len(found) > 1:
         fitting = ([(f, m) for f, m in found if p.fullmatch(PurePosixPath(m or f.name).name)] for p in patterns)
         kept = next(filter(None, fitting), [])
@@ -412,7 +427,7 @@ def to_numbers(values: pd.Series, table: RawTable, name: str, decimal: str) -> n
         if re.fullmatch(r"[-+]?\d*,\d+", word):
             hint = 'set decimal: ","'
         elif bad[0] == 0 and bad.size == 1:
-            hint = "set units_rows: 1 if it is a unit"
+            hint += ", or set units_rows: 1 if it is a unit"
         raise SmgeoError(
             f"{table.where}, {table.place(int(bad[0]))}: column {table.names[at]!r} (for {name}) contains {word!r}, which is not a "
             f"number; {hint}"

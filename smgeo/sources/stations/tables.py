@@ -121,7 +121,7 @@ def _chunked(variable: xr.DataArray, ids: Sequence[str], dropped: Mapping[str, p
     give = delayed(_give, pure=True)
     blocks = [
         da.from_delayed(
-            give(variable.values[i : i + 1], str(variable.name), {r: int(n[i]) for r, n in lost.items()}),
+            give(ids[i], variable.values[i : i + 1], str(variable.name), {r: int(n[i]) for r, n in lost.items()}),
             (1, *variable.shape[1:]),
             dtype=variable.dtype,
         )
@@ -130,7 +130,8 @@ def _chunked(variable: xr.DataArray, ids: Sequence[str], dropped: Mapping[str, p
     return variable.copy(data=da.concatenate(blocks))
 
 
-def _give(values: np.ndarray, name: str, dropped: Mapping[str, int]) -> np.ndarray:
+def _give(station: str, values: np.ndarray, name: str, dropped: Mapping[str, int]) -> np.ndarray:
+    """Return the values of a station, whose id makes equal series two tasks, and count what was dropped."""
     for reason, number in dropped.items():
         note_dropped(name, reason, number)
     return values

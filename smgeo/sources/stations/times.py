@@ -8,6 +8,7 @@ midnight at the end of its day.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -59,14 +60,19 @@ def parse_times(
             raise SmgeoError(f"{where}, {place(int(np.flatnonzero(times.isna())[0]))}: a row has no time")
         of_day = pd.Series(bool((times != times.dt.normalize()).any()), index=times.index)
         return times.astype("datetime64[ns]"), of_day, pd.Series(has_zone, index=times.index)
-    words = _join(columns) if spec.time_format in _ANY_FORMAT else _join_by_format(columns, str(spec.time_format))
+    join = _join if spec.time_format in _ANY_FORMAT else partial(_join_by_format, form=str(spec.time_format))
     # A table repeats its times at every station, and each is parsed once.
-    codes, unique = pd.factorize(words)
-    parsed, of_day, zoned = _parse_words(pd.Series(unique).astype(str), spec, where)
-    times, of_day, zoned = (pd.Series(s.to_numpy()[codes], index=words.index) for s in (parsed, of_day, zoned))
+    if len(columns) == 1:
+        codes, distinct = pd.factorize(first)
+        unique = join([pd.Series(distinct)])
+    else:
+        codes, distinct = pd.factorize(join(columns))
+        unique = pd.Series(distinct)
+    parsed, of_day, zoned = _parse_words(unique, spec, where)
+    times, of_day, zoned = (pd.Series(s.to_numpy()[codes], index=first.index) for s in (parsed, of_day, zoned))
     bad = np.flatnonzero(times.isna().to_numpy())
     if bad.size:
-        word = words.iloc[bad[0]]
+        word = unique.iloc[codes[bad[0]]]
         raise SmgeoError(f"{where}, {place(int(bad[0]))}: {word!r} is not a date{_advice(word, spec)}")
     return times.astype("datetime64[ns]"), of_day, zoned
 

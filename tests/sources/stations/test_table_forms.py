@@ -215,6 +215,31 @@ def test_logger_with_comments_units_and_notes_above_its_header(tmp_path):
     assert "units_rows" in refusal(tmp_path, text.replace("UTC", "2020-01-01"), skip_rows=2, comment="#")
 
 
+@pytest.mark.parametrize("separator", [",", " ", ";"])
+def test_lines_of_other_lengths(tmp_path, separator):
+    text = rows(["2020-01-01", "2020-01-02", "2020-01-03"])
+    longer = text.replace("0.200", "0,200").replace(",", separator)
+    message = refusal(
+        tmp_path, longer if separator == "," else longer.replace("0" + separator + "200", f"0.2{separator}7")
+    )
+    assert "line 3 has more fields than there are columns (5)" in message
+    shorter = text.replace(",0.200", "").replace(",", separator)
+    np.testing.assert_allclose(read(tmp_path, shorter)["sm"].values, [[0.1, np.nan, 0.3]], rtol=1e-6)
+    first = text.replace(",0.100", "").replace(",", separator)
+    if separator != " ":
+        np.testing.assert_allclose(
+            read(tmp_path, first, separator=separator)["sm"].values, [[np.nan, 0.2, 0.3]], rtol=1e-6
+        )
+    ends = "\n".join(line + separator for line in text.replace(",", separator).splitlines()[1:])
+    ended = text.splitlines()[0].replace(",", separator) + "\n" + ends
+    np.testing.assert_allclose(read(tmp_path, ended)["sm"].values, [[0.1, 0.2, 0.3]], rtol=1e-6)
+
+
+def test_the_first_line_that_excel_writes_for_others(tmp_path):
+    text = "sep=;\r\n" + rows(["2020-01-01"]).replace(",", ";")
+    np.testing.assert_allclose(read(tmp_path, text)["sm"].values, [[0.1]], rtol=1e-6)
+
+
 def test_file_without_a_header(tmp_path):
     text = "A 2020-01-01 50 8 0.1\nA 2020-01-02 50 8 0.2\n"
     columns = {"station": 1, "time": 2, "latitude": 3, "longitude": 4, "sm": 5}
