@@ -18,7 +18,7 @@ from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.sources.gridded.csv_grids import read_csv
 from smgeo.sources.gridded.files import File, Stored, open_variables
-from smgeo.sources.gridded.selection import Wanted, positions
+from smgeo.sources.gridded.selection import Wanted, other_times, positions
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
 from smgeo.sources.pixels.lattice import Lattice
 
@@ -94,13 +94,18 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
         if reading.kind == "csv_grid":
             read: Cut = partial(read_csv, file)
             attrs: JsonObject = {}
+            other = None
         else:
             variables = stack.enter_context(open_variables(file, reading.kind, reading.group))
             stored = variables[reading.band]
-            picked = positions(variables, stored, reading.band, file, dict(reading.select)) if reading.select else {}
-            read, attrs = partial(_read_stored, stored, reading.layout_in(file), picked), stored.attrs
+            layout, select = reading.layout_in(file), dict(reading.select)
+            picked = positions(variables, stored, reading.band, file, select) if select else {}
+            other = other_times(variables, layout.time, select)
+            read, attrs = partial(_read_stored, stored, layout, picked), stored.attrs
         try:
-            yield lambda run, rows, columns: _convert(_unpack(read(run, rows, columns), attrs), reading)
+            yield lambda run, rows, columns: _without(
+                _convert(_unpack(read(run, rows, columns), attrs), reading), None if other is None else other[run]
+            )
         except OSError as error:
             raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
 
@@ -137,6 +142,13 @@ def _convert(values: np.ndarray, reading: Reading) -> np.ndarray:
         values[values == np.float32(reading.nodata)] = np.nan
     if reading.scale != 1 or reading.offset != 0:
         values = (values.astype("float64") * reading.scale + reading.offset).astype("float32")
+    return values
+
+
+def _without(values: np.ndarray, other: np.ndarray | None) -> np.ndarray:
+    """Make the values of times that are not selected missing."""
+    if other is not None:
+        values[other] = np.nan
     return values
 
 

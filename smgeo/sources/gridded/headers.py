@@ -23,7 +23,7 @@ from smgeo.sources.gridded.csv_grids import csv_header, open_text
 from smgeo.sources.gridded.cuts import Layout
 from smgeo.sources.gridded.files import File, Stored, open_variables
 from smgeo.sources.gridded.grids import T_NAMES, along, crs_text, in_grid_of, lay_out, read_layout
-from smgeo.sources.gridded.selection import positions
+from smgeo.sources.gridded.selection import positions, selectable
 
 # Layout, unit, times and tile of one variable of one file.
 _Item: TypeAlias = tuple[Layout, str | None, tuple[pd.Timestamp, ...] | None, tuple[int, int]]
@@ -78,7 +78,7 @@ def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
                 if units != first[1]:
                     raise SmgeoError(f"{file}: {name} is in {units!r}, but in {files[0]} in {first[1]!r}")
                 found[name].append((layout, units, stamps, tile))
-                dims |= {*variables[str(band)].dims, *(d for d in source.select if d in variables)}
+                dims |= {*variables[str(band)].dims, *selectable(variables, layout.time, source.select)}
     if unknown := [d for d in source.select if d not in dims]:
         raise SmgeoError(
             f"{source.label}: select names {unknown[0]!r}, which no file has; {nearest(unknown[0], sorted(dims))}"

@@ -446,3 +446,16 @@ def test_days_are_read_from_a_curved_grid(tmp_path):
         "ndvi"
     ]
     np.testing.assert_allclose(got.values, [[0, 0.1, 0.2]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["netcdf", "zarr"])
+def test_a_coordinate_along_time_selects_times(tmp_path, kind):
+    """ERA5 of the newer data store: expver is text along time; the preliminary days (0005) are left missing."""
+    days = pd.date_range("2020-01-01", periods=3)
+    ds = degrees(np.full((3, 2, 2), 0.1), [1, 0], [8, 9], time=("time", days))
+    ds = ds.assign_coords(expver=("time", np.array(["0001", "0001", "0005"], dtype="O" if kind == "netcdf" else "U4")))
+    ds.to_netcdf(tmp_path / "a.nc") if kind == "netcdf" else ds.to_zarr(tmp_path / "a.nc", zarr_format=2)
+    spec = {**SPEC, "kind": kind, "bands": {"ndvi": "v"}, "select": {"expver": 1}}
+    for where in ({}, {"stations": places(8.1, 0.1)}):
+        got = open_gridded(spec, root=tmp_path, **where)["ndvi"].values.reshape(-1)
+        np.testing.assert_allclose(got, np.repeat([0.1, 0.1, np.nan], 1 if where else 4), rtol=1e-6)
