@@ -130,7 +130,7 @@ FEATURES: dict[str, Feature] = {
         _rain(7, 5000.0),
         _rain(30, 9000.0),
         Feature("lat", "latitude", "degrees_north", "static", "computed", (-90.0, 90.0), None, ("latitude",)),
-        Feature("lon", "longitude", "degrees_east", "static", "computed", (-180.0, 360.0), None, ("longitude",)),
+        Feature("lon", "longitude", "degrees_east", "static", "computed", (-180.0, 180.0), None, ("longitude",)),
         Feature("soil_temperature", "soil temperature", "degC", "dynamic", "ISMN, TERENO", (-60.0, 60.0), 1.0),
     )
 }

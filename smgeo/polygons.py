@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import antimeridian
 import numpy as np
 import shapely
 from odc.geo.crs import SomeCRS
@@ -13,14 +14,18 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 from rasterio.features import geometry_mask
+from shapely.affinity import translate
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
+from shapely.geometry.polygon import orient
 
 from smgeo.errors import SmgeoError
 
 # First bytes of each format. GDAL goes by the content whatever the name, and some of its formats refer to other files.
 _MAGIC = {".gpkg": b"SQLite format 3\x00", ".shp": b"\x00\x00\x27\x0a", ".fgb": b"fgb"}
 _FORMATS = "a GeoPackage (.gpkg), shapefile (.shp), FlatGeobuf (.fgb) or GeoJSON (.geojson, .json) file"
+# Edges that are longer, in degrees of longitude, cross the 180th meridian: no field or catchment has one.
+_CROSSES, _UNCLEAR = 270.0, 180.0
 
 
 def read_outline(path: str | Path, crs: SomeCRS) -> BaseGeometry:
@@ -68,11 +73,62 @@ def read_outline(path: str | Path, crs: SomeCRS) -> BaseGeometry:
     other = sorted({s.geom_type for s in shapes} - {"Polygon", "MultiPolygon"})
     if other or not shapes:
         raise SmgeoError(f"outline {path} contains {', '.join(other) or 'no features'}; only polygons can be used")
-    outline = shapely.union_all([shapely.make_valid(shapely.force_2d(s)) for s in shapes])
+    flat = [shapely.force_2d(s) for s in shapes]
+    if own_crs.is_geographic:
+        flat = [_cut_if_across(s, path) for s in flat]
+    outline = shapely.union_all([shapely.make_valid(s) for s in flat])
     moved = _reproject(outline, own_crs, CRS(crs))
     if not np.isfinite(moved.bounds).all():
         raise SmgeoError(f"outline {path} has no place in {CRS(crs).name}; check its CRS")
     return moved
+
+
+def cut_at_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
+    """Return polygons in degrees as RFC 7946 has them: within -180 to 180, cut where they cross the 180th meridian or contain a pole.
+
+    Vertices more than 180 degrees of longitude apart are taken to be on two sides of that meridian. A ring around a pole must
+    go counter-clockwise around its inside, as seen from above.
+    """
+    return shapely.union_all([part for polygon in shapely.get_parts(geometry) for part in _cut(polygon)])
+
+
+def _cut(polygon: shapely.Polygon) -> list[BaseGeometry]:
+    outer, *holes = (_continuous(shapely.get_coordinates(ring)) for ring in shapely.get_rings(polygon))
+    if abs(outer[-1, 0] - outer[0, 0]) > 1:
+        return [antimeridian.fix_polygon(polygon, fix_winding=False, great_circle=False)]
+    middle = outer[:, 0].mean()
+    holes = [hole - (360 * np.round((hole[:, 0].mean() - middle) / 360), 0) for hole in holes]
+    whole = shapely.make_valid(shapely.Polygon(outer, holes))
+    turns = np.floor((np.array([outer[:, 0].min(), outer[:, 0].max()]) + 180) / 360).astype(int)
+    parts = []
+    for turn in range(turns[0], turns[1] + 1):
+        inside = shapely.clip_by_rect(whole, 360 * turn - 180, -91, 360 * turn + 180, 91)
+        parts += [p for p in shapely.get_parts(translate(inside, -360.0 * turn)) if p.area > 0]
+    return parts
+
+
+def _continuous(ring: np.ndarray) -> np.ndarray:
+    """Return a ring (vertex, x and y) with longitudes that go on beyond 180 where it crosses that meridian."""
+    steps, along = np.diff(ring, axis=0).T
+    # An edge around the whole Earth, along a parallel, crosses nothing.
+    crosses = (np.abs(steps) > 180) & ((np.abs(steps) < 360 - 1e-9) | (along != 0))
+    out = ring.copy()
+    out[1:, 0] -= 360 * np.cumsum(np.where(crosses, np.round(steps / 360), 0))
+    return out
+
+
+def _cut_if_across(geometry: BaseGeometry, path: Path) -> BaseGeometry:
+    """Cut polygons with edges such as from 179 to -179, which are meant to be short."""
+    rings = [r for part in shapely.get_parts(geometry) for r in shapely.get_rings(part)]
+    longest = max((float(np.abs(np.diff(shapely.get_coordinates(r)[:, 0])).max()) for r in rings), default=0.0)
+    if longest <= _UNCLEAR or longest >= 360:
+        return geometry
+    if longest < _CROSSES:
+        raise SmgeoError(
+            f"outline {path} has an edge of {longest:g} degrees of longitude, which may be meant to cross the 180th meridian or not; add "
+            "vertices along it, or cut the polygon at that meridian (RFC 7946, section 3.1.9)"
+        )
+    return cut_at_antimeridian(geometry)
 
 
 def polygon_files(path: str | Path) -> list[Path]:
@@ -130,7 +186,15 @@ def pixels_inside(outline: BaseGeometry, box: GeoBox) -> np.ndarray:
     SmgeoError
         If there is none.
     """
-    inside = geometry_mask([mapping(outline)], out_shape=box.shape.yx, transform=box.affine, invert=True)
+    turned = [outline]
+    if box.crs is not None and box.crs.geographic:  # a grid of 0 to 360, or one that crosses the 180th meridian
+        wide = box.boundingbox
+        turned = [
+            moved
+            for turn in (0.0, -360.0, 360.0)
+            if (moved := translate(outline, turn)).bounds[0] <= wide.right and moved.bounds[2] >= wide.left
+        ] or turned
+    inside = geometry_mask(list(map(mapping, turned)), out_shape=box.shape.yx, transform=box.affine, invert=True)
     if not inside.any():
         raise SmgeoError(
             f"the outline (bounds {tuple(round(v, 6) for v in outline.bounds)}) contains no pixel of the grid "
@@ -140,7 +204,8 @@ def pixels_inside(outline: BaseGeometry, box: GeoBox) -> np.ndarray:
 
 
 def write_geojson(outline: BaseGeometry, crs: SomeCRS, path: Path) -> None:
-    """Write an outline as GeoJSON, in EPSG:4326 as RFC 7946 has it."""
-    degrees = _reproject(outline, CRS(crs), CRS("EPSG:4326"))
+    """Write an outline as GeoJSON, in EPSG:4326 as RFC 7946 has it: cut at the 180th meridian."""
+    turned = shapely.union_all([orient(part) for part in shapely.get_parts(outline)])
+    degrees = cut_at_antimeridian(_reproject(turned, CRS(crs), CRS("EPSG:4326")))
     feature = {"type": "Feature", "properties": {}, "geometry": mapping(degrees)}
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}), encoding="utf-8")

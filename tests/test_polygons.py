@@ -230,3 +230,66 @@ def _cut(path, count):
 def _text(path, content):
     path.write_text(content)
     return path
+
+
+# Across the 180th meridian
+
+
+def inside_columns(outline, left, width=10):
+    box = GeoBox((2, width), Affine(1, 0, left, 0, -1, 1), "EPSG:4326")
+    return np.flatnonzero(pixels_inside(outline, box).any(axis=0)).tolist()
+
+
+CUT = shapely.MultiPolygon([shapely.box(178, -1, 180, 1), shapely.box(-180, -1, -177, 1)])
+SHORT = shapely.Polygon([(178, -1), (-177, -1), (-177, 1), (178, 1)])
+LONG = shapely.box(178, -1, 183, 1)
+
+
+@pytest.mark.parametrize("field", [CUT, SHORT, LONG])
+def test_a_field_across_the_180th_meridian(tmp_path, field):
+    """By RFC 7946 cut in two, as one polygon with an edge from 178 to -177, or from 178 to 183."""
+    outline = read_outline(write_json(tmp_path / "f.geojson", field), "EPSG:4326")
+    assert inside_columns(outline, 175) == [3, 4, 5, 6, 7]
+    assert inside_columns(outline, -185) == [3, 4, 5, 6, 7]
+    assert inside_columns(outline, -180, 360) == [0, 1, 2, 358, 359]
+    assert inside_columns(outline, 0, 360) == [178, 179, 180, 181, 182]
+    write_geojson(outline, "EPSG:4326", tmp_path / "out.geojson")
+    (feature,) = json.loads((tmp_path / "out.geojson").read_text())["features"]
+    assert shapely.geometry.shape(feature["geometry"]).equals(CUT)
+    # In UTM the halves meet: zone 60's own coordinates go on beyond the meridian.
+    zone = read_outline(write_json(tmp_path / "f.geojson", field), "EPSG:32660")
+    there = Transformer.from_crs(4326, 32660, always_xy=True).transform
+    assert zone.contains(shapely.Point(*there(179, 0)))
+    assert zone.contains(shapely.Point(*there(-179, 0)))
+    assert not zone.contains(shapely.Point(*there(177, 0)))
+    write_geojson(zone, "EPSG:32660", tmp_path / "zone.geojson")
+    (feature,) = json.loads((tmp_path / "zone.geojson").read_text())["features"]
+    back = shapely.geometry.shape(feature["geometry"])
+    assert back.is_valid
+    assert back.symmetric_difference(CUT).area < 0.01
+
+
+def test_a_grid_of_0_to_360_and_a_field_in_the_west(tmp_path):
+    outline = read_outline(write_json(tmp_path / "f.geojson", shapely.box(-98, -1, -96, 1)), "EPSG:4326")
+    assert inside_columns(outline, 0, 360) == [262, 263]
+    assert inside_columns(outline, -180, 360) == [82, 83]
+
+
+def test_an_edge_that_may_go_either_way_is_refused(tmp_path):
+    path = write_json(tmp_path / "f.geojson", shapely.box(-170, 10, 30, 20))
+    with pytest.raises(SmgeoError, match=r"edge of 200 degrees of longitude, which may be meant to cross"):
+        read_outline(path, "EPSG:4326")
+    assert read_outline(write_json(path, shapely.box(-180, 10, 180, 20)), "EPSG:4326").equals(
+        shapely.box(-180, 10, 180, 20)
+    )
+
+
+def test_an_outline_around_a_pole_is_valid_geojson(tmp_path):
+    write_geojson(shapely.Point(0, 0).buffer(1_000_000), "EPSG:3031", tmp_path / "pole.geojson")
+    (feature,) = json.loads((tmp_path / "pole.geojson").read_text())["features"]
+    cap = shapely.geometry.shape(feature["geometry"])
+    assert cap.is_valid
+    assert cap.contains(shapely.Point(100, -85))
+    assert cap.contains(shapely.Point(-100, -85))
+    assert not cap.intersects(shapely.Point(100, -75))
+    assert cap.bounds[1] == -90

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import antimeridian
 import pandas as pd
 import rasterio
+import shapely
 from pyproj import Transformer
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
-from rasterio.warp import transform_bounds
+from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from smgeo.files import JsonObject, write_json
 from smgeo.maps.cog import find_cogs
+from smgeo.polygons import cut_at_antimeridian
 
 _VERSION = "1.1.0"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -45,8 +48,7 @@ def write_stac(folder: str | Path, title: str = TITLE) -> Path:
     items = [_describe(path) for path, _ in find_cogs(folder).values()]
     for item in items:
         write_json(folder / f"{item['id']}.json", item)
-    boxes = [item["bbox"] for item in items]
-    bounds = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
+    bounds = _bounds(shapely.union_all([shape(item["geometry"]) for item in items]))
     times = sorted(item["properties"]["datetime"] for item in items)
     collection = {
         "type": "Collection",
@@ -89,22 +91,23 @@ def _describe(path: Path) -> JsonObject:
         "proj:bbox": list(bounds),
         **({"description": tags["long_name"]} if "long_name" in tags else {}),
     }
+    outline = _outline(bounds, crs)
     return {
         "type": "Feature",
         "stac_version": _VERSION,
         "stac_extensions": [_PROJECTION],
         "id": path.stem,
         "collection": "soil-moisture-maps",
-        "geometry": _outline(bounds, crs),
-        "bbox": list(transform_bounds(crs, "EPSG:4326", *bounds)),
+        "geometry": mapping(outline),
+        "bbox": _bounds(outline),
         "properties": properties,
         "links": [_link(rel, "collection.json", "application/json") for rel in ("root", "parent", "collection")],
         "assets": {"map": {"href": f"./{path.name}", "type": _COG, "roles": ["data"], "bands": bands}},
     }
 
 
-def _outline(bounds: BoundingBox, crs: CRS) -> JsonObject:
-    """Return the map's edge in EPSG:4326, counter-clockwise; edges are bent there, so they have points between the corners."""
+def _outline(bounds: BoundingBox, crs: CRS) -> Polygon | MultiPolygon:
+    """Return the map's edge in EPSG:4326, cut at the 180th meridian; edges are bent there, so they have points between the corners."""
     left, bottom, right, top = bounds
     steps = [i / _EDGE_POINTS for i in range(_EDGE_POINTS)]
     edge = [
@@ -114,8 +117,12 @@ def _outline(bounds: BoundingBox, crs: CRS) -> JsonObject:
         *((left, top - s * (top - bottom)) for s in steps),
     ]
     move = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
-    ring = [list(map(float, move(x, y))) for x, y in edge]
-    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+    return cut_at_antimeridian(Polygon([move(x, y) for x, y in edge]))
+
+
+def _bounds(outline: Polygon | MultiPolygon) -> list[float]:
+    """Return west, south, east and north of an outline; west > east if it crosses the 180th meridian (RFC 7946, section 5.2)."""
+    return [float(v) for v in antimeridian.bbox(mapping(outline))]
 
 
 def _link(rel: str, name: str, kind: str) -> dict[str, str]:

@@ -113,13 +113,24 @@ def _degrees(y: np.ndarray, x: np.ndarray, crs: str, name: str) -> np.ndarray:
     """Return latitude or longitude of pixel centres, (y, x) float32."""
     every_x, every_y = np.broadcast_arrays(x, y)
     longitude, latitude = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(every_x, every_y)
-    return np.asarray(latitude if name == "latitude" else longitude, dtype="float32")
+    return np.asarray(latitude if name == "latitude" else _one_form(longitude), dtype="float32")
+
+
+def _one_form(longitude: np.ndarray) -> np.ndarray:
+    """Return longitudes from -180 up to 180, so that a place has one, whatever the form of its source.
+
+    >>> _one_form(np.array([262.0, 180.0, -98.0, 8.4])).tolist()
+    [-98.0, -180.0, -98.0, 8.4]
+    """
+    longitude = np.asarray(longitude)
+    return np.where((longitude >= -180) & (longitude < 180), longitude, (longitude + 180) % 360 - 180)
 
 
 def _coordinate(name: str) -> _Formula:
     def compute(ds: xr.Dataset) -> xr.DataArray:
         if name in ds.coords and ds[name].dims == ("station",):
-            return xr.DataArray(ds[name].values, dims="station", coords={"station": ds["station"]})
+            values = ds[name].values if name == "latitude" else _one_form(ds[name].values)
+            return xr.DataArray(values, dims="station", coords={"station": ds["station"]})
         box = ds.odc.geobox if is_grid(ds) else None
         if box is None or box.crs is None:
             raise SmgeoError(

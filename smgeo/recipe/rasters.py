@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Feature, Mask
 from smgeo.errors import SmgeoError, nearest
@@ -130,7 +130,9 @@ class GriddedSource(_Files):
 
     `bands` names the variable in the file for each variable of the cube. The day of a file without a time coordinate is read
     from its name by the pattern `dates`, as for GeoTIFFs. `daily: accumulated` is for sums since 00 UTC. `stamp: end` is for values whose
-    time is the end of their interval, if files have no bounds of times; either `stamp` states that values do not add up.
+    time is the end of their interval, if files have no bounds of times; either `stamp` states that values do not add up. `select` chooses one
+    position along each dimension that is neither x, y nor time, by the value of its coordinate, or by position if it has none. `pixel_size`
+    (width, or width and height, in units of the coordinates) is that of a grid with one row or column whose file has no bounds.
     """
 
     kind: Literal["netcdf", "zarr", "csv_grid"]
@@ -144,6 +146,20 @@ class GriddedSource(_Files):
     convert: dict[str, Literal["none", "power_to_db"]] = Field({})
     nodata: float | None = None
     honour_valid_range: bool = True
+    select: dict[str, int | float | str] = Field({})
+    pixel_size: tuple[PositiveFloat, PositiveFloat] | None = None
+
+    @field_validator("pixel_size", mode="before")
+    @classmethod
+    def _square(cls, value: object) -> object:
+        return (value, value) if isinstance(value, int | float) else value
+
+    @field_validator("select", mode="before")
+    @classmethod
+    def _dates_as_text(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: v.isoformat() if isinstance(v, dt.date) else v for k, v in value.items()}
 
     @model_validator(mode="after")
     def _keys_are_bands(self) -> GriddedSource:
@@ -205,9 +221,9 @@ class StacSource(_Remote):
     """A STAC API or a static catalogue: `url`, and either features of the catalogue or `{variable: asset}`.
 
     `collections` defaults to those of the catalogue's table. `query` is sent to the API unchanged (STAC API query extension:
-    `{eo:cloud_cover: {lt: 50}}`). `bbox` (west, south, east, north, degrees) limits the search; by default it is that of
-    the grid or the stations. `quality` replaces the catalogue's quality asset and rule; `mask: false` reads all
-    pixels. `sign: planetary_computer` signs assets at each read.
+    `{eo:cloud_cover: {lt: 50}}`). `bbox` (west, south, east, north, degrees; west > east crosses
+    the 180th meridian) limits the search; by default it is that of the grid or the stations. `quality` replaces the catalogue's
+    quality asset and rule; `mask: false` reads all pixels. `sign: planetary_computer` signs assets at each read.
     """
 
     kind: Literal["stac"]
@@ -239,10 +255,11 @@ class StacSource(_Remote):
             )
         if self.quality is not None and isinstance(self.quality.band, int):
             raise ValueError(f"quality.band is the name of an asset, not a number; got {self.quality.band}")
-        if self.bbox is not None and not (
-            -180 <= self.bbox[0] < self.bbox[2] <= 180 and -90 <= self.bbox[1] < self.bbox[3] <= 90
-        ):
-            raise ValueError(f"bbox is west, south, east, north in degrees; got {self.bbox}")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            # West of -180 or east of 180, and west > east (RFC 7946), are boxes across the 180th meridian.
+            if not (-360 <= west <= 360 and -360 <= east <= 360 and west != east and -90 <= south < north <= 90):
+                raise ValueError(f"bbox is west, south, east, north in degrees; got {self.bbox}")
         return self
 
     @property

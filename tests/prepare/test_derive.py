@@ -179,3 +179,20 @@ def test_places_of_stations_and_of_pixels_in_degrees(make_station_cube, make_gri
         np.testing.assert_array_equal(lazy[name], grid[name])
     with pytest.raises(SmgeoError, match="the cube has no latitude"):
         derive_features(ds.drop_vars("latitude"), ["lat"])
+
+
+@pytest.mark.parametrize("turn", [0, 360, -360])
+def test_a_place_has_one_longitude(turn):
+    """A grid of 0 to 360 and one of -180 to 180, and stations in either form, have the same feature `lon`."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+    from odc.geo.xr import xr_coords
+
+    for left, expected in ((-98, [-97.5, -96.5]), (179, [179.5, -179.5]), (8, [8.5, 9.5])):
+        box = GeoBox((1, 2), Affine(1, 0, left + turn, 0, -1, 40), "EPSG:4326")
+        ds = xr.Dataset({"clay": (("y", "x"), np.zeros((1, 2), "float32"))}, xr_coords(box, dims=("y", "x")))
+        for one in (ds, ds.chunk(x=1)):
+            np.testing.assert_allclose(derive_features(one, ["lon"])["lon"].values, [expected])
+        places = {"longitude": ("station", np.array(expected) + turn), "latitude": ("station", [39.5, 39.5])}
+        stations = xr.Dataset({"clay": ("station", [0.0, 0.0])}, {"station": ["a", "b"], **places})
+        np.testing.assert_allclose(derive_features(stations, ["lon"])["lon"].values, expected)

@@ -21,7 +21,7 @@ from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import Feature
 from smgeo.cube.chunks import GRID_SHARD
-from smgeo.sources.gridded.cuts import Cut, Reading, cut_pixels, cut_window, open_band, scatter
+from smgeo.sources.gridded.cuts import Cut, Layout, Reading, Scattered, cut_pixels, cut_window, open_band, scatter
 from smgeo.sources.gridded.files import File
 from smgeo.sources.pixels.daily import Rule, combine_day
 from smgeo.sources.pixels.footprint import Footprints
@@ -73,7 +73,11 @@ class Series:
     def within(self, first: int, last: int) -> Series:
         """Return the part for the days first..last, counted from the first, so that a task contains no other files."""
         places = tuple((day - first, file, p) for day, file, p in self.places if first <= day < last)
-        return replace(self, places=places)
+        if not self.reading.others:
+            return replace(self, places=places)
+        files = {file for _, file, _ in places}
+        others = tuple((file, layout) for file, layout in self.reading.others if file in files)
+        return replace(self, places=places, reading=replace(self.reading, others=others))
 
 
 def _blocks(
@@ -93,7 +97,7 @@ def _blocks(
 
 
 def _read_days(
-    series: Series, together: int, take: Callable[[Cut, slice], np.ndarray]
+    series: Series, together: int, take: Callable[[Cut, Layout, slice], np.ndarray]
 ) -> Iterator[tuple[int, Observation]]:
     """Yield (day, values) of the days that have values, in order; at most `together` times are read at once."""
     for day, group in itertools.groupby(_read_times(series, together, take), key=lambda found: found[0]):
@@ -104,14 +108,15 @@ def _read_days(
 
 
 def _read_times(
-    series: Series, together: int, take: Callable[[Cut, slice], np.ndarray]
+    series: Series, together: int, take: Callable[[Cut, Layout, slice], np.ndarray]
 ) -> Iterator[tuple[int, Observation]]:
     """Yield (day, values) of each time, in order."""
     power = series.reading.power
     for file, group in itertools.groupby(series.places, key=lambda p: p[1]):
+        layout = series.reading.layout_in(file)
         with open_band(file, series.reading) as cut:
             for days, run in _runs([(day, position) for day, _, position in group], together):
-                values = screen(take(cut, run), series.feature, power=power)
+                values = screen(take(cut, layout, run), series.feature, power=power)
                 yield from zip(days, (Observation(v, power) for v in values), strict=True)
 
 
@@ -140,9 +145,10 @@ def grid_variable(
     states: Mapping[File, Hashable],
 ) -> xr.Variable:
     """Return a variable on a grid, lazily: (time, y, x), or (y, x) if it does not vary in time."""
-    own = series.reading.layout.box
+    layout = series.reading.layout
+    own = layout.box
     method = choose_resampling(asked, feature, box, own)
-    shift = aligned_shift(box, own)
+    shift = aligned_shift(box, own) if layout.lattice is None else None
     if shift is not None and is_geographic(own) and not 0 <= shift[1] <= own.shape.x - box.shape.x:
         shift = None  # columns beyond the source's edge may be at its other end
     chunks = split_blocks(box.shape.yx, (GRID_SHARD["y"], GRID_SHARD["x"]))
@@ -186,7 +192,7 @@ def _warp_block(series: Series, part: GeoBox, method: str, out: np.ndarray) -> N
     """Resample onto the target; decibels in linear power if the method makes means."""
     own = series.reading.layout.box
     in_power = series.decibels and method != "nearest"
-    for rows, columns, found in pieces(part, own, method, _TOGETHER):
+    for rows, columns, found in pieces(part, own, method, _TOGETHER, series.reading.layout.lattice):
         for day, values in _read_windows(series, *found.window):
             window = values.linear().astype("float32") if in_power else values.stored()
             resample(window, found, own, out[day, rows, columns])
@@ -198,8 +204,7 @@ def _warp_block(series: Series, part: GeoBox, method: str, out: np.ndarray) -> N
 
 def _read_windows(series: Series, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[tuple[int, Observation]]:
     together = max(1, _TOGETHER // ((rows[1] - rows[0]) * (columns[1] - columns[0])))
-    layout = series.reading.layout
-    return _read_days(series, together, lambda cut, run: cut_window(cut, layout, run, rows, columns))
+    return _read_days(series, together, lambda cut, layout, run: cut_window(cut, layout, run, rows, columns))
 
 
 # At stations
@@ -225,13 +230,17 @@ def station_variable(
 
 
 def _read_station_block(pixels: Footprints, series: Series, days: int, stations: tuple[int, int]) -> np.ndarray:
-    scattered = scatter(pixels, series.reading)
+    reading = series.reading
+    in_files: dict[Layout, Scattered] = {
+        layout: scatter(pixels, layout, reading.tile) for layout in (reading.layout, *(o for _, o in reading.others))
+    }
+    count, largest = pixels.rows.size, max(found.largest for found in in_files.values())
     # Decibels that are averaged, over a day or a footprint, are linear power until both means have been taken.
     power = series.decibels and (series.several or pixels.covered.size < pixels.stations.size)
-    values = np.full((scattered.count, days), np.nan, dtype="float64" if power else "float32")
-    if scattered.count:
-        together = max(1, _TOGETHER // scattered.largest)
-        for day, found in _read_days(series, together, lambda cut, run: cut_pixels(cut, scattered, run)):
+    values = np.full((count, days), np.nan, dtype="float64" if power else "float32")
+    if count:
+        together = max(1, _TOGETHER // largest)
+        for day, found in _read_days(series, together, lambda cut, layout, run: cut_pixels(cut, in_files[layout], run)):
             values[:, day] = found.linear() if power else found.stored()
     out = np.full((days, stations[1] - stations[0]), np.nan, dtype="float32")
     held, means = pixels.observe(Observation(values, power), decibels=series.decibels)

@@ -20,7 +20,9 @@ from smgeo.sources.gridded.csv_grids import read_csv
 from smgeo.sources.gridded.files import File, Stored, open_variables
 from smgeo.sources.gridded.imerg import HALF_HOURS, LACKS_HALF_HOURS
 from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE, Packing, read_packing
+from smgeo.sources.gridded.selection import Wanted, positions
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
+from smgeo.sources.pixels.lattice import Lattice
 
 # Values in the order of the file, (time, y, x), of a run of times, rows and columns.
 Cut = Callable[[slice, slice, slice], np.ndarray]
@@ -35,9 +37,11 @@ class Layout:
     x, y, time : str
         Names of its dimensions; `time` is None if it has none.
     box : GeoBox
-        The grid, north up.
+        The grid, north up; with a lattice, a grid of as many pixels of the typical size.
     roll, flip_x, flip_y : int, bool, bool
         Ordered column i is the file's (i + roll) modulo the width, counted from the other end where flipped.
+    lattice : Lattice or None
+        Where the pixels are, if they are not evenly spaced.
     """
 
     x: str
@@ -47,6 +51,7 @@ class Layout:
     roll: int
     flip_x: bool
     flip_y: bool
+    lattice: Lattice | None = None
 
     def in_file(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns of the file for those of the ordered grid."""
@@ -79,6 +84,10 @@ class Reading:
         Values outside the file's own valid range are missing.
     counts : str or None
         Variable of a daily file of IMERG with the number of half hours that each value is made from.
+    select : tuple of (dimension, value)
+        The position along each further dimension.
+    others : tuple of (file, Layout)
+        The layouts of files that have another order than `layout`.
     """
 
     name: str
@@ -93,6 +102,12 @@ class Reading:
     power: bool
     honour_valid_range: bool
     counts: str | None = None
+    select: tuple[tuple[str, Wanted], ...] = ()
+    others: tuple[tuple[File, Layout], ...] = ()
+
+    def layout_in(self, file: File) -> Layout:
+        """Return the order of the variable in a file."""
+        return next((layout for other, layout in self.others if other == file), self.layout)
 
     def convert(self, values: np.ndarray) -> np.ndarray:
         """Return unpacked values in the cube's unit, or in linear power; float32."""
@@ -119,9 +134,11 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
         else:
             variables = stack.enter_context(open_variables(file, reading.kind, reading.group))
             stored = variables[reading.band]
-            read, packing = partial(_read_stored, stored, reading.layout), packing_of(stored, file, reading)
+            layout = reading.layout_in(file)
+            picked = positions(variables, stored, reading.band, file, dict(reading.select)) if reading.select else {}
+            read, packing = partial(_read_stored, stored, layout, picked), packing_of(stored, file, reading)
             if reading.counts is not None and reading.counts in variables:
-                counts = partial(_read_stored, variables[reading.counts], reading.layout)
+                counts = partial(_read_stored, variables[reading.counts], layout, picked)
 
         def cut(run: slice, rows: slice, columns: slice) -> np.ndarray:
             values, excluded = packing.unpack(read(run, rows, columns))
@@ -150,10 +167,12 @@ def packing_of(stored: Stored, file: File, reading: Reading) -> Packing:
     )
 
 
-def _read_stored(stored: Stored, layout: Layout, run: slice, rows: slice, columns: slice) -> np.ndarray:
+def _read_stored(
+    stored: Stored, layout: Layout, picked: dict[str, int], run: slice, rows: slice, columns: slice
+) -> np.ndarray:
     """Return (time, y, x) in the order of the file, packed."""
     wanted: dict[str | None, slice] = {layout.x: columns, layout.y: rows, layout.time: run}
-    values = np.asarray(stored.values[tuple(wanted.get(d, 0) for d in stored.dims)])
+    values = np.asarray(stored.values[tuple(wanted.get(d, picked.get(d, 0)) for d in stored.dims)])
     kept = [d for d in stored.dims if d in wanted]
     values = values.transpose([kept.index(d) for d in (layout.time, layout.y, layout.x) if d is not None])
     return values if layout.time is not None else values[None]
@@ -207,11 +226,11 @@ class Scattered:
         return max(((y.stop - y.start) * (x.stop - x.start) for _, y, x, _, _ in self.tiles), default=1)
 
 
-def scatter(pixels: Footprints, reading: Reading) -> Scattered:
+def scatter(pixels: Footprints, layout: Layout, tile: tuple[int, int]) -> Scattered:
     """Return the tiles of the file that contain the stations' pixels."""
-    rows, columns = reading.layout.in_file(pixels.rows, pixels.columns)
+    rows, columns = layout.in_file(pixels.rows, pixels.columns)
     tiles = []
-    for mine in tiles_of(rows, columns, reading.tile):
+    for mine in tiles_of(rows, columns, tile):
         (y0, y1), (x0, x1) = ((int(v[mine].min()), int(v[mine].max()) + 1) for v in (rows, columns))
         tiles.append((mine, slice(y0, y1), slice(x0, x1), rows[mine] - y0, columns[mine] - x0))
     return Scattered(len(rows), tiles)

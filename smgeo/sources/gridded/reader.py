@@ -21,6 +21,7 @@ from smgeo.sources.gridded.blocks import Series, grid_variable, station_variable
 from smgeo.sources.gridded.cuts import Reading
 from smgeo.sources.gridded.days import Observed, observe
 from smgeo.sources.gridded.files import File, file_state, list_files
+from smgeo.sources.gridded.grids import same_grid
 from smgeo.sources.gridded.headers import Header, read_headers
 from smgeo.sources.gridded.imerg import runs_in_words
 from smgeo.sources.gridded.samples import check_accumulation, check_unit, warn_of_fill
@@ -50,9 +51,11 @@ def open_gridded(
     spec : GriddedSource or mapping
         `kind` (netcdf, zarr, csv_grid), `path` (a file, a glob pattern, a URL or a list), `bands` (variable -> name in
         the file), and optionally `dates` (strptime pattern of the whole file name, `*` for any text; used if the
-        file has no time coordinate; with %H its times), `stamp`, `group`, `crs` (used if the file has none), `scale` and `offset`
-        (applied to the unpacked values, as a conversion of units), `convert`, `nodata` (a further number that means missing, as it is
-        in the file), `honour_valid_range`, `resampling`, `daily`, `radius_m`.
+        file has no time coordinate; with %H its times), `stamp`, `group`, `crs` (used if the file has none), `pixel_size` (width, or width
+        and height, of a grid that has one row or column and no bounds), `select` (dimension that is neither x, y nor time ->
+        value of its coordinate, or position if it has none), `scale` and `offset` (applied to the unpacked values, as a conversion of
+        units), `convert`, `nodata` (a further number that means missing, as it is in the file), `honour_valid_range`,
+        `resampling`, `daily`, `radius_m`.
     root : str or Path
         Folder that relative paths start from.
     geobox : odc.geo.geobox.GeoBox, optional
@@ -79,9 +82,9 @@ def open_gridded(
     Raises
     ------
     SmgeoError
-        If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly spaced,
-        files are on different grids, a unit is not that of the cube, a time is a fill value or of another calendar, or a day has several
-        times and no rule that suits them.
+        If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly
+        spaced and there is no target, files are on different grids, a unit is not that of the cube, a time is a fill value or of
+        another calendar, or a day has several times and no rule that suits them.
     """
     source = read_source(GriddedSource, spec, "open_gridded", catalog)
     check_target("open_gridded", geobox, stations)
@@ -120,10 +123,16 @@ def _check_source(source: GriddedSource) -> None:
 
 
 def _own_grid(headers: Mapping[str, Header], files: tuple[File, ...]) -> GeoBox:
-    """Return the grid of all variables, which must be the same."""
+    """Return the grid of all variables, which must be the same and evenly spaced."""
     first, *others = headers
+    lattice = headers[first].layout.lattice
+    if lattice is not None and not lattice.nearly_even:
+        raise SmgeoError(
+            f"{files[0]}: the pixels of {first} are not evenly spaced, so they are no grid of a cube; set a grid (grid in a recipe, geobox "
+            "in Python) to resample them to, or read them at stations"
+        )
     for name in others:
-        if headers[name].layout.box != headers[first].layout.box:
+        if not same_grid(headers[name].layout, headers[first].layout):
             raise SmgeoError(f"{files[0]}: {name} is on another grid than {first}; set a grid, or give two sources")
     return headers[first].layout.box
 
@@ -152,12 +161,12 @@ def _series(
             attrs["daily_rule"] = rule_in_words(rule, feature)
         position = {d: i for i, d in enumerate(days)}
         places = tuple((position[d], files[i], p) for d, i, p in observed.places if d in position)
-    reading = _reading(name, header, source)
+    reading = _reading(name, files, header, source)
     _check_samples(reading, feature, header, places, observed, files, source)
     return Series(reading, observed is not None, places, rule, whole, several, feature, attrs)
 
 
-def _reading(name: str, header: Header, source: GriddedSource) -> Reading:
+def _reading(name: str, files: tuple[File, ...], header: Header, source: GriddedSource) -> Reading:
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
     return Reading(
         name=name,
@@ -172,6 +181,8 @@ def _reading(name: str, header: Header, source: GriddedSource) -> Reading:
         power=source.convert.get(name) == "power_to_db",
         honour_valid_range=source.honour_valid_range,
         counts=header.counts,
+        select=tuple(source.select.items()),
+        others=tuple((f, o) for f, o in zip(files, header.orders, strict=True) if o != header.layout),
     )
 
 
@@ -254,7 +265,8 @@ def _at_stations(
     covered = np.ones(lons.size, dtype=bool)
     data = {}
     for name, one in series.items():
-        pixels = find_footprints(lons, lats, one.reading.layout.box, source.radius_m)
+        layout = one.reading.layout
+        pixels = find_footprints(lons, lats, layout.box, source.radius_m, layout.lattice)
         covered &= np.isin(np.arange(lons.size), pixels.covered)
         data[name] = station_variable(one, pixels, (lons, lats, source.radius_m), days, states)
     return stations_dataset(data, stations, covered, source.label)

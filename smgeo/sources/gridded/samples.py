@@ -85,7 +85,7 @@ def _sample(reading: Reading, run: tuple[File, slice], side: int = _WIDE) -> np.
     file, times = run
     rows, columns = ((max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in reading.layout.box.shape.yx)
     with open_band(file, reading) as cut:
-        return _stored(reading, cut_window(cut, reading.layout, times, rows, columns))
+        return _stored(reading, cut_window(cut, reading.layout_in(file), times, rows, columns))
 
 
 def _stored(reading: Reading, values: np.ndarray) -> np.ndarray:

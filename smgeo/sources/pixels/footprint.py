@@ -16,8 +16,17 @@ from odc.geo.geobox import GeoBox
 from pyproj import Geod
 
 from smgeo.errors import SmgeoError
+from smgeo.sources.pixels.lattice import Lattice
 from smgeo.sources.pixels.observation import Observation, mean_observation
-from smgeo.sources.pixels.warp import apply_affine, crs_text, is_geographic, period_columns, pixel_metres, transformer
+from smgeo.sources.pixels.warp import (
+    apply_affine,
+    crs_text,
+    is_geographic,
+    period_columns,
+    pixel_metres,
+    position,
+    transformer,
+)
 
 _WGS84 = Geod(ellps="WGS84")
 
@@ -97,7 +106,7 @@ def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     SmgeoError
-        If it is not a Dataset of stations, lacks them, or one is missing.
+        If it is not a Dataset of stations, lacks them, or one is missing or no place on Earth.
     """
     _check_stations(stations)
     if lacking := [k for k in ("latitude", "longitude") if k not in stations]:
@@ -107,6 +116,12 @@ def station_places(stations: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     if bad.any():
         raise SmgeoError(
             f"station {stations['station'].values[bad][0]} has no latitude or longitude; give them or leave it out"
+        )
+    bad = (np.abs(lats) > 90) | (np.abs(lons) > 360)
+    if bad.any():
+        raise SmgeoError(
+            f"station {stations['station'].values[bad][0]} is at latitude {lats[bad][0]:g}, longitude {lons[bad][0]:g}, which is no place on Earth; "
+            "are they exchanged, or coordinates of a projection?"
         )
     return lons, lats
 
@@ -121,44 +136,54 @@ def stations_dataset(
     return xr.Dataset(data, coords, {"left_out": json.dumps(left_out)})
 
 
-def find_footprints(lons: np.ndarray, lats: np.ndarray, box: GeoBox, radius_m: float | None) -> Footprints:
+def find_footprints(
+    lons: np.ndarray, lats: np.ndarray, box: GeoBox, radius_m: float | None, lattice: Lattice | None = None
+) -> Footprints:
     """Return the pixel that contains each station, and with a radius also all pixels whose centres are within it.
 
     A station on an edge between two pixels has the one with the higher row or column. Stations outside the grid have none.
-    Distances are on the WGS84 ellipsoid.
+    Distances are on the WGS84 ellipsoid. A lattice has the positions of unevenly spaced pixels.
     """
-    there = transformer("EPSG:4326", crs_text(box))
+    there = transformer("EPSG:4326", crs_text(box) if lattice is None else lattice.crs)
     xs, ys = (np.asarray(v, dtype="float64") for v in there.transform(lons, lats))
     with np.errstate(invalid="ignore"):
         # As for pixels of a target grid: rounding must not move a station that is on an edge.
-        columns, rows = (np.round(v, 8) for v in apply_affine(~box.affine, xs, ys))
-        if period := period_columns(box):
+        columns, rows = (np.round(v, 8) for v in position(xs, ys, box, lattice))
+        if lattice is None and (period := period_columns(box)):
             columns = columns % period
         inside = (columns >= 0) & (rows >= 0) & (columns < box.shape.x) & (rows < box.shape.y)
     held = np.flatnonzero(inside)
     rows, columns = rows[held].astype(int), columns[held].astype(int)
     if radius_m is None:
         return Footprints(held, rows, columns)
-    parts = [_within(r, c, lons[i], lats[i], box, radius_m) for i, r, c in zip(held, rows, columns, strict=True)] or [
-        np.empty((0, 2), dtype=int)
-    ]
+    parts = [
+        _within(r, c, lons[i], lats[i], box, radius_m, lattice) for i, r, c in zip(held, rows, columns, strict=True)
+    ] or [np.empty((0, 2), dtype=int)]
     pixels = np.concatenate(parts)
     return Footprints(np.repeat(held, [len(p) for p in parts][: len(held)]), pixels[:, 0], pixels[:, 1])
 
 
-def _within(row: int, column: int, lon: float, lat: float, box: GeoBox, radius_m: float) -> np.ndarray:
+def _within(
+    row: int, column: int, lon: float, lat: float, box: GeoBox, radius_m: float, lattice: Lattice | None
+) -> np.ndarray:
     """Return (row, column) of the pixels whose centres are within the radius, and of the one that contains the station."""
     height, width = box.shape.yx
     goes_round = is_geographic(box) and abs(abs(box.affine.a) * width - 360) < 1e-3
     reach_x, reach_y = (int(np.ceil(radius_m / max(m, 1e-6))) + 1 for m in pixel_metres(box, lon, lat))
+    if lattice is not None:  # pixels may be narrower than typical
+        reach_x, reach_y = 3 * reach_x, 3 * reach_y
     reach_x = min(reach_x, (width - 1) // 2 if goes_round else width)
     rows = np.arange(max(0, row - reach_y), min(height, row + reach_y + 1))
     columns = np.arange(column - reach_x, column + reach_x + 1)
     if not goes_round:
         columns = columns[(columns >= 0) & (columns < width)]
     r, c = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
-    xs, ys = apply_affine(box.affine, c + 0.5, r + 0.5)
-    clon, clat = transformer("EPSG:4326", crs_text(box)).transform(xs, ys, direction="INVERSE")
+    if lattice is None:
+        xs, ys = apply_affine(box.affine, c + 0.5, r + 0.5)
+    else:
+        xs, ys = lattice.centres(r, c % width)
+    there = transformer("EPSG:4326", crs_text(box) if lattice is None else lattice.crs)
+    clon, clat = there.transform(xs, ys, direction="INVERSE")
     _, _, metres = _WGS84.inv(np.full(r.size, lon), np.full(r.size, lat), clon, clat)
     near = (metres <= radius_m) | ((r == row) & (c == column))
     return np.stack([r[near], c[near] % width], axis=1)

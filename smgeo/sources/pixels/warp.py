@@ -21,8 +21,10 @@ from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
 from smgeo.catalog import Feature
+from smgeo.sources.pixels.lattice import Lattice
 
 _COARSER = 1.5  # above this ratio of pixel widths, continuous values are averaged
+_ROUNDING = 0.01  # share of a pixel
 _WGS84 = Geod(ellps="WGS84")
 
 
@@ -54,6 +56,13 @@ def split_blocks(shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[
 def apply_affine(affine: Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Transform arrays of columns and rows to coordinates, or back by the inverse."""
     return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
+def position(
+    xs: np.ndarray, ys: np.ndarray, own: GeoBox, lattice: Lattice | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns and rows of coordinates in a grid, or in the CRS of a lattice; 0 is its left or upper edge."""
+    return apply_affine(~own.affine, xs, ys) if lattice is None else lattice.find(xs, ys)
 
 
 def pixel_metres(box: GeoBox, lon: float, lat: float) -> tuple[float, float]:
@@ -108,14 +117,25 @@ def aligned_shift(part: GeoBox, own: GeoBox) -> tuple[int, int] | None:
     if part.crs != own.crs:
         return None
     a, b = part.affine, own.affine
-    if any(abs(p - q) > 1e-9 * max(abs(b.a), abs(b.e)) for p, q in ((a.a, b.a), (a.b, b.b), (a.d, b.d), (a.e, b.e))):
+    if any(
+        abs(p - q) > _ROUNDING * max(abs(b.a), abs(b.e)) for p, q in ((a.a, b.a), (a.b, b.b), (a.d, b.d), (a.e, b.e))
+    ):
         return None
+    # A hundredth of a pixel, at all corners, is rounding in the headers of files.
+    height, width = part.shape.yx
     inverse = ~b
-    column, row = inverse.a * a.c + inverse.b * a.f + inverse.c, inverse.d * a.c + inverse.e * a.f + inverse.f
-    # A thousandth of a pixel is rounding in the files' headers.
-    if abs(column - round(column)) > 1e-3 or abs(row - round(row)) > 1e-3:
-        return None
-    return round(row), round(column)
+    found = set()
+    for column, row in ((0, 0), (width, 0), (0, height), (width, height)):
+        c, r = inverse * (a * (column, row))
+        if abs(c - round(c)) > _ROUNDING or abs(r - round(r)) > _ROUNDING:
+            return None
+        found.add((round(r) - row, round(c) - column))
+    return found.pop() if len(found) == 1 else None
+
+
+def same_pixels(a: GeoBox, b: GeoBox) -> bool:
+    """Return True if two grids have the same pixels but for rounding."""
+    return a == b or (a.shape == b.shape and aligned_shift(a, b) == (0, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,34 +151,38 @@ class Lookup:
         pixel corners (y + 1, x + 1). NaN where the projection is not defined.
     window : ((int, int), (int, int))
         Rows and columns of the source that are needed.
+    heights : array of float64 or None
+        Relative heights of all rows of the source, where they differ.
     """
 
     method: str
     rows: np.ndarray
     columns: np.ndarray
     window: tuple[tuple[int, int], tuple[int, int]]
+    heights: np.ndarray | None = None
 
 
 # Scenes of one grid follow each other, and looking up a block's pixels takes longer than resampling them.
 @lru_cache(maxsize=16)
-def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
+def look_up(part: GeoBox, own: GeoBox, method: str, lattice: Lattice | None = None) -> Lookup | None:
     """Return the position of each pixel of a part of the target in the source's grid; None if none is in it.
 
     Each pixel is transformed exactly, so that its value does not depend on the block it is computed in.
-    Longitudes are shifted by 360 degrees into the range of the source.
+    Longitudes are shifted by 360 degrees into the range of the source. A lattice has the positions of unevenly spaced pixels.
     """
     height, width = part.shape.yx
     corners = method == "average"
     at, extra = (0.0, 1) if corners else (0.5, 0)
     columns, rows = np.meshgrid(np.arange(width + extra) + at, np.arange(height + extra) + at)
     xs, ys = _coordinates(part.affine, columns, rows)
-    if part.crs != own.crs:
-        xs, ys = transformer(crs_text(part), crs_text(own)).transform(xs, ys)
+    if part.crs != own.crs if lattice is None else crs_text(part) != lattice.crs:
+        there = crs_text(own) if lattice is None else lattice.crs
+        xs, ys = transformer(crs_text(part), there).transform(xs, ys)
     with np.errstate(invalid="ignore"):
-        c, r = apply_affine(~own.affine, np.asarray(xs), np.asarray(ys))
+        c, r = position(np.asarray(xs), np.asarray(ys), own, lattice)
     # A pixel centre on an edge between two source pixels must fall to the same side in every column.
     c, r = np.round(c, 8), np.round(r, 8)
-    if period := period_columns(own):
+    if lattice is None and (period := period_columns(own)):
         c -= period * np.floor((c - own.shape.x / 2) / period + 0.5)
     bad = ~(np.isfinite(c) & np.isfinite(r))
     c[bad], r[bad] = np.nan, np.nan
@@ -172,10 +196,12 @@ def look_up(part: GeoBox, own: GeoBox, method: str) -> Lookup | None:
         if low >= high:
             return None
         window.append((low, high))
-    return Lookup(method, r, c, (window[0], window[1]))
+    return Lookup(method, r, c, (window[0], window[1]), None if lattice is None else lattice.heights)
 
 
-def pieces(part: GeoBox, own: GeoBox, method: str, most: int) -> Iterator[tuple[slice, slice, Lookup]]:
+def pieces(
+    part: GeoBox, own: GeoBox, method: str, most: int, lattice: Lattice | None = None
+) -> Iterator[tuple[slice, slice, Lookup]]:
     """Yield pieces of a part of the target, with their positions, each of which needs at most `most` pixels of the source.
 
     One pixel of the target is not cut, and may need more.
@@ -183,7 +209,7 @@ def pieces(part: GeoBox, own: GeoBox, method: str, most: int) -> Iterator[tuple[
     todo = [(0, part.shape.y, 0, part.shape.x)]
     while todo:
         y0, y1, x0, x1 = todo.pop()
-        found = look_up(part[y0:y1, x0:x1], own, method)
+        found = look_up(part[y0:y1, x0:x1], own, method, lattice)
         if found is None:
             continue
         height, width = (last - first for first, last in found.window)
@@ -228,7 +254,8 @@ def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) ->
     if found.method == "nearest":
         _nearest(values, found.rows, found.columns, r0, c0, height, width, out)
     elif found.method == "average":
-        _average(values, found.rows, found.columns, r0, c0, period_columns(own), out)
+        heights = np.ones(height) if found.heights is None else found.heights
+        _average(values, found.rows, found.columns, r0, c0, period_columns(own), heights, out)
     else:
         _interpolate(values, found.rows, found.columns, r0, c0, height, width, found.method == "cubic", out)
 
@@ -298,7 +325,14 @@ def _interpolate(
 
 @numba.njit(cache=True, nogil=True)
 def _average(
-    values: np.ndarray, rows: np.ndarray, columns: np.ndarray, r0: int, c0: int, period: float, out: np.ndarray
+    values: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    r0: int,
+    c0: int,
+    period: float,
+    heights: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     """Compute the mean over the upright rectangle around a pixel's corners, weighted by each source pixel's share of it."""
     turns = 1 if period > 0 else 0
@@ -310,7 +344,7 @@ def _average(
             for turn in range(-turns, turns + 1):
                 a, b = left + turn * period, right + turn * period
                 for y in range(max(int(np.floor(top)), r0), min(int(np.ceil(bottom)), r0 + values.shape[0])):
-                    wy = min(bottom, y + 1.0) - max(top, float(y))
+                    wy = (min(bottom, y + 1.0) - max(top, float(y))) * heights[y]
                     for x in range(max(int(np.floor(a)), c0), min(int(np.ceil(b)), c0 + values.shape[1])):
                         v = values[y - r0, x - c0]
                         if not np.isnan(v):

@@ -18,6 +18,7 @@ from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.footprint import station_places, stations_dataset
 from smgeo.sources.pixels.gate import refuse_other_unit
+from smgeo.sources.pixels.warp import same_pixels
 from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
 from smgeo.sources.scenes.files import is_remote, plain
 from smgeo.sources.scenes.layers import Scene, sample_layer
@@ -168,7 +169,7 @@ def _scenes_a_day(scenes: Sequence[Scene], name: str) -> int:
         If they are on different grids: a sum would count pixels twice that two of them cover.
     """
     mine = [s for s in scenes if any(n == name for n, _ in s.layers)]
-    if other := next((s for s in mine if s.box != mine[0].box), None):
+    if other := next((s for s in mine if not same_pixels(s.box, mine[0].box)), None):
         raise SmgeoError(
             f"daily: sum of {name} needs all its files on one grid; {plain(other.name)} is on another than "
             f"{plain(mine[0].name)}. Choose mean, or join the tiles of a time into one file"

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import rasterio
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
@@ -125,7 +126,7 @@ def read_header(href: str) -> Header:
     Raises
     ------
     SmgeoError
-        If it cannot be opened as a raster, or has no CRS.
+        If it cannot be opened as a raster, or has no grid on Earth.
     """
     return _read_header(href, _state(href))
 
@@ -185,11 +186,7 @@ def _whole_header() -> Iterator[None]:
 
 
 def _header_of(href: str, src: rasterio.DatasetReader) -> Header:
-    if src.crs is None:
-        raise SmgeoError(
-            f"{plain(href)} has no CRS, so its place on Earth is unknown; add one with: rio edit-info --crs EPSG:... "
-            f"{plain(href)}"
-        )
+    _check_placed(href, src)
     floating = [np.issubdtype(np.dtype(d), np.floating) for d in src.dtypes]
     nodata = tuple(float("nan") if n is None and f else n for n, f in zip(src.nodatavals, floating, strict=True))
     return Header(
@@ -202,6 +199,61 @@ def _header_of(href: str, src: rasterio.DatasetReader) -> Header:
         tuple(src.offsets),
         tuple(src.block_shapes[0]),
         any(MaskFlags.per_dataset in flags for flags in src.mask_flag_enums),
+    )
+
+
+def _check_placed(href: str, src: rasterio.DatasetReader) -> None:
+    """Refuse a raster without a grid on Earth, or of complex numbers, with a command that makes one of it.
+
+    Raises
+    ------
+    SmgeoError
+        If it is placed by control points, coefficients or arrays, has no transform or CRS, its latitudes are none, or it is complex.
+    """
+    file = plain(href)
+    made = f"{os.path.splitext(os.path.basename(file))[0]}_grid.tif"
+    placed = (
+        (len(src.gcps[0]), "ground control points", ""),
+        (src.rpcs is not None, "rational polynomial coefficients", "-rpc "),
+        (bool(src.tags(ns="GEOLOCATION")), "geolocation arrays", "-geoloc "),
+    )
+    gridless = src.transform.is_identity or src.transform.is_degenerate
+    if gridless:
+        for count, words, option in placed:
+            if count:
+                raise SmgeoError(
+                    f"{file} is placed by {words} and has no grid; make one first: gdalwarp {option}-t_srs EPSG:4326 -r near {file} {made} "
+                    "(or -t_srs with the CRS of your grid), and read that file"
+                )
+        raise SmgeoError(
+            f"{file} has no grid: its transform is {_in_words(src.transform)}, so the place of its pixels is unknown; if you know it, write it "
+            f"first: gdal_translate -a_srs EPSG:... -a_ullr LEFT TOP RIGHT BOTTOM {file} {made}, and read that file"
+        )
+    if src.crs is None:
+        raise SmgeoError(
+            f"{file} has no CRS, so its place on Earth is unknown; add one with: rio edit-info --crs EPSG:... {file}"
+        )
+    if any(np.issubdtype(np.dtype(_numpy_type(d)), np.complexfloating) for d in src.dtypes):
+        raise SmgeoError(
+            f"{file} contains complex numbers ({src.dtypes[0]}), of which smgeo reads none; take their power first: gdal_calc.py -A {file} "
+            f"--calc='abs(A)**2' --type=Float32 --outfile={made}, calibrate it to backscatter, and read that file with convert: power_to_db"
+        )
+    if src.crs.is_geographic and max(abs(src.bounds.top), abs(src.bounds.bottom)) > 90 + abs(src.transform.e):
+        raise SmgeoError(
+            f"{file}: its CRS is {src.crs}, but its rows reach from {src.bounds.bottom:g} to {src.bounds.top:g}, which are no latitudes; set the CRS "
+            f"that its coordinates are in: rio edit-info --crs EPSG:... {file}"
+        )
+
+
+def _numpy_type(name: str) -> str:
+    return "complex64" if name.startswith("complex_") else name  # GDAL's CInt16 has no type in numpy
+
+
+def _in_words(transform: Affine) -> str:
+    return (
+        "the identity (columns and rows)"
+        if transform.is_identity
+        else f"{tuple(transform)[:6]}, of pixels without an area"
     )
 
 

@@ -97,10 +97,10 @@ def open_stac(
 
 def _areas(source: StacSource, geobox: GeoBox | None, stations: xr.Dataset | None) -> tuple[Area, ...]:
     """Return the areas to search."""
-    from smgeo.sources.stac.search import areas_of_grid, areas_of_stations
+    from smgeo.sources.stac.search import areas_of_grid, areas_of_stations, split_area
 
     if source.bbox is not None:
-        return (source.bbox,)
+        return split_area(*source.bbox)
     if geobox is not None:
         return areas_of_grid(geobox)
     return areas_of_stations(*station_places(stations)) if stations is not None else ()

@@ -277,8 +277,10 @@ def _touches(item: pystac.Item, area: Area) -> bool:
         return True
     half = len(item.bbox) // 2
     west, south, east, north = *item.bbox[:2], *item.bbox[half : half + 2]
-    spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-    return south <= area[3] and north >= area[1] and any(w <= area[2] and e >= area[0] for w, e in spans)
+    return any(
+        s <= area[3] and n >= area[1] and w <= area[2] and e >= area[0]
+        for w, s, e, n in split_area(west, south, east, north)
+    )
 
 
 def item_times(item: pystac.Item) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -336,7 +338,7 @@ def _passes(item: pystac.Item, name: str, tests: object) -> bool:
 def areas_of_grid(box: GeoBox) -> tuple[Area, ...]:
     """Return the area of a grid, or one on each side of the 180th meridian."""
     bounds = transformer(crs_text(box), "EPSG:4326").transform_bounds(*box.boundingbox.bbox, densify_pts=21)
-    return _on_the_globe(*bounds)
+    return split_area(*bounds)
 
 
 def areas_of_stations(lons: np.ndarray, lats: np.ndarray, margin: float = 0.02) -> tuple[Area, ...]:
@@ -352,11 +354,16 @@ def areas_of_stations(lons: np.ndarray, lats: np.ndarray, margin: float = 0.02) 
     out: list[Area] = []
     for _, members in sorted(cells.items()):
         x, y = lons[members], np.asarray(lats)[members]
-        out += _on_the_globe(x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin)
+        out += split_area(x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin)
     return tuple(out)
 
 
-def _on_the_globe(west: float, south: float, east: float, north: float) -> tuple[Area, ...]:
+def split_area(west: float, south: float, east: float, north: float) -> tuple[Area, ...]:
+    """Return an area within -180 to 180, or one on each side of the 180th meridian if it crosses it (west > east, or beyond 180).
+
+    >>> split_area(170.0, -5.0, -175.0, 5.0)
+    ((170.0, -5.0, 180.0, 5.0), (-180.0, -5.0, -175.0, 5.0))
+    """
     south, north = max(float(south), -90.0), min(float(north), 90.0)
     if not np.isfinite([west, east]).all() or east - west >= 360:
         return ((-180.0, south, 180.0, north),)

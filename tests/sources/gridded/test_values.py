@@ -196,7 +196,7 @@ def test_zarr_s_own_fill_value_is_kept_and_counted(tmp_path, version):
         sand = open_gridded(spec, root=tmp_path)["sand"]
     np.testing.assert_array_equal(sand.values, numbers)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", SmgeoWarning)
         missing = open_gridded({**spec, "nodata": 0}, root=tmp_path)["sand"].values
         np.testing.assert_array_equal(missing, np.where(numbers == 0, NAN, numbers))
         # An attribute declares it.
@@ -218,7 +218,7 @@ def test_fill_values_that_xarray_writes_to_zarr(tmp_path, version):
     for encoding in ({}, {"v": {"_FillValue": -5.0}}, {"v": packing}):
         ds.to_zarr(tmp_path / "z.zarr", mode="w", zarr_format=version, encoding=encoding, consolidated=False)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", SmgeoWarning)
             got = open_gridded({"kind": "zarr", "path": "z.zarr", "bands": {"sand": "v"}}, root=tmp_path)["sand"]
         np.testing.assert_array_equal(got.values, ds["v"].values)
 

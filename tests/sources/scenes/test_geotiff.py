@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import shutil
+import subprocess
 import threading
 
 import dask
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from odc.geo.geobox import GeoBox
+from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
@@ -367,3 +372,114 @@ def test_scale_and_offset_tags_of_a_file_hold_unless_the_recipe_says_otherwise(t
         "elevation"
     ].values
     np.testing.assert_allclose(said, [[200, 400], [600, np.nan]], rtol=1e-6)
+
+
+# Rasters without a grid on Earth
+
+
+def advised(message, tool):
+    """Return the command that a message advises, from the name of the tool on."""
+    return re.search(rf"{tool} .*?\.tif [^ ,]+\.tif", message).group(0)
+
+
+def by_control_points(path, **profile):
+    values = np.repeat(np.arange(4, dtype="float32"), 4).reshape(4, 4)
+    with rasterio.open(path, "w", driver="GTiff", height=4, width=4, count=1, dtype="float32", **profile) as dst:
+        dst.write(values[None])
+        points = [GroundControlPoint(row=r, col=c, x=8 + c * 1e-3, y=50 - r * 1e-3) for r in (0, 4) for c in (0, 4)]
+        dst.gcps = (points, "EPSG:4326")
+
+
+@pytest.mark.skipif(shutil.which("gdalwarp") is None, reason="needs GDAL's programs")
+def test_the_advice_for_control_points_works(tmp_path):
+    path = tmp_path / "p_20200101.tif"
+    by_control_points(path)
+    with pytest.raises(
+        SmgeoError, match=r"placed by ground control points and has no grid; make one first: gdalwarp"
+    ) as refused:
+        open_rasters(SPEC, root=tmp_path)
+    assert "rio edit-info" not in str(refused.value)
+    words = advised(str(refused.value), "gdalwarp").split()
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    spec = {**SPEC, "path": words[-1], "dates": dt.date(2020, 1, 1)}
+    stations = xr.Dataset(
+        coords={
+            "station": ["a", "b"],
+            "latitude": ("station", [49.9995, 49.9965]),
+            "longitude": ("station", [8.0005, 8.0035]),
+        }
+    )
+    got = open_rasters(spec, root=tmp_path, stations=stations)["precipitation"].values
+    np.testing.assert_array_equal(got, [[0], [3]])
+
+
+@pytest.mark.skipif(shutil.which("gdal_translate") is None, reason="needs GDAL's programs")
+@pytest.mark.parametrize("crs", [None, "EPSG:4326"])
+def test_a_raster_without_a_transform_gets_one(tmp_path, crs):
+    write(tmp_path / "p_20200101.tif", [[1, 2], [3, 4]], crs=crs, transform=None)
+    with pytest.raises(
+        SmgeoError, match="has no grid: its transform is the identity.*gdal_translate -a_srs"
+    ) as refused:
+        open_rasters(SPEC, root=tmp_path)
+    command = advised(str(refused.value), "gdal_translate").replace("EPSG:...", "EPSG:4326")
+    command = command.replace("LEFT TOP RIGHT BOTTOM", "8 50 9 49")
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    spec = {**SPEC, "path": command.split()[-1], "dates": dt.date(2020, 1, 1)}
+    assert open_rasters(spec, root=tmp_path).odc.geobox.affine[:6] == (0.5, 0, 8, 0, -0.5, 50)
+
+
+def test_a_raster_placed_by_coefficients(tmp_path):
+    terms = [1.0] + [0.0] * 19
+    rpc = rasterio.rpc.RPC(
+        height_off=0, height_scale=1, lat_off=50, lat_scale=1, line_off=0, line_scale=1, long_off=8, long_scale=1,
+        samp_off=0, samp_scale=1, line_num_coeff=terms, line_den_coeff=terms, samp_num_coeff=terms, samp_den_coeff=terms,
+    )  # fmt: skip
+    with rasterio.open(
+        tmp_path / "p_20200101.tif", "w", driver="GTiff", height=2, width=2, count=1, dtype="float32", rpcs=rpc
+    ) as dst:
+        dst.write(np.zeros((1, 2, 2), "float32"))
+    with pytest.raises(SmgeoError, match=r"placed by rational polynomial coefficients .*gdalwarp -rpc -t_srs"):
+        open_rasters(SPEC, root=tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
+def test_complex_numbers_are_refused(tmp_path, dtype):
+    with rasterio.open(
+        tmp_path / "p_20200101.tif",
+        "w",
+        driver="GTiff",
+        height=2,
+        width=2,
+        count=1,
+        dtype=dtype,
+        crs=UTM,
+        transform=TRANSFORM,
+    ) as dst:
+        dst.write(np.full((1, 2, 2), 3 + 4j, "complex64"))
+    with pytest.raises(SmgeoError, match=rf"contains complex numbers \({dtype}\).*abs\(A\)"):
+        open_rasters(SPEC, root=tmp_path)
+
+
+def test_rows_that_are_no_latitudes_are_refused(tmp_path):
+    write(tmp_path / "p_20200101.tif", plane(1), crs="EPSG:4326")
+    with pytest.raises(SmgeoError, match=r"its CRS is EPSG:4326, but its rows reach from .* which are no latitudes"):
+        open_rasters(SPEC, root=tmp_path)
+    # A globe may go half a pixel beyond the poles.
+    write(tmp_path / "p_20200101.tif", np.ones((181, 360)), crs="EPSG:4326", transform=from_origin(-180.5, 90.5, 1, 1))
+    assert open_rasters(SPEC, root=tmp_path)["precipitation"].shape == (1, 181, 360)
+
+
+def test_transforms_that_differ_by_rounding_are_one_grid(tmp_path):
+    write(tmp_path / "p_20200101.tif", plane(1), crs="EPSG:4326", transform=from_origin(8, 50, 0.1, 0.1))
+    rounded = from_origin(8, 50, float(np.float32(0.1)), float(np.float32(0.1)))
+    write(tmp_path / "p_20200102.tif", plane(2), crs="EPSG:4326", transform=rounded)
+    write(tmp_path / "p_20200103.tif", plane(3), crs="EPSG:4326", transform=from_origin(8.0004, 50, 0.1, 0.1))
+    for where in ({}, {"geobox": GeoBox((2, 3), from_origin(8, 50, 0.1, 0.1), "EPSG:4326")}):
+        p = open_rasters({**SPEC, "daily": "sum"}, root=tmp_path, **where)["precipitation"]
+        np.testing.assert_array_equal(p.values[:, 0, 0], [1, 2, 3])
+
+
+def test_stations_that_are_no_place_are_refused(series):
+    stations = xr.Dataset(coords={"station": ["a"], "latitude": ("station", [100.0]), "longitude": ("station", [9.0])})
+    with pytest.raises(SmgeoError, match="station a is at latitude 100, longitude 9, which is no place on Earth"):
+        open_rasters(SPEC, root=series, stations=stations)

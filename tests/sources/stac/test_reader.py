@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import dask
 import numpy as np
 import pandas as pd
+import pystac
 import pytest
 import rasterio
 import xarray as xr
@@ -24,10 +25,11 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from smgeo.catalog import Feature
 from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.recipe.rasters import StacSource
 from smgeo.sources import retry
 from smgeo.sources.scenes import files
 from smgeo.sources.stac import search as stac_search
-from smgeo.sources.stac.reader import open_stac
+from smgeo.sources.stac.reader import _areas, open_stac
 from tests.range_server import RangeServer, collection
 
 S2 = {"bands": {"s2_b3": "s2_b3", "s2_b4": "s2_b4"}}
@@ -880,3 +882,43 @@ def test_assets_are_signed_when_read_and_the_signature_is_nowhere(server, world,
     unsigned = open_stac({**api(server), **S2}, geobox=world.box)
     with pytest.raises(SmgeoError, match="B0"):
         unsigned.compute()
+
+
+# Across the 180th meridian
+
+
+@pytest.mark.parametrize(
+    ("bbox", "areas"),
+    [
+        ((170, -5, -170, 5), ((170, -5, 180, 5), (-180, -5, -170, 5))),
+        ((170, -5, 190, 5), ((170, -5, 180, 5), (-180, -5, -170, 5))),
+        ((-190, -5, -170, 5), ((170, -5, 180, 5), (-180, -5, -170, 5))),
+        ((190, -5, 200, 5), ((-170, -5, -160, 5),)),
+        ((-180, -90, 180, 90), ((-180, -90, 180, 90),)),
+        ((8, 50, 9, 51), ((8, 50, 9, 51),)),
+    ],
+)
+def test_a_box_is_searched_on_both_sides_of_the_180th_meridian(bbox, areas):
+    assert stac_search.split_area(*bbox) == areas
+    source = StacSource.model_validate({"kind": "stac", "url": "x", "bands": ["s2_b4"], "bbox": bbox})
+    assert _areas(source, None, None) == areas
+
+
+@pytest.mark.parametrize(
+    "item_box", [(178, -1, -178, 1), (178, -1, 182, 1), (-182, -1, -178, 1), (178, -1, 0, -178, 1, 9)]
+)
+def test_an_item_across_the_180th_meridian_touches_both_sides(item_box):
+    item = pystac.Item("a", None, list(item_box), pd.Timestamp("2020-01-01").to_pydatetime(), {})
+    for area, touches in (((170, -5, 180, 5), True), ((-180, -5, -179, 5), True), ((-170, -5, 170, 5), False)):
+        assert stac_search._touches(item, area) is touches
+
+
+def test_areas_of_grids_beyond_180_and_at_a_pole():
+    for left in (170, -190):
+        box = GeoBox((2, 20), from_origin(left, 1, 1, 1), "EPSG:4326")
+        assert stac_search.areas_of_grid(box) == ((170, -1, 180, 1), (-180, -1, -170, 1))
+    ((west, south, east, north),) = stac_search.areas_of_grid(
+        GeoBox((20, 20), from_origin(-1e6, 1e6, 1e5, 1e5), "EPSG:3413")
+    )
+    assert (west, east, north) == (-180, 180, 90)
+    assert 76 < south < 78
