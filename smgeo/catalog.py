@@ -6,7 +6,7 @@ block); those are `Feature`s too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["dynamic", "static", "calendar", "target"]
@@ -42,6 +42,8 @@ class Feature:
         Values far from the mean are signal (rain), so that a z-score does not make them outliers.
     looks_back_days : int
         Number of earlier days that a value is made from; 29 for a sum over 30 days.
+    missing : tuple of float
+        Numbers that mean missing, as files have them: before scale, offset and conversion.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Feature:
     cyclic: bool = False
     heavy_tailed: bool = False
     looks_back_days: int = 0
+    missing: tuple[float, ...] = ()
 
     def attrs(self) -> dict[str, str | float]:
         """Return the attributes of the variable in a cube."""
@@ -101,7 +104,7 @@ FEATURES: dict[str, Feature] = {
         Feature("sm", "surface soil moisture", "m3 m-3", "target", "ISMN, TERENO", (0.0, 1.0), 1.0),
         Feature("s1_vv", "backscatter, VV", "dB", "dynamic", _S1, (-40.0, 10.0), 6.0),
         Feature("s1_vh", "backscatter, VH", "dB", "dynamic", _S1, (-50.0, 5.0), 6.0),
-        Feature("s1_incidence", "local incidence angle", "degree", "dynamic", _S1, (15.0, 60.0), 6.0),
+        Feature("s1_incidence", "incidence angle", "degree", "dynamic", _S1, (0.0, 90.0), 6.0),
         Feature("s2_b3", "reflectance, green (B3)", "1", "dynamic", _S2, (0.0, 1.5), 5.0),
         Feature("s2_b4", "reflectance, red (B4)", "1", "dynamic", _S2, (0.0, 1.5), 5.0),
         Feature("s2_b8", "reflectance, near infrared (B8)", "1", "dynamic", _S2, (0.0, 1.5), 5.0),
@@ -115,7 +118,7 @@ FEATURES: dict[str, Feature] = {
         Feature("silt", "silt fraction", "percent", "static", _SOIL, (0.0, 100.0)),
         Feature("clay", "clay fraction", "percent", "static", _SOIL, (0.0, 100.0)),
         Feature("texture_sand", "sand fraction of the topsoil texture", "percent", "static", "ISRIC", (0.0, 100.0)),
-        Feature("elevation", "elevation above the geoid", "m", "static", _DEM, (-500.0, 9000.0)),
+        Feature("elevation", "terrain elevation", "m", "static", _DEM, (-500.0, 9000.0)),
         Feature("slope", "terrain slope", "degree", "static", _DEM, (0.0, 90.0), None, ("elevation",)),
         Feature("aspect", _ASPECT, "degree", "static", _DEM, (0.0, 360.0), None, ("elevation",), cyclic=True),
         Feature("doy_sin", "sine of the day of year", "1", "calendar", "computed", (-1.0, 1.0), None, ("time",)),
@@ -144,6 +147,24 @@ COORDINATES = ("time", "latitude", "longitude")
 
 # A station's own mean of the target, learned from its training days: a feature of models that are split in time.
 TARGET_MEAN = "target_mean"
+
+# Attribute that names what the numbers of a variable refer to; numbers of two references are not comparable.
+_REFERENCE_ATTRS = {
+    "elevation": "vertical_datum",
+    "s1_incidence": "incidence_angle",
+    "s1_vv": "backscatter",
+    "s1_vh": "backscatter",
+}
+EGM2008, EGM96, ELLIPSOID = "EGM2008 geoid", "EGM96 geoid", "WGS84 ellipsoid"
+
+
+def reference_attr(name: str) -> str:
+    """Return the attribute that names what a variable refers to: a vertical datum, an angle, or a kind of backscatter.
+
+    >>> reference_attr("elevation"), reference_attr("canopy_height")
+    ('vertical_datum', 'refers_to')
+    """
+    return _REFERENCE_ATTRS.get(name, "refers_to")
 
 
 @dataclass(frozen=True)
@@ -203,6 +224,8 @@ class EarthEngineBand:
         Width of its own pixels in metres; of grids in degrees, at the equator.
     images_a_day : int or None
         Images a day of products that cover the globe; None if the orbit decides which days have images of a place.
+    refers_to : str
+        What its numbers refer to (see `reference_attr`); empty if that is clear.
     """
 
     asset: str
@@ -215,12 +238,14 @@ class EarthEngineBand:
     note: str = ""
     pixel_m: float = 10.0
     images_a_day: int | None = None
+    refers_to: str = ""
 
 
-def _s1(band: str, daily: Literal["mean_power", "mean"] = "mean_power", pixel_m: float = 10.0) -> EarthEngineBand:
-    return EarthEngineBand(
-        "COPERNICUS/S1_GRD", band, daily=daily, mask="IW mode, both polarisations, one orbit direction", pixel_m=pixel_m
-    )
+def _s1(
+    band: str, refers_to: str, daily: Literal["mean_power", "mean"] = "mean_power", pixel_m: float = 10.0
+) -> EarthEngineBand:
+    mask = "IW mode, both polarisations, one orbit direction"
+    return EarthEngineBand("COPERNICUS/S1_GRD", band, daily=daily, mask=mask, pixel_m=pixel_m, refers_to=refers_to)
 
 
 def _s2(band: str, pixel_m: float) -> EarthEngineBand:
@@ -250,10 +275,10 @@ def _dem(note: str) -> EarthEngineBand:
 
 
 EARTHENGINE: dict[str, EarthEngineBand] = {
-    "s1_vv": _s1("VV"),
-    "s1_vh": _s1("VH"),
+    "s1_vv": _s1("VV", "sigma0"),
+    "s1_vh": _s1("VH", "sigma0"),
     # On the sparse grid of the product's tie points, so that it is interpolated on every grid of interest.
-    "s1_incidence": _s1("angle", "mean", 15_000.0),
+    "s1_incidence": _s1("angle", "ellipsoid", "mean", 15_000.0),
     "s2_b3": _s2("B3", 10.0),
     "s2_b4": _s2("B4", 10.0),
     "s2_b8": _s2("B8", 10.0),
@@ -261,7 +286,7 @@ EARTHENGINE: dict[str, EarthEngineBand] = {
     "s2_b12": _s2("B12", 20.0),
     "l8_b10": _l8("B10"),
     "l8_b11": _l8("B11"),
-    # mm h-1 in 48 images a day: the day's mean times 24 h.
+    # mm h-1 in 48 images a day: the mean of all 48 times 24 h.
     "precipitation": EarthEngineBand(
         "NASA/GPM_L3/IMERG_V07", "precipitation", 24.0, daily="mean", pixel_m=11_132.0, images_a_day=48
     ),
@@ -286,7 +311,7 @@ EARTHENGINE: dict[str, EarthEngineBand] = {
         note="OpenLandMap sand fraction at 0 cm for ISRIC's texture of sand",
         pixel_m=250.0,
     ),
-    "elevation": _dem(_GLO30),
+    "elevation": replace(_dem(_GLO30), refers_to=EGM2008),
     "slope": _dem(f"{_GLO30}; Horn 1981"),
     "aspect": _dem(f"{_GLO30}; Horn 1981"),
 }

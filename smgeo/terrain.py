@@ -29,7 +29,7 @@ def _horn(z: np.ndarray, dx: np.ndarray, dy: np.ndarray, slope: np.ndarray, aspe
             south = z[r + 1, c - 1] + 2.0 * z[r + 1, c] + z[r + 1, c + 1]
             to_east, to_north = (east - west) / (8.0 * dx[r]), (north - south) / (8.0 * dy[r])
             # The formula does not use the pixel in the middle, but without ground there is no slope.
-            if math.isnan(to_east + to_north + z[r, c]):
+            if not math.isfinite(to_east + to_north + z[r, c]):
                 continue
             slope[r, c] = math.degrees(math.atan(math.hypot(to_east, to_north)))
             if to_east != 0.0 or to_north != 0.0:

@@ -33,7 +33,7 @@ def check_ranges(ds: xr.Dataset, catalog: Mapping[str, Feature], where: str) -> 
             raise SmgeoError(
                 f"{where}: {outside:.0%} of the values of {name} are outside {low:g} to {high:g} {catalog[name].units} (median "
                 f"{np.median(values):g}), so they are in another unit: give scale, offset or convert for {name}, or a variable "
-                "of your own with its valid_range"
+                "of your own with its valid"
             )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.catalog import FEATURES
+from smgeo.catalog import FEATURES, reference_attr
 from smgeo.errors import SmgeoError, nearest
 
 STATION_DIMS = ("station", "time")
@@ -32,6 +32,11 @@ def is_grid(ds: xr.Dataset) -> bool:
     if "station" in ds.dims:
         return False
     raise SmgeoError(f"a cube has dims {STATION_DIMS} or {GRID_DIMS}; found {tuple(ds.dims)}")
+
+
+def observed(variable: xr.DataArray) -> xr.DataArray:
+    """Return where a variable has a value, as lazy as it is: what is infinite is missing, like NaN."""
+    return xr.ufuncs.isfinite(variable)
 
 
 def text_of(variable: xr.DataArray) -> np.ndarray:
@@ -149,6 +154,28 @@ def check_known_units(have: Mapping[str, str], need: Mapping[str, str], where: s
     """Refuse other units as `check_units`, of the variables that both contain with a unit."""
     both = [n for n in need if need[n] and have.get(n)]
     check_units({n: have[n] for n in both}, {n: need[n] for n in both}, where)
+
+
+def references_of(ds: xr.Dataset, names: Iterable[str]) -> dict[str, str]:
+    """Return what the numbers of variables refer to (vertical datum, angle, kind of backscatter), of those that say it."""
+    attrs = {n: ds[n].attrs.get(reference_attr(n)) for n in names if n in ds}
+    return {n: str(found) for n, found in attrs.items() if found}
+
+
+def check_references(have: Mapping[str, str], need: Mapping[str, str], where: str) -> None:
+    """Refuse variables that refer to something else than needed; those that do not say it on both sides pass.
+
+    Raises
+    ------
+    SmgeoError
+        Naming every such variable with both references.
+    """
+    wrong = [f"{n} refers to {have[n]}, needed is {need[n]}" for n in need if n in have and have[n] != need[n]]
+    if wrong:
+        raise SmgeoError(
+            f"{where}: {'; '.join(wrong)}; their numbers are not comparable. Read the source that the model was trained on, or train it "
+            "on this one"
+        )
 
 
 def units_of(ds: xr.Dataset, names: Iterable[str]) -> dict[str, str]:

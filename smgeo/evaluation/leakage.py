@@ -216,7 +216,7 @@ def audit_leakage(
     Raises
     ------
     SmgeoError
-        If `ds` is not a station cube, a feature is unknown or infinite, or folds cannot be made.
+        If `ds` is not a station cube, a feature is unknown, or folds cannot be made.
     """
     names = _check_features(ds, features, target)
     all_folds = {m: cv_folds(ds, m, folds, target=target, seed=seed, gap_days=gap_days) for m in METHODS}
@@ -258,13 +258,12 @@ def _check_features(ds: xr.Dataset, features: Sequence[str] | None, target: str)
 
 
 def _table(ds: xr.Dataset, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-    """Return the features of the rows: (rows, features) float32, NaN where missing."""
+    """Return the features of the rows: (rows, features) float32, NaN where missing or infinite."""
     like = xr.DataArray(rows, dims=("station", "time"))
     out = np.empty((int(rows.sum()), len(names)), dtype="float32")
     for i, name in enumerate(names):
         out[:, i] = ds[name].broadcast_like(like).transpose("station", "time").values[rows]
-        if np.isinf(out[:, i]).any():
-            raise SmgeoError(f"leakage audit: {name} contains infinite values; set them to NaN first")
+    out[~np.isfinite(out)] = np.nan
     return out
 
 

@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import COORDINATES, FEATURES
 from smgeo.cube.chunks import GRID_CHUNK
 from smgeo.cube.reading import without_dask
-from smgeo.cube.schema import check_daily, check_units, is_grid, units_of
+from smgeo.cube.schema import check_daily, check_references, check_units, is_grid, references_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import Outputs
 from smgeo.models.protocol import Model
@@ -100,6 +100,7 @@ def check_request(model: Model, cube: xr.Dataset, times: Sequence[Day] | None, o
     token = _token_of(cube, preparation["features"])
     cube = _derive(without_dask(cube), [f for f in preparation["features"] if f not in cube and _derivable(f, cube)])
     check_units(units_of(cube, map(str, cube.data_vars)), preparation["units"], "the grid cube")
+    check_references(references_of(cube, preparation["features"]), preparation.get("references", {}), "the grid cube")
     # With the coordinates of days and place, also those that no feature varies along.
     cube = cube[preparation["features"]].assign_coords(place).assign_attrs(cube.attrs)
     # Features without a place are read once, not in each block.

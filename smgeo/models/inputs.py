@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
-from smgeo.cube.schema import check_units
+from smgeo.cube.schema import check_references, check_units
 from smgeo.errors import SmgeoError
 from smgeo.models.protocol import Model
 from smgeo.models.rows import Input, Rows, Validation, WindowSource
@@ -201,6 +201,7 @@ def _check_preparation(model: Model, preparation: Preparation | None, what: str)
     if not preparation or not model.preparation_:
         return
     check_units(preparation["units"], model.preparation_["units"], what)
+    check_references(preparation.get("references", {}), model.preparation_.get("references", {}), what)
     if preparation["features"] != model.preparation_["features"]:
         raise SmgeoError(
             f"{model.kind}: {what} has the features {', '.join(preparation['features'])}; the model was fitted on "

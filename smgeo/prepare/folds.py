@@ -25,6 +25,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from smgeo.cube.schema import observed
 from smgeo.errors import SmgeoError, nearest
 
 FOLDS = 10
@@ -188,7 +189,7 @@ def cv_folds(
         raise SmgeoError(
             f"cross-validation: gap_days must be 0 or more and block_km above 0; got {gap_days} and {block_km}"
         )
-    rows = ds[target].notnull().transpose("station", "time").values
+    rows = observed(ds[target]).transpose("station", "time").values
     if not rows.any():
         raise SmgeoError(f"cross-validation: no station has a value of the target {target!r}, so there are no rows")
     if folds is None and method != "leave-location-out":

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.catalog import FEATURES
-from smgeo.cube.schema import check_daily, check_numbers, crs_encoding, text_of, variables_of_kind
+from smgeo.cube.schema import check_daily, check_numbers, crs_encoding, observed, text_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.files import JsonObject
 from smgeo.prepare.moments import as_series
@@ -41,7 +41,7 @@ def _find_observed(x: np.ndarray, days: np.ndarray) -> int:
     for i in range(x.size):
         # Always written, so that there is no branch to mispredict if gaps are random.
         days[count] = i
-        count += not np.isnan(x[i])
+        count += np.isfinite(x[i])
     return count
 
 
@@ -84,9 +84,6 @@ def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int
             continue
         x0, x1 = np.float64(x[a]), np.float64(x[b])
         slope = (x1 - x0) / (b - a)
-        if np.isinf(x0) or np.isinf(x1):
-            # As in pandas: next to an infinite value the whole gap is infinite, and NaN between infinities of opposite sign.
-            x0, slope = x0 + x1, 0.0
         for i in range(a + 1, min(a + limit + 1, b)):
             out[i] = slope * (i - a) + x0
         for i in range(max(b - limit, a + limit + 1), b):
@@ -116,7 +113,8 @@ def _fill_rows(x: np.ndarray, out: np.ndarray, revisit: np.ndarray, fallback: fl
     days = np.empty(x.shape[1] + 1, dtype=np.int64)
     histogram = np.zeros(x.shape[1] + 1, dtype=np.int64)
     for r in range(x.shape[0]):
-        out[r] = x[r]
+        for i in range(x.shape[1]):
+            out[r, i] = x[r, i] if np.isfinite(x[r, i]) else np.nan
         count = _find_observed(x[r], days)
         if count == 0:
             continue
@@ -169,7 +167,7 @@ def measure_revisit(variable: xr.DataArray) -> xr.DataArray:
     Parameters
     ----------
     variable : xarray.DataArray
-        Dims (station, time) or (time, y, x), daily; NaN means no observation.
+        Dims (station, time) or (time, y, x), daily; NaN and infinite values are no observations.
 
     Returns
     -------
@@ -260,7 +258,7 @@ def fill_gaps(
 ) -> xr.Dataset:
     """Interpolate dynamic variables linearly along time, within each station or pixel, up to a limit of L days.
 
-    Equals pandas `interpolate(method="linear", limit=L, limit_direction="both")` on each series. A gap longer than 2 L is
+    Equals pandas `interpolate(method="linear", limit=L, limit_direction="both")` on each series; an infinite value is a gap. A gap longer than 2 L is
     filled L days in from either side and stays open between. Up to L days before the first and after the last observation
     get the value of that observation. So a filled day is at most L days from an observation. It depends on both ends of its
     gap, however much later the far one is (and, if the revisit is measured, on the days of later observations). With
@@ -342,7 +340,7 @@ def _check_limit(limit: GapLimit, fillable: list[str]) -> dict[str, int | str]:
 def _with_masks(filled: xr.Dataset, ds: xr.Dataset, names: list[str]) -> xr.Dataset:
     masks = {}
     for name in names:
-        mask = ds[name].isnull() & filled[name].notnull()
+        mask = ~observed(ds[name]) & observed(filled[name])
         if f"{name}_filled" in ds:
             mask = mask | ds[f"{name}_filled"]
         # A mask has the variable's grid mapping, but not its unit or source.

@@ -18,7 +18,6 @@ import xarray as xr
 from dask.base import compute
 
 from smgeo.cube.schema import check_numbers
-from smgeo.errors import SmgeoError
 
 
 def as_float(x: np.ndarray) -> np.ndarray:
@@ -45,12 +44,12 @@ def moments_of_rows(rows: np.ndarray) -> np.ndarray:
     for r in range(rows.shape[0]):
         count, total, squares = 0, 0.0, 0.0
         for x in rows[r]:
-            if not np.isnan(x):
+            if np.isfinite(x):
                 count += 1
                 total += x
         mean = total / count
         for x in rows[r]:
-            if not np.isnan(x):
+            if np.isfinite(x):
                 squares += (x - mean) ** 2
         if count > 0:
             out[r, 0], out[r, 1], out[r, 2] = count, mean, squares
@@ -100,10 +99,6 @@ def _moments_of_places(ds: xr.Dataset, names: Iterable[str]) -> dict[str, np.nda
     names = list(names)
     check_numbers(ds, names, "mean and standard deviation")
     found: dict[str, np.ndarray] = compute({n: _moments(ds[n]) for n in names})[0]
-    if infinite := [n for n, moments in found.items() if not np.isfinite(moments).all()]:
-        raise SmgeoError(
-            f"mean and standard deviation: infinite values in {', '.join(infinite)}; mask them with ds.where(np.isfinite(ds))"
-        )
     return found
 
 
@@ -118,7 +113,7 @@ def mean_and_std(ds: xr.Dataset, names: Iterable[str]) -> dict[str, tuple[float,
     Parameters
     ----------
     ds : xarray.Dataset
-        Station cube or grid cube, lazy or not; missing values are left out.
+        Station cube or grid cube, lazy or not; missing and infinite values are left out.
     names : iterable of str
         Numeric variables.
 
@@ -131,7 +126,7 @@ def mean_and_std(ds: xr.Dataset, names: Iterable[str]) -> dict[str, tuple[float,
     Raises
     ------
     SmgeoError
-        If a variable is not numeric, or has an infinite value.
+        If a variable is not numeric.
     """
     return {n: _mean_and_std(m) for n, m in _moments_of_places(ds, names).items()}
 

@@ -17,7 +17,7 @@ import xarray as xr
 from dask.base import compute
 
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube.schema import check_units, crs_encoding, select_stations, station_positions, variables_of_kind
+from smgeo.cube.schema import check_units, crs_encoding, observed, select_stations, station_positions, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.moments import mean_and_std, mean_and_std_of_places
 
@@ -58,7 +58,7 @@ def flag_outliers(
     Returns
     -------
     xarray.Dataset
-        bool, of kind "flag", True where a value is an outlier; missing values are not. For dynamic, static and target
+        bool, of kind "flag", True where a value is an outlier; missing and infinite values are not. For dynamic, static and target
         variables. Lazy if `ds` is, except for the statistics: these are computed in one pass, with whole series of the
         chunks in work in memory, and are the same to the last bit for any chunking.
 
@@ -66,7 +66,7 @@ def flag_outliers(
     ------
     SmgeoError
         If `z` is not positive, both `stations` and `per_station` are given, `stations` is empty or has one that the cube
-        lacks, or a value that enters the statistics is infinite or not numeric.
+        lacks, or a variable is not numeric.
     """
     if not z > 0:
         raise SmgeoError(f"z must be a positive number; got {z}")
@@ -88,7 +88,8 @@ def _flag(
     ds: xr.Dataset, z: float, limits: Mapping[str, tuple[xr.DataArray | float, xr.DataArray | float]]
 ) -> xr.Dataset:
     # Compared as |x - mean| > z std, so that a constant variable (std 0) flags nothing.
-    flags = {n: abs(ds[n].astype("float64") - mean) > z * std for n, (mean, std) in limits.items()}
+    distances = {n: abs(ds[n].astype("float64") - mean) for n, (mean, _) in limits.items()}
+    flags = {n: (distances[n] > z * std) & observed(distances[n]) for n, (_, std) in limits.items()}
     return _as_flags(flags, ds)
 
 
@@ -113,7 +114,7 @@ def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES)
     Returns
     -------
     xarray.Dataset
-        bool, of kind "flag", as lazy as `ds`, True outside the range (its ends are inside); missing values are not flagged.
+        bool, of kind "flag", as lazy as `ds`, True outside the range (its ends are inside); missing and infinite values are not flagged.
         Variables that the catalogue lacks are left out.
 
     Raises
@@ -127,7 +128,7 @@ def flag_out_of_range(ds: xr.Dataset, catalog: Mapping[str, Feature] = FEATURES)
     flags: dict[str, xr.DataArray] = {}
     for name in names:
         low, high = catalog[name].valid_range
-        flags[name] = (ds[name] < low) | (ds[name] > high)
+        flags[name] = ((ds[name] < low) | (ds[name] > high)) & observed(ds[name])
     return _as_flags(flags, ds)
 
 
@@ -177,7 +178,7 @@ def drop_outlier_rows(
             raise SmgeoError(f"flags has no variable {name!r}; {nearest(name, [str(n) for n in flags.data_vars])}")
     chosen = np.zeros(ds.sizes["station"], dtype=bool)
     chosen[station_positions(ds, stations)] = True
-    rows = xr.DataArray(chosen, dims="station") & ds[target].notnull()
+    rows = xr.DataArray(chosen, dims="station") & observed(ds[target])
     flagged = {n: flags[n] & rows for n in variables}
     dropped = xr.zeros_like(rows)
     for one in flagged.values():

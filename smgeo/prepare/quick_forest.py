@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from smgeo.cube.schema import STATION_DIMS
+from smgeo.cube.schema import STATION_DIMS, observed
 
 
 class Regressor(Protocol):
@@ -42,7 +42,8 @@ def fit_forest(
 
 def table_of(ds: xr.Dataset, features: Sequence[str], target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return features (rows, features), target and station position of every row that has a target."""
-    observed = ds[target].transpose(*STATION_DIMS)
-    at = np.nonzero(observed.notnull().values)
-    columns = [ds[f].broadcast_like(observed).transpose(*STATION_DIMS).values[at] for f in features]
-    return np.column_stack(columns), observed.values[at].astype("float64"), at[0]
+    known = ds[target].transpose(*STATION_DIMS)
+    at = np.nonzero(observed(known).values)
+    columns = [ds[f].broadcast_like(known).transpose(*STATION_DIMS).values[at] for f in features]
+    table = np.column_stack(columns)
+    return np.where(np.isfinite(table), table, np.nan), known.values[at].astype("float64"), at[0]

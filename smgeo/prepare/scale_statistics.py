@@ -22,15 +22,18 @@ CenterScale = tuple[float, float]
 
 
 def _extremes(x: np.ndarray) -> np.ndarray:
-    """Return the least and the largest value; NaN without values."""
-    ends = [ufunc.reduce(as_float(x), axis=None, initial=np.nan) for ufunc in (np.fmin, np.fmax)]
+    """Return the least and the largest finite value; NaN without values."""
+    values = as_float(x)
+    ends = [ufunc.reduce(values, axis=None, initial=np.nan) for ufunc in (np.fmin, np.fmax)]
+    if np.isinf(ends).any():
+        return _extremes(_observed(values))
     return np.array(ends, dtype=np.float64)
 
 
 def _observed(x: np.ndarray) -> np.ndarray:
-    """Return the values that are not missing, in one row."""
+    """Return the values that are neither missing nor infinite, in one row."""
     x = as_float(x)
-    seen: np.ndarray = x[~np.isnan(x)]
+    seen: np.ndarray = x[np.isfinite(x)]
     return seen
 
 

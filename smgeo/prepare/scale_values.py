@@ -20,9 +20,10 @@ Kernel = Callable[[np.ndarray, float, float, np.ndarray], None]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def scale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> None:
-    """Write `(x - center) / scale` to `out`."""
+    """Write `(x - center) / scale` to `out`; NaN where `x` is infinite, which is missing."""
     for i in range(x.size):
-        out[i] = (np.float64(x[i]) - center) / scale
+        value = (np.float64(x[i]) - center) / scale
+        out[i] = value if np.isfinite(value) else np.nan
 
 
 @numba.njit(cache=True, nogil=True)

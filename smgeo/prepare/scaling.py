@@ -86,8 +86,7 @@ class _TableScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
         bad = [n for n, numbers in found.items() if not np.isfinite(numbers).all()]
         if bad:
             raise SmgeoError(
-                f"scaler: no value of {', '.join(bad)} {where} that it is fitted on, or an infinite value; leave the variable out, or "
-                "set infinite values to missing with ds.where(np.isfinite(ds))"
+                f"scaler: no value of {', '.join(bad)} {where} that it is fitted on (infinite ones are missing); leave the variable out"
             )
         self.center_ = {n: center for n, (center, _) in found.items()}
         self.scale_ = {n: scale for n, (_, scale) in found.items()}
@@ -113,7 +112,7 @@ class _CubeScaler(_ForTables):
     """Datasets: in and out independent of `set_output`, which supports only arrays and tables."""
 
     def fit(self, X: xr.Dataset | Table, y: object = None) -> Self:
-        """Learn center and scale in one pass over the values; missing values are left out.
+        """Learn center and scale in one pass over the values; missing and infinite values are left out.
 
         Parameters
         ----------
@@ -126,7 +125,7 @@ class _CubeScaler(_ForTables):
         Raises
         ------
         SmgeoError
-            If there is no such variable, or one is not numeric, has no value, or has an infinite one.
+            If there is no such variable, or one is not numeric or has no value.
         """
         _check_kind(self.kind)
         if not isinstance(X, xr.Dataset):

@@ -28,11 +28,12 @@ _CACHE_BYTES = 256e3
 
 @numba.njit(cache=True, nogil=True)
 def _interleave(values: np.ndarray, out: np.ndarray) -> None:
-    """Copy (feature, station, time) to (station, time, feature)."""
+    """Copy (feature, station, time) to (station, time, feature), with NaN for what is infinite: it is missing."""
     for s in range(out.shape[0]):
         for t in range(out.shape[1]):
             for f in range(out.shape[2]):
-                out[s, t, f] = values[f, s, t]
+                value = values[f, s, t]
+                out[s, t, f] = value if np.isfinite(value) else np.nan
 
 
 def _stack(variables: Sequence[np.ndarray], out: np.ndarray) -> None:

@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 from dask.base import compute
 
-from smgeo.cube.schema import select_stations, variables_of_kind
+from smgeo.cube.schema import observed, select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.recipe.preparation import find_period_problem
@@ -193,12 +193,9 @@ def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
         Station id -> names of the extremes, such as `"min s1_vv"`.
     """
     names = variables_of_kind(ds, "dynamic", "static", "target")
-    per_station = ds[names]
-    if "time" in per_station.dims:
-        least, greatest = per_station.min("time"), per_station.max("time")
-    else:
-        least = greatest = per_station
-    least, greatest = compute(least, greatest)
+    least, greatest = _least_and_greatest(ds[names])
+    if any(np.isinf(v.values).any() for found in (least, greatest) for v in found.data_vars.values()):
+        least, greatest = _least_and_greatest(xr.Dataset({n: ds[n].where(observed(ds[n])) for n in names}))
     ids = ds["station"].values.tolist()
     found: dict[str, list[str]] = {}
     for name in names:
@@ -209,6 +206,15 @@ def find_extremes(ds: xr.Dataset) -> dict[str, tuple[str, ...]]:
             if np.isfinite(values).any() and np.nanmin(values) < np.nanmax(values):
                 found.setdefault(ids[pick(values)], []).append(f"{word} {name}")
     return {k: tuple(v) for k, v in found.items()}
+
+
+def _least_and_greatest(per_station: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    found: tuple[xr.Dataset, xr.Dataset] = (
+        compute(per_station.min("time"), per_station.max("time"))
+        if "time" in per_station.dims
+        else compute(per_station, per_station)
+    )
+    return found
 
 
 def split_stations(
@@ -287,7 +293,7 @@ def _has_target(ds: xr.Dataset) -> np.ndarray:
     targets = variables_of_kind(ds, "target")
     if not targets:
         return np.ones(ds.sizes["station"], dtype=bool)
-    some = [ds[n].notnull().any([d for d in ds[n].dims if d != "station"]) for n in targets]
+    some = [observed(ds[n]).any([d for d in ds[n].dims if d != "station"]) for n in targets]
     known: np.ndarray = np.logical_or.reduce([values.values for values in compute(*some)])
     if not known.any():
         raise SmgeoError(

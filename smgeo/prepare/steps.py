@@ -7,7 +7,7 @@ the list on to the model, and the model repeats it on new data.
 from __future__ import annotations
 
 import json
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import xarray as xr
 
@@ -40,6 +40,8 @@ class Preparation(TypedDict):
         Stands where a value is missing, one number a feature.
     steps : list of dict
         Steps of preparation that the cube went through, oldest first.
+    references : dict of str to str, optional
+        What the numbers of a feature refer to: a vertical datum, an angle, a kind of backscatter.
     """
 
     features: list[str]
@@ -51,6 +53,7 @@ class Preparation(TypedDict):
     missing: float
     fill: list[float] | None
     steps: list[Step]
+    references: NotRequired[dict[str, str]]
 
 
 def steps_of(ds: xr.Dataset) -> list[Step]:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.catalog import TARGET_MEAN
-from smgeo.cube.schema import is_grid, select_stations, text_of
+from smgeo.cube.schema import is_grid, observed, select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.prepare.steps import with_step
 
@@ -19,7 +19,7 @@ from smgeo.prepare.steps import with_step
 def learn_target_mean(ds: xr.Dataset, target: str, train: Sequence[str]) -> xr.Dataset:
     """Add `target_mean` (station,), in the target's unit: the mean of each station in `train`; missing at other stations."""
     learned = select_stations(ds[[target]], train)[target]
-    means = learned.mean("time", dtype="float64").compute()
+    means = learned.where(observed(learned)).mean("time", dtype="float64").compute()
     values = dict(zip(map(str, train), means.values.tolist(), strict=True))
     known = {s: v for s, v in values.items() if np.isfinite(v)}
     return add_target_mean(ds, known, str(ds[target].attrs.get("units", "")))

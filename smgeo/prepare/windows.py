@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import xarray as xr
 
-from smgeo.cube.schema import check_daily, is_grid, text_of, units_of
+from smgeo.cube.schema import check_daily, is_grid, references_of, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
 from smgeo.prepare.series import Series, shuffle_blocks
@@ -116,6 +116,7 @@ class Windows:
         needed = fill is not None and (missing > 0 or mode == "sequence")
         self.fill = [float(v) for v in fill or ()] if needed else None
         self.units = units_of(ds, self.features)
+        self._references = references_of(ds, self.features)
         self._target_units = units_of(ds, [target])[target] if target else None
         self._steps = steps_of(ds)
         self._buffer = buffer
@@ -199,7 +200,7 @@ class Windows:
     @property
     def preparation(self) -> Preparation:
         """All that is needed to make such windows from other data, as JSON types."""
-        return {
+        made: Preparation = {
             "features": self.features,
             "units": self.units,
             "target": cast(str, self.target),  # None only for windows that no model is fitted on
@@ -210,6 +211,9 @@ class Windows:
             "fill": self.fill,
             "steps": self._steps,
         }
+        if self._references:  # only if some feature has one, so that other models' files stay as they are
+            made["references"] = self._references
+        return made
 
     def shard(self, rank: int, world_size: int, *, equal: bool = False) -> Windows:
         """Return the part of one of several workers: a contiguous run of the index, so that each reads only its own blocks.

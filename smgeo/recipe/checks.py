@@ -17,7 +17,7 @@ from smgeo.catalog import COORDINATES, TARGET_MEAN
 from smgeo.errors import nearest
 from smgeo.recipe.fields import RecipeFields, TargetSpec
 from smgeo.recipe.preparation import PrepareSpec
-from smgeo.recipe.rasters import RasterSource
+from smgeo.recipe.rasters import RasterSource, other_units
 from smgeo.recipe.spec import describe_errors
 from smgeo.recipe.stations import TableSource
 
@@ -134,21 +134,14 @@ def _dates_of_scenes(recipe: RecipeFields) -> Iterator[str]:
 
 
 def _units_of_sources(recipe: RecipeFields) -> Iterator[str]:
-    catalog = recipe.catalog
-    declared = [
-        (f"stations {s.path!r}", n, c.units)
+    declared: list[tuple[str, Mapping[str, str]]] = [
+        (f"stations {s.path!r}", {n: c.units for n, c in s.columns.items() if c.units})
         for s in recipe.stations
         if isinstance(s, TableSource)
-        for n, c in s.columns.items()
-        if c.units
     ]
-    declared += [(f"rasters {r.label!r}", n, u) for r in recipe.rasters for n, u in getattr(r, "units", {}).items()]
-    for where, name, units in declared:
-        if name in catalog and units != catalog[name].units:
-            yield (
-                f"{where}: {name} is given in {units!r}, but the cube needs {catalog[name].units!r}; convert it with scale and "
-                "offset and leave units out, or choose another name for the variable"
-            )
+    declared += [(f"rasters {r.label!r}", getattr(r, "units", {})) for r in recipe.rasters]
+    for where, units in declared:
+        yield from (f"{where}: {wrong}" for wrong in other_units(units, recipe.catalog))
 
 
 # ---- names that refer to other keys

@@ -54,15 +54,40 @@ class TargetSpec(Spec):
 
 
 class VariableSpec(Spec):
-    """A variable that the catalogue lacks."""
+    """A variable that the catalogue lacks.
+
+    `valid`: least and greatest possible value, in `units`; values outside are missing, and counted. `missing`: numbers that mean
+    missing in a file or table, before scale, offset and conversion.
+    """
 
     units: str
     long_name: str
     kind: Kind
     source: str = "the recipe"
-    valid_range: tuple[float, float] = (-3.0e38, 3.0e38)
+    valid: tuple[float, float] = (-3.0e38, 3.0e38)
+    missing: tuple[float, ...] = ()
     revisit_days: float | None = None
     heavy_tailed: bool = False
+
+    @field_validator("valid")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError(f"valid is [least, greatest possible value]; got {list(value)}")
+        return value
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, int | float) else value
+
+    def feature(self, name: str) -> Feature:
+        """Return the variable as the catalogue describes variables."""
+        return Feature(name, valid_range=self.valid, **self.model_dump(exclude={"valid"}))
+
+
+def _renamed(values: Mapping[str, object]) -> dict[str, object]:
+    return {"valid" if key == "valid_range" and "valid" not in values else key: v for key, v in values.items()}
 
 
 class RecipeFields(Spec):
@@ -102,6 +127,14 @@ class RecipeFields(Spec):
     def _study(cls, value: object) -> object:
         return STUDY_FEATURES if value == "study" else value
 
+    @field_validator("variables", mode="before")
+    @classmethod
+    def _former_name(cls, value: object) -> object:
+        """Read `valid_range`, the former name of a variable's `valid`."""
+        if not isinstance(value, Mapping):
+            return value
+        return {n: _renamed(v) if isinstance(v, Mapping) else v for n, v in value.items()}
+
     @field_validator("models", mode="before")
     @classmethod
     def _flat_models(cls, value: object) -> object:
@@ -120,7 +153,7 @@ class RecipeFields(Spec):
     @property
     def catalog(self) -> dict[str, Feature]:
         """Catalogue and the recipe's own variables, by name."""
-        own = {n: Feature(name=n, **v.model_dump()) for n, v in self.variables.items()}
+        own = {n: v.feature(n) for n, v in self.variables.items()}
         known = {**FEATURES, **own}
         target = known.get(self.target.variable, FEATURES["sm"])
         mean = replace(

@@ -56,16 +56,19 @@ class _Raster(Spec):
     """Keys of every raster source.
 
     `radius_m`: stations get the mean of the pixels whose centres are within this distance, m; without it, the value of the
-    pixel that contains them. Each kind has `daily`, the rule for several observations a day.
+    pixel that contains them. Each kind has `daily`, the rule for several observations a day. `refers_to`: what the numbers of a variable
+    refer to, if the source does not say: `{elevation: EGM2008 geoid}`, `{s1_incidence: local}`.
     """
 
     resampling: Resampling = "auto"
     radius_m: float | None = Field(None, gt=0)
+    refers_to: dict[str, str] = Field({})
 
     @model_validator(mode="after")
     def _not_empty(self) -> _Raster:
         if empty := [key for key in ("path", "bands") if hasattr(self, key) and not getattr(self, key)]:
             raise ValueError(f"{empty[0]} is empty")
+        _check_keys(self, ("refers_to",))
         return self
 
 
@@ -309,7 +312,7 @@ def read_source(
     Raises
     ------
     SmgeoError
-        If a key is wrong, or the catalogue lacks a variable of `bands`.
+        If a key is wrong, the catalogue lacks a variable of `bands`, or `units` names another unit than the cube's.
     """
     if isinstance(values, Mapping):
         kinds = get_args(source.model_fields["kind"].annotation)
@@ -319,11 +322,24 @@ def read_source(
             f"{values.label}: {unknown[0]!r} is not a known variable; {nearest(unknown[0], list(catalog))}; "
             "describe a variable of your own under variables"
         )
+    if wrong := other_units(getattr(values, "units", {}), catalog):
+        raise SmgeoError(f"{values.label}: {wrong[0]}")
     return values
 
 
-def _check_keys(source: RasterSource | GriddedSource | StacSource, keys: tuple[str, ...]) -> None:
+def other_units(units: Mapping[str, str], catalog: Mapping[str, Feature]) -> list[str]:
+    """Return what is wrong with the units that a source declares, by variable: they are not the cube's."""
+    return [
+        f"{name} is given in {unit!r}, but the cube needs {catalog[name].units!r}; convert it with scale and offset and leave units "
+        "out, or choose another name for the variable"
+        for name, unit in units.items()
+        if name in catalog and unit != catalog[name].units
+    ]
+
+
+def _check_keys(source: _Raster, keys: tuple[str, ...]) -> None:
+    bands = list(getattr(source, "bands", ()))
     for key in keys:
         for name in getattr(source, key):
-            if name not in source.bands:
-                raise ValueError(f"{key} names {name!r}, which is not in bands; {nearest(name, list(source.bands))}")
+            if name not in bands:
+                raise ValueError(f"{key} names {name!r}, which is not in bands; {nearest(name, bands)}")

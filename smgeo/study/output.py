@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from smgeo.cube.schema import observed
 from smgeo.files import write_json
 from smgeo.prepare import OutlierRows, clean_cube
 from smgeo.report import write_report
@@ -53,7 +54,7 @@ def _count_of_models(run: Context, found: Found) -> Found:
 def _count_of_cube(run: Context, found: Found) -> Found:
     """Count what preparation would remove of the station cube, for recipes without models."""
     cube, recipe = run.open_stations(), run.recipe
-    kept = [str(s) for s in cube["station"].values[cube[run.target].notnull().any("time").values]]
+    kept = [str(s) for s in cube["station"].values[observed(cube[run.target]).any("time").values]]
     lost = clean_cube(cube, recipe.prepare, recipe.cube_features, run.target, kept)[1] if kept else OutlierRows()
     return found.add(
         stations=kept,

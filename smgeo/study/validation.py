@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from smgeo.cube.schema import observed
 from smgeo.evaluation.cross_validation import Learner, cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.evaluation.leakage import audit_leakage
@@ -77,7 +78,7 @@ def _prepared(run: Context, found: Found, name: str) -> xr.Dataset:
 def _rows_with_target(run: Context) -> xr.Dataset:
     """Return features and target of the stations that have any, loaded."""
     cube = run.open_stations()
-    with_target = cube.isel(station=np.flatnonzero(cube[run.target].notnull().any("time").values))
+    with_target = cube.isel(station=np.flatnonzero(observed(cube[run.target]).any("time").values))
     return with_target[[*run.recipe.cube_features, run.target]].assign_attrs(cube.attrs).load()
 
 

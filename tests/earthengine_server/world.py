@@ -384,21 +384,32 @@ def _modis_quality(value: np.ndarray) -> np.ndarray:
 
 
 def _imerg(world: World, date: dt.date, half_hours: int) -> None:
-    """Half-hourly images of the world, mm h-1, at 0.1 degree; some pixels of some images are masked."""
+    """Half-hourly images of the world, mm h-1, at 0.1 degree; few pixels of some images are masked.
+
+    From the 9th of a month on they are provisional.
+    """
     grid = Projection(LONLAT, (0.1, 0.0, -180.0, 0.0, -0.1, 90.0))
     for number in range(half_hours):
         at = dt.datetime(date.year, date.month, date.day) + dt.timedelta(minutes=30 * number)
         rng = _rng("imerg", at)
         rain = [
             _patch(
-                rng, grid, _block(grid, p, 30000), (0.2, 0.6, 0.8), finish=lambda v: np.maximum(v, 0).astype("float32")
+                rng,
+                grid,
+                _block(grid, p, 30000),
+                (0.2, 0.6, 0.8),
+                finish=lambda v: np.maximum(v, 0).astype("float32"),
+                holes=0.002,
             )
             for p in world.places
         ]
         world.add(
             f"{IMERG}/{at:%Y%m%d%H%M%S}",
             {"precipitation": Stored(grid, "float32", tuple(rain))},
-            {"system:time_start": _ms(date, number / 2)},
+            {
+                "system:time_start": _ms(date, number / 2),
+                "status": "provisional" if date.day >= 9 else "permanent",
+            },
             shapely.box(-180, -90, 180, 90),
         )
 

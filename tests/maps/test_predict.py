@@ -15,6 +15,7 @@ from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import evaluate
 from smgeo.maps import block, layout, predict_map
+from smgeo.models import make_model
 from smgeo.prepare import Split, derive_features, prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 
@@ -277,3 +278,32 @@ def test_latitude_of_pixels_is_derived_where_a_model_was_trained_with_it(station
     ]
     expected = scaled[0] * WEIGHTS[0] + scaled[1] * WEIGHTS[1]
     np.testing.assert_allclose(got, expected * scaler["scale"]["sm"] + scaler["center"]["sm"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["rf", "LinearRegression"])
+@pytest.mark.parametrize(("length", "missing"), [(1, 0.0), (3, 0.5)])
+def test_an_infinite_pixel_is_missing(stations, grid, tmp_path, kind, length, missing, bad):
+    parameters = {"trees": 5} if kind == "rf" else {"fit_intercept": True}
+    model = _fit(stations, length, missing, make_model(kind, **parameters))
+    maps = []
+    for name, value in (("nan", np.nan), ("inf", bad)):
+        here = grid.copy(deep=True)
+        here["s1_vv"][:, 0, 0] = here["precipitation"][4:9, 3, 2] = here["clay"][1, 1] = value
+        maps.append(open_cube(predict_map(model, here, tmp_path / f"{name}.zarr"))["sm"].values)
+    np.testing.assert_array_equal(*maps)
+    if missing == 0:
+        assert np.isnan(maps[0][:, 0, 0]).all()
+        assert np.isnan(maps[0][:, 1, 1]).all()
+    assert np.isfinite(maps[0]).mean() > 0.2
+
+
+def test_heights_above_another_surface_are_refused(stations, grid, tmp_path):
+    stations["clay"].attrs["refers_to"] = "fine earth"
+    model = _fit(stations)
+    predict_map(model, grid, tmp_path / "silent.zarr")  # a grid that does not say it
+    grid["clay"].attrs["refers_to"] = "whole soil"
+    with pytest.raises(SmgeoError, match="clay refers to whole soil, needed is fine earth"):
+        predict_map(model, grid, tmp_path / "m.zarr")
+    grid["clay"].attrs["refers_to"] = "fine earth"
+    predict_map(model, grid, tmp_path / "m.zarr")

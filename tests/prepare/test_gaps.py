@@ -439,8 +439,11 @@ def test_whole_numbers_have_no_gaps_and_text_is_refused():
     st.integers(1, 9),
 )
 @settings(max_examples=100, deadline=None)
-def test_infinite_values_are_as_in_pandas(series, limit):
-    np.testing.assert_allclose(fill_gaps(_cube([series]), limit)["s1_vv"], [_pandas(series, limit)], rtol=1e-6)
+def test_infinite_values_are_gaps(series, limit):
+    finite = [v if np.isfinite(v) else NAN for v in series]
+    filled = fill_gaps(_cube([series]), limit, mask=True)
+    np.testing.assert_allclose(filled["s1_vv"], [_pandas(finite, limit)], rtol=1e-6)
+    np.testing.assert_array_equal(filled["s1_vv_filled"], np.isfinite(filled["s1_vv"]) & ~np.isfinite([series]))
 
 
 def test_a_grid_keeps_its_place(make_grid_cube, tmp_path):

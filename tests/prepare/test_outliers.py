@@ -226,15 +226,18 @@ def test_stations_whose_ids_are_numbers(make_station_cube):
     xr.testing.assert_equal(flag_outliers(numbered, 1.5, ["10", "12"]), flag_outliers(numbered, 1.5, [10, 12]))
 
 
-def test_an_infinite_value_makes_no_limit(make_station_cube):
-    ds = make_station_cube(gaps=0.3)
-    ds["s1_vv"][1, 3] = np.inf
-    ds["s1_vv"][1, 4] = -np.inf
-    for options in ({}, {"stations": ["N/s1"]}, {"per_station": True}):
-        with pytest.raises(SmgeoError, match="infinite values in s1_vv"):
-            flag_outliers(ds, 3, **options)
-    flags = flag_outliers(ds, 3, ["N/s0", "N/s2"])  # of another station it is the outlier
-    assert flags["s1_vv"][1, 3:5].all()
+def test_an_infinite_value_is_missing(make_station_cube):
+    ds, lacking = make_station_cube(gaps=0.3), make_station_cube(gaps=0.3)
+    for name in ("s1_vv", "sm"):
+        ds[name][1, 3], ds[name][1, 4] = np.inf, -np.inf
+        lacking[name][1, 3:5] = np.nan
+    for options in ({}, {"stations": ["N/s1"]}, {"stations": ["N/s0", "N/s2"]}, {"per_station": True}):
+        flags = flag_outliers(ds, 1.5, **options)
+        xr.testing.assert_equal(flags, flag_outliers(lacking, 1.5, **options))
+        assert flags["s1_vv"].any()
+        assert not flags["s1_vv"][1, 3:5].any()
+    assert not flag_out_of_range(ds)["s1_vv"][1, 3:5].any()
+    assert drop_outlier_rows(ds, flags, ["N/s1"])[1] == drop_outlier_rows(lacking, flags, ["N/s1"])[1]
 
 
 def test_what_is_no_number_has_no_flags(make_station_cube):

@@ -14,6 +14,7 @@ from smgeo.prepare import (
     Prepared,
     Split,
     choose_outliers,
+    derive_features,
     part_rows,
     preparation_key,
     prepare_cube,
@@ -281,3 +282,40 @@ def test_the_key_of_a_preparation_has_what_shapes_it_and_nothing_else(make_stati
     (a, of_a), (b, of_b) = (made({"fill": {"limit": limit}}) for limit in limits)
     assert a == b
     assert of_a.identical(of_b)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("fill", [{"limit": 2}, None])
+@pytest.mark.parametrize("scale", ["minmax", "robust", "standard"])
+def test_an_infinite_value_is_prepared_as_a_missing_one(make_station_cube, lazy, fill, scale):
+    """In training, validation and new rows alike: numbers learned, windows and targets are the same."""
+    spec = PrepareSpec.model_validate({"fill": fill, "outliers": {"z": 3.0}, "scale": scale})
+    features, train = ["s1_vv", "precipitation_3d", "clay", "doy_sin"], [f"N/s{i}" for i in range(6)]
+    made = []
+    for bad in (np.nan, np.inf, -np.inf):
+        ds = make_station_cube(stations=8, gaps=0.1)
+        ds["s1_vv"][[1, 6], 5] = ds["precipitation"][2, 7] = ds["sm"][[3, 7], 8] = ds["clay"][4] = bad
+        ds = derive_features(ds.chunk(station=3) if lazy else ds, features)
+        prepared = prepare_cube(ds, spec, features, "sm", train)
+        parts = [prepared.windows(part, 3, 0.4) for part in (train, ["N/s6", "N/s7"])]
+        new = prepared.repeat(
+            make_station_cube(stations=2, seed=5)
+            .assign(s1_vv=lambda d: d["s1_vv"].where(d["s1_vv"] < -12, bad))
+            .pipe(derive_features, features)
+        )
+        made.append(
+            (
+                prepared.scaler.to_dict(),
+                prepared.fill,
+                prepared.outliers,
+                *[w.batch(np.arange(len(w))) for w in parts],
+                new["s1_vv"].values,
+            )
+        )
+    for other in made[1:]:
+        assert other[:3] == made[0][:3]
+        for a, b in zip(other[3:5], made[0][3:5], strict=True):
+            np.testing.assert_array_equal(a[0], b[0])
+            np.testing.assert_array_equal(a[1], b[1])
+        np.testing.assert_array_equal(other[5], made[0][5])
+    assert len(made[0][3][0]) > 50

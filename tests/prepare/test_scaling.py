@@ -117,11 +117,22 @@ def test_refusals(make_station_cube):
     for error in (SmgeoError, NotFittedError):
         with pytest.raises(error, match="not fitted"):
             Scaler().transform(ds)
-    with pytest.raises(SmgeoError, match="infinite"):
-        Scaler().fit(ds.assign(sm=ds["sm"].where(ds["sm"] < ds["sm"].max(), np.inf)))
     ds["s1_vv"][:] = np.nan
     with pytest.raises(SmgeoError, match="no value of s1_vv"):
         Scaler().fit(ds)
+
+
+@pytest.mark.parametrize("kind", ["minmax", "robust", "standard"])
+@pytest.mark.parametrize("chunks", [None, {"station": 2}])
+def test_an_infinite_value_is_missing(make_station_cube, kind, chunks):
+    ds, lacking = make_station_cube(), make_station_cube()
+    ds["s1_vv"][1, 3], ds["sm"][2, 4] = np.inf, -np.inf
+    lacking["s1_vv"][1, 3] = lacking["sm"][2, 4] = np.nan
+    if chunks:
+        ds, lacking = ds.chunk(chunks), lacking.chunk(chunks)
+    scaler = Scaler(kind).fit(ds)
+    assert scaler.to_dict() == Scaler(kind).fit(lacking).to_dict()
+    xr.testing.assert_equal(scaler.transform(ds), scaler.transform(lacking))
 
 
 def test_other_units_are_refused(make_station_cube, make_grid_cube):

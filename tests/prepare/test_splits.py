@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.prepare import Split, learnable, part_rows, split_periods, split_stations
+from smgeo.prepare import Split, cv_folds, learnable, part_rows, split_periods, split_stations
 
 
 def _extreme_ids(ds):
@@ -173,3 +173,14 @@ def test_split_by_station_learns_from_all_days_of_training_stations(make_station
 def test_periods_that_make_no_split_are_refused(make_station_cube, periods, message):
     with pytest.raises(SmgeoError, match=message):
         split_periods(make_station_cube(stations=2, days=10), *periods)
+
+
+def test_an_infinite_value_is_no_extreme_and_no_target(make_station_cube):
+    ds, lacking = make_station_cube(stations=20), make_station_cube(stations=20)
+    for name in ("s1_vv", "precipitation"):
+        ds[name][3, 2:5], lacking[name][3, 2:5] = np.inf, np.nan
+    ds["sm"][4], lacking["sm"][4] = -np.inf, np.nan
+    for cube in (ds, ds.chunk(station=7)):
+        assert split_stations(cube, (0.5, 0.25, 0.25)) == split_stations(lacking, (0.5, 0.25, 0.25))
+    assert "N/s4" in split_stations(ds, (0.5, 0.25, 0.25)).left_out
+    np.testing.assert_array_equal(cv_folds(ds, "group-k-fold", 4).rows, cv_folds(lacking, "group-k-fold", 4).rows)

@@ -690,3 +690,23 @@ def test_features_are_selected_where_locations_are_held_out():
     assert "select_features holds locations out, and method random trains on all of them" in wrong
     one = changed(features=["s1_vv"], cross_validation={"select_features": True})
     assert "select_features needs two or more features" in refusal(one)
+
+
+@pytest.mark.parametrize("key", ["valid", "valid_range"])
+def test_an_own_variable_has_a_valid_range_and_missing_numbers(tmp_path, key):
+    own = {"units": "m3 m-3", "long_name": "soil water", "kind": "dynamic", key: [0, 1], "missing": [-9999, 1e20]}
+    recipe = parse_recipe(changed(variables={"swc": own}))
+    (tmp_path / "copy.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    for found in (recipe, read_recipe(tmp_path / "copy.yaml")):
+        assert found.catalog["swc"].valid_range == (0.0, 1.0)
+        assert found.catalog["swc"].missing == (-9999.0, 1e20)
+    assert parse_recipe(changed(variables={"swc": {**own, "missing": -1}})).catalog["swc"].missing == (-1.0,)
+    plain = {k: v for k, v in own.items() if k in ("units", "long_name", "kind")}
+    assert parse_recipe(changed(variables={"swc": plain})).catalog["swc"].missing == ()
+    assert "variables.swc" in (said := refusal(changed(variables={"swc": {**own, key: [1, 0]}})))
+    assert "valid is [least, greatest possible value]; got [1.0, 0.0]" in said
+    assert "unknown key 'valit'; did you mean 'valid'" in refusal(
+        changed(variables={"swc": {**plain, "valit": [0, 1]}})
+    )
+    both = {**own, "valid": [0, 1], "valid_range": [0, 2]}
+    assert "unknown key 'valid_range'" in refusal(changed(variables={"swc": both}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 import smgeo
-from smgeo.catalog import STUDY_FEATURES
+from smgeo.catalog import EARTHENGINE, STUDY_FEATURES
 from smgeo.cube.ledger import find_damage
 from smgeo.cube.reading import open_cube
 from smgeo.study.progress import Reporter
@@ -47,7 +48,9 @@ def places(recipe, data):
 @pytest.fixture(scope="module")
 def server(places, tmp_path_factory):
     world = build_world(places, DAYS, start=START, half_hours=2, levels=False)
-    with Server(world, require_token=True) as running:
+    rain = replace(EARTHENGINE["precipitation"], images_a_day=2)  # in place of 48
+    with pytest.MonkeyPatch.context() as patch, Server(world, require_token=True) as running:
+        patch.setitem(EARTHENGINE, "precipitation", rain)
         running.key = running.write_key_file(tmp_path_factory.mktemp("key") / "key.json")
         yield running
 

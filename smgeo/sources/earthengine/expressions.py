@@ -4,7 +4,7 @@ Algorithms used (and no others): ImageCollection.load, ImageCollection.fromImage
 Filter.eq, listContains, dateRangeContains (DateRange) and intersects, Collection.map, limit (also for sorting), first, size,
 flatten, reduceColumns, AggregateFeatureCollection.array; Image.select, rename, addBands, updateMask, unmask, toFloat, constant, gte,
 lt, eq, bitwiseAnd, rightShift, multiply, exp, log10, resample, reduceResolution, setDefaultProjection, projection, geometry,
-linkCollection, reduceRegions; reduce.mean, ImageCollection.mosaic, qualityMosaic; Reducer.first, mean, unweighted, setOutputs,
+linkCollection, reduceRegions; reduce.mean, reduce.count, ImageCollection.mosaic, qualityMosaic; Reducer.first, mean, unweighted, setOutputs,
 firstNonNull, toList; Feature, Collection, Geometry.buffer, GeometryConstructors.Point, MultiPoint and Polygon; Element.set, get;
 List.size, List.map, List.reduce, Dictionary.get, Number.add.
 """
@@ -142,12 +142,19 @@ def _day_bands(product: Product, day: int, area: Geometry) -> list[Image]:
     found = images(product, day * MS_PER_DAY, (day + 1) * MS_PER_DAY, None if product.images_a_day else area)
     found = found.map(lambda image: _resampled_image(image, product))
     if product.daily == "mean":
-        value = found.mean()
+        value = _whole_day(found, product)
     elif product.quality_band:
         value = found.qualityMosaic(product.quality_band)
     else:  # the last one is on top
         value = found.sort(product.quality_property, False).mosaic()
     return [value.select(b.name).log10().multiply(10) if b.power else value.select(b.name) for b in product.bands]
+
+
+def _whole_day(found: ImageCollection, product: Product) -> Image:
+    """Return the mean of a day's images; of a product that covers the globe, missing where one of its images lacks a value."""
+    mean = found.mean()
+    most = product.images_a_day or 1
+    return mean.updateMask(found.count().gte(most)) if most > 1 else mean
 
 
 def _resampled_image(image: Image, product: Product) -> Image:
@@ -217,7 +224,7 @@ def station_rows(product: Product, days: Sequence[int], places: Places, radius_m
     everywhere = product.images_a_day is not None
     found = images(product, first_ms, end_ms, None if everywhere else touched(places))
     if everywhere and product.images_a_day != 1:
-        found = _daily_means(found, days)
+        found = _daily_means(found, product, days)
 
     def rows(image: Image) -> FeatureCollection:
         here = stations if everywhere else stations.filterBounds(image.geometry())
@@ -229,13 +236,13 @@ def station_rows(product: Product, days: Sequence[int], places: Places, radius_m
     return table(ee.FeatureCollection(found.map(rows)).flatten(), station_columns(product))
 
 
-def _daily_means(found: ImageCollection, days: Sequence[int]) -> ImageCollection:
-    """Return the mean image of each day, in the images' own projection."""
+def _daily_means(found: ImageCollection, product: Product, days: Sequence[int]) -> ImageCollection:
+    """Return the mean image of each whole day, in the images' own projection."""
     ee = import_ee()
 
     def mean(start: ComputedObject) -> Element:
         day = found.filterDate(start, ee.Number(start).add(MS_PER_DAY))
-        return day.mean().setDefaultProjection(day.first().projection()).set("system:time_start", start)
+        return _whole_day(day, product).setDefaultProjection(day.first().projection()).set("system:time_start", start)
 
     return ee.ImageCollection.fromImages(ee.List([d * MS_PER_DAY for d in days]).map(mean))
 
@@ -310,9 +317,25 @@ def table(collection: FeatureCollection | ImageCollection, columns: Sequence[str
 
 
 def image_times(product: Product, first_ms: int, end_ms: int, area: Geometry | None) -> List:
-    """Return [number, [[time in ms, 1], ...]] of the images that touch an area, at most `MOST_ELEMENTS`."""
+    """Return [number, [[time in ms, 1], ...]] of the images that touch an area, at most `MOST_ELEMENTS`.
+
+    Each row of a product with runs has a third column: the status of the image, empty if it has none.
+    """
+    ee = import_ee()
     found = _found(product, first_ms, end_ms, area).limit(MOST_ELEMENTS)
-    return table(found.map(lambda image: image.set("places", 1)), ["system:time_start", "places"])
+
+    def row(image: Image) -> Element:
+        listed = image.set("places", 1)
+        if not product.runs:
+            return listed
+        return listed.set("run", ee.List([image.get("status"), ""]).reduce(ee.Reducer.firstNonNull()))
+
+    return table(found.map(row), time_columns(product))
+
+
+def time_columns(product: Product) -> list[str]:
+    """Return the columns of `image_times`."""
+    return ["system:time_start", "places", *(["run"] if product.runs else [])]
 
 
 def image_places(product: Product, first_ms: int, end_ms: int, places: Places, radius_m: float | None) -> List:

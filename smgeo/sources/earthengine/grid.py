@@ -13,15 +13,17 @@ import pandas as pd
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine.expressions import band_ids, day_image, static_image
-from smgeo.sources.earthengine.plan import day_numbers, outline, plan_grid, plan_static, polygon
+from smgeo.sources.earthengine.plan import day_numbers, describe_runs, outline, plan_grid, plan_static, polygon
 from smgeo.sources.earthengine.products import Product
 from smgeo.sources.earthengine.requests import Gate, fetch_pixels, requests_sent
 from smgeo.sources.earthengine.session import Access
 from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.pixels.gate import screen
 from smgeo.sources.pixels.warp import crs_text, pixel_metres, split_blocks, transformer
 from smgeo.terrain import TERRAIN, pixel_sizes_m, slope_aspect
 
@@ -41,11 +43,13 @@ class _GridTask(Task):
     days: Mapping[int, tuple[int, ...]]
 
 
-def open_grid(source: EarthEngineSource, access: Access, box: GeoBox, days: pd.DatetimeIndex) -> Opened:
+def open_grid(
+    source: EarthEngineSource, access: Access, catalog: Mapping[str, Feature], box: GeoBox, days: pd.DatetimeIndex
+) -> Opened:
     """List the images of a grid and return its variables, (time, y, x) or (y, x)."""
     if box.crs is None:
         raise SmgeoError("earthengine: the grid has no CRS, so its place on Earth is unknown; give one with a CRS")
-    moving, lasting = split_tasks(source, access, _pixel_width(box))
+    moving, lasting = split_tasks(source, access, catalog, _pixel_width(box))
     if lasting.wants_terrain:
         pixel_sizes_m(box)  # raises an error if the grid has no size in metres
     ring, numbers, gate = outline(box), day_numbers(days), Gate(access)
@@ -65,7 +69,8 @@ def open_grid(source: EarthEngineSource, access: Access, box: GeoBox, days: pd.D
     if lasting.variables:
         task = _GridTask(access, lasting.products, lasting.variables, box, ring, 0, {0: there})
         arrays |= stack_array(task, _read_static, blocks[1:], f"earthengine-static-{make_token(source, box, there)}")
-    return Opened(arrays, gate.asked + values, [make_token(source, box, listing.get(d)) for d in numbers])
+    inputs = [make_token(source, box, listing.get(d)) for d in numbers]
+    return Opened(arrays, gate.asked + values, inputs, describe_runs(moving.products, listing))
 
 
 def _pixel_width(box: GeoBox) -> float:
@@ -99,7 +104,8 @@ def _read_static(task: _GridTask, y: _Range, x: _Range) -> np.ndarray:
     gate, what = Gate(task.access), "pixels of static layers"
     out = _fetch(task, gate, box, task.days[0], lambda p: static_image(p, polygon(task.ring)), what)
     if margin:
-        elevation = next(out[i] for i, v in enumerate(task.variables) if v.terrain)
+        elevation, name = next((out[i], v.name) for i, v in enumerate(task.variables) if v.terrain)
+        screen(elevation, replace(FEATURES["elevation"], name=name))
         both = dict(zip(TERRAIN, slope_aspect(elevation, *pixel_sizes_m(box)), strict=True))
         for i, v in enumerate(task.variables):
             out[i] = both.get(v.feature, out[i])

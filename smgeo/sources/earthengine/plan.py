@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from smgeo.sources.earthengine.expressions import (
     image_places,
     image_times,
     tile_times,
+    time_columns,
 )
 from smgeo.sources.earthengine.products import Product
 from smgeo.sources.earthengine.requests import Gate, Rows, fetch_table
@@ -66,8 +68,8 @@ def polygon(ring: Sequence[tuple[float, float]]) -> Geometry:
     return geometry
 
 
-# Day -> its inputs: (number of a product, time in ms of an image or of the first of a day, places it touches).
-Listing = dict[int, list[tuple[int, int, int]]]
+# Day -> its inputs: (number of a product, time in ms of an image, places it touches, its status in a product with runs).
+Listing = dict[int, list[tuple[int, int, int, str]]]
 
 
 def plan_grid(
@@ -78,7 +80,7 @@ def plan_grid(
     listing: Listing = {}
     for number, rows in enumerate(gate.together(asks)):
         _enter(listing, number, rows)
-    return {day: tuple(sorted({i for i, _, _ in found})) for day, found in listing.items()}, listing
+    return {day: tuple(sorted({i for i, *_ in found})) for day, found in listing.items()}, listing
 
 
 def plan_stations(
@@ -113,8 +115,25 @@ def plan_stations(
 
 
 def _enter(listing: Listing, number: int, rows: Rows) -> None:
-    for ms, count in sorted((int(ms), int(count)) for ms, count in rows):
-        listing.setdefault(ms // MS_PER_DAY, []).append((number, ms, count))
+    for ms, count, status in sorted((int(ms), int(count), "".join(status)) for ms, count, *status in rows):
+        listing.setdefault(ms // MS_PER_DAY, []).append((number, ms, count, status))
+
+
+def describe_runs(products: Sequence[Product], listing: Listing) -> dict[str, str]:
+    """Return the runs of each product that has them, with the number of days of each if they differ."""
+    out = {}
+    for number, product in enumerate(products):
+        if not product.runs:
+            continue
+        days: dict[str, int] = {}
+        for found in listing.values():
+            names = {product.runs.get(status, "unknown") for i, _, _, status in found if i == number}
+            if names:
+                days[" and ".join(sorted(names))] = days.get(" and ".join(sorted(names)), 0) + 1
+        out[product.asset] = (
+            next(iter(days), "") if len(days) < 2 else ", ".join(f"{n} on {k} days" for n, k in sorted(days.items()))
+        )
+    return out
 
 
 def plan_static(
@@ -153,7 +172,7 @@ def cut_days(rows: Mapping[int, int], first: int, block_days: int) -> list[tuple
 
 def _rows_by_day(rows: Rows) -> dict[int, int]:
     out: dict[int, int] = {}
-    for ms, count in rows:
+    for ms, count, *_ in rows:
         day = int(ms // MS_PER_DAY)
         out[day] = out.get(day, 0) + int(count)
     return {day: count for day, count in out.items() if count}
@@ -163,16 +182,21 @@ def _rows_by_day(rows: Rows) -> dict[int, int]:
 
 
 def _list_spans(gate: Gate, product: Product, expression: Callable[[int, int], List], days: Days) -> Rows:
-    """Return [time, places] of all images in a period; a span whose listing may be incomplete is halved."""
+    """Return [time, places] of all images in a period; a span whose listing may be incomplete is halved.
+
+    A day that lacks one of the images of a product that covers the globe has none: its sum is not known.
+    """
     longest = max(1, MOST_ELEMENTS // product.images_a_day - 1) if product.images_a_day else len(days)
     rows: Rows = []
     for first in range(days.start, days.stop, longest):
         rows += _list_span(gate, product, expression, first, min(first + longest, days.stop))
-    return rows
+    images = Counter(int(row[0]) // MS_PER_DAY for row in rows)
+    return [row for row in rows if images[int(row[0]) // MS_PER_DAY] >= (product.images_a_day or 1)]
 
 
 def _list_span(gate: Gate, product: Product, expression: Callable[[int, int], List], first: int, end: int) -> Rows:
-    rows = _ask(gate, partial(expression, first * MS_PER_DAY, end * MS_PER_DAY), product)
+    columns = len(time_columns(product))
+    rows = _ask(gate, partial(expression, first * MS_PER_DAY, end * MS_PER_DAY), product, columns)
     if len(rows) < MOST_ELEMENTS or end - first == 1:
         return rows
     middle = (first + end) // 2
@@ -182,8 +206,8 @@ def _list_span(gate: Gate, product: Product, expression: Callable[[int, int], Li
     ]
 
 
-def _ask(gate: Gate, expression: Callable[[], List], product: Product) -> Rows:
-    return gate.ask(lambda: fetch_table(expression(), 2), f"the listing of {product.asset}")
+def _ask(gate: Gate, expression: Callable[[], List], product: Product, columns: int = 2) -> Rows:
+    return gate.ask(lambda: fetch_table(expression(), columns), f"the listing of {product.asset}")
 
 
 def _times(product: Product, ring: Sequence[tuple[float, float]] | None, first_ms: int, end_ms: int) -> List:

@@ -17,6 +17,8 @@ L8, MODIS = "LANDSAT/LC08/C02/T1_TOA", "MODIS/061/MOD11A1"
 # Measures of how clear an image is: a band of it (the greatest wins), or a property (the smallest wins).
 _QUALITY_BAND = {S2: "cs"}
 _QUALITY_PROPERTY = {L8: "CLOUD_COVER"}
+# Runs of IMERG by the property `status` of an image: a provisional one is of the late run, until the final run replaces it.
+RUNS = {"NASA/GPM_L3/IMERG_V07": {"permanent": "final", "provisional": "late"}}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Product:
     def names(self) -> list[str]:
         """The names of its bands, in order."""
         return [b.name for b in self.bands]
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """The run that made an image, by its property `status`; empty for products without runs."""
+        return RUNS.get(self.asset, {})
 
     def footprint_m(self, radius_m: float | None) -> float | None:
         """Return the radius of a station's disc; None (the station's own pixel) if the disc may miss the centres of all pixels."""

@@ -17,7 +17,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from smgeo.catalog import EARTHENGINE, FEATURES, Feature
+from smgeo.catalog import EARTHENGINE, FEATURES, Feature, reference_attr
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource, read_source
@@ -68,8 +68,9 @@ def open_earthengine(
         `spatial_ref`; or (station, time) and (station,) in blocks of at most 256 stations and 512 days. All variables
         of a block come from the same requests: one a day that has images, or one for 64 stations and up to 64 days of
         each product. A day's images become one value by the catalogue's rule (`daily_rule`); Sentinel-1 is averaged in
-        linear power and given in dB; slope and aspect are computed from resampled elevation (Horn 1981), at stations from
-        elevations 30 m around. The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
+        linear power and given in dB; a day of IMERG that lacks a half hour is missing, and the attribute `run` names the runs
+        (final, late) of its images. Values outside a variable's valid range are missing and counted. Slope and aspect are
+        computed from resampled elevation (Horn 1981), at stations from elevations 30 m around. The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
         `attrs["requests"]`: requests of the listing and of all values, without retries and without those of
         signing in (a few for each process).
 
@@ -90,10 +91,10 @@ def open_earthengine(
         raise SmgeoError(f"earthengine: the period ends before it begins: {period[0]} to {period[1]}")
     access = find_access(source, root)
     if geobox is not None:
-        opened = open_grid(source, access, geobox, days)
+        opened = open_grid(source, access, catalog, geobox, days)
     else:
         assert stations is not None
-        opened = open_places(source, access, *station_places(stations), days)
+        opened = open_places(source, access, catalog, *station_places(stations), days)
     products = {p.asset: p for p in list_products(source, None)}
     data = {}
     for name, feature in source.bands.items():
@@ -101,6 +102,8 @@ def open_earthengine(
         time = () if product.static else ("time",)
         dims = (*time, "y", "x") if geobox is not None else ("station", *time)
         data[name] = xr.Variable(dims, opened.arrays[name], _attrs(source, name, feature, product, catalog))
+        if run := opened.runs.get(product.asset):
+            data[name].attrs["run"] = run
         if geobox is not None:
             data[name].attrs["grid_mapping"] = "spatial_ref"
     if geobox is not None:
@@ -132,8 +135,10 @@ def _attrs(
         attrs["mask"] = entry.mask
     if feature.startswith("s1_"):
         attrs["orbit"] = source.orbit
-    if product.images_a_day == 48:
-        attrs["daily_rule"] = "sum of a day (UTC): mean of its half hours times 24 h"
+    if refers_to := source.refers_to.get(name, entry.refers_to):
+        attrs[reference_attr(name)] = refers_to
+    if (product.images_a_day or 1) > 1:
+        attrs["daily_rule"] = "sum of a day (UTC): mean of its half hours times 24 h; missing where one of them is"
     elif product.quality_band:
         attrs["daily_rule"] = f"the clearest of a day's images (UTC) by {product.quality_band}, pixel by pixel"
     elif product.quality_property:

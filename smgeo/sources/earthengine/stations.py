@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from pyproj import Geod
 
+from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.chunks import STATIONS_PER_CHUNK
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine.expressions import (
@@ -24,11 +25,12 @@ from smgeo.sources.earthengine.expressions import (
     station_rows,
     touched,
 )
-from smgeo.sources.earthengine.plan import BATCH_STATIONS, Batch, day_numbers, plan_static, plan_stations
+from smgeo.sources.earthengine.plan import BATCH_STATIONS, Batch, day_numbers, describe_runs, plan_static, plan_stations
 from smgeo.sources.earthengine.products import Product
 from smgeo.sources.earthengine.requests import Gate, Rows, fetch_table, requests_sent
 from smgeo.sources.earthengine.session import Access
 from smgeo.sources.earthengine.tasks import Opened, Task, check_plan, in_units, make_token, split_tasks, stack_array
+from smgeo.sources.pixels.gate import screen
 from smgeo.sources.pixels.observation import to_decibels
 from smgeo.sources.pixels.warp import split_blocks
 from smgeo.terrain import TERRAIN, slope_aspect
@@ -56,11 +58,16 @@ class _StationTask(Task):
 
 
 def open_places(
-    source: EarthEngineSource, access: Access, lons: np.ndarray, lats: np.ndarray, days: pd.DatetimeIndex
+    source: EarthEngineSource,
+    access: Access,
+    catalog: Mapping[str, Feature],
+    lons: np.ndarray,
+    lats: np.ndarray,
+    days: pd.DatetimeIndex,
 ) -> Opened:
     """List the images at stations and return their variables, (station, time) or (station,)."""
     places = tuple((i, lon, lat) for i, (lon, lat) in enumerate(zip(lons.tolist(), lats.tolist(), strict=True)))
-    moving, lasting = split_tasks(source, access, None)
+    moving, lasting = split_tasks(source, access, catalog)
     numbers, gate = day_numbers(days), Gate(access)
     batches, listing = plan_stations(gate, moving.products, places, numbers, source.radius_m, STATION_BLOCK["time"])
     parts = [places[s : s + BATCH_STATIONS] for s in range(0, len(places), BATCH_STATIONS)]
@@ -80,7 +87,8 @@ def open_places(
                 access, task.products, task.variables, places, source.radius_m, numbers.start, tuple(batches), there
             )
             arrays |= stack_array(full, read, chunks, name)
-    return Opened(arrays, gate.asked + values, [make_token(source, places, listing.get(d)) for d in numbers])
+    inputs = [make_token(source, places, listing.get(d)) for d in numbers]
+    return Opened(arrays, gate.asked + values, inputs, describe_runs(moving.products, listing))
 
 
 def _static_requests(task: Task, part: int, there: Sequence[Sequence[bool]]) -> int:
@@ -192,7 +200,7 @@ def _read_terrain(task: _StationTask, gate: Gate, number: int, start: int) -> np
     table = np.asarray(rows, dtype="float64")
     good = table[:, 1] != FILL
     z[table[good, 0].astype(int)] = table[good, 1]
-    slope, aspect = slope_aspect(z.reshape(-1, 3), LATTICE_M, LATTICE_M)
+    slope, aspect = slope_aspect(screen(z, FEATURES["elevation"]).reshape(-1, 3), LATTICE_M, LATTICE_M)
     return np.stack([[i for i, _, _ in places], slope[1::3, 1], aspect[1::3, 1]], axis=1)
 
 

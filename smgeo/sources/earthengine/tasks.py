@@ -10,12 +10,13 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 
-from smgeo.catalog import EARTHENGINE
+from smgeo.catalog import EARTHENGINE, Feature
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.earthengine.expressions import FILL
 from smgeo.sources.earthengine.products import Product, list_products
 from smgeo.sources.earthengine.session import Access
+from smgeo.sources.pixels.gate import screen
 from smgeo.terrain import TERRAIN
 
 
@@ -23,12 +24,17 @@ from smgeo.terrain import TERRAIN
 class Variable:
     """Source of a variable: number of a product and of a band of it, and the scale and offset of the band's numbers."""
 
-    name: str
+    output: Feature
     feature: str
     product: int
     band: int
     scale: float
     offset: float
+
+    @property
+    def name(self) -> str:
+        """The variable's name."""
+        return self.output.name
 
     @property
     def terrain(self) -> bool:
@@ -52,21 +58,39 @@ class Task:
 
 @dataclass(frozen=True)
 class Opened:
-    """Result of opening: variable -> lazy array, number of requests of a build, and a digest of the inputs of each day."""
+    """Result of opening.
+
+    Attributes
+    ----------
+    arrays : dict
+        Variable -> lazy array.
+    requests : int
+        Number of requests of a build.
+    day_inputs : list of str
+        A digest of the inputs of each day.
+    runs : dict of str to str
+        The runs that made the images of a product (IMERG), by its asset.
+    """
 
     arrays: dict[str, da.Array]
     requests: int
     day_inputs: list[str]
+    runs: dict[str, str]
 
 
-def split_tasks(source: EarthEngineSource, access: Access, pixel_m: float | None) -> tuple[Task, Task]:
+def split_tasks(
+    source: EarthEngineSource, access: Access, catalog: Mapping[str, Feature], pixel_m: float | None = None
+) -> tuple[Task, Task]:
     """Return the products and variables that vary in time, and those that do not."""
     products = list_products(source, pixel_m)
     moving, lasting = (tuple(p for p in products if p.static == static) for static in (False, True))
-    return Task(access, moving, _variables(source, moving)), Task(access, lasting, _variables(source, lasting))
+    first, second = (Task(access, p, _variables(source, p, catalog)) for p in (moving, lasting))
+    return first, second
 
 
-def _variables(source: EarthEngineSource, products: tuple[Product, ...]) -> tuple[Variable, ...]:
+def _variables(
+    source: EarthEngineSource, products: tuple[Product, ...], catalog: Mapping[str, Feature]
+) -> tuple[Variable, ...]:
     number = {p.asset: i for i, p in enumerate(products)}
     out = []
     for name, feature in source.bands.items():
@@ -74,7 +98,7 @@ def _variables(source: EarthEngineSource, products: tuple[Product, ...]) -> tupl
         if entry.asset in number:
             i = number[entry.asset]
             band = products[i].names.index(entry.band)
-            out.append(Variable(name, feature, i, band, entry.scale, entry.offset))
+            out.append(Variable(catalog[name], feature, i, band, entry.scale, entry.offset))
     return tuple(out)
 
 
@@ -112,11 +136,18 @@ def _read_block(
     task: Task,
     block_info: Mapping[int | None, Mapping[str, list[tuple[int, int]]]],
 ) -> np.ndarray:
-    """Call `read(task, *(first, last) of the block along each dimension but that of variables)`."""
-    return read(task, *block_info[None]["array-location"][1:])
+    """Call `read(task, *(first, last) of the block along each dimension but that of variables)`, and screen its values.
+
+    In the task's own thread, which counts what is dropped; requests have threads of their own.
+    """
+    values = read(task, *block_info[None]["array-location"][1:])
+    for variable, part in zip(task.variables, values, strict=True):
+        screen(part, variable.output)
+    return values
 
 
 def in_units(variable: Variable, numbers: np.ndarray) -> np.ndarray:
-    """Return the band's numbers in the variable's unit, NaN where they are `FILL`."""
+    """Return the band's numbers in the variable's unit, NaN where they are `FILL` or a missing number of the variable."""
     values = numbers.astype("float64") * variable.scale + variable.offset
-    return np.where(numbers == FILL, np.nan, values).astype("float32")
+    missing = np.isin(numbers, np.array([FILL, *variable.output.missing], dtype=numbers.dtype))
+    return np.where(missing, np.nan, values).astype("float32")

@@ -13,7 +13,7 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from smgeo.catalog import FEATURES, Feature
+from smgeo.catalog import FEATURES, Feature, reference_attr
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.rasters import GriddedSource, read_source
@@ -152,6 +152,8 @@ def _series(
     attrs: dict[str, object] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
     if (runs := _known_runs(header, source)) is not None:
         attrs["run"] = runs
+    if refers_to := source.refers_to.get(name):
+        attrs[reference_attr(name)] = refers_to
     places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)
     rule: Rule = "mean"
     whole, several = None, False
@@ -161,13 +163,14 @@ def _series(
             attrs["daily_rule"] = rule_in_words(rule, feature)
         position = {d: i for i, d in enumerate(days)}
         places = tuple((position[d], files[i], p) for d, i, p in observed.places if d in position)
-    reading = _reading(name, files, header, source)
+    reading = _reading(feature, files, header, source)
     _check_samples(reading, feature, header, places, observed, files, source)
     return Series(reading, observed is not None, places, rule, whole, several, feature, attrs)
 
 
-def _reading(name: str, files: tuple[File, ...], header: Header, source: GriddedSource) -> Reading:
+def _reading(feature: Feature, files: tuple[File, ...], header: Header, source: GriddedSource) -> Reading:
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
+    name = feature.name
     return Reading(
         name=name,
         kind=source.kind,
@@ -177,7 +180,7 @@ def _reading(name: str, files: tuple[File, ...], header: Header, source: Gridded
         tile=header.tile,
         scale=source.scale.get(name, 1.0),
         offset=source.offset.get(name, 0.0),
-        nodata=() if nodata is None else (nodata,),
+        nodata=(*(() if nodata is None else (nodata,)), *feature.missing),
         power=source.convert.get(name) == "power_to_db",
         honour_valid_range=source.honour_valid_range,
         counts=header.counts,

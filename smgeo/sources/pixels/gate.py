@@ -21,10 +21,16 @@ OUTSIDE = "outside the valid range"
 _MOST = 0.5
 _NEARLY_ALL = 0.9
 _LEAST = 4
+# Share of a range's greater end by which rounding may miss it.
+_ROUNDING = 1e-6
+# Reflectance of dark surfaces is a little below 0 after correction; so much of it so far below 0 is an offset of -0.1 applied twice.
+_DARK, _TOO_DARK, _MANY = -0.01, -0.25, 0.1
 
 
 def screen(values: np.ndarray, feature: Feature, *, power: bool = False) -> np.ndarray:
     """Make values that are infinite or outside the valid range missing, in place, and count them.
+
+    A value that misses an end of the range by no more than rounding becomes that end.
 
     Parameters
     ----------
@@ -47,11 +53,14 @@ def screen(values: np.ndarray, feature: Feature, *, power: bool = False) -> np.n
     [0.2, nan, nan, nan]
     """
     low, high = _limits(feature, values.dtype, power=power)
+    # Scale and offset round: 500 * 0.0001 - 0.05 may be a little below 0.
+    ends = [abs(v) for v in feature.valid_range if math.isfinite(v)]
+    slack = values.dtype.type(0 if power else _ROUNDING * max(ends, default=0))
     flat = values.reshape(-1)
-    infinite, outside = _screen(flat, low, high)
+    infinite, outside = _screen(flat, low, high, slack)
+    if not np.may_share_memory(flat, values):
+        values[...] = flat.reshape(values.shape)
     if infinite or outside:
-        if not np.shares_memory(flat, values):
-            values[...] = flat.reshape(values.shape)
         note_dropped(feature.name, INFINITE, infinite)
         note_dropped(feature.name, OUTSIDE, outside)
     return values
@@ -68,11 +77,14 @@ def _limits(feature: Feature, dtype: np.dtype, *, power: bool) -> tuple[np.float
 
 
 @numba.njit(cache=True, nogil=True)
-def _screen(values: np.ndarray, low: np.floating, high: np.floating) -> tuple[int, int]:
+def _screen(values: np.ndarray, low: np.floating, high: np.floating, slack: np.floating) -> tuple[int, int]:
     infinite = outside = 0
     for i in range(values.size):
         value = values[i]
         if not low <= value <= high and value == value:  # only NaN differs from itself
+            if low - slack <= value <= high + slack:
+                values[i] = low if value < low else high
+                continue
             values[i] = np.nan
             if np.isinf(value):
                 infinite += 1
@@ -111,7 +123,7 @@ def refuse_other_unit(values: np.ndarray, feature: Feature, where: str) -> None:
         middle = float(np.median(seen))
         fill = (
             f"if {common:g} stands for missing, set nodata: {common:g}"
-            if numbers.size > 1 and counts.max() > _MOST * out.size
+            if np.unique(seen).size > 1 and counts.max() > _MOST * out.size
             else ""
         )
         advice = (
@@ -121,10 +133,49 @@ def refuse_other_unit(values: np.ndarray, feature: Feature, where: str) -> None:
             f"{where}: {100 * out.size / seen.size:.0f} % of a sample of {feature.name} is outside {low:g} to {high:g} {feature.units} "
             f"(median {middle:g}), as in another unit; {advice}"
         )
+    seen = seen[seen != 0]  # borders without a tag are 0
     if is_backscatter(feature) and seen.size >= _LEAST and (seen > 0).mean() > _NEARLY_ALL:
         raise SmgeoError(
             f"{where}: {100 * (seen > 0).mean():.0f} % of a sample of {feature.name} is above 0 (median {np.median(seen):g}), as linear power "
             f"is and decibels are not; set convert: {{{feature.name}: power_to_db}}"
+        )
+
+
+def refuse_decibels(power: np.ndarray, feature: Feature, where: str) -> None:
+    """Refuse a sample that is to be converted to dB and is in dB already: what is not positive has no logarithm.
+
+    Raises
+    ------
+    SmgeoError
+        If most values are below 0.
+    """
+    seen = power[np.isfinite(power) & (power != 0)]
+    if seen.size and (seen < 0).mean() > _MOST:
+        raise SmgeoError(
+            f"{where}: {100 * (seen < 0).mean():.0f} % of a sample of {feature.name} is below 0 (median {np.median(seen):g}), as decibels "
+            f"are and linear power is not; set convert: {{{feature.name}: none}}"
+        )
+
+
+def refuse_double_offset(values: np.ndarray, feature: Feature, where: str) -> None:
+    """Refuse a sample of reflectance in which so much is below 0 that an offset of -0.1 has been applied twice.
+
+    Sentinel-2 has the offset from processing baseline 04.00 on. Catalogues that apply it to the numbers may still list it.
+
+    Raises
+    ------
+    SmgeoError
+        If more than a tenth of the values is below -0.01.
+    """
+    if feature.units != "1" or not (feature.name.startswith("s2_") or "reflectance" in feature.long_name.lower()):
+        return
+    seen = values[np.isfinite(values)]
+    dark = (seen < _DARK) & (seen > _TOO_DARK)
+    if seen.size >= _LEAST and dark.mean() > _MANY:
+        raise SmgeoError(
+            f"{where}: {100 * dark.mean():.0f} % of a sample of {feature.name} is below {_DARK:g} (median {np.median(seen):g}), as "
+            f"reflectance is if an offset is applied that its numbers already include; set offset: {{{feature.name}: 0}}, or leave such "
+            "scenes out"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 _SYNONYMS = {
     "mm d-1": ("mm/day", "mm/d", "mm day-1", "mm day^-1", "mm d^-1"),
     "degC": ("C", "celsius", "deg C", "degree_Celsius", "degrees_Celsius", "degreeC", "degrees C", "°C"),
+    "dB": ("decibel", "decibels"),
     "K": ("kelvin", "degK", "deg K", "degrees K"),
     "percent": ("%",),
     "1": ("", "-", "unitless", "dimensionless", "none"),

@@ -12,12 +12,12 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from smgeo.catalog import Feature
+from smgeo.catalog import Feature, reference_attr
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.footprint import station_places, stations_dataset
-from smgeo.sources.pixels.gate import refuse_other_unit
+from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit
 from smgeo.sources.pixels.warp import same_pixels
 from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
 from smgeo.sources.scenes.files import is_remote, plain
@@ -41,12 +41,15 @@ class Variable:
         True if a quality band marks its clear pixels.
     daily : str
         The recipe's rule for several scenes a day.
+    refers_to : str
+        What its numbers refer to (see `smgeo.catalog.reference_attr`); empty if that is not known.
     """
 
     feature: Feature
     source: str
     masked: bool = False
     daily: str = "auto"
+    refers_to: str = ""
 
     @property
     def static(self) -> bool:
@@ -57,6 +60,8 @@ class Variable:
     def attrs(self) -> dict[str, object]:
         """The attributes in the Dataset."""
         attrs: dict[str, object] = {**self.feature.attrs(), "source": self.source}
+        if self.refers_to:
+            attrs[reference_attr(self.feature.name)] = self.refers_to
         if not self.static:
             attrs["daily_rule"] = rule_in_words(choose_rule(self.daily, self.feature, masked=self.masked), self.feature)
         return attrs
@@ -122,7 +127,7 @@ def dataset_at_stations(
 
 
 def _check_samples(scenes: Sequence[Scene], variables: Sequence[Variable]) -> None:
-    """Refuse variables that are in another unit, by the middle of a few scenes that are spread over all.
+    """Refuse variables that are in another unit, by samples of a few scenes that are spread over all.
 
     Raises
     ------
@@ -132,11 +137,17 @@ def _check_samples(scenes: Sequence[Scene], variables: Sequence[Variable]) -> No
     for variable in variables:
         feature = variable.feature
         mine = [s for s in scenes if any(n == feature.name for n, _ in s.layers)]
-        most = _SAMPLES_REMOTE if mine and is_remote(mine[0].name) else _SAMPLES
+        most = _SAMPLES_REMOTE if mine and is_remote(dict(mine[0].layers)[feature.name].href) else _SAMPLES
         chosen = [mine[i] for i in sorted({round(p) for p in np.linspace(0, len(mine) - 1, most)})] if mine else []
-        if chosen:
-            values = np.concatenate([sample_layer(s, feature.name).ravel() for s in chosen])
-            refuse_other_unit(values, feature, plain(chosen[0].name))
+        found = []
+        for scene in chosen:
+            sample = sample_layer(scene, feature)
+            if sample.power:
+                refuse_decibels(sample.values, feature, plain(scene.name))
+            found.append(sample.stored().ravel())
+            refuse_double_offset(found[-1], feature, plain(scene.name))
+        if found:
+            refuse_other_unit(np.concatenate(found), feature, plain(chosen[0].name))
 
 
 def _by_time(

@@ -19,11 +19,15 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import RasterSource, read_source
 from smgeo.sources.pixels.dates import date_in_name, day_axis
 from smgeo.sources.pixels.footprint import check_target
+from smgeo.sources.pixels.references import NAMED, known_reference, one_reference
 from smgeo.sources.pixels.units import known_unit
 from smgeo.sources.scenes.blocks import own_grid
 from smgeo.sources.scenes.datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes.files import Header, file_state, is_remote, plain, read_header, read_headers
 from smgeo.sources.scenes.layers import Layer, Scene
+
+# Product names of Landsat (USGS): sensor and satellite first.
+_OTHER_LANDSAT = re.compile(r"(?:^|[^A-Za-z0-9])L[CEOMT]0([1-79])_", re.IGNORECASE)
 
 
 def open_geotiffs(
@@ -91,6 +95,7 @@ def open_geotiffs(
             f"{catalog[n].source}; {Path(source.patterns[0]).name}",
             masked=source.mask is not None,
             daily=source.daily,
+            refers_to=source.refers_to.get(n) or _reference(source, n, scenes),
         )
         for n in source.bands
     ]
@@ -98,6 +103,18 @@ def open_geotiffs(
         return dataset_at_stations(scenes, variables, stations, days, source.radius_m, source.label)
     box = geobox if geobox is not None else own_grid(scenes)
     return dataset_on_grid(scenes, variables, box, days, source.resampling)
+
+
+def _reference(source: RasterSource, name: str, scenes: Sequence[Scene]) -> str:
+    """Return what a variable's numbers refer to by its files, which must be the same for all."""
+    if name not in NAMED:
+        return ""
+    found: dict[str, str] = {}
+    for layer in (layer for scene in scenes for n, layer in scene.layers if n == name):
+        header = read_header(layer.href)
+        band = header.names[layer.band - 1] or ""
+        found.setdefault(known_reference(name, (_file_name(layer.href), band), header.box), plain(layer.href))
+    return one_reference(found, name, f"rasters {source.label!r}")
 
 
 def _check_steps(source: RasterSource, moving: Sequence[str], dates: int) -> None:
@@ -246,7 +263,13 @@ def _scene(
 
 def _layer(source: RasterSource, name: str, href: str, band: int) -> Layer:
     scale, offset = source.scale.get(name), source.offset.get(name)
-    return Layer(href, band, source.nodata, scale, offset, source.convert.get(name, "none"))
+    convert = source.convert.get(name, "none")
+    if convert.startswith("landsat8") and (other := _OTHER_LANDSAT.search(_file_name(href))):
+        raise SmgeoError(
+            f"{plain(href)} is of Landsat {other[1]}, whose thermal constants differ from those of Landsat 8 that convert: {convert} uses; "
+            f"leave it out of path, or give brightness temperature and leave convert of {name} out"
+        )
+    return Layer(href, band, source.nodata, scale, offset, convert)
 
 
 def _steps(source: RasterSource, day: pd.Timestamp | None) -> list[tuple[pd.Timestamp | None, int | None]]:
@@ -277,12 +300,20 @@ def _check_band_units(
     header: Header, band: int, name: str, source: RasterSource, catalog: Mapping[str, Feature]
 ) -> None:
     found = header.units[band - 1]
-    converted = name in source.scale or name in source.offset or name in source.convert
-    if found and not converted and known_unit(found) != known_unit(catalog[name].units):
+    if not found:
+        return
+    units, convert = catalog[name].units, source.convert.get(name, "none")
+    same = known_unit(found) == known_unit(units)
+    if same and convert == "power_to_db":
         raise SmgeoError(
-            f"{plain(header.href)}: {name} is in {found!r}, but the cube stores {catalog[name].units!r}; convert it with scale "
-            "and offset"
+            f"{plain(header.href)}: {name} is in {found!r} already, and convert would take it for linear power; leave convert out"
         )
+    if not same and convert == "none" and name not in source.scale and name not in source.offset:
+        kelvin = {("K", "degC"): -273.15, ("degC", "K"): 273.15}.get((known_unit(found), units))
+        hint = f"set offset: {{{name}: {kelvin}}}" if kelvin else "convert it with scale and offset"
+        if units == "dB":
+            hint = f"if it is linear power, set convert: {{{name}: power_to_db}}"
+        raise SmgeoError(f"{plain(header.href)}: {name} is in {found!r}, but the cube stores {units!r}; {hint}")
 
 
 def _dates(

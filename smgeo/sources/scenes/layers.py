@@ -21,6 +21,9 @@ from smgeo.sources.scenes.files import Header, file_state, read_header, read_mas
 # constants; the brightness temperature is K2 / ln(K1 / L + 1).
 _TIRS = {"landsat8_b10_to_kelvin": (774.8853, 1321.0789), "landsat8_b11_to_kelvin": (480.8883, 1201.1442)}
 _SAMPLE = (128, 512)  # rows and columns of the part of a scene that shows its unit
+_ENOUGH = 16  # values that show it; another part is read if one has fewer
+# Middle of these parts, as shares of the scene's rows and columns.
+_MIDDLES = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,20 @@ def read_layers(
 
     With `pixels` (rows and columns of the window), only their values.
     """
+    found = _read_unscreened(scene, header, layers, features, window, pixels)
+    for name, values in found:
+        screen(values.values, features[name], power=values.power)
+    return found
+
+
+def _read_unscreened(
+    scene: Scene,
+    header: Header,
+    layers: Sequence[tuple[str, Layer]],
+    features: Mapping[str, Feature],
+    window: tuple[tuple[int, int], tuple[int, int]],
+    pixels: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[tuple[str, Observation]]:
     raw = read_window(header.href, [layer.band for _, layer in layers], window)
     left_out = _left_out(scene, header, window)
     if header.masked:
@@ -114,39 +131,48 @@ def read_layers(
         left_out = left_out[pixels] if left_out is not None else None
     out = []
     for (name, layer), numbers in zip(layers, raw, strict=True):
-        found = _values(numbers, layer, header)
+        found = _values(numbers, layer, header, features[name].missing)
         if left_out is not None:
             found.values[left_out] = np.nan
-        screen(found.values, features[name], power=found.power)
         out.append((name, found))
     return out
 
 
-def sample_layer(scene: Scene, name: str) -> np.ndarray:
-    """Return the values of a layer in the middle of its scene, in the cube's units and not yet screened."""
-    layer = dict(scene.layers)[name]
+def sample_layer(scene: Scene, feature: Feature) -> Observation:
+    """Return values of a layer, not yet screened: from the middle of its scene, or from around it if the middle has few."""
+    layer = dict(scene.layers)[feature.name]
     header = read_header(layer.href)
-    (top, tall), (left, wide) = (
-        ((n - min(n, s)) // 2, min(n, s)) for n, s in zip(header.box.shape.yx, _SAMPLE, strict=True)
-    )
-    window = ((top, top + tall), (left, left + wide))
-    found = _values(read_window(layer.href, [layer.band], window)[0], layer, header)
-    left_out = _left_out(scene, header, window)
-    if left_out is not None:
-        found.values[left_out] = np.nan
-    return found.stored()
+    found = Observation(np.empty(0, "float32"))
+    for window in dict.fromkeys(_sample_window(header.box.shape.yx, middle) for middle in _MIDDLES):
+        ((_, found),) = _read_unscreened(scene, header, [(feature.name, layer)], {feature.name: feature}, window)
+        # A border without a tag is 0, which backscatter in a scene is not.
+        seen = np.isfinite(found.values) & ((found.values != 0) | (feature.units != "dB"))
+        if np.count_nonzero(seen) >= _ENOUGH:
+            break
+    return found
 
 
-def _values(numbers: np.ndarray, layer: Layer, header: Header) -> Observation:
-    """Convert the numbers of a file to values."""
+def _sample_window(shape: tuple[int, int], middle: tuple[float, float]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the window of a sample around a place in a scene, moved inside it.
+
+    >>> _sample_window((100, 2000), (0.5, 0.25))
+    ((0, 100), (244, 756))
+    """
+    sides = [(min(n, s), n, share) for n, s, share in zip(shape, _SAMPLE, middle, strict=True)]
+    (top, tall), (left, wide) = ((min(max(int(n * share) - size // 2, 0), n - size), size) for size, n, share in sides)
+    return (top, top + tall), (left, left + wide)
+
+
+def _values(numbers: np.ndarray, layer: Layer, header: Header, missing: Sequence[float] = ()) -> Observation:
+    """Convert the numbers of a file to values; `missing` are further numbers that mean missing."""
     nodata = layer.nodata if layer.nodata is not None else header.nodata[layer.band - 1]
     scale = layer.scale if layer.scale is not None else header.scales[layer.band - 1]
     offset = layer.offset if layer.offset is not None else header.offsets[layer.band - 1]
     is_scaled = scale != 1 or offset != 0
     # float32 has 24 bits: it loses digits of larger whole numbers, which a scale may still need.
     values = np.array(numbers, dtype="float32" if not is_scaled or numbers.dtype.itemsize <= 2 else "float64")
-    if nodata is not None and not math.isnan(nodata):
-        values[_equal(numbers, nodata)] = np.nan
+    for number in (*missing, *(() if nodata is None or math.isnan(nodata) else (nodata,))):
+        values[_equal(numbers, number)] = np.nan
     if is_scaled:
         values = (values * values.dtype.type(scale) + values.dtype.type(offset)).astype("float32", copy=False)
     return _convert(values, layer.convert)
@@ -166,8 +192,10 @@ def _convert(values: np.ndarray, convert: Conversion) -> Observation:
     if convert == "power_to_db":
         return Observation(values, power=True)
     k1, k2 = _TIRS[convert]
-    radiance = np.where(values > 0, values, np.nan)
-    return Observation((k2 / np.log(k1 / radiance + 1)).astype("float32"))
+    # A radiance that is not positive is 0 K, which is outside the valid range and counted there.
+    with np.errstate(divide="ignore"):
+        kelvin = k2 / np.log(k1 / np.where(values <= 0, 0, values) + 1)
+    return Observation(kelvin.astype("float32"))
 
 
 def _left_out(scene: Scene, header: Header, window: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray | None:

@@ -5,6 +5,7 @@ Imported only if a recipe names a STAC source: `pystac` and `odc-stac` are an ex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from odc.loader.types import RasterSource
 from odc.stac import parse_item
 
-from smgeo.catalog import MASKS, STAC, Conversion, Mask, StacBand
+from smgeo.catalog import EGM96, EGM2008, MASKS, STAC, Conversion, Mask, StacBand
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import StacSource
 from smgeo.sources.scenes.files import file_state, read_header, signed_by_planetary_computer
@@ -26,6 +27,16 @@ _BOA_OFFSET = -1000.0
 _S2_REFLECTANCE = {f"B{n:02d}" for n in range(1, 13)} | {
     "B8A", "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "swir16", "swir22",
 }  # fmt: skip
+
+_OFFSET_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+_BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+# Vertical datum of heights, by collection of Planetary Computer and Earth Search.
+_HEIGHTS = {
+    "cop-dem-glo-30": EGM2008,
+    "cop-dem-glo-90": EGM2008,
+    "nasadem": EGM96,
+    "alos-dem": EGM96,
+}
 
 _PICTURES = {"visual", "preview", "overview", "thumbnail"}
 
@@ -74,6 +85,11 @@ class Band:
         """True if the item or the file must give a scale or offset."""
         has_one = self.elsewhere is not None and (self.elsewhere.scale, self.elsewhere.offset) != (1.0, 0.0)
         return has_one and self.scale is None and self.offset is None
+
+    @property
+    def of_landsat_8(self) -> bool:
+        """True if it is read only from Landsat 8: other satellites of a collection have other bands and thermal constants."""
+        return self.name.startswith("l8_") or self.convert.startswith("landsat8") or self.table is STAC["l8_b10"]
 
     @property
     def listed(self) -> bool:
@@ -129,7 +145,9 @@ def scenes_of(item: pystac.Item, bands: Sequence[Band], sign: str | None) -> lis
     found = [
         (band, at)
         for band in bands
-        if item.collection_id in (None, *band.collections) and (at := parsed.find(band.assets))
+        if item.collection_id in (None, *band.collections)
+        and not (band.of_landsat_8 and is_other_landsat(item))
+        and (at := parsed.find(band.assets))
     ]
     scenes = []
     for quality, mask in dict.fromkeys((b.quality, b.mask) for b, _ in found):
@@ -205,6 +223,27 @@ def backscatter_kind(item: pystac.Item) -> str | None:
     said = str(item.properties.get("product:type") or item.properties.get("sar:product_type") or "").upper()
     words = {said, *str(item.collection_id or "").upper().replace("_", "-").split("-")}
     return "gamma0" if "RTC" in words else "sigma0" if "GRD" in words else None
+
+
+def is_digital_radar(collection: str | None) -> bool:
+    """Return True for collections of Sentinel-1 GRD as ESA distributes it: digital numbers, neither calibrated nor geocoded."""
+    name = str(collection or "").lower()
+    return re.match(r"sentinel-?1.*grd", name) is not None and not re.search(r"rtc|sigma|gamma", name)
+
+
+def is_other_landsat(item: pystac.Item) -> bool:
+    """Return True if an item is of a Landsat satellite other than Landsat 8, by its platform, else by its name."""
+    platform = item.properties.get("platform")
+    if platform:
+        return re.sub(r"[^a-z0-9]", "", str(platform).lower()) not in ("landsat8", "lc08")
+    return re.match(r"L[A-Z]0[1-79]_", item.id, re.IGNORECASE) is not None
+
+
+def reference_of(item: pystac.Item, variable: str) -> str:
+    """Return what a variable of an item refers to: the vertical datum of heights, the kind of backscatter; nothing if not known."""
+    if variable == "elevation":
+        return _HEIGHTS.get(str(item.collection_id or "").lower(), "")
+    return backscatter_kind(item) or "" if variable.startswith("s1_v") else ""
 
 
 def is_radar(item: pystac.Item) -> bool:
@@ -285,9 +324,8 @@ class _Parsed:
         if band.needs_scale and not said:
             self._check_file_says_scale(band, at)
         scale = band.scale if band.scale is not None else scale
-        said_of_s2 = {"s2:processing_baseline", "earthsearch:boa_offset_applied"} & set(self.item.properties)
         names = {*band.assets, *(table.assets if table is not None else ()), *self._names(at)}
-        if said_of_s2 and _S2_REFLECTANCE & names:
+        if _is_sentinel2(self.item) and _S2_REFLECTANCE & names:
             offset = self._boa_offset(scale, offset, given="offset" in said)
         source = self._raster(at)
         nodata = source.meta.nodata if source is not None and source.meta is not None else None
@@ -322,14 +360,11 @@ class _Parsed:
 
     def _boa_offset(self, scale: float | None, offset: float | None, *, given: bool) -> float | None:
         """Return Sentinel-2's offset: 0 if it is applied already, else that of the item, else that of its baseline."""
-        if self.item.properties.get("earthsearch:boa_offset_applied") is True:
+        if any(self.item.properties.get(key) is True for key in _OFFSET_APPLIED):
             return 0.0
         if given:
             return offset
-        try:
-            baseline = float(str(self.item.properties.get("s2:processing_baseline", 0)))
-        except ValueError:
-            baseline = 0.0
+        baseline = max(_baseline(self.item.properties.get(key)) for key in _BASELINES)
         return _BOA_OFFSET * (scale if scale is not None else 1.0) if baseline >= 4 else offset
 
     def quality(self, names: Sequence[str]) -> Layer:
@@ -364,6 +399,22 @@ class _Parsed:
         if self.sign and href.startswith(("http://", "https://")):
             return signed_by_planetary_computer(href, str(self.item.collection_id or ""))
         return href
+
+
+def _is_sentinel2(item: pystac.Item) -> bool:
+    keys = {*_OFFSET_APPLIED, *_BASELINES[:2]}
+    words = [item.collection_id, *(item.properties.get(k) for k in ("constellation", "platform", "mission"))]
+    return bool(keys & set(item.properties)) or any("sentinel-2" in str(word or "").lower() for word in words)
+
+
+def _baseline(value: object) -> float:
+    """Return a processing baseline of Sentinel-2 as a number; 0 if it is none.
+
+    >>> _baseline("05.09"), _baseline("N0400"), _baseline(None)
+    (5.09, 4.0, 0.0)
+    """
+    found = re.fullmatch(r"N?(\d{1,2})\.?(\d{2})", str(value), re.IGNORECASE)
+    return float(f"{found[1]}.{found[2]}") if found else 0.0
 
 
 def _names_in_bands(item: pystac.Item) -> dict[str, list[tuple[str, int]]]:

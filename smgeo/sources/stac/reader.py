@@ -16,6 +16,7 @@ from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
 from smgeo.recipe.rasters import StacSource, read_source
 from smgeo.sources.pixels.dates import day_axis, period_days
 from smgeo.sources.pixels.footprint import check_target, station_places
+from smgeo.sources.pixels.references import one_reference
 from smgeo.sources.scenes.blocks import own_grid
 from smgeo.sources.scenes.datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes.layers import Scene
@@ -64,15 +65,17 @@ def open_stac(
         (station, time) or (station,) in blocks of 30 days, and `attrs["left_out"]` (JSON) names the stations that no item
         covers. A day's items become one by `daily`, every valid pixel kept: the clearest (by `eo:cloud_cover`) if there
         is a quality band, else their mean (in linear power for decibels). The catalogue is searched at once; assets are
-        read when values are computed. Only headers are read before: of assets whose item lacks its projection, and of the
-        first item if it lacks the number of bands of an asset that is not in the catalogue.
+        read when values are computed. Before, only samples of two items are read, which show the unit, and headers: of assets
+        whose item lacks its projection, and of the first item if it lacks the number of bands of an asset that is not in the
+        catalogue.
 
     Raises
     ------
     SmgeoError
         If `pystac-client` or `odc-stac` is not installed, the catalogue does not answer, it has no such collection, items
         or assets, an asset has several bands and none is named, the scale of a variable that has one in the catalogue
-        is unknown, or items cannot be combined (both passes of Sentinel-1; sigma0 and gamma0).
+        is unknown, or items cannot be combined (both passes of Sentinel-1; sigma0 and gamma0; heights above
+        two surfaces), or a collection has no backscatter but digital numbers (`sentinel-1-grd`).
     """
     source = read_source(StacSource, spec, "open_stac", catalog)
     check_target("open_stac", geobox, stations)
@@ -83,16 +86,28 @@ def open_stac(
             raise
         raise missing_extra("open_stac", "stac") from None
     bands = bands_of(source)
+    _refuse_digital_radar(source, bands)
     items = _search(source, bands, Path(root), _areas(source, geobox, stations), period, catalog)
-    scenes = _scenes(source, bands, items)
+    scenes, references = _scenes(source, bands, items)
     moving = [s for s in scenes if any(catalog[n].kind != "static" for n, _ in s.layers)]
     days = day_axis([s.day for s in moving if s.day is not None], period) if moving else None
     _warn_of_no_mask(source, bands)
-    variables = [_variable(source, band, catalog) for band in bands]
+    variables = [_variable(source, band, catalog, references[band.name]) for band in bands]
     if stations is not None:
         return dataset_at_stations(scenes, variables, stations, days, source.radius_m, source.label)
     box = geobox if geobox is not None else own_grid(scenes)
     return dataset_on_grid(scenes, variables, box, days, source.resampling)
+
+
+def _refuse_digital_radar(source: StacSource, bands: Sequence[Band]) -> None:
+    from smgeo.sources.stac.items import is_digital_radar
+
+    if found := [c for band in bands for c in band.collections if is_digital_radar(c)]:
+        raise SmgeoError(
+            f"{source.label}: {found[0]} has digital numbers that are neither calibrated nor corrected for terrain, not backscatter; read "
+            "collections: [sentinel-1-rtc] (gamma0 in linear power, of Planetary Computer with sign: planetary_computer), or GRD "
+            "calibrated and geocoded by ESA SNAP or Earth Engine"
+        )
 
 
 def _areas(source: StacSource, geobox: GeoBox | None, stations: xr.Dataset | None) -> tuple[Area, ...]:
@@ -167,12 +182,18 @@ def _chosen(source: StacSource, items: Sequence[pystac.Item]) -> list[pystac.Ite
     return [i for i in kept if i.id not in passes or passes[i.id] == source.orbit]
 
 
-def _scenes(source: StacSource, bands: Sequence[Band], items: Mapping[str, list[pystac.Item]]) -> list[Scene]:
-    """Return the scenes of all items, checked: each variable is in some item, and none mixes kinds of backscatter."""
-    from smgeo.sources.stac.items import backscatter_kind, check_files, known_assets, scenes_of
+def _scenes(
+    source: StacSource, bands: Sequence[Band], items: Mapping[str, list[pystac.Item]]
+) -> tuple[list[Scene], dict[str, str]]:
+    """Return the scenes of all items, and what each variable refers to.
+
+    Checked: each variable is in some item, and none mixes kinds of backscatter or vertical datums.
+    """
+    from smgeo.sources.stac.items import backscatter_kind, check_files, known_assets, reference_of, scenes_of
 
     scenes: list[Scene] = []
     kinds: dict[str, set[str | None]] = {band.name: set() for band in bands}
+    references: dict[str, dict[str, str]] = {band.name: {} for band in bands}
     checked: set[tuple[str | None, str]] = set()
     for item in (i for found in items.values() for i in found):
         made = scenes_of(item, bands, source.sign)
@@ -183,19 +204,24 @@ def _scenes(source: StacSource, bands: Sequence[Band], items: Mapping[str, list[
                 check_files(item, band, scene)
         for name in {n for s in made for n, _ in s.layers}:
             kinds[name].add(backscatter_kind(item))
+            references[name].setdefault(reference_of(item, name), item.id)
     for band in bands:
         if not kinds[band.name]:
             known = known_assets([i for c in band.collections for i in items[c][:10]])
             raise SmgeoError(
                 f"{source.label}: no item of {', '.join(band.collections)} has an asset {' or '.join(band.assets)} for "
                 f"{band.name}; {nearest(band.assets[0], known)}"
+                + ("; items of other satellites than Landsat 8 are left out for it" if band.of_landsat_8 else "")
             )
         if {"gamma0", "sigma0"} <= kinds[band.name]:
             raise SmgeoError(
                 f"{source.label}: {band.name} would mix sigma0 (GRD) and gamma0 (RTC), which differ by the terrain's slope; "
                 f"name one of the collections {', '.join(band.collections)}"
             )
-    return scenes
+    return scenes, {
+        band.name: source.refers_to.get(band.name) or one_reference(references[band.name], band.name, source.label)
+        for band in bands
+    }
 
 
 def _warn_of_no_mask(source: StacSource, bands: Sequence[Band]) -> None:
@@ -210,10 +236,11 @@ def _warn_of_no_mask(source: StacSource, bands: Sequence[Band]) -> None:
         )
 
 
-def _variable(source: StacSource, band: Band, catalog: Mapping[str, Feature]) -> Variable:
+def _variable(source: StacSource, band: Band, catalog: Mapping[str, Feature], refers_to: str) -> Variable:
     words = [f"{', '.join(band.collections)} ({source.label})"]
     if source.orbit is not None and band.name.startswith("s1_"):
         words.append(f"{source.orbit} passes")
-    if band.table is not None and band.table.note:
+    # The note of another collection would give its numbers a name that they do not have.
+    if band.table is not None and band.table.note and set(band.collections) == {band.table.collection}:
         words.append(band.table.note)
-    return Variable(catalog[band.name], "; ".join(words), masked=bool(band.quality), daily=source.daily)
+    return Variable(catalog[band.name], "; ".join(words), bool(band.quality), source.daily, refers_to)

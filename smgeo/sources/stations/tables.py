@@ -58,7 +58,7 @@ def open_table(
     read = table.groupby("station").size()
     table = _choose_depth(table, depth_m, file, target)
     at_depth = table.groupby("station").size()
-    table = _drop_impossible(table, catalog, file)
+    table = _drop_impossible(_drop_missing(table, spec, catalog), catalog, file)
     days = table["time"].dt.normalize()
     times = day_axis(*period) if period is not None else day_axis(days.min(), days.max())
     daily = _daily_means(table, days, spec.min_valid_share)
@@ -205,6 +205,16 @@ def _choose_depth(table: pd.DataFrame, depth_m: tuple[float, float], file: Path,
     inside = inside[distance == nearest_depth]
     # Of two depths equally near, the shallower.
     return inside[inside["depth"] == inside["depth"].groupby(inside["station"]).transform("min")]
+
+
+def _drop_missing(table: pd.DataFrame, spec: TableSource, catalog: Mapping[str, Feature]) -> pd.DataFrame:
+    """Return the table with the numbers missing that stand for missing in the file, before scale and offset."""
+    out = table.copy()
+    for name in _variables(table):
+        rule = spec.columns.get(name, Column(column=name))
+        numbers = np.array(catalog[name].missing) * rule.scale + rule.offset
+        out[name] = table[name].mask(table[name].isin(numbers.tolist()))
+    return out
 
 
 def _drop_impossible(table: pd.DataFrame, catalog: Mapping[str, Feature], file: Path) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,8 @@ from pyproj import Geod, Transformer
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 
+from smgeo.catalog import FEATURES
+from smgeo.cube.tally import counting_dropped
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources import open_earthengine
 from smgeo.sources.earthengine.products import list_products
@@ -42,7 +46,7 @@ def ask(server):
     server.reset_counters()
 
     def opened(bands, **options):
-        place = {k: options.pop(k) for k in ("geobox", "stations") if k in options}
+        place = {k: options.pop(k) for k in ("geobox", "stations", "catalog") if k in options}
         period = options.pop("period", PERIOD)
         spec = {"bands": bands, "orbit": "ascending", "url": server.url, "credentials": str(server.key), **options}
         return open_earthengine(spec, period=period, **place)
@@ -288,9 +292,60 @@ def test_rain_is_the_days_sum(ask, world):
     for i in (0, 9):
         halves = [bands["precipitation"] for _, bands in images_of(world, IMERG, DAYS[i])]
         assert len(halves) == 48
-        truth = over(box, lambda lon, lat: nanmean([h.value(lon, lat) for h in halves]) * 24)
+        # A half hour that is missing makes the sum unknown.
+        truth = over(box, lambda lon, lat: np.mean([h.value(lon, lat) for h in halves]) * 24)
+        assert np.isfinite(truth).any()
         np.testing.assert_allclose(ds["precipitation"].values[i], truth, rtol=1e-5)
     assert ds["precipitation"].attrs["units"] == "mm d-1"
+    assert ds["precipitation"].attrs["run"] == "final on 8 days, late on 2 days"
+
+
+@pytest.mark.parametrize("at_stations", [False, True])
+def test_a_day_of_rain_that_lacks_a_half_hour_is_missing(ask, server, world, at_stations):
+    """The third day lacks an image; on the other days a place is missing where one of 48 images is masked."""
+    box = GeoBox((4, 5), Affine(0.1, 0, CENTRE.lon - 0.23, 0, -0.1, CENTRE.lat + 0.22), DEGREES)
+    lons, lats = centres(box)
+    whole = server.world.collections[IMERG]
+    third = [i for i in whole if pd.Timestamp(i.properties["system:time_start"], unit="ms").floor("D") == DAYS[2]]
+    server.world.collections[IMERG] = [i for i in whole if i is not third[7]]
+    try:
+        where = {"stations": stations_at(lons.ravel(), lats.ravel())} if at_stations else {"geobox": box}
+        rain = ask(["precipitation"], **where, resampling="nearest")["precipitation"].compute()
+    finally:
+        server.world.collections[IMERG] = whole
+    got = rain.transpose("time", ...).values.reshape(10, -1)
+    lacking = 0
+    for i, day in enumerate(DAYS):
+        halves = [bands["precipitation"] for _, bands in images_of(world, IMERG, day)]
+        truth = np.array([np.mean([h.value(*p) for h in halves]) * 24 for p in zip(lons.flat, lats.flat, strict=True)])
+        np.testing.assert_allclose(got[i], truth if i != 2 else np.full(truth.shape, np.nan), rtol=1e-5)
+        lacking += np.isnan(truth).sum()
+    assert 0 < lacking < 100
+
+
+def test_values_that_arrive_are_screened_and_counted(ask, world):
+    box = box_around(UTM, 10, 12, 12)
+    narrow = {**FEATURES, "s1_vv": replace(FEATURES["s1_vv"], valid_range=(-12.0, 10.0))}
+    everything = ask(["s1_vv", "elevation"], geobox=box, resampling="nearest").compute()
+    narrow["elevation"] = replace(FEATURES["elevation"], missing=(float(everything["elevation"][3, 3]),))
+    lazy = ask(["s1_vv", "elevation"], geobox=box, resampling="nearest", catalog=narrow)
+    with counting_dropped() as dropped:
+        got = lazy.compute(scheduler="synchronous")
+    low = everything["s1_vv"] < -12
+    assert 0 < low.sum() < np.isfinite(everything["s1_vv"]).sum()
+    xr.testing.assert_equal(got["s1_vv"], everything["s1_vv"].where(~low))
+    assert dropped == {"s1_vv": {"outside the valid range": int(low.sum())}}
+    assert np.isnan(got["elevation"].values[3, 3])
+    assert np.isfinite(got["elevation"]).sum() < np.isfinite(everything["elevation"]).sum() <= 144
+
+
+def test_variables_say_what_they_refer_to(ask):
+    stations = stations_at([CENTRE.lon], [CENTRE.lat])
+    ds = ask(["s1_vv", "s1_incidence", "elevation", "clay"], stations=stations, refers_to={"clay": "fine earth"})
+    assert ds["s1_vv"].attrs["backscatter"] == "sigma0"
+    assert ds["s1_incidence"].attrs["incidence_angle"] == "ellipsoid"
+    assert ds["elevation"].attrs["vertical_datum"] == "EGM2008 geoid"
+    assert ds["clay"].attrs["refers_to"] == "fine earth"
 
 
 def test_layers_that_do_not_change(ask, world):
@@ -360,7 +415,7 @@ def test_stations_get_the_pixel_they_lie_in(ask, server, world, scattered):
             ((_, bands),) = images_of(world, MODIS, day)
             assert_close(ds["temperature"], s, i, bands["LST_Day_1km"].value(lon, lat) * 0.02 - 273.15)
         rain = [b["precipitation"].value(lon, lat) for _, b in images_of(world, IMERG, DAYS[4])]
-        assert_close(ds["precipitation"], s, 4, nanmean(rain) * 24)
+        assert_close(ds["precipitation"], s, 4, np.mean(rain) * 24)
         soil = world.stored["projects/soilgrids-isric/clay_mean"]["clay_0-5cm_mean"]
         assert ds["clay"].values[s] == pytest.approx(soil.value(lon, lat) / 10, nan_ok=True)
         tiles = [b["DEM"] for asset, b in world.stored.items() if asset.startswith(GLO30)]

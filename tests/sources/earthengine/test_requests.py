@@ -21,6 +21,7 @@ from odc.geo.geobox import GeoBox
 
 pytest.importorskip("ee", reason="needs smgeo[gee]")
 
+from smgeo.catalog import EARTHENGINE
 from smgeo.cube.reading import open_cube
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
@@ -42,7 +43,13 @@ BOX = GeoBox((30, 270), Affine(10, 0, 283_000, 0, -10, 5_532_300), "EPSG:32633")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with Server(build_world(days=30, half_hours=2), require_token=True) as running:
+    # Two images of rain a day in place of 48 are as good for what is asked.
+    rain = replace(EARTHENGINE["precipitation"], images_a_day=2)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Server(build_world(days=30, half_hours=2), require_token=True) as running,
+    ):
+        patch.setitem(EARTHENGINE, "precipitation", rain)
         running.key = running.write_key_file(tmp_path_factory.mktemp("ee") / "key.json")
         yield running
 
@@ -288,14 +295,17 @@ def test_repeated_requests_count_too(server, quick):
 
 BUILD = """
 import sys, json
+from dataclasses import replace
 from affine import Affine
 from distributed import Client
 from odc.geo.geobox import GeoBox
+from smgeo.catalog import EARTHENGINE
 from smgeo.cube import write_cube
 from smgeo.sources import open_earthengine
 
 if __name__ == "__main__":
     spec, store = json.loads(sys.argv[1]), sys.argv[2]
+    EARTHENGINE["precipitation"] = replace(EARTHENGINE["precipitation"], images_a_day=2)
     box = GeoBox((30, 270), Affine(10, 0, 283_000, 0, -10, 5_532_300), "EPSG:32633")
     with Client(n_workers=2, threads_per_worker=2, dashboard_address=None):
         write_cube(open_earthengine(spec, geobox=box, period=("2021-06-01", "2021-06-10")), store)

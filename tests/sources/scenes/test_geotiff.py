@@ -21,8 +21,9 @@ from rasterio.warp import Resampling, reproject
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
 from smgeo.sources import open_rasters
-from smgeo.sources.scenes import files
+from smgeo.sources.scenes import files, layers
 from smgeo.sources.scenes.files import _header_of as header_of
+from smgeo.sources.scenes.files import read_window
 from tests.range_server import RangeServer
 
 TRANSFORM = from_origin(500000, 5600000, 100, 100)
@@ -347,9 +348,12 @@ def test_file_that_is_no_raster(tmp_path):
 
 def test_opening_computes_nothing_and_has_one_task_a_block(series, monkeypatch):
     box = GeoBox((GRID_SHARD["y"] + 1, 2 * GRID_SHARD["x"] + 1), TRANSFORM, UTM)
+    read = []
     with dask.config.set(scheduler=forbid), monkeypatch.context() as patched:
-        patched.setattr(rasterio.DatasetReader, "read", forbid)
+        # Samples show the unit: one of each of a few files.
+        patched.setattr(layers, "read_window", lambda *args: read.append(args) or read_window(*args))
         ds = open_rasters(SPEC, root=series, geobox=box, period=("2020-01-01", "2020-03-01"))
+    assert len(read) == 2
     array = ds["precipitation"].data
     assert array.shape == (61, 257, 513)
     assert array.numblocks == (3, 2, 3)

@@ -130,8 +130,9 @@ def lachish(data, folder):
                 moved[blank] = np.nan
                 numbers = np.where(np.isnan(moved), 0, np.round(moved) + added).astype("uint16")
                 written[key] = write(folder / name / f"{key}.tif", numbers, crs, transform)
-                # The number 0 is no data: a pixel of reflectance 0 that nothing was added to is one.
-                reflectance[key] = np.where(numbers == 0, np.nan, (numbers - float(added)) / 10000)
+                found = (numbers - float(added)) / 10000
+                # The number 0 is no data: a pixel of reflectance 0 that nothing was added to is one. Beyond 0 to 1.5 there is none.
+                reflectance[key] = np.where((numbers == 0) | (found < 0) | (found > 1.5), np.nan, found)
         wide = rasterio.Affine(20, 0, transform.c, 0, -20, transform.f)
         written["SCL"] = write(folder / name / "SCL.tif", scl, crs, wide)
         cover = float(rng.integers(0, 90))
@@ -402,7 +403,7 @@ def test_recipe_goes_before_item_and_table(server, world):
     spec = {
         **api(server),
         "bands": ["s2_b3"],
-        "scale": {"s2_b3": 1},
+        "scale": {"s2_b3": 5e-5},
         "offset": {"s2_b3": 0},
         "nodata": 7,
         "mask": False,
@@ -412,7 +413,9 @@ def test_recipe_goes_before_item_and_table(server, world):
     with rasterio.open(world.folder / "S2_T36RXV_2023-01-10" / "B03.tif") as src:
         stored = src.read(1)
     assert scene.crs == "EPSG:32636"
-    assert set(np.unique(got.values[np.isfinite(got.values)])) <= set(stored.ravel().astype("float32"))
+    numbers = got.values[np.isfinite(got.values)] / 5e-5
+    np.testing.assert_allclose(numbers, np.round(numbers), atol=0.01)
+    assert set(np.round(numbers)) <= set(stored.ravel())
     assert (got.values == 0).any()  # the missing value that the item gives is one no more
 
 
@@ -439,9 +442,24 @@ def test_both_passes_are_refused(server):
 
 
 def test_sigma0_and_gamma0_are_not_mixed(server):
-    spec = {**api(server), **S1, "orbit": "ascending", "collections": ["sentinel-1-rtc", "sentinel-1-grd"]}
+    for feature in server.features:
+        if feature["collection"] == "sentinel-1-grd":  # calibrated and geocoded by someone
+            feature["collection"] = "my-sigma0"
+    spec = {**api(server), **S1, "orbit": "ascending", "collections": ["sentinel-1-rtc", "my-sigma0"]}
     with pytest.raises(SmgeoError, match=r"sigma0 \(GRD\) and gamma0 \(RTC\)"):
         open_stac(spec, geobox=RADAR_BOX)
+    only = open_stac({**spec, "collections": ["my-sigma0"]}, geobox=RADAR_BOX)["s1_vv"]
+    assert only.attrs["backscatter"] == "sigma0"
+    assert "gamma0" not in only.attrs["source"]
+    np.testing.assert_allclose(only, np.full((1, 2, 3), -3.0103), rtol=1e-6)  # 10 log10(0.5)
+
+
+@pytest.mark.parametrize("bands", [{"s1_vv": "s1_vv"}, {"s1_vv": "vv"}])
+def test_digital_numbers_of_grd_are_refused(server, bands):
+    spec = {**api(server), "bands": bands, "orbit": "ascending", "collections": ["sentinel-1-grd"]}
+    with pytest.raises(SmgeoError, match=r"sentinel-1-grd has digital numbers .*collections: \[sentinel-1-rtc\]"):
+        open_stac(spec, geobox=RADAR_BOX)
+    assert not server.requests  # before the catalogue is searched
 
 
 def test_orbit_is_no_matter_of_optical_scenes(server, world):
@@ -573,10 +591,11 @@ def test_station_that_no_item_covers_is_left_out(server, world):
 # Laziness, items without a projection
 
 
-def test_opening_asks_for_no_asset(server, world):
+def test_opening_asks_only_for_samples_of_two_items(server, world):
     with dask.config.set(scheduler=forbid):
         ds = open_stac({**api(server), **S2}, geobox=world.box, period=PERIOD)
-    assert server.gets(".tif") == []
+    assert len({p.split("/")[1] for p in server.gets(".tif")}) == 2
+    server.requests.clear()
     assert len(ds["s2_b3"].data.__dask_graph__().to_dict()) == 2 * 6  # 151 days in blocks of 30
     ds["s2_b3"].isel(time=slice(0, 30)).compute()
     assert {p.split("/")[1] for p in server.gets(".tif")} == {"S2_T36RXV_2022-11-11", "S2_T36SXA_2022-11-11"}
@@ -648,7 +667,7 @@ LISTS = [
     {"eo:bands": [{"name": n, "common_name": f"c{n}"} for n in TWELVE]},
     {"raster:bands": [{"name": n} for n in TWELVE]},
 ]
-AS_THEY_ARE = {"scale": {"s2_b4": 1}, "mask": False}
+AS_THEY_ARE = {"scale": {"s2_b4": 1e-4}, "mask": False}
 
 
 @pytest.mark.parametrize("said", LISTS)
@@ -656,7 +675,7 @@ def test_asset_of_many_bands_is_read_by_the_number_or_name_of_one(tmp_path, said
     where = one_item(tmp_path, {"boa": many_bands(tmp_path / "boa.tif", NUMBERS, TWELVE)}, "mine", {"boa": said})
     for band in ("boa:4", "boa:B04", *(["boa:cB04"] if "eo:bands" in said else [])):
         found = open_stac({**where, **AS_THEY_ARE, "bands": {"s2_b4": band}})["s2_b4"]
-        np.testing.assert_array_equal(found.values, np.full((1, 2, 3), 4000))
+        np.testing.assert_allclose(found.values, np.full((1, 2, 3), 0.4), rtol=1e-6)
 
 
 @pytest.mark.parametrize("said", LISTS)
@@ -676,12 +695,12 @@ def test_quality_band_of_many_is_named_too(tmp_path):
         "b4": many_bands(tmp_path / "b4.tif", [3000]),
         "flags": many_bands(tmp_path / "flags.tif", [4, 9], ["scl", "clouds"]),
     }
-    spec = {**one_item(tmp_path, files, "mine"), "bands": {"s2_b4": "b4"}, "scale": {"s2_b4": 1}}
+    spec = {**one_item(tmp_path, files, "mine"), "bands": {"s2_b4": "b4"}, "scale": {"s2_b4": 1e-4}}
     with pytest.raises(SmgeoError, match="asset flags has 2 bands"):
         open_stac({**spec, "quality": {"band": "flags", "rule": "s2_scl"}})
-    for band, expected in (("flags:1", 3000), ("flags:scl", 3000), ("flags:2", np.nan)):
+    for band, expected in (("flags:1", 0.3), ("flags:scl", 0.3), ("flags:2", np.nan)):
         found = open_stac({**spec, "quality": {"band": band, "rule": "s2_scl"}})["s2_b4"]
-        np.testing.assert_array_equal(found.values, np.full((1, 2, 3), expected))
+        np.testing.assert_allclose(found.values, np.full((1, 2, 3), expected), rtol=1e-6)
 
 
 # What the catalogue adds to assets of other names
@@ -734,9 +753,8 @@ def test_a_fifth_of_all_requests_failing_changes_nothing(server, world, quick):
 @pytest.mark.parametrize("fault", ["500", "cut", "html"])
 def test_asset_that_fails_for_good_is_named(server, world, quick, fault):
     server.fails = lambda path: fault if path.endswith("B03.tif") else None
-    ds = open_stac({**api(server), "bands": ["s2_b3"]}, geobox=world.box, period=("2023-01-10", "2023-01-10"))
     with pytest.raises(SmgeoError, match=r"S2_T36RXV_2023-01-10/B03\.tif"):
-        ds.compute(scheduler="synchronous")
+        open_stac({**api(server), "bands": ["s2_b3"]}, geobox=world.box, period=("2023-01-10", "2023-01-10"))
 
 
 @pytest.mark.parametrize(("fault", "words"), [("503", "answered 503"), ("html", "did not answer with JSON")])
@@ -879,9 +897,114 @@ def test_assets_are_signed_when_read_and_the_signature_is_nowhere(server, world,
     xr.testing.assert_equal(got.drop_vars("day_inputs"), expected.drop_vars("day_inputs"))
     assert len(server.gets("/sas/sentinel-2-l2a")) >= 1
     assert "SECRET" not in caplog.text
-    unsigned = open_stac({**api(server), **S2}, geobox=world.box)
     with pytest.raises(SmgeoError, match="B0"):
-        unsigned.compute()
+        open_stac({**api(server), **S2}, geobox=world.box)
+
+
+# What numbers mean
+
+
+def numbers_at(folder, numbers, key, collection, dtype="uint16", said=None, name="x", **properties):
+    """A static catalogue of one item, whose asset has these numbers."""
+    numbers = np.atleast_2d(np.asarray(numbers, dtype=dtype))
+    path = write(folder / f"{name}.tif", numbers, "EPSG:32636", from_origin(700000, 3500000, 10, 10))
+    bands = {key: {"raster:bands": [said]}} if said else None
+    return item_of(name, "2022-06-01T08:00:00Z", {key: path}, collection, folder, bands, **properties)
+
+
+def open_numbers(folder, items, bands, **spec):
+    static_catalogue(folder, items)
+    collections = list(dict.fromkeys(i["collection"] for i in items))
+    return open_stac(
+        {"url": str(folder / "catalog.json"), "bands": bands, "collections": collections, "mask": False, **spec}
+    )
+
+
+@pytest.mark.parametrize(
+    ("collection", "key", "said", "properties", "expected"),
+    [
+        # Planetary Computer: numbers as ESA distributes them; the item gives no scale.
+        ("sentinel-2-l2a", "B04", None, {"s2:processing_baseline": "05.09"}, 0.2),
+        ("sentinel-2-l2a", "B04", None, {"s2:processing_baseline": "02.12"}, 0.3),
+        # Earth Search: the offset is in the numbers, and listed all the same.
+        (
+            "sentinel-2-l2a", "red", {"nodata": 0, "scale": 1e-4, "offset": -0.1},
+            {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": True}, 0.3,
+        ),
+        (
+            "sentinel-2-c1-l2a", "red", {"nodata": 0, "scale": 1e-4, "offset": -0.1},
+            {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": False}, 0.2,
+        ),
+        ("sentinel-s2-l2a-cogs", "B04", None, {"sentinel:processing_baseline": "04.00"}, 0.2),
+        (
+            "sentinel-s2-l2a-cogs", "B04", None,
+            {"sentinel:processing_baseline": "04.00", "sentinel:boa_offset_applied": True}, 0.3,
+        ),
+        # Copernicus Data Space and others: the baseline as the version of the processing.
+        ("sentinel-2-l2a", "B04_10m", {"scale": 1e-4, "offset": -0.1}, {"processing:version": "05.11"}, 0.2),
+        ("sentinel-2-l2a", "B04", None, {"processing:version": "05.11"}, 0.2),
+        ("s2", "red", {"scale": 1e-4}, {"processing:version": "N0510", "platform": "sentinel-2b"}, 0.2),
+        ("sentinel-2-l2a", "B04", None, {"processing:version": "02.14"}, 0.3),
+        # Of another satellite the version means nothing.
+        ("hls", "B04", {"scale": 1e-4}, {"processing:version": "05.11", "platform": "landsat-8"}, 0.3),
+    ],
+)  # fmt: skip
+def test_the_offset_of_sentinel_2_is_applied_once(tmp_path, collection, key, said, properties, expected):
+    item = numbers_at(tmp_path, np.full((2, 3), 3000), key, collection, said=said, **properties)
+    found = open_numbers(tmp_path, [item], {"s2_b4": key})["s2_b4"]
+    np.testing.assert_allclose(found, np.full((1, 2, 3), expected), rtol=1e-6)
+
+
+def test_an_offset_that_numbers_include_is_refused_and_the_advice_works(tmp_path):
+    """Earth Search says of some items that it has not applied the offset which it has (Element84/earth-search, issue 71)."""
+    said = {"nodata": 0, "scale": 1e-4, "offset": -0.1}
+    flag = {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": False}
+    dark = [[200, 300, 400], [350, 3000, 500]]
+    right = numbers_at(tmp_path, np.array(dark) + 1000, "red", "sentinel-2-l2a", said=said, name="a", **flag)
+    wrong = numbers_at(tmp_path, dark, "red", "sentinel-2-l2a", said=said, name="b", **flag)
+    found = open_numbers(tmp_path, [right], {"s2_b4": "red"})["s2_b4"]
+    np.testing.assert_allclose(found[0], np.array(dark) / 1e4, rtol=1e-5)
+    with pytest.raises(SmgeoError, match=r"^b: 83 % of a sample of s2_b4 is below -0.01 .*offset: \{s2_b4: 0\}"):
+        open_numbers(tmp_path, [right, wrong], {"s2_b4": "red"})
+    found = open_numbers(tmp_path, [wrong], {"s2_b4": "red"}, offset={"s2_b4": 0})["s2_b4"]
+    np.testing.assert_allclose(found[0], np.array(dark) / 1e4, rtol=1e-5)
+
+
+def test_landsat_9_is_not_read_as_landsat_8(tmp_path):
+    def item(name, number, **properties):
+        return numbers_at(tmp_path, np.full((2, 3), number), "lwir11", "landsat-c2-l2", name=name, **properties)
+
+    eight, nine = item("e", 41000, platform="landsat-8"), item("n", 42000, platform="landsat-9")
+    old, new = item("LC08_L2SP_1", 41000), item("LC09_L2SP_1", 42000)
+    kelvin = 41000 * 0.00341802 + 149
+    for items in ([eight, nine], [old, new]):
+        found = open_numbers(tmp_path, items, ["l8_b10"])["l8_b10"]
+        np.testing.assert_allclose(found, np.full((1, 2, 3), kelvin), rtol=1e-6)
+    with pytest.raises(SmgeoError, match="items of other satellites than Landsat 8 are left out"):
+        open_numbers(tmp_path, [nine], ["l8_b10"])
+    own = Feature("surface", "surface temperature", "K", "dynamic", "Landsat", (200.0, 350.0), 8.0)
+    static_catalogue(tmp_path, [eight, nine])
+    spec = {"url": str(tmp_path / "catalog.json"), "collections": ["landsat-c2-l2"], "bands": {"surface": "lwir11"}}
+    scaled = {"scale": {"surface": 0.00341802}, "offset": {"surface": 149}, "mask": False}
+    found = open_stac({**spec, **scaled}, catalog={"surface": own})["surface"]
+    np.testing.assert_allclose(found, np.full((1, 2, 3), (kelvin + 42000 * 0.00341802 + 149) / 2), rtol=1e-6)
+
+
+def test_heights_of_catalogues_say_their_datum_and_are_not_mixed(tmp_path):
+    def tile(name, collection):
+        return numbers_at(tmp_path, np.full((2, 3), 400), "data", collection, "float32", name=name)
+
+    glo, nasa = tile("glo", "cop-dem-glo-30"), tile("nasa", "nasadem")
+    assert open_numbers(tmp_path, [glo], ["elevation"])["elevation"].attrs["vertical_datum"] == "EGM2008 geoid"
+    assert open_numbers(tmp_path, [nasa], {"elevation": "data"})["elevation"].attrs["vertical_datum"] == "EGM96 geoid"
+    with pytest.raises(SmgeoError, match=r"EGM2008 geoid \(glo\), EGM96 geoid \(nasa\), which are not comparable"):
+        open_numbers(tmp_path, [glo, nasa], {"elevation": "data"})
+
+
+def test_declared_units_are_checked_in_python_too(tmp_path):
+    item = numbers_at(tmp_path, np.full((2, 3), 3000), "B04", "sentinel-2-l2a")
+    with pytest.raises(SmgeoError, match="s2_b4 is given in 'percent', but the cube needs '1'"):
+        open_numbers(tmp_path, [item], {"s2_b4": "B04"}, units={"s2_b4": "percent"})
 
 
 # Across the 180th meridian

@@ -274,3 +274,16 @@ def test_column_in_another_unit_is_refused_and_single_impossible_values_are_drop
     ds = open_stations(write(tmp_path, rows), "csv", columns=columns).compute()
     np.testing.assert_allclose(ds["sm"].values, [[0.2, np.nan, 0.3]], rtol=1e-6)
     assert ds["rows_without_target"].values.tolist() == [1]
+
+
+def test_numbers_that_mean_missing_are_those_of_the_file(tmp_path):
+    """Before scale and offset, and before a day's mean."""
+    table = "id,day,lat,lon,vw,t\na,2020-01-01T00:00,50,7,10,-99\na,2020-01-01T12:00,50,7,20,150\na,2020-01-02T00:00,50,7,20,-9999\n"
+    own = {
+        **FEATURES,
+        "soil": Feature("soil", "soil", "degC", "dynamic", "test", (-500.0, 60.0), missing=(-99.0, -9999.0)),
+    }
+    columns = {**COLUMNS, "sm": {"column": "vw", "scale": 0.01}, "soil": {"column": "t", "scale": 0.1, "offset": 1.5}}
+    ds = open_stations(write(tmp_path, table), "csv", columns=columns, catalog=own)
+    np.testing.assert_allclose(ds["soil"], [[16.5, np.nan]], rtol=1e-6)
+    np.testing.assert_allclose(ds["sm"], [[0.15, 0.2]], rtol=1e-6)
