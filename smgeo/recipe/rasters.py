@@ -134,10 +134,9 @@ class GriddedSource(_Files):
 
     `bands` names the variable in the file for each variable of the cube. The day of a file without a time coordinate is read
     from its name by the pattern `dates`, as for GeoTIFFs. `daily: accumulated` is for sums since 00 UTC. `stamp: end` is for values whose
-    time is the end of their interval, if files have no bounds of times; either `stamp` states that values do not add up.
-    `select` chooses one position along each dimension that is neither x, y
-    nor time, by the value of its coordinate, or by position if it has none. `pixel_size` (width, or width and height, in units of the
-    coordinates) is that of a grid with one row or column whose file has no bounds.
+    time is the end of their interval, if files have no bounds of times; either `stamp` states that values do not add up. `select` chooses one
+    position along each dimension that is neither x, y nor time, by the value of its coordinate, or by position if it has none. `pixel_size`
+    (width, or width and height, in units of the coordinates) is that of a grid with one row or column whose file has no bounds.
     """
 
     kind: Literal["netcdf", "zarr", "csv_grid"]

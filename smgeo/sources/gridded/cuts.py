@@ -86,9 +86,9 @@ class Reading:
     counts : str or None
         Variable of a daily file of IMERG with the number of half hours that each value is made from.
     select : tuple of (dimension, value)
-        Positions along further dimensions.
+        The position along each further dimension.
     others : tuple of (file, Layout)
-        Layouts of files that have another order than `layout`.
+        The layouts of files that have another order than `layout`.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Headers of gridded files: the grid of a variable, its order in each file, its unit and its times.
 
-Times follow the CF conventions 1.11 (chapter 4), or common names if a file does not follow them.
+Coordinates are those of `grids`, times those of `times`.
 """
 
 from __future__ import annotations
@@ -98,22 +98,31 @@ def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
             for name, band in source.bands.items():
                 item = _describe(variables, str(band), name, file, source, known)
                 first = found[name][0] if found[name] else item
-                layout = in_grid_of(first.layout, item.layout, f"{file}: {name}", str(files[0]))
                 if item.units != first.units:
                     raise SmgeoError(f"{file}: {name} is in {item.units!r}, but in {files[0]} in {first.units!r}")
+                layout = in_grid_of(first.layout, item.layout, f"{file}: {name}", str(files[0]))
                 found[name].append(item._replace(layout=layout))
                 dims |= {*variables[str(band)].dims, *selectable(variables, layout.time, source.select)}
     if unknown := [d for d in source.select if d not in dims]:
         raise SmgeoError(
             f"{source.label}: select names {unknown[0]!r}, which no file has; {nearest(unknown[0], sorted(dims))}"
         )
-    out = {}
-    for name, items in found.items():
-        first, fill = items[0], next((i.fill for i in items if i.fill is not None), None)
-        orders, times = tuple(i.layout for i in items), tuple(i.times for i in items)
-        counts = first.counts if runs[0] is not None else None
-        out[name] = Header(first.layout, orders, first.units, first.tile, times, tuple(runs), first.step, fill, counts)
-    return out
+    return {name: _header(items, tuple(runs)) for name, items in found.items()}
+
+
+def _header(items: list[_Item], runs: tuple[str | None, ...]) -> Header:
+    first = items[0]
+    return Header(
+        layout=first.layout,
+        orders=tuple(i.layout for i in items),
+        units=first.units,
+        tile=first.tile,
+        times=tuple(i.times for i in items),
+        runs=runs,
+        step=first.step,
+        fill=next((i.fill for i in items if i.fill is not None), None),
+        counts=first.counts if runs[0] is not None else None,
+    )
 
 
 def _describe(
@@ -182,8 +191,8 @@ def _csv_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
     given = source.pixel_size or (None, None)
     layout = lay_out(x, y, crs, {"x": "longitude", "y": "latitude"}, files[0], given)
     # Text must be read from its beginning, so all stations are read at once.
-    none, orders = (None,) * len(files), (layout,) * len(files)
-    return {n: Header(layout, orders, None, layout.box.shape.yx, none, none) for n in source.bands}
+    none = (None,) * len(files)
+    return {n: Header(layout, (layout,) * len(files), None, layout.box.shape.yx, none, none) for n in source.bands}
 
 
 def _csv_positions(file: File, header: bool, width: int, row: str) -> tuple[np.ndarray, np.ndarray]:

@@ -52,10 +52,10 @@ def open_gridded(
         `kind` (netcdf, zarr, csv_grid), `path` (a file, a glob pattern, a URL or a list), `bands` (variable -> name in
         the file), and optionally `dates` (strptime pattern of the whole file name, `*` for any text; used if the
         file has no time coordinate; with %H its times), `stamp`, `group`, `crs` (used if the file has none), `pixel_size` (width, or width
-        and height, of a grid that has one row or column and no bounds), `select` (dimension that is neither x, y nor time -> value of its
-        coordinate, or position if it has none), `scale` and `offset` (applied to the unpacked values, as a conversion of units),
-        `convert`, `nodata` (a further number that means missing, as it is in the file), `honour_valid_range`, `resampling`, `daily`,
-        `radius_m`.
+        and height, of a grid that has one row or column and no bounds), `select` (dimension that is neither x, y nor time ->
+        value of its coordinate, or position if it has none), `scale` and `offset` (applied to the unpacked values, as a conversion of
+        units), `convert`, `nodata` (a further number that means missing, as it is in the file), `honour_valid_range`,
+        `resampling`, `daily`, `radius_m`.
     root : str or Path
         Folder that relative paths start from.
     geobox : odc.geo.geobox.GeoBox, optional
@@ -82,9 +82,9 @@ def open_gridded(
     Raises
     ------
     SmgeoError
-        If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly spaced and there is no
-        target, files are on different grids, a unit is not that of the cube, a time is a fill value or of another calendar, or a day has
-        several times and no rule that suits them.
+        If no file matches, a variable, its coordinates, CRS or date are not found, coordinates are not evenly
+        spaced and there is no target, files are on different grids, a unit is not that of the cube, a time is a fill value or of
+        another calendar, or a day has several times and no rule that suits them.
     """
     source = read_source(GriddedSource, spec, "open_gridded", catalog)
     check_target("open_gridded", geobox, stations)
@@ -150,10 +150,10 @@ def _series(
     summed = observed is None or not observed.several or observed.rule in ("sum", "accumulated")
     _check_units(files[0], header.units, name, source, feature, summed=summed)
     attrs: dict[str, object] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
-    if refers_to := source.refers_to.get(name):
-        attrs[reference_attr(name)] = refers_to
     if (runs := _known_runs(header, source)) is not None:
         attrs["run"] = runs
+    if refers_to := source.refers_to.get(name):
+        attrs[reference_attr(name)] = refers_to
     places: tuple[tuple[int, File, int], ...] = ((0, files[0], 0),)
     rule: Rule = "mean"
     whole, several = None, False
@@ -163,13 +163,14 @@ def _series(
             attrs["daily_rule"] = rule_in_words(rule, feature)
         position = {d: i for i, d in enumerate(days)}
         places = tuple((position[d], files[i], p) for d, i, p in observed.places if d in position)
-    reading = _reading(feature, header, files, source)
+    reading = _reading(feature, files, header, source)
     _check_samples(reading, feature, header, places, observed, files, source)
     return Series(reading, observed is not None, places, rule, whole, several, feature, attrs)
 
 
-def _reading(feature: Feature, header: Header, files: tuple[File, ...], source: GriddedSource) -> Reading:
+def _reading(feature: Feature, files: tuple[File, ...], header: Header, source: GriddedSource) -> Reading:
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
+    name = feature.name
     return Reading(
         name=feature.name,
         kind=source.kind,
@@ -177,10 +178,10 @@ def _reading(feature: Feature, header: Header, files: tuple[File, ...], source: 
         group=source.group,
         layout=header.layout,
         tile=header.tile,
-        scale=source.scale.get(feature.name, 1.0),
-        offset=source.offset.get(feature.name, 0.0),
+        scale=source.scale.get(name, 1.0),
+        offset=source.offset.get(name, 0.0),
         nodata=(*(() if nodata is None else (nodata,)), *feature.missing),
-        power=source.convert.get(feature.name) == "power_to_db",
+        power=source.convert.get(name) == "power_to_db",
         honour_valid_range=source.honour_valid_range,
         counts=header.counts,
         select=tuple(source.select.items()),

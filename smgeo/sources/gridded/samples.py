@@ -16,7 +16,7 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources.gridded.cuts import Reading, cut_window, open_band, packing_of
 from smgeo.sources.gridded.files import File, open_variables
 from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE
-from smgeo.sources.pixels.gate import refuse_other_unit, screen
+from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, screen
 from smgeo.sources.pixels.observation import Observation
 
 Place: TypeAlias = tuple[File, int]  # a file, and the position of a time in it
@@ -48,6 +48,10 @@ def check_unit(reading: Reading, feature: Feature, places: Sequence[Place]) -> N
             f"{where} has most values of a sample outside its own valid_range ({excluded} of {excluded + int(np.isfinite(values).sum())}); "
             "correct the file's attribute, or set honour_valid_range: false to keep them"
         )
+    if reading.power:
+        refuse_decibels(values, feature, where)
+    values = _stored(reading, values)
+    refuse_double_offset(values, feature, where)
     refuse_other_unit(values, feature, where)
 
 
@@ -66,7 +70,7 @@ def warn_of_fill(reading: Reading, fill: float, places: Sequence[Place]) -> None
     with open_variables(chosen[0][0], reading.kind, reading.group) as variables:
         stored = variables[reading.band]
         number = np.full((1, 1, 1), fill).astype(stored.values.dtype)
-        value = _stored(reading, reading.convert(packing_of(stored, chosen[0][0], reading).unpack(number)[0]))
+        value = reading.convert(packing_of(stored, chosen[0][0], reading).unpack(number)[0])
     side = max(height, width) if whole else _WIDE
     samples = [_sample(reading, run, side) for run in _runs(chosen)]
     count, size = sum(int((s == value).sum()) for s in samples), sum(s.size for s in samples)
@@ -81,11 +85,11 @@ def warn_of_fill(reading: Reading, fill: float, places: Sequence[Place]) -> None
 
 
 def _sample(reading: Reading, run: tuple[File, slice], side: int = _WIDE) -> np.ndarray:
-    """Return the middle of the grid at some times of a file, in the cube's unit."""
+    """Return the middle of the grid at some times of a file, in the cube's unit or in linear power."""
     file, times = run
     rows, columns = ((max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in reading.layout.box.shape.yx)
     with open_band(file, reading) as cut:
-        return _stored(reading, cut_window(cut, reading.layout_in(file), times, rows, columns))
+        return cut_window(cut, reading.layout_in(file), times, rows, columns)
 
 
 def _stored(reading: Reading, values: np.ndarray) -> np.ndarray:

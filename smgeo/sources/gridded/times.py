@@ -86,10 +86,10 @@ def _explained(stored: Stored, file: File) -> Iterator[None]:
     except (ValueError, OverflowError, ImportError) as error:
         if isinstance(error, SmgeoError):
             raise
+        calendar, reason = stored.attrs.get("calendar", "standard"), str(error).split(". Try ")[0]
         raise SmgeoError(
-            f"{file}: times in {stored.attrs['units']!r} (calendar {stored.attrs.get('calendar', 'standard')}) cannot be decoded to days of "
-            f"the standard calendar ({str(error).split('. Try ')[0]}); rewrite them, for example in 'hours since 1970-01-01', or remove the "
-            "time coordinate and set dates"
+            f"{file}: times in {stored.attrs['units']!r} (calendar {calendar}) cannot be decoded to days of the standard calendar ({reason}); "
+            "rewrite them, for example in 'hours since 1970-01-01', or remove the time coordinate and set dates"
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import h5netcdf
 import netCDF4
@@ -277,3 +278,16 @@ def test_numbers_of_big_endian_files(tmp_path):
         v.attrs.update({"_Unsigned": "true", "missing_value": np.int16(-1)})
     got = open_gridded({"kind": "netcdf", "path": "b.nc", "bands": {"any": "v"}}, root=tmp_path, catalog=ANY)["any"]
     np.testing.assert_array_equal(got.values, [[1, 65534], [NAN, 300]])
+
+
+def test_numbers_that_the_variable_calls_missing(tmp_path):
+    own = {"any": replace(ANY["any"], missing=(-99.0, 7.0))}
+    path = netcdf(tmp_path / "a.nc", np.array([-99, 7, 14], "i2"), {"scale_factor": 0.5})
+    got = open_gridded({"kind": "netcdf", "path": str(path), "bands": {"any": "v"}, "nodata": 3}, catalog=own)["any"]
+    np.testing.assert_array_equal(got.values[0], [NAN, NAN, 7])
+
+
+def test_decibels_are_not_converted_again(tmp_path):
+    spec = backscatter(tmp_path / "d.nc", [[[-10, -12, -9, -11]] * 2], "dB")
+    with pytest.raises(SmgeoError, match="below 0 .* as decibels are"):
+        open_gridded({**spec, "convert": {"s1_vv": "power_to_db"}})
