@@ -227,7 +227,8 @@ def split_stations(
 
     Stations without any value of the target (a variable of kind "target"; of any, if there are several) are in no part.
     Validation and test get their shares of all other stations, drawn from those that are not forced to training. If too few
-    of these are left, they are divided between the two parts in proportion.
+    of these are left, they are divided between the two parts in proportion. If the cube has the coordinate `group`, the
+    stations of a group are in one part.
 
     Parameters
     ----------
@@ -261,15 +262,15 @@ def split_stations(
     ds = ds.isel(station=known)
     ids = ds["station"].values.tolist()
     forced = find_extremes(ds) if extremes_to_train else {}
-    free = [s for s in ids if s not in forced]
+    groups = _groups(ds)
+    taken = {groups[s] for s in forced}
+    free = [s for s in ids if groups[s] not in taken]
     n_val, n_test = (round(f * len(ids)) for f in fractions[1:])
     if n_val + n_test > len(free):
         share = len(free) / (n_val + n_test)
         n_test = max(round(n_test * share), 1) if n_test else 0
         n_val = len(free) - n_test
-    order = np.random.default_rng(seed).permutation(len(free))
-    validation = {free[i] for i in order[:n_val]}
-    test = {free[i] for i in order[n_val : n_val + n_test]}
+    validation, test = _draw(free, groups, n_val, n_test, seed)
     split = Split(
         train=tuple(s for s in ids if s not in validation and s not in test),
         validation=tuple(s for s in ids if s in validation),
@@ -286,6 +287,31 @@ def split_stations(
             "extremes_to_train: false"
         )
     return split
+
+
+def _groups(ds: xr.Dataset) -> dict[Hashable, Hashable]:
+    """Return the group of each station; a station without one is its own."""
+    ids = ds["station"].values.tolist()
+    labels = ds["group"].values.tolist() if "group" in ds.coords else [""] * len(ids)
+    return {s: ("group", label) if label else s for s, label in zip(ids, labels, strict=True)}
+
+
+def _draw(
+    free: list[str], groups: Mapping[Hashable, Hashable], n_val: int, n_test: int, seed: int
+) -> tuple[set[str], set[str]]:
+    """Return stations of validation and test: whole groups in random order, until a part has its number."""
+    members: dict[Hashable, list[str]] = {}
+    for station in free:
+        members.setdefault(groups[station], []).append(station)
+    units = list(members.values())
+    validation: set[str] = set()
+    test: set[str] = set()
+    for i in np.random.default_rng(seed).permutation(len(units)):
+        if len(validation) < n_val:
+            validation.update(units[i])
+        elif len(test) < n_test:
+            test.update(units[i])
+    return validation, test
 
 
 def _has_target(ds: xr.Dataset) -> np.ndarray:

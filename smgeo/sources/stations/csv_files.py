@@ -160,7 +160,7 @@ class TextTable:
             raise SmgeoError(
                 f"{self.where}{line} cannot be read as a table: {error}; see separator, decimal, comment, skip_rows"
             ) from None
-        more = np.flatnonzero((table.pop(len(self.names)).fillna("") != "").to_numpy())
+        more = np.flatnonzero((table.iloc[:, -1].fillna("") != "").to_numpy())
         if more.size:
             raise SmgeoError(
                 f"{self.where}, {self.place(int(more[0]))} has more fields than there are columns ({len(self.names)}); set decimal if its "
@@ -168,7 +168,7 @@ class TextTable:
             )
         for i in text:
             table[i] = table[i].fillna("").str.strip()
-        return table
+        return table.iloc[:, :-1]
 
     def _parse(self, text: Collection[int], numbers: Collection[int], missing: Sequence[str]) -> pd.DataFrame:
         # The first line gets one field more than there are columns: pandas would cut longer lines, and refuse shorter ones.

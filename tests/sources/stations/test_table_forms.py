@@ -394,6 +394,9 @@ def test_groups_are_held_out_together(tmp_path):
     assert ds["group"].values.tolist() == ["north", "north", "f2", "f3"]
     for _, held in smgeo.cv_folds(ds, "group-k-fold", 3):
         assert held[0].any() == held[1].any()
+    for seed in range(5):
+        split = smgeo.split_stations(ds, (0.5, 0.25, 0.25), extremes_to_train=False, seed=seed)
+        assert any({"TABLE/A", "TABLE/B"} <= set(part) for part in split.parts().values())
     assert "group varies" in refusal(
         tmp_path, text.replace("2,50,8,0.1,north", "2,50,8,0.1,south"), columns={**COLUMNS, "group": "field"}
     )
