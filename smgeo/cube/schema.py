@@ -36,7 +36,8 @@ def is_grid(ds: xr.Dataset) -> bool:
 
 def observed(variable: xr.DataArray) -> xr.DataArray:
     """Return where a variable has a value, as lazy as it is: what is infinite is missing, like NaN."""
-    return xr.ufuncs.isfinite(variable)
+    finite: xr.DataArray = xr.ufuncs.isfinite(variable)
+    return finite
 
 
 def text_of(variable: xr.DataArray) -> np.ndarray:

@@ -214,9 +214,9 @@ def _tif(path, values, transform, crs="EPSG:32632"):
 
 def test_grid_cube_of_scenes_and_a_static_layer(tmp_path):
     fine, coarse = Affine(10, 0, 500_000, 0, -10, 5_000_000), Affine(20, 0, 500_000, 0, -20, 5_000_000)
-    scene = np.arange(16.0).reshape(4, 4)
+    scene = -1 - np.arange(16.0).reshape(4, 4)
     _tif(tmp_path / "vv_20200102.tif", scene, fine)
-    _tif(tmp_path / "vv_20200104.tif", np.where(scene == 5, -9999, scene + 100), fine)
+    _tif(tmp_path / "vv_20200104.tif", np.where(scene == -6, -9999, scene - 20), fine)
     _tif(tmp_path / "clay.tif", np.array([[1, 2], [3, 4]]), coarse)
     sources = [
         RasterSource(kind="geotiff", path="clay.tif", bands={"clay": 1}, resampling="nearest"),
@@ -235,7 +235,7 @@ def test_grid_cube_of_scenes_and_a_static_layer(tmp_path):
     assert cube.odc.geobox == box
     np.testing.assert_array_equal(cube["s1_vv"][1], scene)
     assert np.isnan(cube["s1_vv"][[0, 2]]).all()
-    np.testing.assert_array_equal(cube["s1_vv"][3], np.where(scene == 5, np.nan, scene + 100))
+    np.testing.assert_array_equal(cube["s1_vv"][3], np.where(scene == -6, np.nan, scene - 20))
     np.testing.assert_array_equal(cube["clay"], np.kron([[1, 2], [3, 4]], np.ones((2, 2))))
     assert cube["doy_cos"].dims == ("time",)
 

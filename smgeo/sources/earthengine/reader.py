@@ -70,7 +70,8 @@ def open_earthengine(
         each product. A day's images become one value by the catalogue's rule (`daily_rule`); Sentinel-1 is averaged in
         linear power and given in dB; a day of IMERG that lacks a half hour is missing, and the attribute `run` names the runs
         (final, late) of its images. Values outside a variable's valid range are missing and counted. Slope and aspect are
-        computed from resampled elevation (Horn 1981), at stations from elevations 30 m around. The coordinate `day_inputs` on `time` is a digest of the inputs of each day.
+        computed from resampled elevation (Horn 1981), at stations from elevations 30 m around. The coordinate
+        `day_inputs` on `time` is a digest of the inputs of each day.
         `attrs["requests"]`: requests of the listing and of all values, without retries and without those of
         signing in (a few for each process).
 

@@ -1,4 +1,4 @@
-"""What heights, angles and backscatter in a file refer to, by its CRS and by the names that products give their files and bands."""
+"""References of heights, angles and backscatter in a file, by its CRS and by the names that products give files and bands."""
 
 from __future__ import annotations
 
