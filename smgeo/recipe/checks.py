@@ -118,7 +118,7 @@ def _features_are_given(recipe: RecipeFields) -> Iterator[str]:
 
 def _bands_of_several_sources(recipe: RecipeFields) -> Iterator[str]:
     for name in _repeated(b for r in recipe.rasters for b in r.bands):
-        yield f"rasters: {name!r} is given by two sources; name it in one of them"
+        yield f"rasters: {name!r} is given by two sources; name it in one of them (path of one source may be a list of files)"
 
 
 def _dates_of_scenes(recipe: RecipeFields) -> Iterator[str]:

@@ -20,7 +20,7 @@ from smgeo.sources.gridded.csv_grids import read_csv
 from smgeo.sources.gridded.files import File, Stored, open_variables
 from smgeo.sources.gridded.imerg import HALF_HOURS, LACKS_HALF_HOURS
 from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE, Packing, read_packing
-from smgeo.sources.gridded.selection import Wanted, positions
+from smgeo.sources.gridded.selection import Wanted, other_times, positions
 from smgeo.sources.pixels.footprint import Footprints, tiles_of
 from smgeo.sources.pixels.lattice import Lattice
 
@@ -127,6 +127,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
         If the file cannot be opened or read.
     """
     counts: Cut | None = None
+    other: np.ndarray | None = None
     with ExitStack() as stack:
         if reading.kind == "csv_grid":
             read: Cut = partial(read_csv, file)
@@ -134,8 +135,9 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
         else:
             variables = stack.enter_context(open_variables(file, reading.kind, reading.group))
             stored = variables[reading.band]
-            layout = reading.layout_in(file)
-            picked = positions(variables, stored, reading.band, file, dict(reading.select)) if reading.select else {}
+            layout, select = reading.layout_in(file), dict(reading.select)
+            picked = positions(variables, stored, reading.band, file, select) if select else {}
+            other = other_times(variables, layout.time, select)
             read, packing = partial(_read_stored, stored, layout, picked), packing_of(stored, file, reading)
             if reading.counts is not None and reading.counts in variables:
                 counts = partial(_read_stored, variables[reading.counts], layout, picked)
@@ -147,6 +149,8 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
                 part = (counts(run, rows, columns) < HALF_HOURS) & ~np.isnan(values)
                 note_dropped(reading.name, LACKS_HALF_HOURS, int(part.sum()))
                 values[part] = np.nan
+            if other is not None:
+                values[other[run]] = np.nan
             return reading.convert(values)
 
         try:

@@ -91,6 +91,13 @@ def find_axes(
     if others:
         raise SmgeoError(_cannot_choose(variables, stored, band, file, others))
     if lacking := {"x", "y"} - set(axes):
+        if shared := next(
+            (d for d in stored.dims if {"x", "y"} <= {_axis_of_place(v) for v in along(variables, d)}), None
+        ):
+            raise SmgeoError(
+                f"{file}: {band} is a list of pixels along {shared!r} (a reduced Gaussian or unstructured grid), which is not read; bring it onto a "
+                "regular grid first, for example: cdo remapnn,r360x180 IN.nc OUT.nc"
+            )
         raise SmgeoError(
             f"{file}: {band} has dimensions {', '.join(stored.dims)}, none of which is known as "
             f"{' or '.join(sorted(lacking))}; give their coordinates standard_name or axis (CF), or call them lon, lat or x, y"
@@ -251,6 +258,10 @@ def lay_out(
             raise SmgeoError(
                 f"{file}: {axes['y']!r} reaches {np.abs(y).max():g}, which is not a latitude; set crs if these are coordinates of a "
                 "projection, or write x and y in their right order"
+            )
+        if np.abs(x).max() > 720:
+            raise SmgeoError(
+                f"{file}: {axes['x']!r} reaches {np.abs(x).max():g}, which is not a longitude; set crs if it is in a projection"
             )
         x, roll = _rolled(x, x_step)
     affine = Affine(x_step, 0, round(x[0] - x_step / 2, 9), 0, -y_step, round(y[0] + y_step / 2, 9))

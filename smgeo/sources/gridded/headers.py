@@ -22,7 +22,7 @@ from smgeo.sources.gridded.cuts import Layout
 from smgeo.sources.gridded.files import File, Stored, open_variables
 from smgeo.sources.gridded.grids import T_NAMES, along, crs_text, in_grid_of, lay_out, read_layout
 from smgeo.sources.gridded.imerg import run_of
-from smgeo.sources.gridded.selection import positions
+from smgeo.sources.gridded.selection import positions, selectable
 from smgeo.sources.gridded.times import Times, read_times
 
 _TILE = 256  # pixels a side: stations of one tile are read together
@@ -102,7 +102,7 @@ def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
                     raise SmgeoError(f"{file}: {name} is in {item.units!r}, but in {files[0]} in {first.units!r}")
                 layout = in_grid_of(first.layout, item.layout, f"{file}: {name}", str(files[0]))
                 found[name].append(item._replace(layout=layout))
-                dims |= {*variables[str(band)].dims, *(d for d in source.select if d in variables)}
+                dims |= {*variables[str(band)].dims, *selectable(variables, layout.time, source.select)}
     if unknown := [d for d in source.select if d not in dims]:
         raise SmgeoError(
             f"{source.label}: select names {unknown[0]!r}, which no file has; {nearest(unknown[0], sorted(dims))}"

@@ -259,7 +259,7 @@ def _cells(lattice: Curved) -> _Cells:
         latitudes, longitudes = _places(variables, lattice.names, lattice.turned)
     points = _on_sphere(longitudes, latitudes)
     known = np.flatnonzero(np.isfinite(points[..., 0]))
-    return _Cells(points, KDTree(points.reshape(-1, 3)[known]), known)
+    return _Cells(points, KDTree(points.reshape(-1, 3)[known], compact_nodes=False, balanced_tree=False), known)
 
 
 def _places(variables: Mapping[str, Stored], names: tuple[str, str], turned: bool) -> np.ndarray:

@@ -46,10 +46,28 @@ def positions(
     for dim, wanted in select.items():
         if dim in sizes:
             found[dim] = _position(variables, dim, sizes[dim], wanted, f"{file}: {band}")
-        elif dim in variables and variables[dim].dims == ():
-            # A dimension of one position that was dropped: the value has stayed as a scalar.
+        elif dim in variables and variables[dim].dims == ():  # a dimension of one position that was dropped
             _position(variables, dim, 1, wanted, f"{file}: {band}")
     return found
+
+
+def selectable(variables: Mapping[str, Stored], time: str | None, select: Mapping[str, Wanted]) -> list[str]:
+    """Return the selected names that are no dimension, but a single value of the file or a coordinate along time."""
+    return [n for n in select if n in variables and n != time and variables[n].dims[:1] in ((), (time,))]
+
+
+def other_times(variables: Mapping[str, Stored], time: str | None, select: Mapping[str, Wanted]) -> np.ndarray | None:
+    """Return the times at which a coordinate along time has another value than the selected one; None if there is no such coordinate.
+
+    ERA5's newer files have expver as text along time.
+    """
+    out = None
+    for name in selectable(variables, time, select):
+        if variables[name].dims:
+            values = _values(variables, name, variables[name].shape[0])
+            other = np.array([_match([v], select[name]) is None for v in values or ()])
+            out = other if out is None else out | other
+    return out
 
 
 def _position(variables: Mapping[str, Stored], dim: str, size: int, wanted: Wanted, where: str) -> int:
@@ -111,7 +129,7 @@ def _as_time(value: object) -> float | None:
 def _values(variables: Mapping[str, Stored], dim: str, size: int) -> list[object] | None:
     """Return the values of a coordinate: numbers, text, durations or dates; None if the dimension has none."""
     stored = variables.get(dim)
-    if stored is None or (stored.dims not in ((dim,), ()) and stored.dims[:1] != (dim,)):
+    if stored is None:
         return None
     raw = np.asarray(stored.values[...])
     if raw.dtype.kind == "S" and raw.ndim == 2:  # netCDF-3 stores text as rows of characters

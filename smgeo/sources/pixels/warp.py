@@ -117,20 +117,19 @@ def aligned_shift(part: GeoBox, own: GeoBox) -> tuple[int, int] | None:
     if part.crs != own.crs:
         return None
     a, b = part.affine, own.affine
-    if any(
-        abs(p - q) > _ROUNDING * max(abs(b.a), abs(b.e)) for p, q in ((a.a, b.a), (a.b, b.b), (a.d, b.d), (a.e, b.e))
-    ):
-        return None
-    # A hundredth of a pixel, at all corners, is rounding in the headers of files.
     height, width = part.shape.yx
-    inverse = ~b
-    found = set()
-    for column, row in ((0, 0), (width, 0), (0, height), (width, height)):
-        c, r = inverse * (a * (column, row))
-        if abs(c - round(c)) > _ROUNDING or abs(r - round(r)) > _ROUNDING:
-            return None
-        found.add((round(r) - row, round(c) - column))
-    return found.pop() if len(found) == 1 else None
+    det = b.a * b.e - b.b * b.d
+
+    def in_pixels(x: float, y: float) -> tuple[float, float]:
+        return (b.e * x - b.b * y) / det, (b.a * y - b.d * x) / det
+
+    (column, row), (east, down), (right, south) = (
+        in_pixels(*v) for v in ((a.c - b.c, a.f - b.f), (a.a, a.d), (a.b, a.e))
+    )
+    # A hundredth of a pixel, up to the far corner, is rounding in the headers of files.
+    off_x = abs(column - round(column)) + abs(east - 1) * width + abs(right) * height
+    off_y = abs(row - round(row)) + abs(south - 1) * height + abs(down) * width
+    return (round(row), round(column)) if off_x <= _ROUNDING and off_y <= _ROUNDING else None
 
 
 def same_pixels(a: GeoBox, b: GeoBox) -> bool:

@@ -223,11 +223,11 @@ def _check_placed(href: str, src: rasterio.DatasetReader) -> None:
             if count:
                 raise SmgeoError(
                     f"{file} is placed by {words} and has no grid; make one first: gdalwarp {option}-t_srs EPSG:4326 -r near {file} {made} "
-                    "(or -t_srs with the CRS of your grid), and read that file"
+                    "(-t_srs may be the CRS of your grid), and name that file in path"
                 )
         raise SmgeoError(
             f"{file} has no grid: its transform is {_in_words(src.transform)}, so the place of its pixels is unknown; if you know it, write it "
-            f"first: gdal_translate -a_srs EPSG:... -a_ullr LEFT TOP RIGHT BOTTOM {file} {made}, and read that file"
+            f"first: gdal_translate -a_srs EPSG:... -a_ullr LEFT TOP RIGHT BOTTOM {file} {made}, and name that file in path"
         )
     if src.crs is None:
         raise SmgeoError(

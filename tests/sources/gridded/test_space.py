@@ -446,3 +446,30 @@ def test_days_are_read_from_a_curved_grid(tmp_path):
         "ndvi"
     ]
     np.testing.assert_allclose(got.values, [[0, 0.1, 0.2]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["netcdf", "zarr"])
+def test_a_coordinate_along_time_selects_times(tmp_path, kind):
+    """ERA5 of the newer data store: expver is text along time; the preliminary days (0005) are left missing."""
+    days = pd.date_range("2020-01-01", periods=3)
+    ds = degrees(np.full((3, 2, 2), 0.1), [1, 0], [8, 9], time=("time", days))
+    ds = ds.assign_coords(expver=("time", np.array(["0001", "0001", "0005"], dtype="O" if kind == "netcdf" else "U4")))
+    ds.to_netcdf(tmp_path / "a.nc") if kind == "netcdf" else ds.to_zarr(tmp_path / "a.nc", zarr_format=2)
+    spec = {**SPEC, "kind": kind, "bands": {"ndvi": "v"}, "select": {"expver": 1}}
+    for where in ({}, {"stations": places(8.1, 0.1)}):
+        got = open_gridded(spec, root=tmp_path, **where)["ndvi"].values.reshape(-1)
+        np.testing.assert_allclose(got, np.repeat([0.1, 0.1, np.nan], 1 if where else 4), rtol=1e-6)
+
+
+def test_what_is_no_grid_is_refused(tmp_path):
+    """A list of cells, and longitudes that are none."""
+    place = {
+        "lat": ("cell", [50.0, 51, 52], {"units": "degrees_north"}),
+        "lon": ("cell", [8.0, 9, 10], {"units": "degrees_east"}),
+    }
+    xr.Dataset({"v": ("cell", [1.0, 2, 3], {"units": "1"})}, place).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(SmgeoError, match="v is a list of pixels along 'cell' .*not read; bring it onto a regular grid"):
+        read(tmp_path)
+    degrees(np.zeros((2, 2)), [1, 0], [5000.0, 5001.0]).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(SmgeoError, match="'lon' reaches 5001, which is not a longitude"):
+        read(tmp_path)
