@@ -150,11 +150,7 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
                 part = (counts(run, rows, columns) < HALF_HOURS) & ~np.isnan(values)
                 note_dropped(reading.name, LACKS_HALF_HOURS, int(part.sum()))
                 values[part] = np.nan
-<<<<<<< HEAD
             if other is not None:  # times that are not selected
-=======
-            if other is not None:
->>>>>>> i20-grid-time
                 values[other[run]] = np.nan
             return reading.convert(values)
 
