@@ -206,7 +206,10 @@ def test_a_cube_that_would_be_empty_is_refused(recipe, folder, change, message):
 
 def test_values_in_another_unit_are_refused(recipe, folder):
     del recipe["rasters"][0]["scale"]
-    with pytest.raises(SmgeoError, match=r"100 % of a sample of s2_b4 is outside 0 to 1.5 1 \(median 1\d\d\d\).*scale: \{s2_b4: 0\.0001\}"):
+    with pytest.raises(
+        SmgeoError,
+        match=r"100 % of a sample of s2_b4 is outside 0 to 1.5 1 \(median 1\d\d\d\).*scale: \{s2_b4: 0\.0001\}",
+    ):
         smgeo.run(recipe, out=folder / "run", data=folder)
     assert not (folder / "run" / "grid.zarr").exists()
 
