@@ -233,7 +233,6 @@ def test_longitude_comes_before_latitude(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "a.nc").values[0], SQUARE)
 
 
-@pytest.mark.xfail(strict=True, reason="scale_factor of coordinates is ignored")
 def test_degrees_are_packed(tmp_path):
     ds = dataset(SQUARE)
     packing = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": None}
@@ -265,7 +264,6 @@ def geostationary(folder, *, packed):
     return places([-97.0], [40.0])
 
 
-@pytest.mark.xfail(strict=True, reason="radians are taken for metres")
 @pytest.mark.parametrize("packed", [False, True])
 def test_scan_angles_of_a_geostationary_satellite(tmp_path, packed):
     here = geostationary(tmp_path, packed=packed)

@@ -6,6 +6,7 @@ them. Pixels are evenly spaced along x and y, unevenly (a Gaussian or EASE grid 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.gridded.cuts import Layout
 from smgeo.sources.gridded.files import File, Stored
 from smgeo.sources.gridded.lattices import Curved, Uneven
+from smgeo.sources.gridded.packing import unpack_coordinate
 from smgeo.sources.gridded.selection import list_values
 from smgeo.sources.pixels.warp import same_pixels
 
@@ -30,6 +32,7 @@ _Y_NAMES = ("lat", "latitude", "y", "nlat", "northing")
 T_NAMES = ("time", "t", "date", "valid_time")
 _EVEN = 0.01  # share of a step that is rounding
 _ROUNDING = 0.005  # share of a pixel: coordinates that are further from evenly spaced ones are used as they are
+_ANGLES = {"rad": 1.0, "radian": 1.0, "radians": 1.0, "urad": 1e-6, "microradian": 1e-6, "microradians": 1e-6}
 _SMOOTH = 1.7  # neighbouring steps of an unevenly spaced axis differ by less; where a row is missing they differ by 2
 
 
@@ -52,10 +55,11 @@ def read_layout(
     places = _two_dimensional(variables, stored, axes, source.crs)
     if places is not None:
         return _curved_layout(variables, places, axes, file, source, known)
-    (x, x_degrees), (y, y_degrees) = (_positions(variables, axes[a], file) for a in ("x", "y"))
+    height = _height(_mapping(variables, stored))
+    (x, x_degrees), (y, y_degrees) = (_positions(variables, axes[a], file, height) for a in ("x", "y"))
     crs = _crs(variables, stored, band, file, source.crs, x_degrees and y_degrees)
     sizes = source.pixel_size or (None, None)
-    given = [_edges(variables, axes[a], v, size) for a, v, size in (("x", x, sizes[0]), ("y", y, sizes[1]))]
+    given = [_edges(variables, axes[a], v, size, height) for a, v, size in (("x", x, sizes[0]), ("y", y, sizes[1]))]
     key = (*sorted(axes.items()), *(None if v is None else np.asarray(v).tobytes() for v in (x, y, *given)), crs)
     if key not in known:
         known[key] = lay_out(x, y, crs, axes, file, given)
@@ -154,21 +158,46 @@ def along(variables: Mapping[str, Stored], dim: str) -> Iterator[Stored]:
 # Coordinates
 
 
-def _positions(variables: Mapping[str, Stored], dim: str, file: File) -> tuple[np.ndarray, bool]:
+def _positions(variables: Mapping[str, Stored], dim: str, file: File, height: float | None) -> tuple[np.ndarray, bool]:
     """Return coordinates along a dimension, in degrees or metres, float64, and True if they are degrees."""
     stored = next(along(variables, dim), None)
     if stored is None:
         raise SmgeoError(f"{file}: dimension {dim!r} has no coordinates, so its place on Earth is unknown")
     units = str(stored.attrs.get("units", "")).lower()
-    values = _as_meant(np.asarray(stored.values[:]))
+    values = _as_meant(unpack_coordinate(np.asarray(stored.values[:]), stored.packing, f"{file}: {dim}"))
     if not np.isfinite(values).all():
         raise SmgeoError(f"{file}: {dim!r} has a coordinate that is missing, so the place of its pixels is unknown")
     degrees = _is_degrees(stored) or (not units and dim.lower() in (*_X_NAMES[:2], *_Y_NAMES[:2], "nlon", "nlat"))
-    return values * _factor(stored), degrees
+    values = values * _factor(stored, height)
+    if height is not None and values.size > 1 and np.abs(values).max() < 1:
+        raise SmgeoError(
+            f"{file}: {dim!r} is in {units or 'no unit'!r} and reaches {np.abs(values).max():g}, which is no distance in a projection; if these are "
+            "scan angles, write its attribute units: rad"
+        )
+    return values, degrees
 
 
-def _factor(stored: Stored) -> float:
-    return 1000.0 if str(stored.attrs.get("units", "")).lower() in ("km", "kilometre", "kilometer") else 1.0
+def _factor(stored: Stored, height: float | None) -> float:
+    """Return the factor to degrees or metres. Scan angles of a geostationary satellite are metres at its height above the Earth."""
+    unit = str(stored.attrs.get("units", "")).lower()
+    angle = _ANGLES.get(unit)
+    if angle is not None:
+        return angle * (math.degrees(1) if height is None else height)
+    if height is not None and unit.startswith("degree"):
+        return math.radians(height)
+    return 1000.0 if unit in ("km", "kilometre", "kilometer") else 1.0
+
+
+def _mapping(variables: Mapping[str, Stored], stored: Stored) -> Stored | None:
+    return variables.get(str(stored.attrs.get("grid_mapping", "")).split(":")[0].strip())
+
+
+def _height(mapping: Stored | None) -> float | None:
+    """Return the height of a geostationary satellite above the Earth; None in another projection."""
+    if mapping is None or mapping.attrs.get("grid_mapping_name") != "geostationary":
+        return None
+    height = mapping.attrs.get("perspective_point_height")
+    return float(height) if isinstance(height, int | float) else None
 
 
 def _as_meant(values: np.ndarray) -> np.ndarray:
@@ -181,7 +210,7 @@ def _as_meant(values: np.ndarray) -> np.ndarray:
 
 
 def _edges(
-    variables: Mapping[str, Stored], dim: str, centres: np.ndarray, size: float | None
+    variables: Mapping[str, Stored], dim: str, centres: np.ndarray, size: float | None, height: float | None
 ) -> np.ndarray | float | None:
     """Return the edges of the pixels along a dimension (CF 1.11, section 7.1), one more than pixels; else `size`.
 
@@ -194,7 +223,10 @@ def _edges(
     for name in (*names, *(f"{dim}{end}" for end in ("_bnds", "_bounds", "_bnd"))):
         bounds = variables.get(name)
         if stored is not None and bounds is not None and bounds.shape == (centres.size, 2):
-            values = _as_meant(np.asarray(bounds.values[...])) * _factor(stored)
+            values = _as_meant(
+                unpack_coordinate(np.asarray(bounds.values[...]), bounds.packing or stored.packing, name)
+            )
+            values = values * _factor(stored, height)
             if np.isfinite(values).all() and np.allclose(values[1:, 0], values[:-1, 1]):
                 return np.append(values[:, 0], values[-1, 1])
     return size
@@ -203,7 +235,7 @@ def _edges(
 def _crs(
     variables: Mapping[str, Stored], stored: Stored, band: str, file: File, given: str | None, degrees: bool
 ) -> str:
-    mapping = variables.get(str(stored.attrs.get("grid_mapping", "")).split(":")[0].strip())
+    mapping = _mapping(variables, stored)
     try:
         if mapping is not None and mapping.attrs:
             return _crs_of_mapping(tuple(sorted(mapping.attrs.items())))

@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 
 from smgeo.errors import SmgeoError
 from smgeo.sources.gridded.files import File, Stored, open_variables
+from smgeo.sources.gridded.packing import unpack_coordinate
 from smgeo.sources.pixels.warp import crs_text, is_geographic
 
 _SAME = 0.01  # share of a pixel that is rounding
@@ -267,12 +268,11 @@ def _places(variables: Mapping[str, Stored], names: tuple[str, str], turned: boo
     found = []
     for name, most in zip(names, (90, 360), strict=True):
         stored = variables[name]
-        raw = np.asarray(stored.values[(0,) * (len(stored.dims) - 2)], dtype="float64")
-        values = raw * float(stored.attrs.get("scale_factor", 1)) + float(stored.attrs.get("add_offset", 0))
-        missing = [
-            float(v) for key in ("_FillValue", "missing_value") for v in np.atleast_1d(stored.attrs.get(key, ()))
-        ]
-        values[~(np.abs(values) <= most) | np.isin(raw, missing)] = np.nan
+        raw = np.asarray(stored.values[(0,) * (len(stored.dims) - 2)])
+        values = unpack_coordinate(raw, stored.packing, name).astype("float64")
+        if str(stored.attrs.get("units", "")).lower() in ("rad", "radian", "radians"):
+            values = np.degrees(values)
+        values[~(np.abs(values) <= most)] = np.nan
         found.append(values.T if turned else values)
     places = np.stack(found)
     places[:, np.isnan(places).any(axis=0)] = np.nan

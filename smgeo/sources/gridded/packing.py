@@ -151,6 +151,15 @@ def read_packing(
     return Packing(read_as, tuple(fills.values()), low, high, of_values, scale, offset)
 
 
+def unpack_coordinate(stored: np.ndarray, attrs: Mapping[str, object], where: str) -> np.ndarray:
+    """Return coordinates as they are meant, missing as NaN: they are packed like any variable (CF 1.11, section 8.1).
+
+    >>> unpack_coordinate(np.array([5020, 5010], "int16"), {"scale_factor": 0.01}, "a.nc: lat").round(6).tolist()
+    [50.2, 50.1]
+    """
+    return read_packing(stored.dtype, attrs, where, honour_valid_range=False).unpack(stored)[0]
+
+
 def _signed(dtype: np.dtype, unsigned: object) -> tuple[np.dtype, bool]:
     """Return the type in which the bits are read, and True if its sign is another than the stored type's."""
     if dtype.kind == "b":

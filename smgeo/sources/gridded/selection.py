@@ -11,6 +11,7 @@ import xarray as xr
 
 from smgeo.errors import SmgeoError
 from smgeo.sources.gridded.files import File, Stored
+from smgeo.sources.gridded.packing import unpack_coordinate
 
 Wanted = int | float | str
 _ROUNDING = 1e-3  # share of a value: 0.05 is 0.0500000007 as float32, and some files store two digits
@@ -139,6 +140,8 @@ def _values(variables: Mapping[str, Stored], dim: str, size: int) -> list[object
         return None
     units = str(stored.attrs.get("units", ""))
     if raw.dtype.kind in "iuf":
+        if {"scale_factor", "add_offset"} & set(stored.packing) and " since " not in units:
+            raw = unpack_coordinate(raw, stored.packing, dim)
         if " since " in units:
             decoded = xr.coding.times.CFDatetimeCoder().decode(xr.Variable(("t",), raw, dict(stored.attrs)), name=dim)
             return [pd.Timestamp(str(t)) for t in decoded.to_numpy()]
