@@ -271,7 +271,6 @@ def test_scan_angles_of_a_geostationary_satellite(tmp_path, packed):
     np.testing.assert_array_equal(got.values, [[4]])
 
 
-@pytest.mark.xfail(strict=True, reason="grid_latitude and grid_longitude are not known as axes")
 def test_rotated_pole(tmp_path):
     mapping = {
         "grid_mapping_name": "rotated_latitude_longitude",

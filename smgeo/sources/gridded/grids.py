@@ -27,8 +27,8 @@ from smgeo.sources.gridded.packing import unpack_coordinate
 from smgeo.sources.gridded.selection import list_values
 from smgeo.sources.pixels.warp import same_pixels
 
-_X_NAMES = ("lon", "longitude", "x", "nlon", "easting")
-_Y_NAMES = ("lat", "latitude", "y", "nlat", "northing")
+_X_NAMES = ("lon", "longitude", "x", "nlon", "easting", "rlon")
+_Y_NAMES = ("lat", "latitude", "y", "nlat", "northing", "rlat")
 T_NAMES = ("time", "t", "date", "valid_time")
 _EVEN = 0.01  # share of a step that is rounding
 _ROUNDING = 0.005  # share of a pixel: coordinates that are further from evenly spaced ones are used as they are
@@ -140,9 +140,19 @@ def axis_of(variables: Mapping[str, Stored], dim: str) -> str | None:
 def _axis_of_place(variable: Stored) -> str | None:
     """Return "x" or "y" if the attributes of a variable call it longitude or latitude, or coordinates of a projection."""
     units, standard = str(variable.attrs.get("units", "")).lower(), variable.attrs.get("standard_name")
-    if standard in ("longitude", "projection_x_coordinate") or re.match(r"degrees?_?e(ast)?$", units):
+    if standard in (
+        "longitude",
+        "projection_x_coordinate",
+        "projection_x_angular_coordinate",
+        "grid_longitude",
+    ) or re.match(r"degrees?_?e(ast)?$", units):
         return "x"
-    if standard in ("latitude", "projection_y_coordinate") or re.match(r"degrees?_?n(orth)?$", units):
+    if standard in (
+        "latitude",
+        "projection_y_coordinate",
+        "projection_y_angular_coordinate",
+        "grid_latitude",
+    ) or re.match(r"degrees?_?n(orth)?$", units):
         return "y"
     return None
 

@@ -384,6 +384,47 @@ def test_curved_grid_with_fill_in_its_coordinates_and_transposed_dims(tmp_path):
     np.testing.assert_array_equal(read(tmp_path, stations=at).values, [np.nan, number[20, 30]])
 
 
+@pytest.mark.parametrize("form", ["packed", "radians"])
+def test_two_dimensional_coordinates_that_are_packed_or_in_radians(tmp_path, form):
+    lon, lat = curved(centre=(9, 50))
+    number = np.arange(lon.size, dtype="float64").reshape(lon.shape)
+    ds = two_dimensional(number, lon.copy(), lat.copy())
+    packing = {"dtype": "int16", "scale_factor": 0.01, "add_offset": 20.0, "_FillValue": -32768}
+    if form == "radians":
+        for name in ("XLAT", "XLONG"):
+            ds[name] = np.radians(ds[name]).assign_attrs(units="radian")
+    ds.to_netcdf(tmp_path / "a.nc", encoding=dict.fromkeys(("XLAT", "XLONG"), packing if form == "packed" else {}))
+    at = places([lon[0, 10], lon[20, 30]], [lat[0, 10], lat[20, 30]])
+    np.testing.assert_array_equal(read(tmp_path, stations=at).values, [number[0, 10], number[20, 30]])
+
+
+def test_select_by_a_packed_coordinate(tmp_path):
+    ds = degrees(np.arange(18).reshape(2, 3, 3), [1.0, 0, -1], [1.0, 2, 3], depth=("depth", [0.05, 0.1]))
+    ds.to_netcdf(tmp_path / "a.nc", encoding={"depth": {"dtype": "int16", "scale_factor": 0.01}})
+    got = read(tmp_path, {**SPEC, "select": {"depth": 0.1}}, stations=places(2.0, 0.0))
+    assert got.values.tolist() == [13]
+
+
+@pytest.mark.parametrize(("units", "factor"), [("degrees", 180 / np.pi), ("microradian", 1e6), ("1", 1.0)])
+def test_scan_angles_in_other_units(tmp_path, units, factor):
+    mapping = {
+        "grid_mapping_name": "geostationary", "perspective_point_height": 35786023.0, "semi_major_axis": 6378137.0,
+        "semi_minor_axis": 6356752.31414, "longitude_of_projection_origin": 0.0, "latitude_of_projection_origin": 0.0,
+        "sweep_angle_axis": "y",
+    }  # fmt: skip
+    angle = np.array([-1e-4, 0, 1e-4]) * factor
+    ds = xr.Dataset({"v": (("y", "x"), np.arange(9.0).reshape(3, 3), {"grid_mapping": "p"}), "p": ((), 0, mapping)})
+    for axis, turn in (("x", 1), ("y", -1)):
+        ds[axis] = (axis, turn * angle, {"units": units, "standard_name": f"projection_{axis}_coordinate"})
+    ds.to_netcdf(tmp_path / "a.nc")
+    east = places(np.degrees(1e-4 * 35786023 / 6378137), 0.0)  # straight below, an angle is an arc of the equator
+    if units == "1":
+        with pytest.raises(SmgeoError, match="units: rad"):
+            read(tmp_path, stations=east)
+    else:
+        assert read(tmp_path, stations=east).values.tolist() == [5]
+
+
 def test_two_dimensional_coordinates_of_other_files_must_agree(tmp_path):
     lon, lat = curved(centre=(9, 50))
     for day, shift in ((1, 0.0), (2, 1e-4), (3, 0.1)):
