@@ -143,7 +143,6 @@ def test_hours_without_a_value_do_not_sum_to_zero(tmp_path):
     np.testing.assert_array_equal(got, [24, NAN, 24])
 
 
-@pytest.mark.xfail(strict=True, reason="mm is taken for mm d-1 whatever the step of the file")
 def test_totals_of_a_month_are_not_those_of_a_day(tmp_path):
     months = pd.to_datetime(["2020-01-01", "2020-02-01", "2020-03-01"])
     dataset(np.full((3, 3, 3), 90.0, "float32"), {"units": "mm"}, time=months).to_netcdf(tmp_path / "a.nc")

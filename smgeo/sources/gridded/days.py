@@ -213,6 +213,14 @@ def _step(times: pd.DataFrame) -> tuple[int, float]:
     return max(1, round(24 / step)), round(step, 3)
 
 
+def days_apart(times: pd.DataFrame) -> float:
+    """Return the days from one time to the next, or of the intervals of times: the least; 1 if it is not known."""
+    hours = times["hours"].to_numpy()
+    if not (hours > 0).all():
+        hours = np.diff(times["at"].drop_duplicates().to_numpy()) / np.timedelta64(1, "h")
+    return float(hours.min()) / 24 if hours.size else 1.0
+
+
 # Values that add up
 
 

@@ -19,7 +19,7 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.rasters import GriddedSource, read_source
 from smgeo.sources.gridded.blocks import Series, grid_variable, station_variable
 from smgeo.sources.gridded.cuts import Reading
-from smgeo.sources.gridded.days import Observed, observe
+from smgeo.sources.gridded.days import Observed, days_apart, observe
 from smgeo.sources.gridded.files import File, file_state, list_files
 from smgeo.sources.gridded.grids import same_grid
 from smgeo.sources.gridded.headers import Header, read_headers
@@ -32,6 +32,7 @@ from smgeo.sources.pixels.gate import is_backscatter
 from smgeo.sources.pixels.units import known_unit
 
 _NEO_FILL = 99999.0
+_A_DAY = 1.5  # days between totals of single days, at most
 _HINTS = {("K", "degC"): "set offset: {%s: -273.15}", ("degC", "K"): "set offset: {%s: 273.15}"}
 
 
@@ -148,7 +149,8 @@ def _series(
 ) -> Series:
     """Return how one variable is read and combined."""
     summed = observed is None or not observed.several or observed.rule in ("sum", "accumulated")
-    _check_units(files[0], header.units, name, source, feature, summed=summed)
+    apart = 1.0 if observed is None else days_apart(observed.times)
+    _check_units(files[0], header.units, name, source, feature, apart if summed else None)
     attrs: dict[str, object] = {**feature.attrs(), "source": f"{feature.source}; {Path(source.patterns[0]).name}"}
     if (runs := _known_runs(header, source)) is not None:
         attrs["run"] = runs
@@ -223,19 +225,28 @@ def _known_runs(header: Header, source: GriddedSource) -> str | None:
 
 
 def _check_units(
-    file: File, found: str | None, name: str, source: GriddedSource, feature: Feature, *, summed: bool
+    file: File, found: str | None, name: str, source: GriddedSource, feature: Feature, apart: float | None
 ) -> None:
-    """Raise an error if the unit is not the cube's. IMERG V06 writes a day's total as mm; a day's sum of mm is mm a day."""
+    """Raise an error if the unit is not the cube's. IMERG V06 writes a day's total as mm; a day's sum of mm is mm a day.
+
+    `apart` is the days between the times of totals; None if values are no totals.
+    """
     if found is None or name in source.scale or name in source.offset or source.convert.get(name, "none") != "none":
         return
     canonical = known_unit(found)
     if canonical == known_unit(feature.units):
         return
     # A kilogram of water on a square metre is a millimetre.
-    if feature.units == "mm d-1" and canonical in ("mm", "kg m-2", "kg m**-2", "kg/m2") and summed:
+    if feature.units == "mm d-1" and canonical in ("mm", "kg m-2", "kg m**-2", "kg/m2") and apart is not None:
+        if apart > _A_DAY:
+            raise SmgeoError(
+                f"{file}: {name} is in {found!r} and its times are {apart:g} days apart, so its values are totals of several days, but the "
+                f"cube stores those of a day; divide them by their number of days first, or give them to a variable of your own. If each "
+                f"is the total of one day, set scale: {{{name}: 1}}"
+            )
         return
     hint = _HINTS.get((canonical, feature.units), "convert it with scale and offset")
-    if feature.units == "mm d-1" and canonical == "m" and summed:
+    if feature.units == "mm d-1" and canonical == "m" and apart is not None:
         hint = "set scale: {%s: 1000}"
     if is_backscatter(feature) and canonical == "1":
         hint = "if it is linear power, set convert: {%s: power_to_db}"

@@ -45,6 +45,19 @@ def hours(first, last, freq="h"):
     return pd.date_range(first, last, freq=freq)
 
 
+@pytest.mark.parametrize("bounds", [False, True])
+def test_totals_of_several_days_are_not_those_of_a_day(tmp_path, bounds):
+    starts = pd.to_datetime(["2020-06-01", "2020-06-11"][: 1 if bounds else 2])  # one time shows no step, its bounds do
+    ends = starts + pd.Timedelta("10D")
+    series(tmp_path / "a.nc", starts, [30.0, 50.0][: len(starts)], bounds=(starts, ends) if bounds else None)
+    with pytest.raises(
+        SmgeoError, match="precipitation is in 'mm' and its times are 10 days apart.*variable of your own"
+    ):
+        days(tmp_path)
+    # Totals of single days, some days apart.
+    assert days(tmp_path, scale={"precipitation": 1})["06-01"] == 30
+
+
 # Each time once
 
 
@@ -158,10 +171,10 @@ def test_the_day_that_contains_most_of_an_interval(tmp_path):
     assert days(tmp_path) == {"01-01": 1, "01-02": 2}
     # Composites of eight days have the day of their time, which is the last of them if it is their end.
     times = hours("2020-01-01", "2020-01-09", "8D")
-    series(tmp_path / "a.nc", times, [1, 2], bounds=(times, times + pd.Timedelta(8, "D")))
-    assert days(tmp_path) == {"01-01": 1, "01-09": 2}
-    series(tmp_path / "a.nc", times, [1, 2], bounds=(times - pd.Timedelta(8, "D"), times))
-    assert days(tmp_path) == {"12-31": 1, "01-08": 2}
+    series(tmp_path / "a.nc", times, [1, 2], units="degC", bounds=(times, times + pd.Timedelta(8, "D")))
+    assert days(tmp_path, WARM) == {"01-01": 1, "01-09": 2}
+    series(tmp_path / "a.nc", times, [1, 2], units="degC", bounds=(times - pd.Timedelta(8, "D"), times))
+    assert days(tmp_path, WARM) == {"12-31": 1, "01-08": 2}
     # Instants.
     times = hours("2020-01-01", "2020-01-02", "D")
     series(tmp_path / "a.nc", times, [1, 2], bounds=(times, times))
