@@ -499,7 +499,6 @@ def test_rows_from_south_to_north_in_a_geotiff(tmp_path):
     np.testing.assert_array_equal(scene(tmp_path / "a.tif", geobox=box).values[0], SQUARE)
 
 
-@pytest.mark.xfail(strict=True, reason="no warning of a share of exact zeros")
 def test_masked_pixels_exported_as_zeros(tmp_path):
     values = np.full((10, 10), -12.0, "float32")
     values[:4] = 0

@@ -16,7 +16,7 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources.gridded.cuts import Reading, cut_window, open_band, packing_of
 from smgeo.sources.gridded.files import File, open_variables
 from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE
-from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, screen
+from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, screen, warn_of_zeros
 from smgeo.sources.pixels.observation import Observation
 
 Place: TypeAlias = tuple[File, int]  # a file, and the position of a time in it
@@ -53,6 +53,7 @@ def check_unit(reading: Reading, feature: Feature, places: Sequence[Place]) -> N
     values = _stored(reading, values)
     refuse_double_offset(values, feature, where)
     refuse_other_unit(values, feature, where)
+    warn_of_zeros(values, feature, where)
 
 
 def spread(items: Sequence[_Any], most: int) -> list[_Any]:

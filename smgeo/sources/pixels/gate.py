@@ -6,6 +6,7 @@ Pixels are checked as they are read, before they are averaged or resampled: one 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numba
@@ -13,7 +14,7 @@ import numpy as np
 
 from smgeo.catalog import Feature
 from smgeo.cube.tally import note_dropped
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 
 INFINITE = "infinite"
 OUTSIDE = "outside the valid range"
@@ -23,6 +24,7 @@ _NEARLY_ALL = 0.9
 _LEAST = 4
 # Share of a range's greater end by which rounding may miss it.
 _ROUNDING = 1e-6
+_ZEROS = 0.01  # share of a sample of decibels that is 0 by chance, at most
 # Reflectance of dark surfaces is a little below 0 after correction; so much of it so far below 0 is an offset of -0.1 applied twice.
 _DARK, _TOO_DARK, _MANY = -0.01, -0.25, 0.1
 
@@ -176,6 +178,19 @@ def refuse_double_offset(values: np.ndarray, feature: Feature, where: str) -> No
             f"{where}: {100 * dark.mean():.0f} % of a sample of {feature.name} is below {_DARK:g} (median {np.median(seen):g}), as "
             f"reflectance is if an offset is applied that its numbers already include; set offset: {{{feature.name}: 0}}, or leave such "
             "scenes out"
+        )
+
+
+def warn_of_zeros(values: np.ndarray, feature: Feature, where: str) -> None:
+    """Warn of a sample of backscatter in which more than a hundredth is exactly 0 dB, as masked pixels are after some exports."""
+    seen = values[np.isfinite(values)]
+    zeros = np.count_nonzero(seen == 0)
+    if is_backscatter(feature) and zeros >= max(_LEAST, _ZEROS * seen.size):
+        warnings.warn(
+            f"{where}: {100 * zeros / seen.size:.0f} % of a sample of {feature.name} is exactly 0 dB, as pixels that were masked before they were exported; they are "
+            "kept as values. If 0 stands for missing, set nodata: 0",
+            SmgeoWarning,
+            stacklevel=2,
         )
 
 

@@ -17,7 +17,7 @@ from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.footprint import station_places, stations_dataset
-from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit
+from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, warn_of_zeros
 from smgeo.sources.pixels.warp import same_pixels
 from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
 from smgeo.sources.scenes.files import is_remote, plain
@@ -147,7 +147,9 @@ def _check_samples(scenes: Sequence[Scene], variables: Sequence[Variable]) -> No
             found.append(sample.stored().ravel())
             refuse_double_offset(found[-1], feature, plain(scene.name))
         if found:
-            refuse_other_unit(np.concatenate(found), feature, plain(chosen[0].name))
+            sampled = np.concatenate(found)
+            refuse_other_unit(sampled, feature, plain(chosen[0].name))
+            warn_of_zeros(sampled, feature, plain(chosen[0].name))
 
 
 def _by_time(

@@ -161,7 +161,7 @@ def test_interpolation_does_not_reach_under_a_cloud(tmp_path):
 
 def test_a_stack_of_dates_in_one_file(tmp_path):
     names = ["VV", "VH", "VV_1", "VH_1", "VV_2", "VH_2", "elevation"]
-    write(tmp_path / "chip.tif", *(np.full((2, 2), -i) for i in range(7)), names=names)
+    write(tmp_path / "chip.tif", *(np.full((2, 2), -i) for i in range(1, 8)), names=names)
     spec = {
         "path": "chip.tif",
         "bands": {"s1_vv": "VV{step}", "s1_vh": "VH{step}"},
@@ -169,11 +169,11 @@ def test_a_stack_of_dates_in_one_file(tmp_path):
     }
     ds = open_rasters(spec, root=tmp_path)
     assert [str(t)[:10] for t in ds["time"].values] == spec["dates"]
-    assert ds["s1_vv"].values[:, 0, 0].tolist() == [0, -2, -4]
-    assert ds["s1_vh"].values[:, 0, 0].tolist() == [-1, -3, -5]
+    assert ds["s1_vv"].values[:, 0, 0].tolist() == [-1, -3, -5]
+    assert ds["s1_vh"].values[:, 0, 0].tolist() == [-2, -4, -6]
     both = open_rasters({**spec, "bands": {"s1_vv": "VV{step}", "elevation": "elevation"}}, root=tmp_path)
-    assert both["s1_vv"].values[:, 0, 0].tolist() == [0, -2, -4]
-    assert both["elevation"].values[0, 0] == -6
+    assert both["s1_vv"].values[:, 0, 0].tolist() == [-1, -3, -5]
+    assert both["elevation"].values[0, 0] == -7
     with pytest.raises(SmgeoError, match="there are 3 dates, so s1_vh needs a band for each"):
         open_rasters({**spec, "bands": {"s1_vv": "VV{step}", "s1_vh": "VH"}}, root=tmp_path)
 
