@@ -431,7 +431,6 @@ def test_fill_of_the_array_is_no_value(tmp_path):
     np.testing.assert_array_equal(got, [[NAN, 1, 2], [3, 4, 5], [6, 7, 8]])
 
 
-@pytest.mark.xfail(strict=True, reason="stale .zmetadata is trusted")
 def test_days_appended_after_the_metadata_was_copied(tmp_path):
     where = {"zarr_format": 2}
     dataset(np.ones((1, 3, 3), "float32")).to_zarr(tmp_path / "a.zarr", consolidated=True, **where)

@@ -138,9 +138,9 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Variabl
 def _zarr(file: File, group: str | None, stack: ExitStack) -> Variables:
     if isinstance(file, str):
         _file_system(file)
-    # Without this, a store that was not consolidated is read with a warning.
-    listed = None if isinstance(file, str) or (file / (group or "") / ".zmetadata").is_file() else False
-    ds = stack.enter_context(xr.open_zarr(file, group=group, chunks=None, decode_cf=False, consolidated=listed))
+    # The copy of all metadata in a store may be older than they are; only over a network is it much faster.
+    copied = None if isinstance(file, str) else False
+    ds = stack.enter_context(xr.open_zarr(file, group=group, chunks=None, decode_cf=False, consolidated=copied))
     return _Zarr(ds, file, group)
 
 

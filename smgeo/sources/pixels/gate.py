@@ -187,8 +187,8 @@ def warn_of_zeros(values: np.ndarray, feature: Feature, where: str) -> None:
     zeros = np.count_nonzero(seen == 0)
     if is_backscatter(feature) and zeros >= max(_LEAST, _ZEROS * seen.size):
         warnings.warn(
-            f"{where}: {100 * zeros / seen.size:.0f} % of a sample of {feature.name} is exactly 0 dB, as pixels that were masked before they were exported; they are "
-            "kept as values. If 0 stands for missing, set nodata: 0",
+            f"{where}: {100 * zeros / seen.size:.0f} % of a sample of {feature.name} is exactly 0 dB, as masked pixels are after "
+            "some exports; they are kept as values. If 0 stands for missing, set nodata: 0",
             SmgeoWarning,
             stacklevel=2,
         )
