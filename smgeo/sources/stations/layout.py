@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -10,10 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from smgeo.errors import SmgeoWarning
+
 Day: TypeAlias = str | dt.date | np.datetime64
 Period: TypeAlias = tuple[Day, Day]
 # Dimensions, values (NumPy or Dask) and attributes of a variable, as xarray takes them.
 Entry: TypeAlias = tuple[tuple[str, ...], object, Mapping[str, object]]
+_NAMED = 10  # stations that a message names
 
 
 def day_axis(first: Day, last: Day) -> pd.DatetimeIndex:
@@ -50,6 +54,7 @@ def station_coordinates(
     target : str or None
         None if no sensors are known.
     """
+    _warn_of_no_place(ids, latitude, longitude)
     long_name = "sensors, JSON" if target is None else f"sensors that {target} is made of, JSON"
     return {
         "station": np.array(ids, dtype=object),
@@ -60,6 +65,20 @@ def station_coordinates(
         "network": ("station", np.array(networks, dtype=object)),
         "sensors": ("station", np.array(sensors, dtype=object), {"long_name": long_name}),
     }
+
+
+def _warn_of_no_place(ids: Sequence[str], latitude: ArrayLike, longitude: ArrayLike) -> None:
+    """Warn of stations at exactly 0, 0, which is in the sea and what an unknown place often becomes."""
+    nowhere = (np.asarray(latitude) == 0) & (np.asarray(longitude) == 0)
+    if nowhere.any():
+        named = [ids[i] for i in np.flatnonzero(nowhere)]
+        more = ", ..." if len(named) > _NAMED else ""
+        warnings.warn(
+            f"{len(named)} station(s) are at latitude 0, longitude 0, as stations whose place is unknown often are: {', '.join(named[:_NAMED])}{more}; "
+            "correct their coordinates, or leave them out",
+            SmgeoWarning,
+            stacklevel=3,
+        )
 
 
 def count(values: object, long_name: str, source: str) -> Entry:
