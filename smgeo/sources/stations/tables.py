@@ -31,6 +31,7 @@ _CONVERSIONS: dict[str, tuple[tuple[str, float, float], ...]] = {
     "mm d-1": (("hundredths of mm", 0.01, 0.0),),
 }
 _DAY = pd.Timedelta(days=1)
+_NAMED = 10  # stations that a message names
 # Variable -> reason -> rows dropped, by station.
 _Dropped = dict[str, dict[str, pd.Series]]
 
@@ -159,6 +160,7 @@ def _drop_impossible(rows: Rows, spec: TableSource, catalog: Mapping[str, Featur
                     _describe_other_unit(name, values[values.notna() & ~infinite], (low, high), catalog[name], rows)
                 )
                 continue
+            _warn_of_stations(name, rows, column, catalog[name])
             for reason, bad in ((INFINITE, infinite), (OUTSIDE, outside)):
                 if bad.any():
                     lost = bad.groupby(rows.table["station"]).sum()
@@ -168,6 +170,35 @@ def _drop_impossible(rows: Rows, spec: TableSource, catalog: Mapping[str, Featur
     if faults:
         raise SmgeoError(f"{rows.sources.where}: {'; '.join(faults)}")
     return out
+
+
+def _warn_of_stations(name: str, rows: Rows, column: str, feature: Feature) -> None:
+    """Warn of stations most of whose values are impossible, as in another unit than the others'; they are made missing."""
+    values = rows.table[column]
+    values = values[np.isfinite(values)]
+    outside = ~values.between(*feature.valid_range)
+    if not outside.any():
+        return
+    stations = rows.table["station"].loc[values.index]
+    share = outside.groupby(stations).mean()
+    strange = share.index[share > 0.5]
+    if not len(strange):
+        return
+    low, high = feature.valid_range
+    theirs = values[stations.isin(strange)]
+    hint = "correct them, or leave these stations out"
+    for unit, scale, offset in _CONVERSIONS.get(feature.units, ()):
+        if (theirs * scale + offset).between(low, high).mean() > 0.9:
+            terms = f" times {scale:.6g}" * (scale != 1) + f" plus {offset:.6g}" * (offset != 0)
+            hint = f"if they are in {unit} there, convert them in the table ({feature.units} is {unit}{terms})"
+            break
+    named = ", ".join(map(str, strange[:_NAMED])) + ", ..." * (len(strange) > _NAMED)
+    warnings.warn(
+        f"{rows.sources.where}: most values of {name} are outside {low:g} to {high:g} {feature.units} at {len(strange)} station(s) (median "
+        f"{theirs.median():g}): {named}. They are made missing; {hint}",
+        SmgeoWarning,
+        stacklevel=2,
+    )
 
 
 def _valid_range(name: str, spec: TableSource, catalog: Mapping[str, Feature]) -> tuple[float, float]:
