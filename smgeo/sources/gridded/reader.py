@@ -29,11 +29,10 @@ from smgeo.sources.pixels.daily import Rule, rule_in_words
 from smgeo.sources.pixels.dates import day_axis
 from smgeo.sources.pixels.footprint import check_target, find_footprints, station_places, stations_dataset
 from smgeo.sources.pixels.gate import is_backscatter
-from smgeo.sources.pixels.units import known_unit
+from smgeo.sources.pixels.units import conversion_in_words, known_unit
 
 _NEO_FILL = 99999.0
 _A_DAY = 1.5  # days between totals of single days, at most
-_HINTS = {("K", "degC"): "set offset: {%s: -273.15}", ("degC", "K"): "set offset: {%s: 273.15}"}
 
 
 def open_gridded(
@@ -236,8 +235,7 @@ def _check_units(
     canonical = known_unit(found)
     if canonical == known_unit(feature.units):
         return
-    # A kilogram of water on a square metre is a millimetre.
-    if feature.units == "mm d-1" and canonical in ("mm", "kg m-2", "kg m**-2", "kg/m2") and apart is not None:
+    if feature.units == "mm d-1" and canonical == "mm" and apart is not None:
         if apart > _A_DAY:
             raise SmgeoError(
                 f"{file}: {name} is in {found!r} and its times are {apart:g} days apart, so its values are totals of several days, but the "
@@ -245,8 +243,8 @@ def _check_units(
                 f"is the total of one day, set scale: {{{name}: 1}}"
             )
         return
-    hint = _HINTS.get((canonical, feature.units), "convert it with scale and offset")
-    if feature.units == "mm d-1" and canonical == "m" and apart is not None:
+    hint = conversion_in_words(found, feature.units)
+    if feature.units == "mm d-1" and canonical == "m" and apart is not None and apart <= _A_DAY:
         hint = "set scale: {%s: 1000}"
     if is_backscatter(feature) and canonical == "1":
         hint = "if it is linear power, set convert: {%s: power_to_db}"

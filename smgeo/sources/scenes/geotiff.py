@@ -20,7 +20,7 @@ from smgeo.recipe.rasters import RasterSource, read_source
 from smgeo.sources.pixels.dates import date_in_name, day_axis
 from smgeo.sources.pixels.footprint import check_target
 from smgeo.sources.pixels.references import NAMED, known_reference, one_reference
-from smgeo.sources.pixels.units import known_unit
+from smgeo.sources.pixels.units import conversion_in_words, known_unit
 from smgeo.sources.scenes.blocks import own_grid
 from smgeo.sources.scenes.datasets import Variable, dataset_at_stations, dataset_on_grid
 from smgeo.sources.scenes.files import Header, file_state, is_remote, plain, read_header, read_headers
@@ -309,8 +309,7 @@ def _check_band_units(
             f"{plain(header.href)}: {name} is in {found!r} already, and convert would take it for linear power; leave convert out"
         )
     if not same and convert == "none" and name not in source.scale and name not in source.offset:
-        kelvin = {("K", "degC"): -273.15, ("degC", "K"): 273.15}.get((known_unit(found), units))
-        hint = f"set offset: {{{name}: {kelvin}}}" if kelvin else "convert it with scale and offset"
+        hint = conversion_in_words(found, units).replace("%s", name)
         if units == "dB":
             hint = f"if it is linear power, set convert: {{{name}: power_to_db}}"
         raise SmgeoError(f"{plain(header.href)}: {name} is in {found!r}, but the cube stores {units!r}; {hint}")

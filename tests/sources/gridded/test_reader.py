@@ -123,7 +123,9 @@ def test_half_hours_of_imerg_become_a_day(tmp_path):
             )
             v.attrs.update({"units": "mm/hr", "Units": "mm/hr"})
     spec = {**IMERG, "path": "3B-HHR*.HDF5", "group": "Grid", "daily": "mean"}
-    with pytest.raises(SmgeoError, match="'mm/hr', but the cube stores 'mm d-1'; convert it"):
+    with pytest.raises(
+        SmgeoError, match="'mm/hr', but the cube stores 'mm d-1'; set scale: {precipitation: 24}, and daily: mean"
+    ):
         open_gridded(spec, root=tmp_path)
     p = open_gridded({**spec, "scale": {"precipitation": 24}}, root=tmp_path)["precipitation"]
     assert [str(t)[:10] for t in p["time"].values] == ["2020-01-31"]
