@@ -71,7 +71,7 @@ def _warn_of_no_place(ids: Sequence[str], latitude: ArrayLike, longitude: ArrayL
     """Warn of stations at exactly 0, 0, which is in the sea and what an unknown place often becomes."""
     nowhere = (np.asarray(latitude) == 0) & (np.asarray(longitude) == 0)
     if nowhere.any():
-        named = [ids[i] for i in np.flatnonzero(nowhere)]
+        named = [ids[i] for i in np.flatnonzero(nowhere).tolist()]
         more = ", ..." if len(named) > _NAMED else ""
         warnings.warn(
             f"{len(named)} station(s) are at latitude 0, longitude 0, as stations whose place is unknown often are: {', '.join(named[:_NAMED])}{more}; "
