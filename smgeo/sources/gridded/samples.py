@@ -53,7 +53,8 @@ def check_unit(reading: Reading, feature: Feature, places: Sequence[Place]) -> N
     values = _stored(reading, values)
     refuse_double_offset(values, feature, where)
     refuse_other_unit(values, feature, where)
-    warn_of_zeros(values, feature, where)
+    if not reading.power:  # of linear power, 0 dB is 1
+        warn_of_zeros(values, feature, where)
 
 
 def spread(items: Sequence[_Any], most: int) -> list[_Any]:

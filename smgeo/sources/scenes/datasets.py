@@ -149,7 +149,8 @@ def _check_samples(scenes: Sequence[Scene], variables: Sequence[Variable]) -> No
         if found:
             sampled = np.concatenate(found)
             refuse_other_unit(sampled, feature, plain(chosen[0].name))
-            warn_of_zeros(sampled, feature, plain(chosen[0].name))
+            if not sample.power:  # of linear power, 0 dB is 1
+                warn_of_zeros(sampled, feature, plain(chosen[0].name))
 
 
 def _by_time(
