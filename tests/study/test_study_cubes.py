@@ -19,7 +19,7 @@ from smgeo.cube.ledger import find_damage
 from smgeo.cube.reading import open_cube
 from smgeo.cube.regions import shard_file
 from smgeo.errors import SmgeoError
-from smgeo.sources.scenes import files
+from smgeo.sources.scenes import layers
 from smgeo.study.progress import Reporter
 
 DAYS = pd.date_range("2020-01-01", "2020-04-29")  # four regions of 30 days
@@ -47,15 +47,15 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def read(monkeypatch):
-    """Names of the files that a run reads pixels of."""
+    """Names of the files that blocks of a run are read from; the sample that shows a source's unit is read at each opening."""
     names: list[str] = []
-    plain = files.read_window
+    plain = layers.read_layers
 
-    def counted(href, *args):
-        names.append(href.rsplit("_")[-1].removesuffix(".tif"))
-        return plain(href, *args)
+    def counted(scene, header, *args):
+        names.append(header.href.rsplit("_")[-1].removesuffix(".tif"))
+        return plain(scene, header, *args)
 
-    monkeypatch.setattr("smgeo.sources.scenes.layers.read_window", counted)
+    monkeypatch.setattr("smgeo.sources.scenes.blocks.read_layers", counted)
     return names
 
 
