@@ -129,6 +129,7 @@ def test_a_map_by_two_nodes_equals_the_laptops(slurm, tmp_path, monkeypatch, mak
     assert xr.open_zarr(tmp_path / "slurm.zarr", group="2", consolidated=False).sizes["y"] == 150
 
 
+@pytest.mark.soak
 def test_a_search_runs_on_all_nodes_of_its_job(slurm, study, tmp_path, monkeypatch):
     search = {"ann": {"trials": 4, "epochs": 2, "scheduler": "none"}}
     recipe = study(models={"ann": {"units": 4}}, search=search)

@@ -160,6 +160,7 @@ def test_maps_of_a_regressor_are_its_estimates_of_pixels(make_station_cube, make
     assert np.isnan(found[~there]).all()
 
 
+@pytest.mark.soak
 def test_a_recipe_searches_trains_and_maps_regressors(toy_recipe, tmp_path):
     recipe = copy.deepcopy(toy_recipe)
     recipe["models"] = {

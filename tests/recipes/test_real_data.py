@@ -306,6 +306,7 @@ def test_smap_learns_one_year_and_scores_every_row_of_the_next(data, tmp_path):
     )
 
 
+@pytest.mark.soak
 def test_smap_tuning_at_toy_size(data):
     command = [sys.executable, RECIPES / "smap_tuning.py", data, "100"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -314,6 +315,7 @@ def test_smap_tuning_at_toy_size(data):
     assert all(0.01 < float(line.split(" RMSE ")[1].split()[0]) < 0.3 for line in lines)
 
 
+@pytest.mark.soak
 def test_map_of_cookfarm_and_of_more_days_by_the_script(data, tmp_path):
     recipe = shipped("map_cookfarm")
     recipe["models"] = {"rf": {"trees": 5}, "ann": {"units": 4, "epochs": 1}}

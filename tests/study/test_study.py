@@ -286,6 +286,7 @@ def test_script_by_hand_has_fewer_than_60_lines():
     assert 10 < len(lines) < 60
 
 
+@pytest.mark.soak
 def test_search_uses_the_trial_with_the_least_validation_error(toy_recipe, tmp_path):
     recipe = copy.deepcopy(toy_recipe)
     recipe.pop("maps", None)

@@ -602,6 +602,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(cube, spl
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.soak
 def test_a_recipes_folds_are_prepared_anew_and_its_epochs_are_kept(toy_recipe, tmp_path):
     pytest.importorskip("keras")
     recipe = {k: v for k, v in toy_recipe.items() if k not in ("maps", "grid", "report")}
