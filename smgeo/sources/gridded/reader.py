@@ -173,9 +173,9 @@ def _reading(feature: Feature, files: tuple[File, ...], header: Header, source: 
     nodata = source.nodata if source.nodata is not None or source.kind != "csv_grid" else _NEO_FILL
     name = feature.name
     return Reading(
-        name=feature.name,
+        name=name,
         kind=source.kind,
-        band=str(source.bands[feature.name]),
+        band=str(source.bands[name]),
         group=source.group,
         layout=header.layout,
         tile=header.tile,

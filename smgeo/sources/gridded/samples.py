@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,17 @@ from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.sources.gridded.cuts import Reading, cut_window, open_band, packing_of
 from smgeo.sources.gridded.files import File, open_variables
 from smgeo.sources.gridded.packing import OUTSIDE_FILE_RANGE
-from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, screen, warn_of_zeros
+from smgeo.sources.pixels.gate import (
+    refuse_decibels,
+    refuse_double_offset,
+    refuse_other_unit,
+    screen,
+    spread,
+    warn_of_zeros,
+)
 from smgeo.sources.pixels.observation import Observation
 
 Place: TypeAlias = tuple[File, int]  # a file, and the position of a time in it
-_Any = TypeVar("_Any")
 _WIDE, _NARROW = 512, 64  # pixels of a side of the window, in the middle of the grid
 _WHOLE = 2**22  # values of a source that is read as a whole
 _FEW = 3
@@ -55,11 +61,6 @@ def check_unit(reading: Reading, feature: Feature, places: Sequence[Place]) -> N
     refuse_other_unit(values, feature, where)
     if not reading.power:  # of linear power, 0 dB is 1
         warn_of_zeros(values, feature, where)
-
-
-def spread(items: Sequence[_Any], most: int) -> list[_Any]:
-    """Return at most so many items, from the first to the last, evenly spread."""
-    return [items[i] for i in sorted({round(p) for p in np.linspace(0, len(items) - 1, most)})] if items else []
 
 
 def warn_of_fill(reading: Reading, fill: float, places: Sequence[Place]) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numba
 import numpy as np
@@ -16,6 +17,7 @@ from smgeo.catalog import Feature
 from smgeo.cube.tally import note_dropped
 from smgeo.errors import SmgeoError, SmgeoWarning
 
+_Any = TypeVar("_Any")
 INFINITE = "infinite"
 OUTSIDE = "outside the valid range"
 # Share of a sample's values that must be outside for the source to be in another unit, and least number of values that show it.
@@ -93,6 +95,11 @@ def _screen(values: np.ndarray, low: np.floating, high: np.floating, slack: np.f
             else:
                 outside += 1
     return infinite, outside
+
+
+def spread(items: Sequence[_Any], most: int) -> list[_Any]:
+    """Return at most so many items, from the first to the last, evenly spread."""
+    return [items[i] for i in sorted({round(p) for p in np.linspace(0, len(items) - 1, most)})] if items else []
 
 
 def refuse_other_unit(values: np.ndarray, feature: Feature, where: str) -> None:

@@ -17,7 +17,7 @@ from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.footprint import station_places, stations_dataset
-from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, warn_of_zeros
+from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, spread, warn_of_zeros
 from smgeo.sources.pixels.warp import same_pixels
 from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
 from smgeo.sources.scenes.files import is_remote, plain
@@ -138,7 +138,7 @@ def _check_samples(scenes: Sequence[Scene], variables: Sequence[Variable]) -> No
         feature = variable.feature
         mine = [s for s in scenes if any(n == feature.name for n, _ in s.layers)]
         most = _SAMPLES_REMOTE if mine and is_remote(dict(mine[0].layers)[feature.name].href) else _SAMPLES
-        chosen = [mine[i] for i in sorted({round(p) for p in np.linspace(0, len(mine) - 1, most)})] if mine else []
+        chosen = spread(mine, most)
         found = []
         for scene in chosen:
             sample = sample_layer(scene, feature)
