@@ -57,6 +57,9 @@ def screen(values: np.ndarray, feature: Feature, *, power: bool = False) -> np.n
     [0.2, nan, nan, nan]
     """
     low, high = _limits(feature, values.dtype, power=power)
+    # Hardly any block has a value outside, and the least and the greatest are found four times as fast as each is looked at.
+    if not values.size or (np.fmin.reduce(values, axis=None) >= low and np.fmax.reduce(values, axis=None) <= high):
+        return values
     # Scale and offset round: 500 * 0.0001 - 0.05 may be a little below 0.
     ends = [abs(v) for v in feature.valid_range if math.isfinite(v)]
     slack = values.dtype.type(0 if power else _ROUNDING * max(ends, default=0))
