@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from scipy.spatial import KDTree
 
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
+from smgeo.models.arrays import read_arrays, write_arrays
 
 # Training rows that were near to previous rows, which are compared first.
 _RECENT = 4
@@ -147,7 +147,7 @@ class Applicability:
     def save(self, file: Path) -> JsonObject:
         """Write the arrays to `file` (`.npz`, no pickle), and return the rest as JSON types."""
         arrays = {n: getattr(self, n) for n in ("center", "scale", "weights", "reference")}
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        write_arrays(file, arrays)
         numbers = {n: getattr(self, n) for n in ("mean_distance", "threshold", "rows", "folds", "stations")}
         return {"features": list(self.features), **numbers}
 
@@ -161,10 +161,10 @@ class Applicability:
             If the file is another: compiled code reads its arrays without checks.
         """
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                area = cls(**{**about, "features": tuple(about["features"])}, **dict(arrays))
+            parts: JsonObject = {**about, "features": tuple(about["features"]), **read_arrays(file)}
+            area = cls(**parts)
             area._check()
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise SmgeoError(
                 f"{file} contains no area of applicability ({error}); find it again with smgeo.find_applicability"
             ) from None
@@ -178,6 +178,8 @@ class Applicability:
         width = int((self.weights > 0).sum())
         if self.reference.dtype != "float32" or self.reference.ndim != 2 or self.reference.shape[1] != width:
             raise ValueError(f"its reference is {self.reference.dtype} of shape {self.reference.shape}")
+        if not np.isfinite(self.reference).all():
+            raise ValueError("its reference is not finite")
         if not len(self.reference) or not self.mean_distance > 0 or not self.threshold >= 0:
             raise ValueError("it has no rows to compare with, or no scale")
 

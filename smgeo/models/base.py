@@ -341,4 +341,4 @@ def _no_estimates(x: Rows) -> np.ndarray:
 
 @cache
 def _versions() -> dict[str, str]:
-    return versions_of(("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "skops", "numpy"))
+    return versions_of(("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "numpy"))

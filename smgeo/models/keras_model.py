@@ -22,6 +22,7 @@ import numpy as np
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.files import JsonObject
+from smgeo.models.arrays import check_hdf5
 from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
@@ -47,6 +48,7 @@ _PREDICT_BATCH = {False: 8192, True: 4096}
 _PREDICT_DAYS = 131_072
 # Days of training rows, windows or series from which the mean and spread of inputs are computed: enough for three digits.
 _STANDARDIZE_DAYS = 524_288
+_WEIGHTS = "model.weights.h5"
 # One thread compiles, and others wait for the result.
 _COMPILING = threading.Lock()
 # Least steps of an epoch where the batch size is chosen here: with fewer a network learns little from an epoch.
@@ -327,15 +329,19 @@ class KerasModel(SoilMoistureModel):
         }
 
     def _save_weights(self, folder: Path) -> None:
-        self._model.save_weights(str(folder / "model.weights.h5"))
+        self._model.save_weights(str(folder / _WEIGHTS))
 
     def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
-        keras = import_keras()
+        keras, file = import_keras(), folder / _WEIGHTS
+        try:
+            check_hdf5(file)
+        except ValueError as error:
+            raise SmgeoError(f"{file}: {error}; train the model again") from None
         self._model = self._build(keras)
         self._model.jit_compile = compiles_whole(keras)
         try:
-            self._model.load_weights(str(folder / "model.weights.h5"))
-        except ValueError as error:
+            self._model.load_weights(str(file))
+        except (ValueError, KeyError, OSError) as error:
             raise SmgeoError(f"{folder}: the weights are not those of this model: {error}") from None
         self.history_ = dict(self.training_.get("history", {}))
 

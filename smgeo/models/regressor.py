@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_regressor
@@ -14,10 +14,10 @@ from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.estimator_file import read_estimators, write_estimators
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
 
-_FILE = "regressor.skops"
 _PARTS = ("estimator", "fitted")
 
 
@@ -91,91 +91,22 @@ class Regressor(SoilMoistureModel):
         return {"estimator": repr(self.estimator)}
 
     def _save_weights(self, folder: Path) -> None:
-        write_sklearn(folder / _FILE, dict(zip(_PARTS, (self.estimator, self.estimator_), strict=True)))
+        write_estimators(folder, dict(zip(_PARTS, (self.estimator, self.estimator_), strict=True)))
 
     def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
-        parts = read_sklearn(folder / _FILE, _PARTS, trusted)
+        parts = read_estimators(folder, _PARTS, trusted)
         self.estimator, self.estimator_ = (parts[name] for name in _PARTS)
         self.check_params()
+        self._check_it_estimates(folder)
 
-
-# Modules of what scikit-learn's regressors learn, besides the estimators that skops trusts by itself. Names directly in these
-# modules are trusted: they contain numbers, and no function in them does harm.
-_TRUSTED_MODULES = {
-    "sklearn._loss.loss",
-    "sklearn.ensemble._hist_gradient_boosting.predictor",
-    "sklearn.gaussian_process.kernels",
-    "sklearn.metrics._dist_metrics",
-    "sklearn.neighbors._ball_tree",
-    "sklearn.neighbors._kd_tree",
-    "sklearn.neural_network._stochastic_optimizers",
-    "sklearn.tree._tree",
-}
-
-
-def write_sklearn(file: Path, parts: Mapping[str, BaseEstimator]) -> None:
-    """Write named estimators to one file.
-
-    Raises
-    ------
-    SmgeoError
-        If one contains something that skops cannot write, such as an open file, or a function without a name, such as a lambda.
-    """
-    import skops.io
-
-    try:
-        skops.io.dump(dict(parts), file)
-    except (TypeError, AttributeError) as error:
-        raise SmgeoError(
-            f"{file.name}: this estimator cannot be saved without pickle ({error}); build it of scikit-learn's own parts"
-        ) from None
-    nameless = [t for t in skops.io.get_untrusted_types(file=file) if "<" in t]
-    if nameless:
-        raise SmgeoError(
-            f"{file.name}: this estimator contains {', '.join(nameless)}, which no other process can import; define it in a module"
-        )
-
-
-def read_sklearn(file: Path, names: Collection[str], trusted: Collection[str] = ()) -> dict[str, BaseEstimator]:
-    """Return the estimators `names` that `write_sklearn` wrote.
-
-    Parameters
-    ----------
-    file : Path
-    names : collection of str
-        Names that the file must contain.
-    trusted : collection of str
-        Types and functions trusted besides scikit-learn's and NumPy's, as `module.Name`.
-
-    Raises
-    ------
-    SmgeoError
-        Naming every type or function that is not trusted, before any of them is imported; or if the file is damaged or another kind of file.
-    """
-    import skops.io
-
-    content = file.read_bytes()
-    try:
-        named = skops.io.get_untrusted_types(data=content)
-        unknown = [t for t in named if not _is_trusted(t, trusted)]
-        if unknown:
-            raise SmgeoError(
-                f"{file} contains {', '.join(sorted(unknown))}, which could run code; nothing was loaded. Allowed are scikit-learn's "
-                "regressors and transformers, NumPy's arrays, numbers and ufuncs. If you know who wrote the file: "
-                f"smgeo.load_model(path, trusted={sorted(unknown)!r})"
-            )
-        parts = skops.io.loads(content, trusted=named)
-    except SmgeoError:
-        raise
-    # A foreign file may lack a key, name a loader that does not exist, or be no archive: skops raises all of these.
-    except (BadZipFile, OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
-        raise SmgeoError(
-            f"{file} is damaged or not a file of scikit-learn estimators ({error!r}); save the model again"
-        ) from None
-    if not isinstance(parts, dict) or set(parts) != set(names):
-        raise SmgeoError(f"{file} does not contain {', '.join(names)}; another program wrote it. Save the model again")
-    return parts
-
-
-def _is_trusted(name: str, trusted: Collection[str]) -> bool:
-    return name in trusted or name.rpartition(".")[0] in _TRUSTED_MODULES
+    def _check_it_estimates(self, folder: Path) -> None:
+        """Refuse an estimator whose arrays do not fit each other, before a map is begun with it."""
+        row = np.zeros((1, self.n_features_in_))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # 0 may be outside of what it has learned
+                fits = np.shape(self.estimator_.predict(row)) in ((1,), (1, 1))
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            raise SmgeoError(f"{folder}: the regressor does not estimate ({error}); train the model again") from None
+        if not fits:
+            raise SmgeoError(f"{folder}: the regressor gives no single value a row; train the model again")

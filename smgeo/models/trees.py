@@ -5,7 +5,6 @@ The code is our own because it predicts at 3.4 times the rate of scikit-learn's 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +15,7 @@ import numba
 import numpy as np
 
 from smgeo.errors import SmgeoError
+from smgeo.models.arrays import read_arrays, write_arrays
 from smgeo.threads import map_threads
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Trees:
 
     def save(self, file: Path) -> None:
         """Write to a file `.npz`, without pickle."""
-        np.savez_compressed(file, allow_pickle=False, **{name: getattr(self, name) for name in _TYPES})
+        write_arrays(file, {name: getattr(self, name) for name in _TYPES})
 
     @classmethod
     def load(cls, file: Path, features: int) -> Self:
@@ -101,10 +101,10 @@ class Trees:
             If the file is another, or damaged: compiled code follows the arrays without checks.
         """
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                trees = cls(**{name: arrays[name] for name in _TYPES})
+            arrays = read_arrays(file)
+            trees = cls(**{name: arrays[name] for name in _TYPES})
             trees._check(features)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError) as error:
             raise SmgeoError(
                 f"{file} contains no trees over {features} features ({error}); train the model again"
             ) from None

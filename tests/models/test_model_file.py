@@ -6,31 +6,45 @@ import json
 import pickle
 import sys
 import zipfile
-from functools import partial
-from operator import methodcaller
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
+from sklearn.ensemble import (
+    GradientBoostingRegressor,
+    HistGradientBoostingRegressor,
+    RandomForestRegressor,
+    StackingRegressor,
+)
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVR
+from sklearn.tree import DecisionTreeRegressor
 
 import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import evaluate
 from smgeo.models import load_model, make_model
+from smgeo.models.estimator_file import read_estimators, write_estimators
 from smgeo.prepare import Split, Windows
 
 FEATURES = ["s1_vv", "clay"]
 
 
+def _save(estimator, folder: Path) -> Path:
+    """The file of a fitted estimator."""
+    x = np.random.default_rng(0).random((40, 3))
+    return make_model(estimator).fit(x, x[:, 0] + np.sin(5 * x[:, 1])).save(folder) / "regressor.json"
+
+
 @pytest.fixture
 def weights(tmp_path):
     """The weights of a saved regressor."""
-    x = np.random.default_rng(0).random((40, 3))
-    return make_model("Ridge").fit(x, x[:, 0]).save(tmp_path / "m") / "regressor.skops"
+    return _save(Ridge(), tmp_path / "m")
 
 
 @pytest.fixture
@@ -50,16 +64,35 @@ def _seal(folder: Path, **changes) -> Path:
     return folder
 
 
+def _seal_files(folder: Path) -> Path:
+    """The checksums of the files that are there now."""
+    files = [p for p in folder.iterdir() if p.name != "model.json"]
+    return _seal(folder, files={p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files})
+
+
 def _plant(weights: Path, content: bytes) -> Path:
     """Other weights in a model's folder."""
     weights.write_bytes(content)
-    return _seal(weights.parent, files={weights.name: hashlib.sha256(content).hexdigest()})
+    return _seal_files(weights.parent)
 
 
-def _parts(weights: Path, planted: object) -> dict:
-    """Return the expected content of the file, with something else in the fitted estimator."""
-    held = skops.io.load(weights, trusted=skops.io.get_untrusted_types(file=weights))
-    return {name: planted if name == "fitted" else part for name, part in held.items()}
+def _plant_fitted(weights: Path, fitted: object) -> Path:
+    """Something else in the place of the fitted estimator, written as smgeo writes it."""
+    write_estimators(weights.parent, {"estimator": Ridge(), "fitted": fitted})
+    return _seal_files(weights.parent)
+
+
+def _edit(weights: Path, change) -> Path:
+    """A model's folder after `change` of the fitted estimator's attributes, as a file of JSON, and of the arrays of all."""
+    content = json.loads(weights.read_text())
+    with np.load(weights.with_suffix(".npz")) as kept:
+        arrays = {n: kept[n].copy() for n in kept.files}
+    state = dict(content["parts"]["fitted"]["object"][1])
+    change(state, arrays)
+    content["parts"]["fitted"]["object"][1] = list(state.items())
+    weights.write_text(json.dumps(content))
+    np.savez(weights.with_suffix(".npz"), **arrays)
+    return _seal_files(weights.parent)
 
 
 class Touch:
@@ -77,29 +110,31 @@ def test_the_same_content_planted_again_is_read(weights):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-@pytest.mark.parametrize("of", ["weights", "trees"])
+@pytest.mark.parametrize("of", ["weights", "arrays", "trees"])
 def test_a_pickle_is_refused_and_does_not_run(of, tmp_path, protocol, request):
-    weights = request.getfixturevalue(of)
+    weights = request.getfixturevalue("weights" if of == "arrays" else of)
+    weights = weights.with_suffix(".npz") if of == "arrays" else weights
     mark = tmp_path / "ran"
     content = pickle.dumps(Touch(mark), protocol)
     pickle.loads(content)
     assert mark.exists()
     mark.unlink()
-    with pytest.raises(SmgeoError, match=weights.name):
+    with pytest.raises(SmgeoError, match=weights.stem):
         load_model(_plant(weights, content))
     assert not mark.exists()
 
 
-def test_a_pickle_inside_the_arrays_of_a_forest_does_not_run(trees, tmp_path):
+@pytest.mark.parametrize("of", ["weights", "trees"])
+def test_a_pickle_inside_of_arrays_does_not_run(of, tmp_path, request):
+    file = request.getfixturevalue(of).with_suffix(".npz")
     mark = tmp_path / "ran"
-    with np.load(trees) as held:
-        arrays = dict(held)
-    arrays["value"] = np.array([Touch(mark)], dtype=object)
+    with np.load(file) as held:
+        arrays = {name: np.array([Touch(mark)], dtype=object) for name in held.files}
     content = io.BytesIO()
     np.savez(content, **arrays)
     mark.unlink(missing_ok=True)
-    with pytest.raises(SmgeoError, match=r"trees\.npz contains no trees"):
-        load_model(_plant(trees, content.getvalue()))
+    with pytest.raises(SmgeoError, match="Python objects"):
+        load_model(_plant(file, content.getvalue()))
     assert not mark.exists()
 
 
@@ -108,17 +143,24 @@ def test_a_pickle_inside_the_arrays_of_a_forest_does_not_run(trees, tmp_path):
     [
         (FunctionTransformer(eval), "builtins.eval"),
         (FunctionTransformer(np.save), "numpy.save"),
-        (FunctionTransformer(partial(exec, "1")), "builtins.exec"),
-        (FunctionTransformer(methodcaller("predict")), "operator.methodcaller"),
-        (FunctionTransformer(Ridge().fit), r"Ridge\.fit"),
-        (FunctionTransformer(Path.touch), "touch"),
-        (Touch("x"), "Touch"),
+        (FunctionTransformer(np.log1p), "numpy.log1p"),
+        (FunctionTransformer(Path.touch), r"pathlib\.Path\.touch"),
+        (StackingRegressor([("a", Ridge())]), "StackingRegressor"),
     ],
 )
 def test_functions_and_types_of_others_are_refused_by_name(weights, planted, name):
-    content = skops.io.dumps(_parts(weights, planted))
     with pytest.raises(SmgeoError, match=f"contains .*{name}.*nothing was loaded. Allowed are"):
-        load_model(_plant(weights, content))
+        load_model(_plant_fitted(weights, planted))
+
+
+def test_a_function_is_used_when_it_is_trusted(tmp_path):
+    file = _save(make_pipeline(FunctionTransformer(np.log1p), Ridge()), tmp_path / "m")
+    x = np.random.default_rng(1).random((5, 3))
+    with pytest.raises(SmgeoError, match=r"contains numpy\.log1p, which could run code"):
+        load_model(file.parent)
+    found = load_model(file.parent, trusted=["numpy.log1p"])
+    ridge = found.estimator_[-1]
+    np.testing.assert_allclose(found.predict(x), np.log1p(x) @ ridge.coef_ + ridge.intercept_, rtol=1e-5)
 
 
 def test_a_module_that_a_file_names_is_not_imported(weights, tmp_path, monkeypatch):
@@ -127,26 +169,34 @@ def test_a_module_that_a_file_names_is_not_imported(weights, tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     import planted_module
 
-    content = skops.io.dumps(_parts(weights, planted_module.Planted()))
+    folder = _plant_fitted(weights, planted_module.Planted())
     assert mark.exists()
     mark.unlink()
     sys.modules.pop("planted_module")
     with pytest.raises(SmgeoError, match=r"planted_module\.Planted"):
-        load_model(_plant(weights, content))
+        load_model(folder)
     assert not mark.exists()
     assert "planted_module" not in sys.modules
 
 
-def _change_schema(content: bytes, change) -> bytes:
-    """A skops file with another schema."""
-    import io
-
-    source, out = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
-    with zipfile.ZipFile(out, "w") as made:
-        for name in source.namelist():
-            held = source.read(name)
-            made.writestr(name, json.dumps(change(json.loads(held))).encode() if name == "schema.json" else held)
-    return out.getvalue()
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sklearn.linear_model.os",
+        "sklearn.linear_model._ridge.Ridge",
+        "sklearn.tree._tree.__builtins__",
+        "sklearn.linear_model.__builtins__.eval",
+        "sklearn.linear_model.",
+        "",
+        "Ridge",
+        "os.system",
+    ],
+)
+def test_only_exact_names_are_known(weights, name):
+    content = json.loads(weights.read_text())
+    content["parts"]["fitted"]["object"][0] = name
+    with pytest.raises(SmgeoError, match="which could run code; nothing was loaded"):
+        load_model(_plant(weights, json.dumps(content).encode()))
 
 
 @pytest.mark.parametrize(
@@ -154,26 +204,188 @@ def _change_schema(content: bytes, change) -> bytes:
     [
         lambda content: b"",
         lambda content: content[: len(content) // 2],
-        lambda content: skops.io.dumps([1, 2]),
-        lambda content: skops.io.dumps({"other": Ridge()}),
-        lambda content: _change_schema(content, lambda schema: []),
-        lambda content: _change_schema(content, lambda schema: {}),
-        lambda content: _change_schema(content, lambda schema: schema | {"__loader__": "NoNode"}),
-        lambda content: _change_schema(content, lambda schema: schema | {"content": {}}),
-        lambda content: _change_schema(content, lambda schema: schema | {"protocol": "x"}),
+        lambda content: b"[]",
+        lambda content: b"3",
+        lambda content: b'{"format": 1, "parts": {"other": 3, "fitted": 3}}',
+        lambda content: b'{"format": 1, "parts": []}',
+        lambda content: b'{"format": "x", "parts": {}}',
+        lambda content: content.replace(b'"object"', b'"objekt"'),
+        lambda content: content.replace(b'{"array": 0}', b'{"array": 99}'),
+        lambda content: content.replace(b'{"array": 0}', b'{"array": "os"}'),
+        lambda content: content.replace(b'{"array": 0}', b'{"array": 0, "list": []}'),
+        lambda content: content.replace(b'{"array": 0}', b'{"list": ' * 60 + b"[]" + b"}" * 60),
+        lambda content: content.replace(b'{"array": 0}', b"[" * 5000 + b"]" * 5000),
+        lambda content: content.replace(b'{"array": 0}', b'{"dtype": "O"}'),
+        lambda content: content.replace(b'{"array": 0}', b'{"type": "object"}'),
+        lambda content: content.replace(b'{"array": 0}', b'{"list": [1, "x"]}'),
+        lambda content: content.replace(b'"alpha"', b'"predict"'),
+        lambda content: content.replace(b'"alpha"', b'"__class__"'),
     ],
-    ids=["empty", "half", "a list", "other names", "no schema", "nothing", "unknown loader", "no content", "protocol"],
 )
 def test_damaged_and_foreign_files_are_refused(weights, damage):
-    with pytest.raises(SmgeoError, match=weights.name):
+    with pytest.raises(SmgeoError, match=str(weights.parent)):
         load_model(_plant(weights, damage(weights.read_bytes())))
 
 
-def test_weights_that_are_no_regressor_are_refused(tmp_path):
-    x = np.random.default_rng(0).random((40, 3))
-    weights = make_model("Ridge").fit(x, x[:, 0]).save(tmp_path / "m") / "regressor.skops"
-    with pytest.raises(SmgeoError, match="needs a scikit-learn regressor"):
-        load_model(_plant(weights, skops.io.dumps({"estimator": 3, "fitted": 4})))
+@pytest.mark.parametrize("part", [Touch("x"), (i for i in [1]), np.zeros(2, dtype="V8,O"), lambda: 1])
+def test_what_is_more_than_data_is_not_written(part, tmp_path):
+    with pytest.raises(SmgeoError, match="cannot be saved without pickle"):
+        write_estimators(tmp_path, {"a": part})
+
+
+def test_weights_that_are_no_regressor_are_refused(weights):
+    for part in (3, StandardScaler()):
+        with pytest.raises(SmgeoError, match=f"needs a scikit-learn regressor|{weights.parent}"):
+            load_model(_plant_fitted(weights, part))
+
+
+def test_a_folder_of_an_older_smgeo_says_so(weights):
+    weights.unlink()
+    with pytest.raises(SmgeoError, match=r"saved by an older smgeo \(no regressor\.json in it\)"):
+        load_model(_seal_files(weights.parent))
+
+
+# ---- numbers that compiled code would follow out of its arrays
+
+
+def _no_right_child(arrays):
+    """Give the first node of the first tree a child far away."""
+    nodes = next(a for a in arrays.values() if a.dtype.names and "right_child" in a.dtype.names)
+    nodes["right_child"][0] = 10**6
+
+
+def _own_child(arrays):
+    nodes = next(a for a in arrays.values() if a.dtype.names and "right_child" in a.dtype.names)
+    nodes["left_child"][0] = 0
+
+
+def _other_feature(arrays):
+    nodes = next(a for a in arrays.values() if a.dtype.names and "feature" in a.dtype.names)
+    nodes["feature"][0] = 3
+
+
+def _boosting(field, value):
+    def change(state, arrays):
+        nodes = next(a for a in arrays.values() if a.dtype.names and "feature_idx" in a.dtype.names)
+        nodes[field][0] = value
+
+    return change
+
+
+def _set(name, node):
+    return lambda state, arrays: state.update({name: node})
+
+
+FORGED = [
+    (DecisionTreeRegressor(), lambda state, arrays: _no_right_child(arrays), "points out of its tree"),
+    (DecisionTreeRegressor(), lambda state, arrays: _own_child(arrays), "points out of its tree"),
+    (DecisionTreeRegressor(), lambda state, arrays: _other_feature(arrays), "a feature that is none"),
+    (DecisionTreeRegressor(), _set("n_features_in_", 2), "another number of features"),
+    (DecisionTreeRegressor(), _set("n_features_in_", None), "no number of features"),
+    (RandomForestRegressor(2), lambda state, arrays: _no_right_child(arrays), "points out of its tree"),
+    (RandomForestRegressor(2), _set("n_features_in_", 2), "different numbers of features"),
+    (RandomForestRegressor(2), _set("estimators_", {"list": []}), "without trees"),
+    (RandomForestRegressor(2), _set("n_jobs", 10**9), "n_jobs 1000000000"),
+    (GradientBoostingRegressor(n_estimators=2), lambda state, arrays: _other_feature(arrays), "a feature that is none"),
+    (GradientBoostingRegressor(n_estimators=2), _set("n_features_in_", 2), "different numbers of features"),
+    (HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=2), _boosting("left", 10**6), "out of its tree"),
+    (HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=2), _boosting("right", 0), "out of its tree"),
+    (
+        HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=2),
+        _boosting("feature_idx", 3),
+        "feature that is none",
+    ),
+    (
+        HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=2),
+        _boosting("feature_idx", -1),
+        "feature that is none",
+    ),
+    (
+        HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=2),
+        _boosting("is_categorical", 1),
+        "unknown categories",
+    ),
+    (SVR(), _set("support_vectors_", {"sparse": [[1, 3], 0, 0, 0]}), "damaged"),
+    (SVR(), lambda state, arrays: state.update(dual_coef_=state["support_"]), "another shape"),
+    (SVR(), _set("n_features_in_", 10**6), "another shape"),
+    (SVR(), _set("_impl", "c_svc"), "in the place of its own"),
+    (SVR(), _set("kernel", "precomputed"), "a kernel of another kind"),
+    (KNeighborsRegressor(), _set("n_samples_fit_", 10**6), "without values"),
+    (KNeighborsRegressor(), _set("effective_metric_", "cosine"), "damaged"),
+    (make_pipeline(Ridge()), _set("memory", "cache"), "a pipeline with a cache"),
+    (Ridge(), _set("coef_", {"list": [1, 2]}), "does not estimate"),
+    (Ridge(), _set("intercept_", "x"), "does not estimate"),
+    (Ridge(), _set("predict", {"array": 0}), "in the place of its own"),
+    (Ridge(), _set("random_state", {"random_state": ["MT19937", {"array": 0}, 10**6, 0, 0.0]}), "beyond its numbers"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "change", "message"), FORGED)
+def test_forged_numbers_are_refused(estimator, change, message, tmp_path):
+    file = _save(estimator, tmp_path / "m")
+    load_model(file.parent)
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_edit(file, change))
+
+
+def test_arrays_are_weighed_before_they_are_read(weights):
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    file = weights.with_suffix(".npz")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("0.npy", head.getvalue() + bytes(80))
+    with pytest.raises(SmgeoError, match="fewer numbers than its shape"):
+        load_model(_seal_files(file.parent))
+
+
+def test_an_archive_larger_than_memory_is_refused(weights, monkeypatch):
+    import psutil
+
+    free = psutil.virtual_memory()._replace(available=2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    file = weights.with_suffix(".npz")
+    np.savez_compressed(file, **{str(i): np.zeros(2**18) for i in range(3)})
+    assert file.stat().st_size < 2**14
+    with pytest.raises(SmgeoError, match="more than half of the 0.0 GB of free memory"):
+        load_model(_seal_files(file.parent))
+
+
+@pytest.mark.parametrize("kind", ["soft", "external", "storage", "virtual"])
+def test_weights_of_a_network_lead_nowhere_else(kind, tmp_path):
+    from smgeo.models.arrays import check_hdf5
+
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(8))
+    file, other = tmp_path / "w.h5", tmp_path / "other.h5"
+    with h5py.File(other, "w") as root:
+        root["a"] = np.ones(4)
+    with h5py.File(file, "w") as root:
+        root["layers/dense"] = np.ones(4)
+    check_hdf5(file)
+    with h5py.File(file, "a") as root:
+        if kind == "soft":
+            root["x"] = h5py.SoftLink("/layers")
+        elif kind == "external":
+            root["x"] = h5py.ExternalLink(str(other), "/a")
+        elif kind == "storage":
+            root.create_dataset("x", (8,), "u1", external=[(str(secret), 0, 8)])
+        else:
+            layout = h5py.VirtualLayout((4,), "f8")
+            layout[:] = h5py.VirtualSource(str(other), "a", (4,))
+            root.create_virtual_dataset("x", layout)
+    with pytest.raises(ValueError, match="x is a link|x has its numbers elsewhere"):
+        check_hdf5(file)
+
+
+def test_values_of_every_form_are_read_back(tmp_path):
+    x = np.random.default_rng(0).random((30, 2))
+    scaler = StandardScaler().fit(x)
+    parts = {"a": scaler, "b": {"x": (1, 2.5, None, True, float("inf")), 3: [np.float32(0.1), slice(1, None)]}}
+    write_estimators(tmp_path, parts)
+    found = read_estimators(tmp_path, ["a", "b"])
+    np.testing.assert_array_equal(found["a"].transform(x), scaler.transform(x))
+    assert found["b"] == parts["b"]
+    assert type(found["b"][3][0]) is np.float32
 
 
 @pytest.mark.parametrize(
@@ -183,7 +395,7 @@ def test_weights_that_are_no_regressor_are_refused(tmp_path):
         ({"kind": "Ridge"}, "unknown model 'Ridge'"),
         ({"params": {"estimator": "x"}}, "has no parameter 'estimator'"),
         ({"params": ["seed"]}, "params is list"),
-        ({"files": ["regressor.skops"]}, "files is list"),
+        ({"files": ["regressor.json"]}, "files is list"),
         ({"input_shape": None}, "input_shape is NoneType"),
         ({"input_shape": ["x"]}, "input_shape must contain whole numbers"),
         ({"n_features": "x"}, "n_features is str"),
