@@ -5,17 +5,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from smgeo.addresses import hide
+
 
 class SmgeoError(ValueError):
     """Bad input that the user can fix.
 
     The message is one paragraph: what was found, what was needed, where (file, variable, recipe key), and
-    what to do next. The command line prints it without a traceback.
+    what to do next. The command line prints it without a traceback. Addresses in it have no password and no query.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide(str(message)))
 
 
 class SmgeoWarning(UserWarning):
-    """Something was left out or replaced; the message names it and counts it."""
+    """Something was left out or replaced; the message names it and counts it. Addresses as in `SmgeoError`."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide(str(message)))
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ ROOT = Path(smgeo.__file__).parent
 
 # From the ground up. Names on one line are strangers to each other.
 LAYERS = """
+addresses
 errors catalog threads
 files polygons terrain recipe
 cube hpc

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pydantic import ValidationError
 
+from smgeo.addresses import find_address_faults
 from smgeo.catalog import COORDINATES, TARGET_MEAN
 from smgeo.errors import nearest
 from smgeo.recipe.fields import RecipeFields, TargetSpec
@@ -142,6 +143,26 @@ def _units_of_sources(recipe: RecipeFields) -> Iterator[str]:
     declared += [(f"rasters {r.label!r}", getattr(r, "units", {})) for r in recipe.rasters]
     for where, units in declared:
         yield from (f"{where}: {wrong}" for wrong in other_units(units, recipe.catalog))
+
+
+# ---- addresses
+
+
+def _secrets_of_addresses(recipe: RecipeFields) -> Iterator[str]:
+    for where, text in _texts(recipe.model_dump()):
+        yield from (f"{where}: {fault}" for fault in find_address_faults(text))
+
+
+def _texts(value: object, where: str = "") -> Iterator[tuple[str, str]]:
+    """Return every text of nested values with its place, such as `rasters.0.path`."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _texts(part, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _texts(part, f"{where}.{i}")
 
 
 # ---- names that refer to other keys
@@ -298,6 +319,7 @@ RULES: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _bands_of_several_sources,
     _dates_of_scenes,
     _units_of_sources,
+    _secrets_of_addresses,
     _names_of_models,
     _groups_of_features,
     _variables_of_report,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from smgeo.addresses import plain
 from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Feature, Mask
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.spec import Spec, known_kind, parse_spec
@@ -101,7 +102,8 @@ class _Files(_Raster):
     def label(self) -> str:
         """Name of this source in messages."""
         more = len(self.patterns) - 1
-        return f"{self.patterns[0]} and {more} more" if more else self.patterns[0]
+        first = plain(self.patterns[0])
+        return f"{first} and {more} more" if more else first
 
 
 class RasterSource(_Files):

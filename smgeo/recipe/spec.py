@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping, Sequence
 from typing import Self, TypeVar, get_args
 
@@ -17,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from smgeo.addresses import hide
 from smgeo.errors import SmgeoError, nearest
 
 _UNKNOWN_KEY = "unknown_key"
@@ -177,7 +177,7 @@ def _need(item: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as messages show it, without what follows `?` in a URL, which may contain keys."""
+    """A value as messages show it, without keys in a URL."""
     if value is None or isinstance(value, Mapping):
         return "nothing" if value is None else "a mapping"
     text = f"[{', '.join(map(_shown, value))}]" if isinstance(value, list | tuple) else None
@@ -186,4 +186,4 @@ def _shown(value: object) -> str:
 
 
 def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else re.sub(r"(://[^\s?]*\?)\S+", r"\1...", str(value))
+    return str(value).lower() if isinstance(value, bool) else hide(str(value))

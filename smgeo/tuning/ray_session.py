@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import ray
 from dask.system import CPU_COUNT
@@ -31,6 +33,8 @@ _ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threa
 _NO_START = (ConnectionError, RuntimeError, RayError)
 # A running cluster answers within so many seconds.
 _ANSWER_S = 10
+# Characters of a folder in which Ray's folders of sockets, whose paths have at most 107, still have room.
+_LONGEST_TEMP = 24
 # Ray counts GPUs in ten-thousandths.
 _GPU_PARTS = 10_000
 # Files of Ray that nobody reads: the table of trials has it all.
@@ -90,18 +94,21 @@ def _connect(concurrent: int | None) -> Iterator[None]:
         "runtime_env": {"env_vars": worker_environment()},
     }
     guard: AbstractContextManager[None] = nullcontext()
-    with _keeping_sigterm():
-        if os.environ.get("RAY_ADDRESS"):
-            _join_cluster(os.environ["RAY_ADDRESS"], options)
-        else:  # not one that Ray may find on this machine: it could be another search's, and end with it
-            _start_locally(concurrent, options)
-            guard = ending_with_this_process(find_agents())
-    with _keeping_sigterm():
-        try:
-            with guard:
-                yield
-        finally:
-            ray.shutdown()
+    with ExitStack() as stack:
+        with _keeping_sigterm():
+            if os.environ.get("RAY_ADDRESS"):
+                _join_cluster(os.environ["RAY_ADDRESS"], options)
+            else:  # not one that Ray may find on this machine: it could be another search's, and end with it
+                folder = _private_folder()
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                _start_locally(concurrent, options, folder)
+                guard = ending_with_this_process(find_agents())
+        with _keeping_sigterm():
+            try:
+                with guard:
+                    yield
+            finally:
+                ray.shutdown()
 
 
 @contextmanager
@@ -115,9 +122,17 @@ def _keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _start_locally(concurrent: int | None, options: JsonObject) -> None:
+def _private_folder() -> str:
+    """Make a folder for Ray's sockets that is its user's alone: Ray opens its own folder to everybody."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="smgeo-ray-", dir=usual if len(usual) <= _LONGEST_TEMP else "/tmp")
+
+
+def _start_locally(concurrent: int | None, options: JsonObject, folder: str) -> None:
     try:
-        ray.init(address="local", include_dashboard=False, **_resources(concurrent), **options)
+        ray.init(
+            address="local", include_dashboard=False, _temp_dir=f"{folder}/ray", **_resources(concurrent), **options
+        )
     except _NO_START as error:
         raise SmgeoError(
             f"Ray does not start on this machine ({one_line(str(error))}); if RAY_AUTH_MODE=token is set, set RAY_AUTH_TOKEN too, "

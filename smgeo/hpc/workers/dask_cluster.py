@@ -164,6 +164,7 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
             f"the profile of {site.name} has a container, but worker jobs start this Python; use a venv or conda, or "
             "`smgeo jobscript ... run`"
         )
+    scratch = site.scratch or tempfile.gettempdir()
     # A worker stops before SLURM ends it, and another job takes over; the region that it was computing is computed again.
     leave = ["--lifetime", f"{max(seconds - 120, seconds // 2)}s", "--lifetime-stagger", "20s"]
     return {
@@ -181,9 +182,12 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
             *(f"module load {' '.join(map(shlex.quote, m.split()))}" for m in site.modules),
             *site.setup,
             *(f"export {k}={shlex.quote(v)}" for k, v in site.variables.items()),
+            # A folder that only its user can read: others could put files where Dask keeps values.
+            f"SMGEO_SCRATCH=$(mktemp -d {shlex.quote(f'{scratch}/smgeo-dask-XXXXXXXX')}) || exit 1",
+            """trap 'rm -rf "$SMGEO_SCRATCH"' EXIT""",
         ],
         "worker_extra_args": leave,
-        "local_directory": shlex.quote(site.scratch or tempfile.gettempdir()),
+        "local_directory": '"$SMGEO_SCRATCH"',
         "log_directory": str(folder),
         "interface": site.network.interface,
         "scheduler_options": {
@@ -218,8 +222,8 @@ def _inside(
             "worker": {
                 "nthreads": threads,
                 "memory_limit": memory or "auto",
-                "local_directory": site.scratch or tempfile.gettempdir(),
             },
+            "scratch": site.scratch or tempfile.gettempdir(),
         }
         (here / "dask.json").write_text(json.dumps(asked), encoding="utf-8")
         step = allocation.start(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -24,12 +27,14 @@ def main(folder: Path) -> None:
         "security": security,
         "host": find_address(NetworkSpec(**asked["network"])),
     }
+    scratch = tempfile.mkdtemp(prefix="smgeo-dask-", dir=asked["scratch"])  # its user's alone
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     SLURMRunner(
         scheduler_file=str(folder / "scheduler.json"),
         client=False,
         worker_class="distributed.Nanny",  # which starts a worker that dies again
         scheduler_options={**both, "dashboard_address": ":0"},
-        worker_options={**both, **asked["worker"]},
+        worker_options={**both, **asked["worker"], "local_directory": scratch},
     )
 
 

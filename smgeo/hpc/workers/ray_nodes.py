@@ -58,7 +58,7 @@ def ray_command(address: str, head: Mapping[str, str] | None, port: int, asked: 
         f"--num-cpus={asked['cpus']}",
         f"--num-gpus={asked['gpus']}",
         *memory,
-        f"--temp-dir={sockets}",
+        f"--temp-dir={sockets}/ray",
         "--disable-usage-stats",
     ]
 
@@ -76,7 +76,8 @@ def main(folder: Path) -> int:
         while not file.exists():
             time.sleep(0.1)
         head = json.loads(file.read_text(encoding="utf-8"))
-    # The path of a socket has at most 107 letters, so it is on the node and not in the run's folder.
+    # The path of a socket has at most 107 letters, so it is on the node and not in the run's folder. Ray opens its own folder to everybody;
+    # the one around it is its user's alone.
     sockets = tempfile.mkdtemp(prefix=f"smgeo-ray-{os.environ['SLURM_JOB_ID']}-")
     command = ray_command(address, head, port, asked, sockets)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from smgeo.addresses import find_address_faults, hide_in_logs, with_secrets
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
@@ -23,6 +24,7 @@ from smgeo.sources.gridded.packing import PACKING_KEYS
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+hide_in_logs("fsspec", "fsspec.http", "aiohttp.client")
 File = Path | str  # a path, or a URL
 
 _HDF5_OWN = {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME", "_Netcdf4Dimid", "_Netcdf4Coordinates"}
@@ -84,11 +86,8 @@ def _matches(pattern: str, root: Path) -> list[File]:
 def _checked_url(url: str) -> File:
     if re.search(r"[*\[]", url):
         raise SmgeoError(f"{url}: files behind a URL cannot be listed by a pattern; give a list of URLs")
-    if "?" in url or "@" in url:
-        # A key in it would be stored in graphs and stores.
-        raise SmgeoError(
-            f"{re.split('[?]', url.split('@')[-1])[0]}: a URL with a password or a query cannot be read; download the file"
-        )
+    if faults := list(find_address_faults(url)):  # a key would be stored in graphs and stores
+        raise SmgeoError("; ".join(faults))
     return url
 
 
@@ -105,7 +104,7 @@ def _file_system(url: str) -> AbstractFileSystem:
     from fsspec.core import url_to_fs
 
     try:
-        return url_to_fs(url)[0]
+        return url_to_fs(with_secrets(url))[0]
     except ImportError as error:
         raise SmgeoError(
             f"{url}: reading a URL needs another package ({error}); pip install it, or download the file"
@@ -140,7 +139,8 @@ def _zarr(file: File, group: str | None, stack: ExitStack) -> Variables:
         _file_system(file)
     # The copy of all metadata in a store may be older than they are; only over a network is it much faster.
     copied = None if isinstance(file, str) else False
-    ds = stack.enter_context(xr.open_zarr(file, group=group, chunks=None, decode_cf=False, consolidated=copied))
+    opened = with_secrets(file) if isinstance(file, str) else file
+    ds = stack.enter_context(xr.open_zarr(opened, group=group, chunks=None, decode_cf=False, consolidated=copied))
     return _Zarr(ds, file, group)
 
 
@@ -157,7 +157,7 @@ def _netcdf(file: File, group: str | None, stack: ExitStack) -> Variables:
 
 def open_binary(file: File) -> IO[bytes]:
     """Open a file or URL for reading bytes."""
-    return _file_system(file).open(file, "rb") if isinstance(file, str) else file.open("rb")
+    return _file_system(file).open(with_secrets(file), "rb") if isinstance(file, str) else file.open("rb")
 
 
 class _Loaded(Variables):

@@ -22,6 +22,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.typing import Key
 from odc.geo.geobox import GeoBox
 
+from smgeo.addresses import plain
 from smgeo.catalog import Feature
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
@@ -40,7 +41,7 @@ from smgeo.sources.pixels.warp import (
     split_blocks,
     transformer,
 )
-from smgeo.sources.scenes.files import Header, plain, read_header
+from smgeo.sources.scenes.files import Header, read_header
 from smgeo.sources.scenes.layers import Layer, Scene, clip_window, read_layers
 
 STATION_DAYS = 30

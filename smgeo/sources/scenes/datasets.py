@@ -12,6 +12,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from smgeo.addresses import is_remote, plain
 from smgeo.catalog import Feature, reference_attr
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
@@ -20,7 +21,6 @@ from smgeo.sources.pixels.footprint import station_places, stations_dataset
 from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, spread, warn_of_zeros
 from smgeo.sources.pixels.warp import same_pixels
 from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
-from smgeo.sources.scenes.files import is_remote, plain
 from smgeo.sources.scenes.layers import Scene, sample_layer
 
 # Number of scenes whose middle shows the unit of a variable.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 import rasterio
@@ -22,6 +21,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
 
+from smgeo.addresses import MissingSecretError, hide_in_logs, is_remote, plain, with_secrets
 from smgeo.errors import SmgeoError
 from smgeo.sources.retry import Backoff
 
@@ -43,6 +43,7 @@ _REMOTE = {
 }
 _SIGNED = "/vsicurl?pc_url_signing=yes&"
 _opened = threading.local()
+hide_in_logs("rasterio", "rasterio._base", "rasterio._env", "rasterio._io", "rasterio.session")
 T = TypeVar("T")
 
 
@@ -75,26 +76,6 @@ class Header:
     offsets: tuple[float, ...]
     tile: tuple[int, int]
     masked: bool = False
-
-
-def is_remote(href: str) -> bool:
-    """Return True if a name is a URL.
-
-    >>> is_remote("https://example.org/a.tif"), is_remote("a.tif")
-    (True, False)
-    """
-    return "://" in href or href.startswith("/vsi")
-
-
-def plain(href: str) -> str:
-    """Return a URL for messages: without its query, which may contain a signature.
-
-    >>> plain("https://example.org/a.tif?sig=secret")
-    'https://example.org/a.tif'
-    """
-    if href.startswith(_SIGNED):
-        href = unquote(href.split("url=", 1)[1])
-    return href.split("?", 1)[0] if is_remote(href) else href
 
 
 def signed_by_planetary_computer(href: str, collection: str) -> str:
@@ -290,7 +271,10 @@ def _dataset(href: str) -> rasterio.DatasetReader:
         return files[key]
     while len(files) >= _OPEN_FILES:
         files.popitem(last=False)[1].close()
-    files[key] = rasterio.open(href)
+    try:
+        files[key] = rasterio.open(with_secrets(href))
+    except MissingSecretError as error:
+        raise SmgeoError(str(error.args[0])) from None
     return files[key]
 
 
@@ -314,7 +298,7 @@ def _retried(href: str, doing: str, work: Callable[[], T]) -> T:
             _forget(href)
             if number == tries or "response code: 404" in str(error):
                 hint = f"; tried {number} times" if number > 1 else ""
-                raise SmgeoError(f"{plain(href)} cannot be {doing}: {_without_query(error)}{hint}") from None
+                raise SmgeoError(f"{plain(href)} cannot be {doing}: {error}{hint}") from None
     raise AssertionError("unreachable")
 
 
@@ -323,7 +307,3 @@ def _forget(href: str) -> None:
     files = _opened.__dict__.get("files", {})
     for key in [k for k in files if k[0] == href]:
         files.pop(key).close()
-
-
-def _without_query(error: Exception) -> str:
-    return re.sub(r"\?\S*", "", str(error))

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from smgeo.addresses import is_remote, plain
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, nearest
 from smgeo.recipe.rasters import RasterSource, read_source
@@ -23,7 +24,7 @@ from smgeo.sources.pixels.references import NAMED, known_reference, one_referenc
 from smgeo.sources.pixels.units import conversion_in_words, known_unit
 from smgeo.sources.scenes.blocks import own_grid
 from smgeo.sources.scenes.datasets import Variable, dataset_at_stations, dataset_on_grid
-from smgeo.sources.scenes.files import Header, file_state, is_remote, plain, read_header, read_headers
+from smgeo.sources.scenes.files import Header, file_state, read_header, read_headers
 from smgeo.sources.scenes.layers import Layer, Scene
 
 # Product names of Landsat (USGS): sensor and satellite first.

@@ -396,6 +396,10 @@ class _Parsed:
                 f"STAC item {self.item.id}: asset {name} has a relative address, and the item has no address of its own"
             )
         href = href.removeprefix("file://")
+        if "${" in href:  # it would get the value of a secret
+            raise SmgeoError(
+                f"STAC item {self.item.id}: asset {name} has an address with ${{...}}, which only a recipe may have"
+            )
         if self.sign and href.startswith(("http://", "https://")):
             return signed_by_planetary_computer(href, str(self.item.collection_id or ""))
         return href

@@ -23,12 +23,13 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from urllib3.exceptions import NewConnectionError
 
+from smgeo.addresses import MissingSecretError, hide_in_logs, is_remote, plain, with_secrets
 from smgeo.errors import SmgeoError, nearest
 from smgeo.files import JsonObject
 from smgeo.sources.pixels.warp import crs_text, transformer
 from smgeo.sources.retry import Backoff
-from smgeo.sources.scenes.files import is_remote, plain
 
+hide_in_logs("urllib3.connectionpool", "pystac_client", "pystac_client.stac_api_io")
 _PATIENCE = Backoff(tries=8, first_s=0.2, longest_s=12.8)
 _TRIES_UNREACHED = 3  # if the server does not exist, which seldom changes
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -45,8 +46,9 @@ class PatientIO(StacApiIO):
     A server that refuses the connection or whose name is not found is tried three times, any other eight times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
         super().__init__(timeout=_TIMEOUT_S, max_retries=None)
+        self._address = address
 
     def request(
         self,
@@ -67,7 +69,10 @@ class PatientIO(StacApiIO):
         problem, number = "", 0
         for number in _PATIENCE.attempts():
             try:
-                text = super().request(href, method, headers, parameters)
+                # Only the address that the user gave has secrets: another, from the catalogue, could carry them to any server.
+                text = super().request(
+                    with_secrets(href) if href == self._address else href, method, headers, parameters
+                )
                 json.loads(text)
                 return text
             except APIError as error:
@@ -82,6 +87,8 @@ class PatientIO(StacApiIO):
                         break
             except json.JSONDecodeError:
                 problem = "did not answer with JSON"
+            except MissingSecretError as error:
+                raise SmgeoError(str(error.args[0])) from None
         raise SmgeoError(
             f"stac {plain(href)} {problem}; tried {number} times. Is it the address of a STAC API or catalogue?"
         )
@@ -128,7 +135,7 @@ def open_catalogue(url: str) -> Client:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a static catalogue conforms to no API, which is valid
-            root = PatientIO().read_stac_object(url)
+            root = PatientIO(url).read_stac_object(url)
     except SmgeoError:
         raise
     except _UNREADABLE as error:

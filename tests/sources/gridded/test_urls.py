@@ -82,6 +82,6 @@ def test_urls_that_can_not_be_used():
     with pytest.raises(SmgeoError, match="cannot be listed by a pattern"):
         open_gridded({**SAND, "path": "https://example.org/3B*.nc4"})
     for url in ("https://me:hush@example.org/a.nc", "https://example.org/a.nc?key=hush"):
-        with pytest.raises(SmgeoError, match="password or a query") as error:
+        with pytest.raises(SmgeoError, match="a password may not stand|a query may be a secret") as error:
             open_gridded({**SAND, "path": url})
         assert "hush" not in str(error.value)
