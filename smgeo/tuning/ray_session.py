@@ -34,7 +34,7 @@ _NO_START = (ConnectionError, RuntimeError, RayError)
 # A running cluster answers within so many seconds.
 _ANSWER_S = 10
 # Characters of a folder in which Ray's folders of sockets, whose paths have at most 107, still have room.
-_LONGEST_TEMP = 24
+_LONGEST_TEMP = 16
 # Ray counts GPUs in ten-thousandths.
 _GPU_PARTS = 10_000
 # Files of Ray that nobody reads: the table of trials has it all.
@@ -125,7 +125,7 @@ def _keeping_sigterm() -> Iterator[None]:
 def _private_folder() -> str:
     """Make a folder for Ray's sockets that is its user's alone: Ray opens its own folder to everybody."""
     usual = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="smgeo-ray-", dir=usual if len(usual) <= _LONGEST_TEMP else "/tmp")
+    return tempfile.mkdtemp(prefix="smgeo-ray-", dir=usual if len(usual) <= _LONGEST_TEMP else "/tmp")  # noqa: S108 - a new folder
 
 
 def _start_locally(concurrent: int | None, options: JsonObject, folder: str) -> None:
