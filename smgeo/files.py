@@ -6,6 +6,7 @@ import ctypes
 import errno
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +23,9 @@ from smgeo.errors import SmgeoError
 # A JSON object as Python reads it. Its content is checked where it is read.
 JsonObject: TypeAlias = dict[str, Any]
 
+# Bytes that one member of an archive, or a compressed file, may unpack to.
+UNPACKED_LIMIT = 512 * 2**20
+_PIECE = 2**20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -178,6 +182,52 @@ def exchange_folders(a: Path, b: Path) -> bool:
     """
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     return rename is not None and rename(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
+
+
+class Readable(Protocol):
+    """A stream of bytes that unpacks as it is read, such as `gzip.GzipFile`."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+        ...
+
+
+class LimitedStream(io.RawIOBase):
+    """A stream that is read up to a number of bytes, because a small archive can unpack to more than memory holds.
+
+    Parameters
+    ----------
+    stream : binary file
+
+    Raises
+    ------
+    ValueError
+        When more than `UNPACKED_LIMIT` is read.
+    """
+
+    def __init__(self, stream: Readable) -> None:
+        super().__init__()
+        self._stream, self._left = stream, UNPACKED_LIMIT
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer, and return the number of bytes."""
+        data = self._stream.read(min(len(buffer), _PIECE))
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(
+                f"it unpacks to more than {UNPACKED_LIMIT // 2**20} MiB; unpack it, and name the unpacked file if it is what you expect"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def read_limited(stream: Readable) -> bytes:
+    """Return all bytes of a stream; see `LimitedStream`."""
+    return io.BufferedReader(LimitedStream(stream), _PIECE).read()
 
 
 def hash_file(path: Path) -> str | None:

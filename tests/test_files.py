@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
+import zipfile
 
 import pytest
 
+import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.files import folder_beside, written_beside
+from smgeo.sources.gridded.csv_grids import csv_header
+from smgeo.sources.stations.archive import Archive
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -55,3 +62,48 @@ def test_a_folder_of_another_kind_is_not_replaced(tmp_path):
     ):
         pytest.fail("the body must not run")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# ---- small archives that unpack to more than memory holds
+
+
+@pytest.fixture
+def limit(monkeypatch):
+    monkeypatch.setattr("smgeo.files.UNPACKED_LIMIT", 2**20)
+
+
+def _bomb() -> bytes:
+    return b"station,time,sm\n" + b"0" * (3 * 2**20)
+
+
+@pytest.mark.parametrize("form", ["zip", "gz", "bz2", "xz"])
+def test_a_packed_table_is_read_up_to_the_limit(form, limit, tmp_path):
+
+    file = tmp_path / f"table.csv.{form}"
+    if form == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("table.csv", _bomb())
+    else:
+        file.write_bytes({"gz": gzip, "bz2": bz2, "xz": lzma}[form].compress(_bomb()))
+    assert file.stat().st_size < 2**14
+    with pytest.raises(SmgeoError, match="it unpacks to more than 1 MiB; unpack it"):
+        smgeo.open_stations(file, kind="csv", columns={"station": "station", "time": "time", "sm": "sm"})
+
+
+def test_a_member_of_an_archive_of_stations_is_read_up_to_the_limit(limit, tmp_path):
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("big.stm", _bomb())
+        archive.writestr("small.stm", b"one\ntwo\n")
+    with Archive(tmp_path / "a.zip") as archive:
+        assert archive.read("small.stm") == b"one\ntwo\n"
+        for read in (archive.read, archive.ends):
+            with pytest.raises(ValueError, match="more than 1 MiB"):
+                read("big.stm")
+
+
+def test_a_packed_grid_is_read_up_to_the_limit(limit, tmp_path):
+
+    (tmp_path / "grid.csv.gz").write_bytes(gzip.compress(_bomb()[16:]))
+    with pytest.raises(SmgeoError, match=r"grid\.csv\.gz cannot be read as a CSV grid"):
+        csv_header(tmp_path / "grid.csv.gz")

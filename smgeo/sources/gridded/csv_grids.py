@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
+from smgeo.files import LimitedStream
 from smgeo.sources.gridded.files import File, open_binary
 
 
@@ -24,7 +25,8 @@ from smgeo.sources.gridded.files import File, open_binary
 def open_text(file: File) -> Iterator[IO[str]]:
     """Open a CSV, plain or gz, as text."""
     with open_binary(file) as raw:
-        plain = gzip.GzipFile(fileobj=raw) if str(file).lower().endswith(".gz") else raw
+        packed = str(file).lower().endswith(".gz")
+        plain = io.BufferedReader(LimitedStream(gzip.GzipFile(fileobj=raw))) if packed else raw
         with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
             yield text
 
@@ -36,7 +38,7 @@ def csv_header(file: File) -> tuple[bool, int, str]:
             row = next(csv.reader(raw))
     except StopIteration:
         raise SmgeoError(f"{file} cannot be read as a CSV grid: it is empty") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError, csv.Error) as error:
         raise SmgeoError(f"{file} cannot be read as a CSV grid: {error}") from None
     try:
         float(row[0])

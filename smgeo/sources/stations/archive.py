@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from smgeo.errors import SmgeoError
+from smgeo.files import read_limited
 
 # Errors of a broken file or archive; RuntimeError is zipfile's for encrypted members and unknown compressions.
 UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
@@ -48,8 +49,11 @@ class Archive:
             self._zip.close()
 
     def read(self, member: str) -> bytes:
-        """Return all bytes of a file."""
-        return self._zip.read(member) if self._zip is not None else (self.path / member).read_bytes()
+        """Return all bytes of a file; a member of a zip up to the limit of `smgeo.files.read_limited`."""
+        if self._zip is None:
+            return (self.path / member).read_bytes()
+        with self._zip.open(member) as stream:
+            return read_limited(stream)
 
     def ends(self, member: str, lines: int = 2, size: int = 4096) -> tuple[list[str], str]:
         """Return the first lines of a file and its last, without blank lines, from `size` bytes of each end.
@@ -57,7 +61,7 @@ class Archive:
         At least `lines` first lines are complete, if the file has as many.
         """
         if self._zip is not None:
-            data = self._zip.read(member)
+            data = self.read(member)
             length, head, tail = len(data), data[:size], data[-size:]
         else:
             with (self.path / member).open("rb") as file:

@@ -16,12 +16,13 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.files import Readable, read_limited
 from smgeo.recipe.station_source import files_of
 from smgeo.recipe.tables import PLACE_COLUMNS, TEXT_COLUMNS, Column, TableSource, as_columns
 from smgeo.sources.stations.archive import UNREADABLE, list_members
@@ -32,10 +33,10 @@ MISSING = (
 )  # fmt: skip
 _SEPARATORS = (",", ";", "\t", "|")
 _BLANKS = " "
-_OPEN: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
+_OPEN: Mapping[str, Callable[[IO[bytes]], Readable]] = {
+    ".gz": lambda packed: gzip.GzipFile(fileobj=packed),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
 }
 _PARQUET = (".parquet", ".pq")
 _BROKEN = (*UNREADABLE, lzma.LZMAError, zlib.error)
@@ -362,9 +363,10 @@ def _read_bytes(file: Path, member: str, where: str) -> bytes:
         if not member:
             data = file.read_bytes()
         else:
-            with zipfile.ZipFile(file) as archive:
-                data = archive.read(member)
-        return _OPEN.get(PurePosixPath(member or file.name).suffix.lower(), bytes)(data)
+            with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
+                data = read_limited(stream)
+        unpack = _OPEN.get(PurePosixPath(member or file.name).suffix.lower())
+        return read_limited(unpack(io.BytesIO(data))) if unpack else data
     except _BROKEN as error:
         raise SmgeoError(f"{where} cannot be read as a table: {error}") from None
 
