@@ -18,6 +18,7 @@ from smgeo.hpc.sites.profile import (
     WallTime,
     WholePath,
     format_time,
+    matching,
     parse_time,
 )
 from smgeo.recipe.spec import Spec
@@ -26,13 +27,15 @@ from smgeo.recipe.spec import Spec
 _RANK_A_GPU = ("horovod", "deepspeed")
 _ONE_TASK = ("pytorch-ddp", "tensorflow")
 _HOUR, _RESTARTS, _STOP_BEFORE_S = 3600, 10, 300
-_MEMORY = re.compile(r"(\d+)([KMGT])", re.IGNORECASE)
-_ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?")
+# Only ASCII: \d means the digits of all scripts, which SLURM does not read.
+_MEMORY = re.compile(r"(\d{1,9})([KMGT])", re.IGNORECASE | re.ASCII)
+_ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?", re.ASCII)
 _DEPENDENCY = re.compile(
     r"(singleton|(after|afterany|afterok|afternotok|aftercorr)(:\d+(_\d+)?(\+\d+)?)+)"
-    r"([,?](singleton|(after|afterany|afterok|afternotok|aftercorr)(:\d+(_\d+)?(\+\d+)?)+))*"
+    r"([,?](singleton|(after|afterany|afterok|afternotok|aftercorr)(:\d+(_\d+)?(\+\d+)?)+))*",
+    re.ASCII,
 )
-_MAIL = re.compile(r"[^\s@,;'\"<>|&$`\\]+@[A-Za-z0-9.-]+")
+_MAIL = re.compile(r"[A-Za-z0-9.!#%*+/=?^_{}~-]+@[A-Za-z0-9.-]+")
 _MAIL_TYPES = (
     "BEGIN",
     "END",
@@ -44,15 +47,6 @@ _MAIL_TYPES = (
     "TIME_LIMIT_90",
     "ALL",
 )
-
-
-def _matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise ValueError(f"{form}; got {value!r}")
-        return value
-
-    return AfterValidator(check)
 
 
 def parse_memory(text: str) -> float:
@@ -103,11 +97,11 @@ class JobRequest(Spec):
     account: Plain | None = None
     qos: Plain | None = None
     job_name: Plain | None = None
-    array: Annotated[str, _matching(_ARRAY, "an array must look like 0-9, 1,3,5 or 0-99%4")] | None = None
+    array: Annotated[str, matching(_ARRAY, "an array must look like 0-9, 1,3,5 or 0-99%4")] | None = None
     dependency: (
-        Annotated[str, _matching(_DEPENDENCY, "a dependency must look like afterok:123 or afterany:1:2")] | None
+        Annotated[str, matching(_DEPENDENCY, "a dependency must look like afterok:123 or afterany:1:2")] | None
     ) = None
-    mail: Annotated[str, _matching(_MAIL, "a mail address must look like name@example.org")] | None = None
+    mail: Annotated[str, matching(_MAIL, "a mail address must look like name@example.org")] | None = None
     mail_type: tuple[str, ...] = ("END", "FAIL", "REQUEUE")
     venv: WholePath | None = None
     conda: Line | None = None

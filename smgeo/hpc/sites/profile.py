@@ -17,9 +17,12 @@ from smgeo.recipe.yaml_format import load_yaml
 
 # Names in `#SBATCH` lines, where nothing is quoted.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")
-_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,4}):(?P<minutes>\d{2}):(?P<seconds>\d{2})")
+# [0-9], because \d means the digits of all scripts, which SLURM does not read.
+_TIME = re.compile(r"(?:(?P<days>[0-9]{1,4})-)?(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2})")
+_HOST_SUFFIX = re.compile(r"[A-Za-z0-9.-]*")
 # Megabytes, as SLURM counts them.
 UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+_DIRECTIVE = re.compile(r"--?[A-Za-z].*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -79,6 +82,17 @@ def _whole_path(value: str) -> str:
     return _one_line(value)
 
 
+def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
+    """Return the check that a whole text has a form. pydantic's own `pattern` is searched for, so that any text may follow it."""
+
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"{form}; got {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
 Plain = Annotated[str, AfterValidator(_plain)]
 WallTime = Annotated[str, AfterValidator(_time)]
 Line = Annotated[str, AfterValidator(_one_line)]
@@ -127,7 +141,7 @@ class NetworkSpec(Spec):
     """Address of a node: that of an interface, or of its name with a suffix; by default that of its name."""
 
     interface: Plain | None = None
-    host_suffix: str = Field("", pattern=r"[A-Za-z0-9.-]*")
+    host_suffix: Annotated[str, matching(_HOST_SUFFIX, "letters, digits and . - are allowed")] = ""
 
 
 class WorkersSpec(Spec):
@@ -165,7 +179,9 @@ class Site(Spec):
     login_internet: bool = True
     scratch: WholePath | None = None
     workers: WorkersSpec = WorkersSpec()
-    directives: tuple[Annotated[Line, Field(pattern=r"^--?[A-Za-z]")], ...] = ()
+    directives: tuple[
+        Annotated[Line, matching(_DIRECTIVE, "must begin with - or --, as options of sbatch do")], ...
+    ] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Site:

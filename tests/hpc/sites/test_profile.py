@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from smgeo.errors import SmgeoError
+from smgeo.hpc.jobs.request import JobRequest
 from smgeo.hpc.sites.new_profile import describe_site, parse_partitions, write_site
-from smgeo.hpc.sites.profile import find_sites, format_time, load_site, parse_site, parse_time
+from smgeo.hpc.sites.profile import Site, find_sites, format_time, load_site, parse_site, parse_time
+from smgeo.recipe.spec import parse_spec
 
 SHIPPED = ["cyclone", "deep", "generic", "jureca", "juwels", "lumi", "testbed", "vega"]
 
@@ -113,3 +117,79 @@ def test_a_profile_from_what_slurm_says(tmp_path):
     assert not site.verified
     with pytest.raises(SmgeoError, match="exists already"):
         write_site(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+
+
+# ---- what follows an accepted text
+
+HOSTILE = [
+    "\n#SBATCH --wrap=id",
+    ";id",
+    "$(id)",
+    "`id`",
+    " id",
+    "'\"",
+    "\x00",
+    "\r",
+    "\u2028id",
+    "|id",
+    "&",
+    ">x",
+    "\\",
+    "\u0661",
+]
+OF_A_SITE = {
+    "name": "ours",
+    "default_partition": "cpu",
+    "launcher.mpi": "pmix",
+    "network.interface": "ib0",
+    "network.host_suffix": "-ib.example",
+    "workers.time": "01:00:00",
+    "partitions.cpu.time_limit": "01:00:00",
+}
+OF_A_JOB = {
+    "partition": "cpu",
+    "time": "01:00:00",
+    "memory": "32G",
+    "account": "project1",
+    "qos": "normal",
+    "job_name": "map",
+    "array": "0-9%4",
+    "dependency": "afterok:12",
+    "mail": "a.b@example.org",
+}
+
+
+def _nested(key: str, value: str, values: dict) -> dict:
+    first, _, rest = key.partition(".")
+    return {**values, first: _nested(rest, value, values.get(first, {}))} if rest else {**values, first: value}
+
+
+@pytest.mark.parametrize("suffix", HOSTILE)
+@pytest.mark.parametrize(
+    ("spec", "key", "value"),
+    [*((Site, k, v) for k, v in OF_A_SITE.items()), *((JobRequest, k, v) for k, v in OF_A_JOB.items())],
+)
+def test_no_pattern_lets_anything_follow(spec, key, value, suffix):
+    base = {"name": "ours", "default_partition": "cpu", "partitions": {"cpu": {}}} if spec is Site else {}
+    parse_spec(spec, _nested(key, value, base), "here")
+    for text in (value + suffix, suffix + value):
+        with pytest.raises(SmgeoError):
+            parse_spec(spec, _nested(key, text, base), "here")
+
+
+@pytest.mark.parametrize("suffix", ["\n#SBATCH --wrap=id", "\x00", "\r"])
+def test_a_line_of_a_profile_is_one_line(suffix):
+    for key in ("directives", "modules", "setup"):
+        parse_spec(Site, {"name": "ours", key: ["--constraint=gpu"]}, "here")
+        with pytest.raises(SmgeoError):
+            parse_spec(Site, {"name": "ours", key: [f"--constraint=gpu{suffix}"]}, "here")
+    with pytest.raises(SmgeoError, match="options of sbatch"):
+        parse_spec(Site, {"name": "ours", "directives": ["id --x"]}, "here")
+
+
+def test_no_spec_uses_a_pattern_that_is_searched_for():
+    """A pattern of pydantic's own matches anywhere in the text."""
+    import smgeo
+
+    files = Path(smgeo.__file__).parent.rglob("*.py")
+    assert [f.name for f in files if "pattern=r" in f.read_text(encoding="utf-8")] == []
