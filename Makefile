@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 SOAK_ROUNDS ?= 20
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test lint soak lowest wheel clean
+.PHONY: demo test lint soak lowest audit wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/smgeo run recipes/quickstart.yaml --out runs/quickstart
@@ -31,6 +31,11 @@ soak: $(VENV)/.dev
 # A fast part of the tests, on the lowest versions that pyproject.toml allows.
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
+
+# Known vulnerabilities of the pinned packages. It fails if the database does not know a package or cannot be reached.
+audit: $(BIN)/python
+	$(PIP) pip-audit
+	$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner off --requirement constraints.txt
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel
