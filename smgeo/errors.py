@@ -19,6 +19,10 @@ class SmgeoError(ValueError):
         super().__init__(hide(str(message)))
 
 
+class DivergedError(SmgeoError):
+    """Training left the finite numbers, so there is no model; other models are not affected."""
+
+
 class SmgeoWarning(UserWarning):
     """Something was left out or replaced; the message names it and counts it. Addresses as in `SmgeoError`."""
 

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from smgeo.errors import SmgeoError
+from smgeo.errors import DivergedError, SmgeoError
 from smgeo.files import JsonObject, written_beside
 from smgeo.models import load_model
 from smgeo.models.backend import keras_backend
@@ -30,6 +30,8 @@ TRIES = 3
 # Seconds within which every process must report its address.
 _MEET_S = 180
 _LOOK_S = 0.2
+# File of a start in which the first process says that the training diverged.
+_DIVERGED = "diverged.txt"
 
 
 class Processes(Protocol):
@@ -123,6 +125,8 @@ def fit_parallel(
                 processes.stop()
             if code == 0:
                 return load_model(folder / "model")
+            if (here / _DIVERGED).is_file():
+                raise DivergedError((here / _DIVERGED).read_text(encoding="utf-8"))
             done = _epochs_done(here)[0]
             tries = 1 if done > before else tries + 1
             before = max(done, before)
@@ -166,9 +170,15 @@ def main(folder: Path, start: str, workers: int) -> None:
     team = Team(_meet(folder / start, rank, workers, job["network"]), rank)
     model, kept = job["model"], Checkpoint(**job["checkpoint"])
     with (folder / start / "epochs.jsonl").open("a", encoding="utf-8") if rank == 0 else open(os.devnull, "w") as log:
-        for scores in model.fit_by_epoch(job["train"], validation=job["validation"], checkpoint=kept, team=team):
-            log.write(json.dumps(scores) + "\n")
-            log.flush()
+        try:
+            for scores in model.fit_by_epoch(job["train"], validation=job["validation"], checkpoint=kept, team=team):
+                log.write(json.dumps(scores) + "\n")
+                log.flush()
+        except DivergedError as error:  # all of them see it, and starting again would not help
+            if rank == 0:
+                with written_beside(folder / start / _DIVERGED) as part:
+                    part.write_text(str(error), encoding="utf-8")
+            raise
     if rank == 0:
         model.save(folder / "model")
 

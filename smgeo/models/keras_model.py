@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import numpy as np
 
-from smgeo.errors import SmgeoError, missing_extra, nearest
+from smgeo.errors import DivergedError, SmgeoError, missing_extra, nearest
 from smgeo.files import JsonObject
 from smgeo.models.arrays import check_hdf5
 from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
@@ -274,16 +274,30 @@ class KerasModel(SoilMoistureModel):
                     history["rmse"].append(float(logs["rmse"][0]))
                 else:
                     history["rmse"].append(team.train_epoch(model, batches))
+                self._check_finite("training", history["rmse"])
                 if validation is not None:
                     history["val_rmse"].append(self._rmse(*validation, team))
+                    self._check_finite("validation", history["val_rmse"])
                     since = 0 if history["val_rmse"][-1] < best else since + 1
                     if since == 0:
                         best, best_weights = history["val_rmse"][-1], model.get_weights()
                 kept.save(best_weights)
                 yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in history.items()}}
+            if not all(np.isfinite(w).all() for w in model.get_weights()):
+                self._refuse_diverged("its weights are not all finite", done)
         finally:
             if best_weights is not None:
                 model.set_weights(best_weights)
+
+    def _check_finite(self, part: str, scores: list[float]) -> None:
+        if not np.isfinite(scores[-1]):
+            self._refuse_diverged(f"its {part} RMSE is {scores[-1]}", len(scores))
+
+    def _refuse_diverged(self, what: str, epoch: int) -> NoReturn:
+        raise DivergedError(
+            f"{self.kind} diverged: after epoch {epoch} {what}; lower learning_rate ({self.learning_rate_:g} was used), and see the table of "
+            "features for a variable with extreme values"
+        )
 
     def _rmse(self, x: Rows, y: np.ndarray, team: Team | None = None) -> float:
         if team is not None:

@@ -411,6 +411,7 @@ class Results(Entry):
     outliers: Outliers | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
     training: dict[str, Training] = Field(default_factory=dict)
+    failed: dict[str, str] = Field(default_factory=dict)
     features: dict[str, Variable] = Field(default_factory=dict)
     grid: Grid | None = None
 

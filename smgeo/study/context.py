@@ -59,6 +59,8 @@ class Found:
         Parameters that a search found, by model.
     models : dict of str to dict
         `scores` and `training` of each fitted model.
+    failed : dict of str to str
+        Reason of each model whose training diverged, and which later stages pass over.
     results : dict
         Entries of `results.json`.
     """
@@ -69,11 +71,16 @@ class Found:
     split: Split | None = None
     searched: Mapping[str, JsonObject] = field(default_factory=dict)
     models: Mapping[str, JsonObject] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
     results: JsonObject = field(default_factory=dict)
 
     def add(self, **entries: object) -> Found:
         """Add entries of `results.json`."""
         return replace(self, results={**self.results, **entries})
+
+    def fail(self, name: str, reason: str) -> Found:
+        """Record that a model has failed."""
+        return replace(self, failed={**self.failed, name: reason})
 
     def keys(self, *stages: str) -> dict[str, str]:
         """Return the keys of those stages that this recipe has."""
@@ -174,13 +181,13 @@ class Context:
         """Return the seed that a part of the recipe names, or the recipe's."""
         return self.recipe.seed if spec.seed is None else int(spec.seed)
 
-    def asked(self, spec: Asked) -> list[str]:
-        """Return the models that a part of the recipe is for."""
-        return list(spec.models or self.recipe.models)
+    def asked(self, found: Found, spec: Asked) -> list[str]:
+        """Return the models that a part of the recipe is for, without those that failed."""
+        return [name for name in spec.models or self.recipe.models if name not in found.failed]
 
     def asks(self, spec: Asked | None, name: str) -> bool:
         """Return whether a part of the recipe is given, and is for this model."""
-        return spec is not None and name in self.asked(spec)
+        return spec is not None and name in (spec.models or self.recipe.models)
 
     def prepare_of(self, found: Found, name: str) -> PrepareSpec:
         """Return how the data of a model are prepared."""

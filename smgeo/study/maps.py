@@ -25,7 +25,7 @@ def make_maps(run: Context, found: Found) -> Found:
     spec, tables = run.recipe.maps, {}
     if spec is None:
         return found
-    for name in run.asked(spec):
+    for name in run.asked(found, spec):
         inputs = {"maps": spec.model_dump(mode="json", exclude={"models"}), **found.keys("grid", f"model {name}")}
         outputs = [run.folder / "maps" / f"{name}{kind}" for kind in ("", ".zarr", ".html")]
         found, tables[name] = run.do(found, f"map {name}", partial(_map, run, name), inputs, outputs)

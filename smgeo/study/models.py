@@ -12,7 +12,7 @@ from pathlib import Path
 import xarray as xr
 
 from smgeo.cube.writing import write_cube
-from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.errors import DivergedError, SmgeoError, SmgeoWarning
 from smgeo.evaluation.parts import evaluate
 from smgeo.evaluation.uncertainty import calibrate, find_applicability
 from smgeo.files import JsonObject, digest
@@ -156,10 +156,14 @@ def _windows(run: Context, found: Found, name: str, split: Split) -> tuple[Prepa
 
 
 def fit_models(run: Context, found: Found) -> Found:
-    """Train, save and score each model."""
+    """Train, save and score each model; one whose training diverges does not keep the others from theirs."""
     for name in run.models:
-        found = _fit_model(run, found, name)
-    return found
+        try:
+            found = _fit_model(run, found, name)
+        except DivergedError as error:
+            run.reporter.say(f"model {name} failed: {error}")
+            found = found.fail(name, str(error))
+    return found.add(failed=dict(found.failed)) if found.failed else found
 
 
 def _fit_model(run: Context, found: Found, name: str) -> Found:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smgeo.errors import SmgeoError, nearest
+from smgeo.errors import DivergedError, SmgeoError, nearest
 from smgeo.hpc.machine import Workers, find_machine
 from smgeo.maps import list_maps
 from smgeo.recipe.models import NETWORKS
@@ -17,7 +17,7 @@ from smgeo.recipe.search import SearchSpec
 from smgeo.recipe.spec import parse_spec
 from smgeo.recipe.study import Recipe, parse_recipe, read_recipe
 from smgeo.report.results import find_versions
-from smgeo.study.context import Context
+from smgeo.study.context import Context, Found
 from smgeo.study.inputs import check_inputs
 from smgeo.study.ledger import Ledger
 from smgeo.study.progress import Reporter
@@ -92,7 +92,9 @@ def run(
         If the recipe or the data are not as they must be; before anything is written where that can be known.
     """
     with _at_work(_read(recipe), out, data, reporter, Workers(cluster, workers, partition, account)) as run:
-        return Run(run.folder, run_stages(run, RUN).results)
+        found = run_stages(run, RUN)
+    _refuse_failed(found, run.folder / "report.html")
+    return Run(run.folder, found.results)
 
 
 def build_cubes(
@@ -194,7 +196,17 @@ def train_recipe(
         raise SmgeoError(f"--workers must be 1 or more; got {workers}")
     with _at_work(checked, out, data, reporter, Workers(cluster), models=models, processes=workers) as run:
         found = run_stages(run, MODELS)
+    _refuse_failed(found, run.folder / "models")
     return run.folder, {name: about["scores"] for name, about in found.models.items()}
+
+
+def _refuse_failed(found: Found, rest: Path) -> None:
+    """Raise an error at the end of a run in which a model failed, so that no script takes it for complete."""
+    if found.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
+        raise DivergedError(
+            f"{len(found.failed)} of the models failed ({reasons}); the others are complete, see {rest}"
+        )
 
 
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.cube.schema import observed
+from smgeo.errors import DivergedError
 from smgeo.evaluation.cross_validation import Learner, cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.evaluation.leakage import audit_leakage
@@ -61,11 +62,16 @@ def cross_validate_models(run: Context, found: Found) -> Found:
         selected = None
         if spec.select_features:
             found, selected = _select_in_folds(run, found, spec, number)
-        for name in run.asked(spec):
+        for name in run.asked(found, spec):
             entry = name if selected is None else f"{name}_selected"
             entry = entry if entry not in out else f"{entry}_{spec.method}"
             entry = entry if entry not in out else f"{entry}_{number}"
-            found, out[entry] = _cross_validate(run, found, name, spec, number, selected)
+            try:
+                found, out[entry] = _cross_validate(run, found, name, spec, number, selected)
+            except DivergedError as error:
+                run.reporter.say(f"cross-validation of {name} failed: {error}")
+                found = found.fail(f"cross_validation {entry}", str(error))
+    found = found.add(failed=dict(found.failed)) if found.failed else found
     return found.add(cross_validation=out) if out else found
 
 
@@ -153,7 +159,7 @@ def measure_importance(run: Context, found: Found) -> Found:
         return {"rows": records_of(table, "feature")}
 
     asked = {"spec": spec.model_dump(mode="json", exclude={"models"}), "seed": seed}
-    for name in run.asked(spec):
+    for name in run.asked(found, spec):
         inputs = {**asked, **found.keys(f"model {name}")}
         found, about = run.do(found, f"importance {name}", partial(work, name), inputs)
         tables[name] = about["rows"]
@@ -166,7 +172,7 @@ def trace_learning_curves(run: Context, found: Found) -> Found:
     if spec is None or found.split is None:
         return found
     tables = {}
-    for name in run.asked(spec):
+    for name in run.asked(found, spec):
         inputs = {
             "kind": run.recipe.models[name].kind,
             "params": run.params_of(found, name),
@@ -214,7 +220,7 @@ def measure_coverage(run: Context, found: Found) -> Found:
         }
 
     tables = {}
-    for name in run.asked(spec):
+    for name in run.asked(found, spec):
         inputs = {"level": spec.level, **found.keys(f"model {name}")}
         found, tables[name] = run.do(found, f"intervals {name}", partial(work, name), inputs)
     return found.add(prediction_intervals=tables)
@@ -239,6 +245,6 @@ def measure_areas(run: Context, found: Found) -> Found:
         }
 
     tables = {}
-    for name in run.asked(spec):
+    for name in run.asked(found, spec):
         found, tables[name] = run.do(found, f"applicability {name}", partial(work, name), found.keys(f"model {name}"))
     return found.add(applicability=tables)
