@@ -17,6 +17,27 @@ GRID_DIMS = ("time", "y", "x")
 # A coordinate on `time` that sources give besides their values: the digest of what each day is read from. It goes into
 # the ledger, not into the store: when a later run finds other scenes, only the regions of their days are written again.
 DAY_INPUTS = "day_inputs"
+_LONGEST_NAME = 100
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a name of a variable that a store would take for a path, or that a terminal would not only show.
+
+    Raises
+    ------
+    SmgeoError
+    """
+    if (
+        not name
+        or name in (".", "..")
+        or len(name) > _LONGEST_NAME
+        or "/" in name
+        or "\\" in name
+        or not name.isprintable()
+    ):
+        raise SmgeoError(
+            f"{where}: {name[:60]!r} cannot be the name of a variable; it must have 1 to {_LONGEST_NAME} characters, without / and \\"
+        )
 
 
 def is_grid(ds: xr.Dataset) -> bool:

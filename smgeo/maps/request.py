@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from smgeo.catalog import COORDINATES, FEATURES
 from smgeo.cube.chunks import GRID_CHUNK
 from smgeo.cube.reading import without_dask
-from smgeo.cube.schema import check_daily, check_references, check_units, is_grid, references_of, units_of
+from smgeo.cube.schema import check_daily, check_name, check_references, check_units, is_grid, references_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import Outputs
 from smgeo.models.protocol import Model
@@ -89,6 +89,7 @@ def check_request(model: Model, cube: xr.Dataset, times: Sequence[Day] | None, o
         )
     if not is_grid(cube):
         raise SmgeoError("predict_map needs a grid cube with dims (time, y, x); for stations use evaluate")
+    check_name(preparation["target"], "the model's target")
     outputs = _choose_outputs(model, preparation["target"], options)
     if "spatial_ref" not in cube.coords:
         raise SmgeoError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -13,8 +13,10 @@ import psutil
 
 # Share of the free memory that the arrays of one file may take.
 _SHARE = 0.5
-# Groups inside of groups, at most: a group may contain itself.
-_DEEPEST = 20
+# Groups and arrays of a network's weights, at most.
+_MOST_PARTS = 20_000
+# The greatest length of an array without numbers.
+_LONGEST_EMPTY = 4096
 # Bytes of a `.npy` file before its numbers, at most.
 _LONGEST_HEAD = 65_536
 
@@ -34,49 +36,73 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            _weigh(sum(m.file_size for m in archive.infolist()))
-            for member in archive.infolist():
-                with archive.open(member) as stream:
-                    _check_size(stream, member)
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"it is damaged or not a file of arrays: {error}") from None
+            members = archive.infolist()
+            weigh(sum(m.file_size for m in members))
+            if len({m.filename for m in members}) < len(members):
+                raise ValueError("two of its arrays have one name")
+            return {m.filename.removesuffix(".npy"): _read_array(archive, m) for m in members}
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma and NumPy's parser of heads each have their own
+        raise ValueError(f"it is damaged or not a file of arrays: {error!r}") from None
 
 
-def check_hdf5(file: Path) -> None:
-    """Refuse weights in HDF5 that lead out of their file, or are larger than half of the free memory.
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as stream:
+        _check_head(stream, member)
+    with archive.open(member) as stream:
+        array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEAD)
+    return array
+
+
+def check_hdf5(file: Path) -> int:
+    """Return how many numbers a file of weights in HDF5 has, after it was found to lead nowhere else.
 
     Raises
     ------
     ValueError
-        If there is a link or storage outside the file, or a view on another one; or if it is no HDF5 file.
+        If there is a link or storage outside the file, a group that stands in two places, or a view on another file; if it is larger than
+        half of the free memory; or if it is no HDF5 file.
     """
     import h5py
 
-    def look(group: h5py.Group, depth: int) -> int:
-        size = 0
+    seen: set[int] = set()
+
+    def look(group: h5py.Group) -> Iterator[h5py.Dataset]:
         for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink) or depth > _DEEPEST:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{name} is a link")
             part = group[name]
+            address = h5py.h5o.get_info(part.id).addr
+            if address in seen or len(seen) > _MOST_PARTS:
+                raise ValueError(f"{name} is a link, or one part of too many")
+            seen.add(address)
             if isinstance(part, h5py.Group):
-                size += look(part, depth + 1)
-            elif part.external or part.is_virtual or part.dtype.hasobject:
+                yield from look(part)
+            elif not isinstance(part, h5py.Dataset) or part.external or part.is_virtual or part.dtype.hasobject:
                 raise ValueError(f"{name} has its numbers elsewhere")
             else:
-                size += part.nbytes
-        return size
+                yield part
 
     try:
         with h5py.File(file, "r") as root:
-            size = look(root, 0)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"it is damaged or not a file of weights: {error}") from None
-    _weigh(size)
+            sizes = [(part.size, part.nbytes) for part in look(root)]
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"it is damaged or not a file of weights: {error!r}") from None
+    weigh(sum(size for _, size in sizes))
+    return int(sum(count for count, _ in sizes))
 
 
-def _weigh(size: int) -> None:
+def weigh(size: int) -> None:
+    """Refuse what takes more than half of the free memory.
+
+    Raises
+    ------
+    ValueError
+        With both sizes.
+    """
     free = psutil.virtual_memory().available
     if size > _SHARE * free:
         raise ValueError(
@@ -84,7 +110,7 @@ def _weigh(size: int) -> None:
         )
 
 
-def _check_size(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
+def _check_head(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
     """Refuse an array whose head promises more numbers than follow, for which NumPy would allocate memory."""
     version = np.lib.format.read_magic(stream)
     read_head = {
@@ -96,5 +122,7 @@ def _check_size(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
     shape, _, dtype = read_head(stream, max_header_size=_LONGEST_HEAD)
     if dtype.hasobject:
         raise ValueError(f"{member.filename} contains Python objects")
-    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize > member.file_size:
+    if dtype.itemsize == 0 or any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize > member.file_size:
         raise ValueError(f"{member.filename} has fewer numbers than its shape {shape}")
+    if not math.prod(shape) and max(shape) > _LONGEST_EMPTY:  # what is computed from it may have that size
+        raise ValueError(f"{member.filename} is empty and has the shape {shape}")

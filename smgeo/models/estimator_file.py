@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
-from sklearn.tree._tree import Tree
+from sklearn.base import BaseEstimator
+from sklearn.tree._tree import NODE_DTYPE, Tree
 from sklearn.utils import Bunch
 
 from smgeo.errors import SmgeoError
@@ -105,12 +106,11 @@ def _sequence(kind: type) -> _Form:
     )
 
 
-def _mapping(kind: type) -> _Form:
-    return _Form(
-        lambda value: type(value) is kind,
-        lambda value, _, inner: [[inner(k), inner(v)] for k, v in value.items()],
-        lambda content, _, inner: kind((inner(k), inner(v)) for k, v in content),
-    )
+def _read_dict(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> dict[Any, Any]:
+    out = {inner(k): inner(v) for k, v in content}
+    if "n_jobs" in out:  # of a function that an estimator calls, which starts as many threads or processes
+        raise ValueError("a number of jobs among the arguments of a function")
+    return out
 
 
 def _read_objects(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> np.ndarray:
@@ -118,6 +118,10 @@ def _read_objects(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> np
     out = np.empty(len(parts), dtype=object)
     for i, part in enumerate(parts):
         out[i] = inner(part)
+        if out[i] is not None and not isinstance(
+            out[i], str | BaseEstimator
+        ):  # NumPy would calculate with objects, without an end
+            raise ValueError("an array of objects that are no estimators")
     return out.reshape([int(n) for n in shape])
 
 
@@ -156,7 +160,9 @@ def _write_tree(value: Tree, writer: _Writer, _: object) -> _Node:
 
 def _read_tree(content: Any, reader: _Reader, _: object) -> Tree:
     """Return a tree of scikit-learn, whose compiled code follows it without checks."""
-    features, nodes, values = int(content[0]), reader.array(content[1]), reader.array(content[2])
+    features, nodes, values = int(content[0]), reader.array(content[1], once=True), reader.array(content[2], once=True)
+    if nodes.dtype != NODE_DTYPE or nodes.ndim != 1:
+        raise ValueError("nodes of another kind")
     inner, number = nodes["left_child"] != -1, np.arange(len(nodes))
     children = np.concatenate([nodes[side][inner] for side in ("left_child", "right_child")])
     parents = np.concatenate([number[inner], number[inner]])
@@ -238,7 +244,11 @@ _FORMS: dict[str, _Form] = {
     "list": _sequence(list),
     "tuple": _sequence(tuple),
     "set": _sequence(set),
-    "dict": _mapping(dict),
+    "dict": _Form(
+        lambda value: type(value) is dict,
+        lambda value, _, inner: [[inner(k), inner(v)] for k, v in value.items()],
+        _read_dict,
+    ),
     "bunch": _Form(
         lambda value: type(value) is Bunch,
         lambda value, _, inner: [[str(k), inner(v)] for k, v in value.items()],
@@ -294,18 +304,24 @@ class _Writer:
 class _Reader:
     def __init__(self, arrays: Mapping[str, np.ndarray], trusted: Collection[str]) -> None:
         self._arrays, self._trusted = arrays, trusted
+        self._used: set[int] = set()
 
     def value(self, node: _Node, depth: int = 0) -> Any:
         """Return the value of a node; anything that `_Writer` does not write is an error."""
         if depth > _DEEPEST:
             raise ValueError(f"it is more than {_DEEPEST} levels deep")
         if type(node) in (*_PLAIN, float):
+            if type(node) is int and abs(node) >= 2**63:
+                raise ValueError("a whole number of more than 64 bits")
             return node
         ((name, content),) = node.items()
         return _FORMS[name].read(content, self, lambda part: self.value(part, depth + 1))
 
-    def array(self, number: int) -> np.ndarray:
-        """Return an array by its number."""
+    def array(self, number: int, *, once: bool = False) -> np.ndarray:
+        """Return an array by its number; `once` if whoever asks copies it, so that a small file cannot fill the memory with copies."""
+        if once and number in self._used:
+            raise ValueError("two trees have the same nodes")
+        self._used.add(number)
         return self._arrays[str(int(number))]
 
     def trusted(self, name: str) -> Any:

@@ -342,13 +342,20 @@ class KerasModel(SoilMoistureModel):
             "history": self.history_,
         }
 
+    def _check_size(self, numbers: int) -> None:
+        """Refuse parameters that make a larger network than a file has weights for, before it is built."""
+        width = max(getattr(self, name, 0) for name in ("units", "filters"))
+        least = max(width, self.layers, (self.layers - 1) * width**2, width * int(self.input_shape_[-1] or 0))
+        if max(least, getattr(self, "kernel", 0)) > numbers:
+            raise ValueError(f"its {numbers} numbers are not those of a network with these parameters")
+
     def _save_weights(self, folder: Path) -> None:
         self._model.save_weights(str(folder / _WEIGHTS))
 
     def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         keras, file = import_keras(), folder / _WEIGHTS
         try:
-            check_hdf5(file)
+            self._check_size(check_hdf5(file))
         except ValueError as error:
             raise SmgeoError(f"{file}: {error}; train the model again") from None
         self._model = self._build(keras)

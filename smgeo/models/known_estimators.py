@@ -7,12 +7,14 @@ methods that it has the names of, is not.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 from dask.system import CPU_COUNT
+from sklearn.dummy import DummyRegressor
 
 _BOOSTING = "sklearn.ensemble._hist_gradient_boosting"
 
@@ -58,6 +60,43 @@ _LEFT_OUT = {
     "RadiusNeighborsRegressor": ("_tree",),
     "TweedieRegressor": ("_base_loss",),
 }
+# Attributes of fitted estimators whose compiled code trusts them: no other is read.
+_ATTRIBUTES = {
+    "GradientBoostingRegressor": {
+        *(
+            "n_features_in_",
+            "n_trees_per_iteration_",
+            "init_",
+            "estimators_",
+            "train_score_",
+            "n_estimators_",
+            "max_features_",
+        ),
+        *("oob_improvement_", "oob_scores_", "oob_score_"),
+    },
+    "HistGradientBoostingRegressor": {
+        *(
+            "is_categorical_",
+            "_preprocessor",
+            "_is_categorical_remapped",
+            "n_features_in_",
+            "n_trees_per_iteration_",
+            "_random_seed",
+        ),
+        *(
+            "_n_features",
+            "do_early_stopping_",
+            "_use_validation_data",
+            "_bin_mapper",
+            "_baseline_prediction",
+            "_predictors",
+        ),
+        *("train_score_", "validation_score_"),
+    },
+}
+_FORESTS = ("ExtraTreesRegressor", "RandomForestRegressor")
+_METRICS = ("chebyshev", "cityblock", "euclidean", "l1", "l2", "manhattan", "minkowski")
+_MOST_PRODUCTS = 10**6
 _Estimator = Any
 
 
@@ -97,11 +136,32 @@ def complete(estimator: _Estimator) -> None:
     for name in vars(estimator):
         if name not in params and hasattr(kind, name):
             raise ValueError(f"{kind.__name__} has an attribute {name!r} in the place of its own")
-    jobs = getattr(estimator, "n_jobs", None)
-    if jobs is not None and not (type(jobs) is int and abs(jobs) <= max(CPU_COUNT, 1024)):
-        raise ValueError(f"{kind.__name__} has n_jobs {jobs!r}")
+    if (known := _ATTRIBUTES.get(kind.__name__)) is not None and (odd := set(vars(estimator)) - params - known):
+        raise ValueError(f"{kind.__name__} has an attribute {min(odd)!r}, which scikit-learn does not give it")
+    if kind.__name__ != "HistGradientBoostingRegressor" and any(map(_is_part_of_boosting, _values(vars(estimator)))):
+        raise ValueError(f"{kind.__name__} contains a part of histogram boosting")
+    if "n_jobs" in vars(estimator):
+        # Forests use threads, which cost little; others start processes.
+        jobs, allowed = estimator.n_jobs, range(-1, CPU_COUNT + 1) if kind.__name__ in _FORESTS else ()
+        estimator.n_jobs = jobs if type(jobs) is int and jobs in allowed else None
     if (check := _COMPLETE.get(kind.__name__)) is not None:
         check(estimator)
+
+
+def _values(value: object) -> Iterator[object]:
+    """Return the values in containers, one after the other."""
+    if isinstance(value, dict):
+        for part in value.values():
+            yield from _values(part)
+    elif isinstance(value, list | tuple | set) or (isinstance(value, np.ndarray) and value.dtype == object):
+        for part in np.ravel(value) if isinstance(value, np.ndarray) else value:
+            yield from _values(part)
+    else:
+        yield value
+
+
+def _is_part_of_boosting(value: object) -> bool:
+    return type(value).__name__ in ("_BinMapper", "TreePredictor")
 
 
 def _need(condition: object, what: str) -> None:
@@ -130,6 +190,26 @@ def _tree(estimator: _Estimator) -> None:
         _need(estimator.tree_.n_outputs == estimator.n_outputs_ == 1, "a tree of several outputs")
 
 
+def _dummy(estimator: _Estimator) -> None:
+    if _is_fitted(estimator):
+        _need(type(estimator.n_outputs_) is int and estimator.n_outputs_ == 1, "a mean of several outputs")
+        _need(np.shape(estimator.constant_) == (1, 1), "a mean of several outputs")
+
+
+def _polynomials(estimator: _Estimator) -> None:
+    """Weigh the products of features, whose number grows with the degree as a power."""
+    if not _is_fitted(estimator):
+        return
+    degree = estimator.degree
+    low, high = (0, degree) if isinstance(degree, int) else degree
+    _need(type(low) is int and type(high) is int and 0 <= low <= high <= 20, "a degree that is none")
+    count = math.comb(_features(estimator) + high, high)
+    _need(count <= _MOST_PRODUCTS, f"{count} products of features")
+    numbers = [vars(estimator).get(n) for n in ("_min_degree", "_max_degree", "_n_out_full", "n_output_features_")]
+    _need(numbers[:2] == [low, high], "a degree that is none")
+    _need(all(type(n) is int and 0 <= n <= count for n in numbers[2:]), "another number of products")
+
+
 def _trees(estimator: _Estimator) -> None:
     """Check a forest, or scikit-learn's older boosting: compiled code evaluates their trees without a look at the rows."""
     if not _is_fitted(estimator):
@@ -140,45 +220,55 @@ def _trees(estimator: _Estimator) -> None:
     width = _features(estimator)
     _need(trees and all(isinstance(t, BaseDecisionTree) for t in trees), "an ensemble without trees")
     _need(all(_features(t) == width and _is_fitted(t) for t in trees), "trees of different numbers of features")
+    outputs = vars(estimator).get("n_outputs_", 1)
+    _need(type(outputs) is int and outputs == 1, "a forest of several outputs")
 
 
 def _gradient_boosting(estimator: _Estimator) -> None:
     _trees(estimator)
     if _is_fitted(estimator):
         _need(estimator.estimators_.ndim == 2 and estimator.estimators_.shape[1] == 1, "boosting of several outputs")
+        _need(vars(estimator).get("n_trees_per_iteration_", 1) == 1, "boosting of several outputs")
+        # Compiled code adds to what it estimates, one number for each row.
+        start = estimator.init_
+        _need(
+            isinstance(start, DummyRegressor) or (isinstance(start, str) and start == "zero"), "a start of another kind"
+        )
         estimator._loss = estimator._get_loss(sample_weight=None)
 
 
 def _hist_gradient_boosting(estimator: _Estimator) -> None:
     if not _is_fitted(estimator):
         return
-    width = _features(estimator)
-    categorical = np.zeros(width, dtype=bool)
-    if estimator._bin_mapper.is_categorical_ is not None:
-        categorical = np.asarray(estimator._bin_mapper.is_categorical_)
-    _need(categorical.shape == (width,), "features of another number")
+    from sklearn.ensemble._hist_gradient_boosting.binning import _BinMapper
+    from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+
+    width, bins = _features(estimator), estimator._bin_mapper
+    _need(type(bins) is _BinMapper and estimator._preprocessor is None, "boosting with another preparation")
+    categorical = np.asarray(bins.is_categorical_)
+    _need(categorical.shape == bins.n_bins_non_missing_.shape == (width,), "features of another number")
+    _need(categorical.dtype == np.uint8 and not categorical.any(), "categories, which smgeo's data have not")
     _need(estimator.n_trees_per_iteration_ == 1, "boosting of several outputs")
+    _need(np.shape(estimator._baseline_prediction) == (1, 1), "boosting of several outputs")
     for stage in estimator._predictors:
-        _need(len(stage) == 1, "boosting of several outputs")
-        _check_nodes(stage[0], categorical)
+        _need(len(stage) == 1 and type(stage[0]) is TreePredictor, "boosting of several outputs")
+        _check_nodes(stage[0], width)
     estimator._loss = estimator._get_loss(sample_weight=None)
 
 
-def _check_nodes(predictor: _Estimator, categorical: np.ndarray) -> None:
+def _check_nodes(predictor: _Estimator, width: int) -> None:
     """Check a tree of histogram boosting; a child comes after its parent, so that a row arrives at a leaf."""
     from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
 
-    nodes, sets = predictor.nodes, predictor.raw_left_cat_bitsets
+    nodes = predictor.nodes
     _need(nodes.dtype == PREDICTOR_RECORD_DTYPE and nodes.ndim == 1 and len(nodes), "nodes of another kind")
     inner, number = nodes["is_leaf"] == 0, np.arange(len(nodes))
     for side in ("left", "right"):
         child = nodes[side].astype("int64")
         _need(((child > number) & (child < len(nodes)))[inner].all(), "a node points out of its tree")
     feature = nodes["feature_idx"]
-    _need(((feature >= 0) & (feature < len(categorical)))[inner].all(), "a node compares a feature that is none")
-    by_set = inner & (nodes["is_categorical"] != 0)
-    _need(sets.dtype == np.uint32 and sets.ndim == 2 and sets.shape[1] == 8, "categories of another kind")
-    _need((nodes["bitset_idx"][by_set] < len(sets)).all() and categorical[feature[by_set]].all(), "unknown categories")
+    _need(((feature >= 0) & (feature < width))[inner].all(), "a node compares a feature that is none")
+    _need(not nodes["is_categorical"].any(), "a node of categories, which smgeo's data have not")
 
 
 def _neighbors(estimator: _Estimator) -> None:
@@ -191,7 +281,10 @@ def _neighbors(estimator: _Estimator) -> None:
     _need(len(rows) == len(estimator._y) == estimator.n_samples_fit_, "neighbours without values")
     made = {"kd_tree": KDTree, "ball_tree": BallTree, "brute": None}[estimator._fit_method]
     metric = estimator.effective_metric_
-    _need(isinstance(metric, str), "a metric without a name")
+    _need(isinstance(metric, str) and metric in _METRICS, "a metric of another kind")
+    for given in (estimator.effective_metric_params_, estimator.metric_params or {}):
+        power = given.get("p", 2)
+        _need(set(given) <= {"p"} and isinstance(power, int | float) and 1 <= power < 1e3, "arguments of a metric")
     estimator._tree = (
         None if made is None else made(rows, estimator.leaf_size, metric=metric, **estimator.effective_metric_params_)
     )
@@ -234,6 +327,7 @@ def _isotonic(estimator: _Estimator) -> None:
 
 _COMPLETE: dict[str, Callable[[_Estimator], None]] = {
     "DecisionTreeRegressor": _tree,
+    "DummyRegressor": _dummy,
     "ExtraTreeRegressor": _tree,
     "ExtraTreesRegressor": _trees,
     "GammaRegressor": _generalized_linear,
@@ -244,6 +338,7 @@ _COMPLETE: dict[str, Callable[[_Estimator], None]] = {
     "NuSVR": _support_vectors,
     "Pipeline": _no_cache,
     "PoissonRegressor": _generalized_linear,
+    "PolynomialFeatures": _polynomials,
     "RadiusNeighborsRegressor": _neighbors,
     "RandomForestRegressor": _trees,
     "SVR": _support_vectors,

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import UnionType
-from typing import NotRequired, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from smgeo.cube.schema import check_name
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, folder_beside
+from smgeo.files import JsonObject, folder_beside, hash_file
+from smgeo.models.arrays import weigh
 from smgeo.prepare.steps import Preparation
 
 FORMAT = 1
+_LONGEST_JSON = 256 * 2**20  # bytes
+_LONGEST_NAME = 255
+_LARGEST_INPUT = 2**20  # numbers of a row or window
 APPLICABILITY_FILE = "applicability.npz"
 
 
@@ -43,6 +52,23 @@ class Manifest(TypedDict):
     applicability: JsonObject | None
     files: NotRequired[dict[str, str]]
     digest: NotRequired[str]
+
+
+class _PreparationForm(BaseModel):
+    """Types of a preparation; see `smgeo.prepare.steps.Preparation`."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    features: list[str]
+    units: dict[str, str]
+    target: str
+    target_units: str
+    length: int
+    mode: Literal["window", "sequence"]
+    missing: float
+    fill: list[float] | None
+    steps: list[JsonObject]
+    references: dict[str, str] = {}
 
 
 # Types of the values of `model.json`, which may come from anywhere.
@@ -77,7 +103,7 @@ def write_model(path: str | Path, about: Manifest, write_weights: Callable[[Path
     with folder_beside(path, "model.json") as part:
         write_weights(part)
         files = sorted(p for p in part.rglob("*") if p.is_file())
-        sums = {p.relative_to(part).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        sums = {p.relative_to(part).as_posix(): hash_file(p) for p in files}
         manifest: JsonObject = {"format": FORMAT, **about, "files": sums}
         manifest["sha256"] = _checksum(manifest)
         (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -98,6 +124,7 @@ def read_model(path: str | Path) -> Manifest:
         raise SmgeoError(
             f"{path} is not a model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
         )
+    _check_entries(path)
     try:
         manifest: JsonObject = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] > FORMAT:
@@ -108,26 +135,77 @@ def read_model(path: str | Path) -> Manifest:
             raise SmgeoError(f"{file} is damaged or was edited (its checksum does not match); save the model again")
         about = {key: manifest[key] for key in _TYPES if key not in _OPTIONAL}
         about |= {key: manifest.get(key) for key in _OPTIONAL}  # older files lack them
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, SmgeoError):
+            raise
         raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
     for key, types in _TYPES.items():
         if not isinstance(about[key], types):
             raise SmgeoError(f"{file} is damaged ({key} is {type(about[key]).__name__}); save the model again")
-    if not all(n is None or type(n) is int for n in about["input_shape"]):
-        raise SmgeoError(f"{file} is damaged (input_shape must contain whole numbers); save the model again")
+    if not _is_shape(about["input_shape"], about["n_features"]):
+        raise SmgeoError(
+            f"{file} is damaged (input_shape must contain whole numbers, n_features as the last one); save the model again"
+        )
     if about["preparation"] is not None:
         about["preparation"].setdefault("mode", "window")  # older files lack it
+        _check_preparation(file, about["preparation"])
     _check_files(path, about["files"])
     return cast(Manifest, {**about, "digest": digest})
 
 
+def _check_entries(path: Path) -> None:
+    """Refuse a folder with anything but files and folders: a link leads out of it, and a pipe or a device never ends."""
+    for entry in path.rglob("*"):
+        kind = entry.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise SmgeoError(f"{entry} is neither a file nor a folder (a link, a pipe or a device); nothing is loaded")
+        if entry.suffix == ".json" and entry.lstat().st_size > _LONGEST_JSON:
+            raise SmgeoError(f"{entry} is larger than {_LONGEST_JSON // 2**20} MiB; nothing is loaded")
+        try:
+            weigh(entry.lstat().st_size)
+        except ValueError as error:
+            raise SmgeoError(f"{entry}: {error}; nothing is loaded") from None
+
+
+def _is_shape(shape: list[object], features: object) -> bool:
+    """Return True for a row, a window (days, channels), or whole series (None, channels)."""
+    numbers = shape[1:] if len(shape) == 2 and shape[0] is None else shape
+    known = [n for n in numbers if type(n) is int and n > 0]
+    return (
+        len(shape) in (1, 2)
+        and len(known) == len(numbers) > 0
+        and math.prod(known) <= _LARGEST_INPUT
+        and type(features) is int
+        and features == shape[-1]
+    )
+
+
+def _check_preparation(file: Path, preparation: Preparation) -> None:
+    """Refuse a preparation of another form, and names that a store would take for paths."""
+    try:
+        _PreparationForm.model_validate(preparation)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SmgeoError(f"{file} is damaged (preparation: {where}: {first['msg']}); save the model again") from None
+    for name in (preparation["target"], *preparation["features"]):
+        check_name(name, str(file))
+    if not all(isinstance(step.get("step"), str) for step in preparation["steps"]):
+        raise SmgeoError(f"{file} is damaged (preparation: a step without a name); save the model again")
+
+
 def _check_files(path: Path, sums: dict[str, str]) -> None:
+    unknown = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()} - {"model.json", *sums}
+    if unknown := {name for name in unknown if not PurePosixPath(name).name.startswith(".")}:
+        raise SmgeoError(
+            f"{path} contains {', '.join(sorted(unknown)[:5])}, which model.json does not name; nothing is loaded"
+        )
     for name, expected in sums.items():
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts:
             raise SmgeoError(f"{path}/model.json names a file outside the model: {name!r}; nothing is loaded")
         file = path / inside
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        if len(name) > _LONGEST_NAME or hash_file(file) != expected:
             raise SmgeoError(
                 f"{file} is missing or damaged (its checksum is not the one in model.json); save the model again"
             )

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from sklearn.base import BaseEstimator, clone
 
 from smgeo.errors import SmgeoError, nearest
+from smgeo.files import JsonObject
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.model_file import read_model
 from smgeo.models.parameters import plain_number
@@ -80,16 +81,24 @@ def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistu
         If the folder is no model, is of a newer format, a file in it is missing or damaged, or it contains a type that is not trusted.
     """
     about = read_model(path)
-    kind, params = about["kind"], about["params"]
+    try:
+        model = _unfitted(path, about["kind"], about["params"])
+        model.restore(about, Path(path), trusted)
+    except SmgeoError:
+        raise
+    except Exception as error:  # whatever content of another kind leads to, in any library
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise SmgeoError(f"{path} is damaged ({what}); train the model again") from error
+    return model
+
+
+def _unfitted(path: str | Path, kind: str, params: JsonObject) -> SoilMoistureModel:
     if kind == "sklearn":
         _check_names(f"{path}/model.json: {kind}", params, ["seed"])
-        model = _import(*_OF_SKLEARN)(**params)
-    elif kind in _KINDS:
-        model = make_model(kind, **params)
-    else:
-        raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(kind, list(_KINDS))}")
-    model.restore(about, Path(path), trusted)
-    return model
+        return _import(*_OF_SKLEARN)(**params)
+    if kind in _KINDS:
+        return make_model(kind, **params)
+    raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(kind, list(_KINDS))}")
 
 
 def _import(module: str, name: str) -> type[SoilMoistureModel]:

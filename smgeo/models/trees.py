@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -75,6 +76,8 @@ class Trees:
     def predict(self, x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation over the trees for rows (n, features) float32: (n,) float32 each, for any number of threads."""
         x = np.ascontiguousarray(x, dtype="float32")
+        if x.shape[1] < self._width:
+            raise ValueError(f"the trees compare more than {x.shape[1]} features")
         sums = np.zeros((2, len(x)))
         bounds = np.linspace(0, len(x), max(min(threads, -(-len(x) // _BLOCK)), 1) + 1).astype(int)
 
@@ -86,6 +89,10 @@ class Trees:
         map_threads(work, pairwise(bounds.tolist()), len(bounds) - 1)
         mean, square = sums / len(self.depths)
         return mean.astype("float32"), np.sqrt(np.maximum(square - mean**2, 0)).astype("float32")
+
+    @cached_property
+    def _width(self) -> int:
+        return int(self.feature.max()) + 1
 
     def save(self, file: Path) -> None:
         """Write to a file `.npz`, without pickle."""
@@ -115,6 +122,8 @@ class Trees:
         for name, dtype in _TYPES.items():
             if (array := getattr(self, name)).dtype != dtype or array.ndim != 1:
                 raise ValueError(f"{name} is {array.dtype} with {array.ndim} dimensions")
+        if (self.starts < 0).any() or (self.starts > len(self.feature)).any():  # else their differences may wrap
+            raise ValueError("a tree starts outside its arrays")
         sizes = np.diff(self.starts)
         nodes = [len(getattr(self, n)) for n in ("feature", "threshold", "child", "value")]
         if (

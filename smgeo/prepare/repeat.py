@@ -71,7 +71,12 @@ def repeat_steps(ds: xr.Dataset, steps: list[Step]) -> xr.Dataset:
         if step["step"] != "derive" and skipped < len(done):
             skipped += 1
         else:
-            ds = _REPEAT[step["step"]](ds, **{k: v for k, v in step.items() if k != "step"})
+            try:
+                ds = _REPEAT[step["step"]](ds, **{k: v for k, v in step.items() if k != "step"})
+            except (TypeError, KeyError, AttributeError) as error:
+                raise SmgeoError(
+                    f"the model's preparation step {step['step']!r} cannot be repeated ({error!r}); its file is damaged, so train the model again"
+                ) from None
     return ds
 
 
