@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
 
 from smgeo.addresses import hide
@@ -16,7 +17,7 @@ class SmgeoError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(hide(str(message)))
+        super().__init__(printable(hide(str(message))))
 
 
 class DivergedError(SmgeoError):
@@ -27,7 +28,16 @@ class SmgeoWarning(UserWarning):
     """Something was left out or replaced; the message names it and counts it. Addresses as in `SmgeoError`."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(hide(str(message)))
+        super().__init__(printable(hide(str(message))))
+
+
+def printable(text: str) -> str:
+    r"""Return a text whose control characters, which a terminal would obey, are written out; new lines and tabs stay.
+
+    >>> printable("a\x1b[31mb\n")
+    'a\\x1b[31mb\n'
+    """
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -86,9 +86,8 @@ def info_command(
     ] = False,
 ) -> None:
     """Summarise a store, model or run."""
-    import json
-
     from smgeo.cube.reading import open_cube
+    from smgeo.models.model_file import read_model
     from smgeo.report.schema import read_results
 
     if verify:
@@ -96,13 +95,12 @@ def info_command(
     elif (path / "results.json").is_file():
         print_results(read_results(path), console)
     elif (path / "model.json").is_file():
-        model = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        model = read_model(path)
         console.print(f"model: {model['kind']} {model['params']}", markup=False)
-        preparation = model["preparation"] or {}
-        console.print(f"features: {', '.join(preparation.get('features', [])) or 'bare arrays'}", markup=False)
-        console.print(
-            f"window: {preparation.get('length')} day(s), trained on {model['training'].get('rows')} rows", markup=False
-        )
+        preparation = model["preparation"]
+        console.print(f"features: {', '.join(preparation['features']) if preparation else 'bare arrays'}", markup=False)
+        length = f"{preparation['length']} day(s)" if preparation else "none"
+        console.print(f"window: {length}, trained on {model['training'].get('rows')} rows", markup=False)
     else:
         console.print(repr(open_cube(path)), markup=False)
         print_contents(path, console)

@@ -319,3 +319,24 @@ def test_interrupted_run_says_how_to_go_on(tmp_path):
     assert "the same command again continues" in rest
     assert "Traceback" not in rest
     assert not (tmp_path / "run" / "world").exists()
+
+
+def test_control_characters_of_data_do_not_reach_the_terminal(capsys, monkeypatch, tmp_path):
+    """A terminal obeys them: they change its title, or write to its clipboard."""
+    from rich.table import Table
+
+    from smgeo.cli.console import console
+    from smgeo.models import make_model
+
+    hostile = "a\x1b]52;c;aWQ=\x07b\x9b31m"
+    table = Table("name")
+    table.add_row(hostile)
+    console.print(hostile, markup=False)
+    console.print(table)
+    folder = make_model("Ridge").fit([[0.0], [1.0]], [0.0, 1.0]).save(tmp_path / hostile)
+    monkeypatch.setattr(sys, "argv", ["smgeo", "info", str(folder.with_name(hostile + "x"))])
+    with pytest.raises(SystemExit):
+        cli.main()
+    out, err = capsys.readouterr()
+    assert "a\\x1b]52;c;aWQ=b\\x9b31m" in out  # Rich itself leaves out the bell
+    assert not {"\x1b", "\x07", "\x9b"} & set(out + err)
