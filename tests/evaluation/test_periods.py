@@ -96,6 +96,7 @@ WITH_VALIDATION = {
 }
 
 
+@pytest.mark.soak
 def test_test_days_stop_no_network_and_score_no_trial(tmp_path, station_table, table_study):
     """Gaps before the test days would be filled from them, and networks stopped by it."""
     rows = station_table()

@@ -158,6 +158,7 @@ def test_a_search_runs_on_all_nodes_of_its_job(slurm, study, tmp_path, monkeypat
     assert set(Path("/tmp").glob("smgeo-ray-*")) <= before
 
 
+@pytest.mark.soak
 def test_a_search_that_is_told_to_stop_goes_back_to_the_queue_and_on(slurm, study, tmp_path, monkeypatch):
     search = {"ann": {"trials": 10, "epochs": 8, "scheduler": "none", "concurrent": 2}}
     recipe = study(models={"ann": {"units": 4}}, search=search)

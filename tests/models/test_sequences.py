@@ -187,6 +187,7 @@ def test_a_model_trained_on_jax_is_read_on_tensorflow(fitted, tmp_path):
     assert np.sqrt(np.mean((dense - x[:, 0]) ** 2)) < 0.05
 
 
+@pytest.mark.soak
 def test_a_recipe_scores_series_on_the_days_of_its_windows(toy_recipe, tmp_path):
     """Gaps, masks, a scaled target and cross-validation: both modes learn from and are scored on the same rows."""
     recipe = copy.deepcopy(toy_recipe)

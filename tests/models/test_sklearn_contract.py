@@ -52,7 +52,9 @@ def table():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.soak if n == "ann" else ()) for n in MODELS],  # a network takes minutes
+    [
+        pytest.param(n, marks=pytest.mark.soak if n in ("ann", "boosting") else ()) for n in MODELS
+    ],  # a network takes minutes
 )
 def test_the_checks_of_scikit_learn(name):
     results = check_estimator(
@@ -90,8 +92,8 @@ def test_a_pipeline_scales_before_the_model(model, table):
     [
         ("rf", {"trees": [1, 30]}),
         ("rf by scikit-learn", {"trees": [1, 30]}),
-        ("ann", {"epochs": [1, 15]}),
-        ("boosting", {"estimator__max_iter": [1, 40]}),
+        pytest.param("ann", {"epochs": [1, 15]}, marks=pytest.mark.soak),
+        pytest.param("boosting", {"estimator__max_iter": [1, 40]}, marks=pytest.mark.soak),
     ],
 )
 def test_a_grid_search_finds_the_better_parameters(name, grid, table):

@@ -128,7 +128,7 @@ print("learned")
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.soak)])
 def test_keras_learns_a_known_rule_on_both_backends(backend):
     pytest.importorskip(backend, reason=f"needs {backend}")
     env = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}

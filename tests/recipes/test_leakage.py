@@ -13,6 +13,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "recipes" / "leakage.py"
 
 
+@pytest.mark.soak
 def test_random_rows_flatter_on_real_data(data):
     done = subprocess.run([sys.executable, SCRIPT, data, "8"], capture_output=True, text=True, check=True)
     smap, farm = done.stdout.split("Cook Farm\n")

@@ -98,6 +98,7 @@ def test_pictures_are_small_and_all_on_the_page(printed):
         assert (ROOT / "docs" / "images" / name).is_file()
 
 
+@pytest.mark.soak
 def test_code_of_the_page_runs(data, tmp_path, monkeypatch, capsys):
     """Each line `print(...)  # text` prints this text."""
     pytest.importorskip("tensorflow")

@@ -14,6 +14,8 @@ pytest.importorskip("ydf")
 pytest.importorskip("ray")
 pytest.importorskip("ax")
 
+pytestmark = pytest.mark.soak  # fifteen models
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "study.yaml"
 
 

@@ -308,6 +308,7 @@ def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(cube, split
     np.testing.assert_allclose(found.table["validation_rmse"], truth, rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_asha_stops_bad_trials_and_a_row_is_trained_again_to_its_score(cube, split, tmp_path):
     pytest.importorskip("keras")
     # The second trial is the only one that learns; those after it are stopped.

@@ -20,6 +20,7 @@ def cube(tmp_path_factory):
     return build_station_cube(probes, read_recipe("quickstart").rasters, STUDY_FEATURES, "sm", world).compute()
 
 
+@pytest.mark.soak
 def test_unseen_stations_are_as_hard_as_published_and_random_rows_flatter(cube):
     rmse = {}
     for method in ("leave-location-out", "random"):
