@@ -7,18 +7,18 @@ from __future__ import annotations
 import math
 
 import dask.array as da
-import numba
 import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
+from smgeo.threads import compiled
 
 TERRAIN = ("slope", "aspect")
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _horn(z: np.ndarray, dx: np.ndarray, dy: np.ndarray, slope: np.ndarray, aspect: np.ndarray) -> None:
     """Take differences weighted 1, 2, 1 over three rows and three columns; outputs without a value stay as they are."""
     for r in range(1, z.shape[0] - 1):

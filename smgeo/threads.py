@@ -1,16 +1,43 @@
-"""Work shared among the threads of this process."""
+"""Work shared among the threads of this process, and code that is compiled so that they run at the same time."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numba
 from dask.system import CPU_COUNT
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(**options: Any) -> Callable[[Function], Function]:
+    """Compile a function when it is first called, without Python's lock; the result is kept on disk for the next process.
+
+    Where neither the package nor the user's folder of caches can be written, as in a container on a compute node, each process compiles.
+    `$NUMBA_CACHE_DIR` names another folder.
+
+    Parameters
+    ----------
+    **options
+        As for `numba.njit`.
+    """
+
+    def decorate(function: Function) -> Function:
+        made: Function
+        try:
+            made = numba.njit(cache=True, nogil=True, **options)(function)
+        except RuntimeError:  # no folder for the cache
+            made = numba.njit(nogil=True, **options)(function)
+        return made
+
+    return decorate
 
 
 def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int = CPU_COUNT) -> list[Result]:

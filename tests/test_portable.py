@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import smgeo
 
 # psutil and Dask come first: elsewhere they use other modules instead of what they import on Linux.
 CODE = """
@@ -55,3 +60,35 @@ def test_the_core_works_without(blocked, tmp_path):
     code = CODE.format(blocked=blocked, folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "works\n", done.stderr
+
+
+READ_ONLY = """
+from smgeo.models.trees import Trees
+from smgeo.terrain import slope_aspect
+import numpy as np
+print(slope_aspect(np.ones((3, 3)), 1, 1)[0][1, 1])
+"""
+
+
+def test_compiled_code_runs_where_no_cache_can_be_written(tmp_path):
+    """The package and the user's home are read-only in a container on a compute node."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode
+    ):
+        pytest.skip("only a user who may mount can make a folder read-only for itself")
+    root = Path(smgeo.__file__).parents[1]
+    (tmp_path / "code.py").write_text(READ_ONLY)
+    script = (
+        f"mount --bind {root} {root} && mount -o remount,ro,bind {root} && exec {sys.executable} {tmp_path}/code.py"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR")}
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script],
+        cwd=tmp_path,
+        env={**environment, "HOME": "/proc/none", "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0.0"

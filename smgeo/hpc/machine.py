@@ -104,6 +104,7 @@ class Cluster(LocalMachine):
         )
         self._stack = ExitStack()
         self._client: Client | None = None
+        self._reasons: list[str] = []  # for which workers were lost
         self._has_ray = False
 
     @contextmanager
@@ -124,10 +125,16 @@ class Cluster(LocalMachine):
                 self._partition,
                 self._asked.account,
                 self._say,
+                self._reasons.append,
             )
             self._client = self._stack.enter_context(made)
-        with self._client.as_current():
-            yield
+        try:
+            with self._client.as_current():
+                yield
+        except SmgeoError as error:
+            if self._reasons:
+                raise SmgeoError(f"{error}: {self._reasons[-1]}") from None
+            raise
 
     def start_searches(self) -> None:
         """Start Ray on all nodes of the job, until `close`; outside a job and on one node, searches start their own."""

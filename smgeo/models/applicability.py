@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-import numba
 import numpy as np
 from scipy.spatial import KDTree
 
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.models.arrays import read_arrays, write_arrays
+from smgeo.threads import compiled
 
 # Training rows that were near to previous rows, which are compared first.
 _RECENT = 4
@@ -212,7 +212,7 @@ def _group(points: np.ndarray) -> tuple[np.ndarray, ...]:
     return centers, radius, np.ascontiguousarray(points[order]), distance, starts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _is_near(a: np.ndarray, b: np.ndarray, most: float) -> bool:
     """Return True if the squared distance is at most `most`."""
     total = np.float32(0)
@@ -223,7 +223,7 @@ def _is_near(a: np.ndarray, b: np.ndarray, most: float) -> bool:
     return bool(total <= most)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _measure_centers(row: np.ndarray, centers: np.ndarray, away: np.ndarray) -> int:
     """Write the distance of each centre to `away`, and return the nearest."""
     nearest = 0
@@ -237,7 +237,7 @@ def _measure_centers(row: np.ndarray, centers: np.ndarray, away: np.ndarray) -> 
     return nearest
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _find_near(
     rows: np.ndarray,
     centers: np.ndarray,

@@ -12,12 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import numba
 import numpy as np
 
 from smgeo.errors import SmgeoError
 from smgeo.models.arrays import read_arrays, write_arrays
-from smgeo.threads import map_threads
+from smgeo.threads import compiled, map_threads
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestRegressor
@@ -141,7 +140,7 @@ class Trees:
             raise ValueError("a tree is deeper than it has nodes")
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _walk(
     x: np.ndarray,
     width: int,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import dask.array as da
-import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -23,6 +22,7 @@ from smgeo.errors import SmgeoError
 from smgeo.prepare.moments import as_float
 from smgeo.prepare.steps import with_step
 from smgeo.terrain import TERRAIN, terrain
+from smgeo.threads import compiled
 
 _Formula: TypeAlias = Callable[[xr.Dataset], xr.DataArray]
 
@@ -42,7 +42,7 @@ def _normalised_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     return (a - b) / total.where(total > 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _sum_rows(rows: np.ndarray, days: int, out: np.ndarray) -> None:
     for r in range(rows.shape[0]):
         for t in range(rows.shape[1]):

@@ -15,7 +15,6 @@ from numbers import Real
 from typing import Literal, TypedDict
 
 import dask.array as da
-import numba
 import numpy as np
 import xarray as xr
 
@@ -25,7 +24,7 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.files import JsonObject
 from smgeo.prepare.moments import as_series
 from smgeo.prepare.steps import with_step
-from smgeo.threads import map_threads
+from smgeo.threads import compiled, map_threads
 
 # Limit of filling in days, by variable if they differ.
 GapLimit = int | Literal["half-revisit"] | Mapping[str, int | Literal["half-revisit"]]
@@ -34,7 +33,7 @@ _MEASURE = -1.0
 _HALF = -1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _find_observed(x: np.ndarray, days: np.ndarray) -> int:
     """Write the positions of the observations to `days`, which is one longer than `x`; return their number."""
     count = 0
@@ -45,7 +44,7 @@ def _find_observed(x: np.ndarray, days: np.ndarray) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _median(histogram: np.ndarray, count: int) -> float:
     """Return the median of `count` whole numbers from their histogram."""
     seen, value = 0, 0
@@ -59,7 +58,7 @@ def _median(histogram: np.ndarray, count: int) -> float:
     return (lower + value - 1) / 2
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _median_gap(days: np.ndarray, count: int, histogram: np.ndarray) -> float:
     """Return the median of the steps between `days`; `histogram` is all zeros before and after."""
     for k in range(1, count):
@@ -70,7 +69,7 @@ def _median_gap(days: np.ndarray, count: int, histogram: np.ndarray) -> float:
     return median
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int, limit: int) -> None:
     """Interpolate linearly up to `limit` days from an observation; extend the first and the last one."""
     first, last = days[0], days[count - 1]
@@ -90,7 +89,7 @@ def _fill_both_ways(x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int
             out[i] = slope * (i - a) + x0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _hold_last(
     x: np.ndarray, out: np.ndarray, days: np.ndarray, count: int, limit: int, fallback: float, histogram: np.ndarray
 ) -> None:
@@ -107,7 +106,7 @@ def _hold_last(
     histogram[:] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _fill_rows(x: np.ndarray, out: np.ndarray, revisit: np.ndarray, fallback: float, limit: int, causal: bool) -> None:
     """Fill every row of `x` into `out`; `limit` may be `_HALF`, and `revisit` of a row `_MEASURE`."""
     days = np.empty(x.shape[1] + 1, dtype=np.int64)
@@ -129,7 +128,7 @@ def _fill_rows(x: np.ndarray, out: np.ndarray, revisit: np.ndarray, fallback: fl
         _fill_both_ways(x[r], out[r], days, count, most)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _median_gaps(x: np.ndarray) -> np.ndarray:
     out = np.full(x.shape[0], np.nan)
     days = np.empty(x.shape[1] + 1, dtype=np.int64)

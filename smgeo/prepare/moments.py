@@ -12,12 +12,12 @@ import math
 from collections.abc import Iterable, Mapping
 
 import dask.array as da
-import numba
 import numpy as np
 import xarray as xr
 from dask.base import compute
 
 from smgeo.cube.schema import check_numbers
+from smgeo.threads import compiled
 
 
 def as_float(x: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def as_series(x: np.ndarray, axis: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x, axis, -1))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def moments_of_rows(rows: np.ndarray) -> np.ndarray:
     """Return count, mean, and sum of squares about the mean of each row, (rows, 3) float64, without missing values.
 
@@ -56,7 +56,7 @@ def moments_of_rows(rows: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def combine_moments(rows: np.ndarray) -> tuple[float, float, float]:
     """Return the moments of all rows together, combined in their order (Chan, Golub and LeVeque 1983, eq. 2.1)."""
     count, mean, squares = 0.0, 0.0, 0.0

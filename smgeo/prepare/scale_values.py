@@ -7,18 +7,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import dask.array as da
-import numba
 import numpy as np
 import xarray as xr
 
 from smgeo.prepare.moments import as_float
-from smgeo.threads import map_threads
+from smgeo.threads import compiled, map_threads
 
 # A compiled loop: values, center, scale, and the memory for the result.
 Kernel = Callable[[np.ndarray, float, float, np.ndarray], None]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def scale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> None:
     """Write `(x - center) / scale` to `out`; NaN where `x` is infinite, which is missing."""
     for i in range(x.size):
@@ -26,7 +25,7 @@ def scale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> None:
         out[i] = value if np.isfinite(value) else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def unscale(x: np.ndarray, center: float, scale: float, out: np.ndarray) -> None:
     """Write `x * scale + center` to `out`."""
     for i in range(x.size):

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
-import numba
 import numpy as np
 import xarray as xr
 from dask.base import compute
 
 from smgeo.cube.schema import STATION_DIMS
 from smgeo.errors import SmgeoError
+from smgeo.threads import compiled
 
 # A lazy cube up to this size is loaded into memory. The number is fixed, so that a recipe gives the same order of batches everywhere.
 IN_MEMORY_BYTES = 4e9
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 64e6
 _CACHE_BYTES = 256e3
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _interleave(values: np.ndarray, out: np.ndarray) -> None:
     """Copy (feature, station, time) to (station, time, feature), with NaN for what is infinite: it is missing."""
     for s in range(out.shape[0]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from smgeo.threads import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled()
 def copy_windows(base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
     """Copy window i, the days from `starts[i]` of series `rows[i]`, to `out[places[i]]`."""
     length = out.shape[1]
@@ -14,7 +15,7 @@ def copy_windows(base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places:
         out[places[i]] = base[rows[i], starts[i] : starts[i] + length]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def copy_windows_filled(
     base: np.ndarray, rows: np.ndarray, starts: np.ndarray, places: np.ndarray, fill: np.ndarray, out: np.ndarray
 ) -> None:
@@ -32,7 +33,7 @@ def copy_windows_filled(
                     made[features + f] = np.float32(day[f] == day[f])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def find_complete(base: np.ndarray, length: int, allowed: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the days on which a window ends: the `length` days up to it lack at most `allowed` values.
 

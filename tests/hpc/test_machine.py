@@ -10,7 +10,7 @@ import pytest
 from smgeo.errors import SmgeoError
 from smgeo.hpc.machine import Cluster, LocalMachine, Workers
 from smgeo.hpc.sites.network import find_address, port_of_job
-from smgeo.hpc.sites.profile import NetworkSpec, load_site
+from smgeo.hpc.sites.profile import NetworkSpec, load_site, parse_site
 from smgeo.hpc.workers import allocation
 from smgeo.hpc.workers.dask_cluster import job_options, write_certificates
 from smgeo.hpc.workers.ray_nodes import ray_command
@@ -149,3 +149,29 @@ def test_processes_of_one_machine_have_numbers_and_end_together(tmp_path):
 def test_workers_need_a_machine(asked, message):
     with pytest.raises(SmgeoError, match=message):
         Workers(**asked)
+
+
+def test_a_container_without_slurms_programs_knows_a_job_of_one_node(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    given = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1.cluster", "SLURM_JOB_CPUS_PER_NODE": "3"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    found = allocation.Allocation.current()
+    assert found is not None
+    assert (found.job_id, found.nodes, found.cpus, found.memory_mb) == (12, ("n1.cluster",), 3, None)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    with pytest.raises(SmgeoError, match="scontrol was not found in this job of several nodes"):
+        allocation.Allocation.current()
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert allocation.Allocation.current() is None
+
+
+def test_a_login_node_may_lack_the_interface_of_the_nodes(tmp_path):
+    site = parse_site(
+        "{name: s, default_partition: a, partitions: {a: {cores: 4, memory_gb: 4}}, network: {interface: ib7}}", "s"
+    )
+    said: list[str] = []
+    options = job_options(site, tmp_path / "w", say=said.append)
+    assert options["interface"] == "ib7"
+    assert options["scheduler_options"]["host"] == find_address(NetworkSpec())
+    assert "network.interface 'ib7' is not on this node" in said[0]

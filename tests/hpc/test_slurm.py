@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,50 @@ def test_a_job_ends_with_its_programs_exit_code(slurm, code, nodes, tmp_path, mo
     log = log_of(tmp_path, job)
     seen = {name for name in ("n1", "n2") if f"on {name}\n" in log}
     assert len(seen) == nodes
+
+
+def test_worker_jobs_that_end_before_a_worker_has_started_are_an_error(slurm, study, tmp_path):
+    """A folder, a module or a Python that the nodes lack: SLURM ends each job at once, and Dask would wait for a worker."""
+    (tmp_path / "bad.yaml").write_text(
+        "name: bad\ndefault_partition: main\npartitions: {main: {cores: 4, memory_gb: 4, internet: true}}\n"
+        "scratch: /proc/not-on-the-nodes\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "smgeo",
+        "cube",
+        str(study()),
+        "--out",
+        "run",
+        "--cluster",
+        "bad.yaml",
+        "--workers",
+        "1",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.search(
+        r"3 jobs of Dask workers ended one after the other .*: job \d+ is FAILED with exit code 1:0\.", last
+    )
+    assert re.search(r"smgeo-dask-\d+\.err ends: mktemp: .*/proc/not-on-the-nodes", last)
+    assert not slurm.running("smgeo-dask")
+
+
+def test_a_shell_that_outlived_its_job_is_in_none(slurm, tmp_path, monkeypatch):
+    job = submit(smgeo.jobscript("testbed", "any", "true", cpus=1), tmp_path, monkeypatch)
+    slurm.wait(job)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n1")
+    monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "999999")
+    assert Allocation.current() is None
+
+
+def test_a_job_that_has_a_node_alone_gets_all_its_memory(slurm, tmp_path, monkeypatch):
+    job = submit(smgeo.jobscript("generic", "any", "sleep", "1", partition="main"), tmp_path, monkeypatch)
+    ended = slurm.wait(job)
+    assert "mem=8G" in (ended.get("AllocTRES") or ended.get("TRES"))
 
 
 def test_cubes_by_worker_jobs_equal_the_laptops_though_jobs_are_cancelled(slurm, study, tmp_path):

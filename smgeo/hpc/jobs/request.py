@@ -50,14 +50,18 @@ _MAIL_TYPES = (
 
 
 def parse_memory(text: str) -> float:
-    """Return the megabytes of an amount of memory, which needs a unit: SLURM would read a bare 64 as megabytes.
+    """Return the megabytes of an amount of memory, which needs a unit: SLURM would read a bare 64 as megabytes. 0 is all of a node.
 
-    >>> parse_memory("32G"), parse_memory("500M")
-    (32768, 500)
+    >>> parse_memory("32G"), parse_memory("500M"), parse_memory("0")
+    (32768, 500, 0)
     """
+    if text == "0":
+        return 0
     found = _MEMORY.fullmatch(text)
     if not found or not int(found[1]):
-        raise SmgeoError(f"memory must be a whole number with K, M, G or T, such as 32G; got {text!r}")
+        raise SmgeoError(
+            f"memory must be a whole number with K, M, G or T, such as 32G, or 0 for all of a node; got {text!r}"
+        )
     return int(found[1]) * UNIT_MB[found[2].upper()]
 
 
@@ -72,7 +76,7 @@ class JobRequest(Spec):
     Attributes
     ----------
     cpus, gpus, memory
-        By default all CPUs and GPUs of a node, and the memory that SLURM gives.
+        By default all CPUs and GPUs of a node, and of memory what SLURM gives, or all of it (0) if the job has its nodes alone.
     tasks : int
         Number of processes that `any` starts on each node.
     time : str
@@ -180,7 +184,9 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
         restarts=restarts if request.restarts is None else request.restarts,
     )
     # TensorFlow lets anyone who reaches a process that trains with others run code in it, so nobody else may be on the node.
-    return replace(header, exclusive=True) if workload == "train" and header.ranks > 1 else header
+    header = replace(header, exclusive=True) if workload == "train" and header.ranks > 1 else header
+    # A job that has its nodes alone still gets the partition's default memory, if it does not ask for all of it.
+    return replace(header, memory="0") if header.exclusive and header.memory is None else header
 
 
 def _check_memory(request: JobRequest, limits: PartitionSpec, where: str) -> None:

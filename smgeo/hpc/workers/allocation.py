@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,10 @@ from smgeo.errors import SmgeoError
 from smgeo.hpc.sites.profile import UNIT_MB
 
 _END_S = 20
+# Seconds in which SLURM must answer.
+_ANSWER_S = 120
+# A list of nodes with one node.
+_ONE_NODE = re.compile(r"[^\[\],\s]+")
 _LAST_LINES = 4
 # Share of a node's memory for Ray's objects, and the bytes below which Ray does not start.
 _OBJECTS, _LEAST_OBJECTS = 0.25, 80 * 2**20
@@ -45,19 +50,35 @@ class Allocation:
 
     @classmethod
     def current(cls) -> Allocation | None:
-        """Return the allocation of this process from the variables that SLURM sets; None outside a job."""
+        """Return the allocation of this process from the variables that SLURM sets; None outside a job, and after its end.
+
+        Without SLURM's programs, as in a container, it is known for jobs of one node.
+
+        Raises
+        ------
+        SmgeoError
+            If the job has several nodes and there is no `scontrol`, or SLURM does not answer.
+        """
         job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NODELIST")
         if not job or not nodes:
             return None
-        names = tuple(_scontrol("hostnames", nodes).split())
+        if shutil.which("scontrol") is None and _ONE_NODE.fullmatch(
+            nodes
+        ):  # in a container, which SLURM's programs do not enter
+            names, about = [nodes], ""
+        else:
+            shown = _scontrol("job", job)
+            if shown is None:  # a shell that outlived its job
+                return None
+            names, about = (_scontrol("hostnames", nodes) or "").split(), shown
         counted, listed = os.environ.get("SLURM_GPUS_ON_NODE"), os.environ.get("SLURM_JOB_GPUS", "")
         return cls(
             int(job),
-            names,
+            tuple(names),
             least(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1")),
             int(counted) if counted else len([g for g in listed.split(",") if g]),
             # SLURM's variables have it only if the job asked for memory.
-            parse_memory_of_job(_scontrol("job", job), len(names)),
+            parse_memory_of_job(about, len(names)),
         )
 
     @property
@@ -173,8 +194,8 @@ def least(text: str) -> int:
     return min(int(part.split("(")[0]) for part in text.split(","))
 
 
-def _scontrol(what: str, name: str) -> str:
-    """Return the output of `scontrol show`.
+def _scontrol(what: str, name: str) -> str | None:
+    """Return the output of `scontrol show`; None for a job that is over.
 
     Raises
     ------
@@ -182,11 +203,22 @@ def _scontrol(what: str, name: str) -> str:
         If there is no `scontrol`, or it fails.
     """
     try:
-        done = subprocess.run(["scontrol", "show", what, name], capture_output=True, text=True)  # noqa: S603, S607 - no shell
+        done = subprocess.run(  # noqa: S603 - no shell
+            ["scontrol", "show", what, name],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise SmgeoError(
+            f"scontrol show {what} {name} got no answer from SLURM within {_ANSWER_S} s; try again"
+        ) from None
     except FileNotFoundError:
         raise SmgeoError(
-            "scontrol was not found in this job; put SLURM's programs (srun, scontrol) into PATH"
+            "scontrol was not found in this job of several nodes; put SLURM's programs (srun, scontrol) into PATH"
         ) from None
+    if done.returncode and "Invalid job id" in done.stderr:
+        return None
     if done.returncode:
         raise SmgeoError(f"scontrol show {what} {name}: {done.stderr.strip()}")
     return done.stdout

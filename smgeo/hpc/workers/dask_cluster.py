@@ -17,12 +17,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.files import JsonObject
 from smgeo.hpc.jobs.script import check_script
 from smgeo.hpc.sites.network import find_address
-from smgeo.hpc.sites.profile import PLAIN, Site, format_time, parse_time
+from smgeo.hpc.sites.profile import PLAIN, NetworkSpec, Site, format_time, parse_time
 from smgeo.hpc.workers.allocation import Allocation, Step
+from smgeo.hpc.workers.worker_jobs import WorkerJobs
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -47,6 +50,7 @@ def dask_workers(
     partition: str | None = None,
     account: str | None = None,
     say: Callable[[str], None] = lambda text: None,
+    lost: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[Client]:
     """Yield a client of Dask workers on SLURM; connections are encrypted and need a certificate of this run.
 
@@ -65,6 +69,8 @@ def dask_workers(
         Partition and project account of the jobs.
     say : callable
         Called with the dashboard's address, and with what is waited for.
+    lost : callable
+        Called with the reason if jobs of workers fail again and again; the client is closed then.
 
     Raises
     ------
@@ -80,7 +86,7 @@ def dask_workers(
     made = (
         _inside(site, folder, workers, allocation, say)
         if allocation
-        else _jobs(site, folder, workers, partition, account, say)
+        else _jobs(site, folder, workers, partition, account, say, lost)
     )
     with made as client:
         say(f"Dask dashboard: {client.dashboard_link}")
@@ -95,6 +101,7 @@ def _jobs(
     partition: str | None,
     account: str | None,
     say: Callable[[str], None],
+    lost: Callable[[str], None],
 ) -> Iterator[Client]:
     """Run workers as separate jobs, submitted when there is work and ended when there is none."""
     import dask
@@ -102,7 +109,7 @@ def _jobs(
     from distributed import Client
     from distributed.security import Security
 
-    options = job_options(site, folder, partition, account)
+    options = job_options(site, folder, partition, account, say)
     most = workers or 2
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}))
@@ -125,10 +132,28 @@ def _jobs(
         say(
             f"Dask workers: up to {most} jobs of {options['cores']} CPU(s) in {options['queue'] or 'the default partition'}; logs in {folder}"
         )
+        stack.callback(WorkerJobs(cluster, client, folder, lost, say).stop)
         yield client
 
 
-def job_options(site: Site, folder: Path, partition: str | None = None, account: str | None = None) -> JsonObject:
+def _login_address(network: NetworkSpec, say: Callable[[str], None]) -> str:
+    """Return the address of the scheduler, on a login node that may lack the fast network of the nodes."""
+    lacks = network.interface and network.interface not in psutil.net_if_addrs()
+    address = find_address(NetworkSpec() if lacks else network)
+    if lacks:
+        say(
+            f"network.interface {network.interface!r} is not on this node; workers use it, and reach the scheduler at {address}"
+        )
+    return address
+
+
+def job_options(
+    site: Site,
+    folder: Path,
+    partition: str | None = None,
+    account: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> JsonObject:
     """Return the arguments of `dask_jobqueue.SLURMCluster`.
 
     Raises
@@ -174,7 +199,7 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
         "processes": max(cores // spec.threads, 1),
         "memory": f"{memory_gb} GiB",
         # Not rounded up to gigabytes: a node may have a little less.
-        "job_mem": f"{int(memory_gb * 1024)}M",
+        "job_mem": "0" if limits.exclusive else f"{int(memory_gb * 1024)}M",
         "walltime": format_time(seconds),
         "job_extra_directives": ["--export=ALL", *site.directives, *(["--exclusive"] if limits.exclusive else [])],
         "shebang": "#!/bin/bash -l",
@@ -192,7 +217,7 @@ def job_options(site: Site, folder: Path, partition: str | None = None, account:
         "interface": site.network.interface,
         "scheduler_options": {
             "dashboard_address": ":0",
-            **({} if site.network.interface else {"host": find_address(site.network)}),
+            "host": _login_address(site.network, say),
         },
         "death_timeout": 120,
         "name": "smgeo",

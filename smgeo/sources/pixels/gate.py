@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import numba
 import numpy as np
 
 from smgeo.catalog import Feature
 from smgeo.cube.tally import note_dropped
 from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.threads import compiled
 
 _Any = TypeVar("_Any")
 INFINITE = "infinite"
@@ -83,7 +83,7 @@ def _limits(feature: Feature, dtype: np.dtype, *, power: bool) -> tuple[np.float
     return kind(10 ** (low / 10) * (1 - 1e-6)), kind(10 ** (high / 10) * (1 + 1e-6))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _screen(values: np.ndarray, low: np.floating, high: np.floating, slack: np.floating) -> tuple[int, int]:
     infinite = outside = 0
     for i in range(values.size):

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numba
 import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -22,6 +21,7 @@ from pyproj import Geod, Transformer
 
 from smgeo.catalog import Feature
 from smgeo.sources.pixels.lattice import Lattice
+from smgeo.threads import compiled
 
 _COARSER = 1.5  # above this ratio of pixel widths, continuous values are averaged
 _ROUNDING = 0.01  # share of a pixel
@@ -259,7 +259,7 @@ def resample(values: np.ndarray, found: Lookup, own: GeoBox, out: np.ndarray) ->
         _interpolate(values, found.rows, found.columns, r0, c0, height, width, found.method == "cubic", out)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _nearest(
     values: np.ndarray,
     rows: np.ndarray,
@@ -278,7 +278,7 @@ def _nearest(
                 out[i, j] = values[int(r) - r0, int(c) - c0]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _weight(distance: float, cubic: bool) -> float:
     """Return the weight of a pixel at a distance: linear, or Keys 1981 (cubic convolution, a = -1/2)."""
     d = abs(distance)
@@ -289,7 +289,7 @@ def _weight(distance: float, cubic: bool) -> float:
     return ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0 if d < 2 else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _interpolate(
     values: np.ndarray,
     rows: np.ndarray,
@@ -322,7 +322,7 @@ def _interpolate(
                 out[i, j] = total / weight
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _average(
     values: np.ndarray,
     rows: np.ndarray,
@@ -354,7 +354,7 @@ def _average(
             out[i, j] = total / weight if weight > 1e-9 else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _rectangle(rows: np.ndarray, columns: np.ndarray, period: float) -> tuple[float, float, float, float]:
     """Return top, bottom, left and right of a pixel's four corners; (0, 0, 0, 0) if one of them is NaN."""
     top, bottom, left, right = rows[0, 0], rows[0, 0], columns[0, 0], columns[0, 0]

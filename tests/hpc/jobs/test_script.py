@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import smgeo
 from smgeo.cli import app
 from smgeo.errors import SmgeoError
-from smgeo.hpc.sites.profile import find_sites, load_site
+from smgeo.hpc.jobs.request import JobRequest, fit_request
+from smgeo.hpc.sites.profile import find_sites, load_site, parse_site
 
 SITES = sorted(find_sites())
 ALL = {
@@ -92,6 +93,7 @@ def test_what_a_script_asks_for():
         "--cpus-per-task=48",
         "--exclusive",
         "--gres=gpu:4",
+        "--mem=0",
         "--time=12:00:00",
         "--output=tune-quickstart-%j.log",
         "--open-mode=append",
@@ -279,3 +281,14 @@ def test_systems_are_listed():
     told = CliRunner().invoke(app, ["systems"])
     assert told.exit_code == 0
     assert all(name in told.stdout for name in SITES)
+
+
+def test_a_job_that_has_its_nodes_alone_gets_all_their_memory():
+    """SLURM gives an exclusive job the partition's default memory, if it does not ask for more."""
+    site = "{name: whole, default_partition: a, partitions: {a: {exclusive: true, memory_gb: 8}, b: {memory_gb: 8, cores: 4}}}"
+    whole = parse_site(site, "whole")
+    assert fit_request(JobRequest(partition="a"), whole, "run").memory == "0"
+    assert fit_request(JobRequest(partition="a", memory="2G"), whole, "run").memory == "2G"
+    assert fit_request(JobRequest(partition="b"), whole, "run").memory is None
+    assert fit_request(JobRequest(partition="b", memory="0"), whole, "run").memory == "0"
+    assert "#SBATCH --exclusive\n#SBATCH --mem=0\n" in smgeo.jobscript("generic", "any", "hostname")
