@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import UnionType
 from typing import get_args, get_type_hints
 
@@ -10,6 +11,22 @@ from sklearn.base import BaseEstimator
 
 from smgeo.errors import SmgeoError
 
+# Greatest values of parameters that are sizes or counts: a typing error should not fill the memory.
+_MOST = {
+    "seed": 2**32 - 1,
+    "trees": 100_000,
+    "max_depth": 10_000,
+    "min_examples": 2**31,
+    "threads": 4_096,
+    "layers": 1_000,
+    "units": 65_536,
+    "filters": 65_536,
+    "kernel": 10_000,
+    "batch_size": 2**24,
+    "epochs": 1_000_000,
+    "patience": 1_000_000,
+    "crop_days": 100_000,
+}
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "nothing"}
 
 
@@ -31,5 +48,11 @@ def _check_type(kind: str, name: str, value: object, expected: object) -> None:
         return  # a type of the model's own, which its `check_params` knows
     if type(value) not in options and not (type(value) is int and float in options):
         raise SmgeoError(f"{kind}: {name} must be {' or '.join(_WORDS[t] for t in options)}; got {value!r}")
-    if name == "seed" and isinstance(value, int) and value < 0:
-        raise SmgeoError(f"{kind}: seed must be 0 or more; got {value}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SmgeoError(f"{kind}: {name} must be finite; got {value}")
+    if name == "seed" and isinstance(value, int) and not 0 <= value <= _MOST["seed"]:
+        raise SmgeoError(f"{kind}: seed must be from 0 to {_MOST['seed']}; got {value}")
+    if name in _MOST and isinstance(value, int) and value > _MOST[name]:
+        raise SmgeoError(
+            f"{kind}: {name} is {value}, more than any machine can hold; at most {_MOST[name]:,} are allowed"
+        )

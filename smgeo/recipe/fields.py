@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -18,7 +19,7 @@ from smgeo.recipe.output import MapSpec, ReportSpec
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.rasters import AnyRaster
 from smgeo.recipe.search import SearchSpec
-from smgeo.recipe.spec import Spec
+from smgeo.recipe.spec import AnyNumber, Day, Seed, Spec
 from smgeo.recipe.stations import AnyStations
 from smgeo.recipe.validation import (
     ApplicabilitySpec,
@@ -29,21 +30,27 @@ from smgeo.recipe.validation import (
     LearningCurveSpec,
 )
 
+# Pixels of the built-in world along one side.
+_Side = Annotated[int, Field(ge=8, le=20_000)]
+
 
 class WorldSpec(Spec):
     """The built-in world, simulated into the run's folder; the sources' paths are then relative to it."""
 
-    stations: int = 64
-    days: int = 400
-    shape: tuple[int, int] = (64, 64)
-    seed: int = 0
+    stations: int = Field(64, ge=1, le=100_000)
+    days: int = Field(400, ge=1, le=36_525)
+    shape: tuple[_Side, _Side] = (64, 64)
+    seed: Seed = 0
+
+
+_Depth = Annotated[float, Field(ge=0, le=100)]
 
 
 class TargetSpec(Spec):
     """The variable to estimate, at a range of depths (m, positive downwards)."""
 
     variable: str = "sm"
-    depth_m: tuple[float, float] = (0.0, 0.10)
+    depth_m: tuple[_Depth, _Depth] = (0.0, 0.10)
 
     @field_validator("depth_m")
     @classmethod
@@ -64,9 +71,9 @@ class VariableSpec(Spec):
     long_name: str
     kind: Kind
     source: str = "the recipe"
-    valid: tuple[float, float] = (-3.0e38, 3.0e38)
-    missing: tuple[float, ...] = ()
-    revisit_days: float | None = None
+    valid: tuple[AnyNumber, AnyNumber] = (-3.0e38, 3.0e38)
+    missing: tuple[AnyNumber, ...] = ()
+    revisit_days: float | None = Field(None, gt=0, le=36_525)
     heavy_tailed: bool = False
 
     @field_validator("valid")
@@ -94,9 +101,9 @@ class RecipeFields(Spec):
     """The keys of a recipe, each valid by itself."""
 
     name: str
-    seed: int = 0
+    seed: Seed = 0
     world: WorldSpec | None = None
-    period: tuple[dt.date, dt.date] | None = None
+    period: tuple[Day, Day] | None = None
     target: TargetSpec = TargetSpec()
     stations: tuple[AnyStations, ...] = ()
     rasters: tuple[AnyRaster, ...] = ()

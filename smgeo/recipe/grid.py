@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from smgeo.recipe.spec import Spec
+from smgeo.recipe.spec import Day, Spec
+
+# 100,000 x 100,000 pixels: one day of one variable takes 40 GB.
+_MOST_PIXELS = 10**10
 
 
 class GridSpec(Spec):
@@ -20,7 +22,7 @@ class GridSpec(Spec):
     crs: str | None = None
     resolution: FiniteFloat | None = Field(None, gt=0)
     bounds: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
-    period: tuple[dt.date, dt.date] | None = None
+    period: tuple[Day, Day] | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> GridSpec:
@@ -38,5 +40,11 @@ class GridSpec(Spec):
                 raise ValueError(
                     f"resolution {self.resolution:g} is wider than the bounds, {width:g} x {height:g}: {x} x {y} pixels; "
                     f"resolution and bounds are in the units of {self.crs} (degrees for EPSG:4326)"
+                )
+            pixels = math.ceil(width / self.resolution) * math.ceil(height / self.resolution)
+            if pixels > _MOST_PIXELS:
+                raise ValueError(
+                    f"resolution {self.resolution:g} makes {pixels:.2g} pixels of the bounds, {width:g} x {height:g} in the units of "
+                    f"{self.crs}; at most {_MOST_PIXELS:g} make a grid, so build it in parts"
                 )
         return self

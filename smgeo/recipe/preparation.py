@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from smgeo.recipe.spec import Spec
+from smgeo.recipe.spec import Day, Seed, Spec
 
 # Days of a window by default, in recipes, `smgeo.Windows` and `smgeo.tune`.
 WINDOW_DAYS = 30
 
 
+# Days of a gap.
+_Limit = Annotated[int, Field(ge=0, le=36_525)]
+
+
 class FillSpec(Spec):
     """Gap filling along time: limit in days, or half the revisit as measured at each place; `causal` uses no later value."""
 
-    limit: Literal["half-revisit"] | int | dict[str, int] = "half-revisit"
+    limit: Literal["half-revisit"] | _Limit | dict[str, _Limit] = "half-revisit"
     revisit: Literal["measured", "attribute"] = "measured"
     causal: bool = False
 
@@ -33,9 +36,9 @@ class OutlierSpec(Spec):
 class PeriodsSpec(Spec):
     """First and last day of each part of a split in time, one after the other."""
 
-    train: tuple[dt.date, dt.date]
-    validation: tuple[dt.date, dt.date] | None = None
-    test: tuple[dt.date, dt.date]
+    train: tuple[Day, Day]
+    validation: tuple[Day, Day] | None = None
+    test: tuple[Day, Day]
 
     @model_validator(mode="after")
     def _in_order(self) -> PeriodsSpec:
@@ -74,7 +77,7 @@ class SplitSpec(Spec):
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     extremes_to_train: bool = True
-    seed: int | None = None
+    seed: Seed | None = None
     periods: PeriodsSpec | None = None
 
     @model_validator(mode="after")
@@ -97,7 +100,7 @@ class SplitSpec(Spec):
 class WindowSpec(Spec):
     """Days in a window of a recurrent model, and the share of its values that may be missing (0: complete windows only)."""
 
-    length: int = Field(default=WINDOW_DAYS, ge=1)
+    length: int = Field(default=WINDOW_DAYS, ge=1, le=3_660)
     missing: float = Field(default=0.5, ge=0, lt=1)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from smgeo.addresses import plain
 from smgeo.catalog import EARTHENGINE, MASKS, STAC, STUDY_FEATURES, Conversion, Feature, Mask
 from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe.spec import Spec, known_kind, parse_spec
+from smgeo.recipe.spec import AnyNumber, Spec, known_kind, parse_spec
 from smgeo.recipe.yaml_format import YamlValue
 
 Resampling = Literal["auto", "nearest", "bilinear", "average", "cubic"]
@@ -63,7 +63,7 @@ class _Raster(Spec):
     """
 
     resampling: Resampling = "auto"
-    radius_m: float | None = Field(None, gt=0)
+    radius_m: float | None = Field(None, gt=0, le=1_000_000)
     refers_to: dict[str, str] = Field({})
 
     @model_validator(mode="after")
@@ -122,7 +122,7 @@ class RasterSource(_Files):
     scale: dict[str, float] = Field({})
     offset: dict[str, float] = Field({})
     convert: dict[str, Conversion] = Field({})
-    nodata: float | None = None
+    nodata: AnyNumber | None = None
     mask: MaskSpec | None = None
 
     @model_validator(mode="after")
@@ -150,7 +150,7 @@ class GriddedSource(_Files):
     scale: dict[str, float] = Field({})
     offset: dict[str, float] = Field({})
     convert: dict[str, Literal["none", "power_to_db"]] = Field({})
-    nodata: float | None = None
+    nodata: AnyNumber | None = None
     honour_valid_range: bool = True
     select: dict[str, int | float | str] = Field({})
     pixel_size: tuple[PositiveFloat, PositiveFloat] | None = None
@@ -201,7 +201,7 @@ class EarthEngineSource(_Remote):
     url: str | None = None
     requests_in_flight: int = Field(20, ge=1, le=100)
     budget: int | None = Field(None, ge=1)
-    timeout_s: float = Field(300.0, gt=0)
+    timeout_s: float = Field(300.0, gt=0, le=86_400)
     retries: int = Field(8, ge=0)
 
     @model_validator(mode="after")
@@ -243,7 +243,7 @@ class StacSource(_Remote):
     scale: dict[str, float] = Field({})
     offset: dict[str, float] = Field({})
     convert: dict[str, Conversion] = Field({})
-    nodata: float | None = None
+    nodata: AnyNumber | None = None
     sign: Literal["planetary_computer"] | None = None
 
     @field_validator("bands", mode="before")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from smgeo.recipe.spec import Spec
+from smgeo.recipe.spec import Seed, Spec
 from smgeo.recipe.yaml_format import YamlValue
 
 # Trials of a search by default: of a recipe, whose other stages wait for it, and of a call of `smgeo.tune`.
@@ -51,13 +51,13 @@ class SearchSpec(Spec):
     the kind's own; a given one replaces all of it.
     """
 
-    trials: int = Field(default=RECIPE_TRIALS, ge=1)
+    trials: int = Field(default=RECIPE_TRIALS, ge=1, le=100_000)
     search: Literal["random", "ax", "optuna"] = "random"
     scheduler: Literal["asha", "none"] = "asha"
     objective: Literal["validation"] | Annotated[int, Field(ge=2)] = "validation"
-    epochs: int | None = Field(default=None, ge=1)
-    concurrent: int | None = Field(default=None, ge=1)
-    seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    epochs: int | None = Field(default=None, ge=1, le=1_000_000)
+    concurrent: int | None = Field(default=None, ge=1, le=10_000)
+    seed: Seed | None = None
     space: dict[str, Annotated[tuple[YamlValue, ...], Field(min_length=1)] | Range] | None = Field(
         default=None, min_length=1
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeVar, get_args
+from typing import Annotated, Self, TypeVar, get_args
 
 from pydantic import (
+    AllowInfNan,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
@@ -20,12 +22,18 @@ from smgeo.addresses import hide
 from smgeo.errors import SmgeoError, nearest
 
 _UNKNOWN_KEY = "unknown_key"
+# A seed, as NumPy and scikit-learn take it.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# A number that may be infinite or NaN: a missing value, the end of a range.
+AnyNumber = Annotated[float, AllowInfNan(True)]
+# A day of a period; data from before 1900 do not exist, and beyond 2200 a day is a typing error.
+Day = Annotated[dt.date, Field(ge=dt.date(1900, 1, 1), le=dt.date(2200, 12, 31))]
 
 
 class Spec(BaseModel):
-    """A frozen part of a recipe that refuses unknown keys."""
+    """A frozen part of a recipe that refuses unknown keys, and numbers that are infinite or NaN where no field allows them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -57,6 +65,8 @@ def parse_spec(spec: type[SpecType], values: Mapping[str, object], where: str) -
         return spec.model_validate(values)
     except ValidationError as error:
         raise SmgeoError(f"{where}: " + "; ".join(describe_errors(error, values))) from None
+    except UnicodeError as error:  # pydantic cannot say what is wrong with half of a character
+        raise SmgeoError(f"{where}: a text is not Unicode ({error}); correct it") from None
 
 
 def known_kind(*specs: type[Spec]) -> BeforeValidator:
@@ -88,10 +98,10 @@ def _again(error: ErrorDetails) -> InitErrorDetails:
 # What a recipe needs where pydantic finds an error: by the error's type, or by the first word of that.
 _NEEDS = {
     "literal_error": "{expected}",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number not below {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number not above {le:g}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number not below {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number not above {le}",
     "too_short": "{min_length} or more values",
     "too_long": "no more than {max_length} values",
     "tuple": "a list",
@@ -100,6 +110,7 @@ _NEEDS = {
     "string": "text",
     "int": "a whole number",
     "float": "a number",
+    "finite_number": "a finite number",
     "bool": "true or false",
     "date": "a date such as 2020-01-31",
 }
@@ -173,7 +184,8 @@ def _problems(items: Sequence[ErrorDetails]) -> list[str]:
 
 def _need(item: ErrorDetails) -> str:
     need = _NEEDS.get(item["type"]) or _NEEDS.get(item["type"].split("_")[0])
-    return need.format(**item.get("ctx", {})) if need else str(item["msg"])
+    limits = {k: f"{v:g}" if isinstance(v, float) else v for k, v in item.get("ctx", {}).items()}
+    return need.format(**limits) if need else str(item["msg"])
 
 
 def _shown(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
-from smgeo.recipe.spec import Spec, known_kind, parse_spec
+from smgeo.recipe.spec import AnyNumber, Spec, known_kind, parse_spec
 from smgeo.recipe.station_source import FilePath, StationSource
 from smgeo.recipe.tables import TableSource
 
@@ -168,7 +168,7 @@ class MatrixSource(StationSource):
     variables: dict[str, MatrixFile]
     static: dict[str, MatrixFile] = Field({})
     years: tuple[int | str, ...] | None = None
-    missing: float = -9999.0
+    missing: AnyNumber = -9999.0
     network: str = "CELLS"
     coordinates: str = "crd.csv"
     dates: tuple[str, ...] = ("timeStr.csv", "time.csv")

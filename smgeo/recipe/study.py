@@ -78,7 +78,7 @@ def read_recipe(path: str | Path) -> Recipe:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise SmgeoError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        raise SmgeoError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(values, Mapping):
         raise SmgeoError(f"{file}: a recipe is a YAML mapping (name: ..., stations: ..., features: ..., models: ...)")
     return parse_recipe(values, str(file))

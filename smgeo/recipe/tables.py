@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from smgeo.errors import nearest
-from smgeo.recipe.spec import Spec
+from smgeo.recipe.spec import AnyNumber, Spec
 from smgeo.recipe.station_source import FilePath, StationSource
 
 # Columns of a table that are text, and all that describe its rows or stations and are no variables.
@@ -61,7 +61,7 @@ class Column(Spec):
     scale: float = 1.0
     offset: float = 0.0
     units: str | None = None
-    depth: float | None = Field(None, ge=0)
+    depth: float | None = Field(None, ge=0, le=100)
     value: str | int | float | None = None
     line: tuple[int, int] | None = None
     flag: str | int | None = None
@@ -152,8 +152,8 @@ class TableSource(StationSource):
     units_rows: int = Field(0, ge=0)
     header: bool = True
     names: tuple[str, ...] = ()
-    missing: tuple[str | int | float, ...] = ()
-    valid: dict[str, tuple[float, float]] = Field({})
+    missing: tuple[str | int | AnyNumber, ...] = ()
+    valid: dict[str, tuple[AnyNumber, AnyNumber]] = Field({})
     time_format: str | None = None
     day_first: bool | None = None
     stamps: Literal["start", "end"] = "start"

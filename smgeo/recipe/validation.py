@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
-from smgeo.recipe.spec import Spec
+from smgeo.recipe.spec import Seed, Spec
 
 # Coverage of prediction intervals, by default.
 INTERVAL_LEVEL = 0.9
@@ -28,10 +28,10 @@ class CrossValidationSpec(Spec):
 
     method: Literal["leave-location-out", "group-k-fold", "spatial-blocks", "temporal", "random"] = "leave-location-out"
     folds: int | None = Field(default=None, ge=2)
-    seed: int | None = None
+    seed: Seed | None = None
     models: tuple[str, ...] | None = None
-    block_km: float | None = Field(default=None, gt=0)
-    gap_days: int | None = Field(default=None, ge=0)
+    block_km: float | None = Field(default=None, gt=0, le=20_000)
+    gap_days: int | None = Field(default=None, ge=0, le=36_525)
     forward_only: bool = False
     select_features: bool = False
 
@@ -65,8 +65,8 @@ class LeakageAuditSpec(Spec):
     """Scores of a quick model on random rows, other periods and other locations, see `smgeo.audit_leakage`."""
 
     folds: int = Field(default=5, ge=2)
-    seed: int | None = None
-    gap_days: int = Field(default=30, ge=0)
+    seed: Seed | None = None
+    gap_days: int = Field(default=30, ge=0, le=36_525)
 
 
 class ImportanceSpec(Spec):
@@ -75,8 +75,8 @@ class ImportanceSpec(Spec):
     models: tuple[str, ...] | None = None
     part: Literal["train", "validation", "test"] = "test"
     groups: dict[str, tuple[str, ...]] | None = None
-    repeats: int = Field(default=5, ge=1)
-    seed: int | None = Field(default=None, ge=0)
+    repeats: int = Field(default=5, ge=1, le=10_000)
+    seed: Seed | None = None
 
 
 class IntervalsSpec(Spec):
@@ -95,8 +95,8 @@ class ApplicabilitySpec(Spec):
     models: tuple[str, ...] | None = None
     weights: Literal["importance", "equal"] = "importance"
     folds: int = Field(default=10, ge=2)
-    rows: int = Field(default=20_000, ge=100)
-    seed: int | None = Field(default=None, ge=0)
+    rows: int = Field(default=20_000, ge=100, le=10_000_000)
+    seed: Seed | None = None
 
 
 class LearningCurveSpec(Spec):
@@ -104,4 +104,4 @@ class LearningCurveSpec(Spec):
 
     models: tuple[str, ...] | None = None
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.1, 0.2, 0.4, 0.7, 1.0), min_length=1)
-    seed: int | None = Field(default=None, ge=0)
+    seed: Seed | None = None

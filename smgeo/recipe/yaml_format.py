@@ -11,6 +11,9 @@ from typing import Annotated, Any, TypeAlias
 import yaml
 from pydantic import BeforeValidator
 
+# Limits of a recipe: characters, values with those of aliases, and levels.
+_LONGEST, _MOST_VALUES, _DEEPEST = 4_000_000, 200_000, 50
+
 
 class RecipeLoader(yaml.SafeLoader):
     """Reads 1e-3 as a number and 0123 and 12:30 as text, and refuses a key given twice and a day that no month has."""
@@ -28,9 +31,11 @@ class RecipeLoader(yaml.SafeLoader):
         """Return a mapping; the error for a key given twice names its line."""
         own = [k for k, _ in node.value if not k.tag.endswith(":merge")]  # `<<: *other` adds keys of another mapping
         keys = [self.construct_object(k, deep=True) for k in own]
+        seen: set[object] = set()
         for key in keys:
-            if keys.count(key) > 1:
+            if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+            seen.add(key if isinstance(key, Hashable) else id(key))
         return super().construct_mapping(node, deep)
 
 
@@ -76,9 +81,48 @@ def load_yaml(text: str) -> Any:
     Raises
     ------
     yaml.YAMLError
-        If it is not YAML, gives a key twice, or contains an invalid number or date.
+        If it is not YAML, gives a key twice, contains an invalid number or date, or is larger or deeper than any recipe.
     """
-    return yaml.load(text, Loader=RecipeLoader)  # noqa: S506 - a SafeLoader
+    if len(text) > _LONGEST:
+        raise yaml.YAMLError(f"it has {len(text):,} characters, and at most {_LONGEST:,} are read")
+    loader = RecipeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node)
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError(f"it is more than {_DEEPEST} levels deep") from None
+    finally:
+        loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuse values that are deep, and aliases (`*name`) that stand for very many values: a few lines can mean billions of them."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        if depth > _DEEPEST:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"it is more than {_DEEPEST} levels deep", node.start_mark
+            )
+        if id(node) in sizes:
+            if not sizes[id(node)]:
+                raise yaml.constructor.ConstructorError(None, None, "a value contains itself", node.start_mark)
+            return sizes[id(node)]
+        sizes[id(node)] = 0
+        parts = [node.value] if isinstance(node.value, str) else node.value
+        parts = [p for pair in parts for p in pair] if isinstance(node, yaml.MappingNode) else parts
+        total = 1 + sum(size(p, depth + 1) for p in parts if isinstance(p, yaml.Node))
+        if total > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"it means more than {_MOST_VALUES:,} values", node.start_mark
+            )
+        sizes[id(node)] = total
+        return total
+
+    size(root, 0)
 
 
 def dump_yaml(values: object, width: int = 80) -> str:

@@ -20,7 +20,7 @@ from smgeo.recipe.fields import RecipeFields
 from smgeo.recipe.rasters import EarthEngineSource, GriddedSource, MaskSpec, RasterSource, StacSource
 from smgeo.recipe.spec import Spec, parse_spec
 from smgeo.recipe.stations import AnySource, TableSource
-from smgeo.recipe.study import dump_recipe, parse_recipe, read_recipe
+from smgeo.recipe.study import dump_recipe, find_recipe, parse_recipe, read_recipe
 from smgeo.recipe.yaml_format import dump_yaml, load_yaml
 
 WORDS = [
@@ -34,7 +34,7 @@ WORDS = [
     " ".join(["many words"] * 30),
 ]  # fmt: skip
 TEXT = st.sampled_from(WORDS) | st.text(max_size=12)
-DAYS = st.dates(dt.date(1, 1, 1)) | st.just(dt.date(2020, 1, 1))
+DAYS = st.dates(dt.date(1900, 1, 1), dt.date(2200, 12, 31)) | st.just(dt.date(2020, 1, 1))
 WHOLE = st.integers(-3, 40) | st.integers()
 NUMBERS = (
     st.floats()
@@ -126,7 +126,7 @@ def specs_of(kind: type[Spec]) -> st.SearchStrategy[Spec]:
             values = {**values, "columns": {**values["columns"], "station": "id", "time": "12:30"}}
         try:
             return kind.model_validate(values)
-        except ValidationError:
+        except (ValidationError, UnicodeError):  # pydantic cannot name half of a character
             return None
 
     return st.fixed_dictionaries(needed, optional=others).map(build).filter(lambda spec: spec is not None)
@@ -262,3 +262,68 @@ def test_values_of_python_are_those_that_yaml_would_give(tmp_path):
 )
 def test_numbers_ids_and_times_as_users_write_them(text, value):
     assert equal(load_yaml(f"a: {text}"), {"a": value})
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (BOMB, "it means more than 200,000 values"),
+        ("a: &a [1, *a]", "a value contains itself"),
+        ("[" * 100 + "]" * 100, "more than 50 levels deep"),
+        ("[" * 100_000, "more than 50 levels deep"),
+        ("- x\n" * 1_500_000, "characters, and at most 4,000,000 are read"),
+        ("a: " + "9" * 10_000, "is no number"),
+    ],
+)
+def test_yaml_has_limits(text, problem, tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(SmgeoError, match=problem):
+        read_recipe(file)
+
+
+def test_many_keys_and_long_numbers_are_read_in_linear_time():
+    keys = "".join(f"k{i}: {i}\n" for i in range(50_000))
+    assert load_yaml(keys)["k49999"] == 49_999
+    assert load_yaml("a: " + "1_" * 200_000 + "x")["a"].endswith("x")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": -1},
+        {"seed": 2**32},
+        {"period": ["0001-01-01", "2020-01-01"]},
+        {"period": ["2020-01-01", "9999-01-01"]},
+        {"prepare": {"outliers": {"z": float("inf")}}},
+        {"prepare": {"outliers": {"z": float("nan")}}},
+        {"prepare": {"window": {"length": 10**9}}},
+        {"prepare": {"fill": {"limit": -1}}},
+        {"prepare": {"fill": {"limit": 10**9}}},
+        {"target": {"depth_m": [0, float("inf")]}},
+        {"world": {"stations": 10**9}},
+        {"world": {"days": 0}},
+        {"world": {"shape": [10**6, 10**6]}},
+        {"grid": {"crs": "EPSG:4326", "resolution": 1e-6, "bounds": [0, 0, 10, 10]}},
+        {"importance": {"repeats": 10**9}},
+        {"intervals": {"level": float("nan")}},
+        {"models": {"rf": {"trees": 10**9}}},
+        {"models": {"ann": {"units": 10**9}}},
+        {"models": {"ann": {"learning_rate": float("inf")}}},
+        {"models": {"ann": {"dropout": float("nan")}}},
+        {"search": {"rf": {"trials": 10**9}}},
+    ],
+)
+def test_numbers_have_bounds(values):
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text())
+    assert parse_recipe(recipe)
+    merged = {
+        k: {**recipe[k], **v} if isinstance(recipe.get(k), dict) and k != "models" else v for k, v in values.items()
+    }
+    with pytest.raises(SmgeoError, match=next(iter(values))):
+        parse_recipe({**recipe, **merged})
