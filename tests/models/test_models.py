@@ -197,7 +197,10 @@ def test_model_files_that_are_none(tmp_path, small_forest):
         load_model(tmp_path)
     manifest = json.loads((small_forest / "model.json").read_text())
     manifest.pop("sha256", None)
-    for change, message in (({"format": 99}, "newer smgeo"), ({"files": {"../x": ""}}, "outside the model")):
+    for change, message in (
+        ({"format": 99}, "newer smgeo"),
+        ({"files": {"../x": "", "trees.npz": ""}}, "outside the model"),
+    ):
         changed = manifest | change
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
         (small_forest / "model.json").write_text(json.dumps(changed | {"sha256": digest}))
@@ -223,7 +226,7 @@ def test_parameters_from_numpy_can_be_saved(tmp_path):
         ("rf", {"engine": "sklern"}, "did you mean 'sklearn'"),
         ("rf", {"trees": 2.5}, "trees must be a whole number"),
         ("rf", {"trees": True}, "trees must be a whole number"),
-        ("rf", {"seed": -1}, "seed must be 0 or more"),
+        ("rf", {"seed": -1}, "seed must be from 0 to 4294967295"),
         ("forrest", {}, "known: rf, ann, cnn, gru, lstm, and scikit-learn's regressors"),
         ("HistGradientBostingRegressor", {}, "did you mean 'HistGradientBoostingRegressor'"),
         ("HistGradientBoostingClassifier", {}, "unknown model"),
