@@ -41,7 +41,7 @@ class GridSpec(Spec):
                     f"resolution {self.resolution:g} is wider than the bounds, {width:g} x {height:g}: {x} x {y} pixels; "
                     f"resolution and bounds are in the units of {self.crs} (degrees for EPSG:4326)"
                 )
-            pixels = math.ceil(width / self.resolution) * math.ceil(height / self.resolution)
+            pixels = (width / self.resolution) * (height / self.resolution)  # may be infinite
             if pixels > _MOST_PIXELS:
                 raise ValueError(
                     f"resolution {self.resolution:g} makes {pixels:.2g} pixels of the bounds, {width:g} x {height:g} in the units of "
