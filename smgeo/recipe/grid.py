@@ -35,6 +35,8 @@ class GridSpec(Spec):
             raise ValueError(f"bounds are left, bottom, right, top; got {self.bounds}")
         if self.bounds is not None and self.resolution is not None:
             width, height = self.bounds[2] - self.bounds[0], self.bounds[3] - self.bounds[1]
+            if not math.isfinite(width + height):
+                raise ValueError(f"bounds are too far apart; got {self.bounds}")
             if self.resolution > min(width, height):
                 x, y = (math.ceil(side / self.resolution) for side in (width, height))
                 raise ValueError(
