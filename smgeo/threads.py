@@ -12,8 +12,6 @@ from dask.system import CPU_COUNT
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

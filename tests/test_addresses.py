@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import logging
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -85,49 +87,52 @@ def test_what_a_recipe_may_have(address, secrets):
 # ---- with servers
 
 
-class Guarded:
-    """A server of one file that asks for user, password and query; below /moved it sends to another server."""
+@contextmanager
+def _serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Serve on a port of its own; yields `host:port`, and the path and the login of each request."""
+    asked: list[tuple[str, str | None]] = []
 
-    def __init__(self, file: Path, elsewhere: str) -> None:
-        expected = "Basic " + base64.b64encode(f"me:{WORD}".encode()).decode()
-        self.asked: list[tuple[str, str | None]] = []
-        guarded = self
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *args: object) -> None:
-                pass
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization")))
+            answer(self)
 
-            def do_GET(self) -> None:
-                guarded.asked.append((self.path, self.headers.get("Authorization")))
-                path, _, query = self.path.partition("?")
-                if self.headers.get("Authorization") != expected or query != SIGNATURE:
-                    self.send_response(401)
-                    self.send_header("WWW-Authenticate", "Basic")
-                    self.end_headers()
-                    return
-                if path.startswith("/moved"):
-                    self.send_response(302)
-                    self.send_header("Location", f"{elsewhere}/{file.name}")
-                    self.end_headers()
-                    return
-                content = file.read_bytes()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+        do_HEAD = do_GET
 
-            do_HEAD = do_GET
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
 
-    def __enter__(self) -> Guarded:
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        return self
+def _give(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], content: bytes = b"") -> None:
+    request.send_response(status)
+    for name, value in {"Content-Length": str(len(content)), **headers}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(content)
 
-    def __exit__(self, *args: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+
+def _guarded(file: Path, elsewhere: str = "") -> Callable[[BaseHTTPRequestHandler], None]:
+    """Give a file to who has user, password and query; below /moved, send to another server."""
+    expected = "Basic " + base64.b64encode(f"me:{WORD}".encode()).decode()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        path, _, query = request.path.partition("?")
+        if request.headers.get("Authorization") != expected or query != SIGNATURE:
+            _give(request, 401, {"WWW-Authenticate": "Basic"})
+        elif path.startswith("/moved"):
+            _give(request, 302, {"Location": f"{elsewhere}/{file.name}"})
+        else:
+            _give(request, 200, {}, file.read_bytes())
+
+    return answer
 
 
 @pytest.fixture
@@ -175,8 +180,8 @@ def _holds(folder: Path, *words: str) -> list[str]:
 
 def test_a_run_keeps_the_name_of_a_secret_and_not_the_secret(secrets, clay, tmp_path, capfd, caplog):
     caplog.set_level(logging.DEBUG)
-    with Guarded(clay, "http://127.0.0.1:9") as server:
-        address = f"http://me:${{SMGEO_SECRET_WORD}}@{server.host}/clay.tif?${{SMGEO_SECRET_SAS}}"
+    with _serving(_guarded(clay)) as (host, _):
+        address = f"http://me:${{SMGEO_SECRET_WORD}}@{host}/clay.tif?${{SMGEO_SECRET_SAS}}"
         run = smgeo.run(_recipe(tmp_path, address), out=tmp_path / "run")
         assert run.results["models"]["linear"]["test"]["n"] > 0
         assert "${SMGEO_SECRET_SAS}" in (run.folder / "recipe.yaml").read_text()
@@ -189,10 +194,10 @@ def test_a_run_keeps_the_name_of_a_secret_and_not_the_secret(secrets, clay, tmp_
 
 def test_a_server_that_refuses_is_named_without_secrets(secrets, clay, tmp_path, capfd, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
-    with Guarded(clay, "http://127.0.0.1:9") as server:
+    with _serving(_guarded(clay)) as (host, _):
         monkeypatch.setenv("SMGEO_SECRET_SAS", "sig=wrong-7719")
-        address = f"http://me:${{SMGEO_SECRET_WORD}}@{server.host}/clay.tif?${{SMGEO_SECRET_SAS}}"
-        with pytest.raises(SmgeoError, match=f"http://{server.host}/clay.tif cannot be opened") as error:
+        address = f"http://me:${{SMGEO_SECRET_WORD}}@{host}/clay.tif?${{SMGEO_SECRET_SAS}}"
+        with pytest.raises(SmgeoError, match=f"http://{host}/clay.tif cannot be opened") as error:
             open_rasters({"kind": "geotiff", "path": address, "bands": {"clay": 1}})
     out, err = capfd.readouterr()
     said = str(error.value) + out + err + caplog.text
@@ -202,34 +207,15 @@ def test_a_server_that_refuses_is_named_without_secrets(secrets, clay, tmp_path,
 
 def test_another_server_gets_no_secret(secrets, clay, tmp_path):
     """A redirect to another server is followed without user, password and query."""
-    heard: list[tuple[str, str | None]] = []
-
-    class Thief(BaseHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            heard.append((self.path, self.headers.get("Authorization")))
-            content = clay.read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_HEAD = do_GET
-
-    thief = ThreadingHTTPServer(("127.0.0.1", 0), Thief)
-    threading.Thread(target=thief.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        with Guarded(clay, f"http://localhost:{thief.server_address[1]}") as server:
-            address = f"http://me:${{SMGEO_SECRET_WORD}}@{server.host}/moved/clay.tif?${{SMGEO_SECRET_SAS}}"
-            ds = open_rasters({"kind": "geotiff", "path": address, "bands": {"clay": 1}})
-            np.testing.assert_array_equal(ds["clay"].values, np.arange(64).reshape(8, 8))
-    finally:
-        thief.shutdown()
-        thief.server_close()
+    with (
+        _serving(lambda request: _give(request, 200, {}, clay.read_bytes())) as (thief, heard),
+        _serving(_guarded(clay, f"http://{thief.replace('127.0.0.1', 'localhost')}")) as (host, _),
+    ):
+        address = f"http://me:${{SMGEO_SECRET_WORD}}@{host}/moved/clay.tif?${{SMGEO_SECRET_SAS}}"
+        ds = open_rasters({"kind": "geotiff", "path": address, "bands": {"clay": 1}})
+        np.testing.assert_array_equal(ds["clay"].values, np.arange(64).reshape(8, 8))
     assert heard
-    assert {(path, word) for path, word in heard} == {("/clay.tif", None)}
+    assert set(heard) == {("/clay.tif", None)}
 
 
 def test_a_catalogue_cannot_ask_for_a_secret(secrets, tmp_path):

@@ -50,7 +50,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as stream:
         _check_head(stream, member)
-    with archive.open(member) as stream:
+        stream.seek(0)
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEAD)
     return array
 

@@ -118,9 +118,8 @@ def _read_objects(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> np
     out = np.empty(len(parts), dtype=object)
     for i, part in enumerate(parts):
         out[i] = inner(part)
-        if out[i] is not None and not isinstance(
-            out[i], str | BaseEstimator
-        ):  # NumPy would calculate with objects, without an end
+        # NumPy would calculate with other objects, without an end.
+        if out[i] is not None and not isinstance(out[i], str | BaseEstimator):
             raise ValueError("an array of objects that are no estimators")
     return out.reshape([int(n) for n in shape])
 

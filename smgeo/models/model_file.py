@@ -9,9 +9,9 @@ import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import UnionType
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from smgeo.cube.schema import check_name
 from smgeo.errors import SmgeoError
@@ -54,23 +54,7 @@ class Manifest(TypedDict):
     digest: NotRequired[str]
 
 
-class _PreparationForm(BaseModel):
-    """Types of a preparation; see `smgeo.prepare.steps.Preparation`."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    features: list[str]
-    units: dict[str, str]
-    target: str
-    target_units: str
-    length: int
-    mode: Literal["window", "sequence"]
-    missing: float
-    fill: list[float] | None
-    steps: list[JsonObject]
-    references: dict[str, str] = {}
-
-
+_PREPARATION = TypeAdapter(Preparation)
 # Types of the values of `model.json`, which may come from anywhere.
 _TYPES: dict[str, type | UnionType] = {
     "kind": str,
@@ -124,7 +108,7 @@ def read_model(path: str | Path) -> Manifest:
         raise SmgeoError(
             f"{path} is not a model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
         )
-    _check_entries(path)
+    files = _list_files(path)
     try:
         manifest: JsonObject = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] > FORMAT:
@@ -149,12 +133,13 @@ def read_model(path: str | Path) -> Manifest:
     if about["preparation"] is not None:
         about["preparation"].setdefault("mode", "window")  # older files lack it
         _check_preparation(file, about["preparation"])
-    _check_files(path, about["files"])
+    _check_files(path, files, about["files"])
     return cast(Manifest, {**about, "digest": digest})
 
 
-def _check_entries(path: Path) -> None:
-    """Refuse a folder with anything but files and folders: a link leads out of it, and a pipe or a device never ends."""
+def _list_files(path: Path) -> set[str]:
+    """Return the names of a folder's files; refuse a link, which leads out of it, and a pipe or a device, which never ends."""
+    files = set()
     for entry in path.rglob("*"):
         kind = entry.lstat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
@@ -165,6 +150,9 @@ def _check_entries(path: Path) -> None:
             weigh(entry.lstat().st_size)
         except ValueError as error:
             raise SmgeoError(f"{entry}: {error}; nothing is loaded") from None
+        if stat.S_ISREG(kind):
+            files.add(entry.relative_to(path).as_posix())
+    return files
 
 
 def _is_shape(shape: list[object], features: object) -> bool:
@@ -183,7 +171,7 @@ def _is_shape(shape: list[object], features: object) -> bool:
 def _check_preparation(file: Path, preparation: Preparation) -> None:
     """Refuse a preparation of another form, and names that a store would take for paths."""
     try:
-        _PreparationForm.model_validate(preparation)
+        _PREPARATION.validate_python(preparation, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -194,9 +182,8 @@ def _check_preparation(file: Path, preparation: Preparation) -> None:
         raise SmgeoError(f"{file} is damaged (preparation: a step without a name); save the model again")
 
 
-def _check_files(path: Path, sums: dict[str, str]) -> None:
-    unknown = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()} - {"model.json", *sums}
-    if unknown := {name for name in unknown if not PurePosixPath(name).name.startswith(".")}:
+def _check_files(path: Path, files: set[str], sums: dict[str, str]) -> None:
+    if unknown := {n for n in files - {"model.json", *sums} if not PurePosixPath(n).name.startswith(".")}:
         raise SmgeoError(
             f"{path} contains {', '.join(sorted(unknown)[:5])}, which model.json does not name; nothing is loaded"
         )

@@ -10,10 +10,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from smgeo.errors import SmgeoError
+from smgeo.recipe.spec import LARGEST_SEED
 
 # Greatest values of parameters that are sizes or counts: a typing error should not fill the memory.
 _MOST = {
-    "seed": 2**32 - 1,
+    "seed": LARGEST_SEED,
     "trees": 100_000,
     "max_depth": 10_000,
     "min_examples": 2**31,

@@ -7,9 +7,10 @@ the list on to the model, and the model repeats it on new data.
 from __future__ import annotations
 
 import json
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
 
 import xarray as xr
+from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python 3.11
 
 from smgeo.files import JsonObject
 

@@ -22,8 +22,9 @@ from smgeo.addresses import hide
 from smgeo.errors import SmgeoError, nearest
 
 _UNKNOWN_KEY = "unknown_key"
-# A seed, as NumPy and scikit-learn take it.
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# NumPy and scikit-learn take no larger one.
+LARGEST_SEED = 2**32 - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 # A number that may be infinite or NaN: a missing value, the end of a range.
 AnyNumber = Annotated[float, AllowInfNan(True)]
 # A day of a period; data from before 1900 do not exist, and beyond 2200 a day is a typing error.

@@ -163,7 +163,7 @@ def fit_models(run: Context, found: Found) -> Found:
         except DivergedError as error:
             run.reporter.say(f"model {name} failed: {error}")
             found = found.fail(name, str(error))
-    return found.add(failed=dict(found.failed)) if found.failed else found
+    return found
 
 
 def _fit_model(run: Context, found: Found, name: str) -> Found:

@@ -67,7 +67,8 @@ def _count_of_cube(run: Context, found: Found) -> Found:
 def write_results(run: Context, found: Found) -> Found:
     """Write `results.json` and `provenance.json`."""
     known = {name: value for name, value in found.results.items() if name != "threshold"}
-    results = check_results({"name": run.recipe.name, "models": {}, **known})
+    failed = {"failed": dict(found.failed)} if found.failed else {}
+    results = check_results({"name": run.recipe.name, "models": {}, **known, **failed})
     inputs = {**found.inputs, **hash_outline(run)}
     write_json(run.folder / "results.json", results)
     write_json(

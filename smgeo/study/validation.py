@@ -71,7 +71,6 @@ def cross_validate_models(run: Context, found: Found) -> Found:
             except DivergedError as error:
                 run.reporter.say(f"cross-validation of {name} failed: {error}")
                 found = found.fail(f"cross_validation {entry}", str(error))
-    found = found.add(failed=dict(found.failed)) if found.failed else found
     return found.add(cross_validation=out) if out else found
 
 

@@ -73,12 +73,12 @@ def test_a_search_as_recipes_had_it_is_still_one():
         (
             "space",
             {"u": {"uniform": [0, np.inf]}},
-            "space.u: a range is [least, greatest], least below greatest; got [0, inf]",
+            "space.u.uniform.1: needs a finite number; got inf",
         ),
         (
             "space",
             {"u": {"uniform": [np.nan, 1]}},
-            "space.u: a range is [least, greatest], least below greatest; got [nan, 1]",
+            "space.u.uniform.0: needs a finite number; got nan",
         ),
         ("space", {"rate": {"log": [0, 1]}}, "space.rate: log: both ends must be above 0; got [0, 1]"),
         ("space", {"u": {"integer": [1.5, 2]}}, "space.u.integer.0: needs a whole number; got 1.5"),

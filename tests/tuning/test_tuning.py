@@ -683,7 +683,7 @@ def test_command_tunes_and_run_takes_what_was_found(toy_recipe, tmp_path):
         ({"space": {"value": {0.1, 0.2}}}, "value is a set, whose order changes"),
         ({"space": {"value": [0.1, float("nan")]}}, "choices must be finite numbers"),
         ({"params": {"seconds": float("nan")}}, "parameters must be finite numbers"),
-        ({"seed": 2**64}, "seed: needs a number not above 4.29"),
+        ({"seed": 2**64}, "seed: needs a number not above 4294967295"),
     ],
 )
 def test_what_would_spoil_a_search_is_refused_before_it_begins(cube, split, tmp_path, changes, message):

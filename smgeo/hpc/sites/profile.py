@@ -57,12 +57,6 @@ def format_time(seconds: int) -> str:
     return f"{days}-{clock}" if days else clock
 
 
-def _plain(value: str) -> str:
-    if not PLAIN.fullmatch(value):
-        raise ValueError(f"letters, digits and _ . + @ - are allowed, a letter or a digit first; got {value!r}")
-    return value
-
-
 def _time(value: str) -> str:
     parse_time(value)
     return value
@@ -93,7 +87,7 @@ def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Plain = Annotated[str, AfterValidator(_plain)]
+Plain = Annotated[str, matching(PLAIN, "letters, digits and _ . + @ - are allowed, a letter or a digit first")]
 WallTime = Annotated[str, AfterValidator(_time)]
 Line = Annotated[str, AfterValidator(_one_line)]
 WholePath = Annotated[str, AfterValidator(_whole_path)]

@@ -62,15 +62,14 @@ class Allocation:
         job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NODELIST")
         if not job or not nodes:
             return None
-        if shutil.which("scontrol") is None and _ONE_NODE.fullmatch(
-            nodes
-        ):  # in a container, which SLURM's programs do not enter
+        if shutil.which("scontrol") is None and _ONE_NODE.fullmatch(nodes):
+            # In a container, which SLURM's programs do not enter.
             names, about = [nodes], ""
         else:
-            shown = _scontrol("job", job)
+            shown = ask_scontrol("job", job)
             if shown is None:  # a shell that outlived its job
                 return None
-            names, about = (_scontrol("hostnames", nodes) or "").split(), shown
+            names, about = (ask_scontrol("hostnames", nodes) or "").split(), shown
         counted, listed = os.environ.get("SLURM_GPUS_ON_NODE"), os.environ.get("SLURM_JOB_GPUS", "")
         return cls(
             int(job),
@@ -194,7 +193,7 @@ def least(text: str) -> int:
     return min(int(part.split("(")[0]) for part in text.split(","))
 
 
-def _scontrol(what: str, name: str) -> str | None:
+def ask_scontrol(what: str, name: str) -> str | None:
     """Return the output of `scontrol show`; None for a job that is over.
 
     Raises

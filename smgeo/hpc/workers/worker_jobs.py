@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from smgeo.hpc.workers.allocation import read_last_lines
+from smgeo.errors import SmgeoError
+from smgeo.hpc.workers.allocation import ask_scontrol, read_last_lines
 
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
     from distributed import Client
 
-_LOOK_S, _SAY_S, _ANSWER_S = 2, 60, 60
+_LOOK_S, _SAY_S = 2, 60
 # Jobs in a row that may end without a worker: one, which is submitted again twice.
 _MOST_FAILED = 3
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT")
@@ -39,15 +39,10 @@ class JobState(NamedTuple):
 def find_job_state(job_id: str) -> JobState | None:
     """Return the state of a job; None if SLURM does not answer or does not know it any more."""
     try:
-        done = subprocess.run(  # noqa: S603 - no shell
-            ["scontrol", "show", "--oneliner", "job", job_id],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=_ANSWER_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        shown = ask_scontrol("job", job_id)
+    except SmgeoError:
         return None
-    found = dict(re.findall(r"\b(JobState|Reason|ExitCode)=(\S+)", done.stdout))
+    found = dict(re.findall(r"\b(JobState|Reason|ExitCode)=(\S+)", shown or ""))
     return (
         JobState(found["JobState"], found.get("Reason", ""), found.get("ExitCode", "?"))
         if "JobState" in found

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import IO
 
 from smgeo.errors import SmgeoError
-from smgeo.files import read_limited
+from smgeo.files import Readable, read_limited
 
 # Errors of a broken file or archive; RuntimeError is zipfile's for encrypted members and unknown compressions.
-UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_UNPACK: Mapping[str, Callable[[IO[bytes]], Readable]] = {
+    ".gz": lambda packed: gzip.GzipFile(fileobj=packed),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 
 
 class Archive:
@@ -75,6 +85,12 @@ class Archive:
             if len(first) < lines or len(last) < 2:
                 first = last = _lines(self.read(member))
         return first, last[-1] if last else ""
+
+
+def unpack(data: bytes, name: str) -> bytes:
+    """Return the bytes of a file that its name says is compressed (`.gz`, `.bz2`, `.xz`), up to the limit of `read_limited`."""
+    opened = _UNPACK.get(PurePosixPath(name).suffix.lower())
+    return read_limited(opened(io.BytesIO(data))) if opened else data
 
 
 def _lines(data: bytes) -> list[str]:

@@ -5,27 +5,22 @@ The separator is found, comments and units are left out, and only a column that 
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
-import lzma
 import re
 import zipfile
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError, missing_extra, nearest
-from smgeo.files import Readable, read_limited
 from smgeo.recipe.station_source import files_of
 from smgeo.recipe.tables import PLACE_COLUMNS, TEXT_COLUMNS, Column, TableSource, as_columns
-from smgeo.sources.stations.archive import UNREADABLE, list_members
+from smgeo.sources.stations.archive import UNREADABLE, Archive, list_members, unpack
 
 # Fields that stand for a missing number in any table: those that pandas knows, and the loggers' "NAN".
 MISSING = (
@@ -33,13 +28,7 @@ MISSING = (
 )  # fmt: skip
 _SEPARATORS = (",", ";", "\t", "|")
 _BLANKS = " "
-_OPEN: Mapping[str, Callable[[IO[bytes]], Readable]] = {
-    ".gz": lambda packed: gzip.GzipFile(fileobj=packed),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-}
 _PARQUET = (".parquet", ".pq")
-_BROKEN = (*UNREADABLE, lzma.LZMAError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -155,7 +144,7 @@ class TextTable:
             table = self._parse(text, numbers, missing)
         except pd.errors.EmptyDataError:
             raise SmgeoError(f"{self.where} has names of columns but no rows") from None
-        except _BROKEN as error:
+        except UNREADABLE as error:
             at = re.search(r"in line (\d+)(, saw \d+)?", str(error))
             line = f", {self.place(int(at[1]) - 1)}" if at else ""
             raise SmgeoError(
@@ -361,13 +350,10 @@ def _members(file: Path) -> list[str]:
 def _read_bytes(file: Path, member: str, where: str) -> bytes:
     try:
         if not member:
-            data = file.read_bytes()
-        else:
-            with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
-                data = read_limited(stream)
-        unpack = _OPEN.get(PurePosixPath(member or file.name).suffix.lower())
-        return read_limited(unpack(io.BytesIO(data))) if unpack else data
-    except _BROKEN as error:
+            return unpack(file.read_bytes(), file.name)
+        with Archive(file) as archive:
+            return unpack(archive.read(member), member)
+    except UNREADABLE as error:
         raise SmgeoError(f"{where} cannot be read as a table: {error}") from None
 
 
@@ -376,7 +362,7 @@ def _read_parquet(file: Path, member: str, where: str) -> FrameTable:
         frame: pd.DataFrame = pd.read_parquet(io.BytesIO(_read_bytes(file, member, where)))
     except ImportError:
         raise missing_extra("reading Parquet", "stations") from None
-    except _BROKEN as error:
+    except UNREADABLE as error:
         raise SmgeoError(f"{where} cannot be read as Parquet: {error}") from None
     return FrameTable(frame, where)
 
