@@ -51,7 +51,7 @@ def test_two_jobs_do_not_try_the_same_port_and_a_taken_one_is_passed_over():
 )
 def test_an_allocation_is_what_slurm_says(variables, gpus, monkeypatch):
     told = {"hostnames": "a1\na2\n", "job": "TRES=cpu=96,mem=8G,node=2"}
-    monkeypatch.setattr(allocation, "_scontrol", lambda what, name: told[what])
+    monkeypatch.setattr(allocation, "ask_scontrol", lambda what, name: told[what])
     for name in ("SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS"):
         monkeypatch.delenv(name, raising=False)
     given = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_JOB_CPUS_PER_NODE": "64,48", **variables}

@@ -10,7 +10,7 @@ missing, so that bilinear and cubic interpolation do not reach under a cloud.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,6 +37,11 @@ def transformer(source: str, target: str) -> Transformer:
 def crs_text(box: GeoBox) -> str:
     """Return a grid's CRS as text: `EPSG:...`, or WKT if there is no such code."""
     return str(box.crs)
+
+
+def box_key(box: GeoBox) -> Hashable:
+    """Return a key that is equal for grids of the same shape, transform and CRS text; the hash of a GeoBox writes the CRS as WKT each time."""
+    return box.shape.yx, box.affine, crs_text(box)
 
 
 def is_geographic(box: GeoBox) -> bool:

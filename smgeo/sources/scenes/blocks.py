@@ -32,6 +32,7 @@ from smgeo.sources.pixels.gate import screen
 from smgeo.sources.pixels.observation import Observation, known_power, to_power
 from smgeo.sources.pixels.warp import (
     aligned_shift,
+    box_key,
     choose_resampling,
     crs_text,
     is_geographic,
@@ -92,7 +93,7 @@ def scenes_on_grid(
     length = 1 if days is None else len(days)
     chunks = split_blocks((length, *box.shape.yx), tuple(GRID_SHARD.values()))
     bounds = [list(itertools.pairwise(itertools.accumulate(c, initial=0))) for c in chunks]
-    touched = {own: _blocks_in(area, bounds[1], bounds[2]) for own, area in _touched(scenes, box).items()}
+    touched = {key: _blocks_in(area, bounds[1], bounds[2]) for key, area in _touched(scenes, box).items()}
     if touched and not any(touched.values()):
         raise SmgeoError(
             f"none of the {len(scenes)} scenes touches the grid ({crs_text(box)[:40]}, bounds {tuple(box.boundingbox)}), "
@@ -106,7 +107,7 @@ def scenes_on_grid(
     for t, (first, last) in enumerate(bounds[0]):
         near: dict[tuple[int, int], list[tuple[int, Scene]]] = {place: [] for place in parts}
         for day, i in _scenes_of(scenes, days, first, last):
-            for place in touched[scenes[i].box]:
+            for place in touched[box_key(scenes[i].box)]:
                 near[place].append((day, scenes[i]))
         for place, part in parts.items():
             tasks[t, *place] = _Block(reading, tuple(near[place]), last - first, part=part, whole=box)
@@ -127,15 +128,11 @@ def scenes_at_stations(
     Each scene is read on its own grid: the pixel of a station, or the mean of its footprint's unmasked pixels.
     Lazy in blocks of 30 days of all stations, so that a tile of a file is read once for all stations in it.
     """
-    boxes = dict.fromkeys(s.box for s in scenes)
+    held = {key: find_footprints(lons, lats, own, None).stations for key, own in _boxes(scenes).items()}
     covered = np.zeros(len(lons), dtype=bool)
-    with_stations = set()
-    for own in boxes:
-        held = find_footprints(lons, lats, own, None).stations
-        covered[held] = True
-        if held.size:
-            with_stations.add(own)
-    kept = [s for s in scenes if s.box in with_stations]
+    for stations in held.values():
+        covered[stations] = True
+    kept = [s for s in scenes if held[box_key(s.box)].size]
     length = 1 if days is None else len(days)
     chunks = split_blocks((length, len(lons)), (STATION_DAYS, max(1, len(lons))))
     edges = np.cumsum((0, *chunks[0]))
@@ -146,6 +143,11 @@ def scenes_at_stations(
     token = tokenize(_signature(kept), reading, lons, lats, radius_m, None if days is None else list(days))
     arrays = _assemble(tasks, _read_station_block, reading, chunks, f"stations-{token}", static=days is None)
     return {n: a.T if days is not None else a for n, a in arrays.items()}, covered
+
+
+def _boxes(scenes: Iterable[Scene]) -> dict[Hashable, GeoBox]:
+    """Return each grid of the scenes once, by its key."""
+    return {box_key(s.box): s.box for s in scenes}
 
 
 def _signature(scenes: Iterable[Scene]) -> list[Hashable]:
@@ -218,10 +220,10 @@ def _scenes_of(scenes: Sequence[Scene], days: pd.DatetimeIndex | None, start: in
     return [(day, i) for day, _, _, i in sorted(found)]
 
 
-def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[GeoBox, tuple[float, float, float, float]]:
+def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[Hashable, tuple[float, float, float, float]]:
     """Return the rows and columns of the target (first, last, first, last) that each of the scenes' grids may touch."""
-    out: dict[GeoBox, tuple[float, float, float, float]] = {}
-    for own in dict.fromkeys(s.box for s in scenes):
+    out: dict[Hashable, tuple[float, float, float, float]] = {}
+    for key, own in _boxes(scenes).items():
         bounds = own.boundingbox
         left, bottom, right, top = transformer(crs_text(own), crs_text(box)).transform_bounds(
             *bounds.bbox, densify_pts=21
@@ -230,13 +232,13 @@ def _touched(scenes: Iterable[Scene], box: GeoBox) -> dict[GeoBox, tuple[float, 
         corners = [inverse * (x, y) for x in (left, right) for y in (bottom, top)]
         columns, rows = [c for c, _ in corners], [r for _, r in corners]
         if not all(map(math.isfinite, (*columns, *rows))) or left > right:
-            out[own] = (-math.inf, math.inf, -math.inf, math.inf)
+            out[key] = (-math.inf, math.inf, -math.inf, math.inf)
             continue
         # A margin, because the bounds of a curved edge are approximate.
-        out[own] = (min(rows) - 2, max(rows) + 2, min(columns) - 2, max(columns) + 2)
+        out[key] = (min(rows) - 2, max(rows) + 2, min(columns) - 2, max(columns) + 2)
         wide = box.boundingbox
         if is_geographic(box) and (min(left, wide.left) < -180 - 1e-9 or max(right, wide.right) > 180 + 1e-9):
-            out[own] = (*out[own][:2], -math.inf, math.inf)  # a place has several longitudes
+            out[key] = (*out[key][:2], -math.inf, math.inf)  # a place has several longitudes
     return out
 
 
@@ -379,7 +381,7 @@ def _scene_at_stations(scene: Scene, block: _Block, places: dict[Hashable, _Plac
         # A cyclic variable has no mean: its value is that of the station's pixel.
         radii = {n: None if features[n].cyclic else block.radius_m for n, _ in layers}
         for radius_m in dict.fromkeys(radii.values()):
-            key = header.box, header.tile, radius_m
+            key = box_key(header.box), header.tile, radius_m
             if key not in places:
                 places[key] = _find_places(block, header, radius_m)
             chosen = [layer for layer in layers if radii[layer[0]] == radius_m]
