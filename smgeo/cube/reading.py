@@ -111,4 +111,4 @@ class _StoredArray(BackendArray):
         steps = tuple(
             slice(None, None, r.step) if isinstance(k, slice) else 0 for r, k in zip(wanted, key, strict=True)
         )
-        return values[steps]
+        return values[steps].astype(self.dtype, copy=False)  # some versions of xarray store bool as int8
