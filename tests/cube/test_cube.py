@@ -174,6 +174,24 @@ def test_masks_are_written_region_by_region(make_grid_cube, tmp_path):
     assert {"seen/c/0/0/0", "seen/c/1/0/0"} <= written
 
 
+def test_a_mask_that_is_stored_as_int8_is_a_mask(tmp_path):
+    """As older versions of xarray write it."""
+    values = np.array([[True, False, True]])
+    store = zarr.open_group(tmp_path / "c.zarr", mode="w", zarr_format=3)
+    for name, data, dims, attributes in (
+        ("seen", values.astype("int8"), ("station", "time"), {"dtype": "bool", "kind": "flag"}),
+        ("latitude", np.array([50.0]), ("station",), {}),
+        ("longitude", np.array([10.0]), ("station",), {}),
+        ("time", np.arange(3), ("time",), {"units": "days since 2020-01-01"}),
+    ):
+        array = store.create_array(name, data=data, dimension_names=dims)
+        array.attrs.update(attributes)
+    for opened in (open_cube(tmp_path / "c.zarr"), open_cube(tmp_path / "c.zarr", dask=False)):
+        found = opened["seen"].compute()
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, values)
+
+
 def test_chunk_plan():
     grid = xr.Dataset(
         {
