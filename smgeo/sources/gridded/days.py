@@ -66,6 +66,8 @@ def observe(
             )
         return None
     times = _each_once(_all_times(name, files, header, source), files, where)
+    if times.empty:
+        raise SmgeoError(f"{where} has no time in {files[0]}{' and the other files' if len(files) > 1 else ''}")
     accumulated = header.step if header.step is not None and "accum" in header.step else _growing_bounds(times)
     rule = choose_rule(source.daily, feature, masked=False)
     if rule == "accumulated":

@@ -121,17 +121,20 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Variabl
     Raises
     ------
     SmgeoError
-        If the file cannot be opened as such, or has no such group.
+        If the file cannot be opened as such, has no such group, or is found damaged while it is open.
     """
+    what = "opened"
     with ExitStack() as stack:
         try:
             variables = (_zarr if kind == "zarr" else _netcdf)(file, group, stack)
-        except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-            if isinstance(error, SmgeoError):
-                raise
+            what = "read"
+            yield variables
+        except (SmgeoError, MemoryError):
+            raise
+        except Exception as error:  # of a damaged file; h5py, scipy, zarr and its codecs each have their own
             where = f" (group {group!r})" if group else ""
-            raise SmgeoError(f"{file}{where} cannot be opened as {kind}: {error}") from None
-        yield variables
+            words = str(error) or type(error).__name__
+            raise SmgeoError(f"{file}{where} cannot be {what} as {kind}: {words}") from error
 
 
 def _zarr(file: File, group: str | None, stack: ExitStack) -> Variables:

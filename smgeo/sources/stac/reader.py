@@ -196,7 +196,12 @@ def _scenes(
     references: dict[str, dict[str, str]] = {band.name: {} for band in bands}
     checked: set[tuple[str | None, str]] = set()
     for item in (i for found in items.values() for i in found):
-        made = scenes_of(item, bands, source.sign)
+        try:
+            made = scenes_of(item, bands, source.sign)
+        except (SmgeoError, MemoryError):
+            raise
+        except Exception as error:  # of an item that is no valid STAC; pystac, odc-stac and shapely each have their own
+            raise SmgeoError(f"{source.label}: item {item.id} is damaged ({type(error).__name__}: {error})") from error
         scenes += made
         for band, scene in ((b, s) for b in bands for s in made if b.name in dict(s.layers)):
             if (item.collection_id, band.name) not in checked:  # the files of a collection are alike

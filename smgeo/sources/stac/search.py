@@ -136,9 +136,9 @@ def open_catalogue(url: str) -> Client:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a static catalogue conforms to no API, which is valid
             root = PatientIO(url).read_stac_object(url)
-    except SmgeoError:
+    except (SmgeoError, MemoryError):
         raise
-    except _UNREADABLE as error:
+    except Exception as error:  # of the network, or pystac's for an answer that is damaged
         raise _unreadable(url, error) from None
     if not isinstance(root, pystac.Catalog):
         raise SmgeoError(f"stac {plain(url)} is one STAC {type(root).__name__}, not a catalogue")
@@ -165,14 +165,11 @@ def find_items(catalogue: Client, search: Search) -> list[pystac.Item]:
                 if catalogue.conforms_to(ConformanceClasses.QUERY):
                     search = replace(search, query=None)  # the server has applied it, and may know more operators
             items = {item.id: item for item in found if _fits(item, search)}
-    except SmgeoError:
+    except (SmgeoError, MemoryError):
         raise
-    except _UNREADABLE as error:
+    except Exception as error:  # of the network, or pystac's for an answer that is damaged
         raise _unreadable(catalogue.self_href, error) from None
     return [items[i] for i in sorted(items)]
-
-
-_UNREADABLE = (APIError, OSError, ValueError, KeyError, pystac.STACError, pystac.STACTypeError)
 
 
 def _unreadable(url: str, error: Exception) -> SmgeoError:

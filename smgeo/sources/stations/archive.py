@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
@@ -17,7 +18,7 @@ from smgeo.errors import SmgeoError
 from smgeo.files import Readable, read_limited
 
 # Errors of a broken file or archive; RuntimeError is zipfile's for encrypted members and unknown compressions.
-UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _UNPACK: Mapping[str, Callable[[IO[bytes]], Readable]] = {
     ".gz": lambda packed: gzip.GzipFile(fileobj=packed),
     ".bz2": bz2.BZ2File,

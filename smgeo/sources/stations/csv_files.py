@@ -329,7 +329,13 @@ def open_tables(path: Path, form: TextForm, patterns: Sequence[re.Pattern[str]] 
         if PurePosixPath(member or file.name).suffix.lower() in _PARQUET:
             yield _read_parquet(file, member, where)
         else:
-            yield TextTable(_read_bytes(file, member, where), form, where)
+            try:
+                table = TextTable(_read_bytes(file, member, where), form, where)
+            except csv.Error as error:
+                raise SmgeoError(
+                    f"{where} cannot be read as a table: {error}; see separator, encoding, skip_rows"
+                ) from None
+            yield table
 
 
 def _files(path: Path) -> list[Path]:
