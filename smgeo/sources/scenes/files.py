@@ -193,13 +193,12 @@ def _check_placed(href: str, src: rasterio.DatasetReader) -> None:
     """
     file = plain(href)
     made = f"{os.path.splitext(os.path.basename(file))[0]}_grid.tif"
-    placed = (
-        (len(src.gcps[0]), "ground control points", ""),
-        (src.rpcs is not None, "rational polynomial coefficients", "-rpc "),
-        (bool(src.tags(ns="GEOLOCATION")), "geolocation arrays", "-geoloc "),
-    )
-    gridless = src.transform.is_identity or src.transform.is_degenerate
-    if gridless:
+    if src.transform.is_identity or src.transform.is_degenerate:
+        placed = (
+            (len(src.gcps[0]), "ground control points", ""),
+            (src.rpcs is not None, "rational polynomial coefficients", "-rpc "),
+            (bool(src.tags(ns="GEOLOCATION")), "geolocation arrays", "-geoloc "),
+        )
         for count, words, option in placed:
             if count:
                 raise SmgeoError(
