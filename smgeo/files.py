@@ -80,13 +80,55 @@ def write_json(path: Path, value: object) -> None:
         part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of JSON text.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON: damaged, not UTF-8, nested too deeply, or with numbers that JSON does not have (NaN, Infinity).
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def load_json(file: Path, repair: str) -> JsonObject:
+    """Read a file that smgeo wrote and that contains a JSON object.
+
+    Parameters
+    ----------
+    file : Path
+    repair : str
+        What to do if it is damaged, for the message.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SmgeoError
+        If it is not JSON, or another type.
+    """
+    try:
+        value = parse_json(file.read_bytes())
+    except ValueError as error:
+        raise SmgeoError(f"{file} is damaged ({error}); {repair}") from None
+    if not isinstance(value, dict):
+        raise SmgeoError(f"{file} is damaged (expected a JSON object, found {type(value).__name__}); {repair}")
+    return value
+
+
 def read_json(path: Path) -> JsonObject:
     """Read a JSON object; empty if the file is missing or damaged, so that the work is done again."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path, "")
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:
@@ -143,26 +185,26 @@ def only_writer(path: Path) -> AbstractContextManager[None]:
     return hold_lock(lock, f"another process is writing {path}; wait for it, or give another path")
 
 
-def check_replaceable(path: Path, marker: str) -> None:
+def check_replaceable(path: Path, *markers: str) -> None:
     """Refuse to overwrite a folder of another kind.
 
     Raises
     ------
     SmgeoError
-        If `path` is a file, or a folder that is not empty and has no file `marker`.
+        If `path` is a file, or a folder that is not empty and has no file or folder of those names.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not any((path / m).exists() for m in markers)):
         raise SmgeoError(
-            f"{path} exists and is not what would replace it (no {marker} in it); give another path, or remove it"
+            f"{path} exists and is not what would replace it (no {markers[0]} in it); give another path, or remove it"
         )
 
 
-def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
+def replace_folder(part: Path, path: Path, *markers: str) -> None:
     """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind.
 
     On Linux's local file systems this is one step, so that a reader finds the old or the new folder at every moment.
     """
-    check_replaceable(path, marker)
+    check_replaceable(path, *markers)
     # A name that no user would choose for a copy.
     old = path.with_name(f".{path.name.removeprefix('.')}.replaced")
     shutil.rmtree(old, ignore_errors=True)

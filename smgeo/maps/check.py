@@ -14,6 +14,7 @@ import rioxarray  # noqa: F401  registers `.rio` and the engine "rasterio"
 import xarray as xr
 
 from smgeo.assemble.extraction import extract
+from smgeo.cube.ledger import is_store
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError
@@ -42,7 +43,7 @@ def open_map(path: str | Path) -> xr.Dataset:
         If there is no map at `path`.
     """
     path = Path(path)
-    if (path / "zarr.json").is_file():
+    if is_store(path):
         return open_cube(path)
     found = find_cogs(path)
     if not found:
