@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -75,21 +76,42 @@ def folder_beside(path: Path, marker: str) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON; several processes may write the same file."""
+    """Write JSON; several processes may write the same file.
+
+    Raises
+    ------
+    SmgeoError
+        If a number in it is infinite or NaN, which JSON does not have.
+    """
+    try:
+        text = json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False)
+    except ValueError:
+        raise SmgeoError(
+            f"{path} is not written: {', '.join(_find_not_finite(value))} is infinite or not a number, which JSON does not have"
+        ) from None
     with written_beside(path, shared=True) as part:
-        part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of JSON text.
+def _find_not_finite(value: object, place: str = "") -> Iterator[str]:
+    """Find the places of numbers that are infinite or NaN, such as `models.rf.rmse`."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        yield from _find_not_finite(inner, f"{place}.{key}" if place else str(key))
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place or "the value"
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """Return the value of JSON text; with NaN and Infinity, which JSON does not have, unless all numbers must be finite.
 
     Raises
     ------
     ValueError
-        If it is not JSON: damaged, not UTF-8, nested too deeply, or with numbers that JSON does not have (NaN, Infinity).
+        If it is not JSON: damaged, not UTF-8, or nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant if finite else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -98,7 +120,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number in JSON")
 
 
-def load_json(file: Path, repair: str) -> JsonObject:
+def load_json(file: Path, repair: str, *, finite: bool = True) -> JsonObject:
     """Read a file that smgeo wrote and that contains a JSON object.
 
     Parameters
@@ -106,6 +128,8 @@ def load_json(file: Path, repair: str) -> JsonObject:
     file : Path
     repair : str
         What to do if it is damaged, for the message.
+    finite : bool
+        As for `parse_json`.
 
     Raises
     ------
@@ -115,11 +139,11 @@ def load_json(file: Path, repair: str) -> JsonObject:
         If it is not JSON, or another type.
     """
     try:
-        value = parse_json(file.read_bytes())
+        value = parse_json(file.read_bytes(), finite=finite)
     except ValueError as error:
-        raise SmgeoError(f"{file} is damaged ({error}); {repair}") from None
+        raise SmgeoError(f"{file} is not JSON ({error}); {repair}") from None
     if not isinstance(value, dict):
-        raise SmgeoError(f"{file} is damaged (expected a JSON object, found {type(value).__name__}); {repair}")
+        raise SmgeoError(f"{file} is damaged (expected a JSON object, found a {type(value).__name__}); {repair}")
     return value
 
 

@@ -90,7 +90,7 @@ def read_ledger(store: Path) -> Records | None:
     file = folder / "zarr.json"
     if not file.is_file():
         return None
-    attributes = load_json(file, _REPAIR).get("attributes")
+    attributes = load_json(file, _REPAIR, finite=False).get("attributes")
     if not isinstance(attributes, dict) or not all(isinstance(attributes.get(n, {}), dict) for n in _PARTS):
         raise SmgeoError(f"{file} is damaged (its attributes are not those of a ledger); {_REPAIR}")
     records = Records(str(attributes.get("layout", "")))
@@ -107,7 +107,7 @@ def read_ledger(store: Path) -> Records | None:
 def _add_line(records: Records, line: bytes) -> None:
     """Add a line of a worker; one that is not whole counts for nothing."""
     try:
-        entry: JsonObject = parse_json(line)
+        entry: JsonObject = parse_json(line, finite=False)
         region, files, inputs = str(entry["region"]), dict(entry["files"]), str(entry["inputs"])
     except (ValueError, TypeError, KeyError):
         return

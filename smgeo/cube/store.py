@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from smgeo.cube.ledger import (
     write_ledger,
 )
 from smgeo.cube.regions import Progress, Region, plan_regions
-from smgeo.files import JsonObject, replace_folder
+from smgeo.files import JsonObject, load_json, replace_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +187,7 @@ def _same_encoding(old: Path, new: Path, names: Iterable[str]) -> bool:
     """Return True if a shard of one store is one of the other: the same chunks, data type, fill value and codecs."""
     keys = ("data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs")
     try:
-        a, b = ({n: json.loads((s / n / "zarr.json").read_text(encoding="utf-8")) for n in names} for s in (old, new))
+        a, b = ({n: load_json(s / n / "zarr.json", "") for n in names} for s in (old, new))
     except (OSError, ValueError):  # there is no old one, it lacks a variable, or its metadata are damaged
         return False
     return all(a[n].get(key) == b[n].get(key) for n in names for key in keys)

@@ -189,9 +189,11 @@ def test_a_damaged_ledger_is_refused_and_written_again(tmp_path: Path, content: 
     path = of(tmp_path)
     file = path / LEDGER / "zarr.json"
     file.write_bytes(content)
-    with pytest.raises(SmgeoError, match=r"zarr.json is damaged \(.*\); run the command that wrote the store again"):
+    with pytest.raises(
+        SmgeoError, match=r"zarr.json is (damaged|not JSON) \(.*\); run the command that wrote the store again"
+    ):
         open_cube(path)
-    with pytest.warns(SmgeoWarning, match="is damaged .*; all of its regions are written again"):
+    with pytest.warns(SmgeoWarning, match=r"zarr.json is .*; all of its regions are written again"):
         of(tmp_path)
     assert find_damage(path) == {}
     np.testing.assert_array_equal(open_cube(path)["s1_vv"].values, grid()["s1_vv"].values)
