@@ -40,7 +40,7 @@ def open_map(path: str | Path) -> xr.Dataset:
     Raises
     ------
     SmgeoError
-        If there is no map at `path`.
+        If there is no map at `path`, or files of it are missing.
     """
     path = Path(path)
     if is_store(path):
@@ -53,6 +53,13 @@ def open_map(path: str | Path) -> xr.Dataset:
         more = f" (its folders {', '.join(inside[:5])} may)" if inside else ""
         raise SmgeoError(
             f"{path} contains no map{more}; give a Zarr store or a folder of GeoTIFFs that predict_map wrote"
+        )
+    if lost := [
+        p.stem for p in sorted(path.glob("*.json")) if p.stem != "collection" and not p.with_suffix(".tif").exists()
+    ]:
+        raise SmgeoError(
+            f"{path} lacks {len(lost)} of its maps ({', '.join(f'{name}.tif' for name in lost[:3])}), which have STAC items; make the map "
+            "again, or remove their .json files too"
         )
     makers = {tags.get(IDENTITY) for _, tags in found.values()}
     if len(makers) > 1:
@@ -103,9 +110,19 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
 
 
 def _read_day(paths: list[str], band: int, block_info: dict[None, JsonObject]) -> np.ndarray:
-    """Read a band of the file of a block: (1, y, x)."""
-    with rasterio.open(paths[block_info[None]["chunk-location"][0]]) as src:
-        return np.asarray(src.read([band]))
+    """Read a band of the file of a block: (1, y, x).
+
+    Raises
+    ------
+    SmgeoError
+        If the file is damaged.
+    """
+    path = paths[block_info[None]["chunk-location"][0]]
+    try:
+        with rasterio.open(path) as src:
+            return np.asarray(src.read([band]))
+    except rasterio.errors.RasterioIOError as error:
+        raise SmgeoError(f"{path} is damaged ({error}); remove it, and make the map again") from None
 
 
 def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target: str = "sm") -> JsonObject:
