@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath
 
@@ -26,7 +26,8 @@ _REPAIR = "run the command that wrote the store again, which rebuilds what is da
 def check_files(store: Path) -> None:
     """Refuse a store in which files of its ledger are missing, or have another size; those of Zarr's metadata, also other content.
 
-    Stores without a ledger pass, and those of more than `LISTED` files, whose chunks are checked when they are read.
+    Stores without a ledger pass. Of more than `LISTED` files only metadata and coordinates are looked at; other chunks are checked when they
+    are read.
 
     Raises
     ------
@@ -48,20 +49,21 @@ def _find_changed(store: Path, records: Records | None) -> dict[str, str]:
     """Return what is wrong with the files of a store, as far as metadata and a list of its files show it."""
     if records is None:
         return {}
-    damaged = {
-        name: "missing" if found is None else "changed"
-        for name, known in records.metadata.items()
-        if PurePath(name).name == "zarr.json" and (found := hash_file(store / name)) != known
-    }
     written = _written(records)
-    if len(written) <= LISTED:
-        sizes = find_sizes(store)
-        for name in written:
-            if name not in sizes:
-                damaged[name] = "missing"
-            elif sizes[name] != records.sizes.get(name, sizes[name]):
-                damaged.setdefault(name, f"{sizes[name]} bytes instead of {records.sizes[name]}")
+    sizes = find_sizes(store) if len(written) <= LISTED else _sizes_of(store, records.metadata)
+    damaged: dict[str, str] = {}
+    for name in written if len(written) <= LISTED else records.metadata:
+        if name not in sizes:
+            damaged[name] = "missing"
+        elif sizes[name] != records.sizes.get(name, sizes[name]):
+            damaged[name] = f"{sizes[name]} bytes instead of {records.sizes[name]}"
+        elif PurePath(name).name == "zarr.json" and hash_file(store / name) != records.metadata.get(name):
+            damaged[name] = "changed"
     return damaged
+
+
+def _sizes_of(store: Path, names: Iterable[str]) -> dict[str, int]:
+    return {name: (store / name).stat().st_size for name in names if (store / name).is_file()}
 
 
 def was_written(file: Path, store: Path) -> bool:

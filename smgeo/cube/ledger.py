@@ -84,12 +84,14 @@ def read_ledger(store: Path) -> Records | None:
     Raises
     ------
     SmgeoError
-        If the ledger is damaged.
+        If the ledger is damaged, or its folder is there without it.
     """
     folder = store / LEDGER
     file = folder / "zarr.json"
-    if not file.is_file():
+    if not folder.is_dir():
         return None
+    if not file.is_file():
+        raise SmgeoError(f"{file} is missing; {_REPAIR}")
     attributes = load_json(file, _REPAIR, finite=False).get("attributes")
     if not isinstance(attributes, dict) or not all(isinstance(attributes.get(n, {}), dict) for n in _PARTS):
         raise SmgeoError(f"{file} is damaged (its attributes are not those of a ledger); {_REPAIR}")
