@@ -71,11 +71,11 @@ def write_shard(array: ZarrArray, index: tuple[int, ...], values: np.ndarray, fi
         if plan.sharded
         else _encode_chunk(values, array.chunks, fill, plan)
     )
-    if content is None:
+    if not content:
         file.unlink(missing_ok=True)
         return
     with written_beside(file, shared=True) as part:
-        part.write_bytes(content)
+        _write_parts(part, content)
 
 
 class DamagedFileError(Exception):
@@ -241,7 +241,7 @@ def _overlap(
 def _without_checksum(content: bytes, what: str) -> np.ndarray:
     """Return the bytes before the CRC32C at the end of `content`, which must fit."""
     inner = np.frombuffer(content, dtype="u1")[:-4]
-    if struct.pack("<I", google_crc32c.value(inner)) != content[-4:]:
+    if _checksum(inner) != content[-4:]:
         raise ValueError(f"the checksum of {what} does not match")
     return inner
 
@@ -292,37 +292,48 @@ def _plan(array: ZarrArray) -> _Codecs | None:
     )
 
 
-def _encode_chunk(values: np.ndarray, shape: Sequence[int], fill: np.ndarray, codecs: _Codecs) -> bytes | None:
-    """Encode one chunk, filled up to `shape`; None if it is all fill value."""
+def _write_parts(file: Path, parts: Sequence[bytes]) -> None:
+    """Write the parts one after the other, without a copy of them."""
+    with file.open("wb") as handle:
+        handle.writelines(parts)
+
+
+def _encode_chunk(values: np.ndarray, shape: Sequence[int], fill: np.ndarray, codecs: _Codecs) -> list[bytes]:
+    """Encode one chunk, filled up to `shape`, as parts of a file; none if it is all fill value."""
     if _is_empty(values, fill):
-        return None
+        return []
     if values.shape != tuple(shape):
         whole = np.full(tuple(shape), fill, dtype=values.dtype)
         whole[tuple(slice(n) for n in values.shape)] = values
         values = whole
     encoded = bytes(Zstd(level=codecs.level).encode(np.ascontiguousarray(values)))
-    return encoded + struct.pack("<I", google_crc32c.value(encoded)) if codecs.checked else encoded
+    return [encoded, _checksum(encoded)] if codecs.checked else [encoded]
 
 
 def _encode_shard(
     values: np.ndarray, shape: Sequence[int], chunk: Sequence[int], fill: np.ndarray, codecs: _Codecs
-) -> bytes | None:
+) -> list[bytes]:
     parts: list[bytes] = []
     index: list[tuple[int, int]] = []
     offset = 0
     for position in itertools.product(*(range(s // c) for s, c in zip(shape, chunk, strict=True))):
         inner = values[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, chunk, strict=True))]
-        encoded = _encode_chunk(inner, chunk, fill, codecs) if inner.size else None
-        if encoded is None:
+        encoded = _encode_chunk(inner, chunk, fill, codecs) if inner.size else []
+        if not encoded:
             index.append((_MISSING, _MISSING))
             continue
-        index.append((offset, len(encoded)))
-        parts.append(encoded)
-        offset += len(encoded)
+        length = sum(map(len, encoded))
+        index.append((offset, length))
+        parts += encoded
+        offset += length
     if not parts:
-        return None
+        return []
     table = struct.pack(f"<{2 * len(index)}Q", *itertools.chain.from_iterable(index))
-    return b"".join([*parts, table, struct.pack("<I", google_crc32c.value(table))])
+    return [*parts, table, _checksum(table)]
+
+
+def _checksum(content: bytes | np.ndarray) -> bytes:
+    return struct.pack("<I", google_crc32c.value(content))
 
 
 def _is_empty(values: np.ndarray, fill: np.ndarray) -> bool:

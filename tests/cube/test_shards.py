@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import zarr
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, GzipCodec
 
+from smgeo.cube import shards
 from smgeo.cube.regions import shard_file
 from smgeo.cube.shards import DamagedFileError, read_region, write_shard
 
@@ -98,13 +97,12 @@ def test_a_failed_write_leaves_no_half_of_a_shard(tmp_path, monkeypatch):
     file = tmp_path / shard_file("v", (0,))
     write_shard(array, (0,), np.arange(4, dtype="float32"), file)
     before = file.read_bytes()
-    plain = Path.write_bytes
 
-    def full(self, content):
-        plain(self, content[:5])
+    def full(file, parts):
+        file.write_bytes(b"".join(parts)[:5])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(shards, "_write_parts", full)
     with pytest.raises(OSError, match="No space"):
         write_shard(array, (0,), np.ones(4, dtype="float32"), file)
     assert file.read_bytes() == before
