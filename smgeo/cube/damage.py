@@ -82,7 +82,8 @@ def explain_damage(store: Path, error: DamagedFileError) -> SmgeoError:
 
 def explain_unreadable(store: Path, error: Exception) -> SmgeoError:
     """Return the error for a store that cannot be opened: with the arrays that cannot be read, among coordinates and metadata."""
-    broken = [folder for folder in sorted(store.iterdir()) if folder.is_dir() and not _is_readable(folder)]
+    folders = [] if isinstance(error, OSError) else sorted(f for f in store.iterdir() if f.is_dir())
+    broken = [folder for folder in folders if not _is_readable(folder)]
     names = f" because of {', '.join(f.name for f in broken)}" if broken else ""
     first = f"remove {', '.join(map(str, broken))} and " if broken else ""
     return SmgeoError(
