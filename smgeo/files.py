@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -75,18 +76,83 @@ def folder_beside(path: Path, marker: str) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON; several processes may write the same file."""
+    """Write JSON; several processes may write the same file.
+
+    Raises
+    ------
+    SmgeoError
+        If a number in it is infinite or NaN, which JSON does not have.
+    """
+    try:
+        text = json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False)
+    except ValueError:
+        raise SmgeoError(
+            f"{path} is not written: {', '.join(_find_not_finite(value))} is infinite or not a number, which JSON does not have"
+        ) from None
     with written_beside(path, shared=True) as part:
-        part.write_text(json.dumps(value, indent=1, sort_keys=False, default=str, allow_nan=False), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
+
+
+def _find_not_finite(value: object, place: str = "") -> Iterator[str]:
+    """Find the places of numbers that are infinite or NaN, such as `models.rf.rmse`."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        yield from _find_not_finite(inner, f"{place}.{key}" if place else str(key))
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place or "the value"
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """Return the value of JSON text; with NaN and Infinity, which JSON does not have, unless all numbers must be finite.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON: damaged, not UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant if finite else None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def load_json(file: Path, repair: str, *, finite: bool = True) -> JsonObject:
+    """Read a file that smgeo wrote and that contains a JSON object.
+
+    Parameters
+    ----------
+    file : Path
+    repair : str
+        What to do if it is damaged, for the message.
+    finite : bool
+        As for `parse_json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SmgeoError
+        If it is not JSON, or another type.
+    """
+    try:
+        value = parse_json(file.read_bytes(), finite=finite)
+    except ValueError as error:
+        raise SmgeoError(f"{file} is not JSON ({error}); {repair}") from None
+    if not isinstance(value, dict):
+        raise SmgeoError(f"{file} is damaged (expected a JSON object, found a {type(value).__name__}); {repair}")
+    return value
 
 
 def read_json(path: Path) -> JsonObject:
     """Read a JSON object; empty if the file is missing or damaged, so that the work is done again."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path, "")
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:
@@ -143,26 +209,26 @@ def only_writer(path: Path) -> AbstractContextManager[None]:
     return hold_lock(lock, f"another process is writing {path}; wait for it, or give another path")
 
 
-def check_replaceable(path: Path, marker: str) -> None:
+def check_replaceable(path: Path, *markers: str) -> None:
     """Refuse to overwrite a folder of another kind.
 
     Raises
     ------
     SmgeoError
-        If `path` is a file, or a folder that is not empty and has no file `marker`.
+        If `path` is a file, or a folder that is not empty and has no file or folder of those names.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not any((path / m).exists() for m in markers)):
         raise SmgeoError(
-            f"{path} exists and is not what would replace it (no {marker} in it); give another path, or remove it"
+            f"{path} exists and is not what would replace it (no {markers[0]} in it); give another path, or remove it"
         )
 
 
-def replace_folder(part: Path, path: Path, marker: str = "zarr.json") -> None:
+def replace_folder(part: Path, path: Path, *markers: str) -> None:
     """Put the complete folder `part` in the place of `path`, which may exist as a folder of the same kind.
 
     On Linux's local file systems this is one step, so that a reader finds the old or the new folder at every moment.
     """
-    check_replaceable(path, marker)
+    check_replaceable(path, *markers)
     # A name that no user would choose for a copy.
     old = path.with_name(f".{path.name.removeprefix('.')}.replaced")
     shutil.rmtree(old, ignore_errors=True)

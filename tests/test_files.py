@@ -5,14 +5,17 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import os
+import re
 import zipfile
+from pathlib import Path
 
 import pytest
 
 import smgeo
 from smgeo.errors import SmgeoError
-from smgeo.files import folder_beside, written_beside
+from smgeo.files import folder_beside, load_json, read_json, write_json, written_beside
 from smgeo.sources.gridded.csv_grids import csv_header
 from smgeo.sources.stations.archive import Archive
 
@@ -107,3 +110,49 @@ def test_a_packed_grid_is_read_up_to_the_limit(limit, tmp_path):
     (tmp_path / "grid.csv.gz").write_bytes(gzip.compress(_bomb()[16:]))
     with pytest.raises(SmgeoError, match=r"grid\.csv\.gz cannot be read as a CSV grid"):
         csv_header(tmp_path / "grid.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"is not JSON \(Expecting value"),
+        (b'{"a": [1, 2', r"is not JSON \(Expecting"),
+        (b"\x93NUMPY\x01\x00\xff", r"is not JSON \("),
+        (b"\xff\xfe", r"is not JSON \("),
+        (b'{"a": NaN}', r"is not JSON \(NaN is not a number in JSON\)"),
+        (b'{"a": -Infinity}', r"is not JSON \(-Infinity is not a number in JSON\)"),
+        (b"[" * 100_000, r"is not JSON \(it is nested too deeply\)"),
+        (b"[]", r"is damaged \(expected a JSON object, found a list\)"),
+        (b"null", r"is damaged \(expected a JSON object, found a NoneType\)"),
+        (b"3", r"is damaged \(expected a JSON object, found a int\)"),
+    ],
+)
+def test_damaged_json_is_one_sentence(tmp_path, content, words):
+    file = tmp_path / "a.json"
+    file.write_bytes(content)
+    with pytest.raises(SmgeoError, match=f"a.json {words}.*; train it again$"):
+        load_json(file, "train it again")
+    assert read_json(file) == {}
+    with pytest.raises(FileNotFoundError):
+        load_json(tmp_path / "none.json", "")
+    assert read_json(tmp_path / "none.json") == {}
+
+
+def test_what_json_cannot_hold_is_not_written(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(SmgeoError, match=r"a.json is not written: models.rf.rmse, curve.1 is infinite or not a number"):
+        write_json(file, {"models": {"rf": {"rmse": math.nan, "r": None}}, "curve": [0.5, -math.inf]})
+    assert read_json(file) == {"a": 1}
+
+
+def test_json_files_are_read_in_one_place():
+    # What others made, and what is no file of smgeo's own.
+    others = {"polygons.py", "sources/earthengine/session.py"}
+    home = Path(smgeo.__file__).parent
+    found = {
+        p.relative_to(home).as_posix()
+        for p in home.rglob("*.py")
+        if re.search(r"json\.loads?\(.*(read_|open\(|file|path)", p.read_text(encoding="utf-8"))
+    }
+    assert found == others

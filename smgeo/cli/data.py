@@ -108,9 +108,10 @@ def info_command(
 
 def _verify(path: Path) -> None:
     """Compare every file of a store, or of all stores of a run, with its checksum."""
-    from smgeo.cube.ledger import LEDGER, find_damage, read_ledger
+    from smgeo.cube.damage import describe_file
+    from smgeo.cube.ledger import LEDGER, find_damage, is_store, read_ledger
 
-    stores = [path] if (path / "zarr.json").is_file() else sorted(p.parent for p in path.rglob(LEDGER))
+    stores = [path] if is_store(path) else sorted(p.parent for p in path.rglob(LEDGER))
     if not stores:
         raise SmgeoError(
             f"{path} contains no store with a ledger of checksums; give a Zarr store or the folder of a run"
@@ -123,7 +124,9 @@ def _verify(path: Path) -> None:
         regions = len(records.regions) if records else 0
         console.print(f"{store}: {regions} regions, {len(damage) or 'none'} damaged", markup=False, soft_wrap=True)
         for region, files in damage.items():
-            console.print(f"  {region}: {', '.join(files)}", markup=False, soft_wrap=True)
+            console.print(
+                f"  {region}: {'; '.join(describe_file(store, f) for f in files)}", markup=False, soft_wrap=True
+            )
     if damaged:
         raise SmgeoError(
             f"{path}: {damaged} damaged region(s), named above; remove their files and run the same command that wrote them "

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 import xarray as xr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from smgeo.cube.schema import is_grid
 
 GRID_SHARD = {"time": 30, "y": 256, "x": 256}
 GRID_CHUNK = {"time": 30, "y": 128, "x": 128}
 STATIONS_PER_CHUNK = 256
+# Codecs of every chunk: zarr's default, then a checksum of what it gives, so that no damaged byte becomes a number.
+CODECS = (ZstdCodec(level=0), Crc32cCodec())
 
 
 class Encoding(TypedDict):

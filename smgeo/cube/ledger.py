@@ -11,18 +11,24 @@ import os
 import shutil
 import socket
 import threading
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from smgeo.cube.regions import Region
 from smgeo.cube.tally import Dropped, add_dropped
-from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, hash_file, written_beside
+from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.files import JsonObject, hash_file, load_json, parse_json, written_beside
 from smgeo.threads import map_threads
 
 # A Zarr group without members, so that readers of the store see nothing unknown in it.
 LEDGER = "smgeo_ledger"
+# Entries of a folder that show that it is a store; one of them may be lost.
+MARKERS = ("zarr.json", LEDGER)
+
+_PARTS = ("regions", "inputs", "metadata", "sizes", "summaries", "dropped")
+_REPAIR = "run the command that wrote the store again"
 
 # File -> checksum; None for a shard that is all fill value, which has no file.
 Files = dict[str, str | None]
@@ -46,6 +52,8 @@ class Records:
         Summaries of finished regions (JSON objects), in stores whose writer makes some.
     dropped : dict
         Region -> variable -> reason -> number of values that its sources dropped, of the regions in which some were.
+    sizes : dict
+        Size in bytes of each file of a sealed store, so that opening it finds what is missing; empty in stores of older versions.
     """
 
     layout: str = ""
@@ -54,6 +62,7 @@ class Records:
     metadata: Files = field(default_factory=dict)
     summaries: dict[str, JsonObject] = field(default_factory=dict)
     dropped: dict[str, Dropped] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def forget(self, region: str) -> None:
         """Remove a region."""
@@ -62,33 +71,62 @@ class Records:
         self.dropped.pop(region, None)
 
 
+def is_store(path: Path) -> bool:
+    """Return True if a folder is a Zarr store, or what is left of one that smgeo wrote."""
+    return any((path / marker).exists() for marker in MARKERS)
+
+
 def read_ledger(store: Path) -> Records | None:
     """Read the ledger of a store, finished or not; None if it has none.
 
     A line that a crash cut short is left out: its region counts as not done.
+
+    Raises
+    ------
+    SmgeoError
+        If the ledger is damaged, or its folder is there without it.
     """
     folder = store / LEDGER
-    try:
-        attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError):
+    file = folder / "zarr.json"
+    if not folder.is_dir():
         return None
-    records = Records(attributes.get("layout", ""))
-    for name in ("regions", "inputs", "metadata", "summaries", "dropped"):
+    if not file.is_file():
+        raise SmgeoError(f"{file} is missing; {_REPAIR}")
+    attributes = load_json(file, _REPAIR, finite=False).get("attributes")
+    if not isinstance(attributes, dict) or not all(isinstance(attributes.get(n, {}), dict) for n in _PARTS):
+        raise SmgeoError(f"{file} is damaged (its attributes are not those of a ledger); {_REPAIR}")
+    records = Records(str(attributes.get("layout", "")))
+    for name in _PARTS:
         getattr(records, name).update(attributes.get(name, {}))
+    if not all(isinstance(files, dict) for files in records.regions.values()):
+        raise SmgeoError(f"{file} is damaged (a region without files); {_REPAIR}")
     for lines in sorted(folder.glob("*.jsonl")):
-        for line in lines.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            records.regions[entry["region"]] = entry["files"]
-            records.inputs[entry["region"]] = entry["inputs"]
-            if "summary" in entry:
-                records.summaries[entry["region"]] = entry["summary"]
-            records.dropped.pop(entry["region"], None)
-            if "dropped" in entry:
-                records.dropped[entry["region"]] = entry["dropped"]
+        for line in lines.read_bytes().splitlines():
+            _add_line(records, line)
     return records
+
+
+def _add_line(records: Records, line: bytes) -> None:
+    """Add a line of a worker; one that is not whole counts for nothing."""
+    try:
+        entry: JsonObject = parse_json(line, finite=False)
+        region, files, inputs = str(entry["region"]), dict(entry["files"]), str(entry["inputs"])
+    except (ValueError, TypeError, KeyError):
+        return
+    records.regions[region], records.inputs[region] = files, inputs
+    for name, known in (("summary", records.summaries), ("dropped", records.dropped)):
+        known.pop(region, None)
+        if isinstance(entry.get(name), dict):
+            known[region] = entry[name]
+
+
+def recover_ledger(store: Path) -> Records | None:
+    """Read the ledger of a store that is written again; one that is damaged counts as none, with a warning."""
+    try:
+        return read_ledger(store)
+    except SmgeoError as error:
+        warnings.warn(f"{error}; all of its regions are written again", SmgeoWarning, stacklevel=2)
+        return None
 
 
 def read_dropped(store: Path) -> Dropped:
@@ -109,6 +147,7 @@ def write_ledger(store: Path, records: Records) -> None:
             "regions": records.regions,
             "inputs": records.inputs,
             "metadata": records.metadata,
+            "sizes": records.sizes,
             **({"summaries": records.summaries} if records.summaries else {}),
             **({"dropped": records.dropped} if records.dropped else {}),
         },
@@ -139,18 +178,31 @@ def append_line(
 
 
 def seal(store: Path) -> Records:
-    """Record the checksums of Zarr's metadata and the coordinates, and remove what killed writers left."""
+    """Record the size of each file, the checksums of Zarr's metadata and the coordinates, and remove what killed writers left."""
     records = read_ledger(store) or Records()
     for file in store.rglob("*.part"):
         file.unlink(missing_ok=True)
     known = {f for files in records.regions.values() for f in files}
-    records.metadata = {
-        name: hash_file(file)
-        for file in sorted(store.rglob("*"))
-        if file.is_file() and file.parent.name != LEDGER and (name := file.relative_to(store).as_posix()) not in known
-    }
+    records.sizes = find_sizes(store)
+    records.metadata = {name: hash_file(store / name) for name in sorted(records.sizes) if name not in known}
     write_ledger(store, records)
     return records
+
+
+def find_sizes(store: Path) -> dict[str, int]:
+    """Return the size in bytes of each file of a store but those of its ledger."""
+    sizes: dict[str, int] = {}
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(store / folder) as entries:
+            for entry in entries:
+                name = f"{folder}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    folders += [f"{name}/"] if name != LEDGER else []
+                elif entry.is_file():
+                    sizes[name] = entry.stat().st_size
+    return sizes
 
 
 def find_damage(store: Path, regions: Iterable[str] | None = None) -> dict[str, list[str]]:
@@ -183,7 +235,7 @@ def resume_store(store: Path, layout: str) -> Records | None:
 
     The ledger is rewritten, so that it contains no old lines of regions that are written again.
     """
-    records = read_ledger(store)
+    records = recover_ledger(store)
     if records is None or records.layout != layout:
         return None
     damage = find_damage(store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,21 @@ import dask.array as da
 import xarray as xr
 from dask.base import tokenize
 
-from smgeo.cube.chunks import Encoding
+from smgeo.cube.chunks import CODECS, Encoding
 from smgeo.cube.executor import Job, Summarise, explain_full_disk, write_regions
-from smgeo.cube.ledger import LEDGER, Records, adopt, read_ledger, resume_store, seal, write_ledger
+from smgeo.cube.ledger import (
+    LEDGER,
+    MARKERS,
+    Records,
+    adopt,
+    read_ledger,
+    recover_ledger,
+    resume_store,
+    seal,
+    write_ledger,
+)
 from smgeo.cube.regions import Progress, Region, plan_regions
-from smgeo.files import JsonObject, replace_folder
+from smgeo.files import JsonObject, load_json, replace_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +69,8 @@ class StorePlan:
         coords = {str(n): (c.dims, tokenize(c.values), str(c.attrs)) for n, c in ds.coords.items()}
         variables = {str(n): (v.shape, str(v.dtype), str(v.attrs)) for n, v in ds.data_vars.items()}
         others = {str(n): tokenize(v.values) for n, v in ds.drop_vars(self.names).data_vars.items()}
-        return str(tokenize(version("smgeo"), self.encoding, coords, variables, others, str(ds.attrs)))
+        codecs = [codec.to_dict() for codec in CODECS]
+        return str(tokenize(version("smgeo"), self.encoding, codecs, coords, variables, others, str(ds.attrs)))
 
     def find_kept(self, finished: Records, old: Collection[str] = ()) -> set[str]:
         """Return the regions of a finished store that can stay: made from the same, or among `old`; with a summary if one is wanted."""
@@ -140,7 +150,7 @@ def write_store(
         If the disk is full.
     """
     part = path.with_name(path.name + ".part")
-    finished = (read_ledger(path) if path.exists() and (resume or old) else None) or Records()
+    finished = (recover_ledger(path) if path.exists() and (resume or old) else None) or Records()
     with explain_full_disk(path):
         resumed = resume_store(part, plan.layout) if resume else None
         begun = resumed or _start_store(plan, part)
@@ -155,7 +165,7 @@ def write_store(
             summaries = (read_ledger(part) or Records()).summaries
             finish(part, {r.name: summaries[r.name] for r in plan.regions if r.name in summaries})
         seal(part)
-        replace_folder(part, path)
+        replace_folder(part, path, *MARKERS)
     return path
 
 
@@ -167,7 +177,7 @@ def _start_store(plan: StorePlan, part: Path) -> Records:
     part.parent.mkdir(parents=True, exist_ok=True)
     ds, shards = plan.template, shards_of(plan.encoding, plan.names)
     empty = {n: ds[n].copy(data=da.zeros(ds[n].shape, chunks=shards[n], dtype=ds[n].dtype)) for n in plan.names}
-    encoding = {n: dict(e) for n, e in plan.encoding.items()}
+    encoding = {n: {"compressors": CODECS, **plan.encoding.get(str(n), {})} for n in ds.variables}
     ds.assign(empty).to_zarr(part, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=False)
     write_ledger(part, Records(plan.layout))
     return seal(part)
@@ -177,7 +187,7 @@ def _same_encoding(old: Path, new: Path, names: Iterable[str]) -> bool:
     """Return True if a shard of one store is one of the other: the same chunks, data type, fill value and codecs."""
     keys = ("data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs")
     try:
-        a, b = ({n: json.loads((s / n / "zarr.json").read_text(encoding="utf-8")) for n in names} for s in (old, new))
+        a, b = ({n: load_json(s / n / "zarr.json", "") for n in names} for s in (old, new))
     except (OSError, ValueError):  # there is no old one, it lacks a variable, or its metadata are damaged
         return False
     return all(a[n].get(key) == b[n].get(key) for n in names for key in keys)

@@ -15,8 +15,8 @@ from dask.base import is_dask_collection, tokenize
 from smgeo.catalog import FEATURES
 from smgeo.cube.chunks import plan_chunks
 from smgeo.cube.executor import jobs_of
-from smgeo.cube.ledger import find_damage, read_ledger
-from smgeo.cube.reading import open_cube
+from smgeo.cube.ledger import MARKERS, find_damage, read_ledger
+from smgeo.cube.reading import open_store
 from smgeo.cube.regions import Progress, Region
 from smgeo.cube.schema import DAY_INPUTS, check_daily, check_units, units_of
 from smgeo.cube.store import StorePlan, regions_of, shards_of, write_store
@@ -73,7 +73,7 @@ def write_cube(
         append do not continue the store: other dims, variables or units, a gap, or a damaged store.
     """
     path = Path(path)
-    check_replaceable(path, "zarr.json")
+    check_replaceable(path, *MARKERS)
     if empty := [str(d) for d, n in ds.sizes.items() if n == 0]:
         raise SmgeoError(
             f"{path}: the cube to write is empty along {', '.join(empty)}; the selection matches nothing, so widen it"
@@ -139,7 +139,7 @@ def _inputs_of_regions(
 
 def _continue_cube(ds: xr.Dataset, path: Path) -> tuple[xr.Dataset, int]:
     """Return `ds` with the days of the store before it, and the number of days of the store."""
-    old = open_cube(path)
+    old = open_store(path)
     days, new = check_daily(old), check_daily(ds)
     for name, index in old.indexes.items():
         if name != "time" and not index.equals(ds.indexes.get(name)):

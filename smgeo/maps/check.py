@@ -14,6 +14,7 @@ import rioxarray  # noqa: F401  registers `.rio` and the engine "rasterio"
 import xarray as xr
 
 from smgeo.assemble.extraction import extract
+from smgeo.cube.ledger import is_store
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError
@@ -39,10 +40,10 @@ def open_map(path: str | Path) -> xr.Dataset:
     Raises
     ------
     SmgeoError
-        If there is no map at `path`.
+        If there is no map at `path`, or files of it are missing.
     """
     path = Path(path)
-    if (path / "zarr.json").is_file():
+    if is_store(path):
         return open_cube(path)
     found = find_cogs(path)
     if not found:
@@ -52,6 +53,13 @@ def open_map(path: str | Path) -> xr.Dataset:
         more = f" (its folders {', '.join(inside[:5])} may)" if inside else ""
         raise SmgeoError(
             f"{path} contains no map{more}; give a Zarr store or a folder of GeoTIFFs that predict_map wrote"
+        )
+    if lost := [
+        p.stem for p in sorted(path.glob("*.json")) if p.stem != "collection" and not p.with_suffix(".tif").exists()
+    ]:
+        raise SmgeoError(
+            f"{path} lacks {len(lost)} of its maps ({', '.join(f'{name}.tif' for name in lost[:3])}), which have STAC items; make the map "
+            "again, or remove their .json files too"
         )
     makers = {tags.get(IDENTITY) for _, tags in found.values()}
     if len(makers) > 1:
@@ -102,9 +110,19 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
 
 
 def _read_day(paths: list[str], band: int, block_info: dict[None, JsonObject]) -> np.ndarray:
-    """Read a band of the file of a block: (1, y, x)."""
-    with rasterio.open(paths[block_info[None]["chunk-location"][0]]) as src:
-        return np.asarray(src.read([band]))
+    """Read a band of the file of a block: (1, y, x).
+
+    Raises
+    ------
+    SmgeoError
+        If the file is damaged.
+    """
+    path = paths[block_info[None]["chunk-location"][0]]
+    try:
+        with rasterio.open(path) as src:
+            return np.asarray(src.read([band]))
+    except rasterio.errors.RasterioIOError as error:
+        raise SmgeoError(f"{path} is damaged ({error}); remove it, and make the map again") from None
 
 
 def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target: str = "sm") -> JsonObject:

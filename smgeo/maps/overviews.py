@@ -11,6 +11,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from smgeo.cube.chunks import CODECS
 from smgeo.cube.store import shards_of
 from smgeo.files import JsonObject
 from smgeo.maps.layout import CONVENTIONS, geozarr_attrs, plan_map, write_place
@@ -44,7 +45,7 @@ def write_overviews(store: Path) -> None:
         coarse = _halve(ds[names])
         plan = plan_map(coarse)
         coarse = coarse.chunk(dict(zip(("time", "y", "x"), shards_of(plan, names)[names[0]], strict=True)))
-        encoding = {n: dict(e) for n, e in plan.items()}
+        encoding = {n: {"compressors": CODECS, **plan.get(str(n), {})} for n in coarse.variables}
         coarse.to_zarr(store, group=str(factor), zarr_format=3, consolidated=False, encoding=encoding)
         levels += [
             {

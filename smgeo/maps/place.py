@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
 
 from smgeo.errors import SmgeoError
-from smgeo.files import check_replaceable
+from smgeo.files import check_replaceable, load_json
 from smgeo.maps.cog import find_cogs
 from smgeo.maps.layout import IDENTITY
 
@@ -39,8 +38,8 @@ def check_place(out: Path, cube: xr.Dataset) -> None:
         return
     check_replaceable(out, "zarr.json")
     if (out / "zarr.json").is_file():
-        attributes = json.loads((out / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
-        if "smgeo_model" not in attributes:
+        attributes = load_json(out / "zarr.json", f"remove {out}, or give another path").get("attributes")
+        if not isinstance(attributes, dict) or "smgeo_model" not in attributes:
             raise SmgeoError(
                 f"{out} is a Zarr store but not a map; refusing to overwrite it: give another path, or remove it"
             )

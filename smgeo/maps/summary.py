@@ -15,7 +15,7 @@ import zarr
 
 from smgeo.catalog import FEATURES
 from smgeo.cube.executor import Values
-from smgeo.cube.reading import open_cube
+from smgeo.cube.reading import open_cube, open_store
 from smgeo.errors import SmgeoWarning
 from smgeo.files import JsonObject
 from smgeo.maps.block import APPLICABLE, Outputs
@@ -98,7 +98,7 @@ def write_summary(store: Path, blocks: Collection[JsonObject], outputs: Outputs,
     inside : xarray.DataArray of bool, or None
         (y, x): pixels of the region; None for all.
     """
-    ds = open_cube(store, dask=False)
+    ds = open_store(store, dask=False)
     dates = [str(d)[:10] for d in ds["time"].values]
     pixels = ds.sizes["y"] * ds.sizes["x"] if inside is None else int(inside.sum())
     days = [_sum_day(date, [b["days"][i] for b in blocks], pixels) for i, date in enumerate(dates)]

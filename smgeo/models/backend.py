@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smgeo.errors import SmgeoError
+from smgeo.files import read_json
 
 if TYPE_CHECKING:
     from keras import Model
@@ -47,10 +47,7 @@ def keras_backend() -> str:
     if chosen := os.environ.get("KERAS_BACKEND"):
         return chosen
     file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json").expanduser()
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8")).get("backend", "tensorflow"))
-    except (OSError, ValueError):
-        return "tensorflow"
+    return str(read_json(file).get("backend", "tensorflow"))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smgeo.files import JsonObject, written_beside
+from smgeo.files import JsonObject, parse_json, written_beside
 
 
 class Checkpoint:
@@ -59,7 +59,7 @@ class Checkpoint:
         """Return arrays and state of this training; None if the file is missing, damaged, or of another training."""
         try:
             with np.load(self.path, allow_pickle=False) as file:
-                about = json.loads(file["about"].tobytes().decode())
+                about = parse_json(file["about"].tobytes(), finite=False)
                 if about["training"] != json.loads(_text(self._name(training))):
                     return None
                 return {k: [file[f"{k}.{i}"] for i in range(n)] for k, n in about["counts"].items()}, about["state"]

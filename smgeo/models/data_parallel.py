@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from smgeo.errors import DivergedError, SmgeoError
-from smgeo.files import JsonObject, written_beside
+from smgeo.files import JsonObject, parse_json, written_beside
 from smgeo.models import load_model
 from smgeo.models.backend import keras_backend
 from smgeo.models.base import SoilMoistureModel
@@ -154,10 +154,9 @@ def _follow(processes: Processes, here: Path, progress: Callable[[int, int], Non
 def _epochs_done(here: Path) -> tuple[int, int]:
     """Return the epochs done and their maximum, as the first process wrote them last."""
     try:
-        lines = (here / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
-        last = json.loads(lines[-1])
+        last = parse_json((here / "epochs.jsonl").read_bytes().splitlines()[-1], finite=False)
         return int(last["epoch"]), int(last["epochs"])
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, LookupError, TypeError):  # the first line is being written
         return 0, 1
 
 

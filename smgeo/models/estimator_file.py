@@ -20,6 +20,7 @@ from sklearn.tree._tree import NODE_DTYPE, Tree
 from sklearn.utils import Bunch
 
 from smgeo.errors import SmgeoError
+from smgeo.files import parse_json
 from smgeo.models.arrays import read_arrays, write_arrays
 from smgeo.models.known_estimators import complete, known_class, known_name, left_out
 
@@ -69,7 +70,7 @@ def read_estimators(folder: Path, names: Collection[str], trusted: Collection[st
     if not file.is_file():
         raise SmgeoError(f"{folder} was saved by an older smgeo (no {_JSON} in it); train the model again")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_bytes())
         if content["format"] > _FORMAT:
             raise SmgeoError(f"{file} was written by a newer smgeo (format {content['format']}, known {_FORMAT})")
         nodes = {name: content["parts"][name] for name in names}

@@ -15,11 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from smgeo.cube.schema import check_name
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, folder_beside, hash_file
+from smgeo.files import JsonObject, folder_beside, hash_file, load_json
 from smgeo.models.arrays import weigh
 from smgeo.prepare.steps import Preparation
 
 FORMAT = 1
+_AGAIN = "remove the folder, and save the model or run its recipe again"
 _LONGEST_JSON = 256 * 2**20  # bytes
 _LONGEST_NAME = 255
 _LARGEST_INPUT = 2**20  # numbers of a row or window
@@ -110,25 +111,25 @@ def read_model(path: str | Path) -> Manifest:
         )
     files = _list_files(path)
     try:
-        manifest: JsonObject = json.loads(file.read_text(encoding="utf-8"))
+        manifest = load_json(file, _AGAIN, finite=False)
         if manifest["format"] > FORMAT:
             raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
         stated = manifest.pop("sha256", None)
         digest = _checksum(manifest)
         if stated != digest:
-            raise SmgeoError(f"{file} is damaged or was edited (its checksum does not match); save the model again")
+            raise SmgeoError(f"{file} is damaged or was edited (its checksum does not match); {_AGAIN}")
         about = {key: manifest[key] for key in _TYPES if key not in _OPTIONAL}
         about |= {key: manifest.get(key) for key in _OPTIONAL}  # older files lack them
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, SmgeoError):
             raise
-        raise SmgeoError(f"{file} is damaged ({error!r}); save the model again") from None
+        raise SmgeoError(f"{file} is damaged ({error!r}); {_AGAIN}") from None
     for key, types in _TYPES.items():
         if not isinstance(about[key], types):
-            raise SmgeoError(f"{file} is damaged ({key} is {type(about[key]).__name__}); save the model again")
+            raise SmgeoError(f"{file} is damaged ({key} is {type(about[key]).__name__}); {_AGAIN}")
     if not _is_shape(about["input_shape"], about["n_features"]):
         raise SmgeoError(
-            f"{file} is damaged (input_shape must contain whole numbers, n_features as the last one); save the model again"
+            f"{file} is damaged (input_shape must contain whole numbers, n_features as the last one); {_AGAIN}"
         )
     if about["preparation"] is not None:
         about["preparation"].setdefault("mode", "window")  # older files lack it
@@ -175,11 +176,11 @@ def _check_preparation(file: Path, preparation: Preparation) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise SmgeoError(f"{file} is damaged (preparation: {where}: {first['msg']}); save the model again") from None
+        raise SmgeoError(f"{file} is damaged (preparation: {where}: {first['msg']}); {_AGAIN}") from None
     for name in (preparation["target"], *preparation["features"]):
         check_name(name, str(file))
     if not all(isinstance(step.get("step"), str) for step in preparation["steps"]):
-        raise SmgeoError(f"{file} is damaged (preparation: a step without a name); save the model again")
+        raise SmgeoError(f"{file} is damaged (preparation: a step without a name); {_AGAIN}")
 
 
 def _check_files(path: Path, files: set[str], sums: dict[str, str]) -> None:
@@ -193,9 +194,7 @@ def _check_files(path: Path, files: set[str], sums: dict[str, str]) -> None:
             raise SmgeoError(f"{path}/model.json names a file outside the model: {name!r}; nothing is loaded")
         file = path / inside
         if len(name) > _LONGEST_NAME or hash_file(file) != expected:
-            raise SmgeoError(
-                f"{file} is missing or damaged (its checksum is not the one in model.json); save the model again"
-            )
+            raise SmgeoError(f"{file} is missing or damaged (its checksum is not the one in model.json); {_AGAIN}")
 
 
 def _checksum(manifest: JsonObject) -> str:

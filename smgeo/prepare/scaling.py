@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from sklearn.utils.validation import validate_data
 
 from smgeo.cube.schema import check_known_units, check_numbers, crs_encoding, units_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
-from smgeo.files import write_json
+from smgeo.files import load_json, write_json
 from smgeo.prepare import scale_values
 from smgeo.prepare.scale_statistics import STATISTICS, CenterScale, learn_columns, learn_variables
 from smgeo.prepare.steps import steps_of, with_step, without_last_step
@@ -302,14 +301,11 @@ class Scaler(_CubeScaler, _TableScaler):
         SmgeoError
             If the file is damaged or contains something else.
         """
-        try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise SmgeoError(f"{path} is not JSON ({error}); use a file that Scaler.save wrote") from None
+        state = load_json(Path(path), "use a file that Scaler.save wrote", finite=False)
         problem = _problem_of(state)
         if problem:
             raise SmgeoError(f"{path} is not a scaler: {problem}; use a file that Scaler.save wrote")
-        return cls.from_dict(state)
+        return cls.from_dict(cast(ScalerState, state))
 
 
 def _names_of(ds: xr.Dataset) -> str:

@@ -102,6 +102,7 @@ class RecipeFields(Spec):
 
     name: str
     seed: Seed = 0
+    verify: bool = False
     world: WorldSpec | None = None
     period: tuple[Day, Day] | None = None
     target: TargetSpec = TargetSpec()

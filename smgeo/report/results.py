@@ -106,7 +106,7 @@ def open_evaluations(folder: Path, scores: Mapping[str, dict[str, Scores]]) -> d
 def open_predictions(folder: Path, models: Iterable[str]) -> dict[str, xr.Dataset]:
     """Open the predictions of models in a run's folder, see `smgeo.evaluation.parts.Evaluation.predictions`."""
     stores = {name: folder / "predictions" / f"{name}.zarr" for name in models}
-    return {name: xr.open_zarr(store, consolidated=False, chunks=None) for name, store in stores.items()}
+    return {name: open_cube(store, dask=False) for name, store in stores.items()}
 
 
 def _station_groups(cube: xr.Dataset) -> dict[str, dict[str, str]]:

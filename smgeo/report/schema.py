@@ -8,7 +8,6 @@ The module is long because its models are one schema, which readers look up in o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, JsonValue
 
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject
+from smgeo.files import JsonObject, load_json
 from smgeo.prepare import Split
 from smgeo.recipe.spec import Spec, parse_spec
 
@@ -502,11 +501,6 @@ def read_provenance(path: str | Path) -> Provenance:
 def _load(path: Path, name: str) -> tuple[JsonObject, Path]:
     file = path / name if path.suffix != ".json" or path.is_dir() else path
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        return load_json(file, "run the recipe again to rewrite it", finite=False), file
     except (FileNotFoundError, NotADirectoryError):
         raise SmgeoError(f"{path} is not a finished run (no {name}); run its recipe first") from None
-    except ValueError as error:
-        raise SmgeoError(f"{file} is not JSON ({error}); run the recipe again to rewrite it") from None
-    if not isinstance(values, dict):
-        raise SmgeoError(f"{file}: expected a JSON object, found a {type(values).__name__}; run the recipe again")
-    return values, file

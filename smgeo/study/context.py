@@ -9,11 +9,15 @@ from typing import Protocol, TypeVar
 
 import xarray as xr
 
+from smgeo.cube.damage import describe_file
+from smgeo.cube.ledger import find_damage, is_store
 from smgeo.cube.reading import open_cube
+from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.hpc.machine import LocalMachine
 from smgeo.models import make_model
 from smgeo.models.base import SoilMoistureModel
+from smgeo.models.model_file import read_model
 from smgeo.prepare import Split
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.study import Recipe
@@ -171,11 +175,26 @@ class Context:
             with self.reporter.task(name) as update:
                 return work(update)
 
-        done = self.ledger.run(name, inputs, outputs, with_progress)
+        is_whole = {"is_whole": self._is_whole} if self.recipe.verify else {}
+        done = self.ledger.run(name, inputs, outputs, with_progress, **is_whole)
         if done.skipped:
             self.reporter.say(f"{name}: unchanged, not run again")
         result: Result = done.result
         return replace(found, done={**found.done, name: done}), result
+
+    def _is_whole(self, output: Path) -> bool:
+        """Compare every file of a store or a model with its checksum, and report what differs."""
+        try:
+            if (output / "model.json").is_file():
+                read_model(output)
+            damage = find_damage(output) if is_store(output) else {}
+        except SmgeoError as error:
+            self.reporter.say(f"warning: {error}; it is made again")
+            return False
+        for files in damage.values():
+            for file in files:
+                self.reporter.say(f"warning: {output}: {describe_file(output, file)} is damaged; it is made again")
+        return not damage
 
     def seed_of(self, spec: Seeded) -> int:
         """Return the seed that a part of the recipe names, or the recipe's."""

@@ -78,8 +78,15 @@ class Ledger:
         """Return the digest of a stage's inputs and of the libraries' versions."""
         return digest({"format": FORMAT, "versions": self._versions, "stage": name, **inputs})
 
-    def run(self, name: str, inputs: Mapping[str, object], outputs: Sequence[Path], work: Callable[[], object]) -> Done:
-        """Do `work`, unless it was done with the same inputs and its outputs are there.
+    def run(
+        self,
+        name: str,
+        inputs: Mapping[str, object],
+        outputs: Sequence[Path],
+        work: Callable[[], object],
+        is_whole: Callable[[Path], bool] = lambda output: True,
+    ) -> Done:
+        """Do `work`, unless it was done with the same inputs and its outputs are there, with the same files of the same sizes.
 
         Parameters
         ----------
@@ -91,11 +98,14 @@ class Ledger:
             Files and folders that the stage leaves; each must appear complete or not at all.
         work : callable
             Returns a JSON-able result.
+        is_whole : callable
+            False for an output that is to be made again although its files have their names and sizes.
         """
         key = self.key(name, inputs)
         record = self._folder / f"{digest(name)[:8]}-{''.join(c if c.isalnum() else '-' for c in name)}.json"
         old = read_json(record)
-        if old.get("key") == key and all(p.exists() for p in outputs) and old.get("outputs") == _sizes(outputs):
+        same = "result" in old and old.get("key") == key and all(p.exists() for p in outputs)
+        if same and old.get("outputs") == _sizes(outputs) and not [p for p in outputs if not is_whole(p)]:
             return Done(key, old["result"], old.get("seconds"), old.get("peak_memory_bytes"), skipped=True)
         record.unlink(missing_ok=True)
         start = time.monotonic()
@@ -114,7 +124,7 @@ class Ledger:
             stat = file.stat()
             mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             entry = known.get(str(file))
-            if not entry or entry["mark"] != mark:
+            if not isinstance(entry, dict) or entry.get("mark") != mark or not isinstance(entry.get("sha256"), str):
                 with file.open("rb") as handle:
                     entry = {"mark": mark, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
             memory[str(file)] = entry

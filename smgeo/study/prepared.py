@@ -61,7 +61,7 @@ def prepare_stations(run: Context, found: Found) -> Found:
         name = f"prepared {stores.folder.name}"
         if name not in found.done:
             inputs = {"settings": _settings(run, spec, split), **found.keys("stations", "split")}
-            outputs = [stores.folder / part for part in ("train.zarr", "stations.zarr")]
+            outputs = [stores.folder / f"{part}.zarr" for part in _parts_of(split)]
             found = run.do(found, name, partial(write_prepared, run, spec, split, stores), inputs, outputs)[0]
     return found
 
@@ -72,6 +72,10 @@ def prepared_stations(run: Context, found: Found, spec: PrepareSpec, split: Spli
     return PreparedStations(run.folder / "prepared" / _of_cube(found) / settings)
 
 
+def _parts_of(split: Split) -> tuple[str, ...]:
+    return ("train", "validation", "stations") if split.periods and split.validation else ("train", "stations")
+
+
 def write_prepared(
     run: Context, spec: PrepareSpec, split: Split, stores: PreparedStations, progress: Update | None = None
 ) -> None:
@@ -80,7 +84,7 @@ def write_prepared(
     learned = learnable(cube, split)
     train = prepare_cube(learned, spec, features, run.target, text_of(learned["station"]).tolist())
     write_cube(train.to_cube(), stores.folder / "train.zarr", progress=progress)
-    if split.periods and split.validation:
+    if "validation" in _parts_of(split):
         held = train.repeat(part_rows(cube, split, "validation", run.target))
         write_cube(held, stores.folder / "validation.zarr", progress=progress)
     used = dict.fromkeys(s for stations in split.parts().values() for s in stations)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, hold_lock, write_json, written_beside
+from smgeo.files import JsonObject, hold_lock, load_json, write_json, written_beside
 
 _TABLE = "trials.parquet"
 _SEARCH = "search.json"
@@ -243,12 +243,7 @@ def _check_same(path: Path, search: JsonObject, resume: bool) -> None:
         raise SmgeoError(
             f"{path.parent} contains a search already, and resume is false; give an empty folder, or continue with resume=True"
         )
-    try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SmgeoError(f"{path} is damaged ({error}); give an empty folder") from None
-    if not isinstance(old, dict):
-        raise SmgeoError(f"{path} is damaged (not a mapping); give an empty folder")
+    old = load_json(path, "give an empty folder")
     new = json.loads(json.dumps(search))
     names = [n for n in dict.fromkeys([*old, *new]) if n not in _MAY_CHANGE and old.get(n) != new.get(n)]
     if names:

@@ -328,7 +328,7 @@ def test_a_reader_finds_a_store_at_every_moment(tmp_path: Path) -> None:
         for _ in range(2000):
             part.mkdir()
             (part / "zarr.json").touch()
-            replace_folder(part, path)
+            replace_folder(part, path, "zarr.json")
         over.set()
         watching.result()
     assert len(found) > 100

@@ -160,10 +160,10 @@ def test_blocks_read_their_own_pixels_only(stations, make_grid_cube, tmp_path, m
     model, path = _fit(stations), write_cube(grid, tmp_path / "g.zarr")
     widths = []
 
-    def read(array, slices, folder):
+    def read(array, slices, folder, was_written):
         if folder.name in ("s1_vv", "precipitation"):
             widths.append((folder.name, slices[2].stop - slices[2].start))
-        return read_region(array, slices, folder)
+        return read_region(array, slices, folder, was_written)
 
     monkeypatch.setattr(reading, "read_region", read)
     got = predict_map(model, open_cube(path, **how), tmp_path / "m.zarr")

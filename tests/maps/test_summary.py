@@ -121,10 +121,10 @@ def test_one_call_writes_what_two_would(model, grid, tmp_path, monkeypatch):
     cogs = smgeo.predict_map(model, grid, tmp_path / "alone", intervals=0.8)
     read = 0
 
-    def count(array, slices, folder):
+    def count(array, slices, folder, was_written):
         nonlocal read
         read += np.prod([s.stop - s.start for s in slices]) if folder.name == "sm" else 0
-        return read_region(array, slices, folder)
+        return read_region(array, slices, folder, was_written)
 
     monkeypatch.setattr(reading, "read_region", count)
     thinned = Thinned(days=4, pixels=4)

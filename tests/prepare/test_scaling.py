@@ -424,7 +424,7 @@ def test_a_file_brings_every_bit_back(tmp_path_factory, values, kind):
     ("text", "message"),
     [
         ('{"kind": "minmax", "center": {"a"', "is not JSON"),
-        ("[1, 2]", "expected exactly the keys kind, center, scale and units"),
+        ("[1, 2]", "expected a JSON object, found a list"),
         ('{"weights": []}', "expected exactly the keys kind"),
         ('{"kind": "log", "center": {}, "scale": {}, "units": {}}', "its kind is 'log'"),
         ('{"kind": "minmax", "center": {"a": 1}, "scale": {}, "units": {"a": "K"}}', "the same variables"),

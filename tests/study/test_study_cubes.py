@@ -132,6 +132,37 @@ def test_a_flipped_byte_is_named_and_its_region_rebuilt_alone(folder, read):
     assert find_damage(out / "grid.zarr") == {}
 
 
+def test_a_lost_chunk_is_built_again_by_the_same_command(folder, read):
+    out = run(GRID, folder)
+    before = bytes_of(out / "grid.zarr")
+    lost = out / "grid.zarr" / shard_file("precipitation", (3, 0, 0))
+    lost.unlink()
+    with pytest.raises(SmgeoError, match=r"precipitation/c/3/0/0 \(precipitation, 2020-03-31 to 2020-04-29, .*missing"):
+        open_cube(out / "grid.zarr")
+    read.clear()
+    run(GRID, folder)
+    assert set(read) <= {f"{d:%Y%m%d}" for d in DAYS[60:120:10]}
+    assert bytes_of(out / "grid.zarr") == before
+
+
+@pytest.mark.parametrize("recipe", [GRID, STATIONS], ids=["grid", "stations"])
+def test_a_run_that_verifies_finds_a_flipped_byte_and_builds_its_region_again(folder, capsys, recipe):
+    out = run(recipe, folder)
+    store = out / ("grid.zarr" if recipe is GRID else "stations.zarr")
+    before = bytes_of(store)
+    shard = store / shard_file("precipitation", (2, 0, 0) if recipe is GRID else (0, 0))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    smgeo.run({**recipe, "verify": True}, out=out, data=folder / "data", reporter=Reporter())
+    first, last = ("2020-03-01", "2020-03-30") if recipe is GRID else ("2020-01-01", "2020-04-29")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is damaged; it is made again" in said
+    assert f"{first} to {last}" in said
+    assert bytes_of(store) == before
+    assert find_damage(store) == {}
+
+
 def test_what_a_source_gives_at_the_stations_is_not_read_again(folder, read):
     out = run(STATIONS, folder)
     assert len(read) > 10

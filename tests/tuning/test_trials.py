@@ -126,5 +126,5 @@ def test_a_folder_belongs_to_one_search(tmp_path):
         pass
     assert json.loads((tmp_path / "search.json").read_text())["trials"] == 5
     (tmp_path / "search.json").write_text("{")
-    with pytest.raises(SmgeoError, match="is damaged"), TrialTable.open(tmp_path, search, resume=True):
+    with pytest.raises(SmgeoError, match=r"search.json is not JSON"), TrialTable.open(tmp_path, search, resume=True):
         pass

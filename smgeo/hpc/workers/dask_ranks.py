@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 import shutil
 import sys
 import tempfile
@@ -16,10 +15,11 @@ def main(folder: Path) -> None:
     from dask_jobqueue.slurm import SLURMRunner
     from distributed.security import Security
 
+    from smgeo.files import load_json
     from smgeo.hpc.sites.network import find_address
     from smgeo.hpc.sites.profile import NetworkSpec
 
-    asked = json.loads((folder / "dask.json").read_text(encoding="utf-8"))
+    asked = load_json(folder / "dask.json", "start the job again")
     dask.config.set({"distributed.scheduler.allowed-failures": asked["allowed_failures"]})
     security = Security(**asked["security"], require_encryption=True)
     both: dict[str, object] = {

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from smgeo.errors import SmgeoError, missing_extra
+from smgeo.files import load_json
 from smgeo.hpc.sites.profile import Site
 from smgeo.hpc.workers.allocation import Allocation
 from smgeo.hpc.workers.ray_nodes import STOP
@@ -88,7 +89,7 @@ def ray_nodes(
         before = {k: os.environ.get(k) for k in ("RAY_ADDRESS", *token)}
         try:
             step.wait_for(lambda: not _lacking(here, allocation), start_s, lambda: _say_lacking(here, allocation))
-            address = str(json.loads((here / "head.json").read_text(encoding="utf-8"))["address"])
+            address = str(load_json(here / "head.json", "start the job again")["address"])
             os.environ |= {"RAY_ADDRESS": address, **token}
             say(
                 f"Ray: {len(allocation.nodes)} node(s) of {allocation.cpus} CPU(s) and {allocation.gpus} GPU(s) at {address}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -13,9 +12,9 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
-from smgeo.files import write_json
+from smgeo.files import load_json, write_json
 from smgeo.hpc.sites.network import find_address, port_of_job
 from smgeo.hpc.sites.profile import NetworkSpec
 
@@ -65,7 +64,7 @@ def ray_command(address: str, head: Mapping[str, str] | None, port: int, asked: 
 
 def main(folder: Path) -> int:
     """Start Ray on this node, wait until it or the job ends, and return its exit code."""
-    asked = json.loads((folder / "ray.json").read_text(encoding="utf-8"))
+    asked = load_json(folder / "ray.json", "start the job again")
     rank, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME", "node")
     address = find_address(NetworkSpec(**asked["network"]))
     file, head, port = folder / "head.json", None, 0
@@ -75,11 +74,11 @@ def main(folder: Path) -> int:
     else:
         while not file.exists():
             time.sleep(0.1)
-        head = json.loads(file.read_text(encoding="utf-8"))
+        head = load_json(file, "start the job again")
     # The path of a socket has at most 107 letters, so it is on the node and not in the run's folder. Ray opens its own folder to everybody;
     # the one around it is its user's alone.
     sockets = tempfile.mkdtemp(prefix=f"smgeo-ray-{os.environ['SLURM_JOB_ID']}-")
-    command = ray_command(address, head, port, asked, sockets)
+    command = ray_command(address, head, port, cast(Resources, asked), sockets)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up below runs
     assert process.stdout is not None

@@ -144,7 +144,13 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
                 counts = partial(_read_stored, variables[reading.counts], layout, picked)
 
         def cut(run: slice, rows: slice, columns: slice) -> np.ndarray:
-            values, excluded = packing.unpack(read(run, rows, columns))
+            try:
+                stored_values = read(run, rows, columns)
+            except (ValueError, RuntimeError) as error:  # a chunk of a Zarr store that cannot be decoded
+                if isinstance(error, SmgeoError):
+                    raise
+                raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
+            values, excluded = packing.unpack(stored_values)
             note_dropped(reading.name, OUTSIDE_FILE_RANGE, excluded)
             if counts is not None:
                 part = (counts(run, rows, columns) < HALF_HOURS) & ~np.isnan(values)

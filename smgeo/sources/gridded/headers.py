@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from smgeo.cube.damage import check_files
 from smgeo.errors import SmgeoError, nearest
 from smgeo.files import JsonObject
 from smgeo.recipe.rasters import GriddedSource
@@ -93,6 +95,8 @@ def read_headers(files: list[File], source: GriddedSource) -> dict[str, Header]:
     runs: list[str | None] = []
     dims: set[str] = set()
     for file in files:
+        if isinstance(file, Path):  # a store of smgeo's own knows its files; of others a missing chunk is fill value
+            check_files(file)
         with open_variables(file, source.kind, source.group) as variables:
             runs.append(run_of(file, variables.file_attrs if not runs or runs[0] else dict))
             for name, band in source.bands.items():

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
 from smgeo.cube.schema import DAY_INPUTS
+from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource
 from smgeo.sources.gridded import blocks as gridded
@@ -297,6 +298,30 @@ def test_zarr_with_many_days_and_its_own_packing(tmp_path):
     np.testing.assert_allclose(t.values[:, 1, 1], truth, rtol=1e-6)
     at = open_gridded(spec, root=tmp_path, stations=places((1, 1)))["temperature"]
     np.testing.assert_allclose(at.values[0], truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("harm", ["remove", "flip"])
+def test_a_damaged_store_of_smgeo_is_no_source(tmp_path, harm):
+    values = np.arange(60 * 4 * 4, dtype="float32").reshape(60, 4, 4) % 30
+    ds = xr.Dataset({"t": (("time", "y", "x"), values, {"units": "degC"})})
+    place = {"time": pd.date_range("2020-01-01", periods=60), "y": [3.0, 2, 1, 0], "x": [0.0, 1, 2, 3]}
+    ds = ds.assign_coords({**place, "spatial_ref": ((), 0, {"crs_wkt": CRS("EPSG:4326").to_wkt()})})
+    ds["t"].attrs["grid_mapping"] = "spatial_ref"
+    store = write_cube(ds, tmp_path / "c.zarr")
+    spec = {"kind": "zarr", "path": "c.zarr", "bands": {"temperature": "t"}}
+    found = open_gridded(spec, root=tmp_path)["temperature"]
+    np.testing.assert_allclose(found.values, values)
+    file = store / "t" / "c" / "1" / "0" / "0"
+    content = bytearray(file.read_bytes())
+    if harm == "remove":
+        file.unlink()
+        with pytest.raises(SmgeoError, match="c.zarr is damaged: t/c/1/0/0 .*2020-01-31 to 2020-02-29.*: missing"):
+            open_gridded(spec, root=tmp_path)
+        return
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(SmgeoError, match="c.zarr: t cannot be read: .*checksum"):
+        found.compute(scheduler="synchronous")
 
 
 def test_several_times_a_day_need_a_rule(tmp_path):
