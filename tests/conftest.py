@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from affine import Affine
+from filelock import FileLock
 from hypothesis import settings
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -192,7 +193,10 @@ def toy_recipe() -> dict:
 
 @pytest.fixture(scope="session")
 def toy_run(toy_recipe, tmp_path_factory):
-    """The quickstart study, run once at toy size."""
+    """The quickstart study, run once at toy size by the first process that needs it; tests only read it."""
     import smgeo
 
-    return smgeo.run(toy_recipe, out=tmp_path_factory.mktemp("toy") / "run")
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with FileLock(folder / "toy.lock"):
+        return smgeo.run(toy_recipe, out=folder / "toy")

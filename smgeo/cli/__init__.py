@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
 from collections.abc import Callable
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from smgeo.cli import data, hpc, maps, study
 from smgeo.cli.console import console
+from smgeo.cli.stopping import Stopping
 from smgeo.errors import SmgeoError, SmgeoWarning
-
-_INTERRUPTED = 130
-
 
 app = typer.Typer(
     name="smgeo",
@@ -55,37 +51,31 @@ def _say_warning(message: Warning | str, category: type[Warning], *where: object
     print(f"smgeo: {said}{message}", file=sys.stderr)
 
 
-def _stop_in_order(number: int, frame: FrameType | None) -> None:
-    """End a command on SIGTERM (a job that is asked to stop) as Ctrl-C does: finished work is kept, and workers end."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the clean-up
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's command in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.raise_signal(signal.SIGINT)
-
-
 def main() -> None:
     """Run the command line; an error that the user can fix is one paragraph on stderr, with exit code 1."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _say_warning
-    signal.signal(signal.SIGTERM, _stop_in_order)
-    try:
-        hpc.check_words(sys.argv[1:])
-        app()
-    except SmgeoError as error:
-        if debug:
-            raise
-        print(f"smgeo: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:  # a folder that cannot be written to, a file under a file
-        if debug or error.filename is None:
-            raise
-        print(f"smgeo: {error.strerror}: {error.filename}", file=sys.stderr)
-        sys.exit(1)
-    except SystemExit as stop:
-        # typer silently turns Ctrl-C into exit code 130.
-        if stop.code == _INTERRUPTED:
-            print("smgeo: interrupted; the same command again continues where this one stopped", file=sys.stderr)
-        raise
+    with Stopping() as stopping:
+        try:
+            hpc.check_words(sys.argv[1:])
+            app()
+        except BaseException as error:
+            stopping.exit_if_asked(error)
+            if debug or not (words := _say_error(error)):
+                raise
+            print(f"smgeo: {words}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _say_error(error: BaseException) -> str | None:
+    """Return words for an error that the user can fix; None for others."""
+    if isinstance(error, SmgeoError):
+        return str(error)
+    if (
+        isinstance(error, OSError) and error.filename is not None
+    ):  # a folder that cannot be written to, a file under a file
+        return f"{error.strerror}: {error.filename}"
+    return None
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

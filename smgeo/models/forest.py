@@ -109,7 +109,10 @@ class Forest(SoilMoistureModel):
             pure_serving_model=True,
             **params,
         )
-        return trees_of_ydf(learner.train({"x": x, "y": y}))
+        forest = learner.train({"x": x, "y": y})
+        if forest.num_trees() < self.trees:  # ydf takes Ctrl-C for itself, and returns the trees that it has
+            raise KeyboardInterrupt
+        return trees_of_ydf(forest)
 
     def _train_sklearn(self, x: np.ndarray, y: np.ndarray) -> Trees:
         from sklearn.ensemble import RandomForestRegressor
