@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import xarray as xr
 
+from smgeo.bounds import check_arguments
 from smgeo.cube.schema import check_daily, is_grid, references_of, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
@@ -314,8 +315,7 @@ class Windows:
         mask : (n, days) bool
             Only in sequence mode; then x is (n, days, channels) and y (n, days).
         """
-        if size < 1:
-            raise SmgeoError(f"the size of a batch must be 1 window or more; got size={size}")
+        check_arguments("batches", size=size, seed=seed)
         order = self.order(np.random.default_rng(seed) if shuffle else None)
         for start in range(0, len(self), size):
             yield self.batch(order[start : start + size])
@@ -392,16 +392,11 @@ def _check(
             raise SmgeoError(f"{name!r} is not in the cube; {nearest(name, [str(v) for v in ds.data_vars])}")
         if ds[name].dtype.kind not in "fiub":
             raise SmgeoError(f"{name!r} has dtype {ds[name].dtype}, but must be numeric")
-    if int(length) != length or length < 1 or not 0 <= missing < 1:
-        raise SmgeoError(
-            f"a window needs an integer length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}"
-        )
+    check_arguments("Windows", length=length, missing=missing, buffer=buffer)
     if ends is not None and not all(isinstance(e, int | np.integer) and 0 <= e < days for e in ends):
         raise SmgeoError(f"ends must be positions on the time axis, 0 to {days - 1}; got {list(ends)[:5]}")
     if mode not in ("window", "sequence"):
         raise SmgeoError(f"mode must be 'window' or 'sequence'; got {mode!r}")
-    if buffer < 1:
-        raise SmgeoError(f"buffer must be 1 block or more; got {buffer}")
     if missing > 0 and fill is None:
         raise SmgeoError(
             f"missing={missing} needs fill: one finite number for each of the {len(features)} features (their means at the "
