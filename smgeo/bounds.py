@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from types import UnionType
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -86,8 +87,10 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "bool": ("True or False", lambda v: isinstance(v, bool | np.bool_)),
     "str": ("text", lambda v: isinstance(v, str)),
     # Ids of stations may be whole numbers.
-    "Sequence[str]": ("a list of names", lambda v: _is_list_of_names(v)),
-    "Iterable[str]": ("a list of names", lambda v: _is_list_of_names(v)),
+    "Sequence[str]": ("a list of names", lambda v: _is_list(v, str | Integral)),
+    "Iterable[str]": ("a list of names", lambda v: _is_list(v, str | Integral)),
+    "Sequence[float]": ("a list of numbers", lambda v: _is_list(v, Real)),
+    "Sequence[int]": ("a list of whole numbers", lambda v: _is_list(v, Integral)),
     "Part": ("train, validation or test", lambda v: isinstance(v, str) and v in ("train", "validation", "test")),
     "Mapping": ("a mapping", lambda v: isinstance(v, Mapping)),
 }
@@ -120,10 +123,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _is_list_of_names(value: object) -> bool:
+def _is_list(value: object, parts: type | UnionType) -> bool:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         return False
-    return not isinstance(value, list | tuple | set | np.ndarray) or all(isinstance(v, str | Integral) for v in value)
+    return not isinstance(value, list | tuple | set | np.ndarray) or all(isinstance(v, parts) for v in value)
 
 
 def check_arguments(where: str, **values: object) -> None:
@@ -183,7 +186,7 @@ def check_day(where: str, value: object) -> dt.date:
         day = pd.Timestamp(value).date() if text_or_date else None  # type: ignore[arg-type]
     except ValueError:
         day = None
-    if day is None or day is pd.NaT or not FIRST_DAY <= day <= LAST_DAY:
+    if day is None or pd.isna(day) or not FIRST_DAY <= day <= LAST_DAY:
         raise SmgeoError(f"{where}: a day is a date from 1900 to 2200, such as 2020-01-31; got {_shown(value)}")
     return day
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -94,6 +95,16 @@ def test_a_world_larger_than_the_machine_is_refused_before_any_work(tmp_path):
     ):
         smgeo.simulate(tmp_path / "w", 10_000_000, 100_000, (1_000_000, 1_000_000))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forest_larger_than_the_machine_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6, total=2 * 10**6))
+    x = np.zeros((1000, 2), dtype="float32")
+    with pytest.raises(
+        SmgeoError,
+        match="a forest of 500 trees on 1,000 rows .*needs about 1.6 MB, and 1 MB of memory are free, of 2 MB",
+    ):
+        smgeo.make_model("rf", trees=500, min_examples=5, engine="sklearn").fit(x, x[:, 0])
 
 
 @pytest.mark.parametrize(("level", "fewest"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])

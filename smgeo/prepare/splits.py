@@ -106,13 +106,13 @@ def split_periods(
         If periods overlap or are out of order, or a part has no day with a target.
     """
     given = {"train": train, "validation": validation, "test": test}
-    for part, days in given.items():
-        if days is not None or part != "validation":
-            check_period(f"split: {part}", days or ())
+    for part, asked in given.items():
+        if asked is not None or part != "validation":
+            check_period(f"split: {part}", asked or ())
     periods = {
-        part: (str(check_day("split", days[0])), str(check_day("split", days[1])))
-        for part, days in given.items()
-        if days is not None
+        part: (str(check_day("split", asked[0])), str(check_day("split", asked[1])))
+        for part, asked in given.items()
+        if asked is not None
     }
     if problem := find_period_problem(periods):
         raise SmgeoError(f"split: {problem}")

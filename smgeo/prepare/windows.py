@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import xarray as xr
 
-from smgeo.bounds import check_arguments
+from smgeo.bounds import check_arguments, checked
 from smgeo.cube.schema import check_daily, is_grid, references_of, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
@@ -95,6 +95,7 @@ class Windows:
     (2, [2.0, 3.0, 4.0], 0.5)
     """
 
+    @checked
     def __init__(
         self,
         ds: xr.Dataset,
@@ -305,6 +306,7 @@ class Windows:
         self._series.expect(int(b) for b in sequence if blocks[b + 1] > blocks[b])
         return rows
 
+    @checked
     def batches(self, size: int, shuffle: bool = True, seed: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield batches of `size` windows (the last may be smaller), each window once; in order without `shuffle`.
 
@@ -387,7 +389,7 @@ def _check(
     days = len(check_daily(ds))
     if isinstance(features, str) or not features:
         raise SmgeoError(f"features must be a list of one variable or more; got {features!r}")
-    for name in [*features, *([target] if target else [])]:
+    for name in [*features, *([target] if target is not None else [])]:
         if name not in ds:
             raise SmgeoError(f"{name!r} is not in the cube; {nearest(name, [str(v) for v in ds.data_vars])}")
         if ds[name].dtype.kind not in "fiub":

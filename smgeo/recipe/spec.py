@@ -90,7 +90,7 @@ def _other_types(made: Spec, values: Mapping[str, object]) -> Iterator[InitError
     """Yield an error for each value that pydantic read as a number or a day though it is text, a number, true or false."""
     for key, given in values.items():
         found = getattr(made, key, None)
-        pairs = [(given, found, (key,))]
+        pairs: list[tuple[object, object, tuple[int | str, ...]]] = [(given, found, (key,))]
         if isinstance(given, list | tuple) and isinstance(found, list | tuple) and len(given) == len(found):
             pairs = [(g, f, (key, i)) for i, (g, f) in enumerate(zip(given, found, strict=True))]
         for one, read, loc in pairs:

@@ -31,9 +31,6 @@ from smgeo.report.run_pictures import (
 from smgeo.report.schema import Results, read_provenance, read_results
 from smgeo.report.tables import tables_for_files, tables_of, write_tables
 
-# Names and units come from data, and `$` in them is no formula.
-_STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight", "text.parse_math": False}
-
 
 def write_report(
     folder: str | Path, *, pictures: str | Path | None = None, progress: Callable[[int, int], None] | None = None
@@ -63,7 +60,11 @@ def write_report(
     places = None if results.target is None else _places(folder, results)
     drawings = _plan_drawings(folder, results, predictions, places)
     encoded: dict[str, str] = {}
-    with mpl.rc_context(_STYLE):
+    # Names and units come from data, and `$` in them is no formula.
+    style = mpl.rc_context(
+        {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight", "text.parse_math": False}
+    )
+    with style:
         for i, (name, draw) in enumerate(drawings.items()):
             png = encode_picture(draw())
             encoded[name] = embed(png)

@@ -282,7 +282,10 @@ class Table:
 
 def _no_formula(cell: object) -> object:
     """Return text that a spreadsheet shows and does not compute: an apostrophe stands before what would begin a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)  # a carriage return would be a new row
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
 
 def _has_value(cell: object) -> bool:

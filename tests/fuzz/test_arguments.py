@@ -56,6 +56,8 @@ MEANT = {
     "shuffle": {"True"},
     "min_examples": {"1000000000", "20200101"},
     "threads": {"None", "0"},
+    "ends": {"None", "[]", "()"},
+    "target": {"None"},
     "period": {"None"},
     "names": {"[]", "()"},
 }
@@ -82,10 +84,13 @@ def calls(make_station_cube, tmp_path_factory):
         "flag_outliers": (lambda **k: smgeo.flag_outliers(ds, **{"z": 3.0, **k}), ["z", "stations"]),
         "split_stations": (lambda **k: smgeo.split_stations(ds, **k), ["fractions", "seed"]),
         "split_periods": (lambda **k: smgeo.split_periods(ds, **{**days, **k}), ["train", "test"]),
-        "windows": (lambda **k: smgeo.Windows(ds, **{"features": names, **k}), ["length", "missing", "buffer"]),
+        "windows": (
+            lambda **k: smgeo.Windows(ds, **{"features": names, **k}),
+            ["length", "missing", "buffer", "fill", "ends", "features", "target"],
+        ),
         "batches": (
             lambda **k: next(smgeo.Windows(ds, names, length=1).batches(**{"size": 4, **k})),
-            ["size", "seed"],
+            ["size", "seed", "shuffle"],
         ),
         "choose_z": (
             lambda **k: smgeo.choose_z(ds, split, **{**quick, "thresholds": (3.0,), **k}),

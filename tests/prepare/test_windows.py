@@ -486,7 +486,7 @@ def test_refusals(cube, make_grid_cube):
         ({"features": FEATURES, "length": 5.5}, "length must be a whole number"),
         ({"features": FEATURES, "ends": [-1]}, "positions on the time axis, 0 to 13"),
         ({"features": FEATURES, "ends": [14]}, "positions on the time axis, 0 to 13"),
-        ({"features": "s1_vv"}, "list of one variable or more"),
+        ({"features": "s1_vv"}, "features must be a list of names"),
         ({"features": []}, "list of one variable or more"),
     ):
         with pytest.raises(SmgeoError, match=message):
