@@ -17,6 +17,7 @@ ROOT = Path(smgeo.__file__).parent
 LAYERS = """
 addresses
 errors catalog threads
+bounds
 files polygons terrain recipe
 cube hpc
 sources prepare

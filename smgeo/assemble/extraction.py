@@ -16,6 +16,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.typing import Key
 
+from smgeo.bounds import check_given
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.schema import text_of
 from smgeo.errors import SmgeoError, SmgeoWarning
@@ -62,11 +63,8 @@ def extract(
     SmgeoError
         If the raster has no CRS, contains no station, or the mean has no radius.
     """
-    if (
-        method not in ("nearest", "mean")
-        or (method == "mean" and radius_m is None)
-        or not (radius_m is None or radius_m > 0)
-    ):
+    check_given("extract", radius_m=radius_m)
+    if method not in ("nearest", "mean") or (method == "mean" and radius_m is None):
         raise SmgeoError(f"extract: method is nearest, or mean with radius_m > 0; got {method!r}, radius_m={radius_m}")
     if isinstance(rasters, xr.Dataset):
         values = extract_all(rasters, stations, radius_m)

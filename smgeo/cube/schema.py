@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -30,13 +31,13 @@ def check_name(name: str, where: str) -> None:
     if (
         not name
         or name in (".", "..")
-        or len(name) > _LONGEST_NAME
+        or len(os.fsencode(name)) > _LONGEST_NAME
         or "/" in name
         or "\\" in name
         or not name.isprintable()
     ):
         raise SmgeoError(
-            f"{where}: {name[:60]!r} cannot be the name of a variable; it must have 1 to {_LONGEST_NAME} characters, without / and \\"
+            f"{where}: {name[:60]!r} cannot be the name of a variable; it must have 1 to {_LONGEST_NAME} bytes, without / and \\"
         )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 from dask.base import is_dask_collection, tokenize
 
+from smgeo.bounds import Bound, check_number, checked
 from smgeo.catalog import FEATURES
 from smgeo.cube.chunks import plan_chunks
 from smgeo.cube.executor import jobs_of
@@ -27,6 +28,7 @@ from smgeo.files import check_replaceable, only_writer
 _LOOKS_BACK = max(feature.looks_back_days for feature in FEATURES.values())
 
 
+@checked
 def write_cube(
     ds: xr.Dataset,
     path: str | Path,
@@ -72,6 +74,9 @@ def write_cube(
         If `path` exists and is not a Zarr store, `ds` is empty, the disk is full, another process is writing the store, or the days to
         append do not continue the store: other dims, variables or units, a gap, or a damaged store.
     """
+    for dim, length in (chunks or {}).items():
+        if length != -1 or isinstance(length, float):
+            check_number("write_cube", f"chunks[{dim!r}]", length, Bound(1, 2**31 - 1))
     path = Path(path)
     check_replaceable(path, *MARKERS)
     if empty := [str(d) for d, n in ds.sizes.items() if n == 0]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.bounds import check_arguments, check_each, checked, weigh_memory
 from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation.parts import predict_stations
@@ -22,6 +23,8 @@ from smgeo.recipe.preparation import PrepareSpec
 # A shift of a month or more breaks the season of a year.
 _LEAST_SHIFT_DAYS = 30
 
+Part = Literal["train", "validation", "test"]
+
 
 class _Increase(TypedDict):
     """Increase of the RMSE by the exchange of one group of features."""
@@ -33,11 +36,12 @@ class _Increase(TypedDict):
     rows: int
 
 
+@checked
 def permutation_importance(
     model: Model,
     ds: xr.Dataset,
     split: Split,
-    part: Literal["train", "validation", "test"] = "test",
+    part: Part = "test",
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
     repeats: int = 5,
@@ -86,7 +90,10 @@ def permutation_importance(
     preparation = getattr(model, "preparation_", None)
     if not preparation:
         raise SmgeoError("permutation importance: the model was fitted on bare arrays; fit it on Windows")
+    check_arguments("permutation importance", repeats=repeats, seed=seed)
     features = preparation["features"]
+    if groups is not None and not groups:
+        raise SmgeoError("permutation importance: groups is empty; name at least one, or leave it out")
     named = {f: [f] for f in features} if groups is None else {str(k): list(v) for k, v in groups.items()}
     for name, members in named.items():
         for member in members:
@@ -102,6 +109,7 @@ def permutation_importance(
             f"permutation importance exchanges series between stations and needs two or more {part} stations; found {found}"
         )
     before = _squared_errors(model, prepared)
+    weigh_memory(f"permutation importance with {repeats} repeats", 2 * repeats * np.asarray(before).nbytes)
     rows = {}
     for done, (name, members) in enumerate(named.items()):
         random = np.random.default_rng([seed, done])
@@ -177,6 +185,7 @@ def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> _In
     }
 
 
+@checked
 def learning_curve(
     make: Callable[[], Model],
     ds: xr.Dataset,
@@ -233,9 +242,8 @@ def learning_curve(
         raise SmgeoError(
             "learning curve: it adds training stations, but this split is in time; use a split from split_stations"
         )
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise SmgeoError(f"fractions of a learning curve must be above 0 and at most 1; got {fraction}")
+    check_arguments("learning curve", seed=seed, length=length)
+    check_each("learning curve", "fractions", fractions, "fraction")
     order = [split.train[i] for i in np.random.default_rng(seed).permutation(len(split.train))]
     rows = []
     for done, fraction in enumerate(sorted(fractions)):

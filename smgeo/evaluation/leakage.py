@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.bounds import check_arguments, checked
 from smgeo.cube.schema import units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation.cross_validation import score_folds
@@ -158,6 +159,7 @@ class LeakageAudit:
         )
 
 
+@checked
 def audit_leakage(
     ds: xr.Dataset,
     features: Sequence[str] | None = None,
@@ -218,6 +220,7 @@ def audit_leakage(
     SmgeoError
         If `ds` is not a station cube, a feature is unknown, or folds cannot be made.
     """
+    check_arguments("leakage audit", folds=folds, seed=seed, gap_days=gap_days)
     names = _check_features(ds, features, target)
     all_folds = {m: cv_folds(ds, m, folds, target=target, seed=seed, gap_days=gap_days) for m in METHODS}
     rows = all_folds["random"].rows

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.bounds import Bound, check_arguments, check_number, checked
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
-from smgeo.evaluation.importance import permutation_importance
+from smgeo.evaluation.importance import Part, permutation_importance
 from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
@@ -21,7 +22,6 @@ from smgeo.prepare.target import check_target_is_observed, target_scale, target_
 
 # Training rows that new places are compared with. More rows add little and are slower to search.
 REFERENCE_ROWS = 20_000
-Part = Literal["train", "validation", "test"]
 
 
 class AreaScores(TypedDict):
@@ -56,6 +56,7 @@ def last_days(windows: Windows) -> np.ndarray:
     return np.where(np.isnan(rows), np.array(windows.fill, dtype="float32"), rows)
 
 
+@checked
 def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validation") -> Calibration:
     """Learn prediction intervals from a model's errors at stations that it was not trained on, and store them in the model.
 
@@ -104,6 +105,7 @@ def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validati
     return calibration
 
 
+@checked
 def interval_coverage(
     model: Model, ds: xr.Dataset, split: Split, part: Part = "test", level: float = 0.9
 ) -> pd.DataFrame:
@@ -128,6 +130,7 @@ def interval_coverage(
     SmgeoError
         If the model is not calibrated, was calibrated on this part, or was trained on one of the stations.
     """
+    check_arguments("intervals", level=level)
     calibration = model.calibration_
     if calibration is None:
         raise SmgeoError("the model has no prediction intervals; run smgeo.calibrate on it first")
@@ -146,6 +149,7 @@ def interval_coverage(
     return pd.DataFrame({"rows": by.size(), "covered": by["covered"].mean(), "width": by["width"].mean()})
 
 
+@checked
 def find_applicability(
     model: Model,
     ds: xr.Dataset,
@@ -189,8 +193,11 @@ def find_applicability(
     SmgeoError
         If `importance` names an unknown feature or lacks one, or there are fewer than two training stations.
     """
+    check_arguments("area of applicability", folds=folds, rows=rows, seed=seed)
     features = _preparation_of(model)["features"]
     weights = {} if importance is None else dict(importance)
+    for name, weight in weights.items():
+        check_number("area of applicability", f"importance[{name!r}]", weight, Bound(-1e12, 1e12, whole=False))
     if importance is None:
         part: Part = "validation" if len(split.validation) > 1 and not split.periods else "train"
         found = permutation_importance(model, ds, split, part, repeats=1, seed=seed)["increase"]

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
+from smgeo.bounds import checked
 from smgeo.cube.regions import Progress, Region
 from smgeo.cube.store import StorePlan, regions_of, write_store
 from smgeo.errors import SmgeoError
@@ -32,6 +33,7 @@ from smgeo.models.protocol import Model
 from smgeo.prepare.steps import Preparation
 
 
+@checked
 def predict_map(
     model: Model,
     grid_cube: xr.Dataset,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,6 +16,7 @@ from dask.base import tokenize
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
+from smgeo.bounds import check_arguments, check_day
 from smgeo.catalog import COORDINATES, FEATURES
 from smgeo.cube.chunks import GRID_CHUNK
 from smgeo.cube.reading import without_dask
@@ -120,10 +120,9 @@ def _choose_outputs(model: Model, target: str, options: MapOptions) -> Outputs:
     intervals, level = options.intervals, None
     if intervals is None or intervals is True:
         level = INTERVAL_LEVEL if calibration is not None or intervals else None
-    elif intervals:
+    elif intervals is not False:
+        check_arguments("intervals", level=intervals)
         level = float(intervals)
-        if not 0 < level < 1:
-            raise SmgeoError(f"intervals is a coverage between 0 and 1, such as {INTERVAL_LEVEL}; got {intervals}")
     if level is not None:
         if calibration is None:
             raise SmgeoError(
@@ -195,8 +194,8 @@ def _choose_days(days: pd.DatetimeIndex, times: Sequence[Day] | None) -> pd.Date
         return days
     if isinstance(times, str):
         raise SmgeoError(f"predict_map: times is a list of days; write times=[{times!r}]")
-    if any(isinstance(t, Real) for t in times):
-        raise SmgeoError("predict_map: times contains numbers; write days as 2020-05-31")
+    for time in times:
+        check_day("predict_map: times", time)
     try:
         found = [pd.Timestamp(t) for t in times]
         # Days in UTC, at the hour of those of the cube.

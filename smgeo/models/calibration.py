@@ -15,6 +15,27 @@ from smgeo.files import JsonObject
 _STEPS = 1000
 
 
+def _steps_of(stations: int) -> int:
+    """Return how many levels, in steps, so many stations allow: up to K / (K + 1)."""
+    return math.floor(_STEPS * stations / (stations + 1) + 1e-9)
+
+
+def check_stations(level: float, stations: int, found: str) -> None:
+    """Refuse a coverage that needs more calibration stations than there are; it needs no model.
+
+    Raises
+    ------
+    SmgeoError
+        With the number that is needed; `found` begins what is said of the number that there is.
+    """
+    if math.ceil(level * _STEPS - 1e-9) > _steps_of(stations):
+        need = math.ceil(level / (1 - level) - 1e-9)
+        raise SmgeoError(
+            f"intervals of {100 * level:g} % need {need} stations to learn from; {found} {stations}, enough for "
+            f"{100 * _steps_of(stations) / _STEPS:g} %"
+        )
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Widths of prediction intervals, learned on stations that the model was not trained on.
@@ -76,7 +97,7 @@ class Calibration:
         weights = 1 / ((len(ids) + 1) * np.bincount(group)[group])
         order = np.argsort(scores, kind="stable")
         reached = np.cumsum(weights[order])
-        most = math.floor(_STEPS * len(ids) / (len(ids) + 1) + 1e-9)
+        most = _steps_of(len(ids))
         # Slightly less, for sums that rounding has made too small.
         at = np.searchsorted(reached, np.arange(1, most + 1) / _STEPS - 1e-9)
         widths = scores[order][np.minimum(at, len(scores) - 1)]
@@ -90,12 +111,7 @@ class Calibration:
         SmgeoError
             If it is above K / (K + 1).
         """
-        if math.ceil(level * _STEPS - 1e-9) > len(self.widths):
-            need = math.ceil(level / (1 - level) - 1e-9)
-            raise SmgeoError(
-                f"intervals of {100 * level:g} % need {need} stations to learn from; the model was calibrated on {self.stations}, enough "
-                f"for {100 * len(self.widths) / _STEPS:g} %"
-            )
+        check_stations(level, self.stations, "the model was calibrated on")
 
     def bounds(self, predicted: np.ndarray, spread: np.ndarray | None, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Return lower and upper ends of intervals, float32, in the target's unit."""

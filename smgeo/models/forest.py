@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from dask.system import CPU_COUNT
 
+from smgeo.bounds import weigh_memory
 from smgeo.errors import SmgeoError, missing_extra, nearest
 from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
@@ -21,6 +22,8 @@ from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
 _ENGINES = ("ydf", "sklearn")
 # TF Decision Forests' `better_default`, which lives on in ydf under this name.
 _TEMPLATES = {"better_default": "better_defaultv1", "none": None}
+# Arrays of a node, see `smgeo.models.trees.Trees`.
+_NODE_BYTES = 16
 _FILE = "trees.npz"
 
 
@@ -85,8 +88,16 @@ class Forest(SoilMoistureModel):
         checkpoint: Checkpoint | None,
         team: Team | None,
     ) -> Epochs:
+        self._weigh(len(y))
         self._trees = self._train_ydf(x.all(), y) if self.engine == "ydf" else self._train_sklearn(x.all(), y)
         yield {"epoch": 1, "epochs": 1}
+
+    def _weigh(self, rows: int) -> None:
+        """Refuse a forest that would not fit in memory: a tree has two nodes a leaf, and a leaf about twice `min_examples` rows."""
+        nodes = self.trees * min(max(rows / self.min_examples, 1), 2.0 ** min(self.max_depth + 1, 60))
+        weigh_memory(
+            f"a forest of {self.trees:,} trees on {rows:,} rows (about {nodes:,.0f} nodes)", nodes * _NODE_BYTES
+        )
 
     def _train_ydf(self, x: np.ndarray, y: np.ndarray) -> Trees:
         import ydf

@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 from pyproj import Transformer
 
+from smgeo.bounds import checked
 from smgeo.catalog import COORDINATES, FEATURES
 from smgeo.cube.schema import check_known_units, is_grid, units_of
 from smgeo.errors import SmgeoError
@@ -167,6 +168,7 @@ _FORMULAS: dict[str, _Formula] = {
 }
 
 
+@checked
 def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
     """Add the derived features in `names` that `ds` lacks.
 

@@ -25,6 +25,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from smgeo.bounds import check_arguments, check_given, checked
 from smgeo.cube.schema import observed
 from smgeo.errors import SmgeoError, nearest
 
@@ -107,6 +108,7 @@ class Folds:
         return before if self.forward_only else before | after
 
 
+@checked
 def cv_folds(
     ds: xr.Dataset,
     method: str,
@@ -183,12 +185,8 @@ def cv_folds(
         raise SmgeoError(
             f"cross-validation: the cube has no target {target!r}; it has {', '.join(map(str, ds.data_vars))}"
         )
-    if folds is not None and folds < 2:
-        raise SmgeoError(f"cross-validation: folds must be 2 or more; got {folds}")
-    if gap_days < 0 or (block_km is not None and not block_km > 0):
-        raise SmgeoError(
-            f"cross-validation: gap_days must be 0 or more and block_km above 0; got {gap_days} and {block_km}"
-        )
+    check_arguments("cross-validation", seed=seed, gap_days=gap_days)
+    check_given("cross-validation", folds=folds, block_km=block_km)
     rows = observed(ds[target]).transpose("station", "time").values
     if not rows.any():
         raise SmgeoError(f"cross-validation: no station has a value of the target {target!r}, so there are no rows")

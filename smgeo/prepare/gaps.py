@@ -18,6 +18,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from smgeo.bounds import checked
 from smgeo.catalog import FEATURES
 from smgeo.cube.schema import check_daily, check_numbers, crs_encoding, observed, text_of, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
@@ -246,6 +247,7 @@ def _fill_variable(
     return filled
 
 
+@checked
 def fill_gaps(
     ds: xr.Dataset,
     limit: GapLimit = "half-revisit",
@@ -328,7 +330,7 @@ def _check_limit(limit: GapLimit, fillable: list[str]) -> dict[str, int | str]:
                 f"limit names {name!r}, which is not a dynamic variable of the cube (nor its target with target=True); "
                 f"{nearest(name, fillable)}"
             )
-        whole = isinstance(days, Real) and not isinstance(days, bool) and days >= 0 and float(days).is_integer()
+        whole = isinstance(days, Real) and not isinstance(days, bool) and 0 <= days < 2**31 and float(days).is_integer()
         if days != "half-revisit" and not whole:
             raise SmgeoError(
                 f"limit for {name!r} must be 'half-revisit' or a whole number of days, 0 or more; got {days!r}"

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
+from smgeo.bounds import check_arguments, checked
 from smgeo.catalog import FEATURES, Feature
 from smgeo.cube.schema import check_units, crs_encoding, observed, select_stations, station_positions, variables_of_kind
 from smgeo.errors import SmgeoError, nearest
@@ -38,6 +39,7 @@ class OutlierRows:
     by_variable: dict[str, int] = field(default_factory=dict)
 
 
+@checked
 def flag_outliers(
     ds: xr.Dataset, z: float, stations: Sequence[str] | None = None, *, per_station: bool = False
 ) -> xr.Dataset:
@@ -68,8 +70,7 @@ def flag_outliers(
         If `z` is not positive, both `stations` and `per_station` are given, `stations` is empty or has one that the cube
         lacks, or a variable is not numeric.
     """
-    if not z > 0:
-        raise SmgeoError(f"z must be a positive number; got {z}")
+    check_arguments("flag_outliers", z=z)
     names = variables_of_kind(ds, "dynamic", "static", "target")
     if not per_station:
         if stations is not None and not len(stations):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.bounds import check_arguments, checked
 from smgeo.errors import SmgeoError
 from smgeo.prepare.folds import cv_folds
 from smgeo.prepare.quick_forest import fit_forest, table_of
@@ -40,6 +41,7 @@ class SelectedFeatures:
     table: pd.DataFrame
 
 
+@checked
 def select_features(
     ds: xr.Dataset, features: Sequence[str], target: str = "sm", *, folds: int = 5, seed: int = 0
 ) -> SelectedFeatures:
@@ -71,6 +73,7 @@ def select_features(
     SmgeoError
         If there are fewer than two features or locations.
     """
+    check_arguments("select_features", folds=folds, seed=seed)
     names = list(features)
     if len(names) < 2:
         raise SmgeoError(f"select_features: needs two or more features to select from; got {len(names)}")

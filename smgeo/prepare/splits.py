@@ -16,10 +16,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from dask.base import compute
 
+from smgeo.bounds import check_arguments, check_day, check_each, check_period, checked
 from smgeo.cube.schema import observed, select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
@@ -106,14 +106,14 @@ def split_periods(
         If periods overlap or are out of order, or a part has no day with a target.
     """
     given = {"train": train, "validation": validation, "test": test}
-    try:
-        periods = {
-            part: (str(pd.Timestamp(days[0]).date()), str(pd.Timestamp(days[1]).date()))
-            for part, days in given.items()
-            if days is not None
-        }
-    except ValueError as error:
-        raise SmgeoError(f"split: {error}; write days as 2015-04-01") from None
+    for part, asked in given.items():
+        if asked is not None or part != "validation":
+            check_period(f"split: {part}", asked or ())
+    periods = {
+        part: (str(check_day("split", asked[0])), str(check_day("split", asked[1])))
+        for part, asked in given.items()
+        if asked is not None
+    }
     if problem := find_period_problem(periods):
         raise SmgeoError(f"split: {problem}")
     for part, (first, last) in periods.items():
@@ -217,6 +217,7 @@ def _least_and_greatest(per_station: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset
     return found
 
 
+@checked
 def split_stations(
     ds: xr.Dataset,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -252,6 +253,8 @@ def split_stations(
     SmgeoError
         If the fractions do not sum to 1, no station has a target, or a part with a share stays empty.
     """
+    check_arguments("split", seed=seed)
+    check_each("split", "fractions", fractions, "share")
     if len(fractions) != 3 or not (fractions[0] > 0 <= min(fractions) and abs(sum(fractions) - 1) <= 1e-6):
         raise SmgeoError(
             "fractions must be three shares (train, validation, test) that sum to 1, with training above 0; got "

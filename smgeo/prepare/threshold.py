@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from smgeo.bounds import check_arguments, check_each, checked
 from smgeo.cube.schema import select_stations
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, nearest
 from smgeo.files import JsonObject
 from smgeo.prepare.outliers import OutlierRows, drop_outlier_rows, flag_outliers
 from smgeo.prepare.quick_forest import Regressor, fit_forest, table_of
@@ -42,6 +43,7 @@ class ChosenThreshold:
         return {"z": self.z, "thresholds": [{**r, "z": r["z"] if np.isfinite(r["z"]) else None} for r in rows]}
 
 
+@checked
 def choose_z(
     ds: xr.Dataset,
     split: Split,
@@ -102,8 +104,15 @@ def choose_z(
         raise SmgeoError(
             "choose_z: it scores validation stations, but this split is in time; use a split from split_stations"
         )
-    if not len(thresholds):
-        raise SmgeoError("choose_z: thresholds is empty; pass at least one, such as (3.0, 4.0, 5.0)")
+    check_arguments("choose_z", seed=seed)
+    if not features:
+        raise SmgeoError("choose_z: features is empty; name at least one")
+    for name in [*features, target, *(variables or ())]:
+        if name not in ds:
+            raise SmgeoError(
+                f"choose_z: the cube has no variable {name!r}; {nearest(name, [str(v) for v in ds.data_vars])}"
+            )
+    check_each("choose_z", "thresholds", thresholds, "z")
     names = list(dict.fromkeys([*features, target, *(variables or ())]))
     learn, held = (select_stations(ds[names], part).load() for part in (split.train, split.validation))
     x, y, station = table_of(held, features, target)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import xarray as xr
 
+from smgeo.bounds import check_arguments, checked
 from smgeo.cube.schema import check_daily, is_grid, references_of, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
@@ -94,6 +95,7 @@ class Windows:
     (2, [2.0, 3.0, 4.0], 0.5)
     """
 
+    @checked
     def __init__(
         self,
         ds: xr.Dataset,
@@ -304,6 +306,7 @@ class Windows:
         self._series.expect(int(b) for b in sequence if blocks[b + 1] > blocks[b])
         return rows
 
+    @checked
     def batches(self, size: int, shuffle: bool = True, seed: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield batches of `size` windows (the last may be smaller), each window once; in order without `shuffle`.
 
@@ -314,8 +317,7 @@ class Windows:
         mask : (n, days) bool
             Only in sequence mode; then x is (n, days, channels) and y (n, days).
         """
-        if size < 1:
-            raise SmgeoError(f"the size of a batch must be 1 window or more; got size={size}")
+        check_arguments("batches", size=size, seed=seed)
         order = self.order(np.random.default_rng(seed) if shuffle else None)
         for start in range(0, len(self), size):
             yield self.batch(order[start : start + size])
@@ -387,21 +389,16 @@ def _check(
     days = len(check_daily(ds))
     if isinstance(features, str) or not features:
         raise SmgeoError(f"features must be a list of one variable or more; got {features!r}")
-    for name in [*features, *([target] if target else [])]:
+    for name in [*features, *([target] if target is not None else [])]:
         if name not in ds:
             raise SmgeoError(f"{name!r} is not in the cube; {nearest(name, [str(v) for v in ds.data_vars])}")
         if ds[name].dtype.kind not in "fiub":
             raise SmgeoError(f"{name!r} has dtype {ds[name].dtype}, but must be numeric")
-    if int(length) != length or length < 1 or not 0 <= missing < 1:
-        raise SmgeoError(
-            f"a window needs an integer length >= 1 and 0 <= missing < 1; got length={length}, missing={missing}"
-        )
+    check_arguments("Windows", length=length, missing=missing, buffer=buffer)
     if ends is not None and not all(isinstance(e, int | np.integer) and 0 <= e < days for e in ends):
         raise SmgeoError(f"ends must be positions on the time axis, 0 to {days - 1}; got {list(ends)[:5]}")
     if mode not in ("window", "sequence"):
         raise SmgeoError(f"mode must be 'window' or 'sequence'; got {mode!r}")
-    if buffer < 1:
-        raise SmgeoError(f"buffer must be 1 block or more; got {buffer}")
     if missing > 0 and fill is None:
         raise SmgeoError(
             f"missing={missing} needs fill: one finite number for each of the {len(features)} features (their means at the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Self, TypeVar, get_args
 
 from pydantic import (
@@ -42,7 +42,10 @@ class Spec(BaseModel):
         """Report all unknown keys, together with what is wrong with the known ones."""
         known = list(cls.model_fields)
         if not isinstance(values, Mapping) or all(key in known for key in values):
-            return check(values)
+            made = check(values)
+            if isinstance(values, Mapping) and (wrong := list(_other_types(made, values))):
+                raise ValidationError.from_exception_data(cls.__name__, wrong)
+            return made
         found = [_unknown_key(f"unknown key {k!r}; {nearest(str(k), known)}", values) for k in values if k not in known]
         try:
             check({key: value for key, value in values.items() if key in known})
@@ -82,6 +85,20 @@ def known_kind(*specs: type[Spec]) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def _other_types(made: Spec, values: Mapping[str, object]) -> Iterator[InitErrorDetails]:
+    """Yield an error for each value that pydantic read as a number or a day though it is text, a number, true or false."""
+    for key, given in values.items():
+        found = getattr(made, key, None)
+        pairs: list[tuple[object, object, tuple[int | str, ...]]] = [(given, found, (key,))]
+        if isinstance(given, list | tuple) and isinstance(found, list | tuple) and len(given) == len(found):
+            pairs = [(g, f, (key, i)) for i, (g, f) in enumerate(zip(given, found, strict=True))]
+        for one, read, loc in pairs:
+            if type(read) in (int, float) and isinstance(one, bool | str | bytes):
+                yield InitErrorDetails(type="int_type" if type(read) is int else "float_type", loc=loc, input=one)
+            elif type(read) is dt.date and isinstance(one, int | float | bytes):
+                yield InitErrorDetails(type="date_type", loc=loc, input=one)
 
 
 def _unknown_key(problem: str, found: object, loc: tuple[int | str, ...] = ()) -> InitErrorDetails:

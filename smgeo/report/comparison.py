@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -113,6 +114,7 @@ def _compare_pairs(found: Mapping[str, _Run], units: str) -> Table:
     )
 
 
+@mpl.rc_context({"text.parse_math": False})
 def draw_scores(scores: pd.DataFrame, units: str) -> Figure:
     """Draw the test RMSE of every model of every run, with its interval."""
     test = scores[scores["part"] == "test"].reset_index(drop=True)

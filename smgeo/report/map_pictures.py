@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from smgeo.bounds import check_day
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.check import open_map
@@ -82,6 +84,8 @@ def _limits(values: xr.DataArray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
+# Names and units come from data, and `$` in them is no formula.
+@mpl.rc_context({"text.parse_math": False})
 def draw_map(
     path: str | Path | xr.Dataset,
     day: str | dt.date | np.datetime64,
@@ -110,7 +114,7 @@ def draw_map(
         If the map does not contain the day or the target, or `against` has another grid.
     """
     made = path if isinstance(path, xr.Dataset) else open_map(path)
-    when = pd.Timestamp(day)
+    when = pd.Timestamp(check_day("draw_map", day))
     days = pd.DatetimeIndex(made.indexes["time"])
     if when not in days:
         raise SmgeoError(f"the map has no day {when.date()}; its days are from {days[0].date()} to {days[-1].date()}")

@@ -60,7 +60,11 @@ def write_report(
     places = None if results.target is None else _places(folder, results)
     drawings = _plan_drawings(folder, results, predictions, places)
     encoded: dict[str, str] = {}
-    with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight"}):
+    # Names and units come from data, and `$` in them is no formula.
+    style = mpl.rc_context(
+        {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight", "text.parse_math": False}
+    )
+    with style:
         for i, (name, draw) in enumerate(drawings.items()):
             png = encode_picture(draw())
             encoded[name] = embed(png)

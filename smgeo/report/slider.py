@@ -12,6 +12,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from PIL import Image, ImageDraw, ImageFont
 
+from smgeo.bounds import check_arguments, checked
 from smgeo.errors import SmgeoError
 from smgeo.files import written_beside
 from smgeo.maps.check import open_map
@@ -48,6 +49,7 @@ class _Point(TypedDict):
     top: float
 
 
+@checked
 def write_slider(
     path: str | Path | xr.Dataset,
     page: str | Path,
@@ -124,6 +126,7 @@ def _points(stations: xr.Dataset, box: GeoBox) -> list[_Point]:
     ]
 
 
+@checked
 def write_animation(
     path: str | Path | xr.Dataset, file: str | Path, *, frame_ms: int = 400, target: str = "sm"
 ) -> Path:
@@ -144,6 +147,7 @@ def write_animation(
     SmgeoError
         If the file has another ending.
     """
+    check_arguments("animation", frame_ms=frame_ms)
     file = Path(file)
     kinds = {".gif": "GIF", ".webp": "WEBP"}
     if file.suffix.lower() not in kinds:

@@ -10,6 +10,8 @@ from typing import Literal
 
 import pandas as pd
 
+from smgeo.errors import printable
+
 Output = Literal["page", "files", "terminal"]
 Format = Callable[[object], str]
 Record = Mapping[str, object]
@@ -261,13 +263,29 @@ class Table:
                     n: json.dumps(v) if isinstance(v, dict) else v for n, v in zip(column.names, cells, strict=True)
                 }
             records.append(record)
+        records = [{name: _no_formula(cell) for name, cell in record.items()} for record in records]
         return pd.DataFrame(records, columns=[n for c in shown.columns for n in c.names])
 
     def to_latex(self) -> str:
         """Return the table for the LaTeX package booktabs, text escaped."""
         shown = self.on("files")
-        cells = pd.DataFrame(shown.text, columns=[c.heading for c in shown.columns])
+        # A line that begins with a bracket would be an option of the line break before it; two new lines end a paragraph.
+        lines = [[" ".join(printable(cell).split()) for cell in line] for line in shown.text]
+        lines = [
+            [f"\u200b{line[0]}" if line and line[0].startswith(("[", "*")) else line[0], *line[1:]]
+            for line in lines
+            if line
+        ]
+        cells = pd.DataFrame(lines, columns=[c.heading for c in shown.columns])
         return cells.to_latex(index=False, escape=True, column_format="".join(c.align[0] for c in shown.columns))
+
+
+def _no_formula(cell: object) -> object:
+    """Return text that a spreadsheet shows and does not compute: an apostrophe stands before what would begin a formula."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)  # a carriage return would be a new row
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
 
 def _has_value(cell: object) -> bool:

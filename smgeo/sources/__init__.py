@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from smgeo.bounds import check_each, check_period
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import AnyRaster, EarthEngineSource, GriddedSource, RasterSource, StacSource, parse_raster
@@ -55,6 +56,7 @@ def open_station_source(
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
     """Return the stations of one source of any kind, lazily; a matrix, and a table without depths, do not use `depth_m`."""
+    check_period("open_stations", period)
     return _STATIONS[type(spec)](spec, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
 
 
@@ -134,6 +136,8 @@ def open_stations(
             "open_stations: depth_m needs a column of depths; name it in columns (depth: ...), give depths of columns "
             "(sm: {sm_5cm: 0.05}), or leave depth_m out"
         )
+    check_each("open_stations", "depth_m", depth_m, "depth_m")
+    check_period("open_stations", period)
     if frame is not None and isinstance(spec, TableSource):
         return open_table(spec, frame=frame, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
     return open_station_source(spec, root=root, target=target, depth_m=depth_m, period=period, catalog=catalog)
@@ -173,6 +177,7 @@ def open_source(
     catalog: Mapping[str, Feature] = FEATURES,
 ) -> xr.Dataset:
     """Return the rasters of one source of any kind, lazily, on a grid or at stations; parameters as in `open_rasters`."""
+    check_period("open_rasters", period)
     return _RASTERS[type(spec)](spec, root=root, geobox=geobox, stations=stations, period=period, catalog=catalog)
 
 

@@ -16,6 +16,7 @@ from smgeo.errors import DivergedError, SmgeoError, SmgeoWarning
 from smgeo.evaluation.parts import evaluate
 from smgeo.evaluation.uncertainty import calibrate, find_applicability
 from smgeo.files import JsonObject, digest
+from smgeo.models.calibration import check_stations
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.data_parallel import fit_parallel
 from smgeo.models.protocol import Model
@@ -35,7 +36,11 @@ def choose_split(run: Context, found: Found) -> Found:
     spec = run.recipe.prepare.split
     inputs = {"spec": spec.model_dump(mode="json"), "seed": run.seed_of(spec), **found.keys("stations")}
     found, parts = run.do(found, "split", partial(_choose_split, run), inputs)
-    return replace(found, split=Split.from_dict(parts))
+    split = Split.from_dict(parts)
+    intervals = run.recipe.intervals
+    if intervals is not None and not split.periods:
+        check_stations(intervals.level, len(split.validation), "the split has")
+    return replace(found, split=split)
 
 
 def _choose_split(run: Context, progress: Update) -> JsonObject:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smgeo.bounds import check_arguments, check_given
 from smgeo.errors import DivergedError, SmgeoError, nearest
 from smgeo.hpc.machine import Workers, find_machine
 from smgeo.maps import list_maps
@@ -192,8 +193,7 @@ def train_recipe(
         raise SmgeoError(
             f"recipe {checked.name!r} has no models to train; add some, or build its cubes alone (`smgeo cube`)"
         )
-    if workers < 1:
-        raise SmgeoError(f"--workers must be 1 or more; got {workers}")
+    check_arguments("train", workers=workers)
     with _at_work(checked, out, data, reporter, Workers(cluster), models=models, processes=workers) as run:
         found = run_stages(run, MODELS)
     _refuse_failed(found, run.folder / "models")
@@ -254,6 +254,7 @@ def _at_work(
         raise SmgeoError(f"data folder {root} not found; give the folder that contains the recipe's data with --data")
     reporter, ledger = reporter or Reporter(), Ledger(folder, find_versions())
     opened = check_inputs(recipe, root, folder)
+    check_given("cluster", workers=workers.count)
     machine = find_machine(workers, folder / ".stages" / "cluster", reporter.say)
     with ledger.lock(), closing(machine):
         yield Context(

@@ -151,5 +151,5 @@ def test_test_stations_change_nothing_that_a_curve_learns(cube, split):
 
 
 def test_fractions_of_a_curve_are_checked(cube, split):
-    with pytest.raises(SmgeoError, match="above 0 and at most 1; got 0"):
+    with pytest.raises(SmgeoError, match="fractions must be a number above 0 and at most 1; got 0"):
         learning_curve(lambda: make_model("Ridge"), cube, split, PLAIN, NAMES, fractions=(0, 1))

@@ -124,7 +124,7 @@ def test_what_the_model_does_not_know_is_refused(cube, grid, tmp_path):
     smgeo.calibrate(model, cube, SPLIT)
     with pytest.raises(SmgeoError, match="intervals of 99 % need 99 stations"):
         smgeo.predict_map(model, grid, out, intervals=0.99)
-    with pytest.raises(SmgeoError, match="between 0 and 1, such as 0.9; got 90"):
+    with pytest.raises(SmgeoError, match="level must be a number above 0 and below 1; got 90"):
         smgeo.predict_map(model, grid, out, intervals=90)
     with pytest.raises(SmgeoError, match="importance must have exactly one number for each feature.*clay"):
         smgeo.find_applicability(model, cube, SPLIT, {"s1_vv": 1.0, "precipitation": 1.0})

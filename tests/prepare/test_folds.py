@@ -249,7 +249,7 @@ def test_what_cannot_be_is_refused_by_name():
         cv_folds(ds, "leave-location")
     with pytest.raises(SmgeoError, match="no target 'moisture'"):
         cv_folds(ds, "random", target="moisture")
-    with pytest.raises(SmgeoError, match="folds must be 2 or more; got 1"):
+    with pytest.raises(SmgeoError, match="folds must be a whole number from 2 to 1,000,000; got 1"):
         cv_folds(ds, "random", 1)
     with pytest.raises(SmgeoError, match="4 folds of 3 stations"):
         cv_folds(ds, "group-k-fold", 4)
@@ -265,7 +265,7 @@ def test_what_cannot_be_is_refused_by_name():
         cv_folds(ds, "temporal", 5)
     with pytest.raises(SmgeoError, match="fold 1 of 2 trains on none of the 12 rows; .* a gap_days below 30"):
         cv_folds(ds, "temporal", 2)
-    with pytest.raises(SmgeoError, match="gap_days must be 0 or more"):
+    with pytest.raises(SmgeoError, match="gap_days must be a whole number from 0"):
         cv_folds(ds, "temporal", 2, gap_days=-1)
     with pytest.raises(SmgeoError, match="no station has a value"):
         cv_folds(cube(np.full((3, 4), np.nan)), "random", 2)

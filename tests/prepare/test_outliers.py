@@ -52,7 +52,7 @@ def test_lazy_flags_equal_computed_ones(make_station_cube):
 
 
 def test_a_threshold_must_be_positive(make_station_cube):
-    with pytest.raises(SmgeoError, match="positive"):
+    with pytest.raises(SmgeoError, match="z must be a number above 0"):
         flag_outliers(make_station_cube(), 0)
 
 

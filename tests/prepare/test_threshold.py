@@ -132,7 +132,7 @@ def test_gaps_and_other_rules_of_what_costs_a_row(make_station_cube):
 
 def test_refusals(ds):
     for none in ((), np.arange(0)):
-        with pytest.raises(SmgeoError, match="thresholds is empty; pass at least one"):
+        with pytest.raises(SmgeoError, match="thresholds must be a list of one number or more"):
             choose_z(ds, SPLIT, none, features=FEATURES)
     with pytest.raises(SmgeoError, match="no station 'zz'"):
         choose_z(ds, Split(("N/s0", "zz"), ("N/s1",), ()), features=FEATURES)

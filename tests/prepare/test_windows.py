@@ -466,7 +466,7 @@ def test_index_errors(cube):
     for rows in ([-1], [len(windows)], np.ones(len(windows), dtype=bool), [0.0]):
         with pytest.raises(IndexError, match="positions of windows"):
             windows.gather(np.array(rows))
-    with pytest.raises(SmgeoError, match="1 window or more"):
+    with pytest.raises(SmgeoError, match="size must be a whole number from 1"):
         next(windows.batches(0))
 
 
@@ -475,18 +475,18 @@ def test_refusals(cube, make_grid_cube):
     for kwargs, message in (
         ({"features": ["s1_v"]}, "did you mean 's1_vv'"),
         ({"features": FEATURES, "target": "smm"}, "did you mean 'sm'"),
-        ({"features": FEATURES, "length": 0}, "length >= 1"),
-        ({"features": FEATURES, "missing": 1.0}, "missing < 1"),
+        ({"features": FEATURES, "length": 0}, "length must be a whole number from 1"),
+        ({"features": FEATURES, "missing": 1.0}, "missing must be a number of at least 0 and below 1"),
         ({"features": FEATURES, "missing": 0.5}, "needs fill"),
         ({"features": FEATURES, "mode": "series"}, "'window' or 'sequence'"),
-        ({"features": FEATURES, "buffer": 0}, "buffer must be 1"),
+        ({"features": FEATURES, "buffer": 0}, "buffer must be a whole number from 1"),
         ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3]}, "one finite number for each of the 4"),
         ({"features": FEATURES, "missing": 0.5, "fill": [1, 2, 3, np.nan]}, "one finite number for each of the 4"),
         ({"features": FEATURES, "fill": [1, 2, 3]}, "one finite number for each of the 4"),
-        ({"features": FEATURES, "length": 5.5}, "integer length"),
+        ({"features": FEATURES, "length": 5.5}, "length must be a whole number"),
         ({"features": FEATURES, "ends": [-1]}, "positions on the time axis, 0 to 13"),
         ({"features": FEATURES, "ends": [14]}, "positions on the time axis, 0 to 13"),
-        ({"features": "s1_vv"}, "list of one variable or more"),
+        ({"features": "s1_vv"}, "features must be a list of names"),
         ({"features": []}, "list of one variable or more"),
     ):
         with pytest.raises(SmgeoError, match=message):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 
 from smgeo.errors import SmgeoError
 from smgeo.recipe.checks import RULES
+from smgeo.recipe.grid import GridSpec
+from smgeo.recipe.search import SearchSpec
+from smgeo.recipe.spec import parse_spec
 from smgeo.recipe.study import parse_recipe
 
 VALID = {
@@ -135,3 +139,21 @@ def test_rules_of_splits_by_days_are_reported_at_once():
 
 def test_every_rule_is_applied_to_a_valid_recipe():
     assert [problem for rule in RULES for problem in rule(parse_recipe(VALID))] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("trials", True, "trials: needs a whole number; got true"),
+        ("trials", "5", "trials: needs a whole number; got '5'"),
+        ("seed", False, "seed: needs a whole number; got false"),
+    ],
+)
+def test_numbers_are_neither_text_nor_true_or_false(key, value, words):
+    with pytest.raises(SmgeoError, match=re.escape(words)):
+        parse_spec(SearchSpec, {key: value}, "search")
+
+
+def test_days_are_no_numbers():
+    with pytest.raises(SmgeoError, match=r"period\.0: needs a date such as 2020-01-31; got 0"):
+        parse_spec(GridSpec, {"like": "a.tif", "period": [0, "2020-01-01"]}, "grid")

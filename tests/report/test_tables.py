@@ -1,7 +1,9 @@
 """Tables of a run in every output: CSV that reads back, LaTeX, pages, terminals; and several runs side by side."""
 
+import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from rich.console import Console
 
 import smgeo.report
 from smgeo.cli.tables import print_results
-from smgeo.errors import SmgeoError
-from smgeo.report.comparison import compare_runs
+from smgeo.errors import SmgeoError, printable
+from smgeo.report.comparison import compare_runs, draw_scores
+from smgeo.report.page import encode_picture
 from smgeo.report.run_tables import best_trials
 from smgeo.report.schema import Provenance, parse_results
 from smgeo.report.table import Column, Table, count_column, interval_column, join_tables, number_column, text_column
@@ -245,3 +248,49 @@ def test_runs_that_can_not_be_told_apart_or_compared_are_refused(runs, tmp_path)
     with pytest.raises(SmgeoError, match="forest in m3 m-3, percent in percent"):
         compare_runs([runs[0], other], tmp_path / "x.html")
     assert not list(tmp_path.glob("x*"))
+
+
+HOSTILE_NAMES = [
+    "$x^$",
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "[x]",
+    "*x",
+    r"\input{x}",
+    "100 % a_b & c # {}",
+    "a\n\nb",
+    "<script>x</script>",
+    "x\x1b[31m",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_hostile_name_is_text_in_every_table(tmp_path, name):
+    table = Table.of("t", "T", [text_column("station"), number_column("rmse")], [{"station": name, "rmse": -0.5}] * 2)
+    write_tables([table], tmp_path / "tables")
+    (cell, number), _ = list(csv.reader((tmp_path / "tables" / "t.csv").open(newline="", encoding="utf-8")))[1:]
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert cell.removeprefix("'") == printable(name)
+    assert number == "-0.5"  # a number stays one
+    latex = (tmp_path / "tables" / "t.tex").read_text(encoding="utf-8")
+    body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0].strip().splitlines()
+    assert len(body) == 2
+    assert all(line.endswith(r"& -0.500 \\") for line in body)
+    assert r"\input" not in latex
+    assert "\x1b" not in latex
+    assert not body[0].startswith(("[", "*"))  # it would belong to the line break before it
+    assert not re.search(r"(?<!\\)[%$#_]", body[0])
+
+
+@pytest.mark.parametrize("name", ["$x^$", r"$\frac{$", "<script>x</script>"])
+def test_a_hostile_name_is_text_in_pictures(name):
+    scores = pd.DataFrame(
+        {"run": [name], "model": ["rf"], "part": ["test"], "rmse": [0.05], "rmse_low": [0.04], "rmse_high": [0.06]}
+    )
+    figure = draw_scores(scores, name)
+    assert encode_picture(figure).startswith(b"\x89PNG")
+    assert name in figure.axes[0].get_xlabel()

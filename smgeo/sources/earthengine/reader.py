@@ -17,6 +17,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from smgeo.bounds import check_period
 from smgeo.catalog import EARTHENGINE, FEATURES, Feature, reference_attr
 from smgeo.cube.schema import DAY_INPUTS
 from smgeo.errors import SmgeoError
@@ -81,6 +82,7 @@ def open_earthengine(
         If the spec is invalid, credentials or project are missing or refused, the plan exceeds the budget, or (when
         values are computed) a request fails for good.
     """
+    check_period("open_earthengine", period)
     source = read_source(EarthEngineSource, spec, "open_earthengine", catalog)
     if (geobox is None) == (stations is None):
         raise SmgeoError("earthengine: give either a grid or stations; the source covers the whole Earth")

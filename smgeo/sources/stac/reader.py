@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from smgeo.bounds import check_period
 from smgeo.catalog import FEATURES, Feature
 from smgeo.errors import SmgeoError, SmgeoWarning, missing_extra, nearest
 from smgeo.recipe.rasters import StacSource, read_source
@@ -77,6 +78,7 @@ def open_stac(
         is unknown, or items cannot be combined (both passes of Sentinel-1; sigma0 and gamma0; heights above
         two surfaces), or a collection has no backscatter but digital numbers (`sentinel-1-grd`).
     """
+    check_period("open_stac", period)
     source = read_source(StacSource, spec, "open_stac", catalog)
     check_target("open_stac", geobox, stations)
     try:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from smgeo.bounds import check_arguments, check_day, check_each, weigh_disk, weigh_memory
 from smgeo.errors import SmgeoError
 from smgeo.files import replace_folder
 from smgeo.sources.world.landscape import LANDSCAPE_STREAMS, REGIONS, Landscape, make_landscape
@@ -39,6 +40,12 @@ DAILY_STREAMS = (
     "s2",
     "l8",
 )
+
+
+# For estimates of what a world takes, measured on one of 64 x 64 pixels, 40 stations and 60 days.
+_ARRAYS_OF_A_DAY = 100
+_BYTES_OF_PIXEL_DAY = 10
+_BYTES_OF_STATION_DAY = 920
 
 
 def simulate(
@@ -144,26 +151,21 @@ def _write_days(
 
 def _check(out: Path, stations: int, days: int, shape: tuple[int, int], seed: int, start: str) -> pd.Timestamp:
     """Check the arguments and return the first day."""
+    check_arguments("simulate", stations=stations, days=days, seed=seed)
+    check_each("simulate", "shape", shape, "side")
     if len(shape) != 2 or min(shape) < 16:
         raise SmgeoError(
             f"shape is {tuple(shape)}, but the world needs two sides of 16 pixels or more, such as (64, 64)."
-        )
-    if days < 30:
-        raise SmgeoError(f"days is {days}, but the world needs 30 or more (the longest sum of rain takes 30 days).")
-    if stations < 12:
-        raise SmgeoError(
-            f"stations is {stations}, but the world needs 12 or more, to leave some climates out of training."
         )
     if stations > shape[0] * shape[1] // 4:
         most = shape[0] * shape[1] // 4
         raise SmgeoError(
             f"stations is {stations}, but shape {tuple(shape)} has room for {most} (1 in 4 pixels); set a larger one."
         )
-    if seed < 0:
-        raise SmgeoError(f"seed is {seed}, but must be 0 or more.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SmgeoError(f"{out} exists and is not an empty folder. Name a new one, or delete it first.")
-    try:
-        return pd.Timestamp(pd.to_datetime(start, format="%Y-%m-%d"))
-    except ValueError as error:
-        raise SmgeoError(f"start is {start!r}, but must be a day such as '2016-01-01'.") from error
+    pixels = shape[0] * shape[1]
+    what = f"a world of {stations:,} stations, {days:,} days and {shape[0]:,} x {shape[1]:,} pixels"
+    weigh_memory(what, 4 * (_ARRAYS_OF_A_DAY + min(SLAB_DAYS, days)) * pixels + 16 * days * stations)
+    weigh_disk(what, _BYTES_OF_PIXEL_DAY * pixels * days + _BYTES_OF_STATION_DAY * stations * days, out)
+    return pd.Timestamp(check_day("simulate: start", start))

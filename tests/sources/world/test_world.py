@@ -190,12 +190,12 @@ def test_progress_and_the_part_folder(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"days": 29}, "days is 29"),
-        ({"stations": 11}, "stations is 11"),
+        ({"days": 29}, "days must be a whole number from 30"),
+        ({"stations": 11}, "stations must be a whole number from 12"),
         ({"stations": 1000}, "has room for 144"),
-        ({"shape": (15, 64)}, "16 pixels"),
-        ({"seed": -1}, "seed is -1"),
-        ({"start": "yesterday"}, "start is 'yesterday'"),
+        ({"shape": (15, 64)}, "shape must be a whole number from 16"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"start": "yesterday"}, "a day is a date from 1900 to 2200, such as 2020-01-31; got 'yesterday'"),
     ],
 )
 def test_bad_arguments_are_refused_before_any_work(tmp_path, changes, words):
