@@ -29,6 +29,9 @@ ANY_SIZE = "SMGEO_ANY_SIZE"
 _SHARE = 0.9
 # Days of an ISO date, with or without a time.
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?", re.ASCII)
+# NumPy and scikit-learn take no larger one.
+LARGEST_SEED = 2**32 - 1
+# Data from before 1900 do not exist, and beyond 2200 a day is a typing error.
 FIRST_DAY, LAST_DAY = dt.date(1900, 1, 1), dt.date(2200, 12, 31)
 
 
@@ -55,7 +58,7 @@ class Bound(NamedTuple):
 
 
 _BOUNDS = {
-    "seed": Bound(0, 2**32 - 1),
+    "seed": Bound(0, LARGEST_SEED),
     "folds": Bound(2, 1_000_000),
     "gap_days": Bound(0, 36_525),
     "block_km": Bound(0, 20_000, whole=False, open_low=True),

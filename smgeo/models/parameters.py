@@ -9,8 +9,8 @@ from typing import get_args, get_type_hints
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from smgeo.bounds import LARGEST_SEED
 from smgeo.errors import SmgeoError
-from smgeo.recipe.spec import LARGEST_SEED
 
 # Greatest values of parameters that are sizes or counts: a typing error should not fill the memory.
 _MOST = {

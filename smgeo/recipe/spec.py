@@ -19,16 +19,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from smgeo.addresses import hide
+from smgeo.bounds import FIRST_DAY, LARGEST_SEED, LAST_DAY
 from smgeo.errors import SmgeoError, nearest
 
 _UNKNOWN_KEY = "unknown_key"
-# NumPy and scikit-learn take no larger one.
-LARGEST_SEED = 2**32 - 1
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 # A number that may be infinite or NaN: a missing value, the end of a range.
 AnyNumber = Annotated[float, AllowInfNan(True)]
-# A day of a period; data from before 1900 do not exist, and beyond 2200 a day is a typing error.
-Day = Annotated[dt.date, Field(ge=dt.date(1900, 1, 1), le=dt.date(2200, 12, 31))]
+Day = Annotated[dt.date, Field(ge=FIRST_DAY, le=LAST_DAY)]
 
 
 class Spec(BaseModel):
