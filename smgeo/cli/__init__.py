@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 import warnings
 from collections.abc import Callable
-from types import FrameType
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
 from smgeo.cli import data, hpc, maps, study
 from smgeo.cli.console import console
+from smgeo.cli.stopping import Stop, end_children, stopping_in_order
 from smgeo.errors import SmgeoError, SmgeoWarning
 
 _INTERRUPTED = 130
-
 
 app = typer.Typer(
     name="smgeo",
@@ -55,19 +55,33 @@ def _say_warning(message: Warning | str, category: type[Warning], *where: object
     print(f"smgeo: {said}{message}", file=sys.stderr)
 
 
-def _stop_in_order(number: int, frame: FrameType | None) -> None:
-    """End a command on SIGTERM (a job that is asked to stop) as Ctrl-C does: finished work is kept, and workers end."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the clean-up
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's command in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.raise_signal(signal.SIGINT)
-
-
 def main() -> None:
-    """Run the command line; an error that the user can fix is one paragraph on stderr, with exit code 1."""
-    debug = "--debug" in sys.argv
+    """Run the command line; an error that the user can fix is one paragraph on stderr, with exit code 1.
+
+    Ctrl-C ends it with exit code 130, SIGTERM with 143, after the sentence that says how to go on.
+    """
+    with stopping_in_order() as stop:
+        try:
+            _run("--debug" in sys.argv)
+        except BaseException as error:
+            # typer turns Ctrl-C into exit code 130; others turn it into errors of their own.
+            if stop.code is None and not (isinstance(error, SystemExit) and error.code == _INTERRUPTED):
+                raise
+            _end(stop)
+
+
+def _end(stop: Stop) -> NoReturn:
+    """Leave without the interpreter's clean-up, which waits for threads in C code and takes no second Ctrl-C."""
+    stop.say()
+    end_children()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed
+            stream.flush()
+    os._exit(stop.code or _INTERRUPTED)
+
+
+def _run(debug: bool) -> None:
     warnings.showwarning = _say_warning
-    signal.signal(signal.SIGTERM, _stop_in_order)
     try:
         hpc.check_words(sys.argv[1:])
         app()
@@ -81,11 +95,6 @@ def main() -> None:
             raise
         print(f"smgeo: {error.strerror}: {error.filename}", file=sys.stderr)
         sys.exit(1)
-    except SystemExit as stop:
-        # typer silently turns Ctrl-C into exit code 130.
-        if stop.code == _INTERRUPTED:
-            print("smgeo: interrupted; the same command again continues where this one stopped", file=sys.stderr)
-        raise
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -15,10 +15,10 @@ import xarray as xr
 from dask.base import tokenize
 
 from smgeo.cube.chunks import Encoding
-from smgeo.cube.executor import Job, Summarise, explain_full_disk, write_regions
+from smgeo.cube.executor import Job, Summarise, write_regions
 from smgeo.cube.ledger import LEDGER, Records, adopt, read_ledger, resume_store, seal, write_ledger
 from smgeo.cube.regions import Progress, Region, plan_regions
-from smgeo.files import JsonObject, replace_folder
+from smgeo.files import JsonObject, explain_full_disk, replace_folder
 
 
 @dataclass(frozen=True, eq=False)

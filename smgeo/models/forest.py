@@ -109,7 +109,12 @@ class Forest(SoilMoistureModel):
             pure_serving_model=True,
             **params,
         )
-        return trees_of_ydf(learner.train({"x": x, "y": y}))
+        try:
+            return trees_of_ydf(learner.train({"x": x, "y": y}))
+        except ValueError as error:
+            if "interrupted by user" in str(error):  # ydf handles Ctrl-C itself, and calls it an invalid argument
+                raise KeyboardInterrupt from None
+            raise
 
     def _train_sklearn(self, x: np.ndarray, y: np.ndarray) -> Trees:
         from sklearn.ensemble import RandomForestRegressor

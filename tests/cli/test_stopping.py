@@ -1,0 +1,123 @@
+"""Ctrl-C on a terminal and SIGTERM, in each stage of a run."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+import yaml
+
+pty = pytest.importorskip("pty")
+
+SENTENCE = "smgeo: interrupted; the same command again continues where this one stopped"
+RECIPE = {
+    "name": "small",
+    "world": {"stations": 40, "days": 90, "shape": [16, 16]},
+    "target": {"variable": "sm"},
+    "stations": [{"kind": "ismn", "path": "ismn"}],
+    "rasters": [
+        {
+            "kind": "geotiff",
+            "path": "rasters/temperature/*.tif",
+            "dates": "temperature_%Y%m%d.tif",
+            "bands": ["temperature"],
+        },
+        {"kind": "geotiff", "path": "rasters/static/terrain.tif", "bands": ["elevation", "slope", "aspect"]},
+    ],
+    "grid": {"like": "rasters/static/terrain.tif"},
+    "features": ["temperature", "elevation", "slope"],
+    "prepare": {"window": {"length": 5}},
+}
+FOREST = {"models": {"rf": {"trees": 30_000}}}
+SKLEARN = {"models": {"rf": {"trees": 30_000, "engine": "sklearn"}}}
+NETWORK = {"models": {"ann": {"units": 4, "epochs": 150, "patience": 150}}}
+SEARCH = {**NETWORK, "search": {"ann": {"trials": 40, "epochs": 20, "scheduler": "none", "concurrent": 2}}}
+
+
+class Ended(NamedTuple):
+    code: int
+    text: str
+    left: list[list[str]]
+
+
+def on_terminal(folder: Path, recipe: dict, until: str, delay: float = 0.0, keys: int = 1, number: int = 0) -> Ended:
+    """Run the recipe on a terminal of its own; when it has printed `until`, press Ctrl-C so often, or send a signal."""
+    (folder / "small.yaml").write_text(yaml.safe_dump({**RECIPE, **recipe}), encoding="utf-8")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execv(sys.executable, [sys.executable, "-m", "smgeo", "run", "small.yaml", "--out", "run"])
+    text, due = b"", None
+    limit = time.monotonic() + 170
+    while True:
+        if select.select([terminal], [], [], 0.05)[0]:
+            try:
+                text += os.read(terminal, 65536)
+            except OSError:  # the process has closed it
+                break
+        if due is None and until and re.search(until.encode(), text):
+            due = time.monotonic() + delay
+        if due is not None and keys and time.monotonic() >= due:
+            if number:
+                os.kill(pid, number)
+            else:
+                os.write(terminal, b"\x03")
+            keys, due = keys - 1, time.monotonic() + 0.3
+        if time.monotonic() > limit:
+            os.kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return Ended(code, text.decode(errors="replace"), _of_session(pid))
+
+
+def _of_session(session: int) -> list[list[str]]:
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process.cmdline())
+        except (OSError, psutil.Error):
+            continue
+    return left
+
+
+def check(ended: Ended, code: int = 130) -> None:
+    assert ended.code == code, ended.text[-3000:]
+    assert ended.text.count(SENTENCE) == 1, ended.text[-3000:]
+    assert "Traceback" not in ended.text
+    assert "Exception ignored" not in ended.text
+    assert ended.left == []
+
+
+STAGES = {
+    "world": (FOREST, "world"),
+    "stations": (FOREST, "stations"),
+    "preparation": (FOREST, "prepared"),
+    "forest": (FOREST, "model rf"),
+    "sklearn": (SKLEARN, "model rf"),
+    "network": (NETWORK, "model ann"),
+    "search": (SEARCH, "search"),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("delay", [0.0, 1.5, 5.0])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_ends_at_ctrl_c(stage, delay, tmp_path):
+    recipe, until = STAGES[stage]
+    check(on_terminal(tmp_path, recipe, until, delay))
+
+
+def test_a_forest_in_training_ends_at_sigterm(tmp_path):
+    check(on_terminal(tmp_path, FOREST, "model rf", 1.0, number=signal.SIGTERM), 143)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    check(on_terminal(tmp_path, FOREST, "world", keys=2))
