@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -27,7 +27,41 @@ JsonObject: TypeAlias = dict[str, Any]
 # Bytes that one member of an archive, or a compressed file, may unpack to.
 UNPACKED_LIMIT = 512 * 2**20
 _PIECE = 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextmanager
+def explain_full_disk(path: Path, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Raise an error that says what to do when the disk (or the quota) is full; `kept` describes what is kept.
+
+    Libraries in C, such as GDAL, raise errors of their own: with less than 1 MiB free these count as a full disk too.
+
+    Raises
+    ------
+    SmgeoError
+        If the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        free = _free_bytes(path.parent)
+        of_library = number is None and not isinstance(error, SmgeoError) and free < _PIECE
+        if number not in _FULL and not of_library:
+            raise
+        raise SmgeoError(
+            f"no space left on the disk of {path} ({free / 2**20:.0f} MiB free): {kept()}make space and run the same command again, "
+            "which continues from there"
+        ) from None
+
+
+def _free_bytes(folder: Path) -> float:
+    """Return the free space of the disk of a folder; infinite if nobody can tell."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return float("inf")
 
 
 @contextmanager
@@ -47,8 +81,9 @@ def written_beside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield part
-        os.replace(part, path)
+        with explain_full_disk(path):
+            yield part
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -69,8 +104,9 @@ def folder_beside(path: Path, marker: str) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
-        replace_folder(part, path, marker)
+        with explain_full_disk(path):
+            yield part
+            replace_folder(part, path, marker)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

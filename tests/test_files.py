@@ -8,10 +8,14 @@ import lzma
 import math
 import os
 import re
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 import smgeo
 from smgeo.errors import SmgeoError
@@ -156,3 +160,38 @@ def test_json_files_are_read_in_one_place():
         if re.search(r"json\.loads?\(.*(read_|open\(|file|path)", p.read_text(encoding="utf-8"))
     }
     assert found == others
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only a user who may mount can make a small disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def _write_text(part):
+    part.write_text("x" * 2 * 2**20, encoding="utf-8")
+
+
+def _write_raster(part):
+    profile = {"driver": "GTiff", "width": 1024, "height": 1024, "count": 1, "dtype": "float32"}
+    with rasterio.open(part, "w", **profile) as file:
+        file.write(np.random.default_rng(0).random((1, 1024, 1024), dtype="float32"))
+
+
+@pytest.mark.parametrize("write", [_write_text, _write_raster])
+def test_a_full_disk_is_a_sentence_and_the_old_file_stays(write, small_disk):
+    path = small_disk / "a.tif"
+    path.write_text("old", encoding="utf-8")
+    with (
+        pytest.raises(SmgeoError, match=r"no space left on the disk of .*a\.tif \(\d+ MiB free\): make space and run"),
+        written_beside(path) as part,
+    ):
+        write(part)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(small_disk.iterdir()) == [path]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
 from smgeo.cli import data, hpc, maps, study
 from smgeo.cli.console import console
-from smgeo.cli.stopping import Stopping
+from smgeo.cli.stopping import Stop, end_children, stopping_in_order
 from smgeo.errors import SmgeoError, SmgeoWarning
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="smgeo",
@@ -52,30 +56,45 @@ def _say_warning(message: Warning | str, category: type[Warning], *where: object
 
 
 def main() -> None:
-    """Run the command line; an error that the user can fix is one paragraph on stderr, with exit code 1."""
-    debug = "--debug" in sys.argv
-    warnings.showwarning = _say_warning
-    with Stopping() as stopping:
+    """Run the command line; an error that the user can fix is one paragraph on stderr, with exit code 1.
+
+    Ctrl-C ends it with exit code 130, SIGTERM with 143, after the sentence that says how to go on.
+    """
+    with stopping_in_order() as stop:
         try:
-            hpc.check_words(sys.argv[1:])
-            app()
+            _run("--debug" in sys.argv)
         except BaseException as error:
-            stopping.exit_if_asked(error)
-            if debug or not (words := _say_error(error)):
+            # typer turns Ctrl-C into exit code 130; others turn it into errors of their own.
+            if stop.code is None and not (isinstance(error, SystemExit) and error.code == _INTERRUPTED):
                 raise
-            print(f"smgeo: {words}", file=sys.stderr)
-            sys.exit(1)
+            _end(stop)
 
 
-def _say_error(error: BaseException) -> str | None:
-    """Return words for an error that the user can fix; None for others."""
-    if isinstance(error, SmgeoError):
-        return str(error)
-    if (
-        isinstance(error, OSError) and error.filename is not None
-    ):  # a folder that cannot be written to, a file under a file
-        return f"{error.strerror}: {error.filename}"
-    return None
+def _end(stop: Stop) -> NoReturn:
+    """Leave without the interpreter's clean-up, which waits for threads in C code and takes no second Ctrl-C."""
+    stop.say()
+    end_children()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed
+            stream.flush()
+    os._exit(stop.code or _INTERRUPTED)
+
+
+def _run(debug: bool) -> None:
+    warnings.showwarning = _say_warning
+    try:
+        hpc.check_words(sys.argv[1:])
+        app()
+    except SmgeoError as error:
+        if debug:
+            raise
+        print(f"smgeo: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a folder that cannot be written to, a file under a file
+        if debug or error.filename is None:
+            raise
+        print(f"smgeo: {error.strerror}: {error.filename}", file=sys.stderr)
+        sys.exit(1)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

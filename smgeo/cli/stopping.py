@@ -1,8 +1,9 @@
-"""Stop a command in order when it is asked to: by Ctrl-C (exit code 130) or SIGTERM (143), within ten seconds.
+"""Ctrl-C and SIGTERM end a command within 10 s, whatever code is running.
 
-Python runs the handler of a signal only between two steps of its own code. Compiled code may not come back for long (a read from a dead server,
-a lock), or may swallow the interruption. So a thread, which Python tells of a signal at once, ends the process if nothing else does. That
-loses only the work in hand: what smgeo writes is either complete or absent at any time.
+Python's own handlers run only between two lines of Python in the main thread, which a call of C code (trees in training, a read that
+waits for a server) may not reach for minutes. Therefore a thread gets the number of each signal too. It ends the process if the
+ordinary way, `KeyboardInterrupt` in the main thread, takes too long. Files are written beside their place and renamed, and finished
+work is kept, so that this costs no more than `kill -9`.
 """
 
 from __future__ import annotations
@@ -12,103 +13,118 @@ import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Self
 
 import psutil
 
-# Seconds in which a command ends by itself.
-_LIMIT_S = 8.0
-_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_SENTENCE = "smgeo: interrupted; the same command again continues where this one stopped"
+SENTENCE = "interrupted; the same command again continues where this one stopped"
+# Seconds that the ordinary way may take, and those that child processes have to end after SIGTERM.
+_ORDERLY_S = 8.0
+_CHILDREN_S = 1.0
 
 
-class Stopping:
-    """A context in which Ctrl-C and SIGTERM raise KeyboardInterrupt, and end the process if that does not; for the main thread.
-
-    A second Ctrl-C ends the process at once; a second SIGTERM changes nothing, because it must not end the clean-up.
-
-    Attributes
-    ----------
-    code : int or None
-        Exit code, once the process was asked to stop.
-    """
+class Stop:
+    """A request to stop: `code` is the exit code of the command, None while nobody has asked."""
 
     def __init__(self) -> None:
         self.code: int | None = None
-        self._before = {number: signal.getsignal(number) for number in _CODES}
-        self._heard, self._told = socket.socketpair()
-        self._said = False
+        self._raised = False
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._said = threading.Lock()
 
-    def __enter__(self) -> Self:
-        for number, handler in self._before.items():
-            if handler != signal.SIG_IGN:  # a shell's command in the background is deaf to Ctrl-C
-                signal.signal(number, self._interrupt)
-        self._told.setblocking(False)
-        self._fd = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, name="smgeo-stopping", daemon=True).start()
-        return self
+    def listen(self) -> None:
+        """Get the signals from now on; only the main thread can."""
+        signal.signal(signal.SIGINT, self._ask)
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        if hasattr(os, "register_at_fork"):  # a forked child shares the socket: its signals are not this process's
+            os.register_at_fork(after_in_child=_forget)
+        threading.Thread(target=self._watch, name="smgeo-stop", daemon=True).start()
 
-    def __exit__(self, *_: object) -> None:
-        if self.code is not None:
-            return  # the process ends, and its threads may hang
-        signal.set_wakeup_fd(self._fd)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._told.close()
+    def say(self) -> None:
+        """Print once how to go on. It takes no lock of `sys.stderr`, which a thread may hold for ever."""
+        if self._said.acquire(blocking=False):
+            with suppress(OSError):  # the terminal is gone
+                os.write(2, f"smgeo: {SENTENCE}\n".encode())
 
-    def exit_if_asked(self, error: BaseException) -> None:
-        """Say how to go on, and exit, if an error came after the process was asked to stop: what is interrupted may fail in any way.
-
-        Raises
-        ------
-        SystemExit
-            With the exit code.
-        """
-        # typer turns Ctrl-C into this exit code, without a word.
-        interrupted = isinstance(error, KeyboardInterrupt) or getattr(error, "code", None) == _CODES[signal.SIGINT]
-        failed = not isinstance(error, SystemExit) or error.code not in (0, None)
-        if interrupted or (self.code is not None and failed):
-            self._say()
-            sys.exit(self.code or _CODES[signal.SIGINT])
-
-    def _say(self) -> None:
-        if not self._said:
-            self._said = True
-            print(_SENTENCE, file=sys.stderr, flush=True)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.code is None or number == signal.SIGINT:
-            self.code = self.code or _CODES[signal.Signals(number)]
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        """Raise `KeyboardInterrupt` at the first signal; later ones must not end the clean-up."""
+        self._note(number)
+        if self._raised:
+            return
+        self._raised = True
+        sys.unraisablehook = _hush  # in a callback the exception is lost, and the watching thread ends the process
+        threading.excepthook = _hush
+        current = signal.getsignal(signal.SIGINT)
+        if callable(current) and current != self._ask:  # a search ends its trials first
+            current(signal.SIGINT, frame)
+        else:
             raise KeyboardInterrupt
 
+    def _note(self, number: int) -> None:
+        if self.code is None:
+            self.code = 128 + number
+
     def _watch(self) -> None:
-        """Wait for a signal, then end the process when its time is over or Ctrl-C is pressed again."""
-        first = self._next()
-        if first is None:
-            return
-        self._heard.settimeout(_LIMIT_S)
-        try:
-            while self._next() not in (None, signal.SIGINT):
-                pass
-        except TimeoutError:
-            pass
-        self._say()
-        _end(_CODES[first])
+        """End the process at the second Ctrl-C, or some seconds after the first signal."""
+        deadline = None
+        while True:
+            self._read.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+            try:
+                numbers = self._read.recv(64)
+            except TimeoutError:
+                self._end()
+            for number in numbers:
+                if deadline is not None and number == signal.SIGINT:
+                    self._end()
+                if number in (signal.SIGINT, signal.SIGTERM) and deadline is None:
+                    self._note(number)
+                    deadline = time.monotonic() + _ORDERLY_S
 
-    def _next(self) -> signal.Signals | None:
-        """Return the next of the signals that stop; None when the context has ended."""
-        while sent := self._heard.recv(1):
-            if sent[0] in _CODES:
-                return signal.Signals(sent[0])
-        return None
+    def _end(self) -> None:
+        self.say()
+        end_children()
+        os._exit(self.code or 1)
 
 
-def _end(code: int) -> None:
-    """End this process and all that it started."""
-    for child in psutil.Process().children(recursive=True):
-        try:
-            child.kill()
-        except psutil.Error:
-            continue
-    os._exit(code)
+def end_children() -> None:
+    """End all processes that this one has started, and theirs: SIGTERM, and SIGKILL a second later."""
+    with suppress(psutil.Error):
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with suppress(psutil.Error):  # it has ended
+                child.terminate()
+        for child in psutil.wait_procs(children, _CHILDREN_S)[1]:
+            with suppress(psutil.Error):
+                child.kill()
+
+
+@contextmanager
+def stopping_in_order() -> Iterator[Stop]:
+    """Let SIGINT and SIGTERM end the block. After a request to stop the watch goes on until the process has ended."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = Stop()
+    stop.listen()
+    try:
+        yield stop
+    finally:
+        if stop.code is None:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _forget() -> None:
+    """Give a forked child the usual handlers."""
+    with suppress(ValueError):  # forked by another thread than the main one
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _hush(raised: object, /) -> None:
+    """Print nothing of an exception that nobody handles: it follows from the stop."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import math
 import sys
@@ -26,7 +25,7 @@ from smgeo.cube.regions import Progress, Region, shard_file
 from smgeo.cube.shards import open_array, write_shard
 from smgeo.cube.tally import counting_dropped
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, hash_file
+from smgeo.files import JsonObject, explain_full_disk, hash_file
 
 if TYPE_CHECKING:
     from dask.typing import Key
@@ -139,26 +138,6 @@ def _explain_lost_workers(store: Path, region: Region) -> Iterator[None]:
         raise SmgeoError(
             f"{store}: {tries} workers died one after the other at region {region.name} ({', '.join(region.variables)}; positions {place}); "
             "give workers more memory, or look into their logs; finished regions are kept, and the same command continues from there"
-        ) from None
-
-
-@contextmanager
-def explain_full_disk(store: Path, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Raise an error that says what to do when the disk (or the quota) is full; `kept` describes what is kept.
-
-    Raises
-    ------
-    SmgeoError
-        If the disk is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise SmgeoError(
-            f"no space left on the disk of {store}: {kept()}make space and run the same command again, which continues from "
-            "there"
         ) from None
 
 

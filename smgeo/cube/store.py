@@ -14,7 +14,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from smgeo.cube.chunks import CODECS, Encoding
-from smgeo.cube.executor import Job, Summarise, explain_full_disk, write_regions
+from smgeo.cube.executor import Job, Summarise, write_regions
 from smgeo.cube.ledger import (
     LEDGER,
     MARKERS,
@@ -27,7 +27,7 @@ from smgeo.cube.ledger import (
     write_ledger,
 )
 from smgeo.cube.regions import Progress, Region, plan_regions
-from smgeo.files import JsonObject, load_json, replace_folder
+from smgeo.files import JsonObject, explain_full_disk, load_json, replace_folder
 
 
 @dataclass(frozen=True, eq=False)

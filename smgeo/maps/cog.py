@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, written_beside
+from smgeo.files import JsonObject, explain_full_disk, written_beside
 from smgeo.maps.layout import NODATA, map_variables
 from smgeo.maps.strips import StripReader
 
@@ -129,7 +129,8 @@ def write_cogs(
         group = range(start, min(start + together, len(days)))
         plain = {t: files[t].with_suffix(".plain.part") for t in group if t in todo}
         if readers or plain:
-            _write_plain(ds, slice(group.start, group.stop), plain, digest, readers)
+            with explain_full_disk(next(iter(plain.values()), Path(folder) / "maps")):
+                _write_plain(ds, slice(group.start, group.stop), plain, digest, readers)
         for t, path in plain.items():
             _make_cog(path, files[t])
     return folder

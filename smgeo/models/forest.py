@@ -120,8 +120,13 @@ class Forest(SoilMoistureModel):
             pure_serving_model=True,
             **params,
         )
-        forest = learner.train({"x": x, "y": y})
-        if forest.num_trees() < self.trees:  # ydf takes Ctrl-C for itself, and returns the trees that it has
+        try:
+            forest = learner.train({"x": x, "y": y})
+        except ValueError as error:
+            if "interrupted by user" not in str(error):
+                raise
+            raise KeyboardInterrupt from None  # ydf handles Ctrl-C itself, and calls it an invalid argument
+        if forest.num_trees() < self.trees:  # or, in older versions, returns the trees that it has
             raise KeyboardInterrupt
         return trees_of_ydf(forest)
 

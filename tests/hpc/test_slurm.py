@@ -226,7 +226,7 @@ def test_a_search_that_is_told_to_stop_goes_back_to_the_queue_and_on(slurm, stud
     assert ended["JobState"] == "COMPLETED", log
     assert "told to stop (the wall time ends soon)" in log
     assert "interrupted; the same command again continues" in log
-    assert "exit code 130" in log
+    assert "exit code 143" in log
     assert "back to the queue" in log
     assert "start 2" in log
     trials = pd.read_parquet(table).set_index("trial")
