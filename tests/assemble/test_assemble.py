@@ -128,7 +128,7 @@ def test_extract_refuses():
         extract(nowhere, _stations([10.3], [49.9]))
     with pytest.raises(SmgeoError, match="bilinear"):
         extract(_raster(), _stations([10.3], [49.9]), method="bilinear")
-    with pytest.raises(SmgeoError, match="radius_m=-5"):
+    with pytest.raises(SmgeoError, match="radius_m must be a number above 0"):
         extract(_raster(), _stations([10.3], [49.9]), radius_m=-5)
     with pytest.raises(SmgeoError, match="got a str"):
         extract("clay.tif", _stations([10.3], [49.9]))

@@ -205,6 +205,17 @@ def _write_model(kind: str, **params: object) -> Callable[[Path], object]:
     return write
 
 
+def _write_pipeline(folder: Path) -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    import smgeo
+
+    x = np.random.default_rng(0).random((60, 3))
+    smgeo.make_model(make_pipeline(StandardScaler(), Ridge())).fit(x, x[:, 0]).save(folder / "model")
+
+
 def _read_model(folder: Path) -> dict[str, np.ndarray]:
     import smgeo
 
@@ -285,6 +296,10 @@ KINDS: dict[str, Kind] = {
     "stac": Kind(_write_catalogue, "*.json", _read_catalogue),
     "cube": Kind(_write_cube, "cube.zarr/**/*", _read_cube),
     "rf": Kind(_write_model("rf", trees=3, threads=1), "model/*", _read_model),
+    "boosting": Kind(_write_model("HistGradientBoostingRegressor", max_iter=3), "model/*", _read_model),
+    "neighbours": Kind(_write_model("KNeighborsRegressor"), "model/*", _read_model),
+    "svr": Kind(_write_model("SVR"), "model/*", _read_model),
+    "pipeline": Kind(_write_pipeline, "model/*", _read_model),
     "ridge": Kind(_write_model("Ridge"), "model/*", _read_model),
     "recipe": Kind(lambda folder: (folder / "recipe.yaml").write_text(_RECIPE), "recipe.yaml", _read_recipe),
 }
