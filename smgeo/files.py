@@ -31,6 +31,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
+class FullDiskError(SmgeoError):
+    """A disk, or the user's share of it, is full."""
+
+
 @contextmanager
 def explain_full_disk(path: Path, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Raise an error that says what to do when the disk (or the quota) is full; `kept` describes what is kept.
@@ -39,8 +43,8 @@ def explain_full_disk(path: Path, kept: Callable[[], str] = lambda: "") -> Itera
 
     Raises
     ------
-    SmgeoError
-        If the disk is full.
+    FullDiskError
+        If the disk is full; one from within is said again, with what is kept here.
     """
     try:
         yield
@@ -48,10 +52,11 @@ def explain_full_disk(path: Path, kept: Callable[[], str] = lambda: "") -> Itera
         number = error.errno if isinstance(error, OSError) else None
         free = _free_bytes(path.parent)
         of_library = number is None and not isinstance(error, SmgeoError) and free < _PIECE
-        if number not in _FULL and not of_library:
+        known, words = isinstance(error, FullDiskError), kept()
+        if number not in _FULL and not of_library and not (known and words):
             raise
-        raise SmgeoError(
-            f"no space left on the disk of {path} ({free / 2**20:.0f} MiB free): {kept()}make space and run the same command again, "
+        raise FullDiskError(
+            f"no space left on the disk of {path} ({free / 2**20:.0f} MiB free): {words}make space and run the same command again, "
             "which continues from there"
         ) from None
 

@@ -79,7 +79,7 @@ def write_results(run: Context, found: Found) -> Found:
 
 
 def draw_report(run: Context, found: Found) -> Found:
-    """Write `report.html`."""
+    """Write `report.html`, and `tables/` of the models."""
     inputs = {"results": found.results, "keys": found.keys(*found.done)}
-    page = run.folder / "report.html"
-    return run.do(found, "report", lambda progress: write_report(run.folder, progress=progress), inputs, [page])[0]
+    written = [run.folder / name for name in ("report.html", *(["tables"] if found.models else []))]
+    return run.do(found, "report", lambda progress: write_report(run.folder, progress=progress), inputs, written)[0]

@@ -227,7 +227,7 @@ def test_days_are_days(model, grid, tmp_path):
     got = open_map(smgeo.predict_map(model, noon, tmp_path / "n.zarr", ["2020-01-05"]))
     expected = open_map(smgeo.predict_map(model, grid, tmp_path / "m.zarr", ["2020-01-05T00:00Z"]))
     np.testing.assert_array_equal(got["sm"].values, expected["sm"].values)
-    with pytest.raises(SmgeoError, match="contains numbers"):
+    with pytest.raises(SmgeoError, match="a day is a date from 1900 to 2200, such as 2020-01-31; got 20200105"):
         smgeo.predict_map(model, grid, tmp_path / "m.zarr", [20200105])
     with pytest.raises(SmgeoError, match=r"load_model\('rf'\)"):
         smgeo.predict_map("rf", grid, tmp_path / "m.zarr", DAYS)

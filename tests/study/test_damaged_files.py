@@ -125,6 +125,17 @@ def test_a_lost_chunk_of_a_run_is_made_again(copied, name):
     assert smgeo.open_cube(store).load().identical(truth)
 
 
+@pytest.mark.parametrize("lost", ["report.html", "tables", "tables/scores.csv"])
+def test_lost_parts_of_a_report_are_made_again(copied, lost):
+    folder, again = copied
+    before = {p.relative_to(folder): p.read_bytes() for p in folder.glob("tables/*")}
+    assert len(before) > 1
+    shutil.rmtree(folder / lost) if (folder / lost).is_dir() else (folder / lost).unlink()
+    again()
+    assert {p.relative_to(folder): p.read_bytes() for p in folder.glob("tables/*")} == before
+    assert (folder / "report.html").is_file()
+
+
 def test_a_flipped_byte_of_the_prepared_stations_is_no_number(copied):
     folder, again = copied
     store = next((folder / "prepared").glob("*/*/stations.zarr"))
