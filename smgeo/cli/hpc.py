@@ -38,7 +38,7 @@ def check_words(arguments: list[str]) -> None:
 
 # Options of `jobscript` that become fields of a `JobRequest`: type and help.
 _JOB_OPTIONS: dict[str, tuple[object, str]] = {
-    "partition": (str | None, "Partition; the default one of the profile by default."),
+    "partition": (str | None, "Partition, or several (a,b); the default one of the profile by default."),
     "nodes": (int | None, "Number of nodes; 1 by default."),
     "tasks": (int | None, "Number of processes on each node (only for `any`)."),
     "cpus": (int | None, "CPUs of each node; all by default."),
@@ -47,6 +47,7 @@ _JOB_OPTIONS: dict[str, tuple[object, str]] = {
     "time": (str | None, "Wall time, HH:MM:SS or D-HH:MM:SS; one hour by default."),
     "account": (str | None, "Project account."),
     "qos": (str | None, "Quality of service."),
+    "constraint": (str | None, "Features that the nodes must have; those of the partition by default."),
     "job_name": (str | None, "Name of the job and of its log."),
     "array": (str | None, "Tasks of a job array, such as 0-9 (only for `any`)."),
     "dependency": (str | None, "Jobs to wait for, such as afterok:123."),

@@ -238,6 +238,7 @@ def test_a_search_that_is_told_to_stop_goes_back_to_the_queue_and_on(slurm, stud
     assert kept["validation_rmse"].tolist() == first["validation_rmse"].tolist()
 
 
+@pytest.mark.soak
 def test_a_users_program_is_told_to_stop_and_goes_on(slurm, tmp_path, monkeypatch):
     program = tmp_path / "keeps.sh"
     program.write_text(
@@ -291,6 +292,7 @@ def test_a_job_that_is_preempted_goes_on(slurm, tmp_path, monkeypatch):
     assert set(steps) == set(range(40))
 
 
+@pytest.mark.soak
 def test_nodes_that_do_not_come_are_named(slurm, tmp_path, monkeypatch):
     """Ray is started where the second node's daemon is stopped: its task never begins."""
     program = tmp_path / "wait.py"

@@ -57,7 +57,7 @@ def _start(folder, out):
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.parametrize("name", ["map.zarr", "maps"])
+@pytest.mark.parametrize("name", ["maps", pytest.param("map.zarr", marks=pytest.mark.soak)])
 def test_killed_maps_go_on_to_the_same_bytes(folder, tmp_path, name, monkeypatch):
     monkeypatch.setattr(layout, "MAP_CHUNK", {"time": 4, "y": 4, "x": 4})
     whole = smgeo.predict_map(

@@ -100,6 +100,7 @@ def test_any_space_is_searched_and_rebuilt_by_optuna(space, seed):
     assert rebuilt.suggest(12) == first.suggest(12)
 
 
+@pytest.mark.soak
 @needs("ax")
 def test_ax_searches_lists_of_any_values():
     space = {"a": [True, False], "b": [[64], [64, 32]], "c": [0.5, 2, 8.0], "d": [8, 2], "e": [None, "x", 3]}

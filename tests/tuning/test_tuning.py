@@ -536,6 +536,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.soak
 def test_networks_share_a_gpu(tmp_path):
     (tmp_path / "run.py").write_text(GPU_SCRIPT)
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path)]

@@ -10,7 +10,9 @@ from pydantic import AfterValidator, Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.hpc.sites.profile import (
+    PLAIN,
     UNIT_MB,
+    Constraint,
     Line,
     PartitionSpec,
     Plain,
@@ -35,6 +37,7 @@ _DEPENDENCY = re.compile(
     r"([,?](singleton|(after|afterany|afterok|afternotok|aftercorr)(:\d+(_\d+)?(\+\d+)?)+))*",
     re.ASCII,
 )
+_PARTITIONS = re.compile(rf"{PLAIN.pattern}(,{PLAIN.pattern})*")
 _MAIL = re.compile(r"[A-Za-z0-9.!#%*+/=?^_{}~-]+@[A-Za-z0-9.-]+")
 _MAIL_TYPES = (
     "BEGIN",
@@ -81,6 +84,10 @@ class JobRequest(Spec):
         Number of processes that `any` starts on each node.
     time : str
         Wall time; by default one hour, or the partition's limit if that is shorter.
+    partition : str
+        One, or several (`cpu,long`), of which SLURM takes the one that is free first.
+    constraint : str
+        Features that the nodes must have, in place of the partition's.
     launcher : str
         How `any` starts the user's program: one process per task by srun, or the launcher of a library.
     stop_before_s : int
@@ -91,7 +98,7 @@ class JobRequest(Spec):
         nothing would start from scratch each time.
     """
 
-    partition: Plain | None = None
+    partition: Annotated[str, matching(_PARTITIONS, "partitions must look like cpu or cpu,long")] | None = None
     nodes: int = Field(1, ge=1)
     tasks: int | None = Field(None, ge=1)
     cpus: int | None = Field(None, ge=1)
@@ -100,6 +107,7 @@ class JobRequest(Spec):
     time: WallTime | None = None
     account: Plain | None = None
     qos: Plain | None = None
+    constraint: Constraint | None = None
     job_name: Plain | None = None
     array: Annotated[str, matching(_ARRAY, "an array must look like 0-9, 1,3,5 or 0-99%4")] | None = None
     dependency: (
@@ -134,7 +142,11 @@ class JobHeader:
     cpus_per_task: int | None
     exclusive: bool
     gpus: int
+    gpu_option: str | None
     memory: str | None
+    memory_option: str
+    constraint: str | None
+    modules: tuple[str, ...]
     time: str
     stop_before_s: int
     account: str | None
@@ -160,7 +172,7 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
     gpus = _choose_gpus(request, site, name, limits)
     cpus = request.cpus if request.cpus is not None else limits.cores
     _check_most("--cpus", request.cpus, limits.cores, f"a node of {where} has", "cores")
-    _check_memory(request, limits, where)
+    _check_memory(request, site, limits, where)
     if site.account_required and request.account is None:
         raise SmgeoError(f"--account is missing: {site.name} requires a project account; give --account NAME")
     seconds = _wall_time(request, limits, where)
@@ -177,7 +189,11 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
         cpus_per_task=None if cpus is None else cpus // tasks,
         exclusive=limits.exclusive or cpus is None,
         gpus=gpus,
+        gpu_option=describe_gpus(site, limits, gpus, request.nodes),
         memory=request.memory,
+        memory_option=site.memory_option,
+        constraint=request.constraint or limits.constraint,
+        modules=(*site.modules, *limits.modules),
         time=format_time(seconds),
         stop_before_s=stop_before_s,
         account=request.account,
@@ -186,10 +202,43 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
     # TensorFlow lets anyone who reaches a process that trains with others run code in it, so nobody else may be on the node.
     header = replace(header, exclusive=True) if workload == "train" and header.ranks > 1 else header
     # A job that has its nodes alone still gets the partition's default memory, if it does not ask for all of it.
-    return replace(header, memory="0") if header.exclusive and header.memory is None else header
+    header = replace(header, memory="0") if header.exclusive and header.memory is None else header
+    return replace(header, memory=describe_memory(site, limits, header))
 
 
-def _check_memory(request: JobRequest, limits: PartitionSpec, where: str) -> None:
+def describe_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> str | None:
+    """Return the option that asks for GPUs, in the site's way; None for none.
+
+    >>> describe_gpus(Site(name="a"), PartitionSpec(gpu_type="a100"), 2, nodes=3)
+    'gres=gpu:a100:2'
+    """
+    if not gpus:
+        return None
+    count = gpus * nodes if site.gpu_option == "gpus" else gpus
+    asked = f"{limits.gpu_type}:{count}" if limits.gpu_type else str(count)
+    return f"gres=gpu:{asked}" if site.gpu_option == "gres" else f"{site.gpu_option}={asked}"
+
+
+def describe_memory(site: Site, limits: PartitionSpec, header: JobHeader) -> str | None:
+    """Return what a script asks for with the site's option: an amount for each node, or for each CPU; None to leave it out."""
+    if header.memory is None or site.memory_option == "mem":
+        return header.memory
+    if site.memory_option == "none":
+        return None
+    megabytes = parse_memory(header.memory) or (limits.memory_gb or 0) * 1024
+    cpus = limits.cores if header.memory == "0" else header.cpus
+    return f"{int(megabytes / cpus)}M" if cpus and megabytes >= cpus else None
+
+
+def _check_memory(request: JobRequest, site: Site, limits: PartitionSpec, where: str) -> None:
+    if request.memory is not None and site.memory_option == "none":
+        raise SmgeoError(
+            f"--memory {request.memory}: {where} takes no request for memory (memory_option: none); leave it out"
+        )
+    if request.memory is not None and site.memory_option == "mem-per-cpu" and (request.cpus or limits.cores) is None:
+        raise SmgeoError(
+            f"--memory {request.memory}: {where} counts memory by CPU, and the CPUs are unknown; give --cpus"
+        )
     if request.memory is None or limits.memory_gb is None:
         return
     if parse_memory(request.memory) > limits.memory_gb * 1024:

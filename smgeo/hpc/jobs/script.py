@@ -56,7 +56,7 @@ def jobscript(
     extra : sequence of str
         Extra arguments for the command of smgeo, such as `["--trials", "50"]`.
     **options
-        `partition`, `nodes`, `tasks`, `cpus`, `gpus`, `memory`, `time`, `account`, `qos`, `job_name`, `array`, `dependency`, `mail`,
+        `partition`, `nodes`, `tasks`, `cpus`, `gpus`, `memory`, `time`, `account`, `qos`, `constraint`, `job_name`, `array`, `dependency`, `mail`,
         `mail_type`, `venv`, `conda`, `container`, `launcher`, `stop_before_s`, `restarts`: the fields of `JobRequest`.
 
     Raises
@@ -122,8 +122,6 @@ def _common_values(job: _Job) -> dict[str, object]:
         "site": site.name,
         "verified": site.verified,
         "version": importlib.metadata.version("smgeo"),
-        "gpu_option": site.gpu_option,
-        "modules": site.modules,
         "setup": site.setup,
         "variables": site.variables,
         "directives": site.directives,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,8 @@ _HOST_SUFFIX = re.compile(r"[A-Za-z0-9.-]*")
 UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _DIRECTIVE = re.compile(r"--?[A-Za-z].*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Features of nodes and their combinations, as sbatch reads them: `amd&ib`, `[rack1*2|rack2]`.
+_CONSTRAINT = re.compile(r"[A-Za-z0-9_.:&|*,()\[\]-]+")
 
 
 def parse_time(text: str) -> int:
@@ -88,6 +91,7 @@ def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
 
 
 Plain = Annotated[str, matching(PLAIN, "letters, digits and _ . + @ - are allowed, a letter or a digit first")]
+Constraint = Annotated[str, matching(_CONSTRAINT, "letters, digits and _ . : & | * , ( ) [ ] - are allowed")]
 WallTime = Annotated[str, AfterValidator(_time)]
 Line = Annotated[str, AfterValidator(_one_line)]
 WholePath = Annotated[str, AfterValidator(_whole_path)]
@@ -108,6 +112,12 @@ class PartitionSpec(Spec):
         GPUs of a node; 0 if it has none.
     time_limit : str
         Maximum wall time, `HH:MM:SS` or `D-HH:MM:SS`.
+    gpu_type : str
+        Type of the GPUs where jobs must name it, such as `a100`.
+    constraint : str
+        Features that its nodes must have (`--constraint`).
+    modules : tuple of str
+        Modules of its jobs alone, after those of the site: jobs on CPUs need none of CUDA's.
     exclusive : bool
         If true, jobs get whole nodes.
     internet : bool
@@ -119,6 +129,9 @@ class PartitionSpec(Spec):
     memory_gb: float | None = Field(None, gt=0)
     gpus: int | None = Field(None, ge=0)
     time_limit: WallTime | None = None
+    gpu_type: Plain | None = None
+    constraint: Constraint | None = None
+    modules: tuple[Line, ...] = ()
     exclusive: bool = False
     internet: bool = False
     note: str = ""
@@ -167,7 +180,8 @@ class Site(Spec):
     conda: Line | None = None
     container: WholePath | None = None
     variables: dict[str, Line] = Field({})
-    gpu_option: Literal["gres", "gpus-per-node"] = "gres"
+    gpu_option: Literal["gres", "gpus-per-node", "gpus"] = "gres"
+    memory_option: Literal["mem", "mem-per-cpu", "none"] = "mem"
     launcher: LauncherSpec = LauncherSpec()
     network: NetworkSpec = NetworkSpec()
     login_internet: bool = True
@@ -193,22 +207,52 @@ class Site(Spec):
     def partition(self, name: str | None = None) -> tuple[str | None, PartitionSpec]:
         """Return the name and limits of a partition, by default of the default one; any name is allowed if the profile lists none.
 
+        Of several (`a,b`), of which SLURM takes the one that is free first, the tightest limits count.
+
         Raises
         ------
         SmgeoError
-            If the profile does not list it.
+            If the profile does not list it, or several need different GPUs, modules or features.
         """
         name = name or self.default_partition
-        if name is not None and not PLAIN.fullmatch(name):
+        names = name.split(",") if name else []
+        if not all(map(PLAIN.fullmatch, names)):
             raise SmgeoError(f"--partition {name!r}: letters, digits and _ . + @ - are allowed")
         if not self.partitions:
             return name, PartitionSpec()
-        if name not in self.partitions:
-            raise SmgeoError(
-                f"--partition {name!r} is not a partition of {self.name}; {nearest(str(name), list(self.partitions))} (all: "
-                f"{', '.join(self.partitions)})"
-            )
-        return name, self.partitions[name]
+        for one in names:
+            if one not in self.partitions:
+                raise SmgeoError(
+                    f"--partition {one!r} is not a partition of {self.name}; {nearest(one, list(self.partitions))} (all: "
+                    f"{', '.join(self.partitions)})"
+                )
+        return name, _tightest([self.partitions[one] for one in names], f"--partition {name}")
+
+
+def _tightest(partitions: Sequence[PartitionSpec], where: str) -> PartitionSpec:
+    """Return limits that hold in each of the partitions.
+
+    Raises
+    ------
+    SmgeoError
+        If they need different lines of a script.
+    """
+    for key in ("gpu_type", "constraint", "modules"):
+        if len({getattr(p, key) for p in partitions}) > 1:
+            raise SmgeoError(f"{where}: the partitions differ in {key}, and a job has one; give one partition")
+    least = {
+        key: min((v for p in partitions if (v := getattr(p, key)) is not None), default=None)
+        for key in ("nodes", "cores", "memory_gb", "gpus")
+    }
+    times = [p.time_limit for p in partitions if p.time_limit is not None]
+    return partitions[0].model_copy(
+        update={
+            **least,
+            "time_limit": min(times, key=parse_time, default=None),
+            "exclusive": any(p.exclusive for p in partitions),
+            "internet": all(p.internet for p in partitions),
+        }
+    )
 
 
 def user_folder() -> Path:

@@ -200,11 +200,18 @@ def job_options(
         "memory": f"{memory_gb} GiB",
         # Not rounded up to gigabytes: a node may have a little less.
         "job_mem": "0" if limits.exclusive else f"{int(memory_gb * 1024)}M",
+        "job_directives_skip": [] if site.memory_option == "mem" else ["--mem="],
         "walltime": format_time(seconds),
-        "job_extra_directives": ["--export=ALL", *site.directives, *(["--exclusive"] if limits.exclusive else [])],
+        "job_extra_directives": [
+            "--export=ALL",
+            *site.directives,
+            *(["--exclusive"] if limits.exclusive else []),
+            *([f"--constraint={limits.constraint}"] if limits.constraint else []),
+            *([f"--mem-per-cpu={int(memory_gb * 1024 / cores)}M"] if site.memory_option == "mem-per-cpu" else []),
+        ],
         "shebang": "#!/bin/bash -l",
         "job_script_prologue": [
-            *(f"module load {' '.join(map(shlex.quote, m.split()))}" for m in site.modules),
+            *(f"module load {' '.join(map(shlex.quote, m.split()))}" for m in (*site.modules, *limits.modules)),
             *site.setup,
             *(f"export {k}={shlex.quote(v)}" for k, v in site.variables.items()),
             # A folder that only its user can read: others could put files where Dask keeps values.

@@ -292,3 +292,101 @@ def test_a_job_that_has_its_nodes_alone_gets_all_their_memory():
     assert fit_request(JobRequest(partition="b"), whole, "run").memory is None
     assert fit_request(JobRequest(partition="b", memory="0"), whole, "run").memory == "0"
     assert "#SBATCH --exclusive\n#SBATCH --mem=0\n" in smgeo.jobscript("generic", "any", "hostname")
+
+
+SITE = """
+name: ours
+default_partition: cpu
+memory_option: {memory}
+gpu_option: {gpu}
+modules: [Python]
+partitions:
+  cpu: {{cores: 64, memory_gb: 128, nodes: 40, time_limit: "1-00:00:00", gpus: 0}}
+  long: {{cores: 48, memory_gb: 96, nodes: 4, time_limit: "4-00:00:00", gpus: 0, exclusive: true}}
+  gpu: {{cores: 32, memory_gb: 256, nodes: 8, gpus: 4, gpu_type: a100, constraint: "ib&nvme", modules: [CUDA/12]}}
+"""
+
+
+def write_site(tmp_path, memory="mem", gpu="gres"):
+    file = tmp_path / "ours.yaml"
+    file.write_text(SITE.format(memory=memory, gpu=gpu))
+    return file
+
+
+def asked_of(site, **options):
+    """The options of a script, and the modules that it loads."""
+    lines = smgeo.jobscript(site, "any", "hostname", **options).splitlines()
+    loaded = [line.split("module load ")[1] for line in lines if "module load " in line]
+    return [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")], loaded
+
+
+@pytest.mark.parametrize(
+    ("memory", "options", "expected"),
+    [
+        ("mem", {"memory": "32G"}, "--mem=32G"),
+        ("mem-per-cpu", {"memory": "32G"}, "--mem-per-cpu=512M"),
+        ("mem-per-cpu", {"memory": "32G", "cpus": 10}, "--mem-per-cpu=3276M"),
+        ("mem-per-cpu", {"memory": "0"}, "--mem-per-cpu=2048M"),
+        ("mem-per-cpu", {"partition": "long"}, "--mem-per-cpu=2048M"),
+        ("mem-per-cpu", {}, None),
+        ("none", {}, None),
+        ("none", {"partition": "long"}, None),
+    ],
+)
+def test_memory_is_asked_for_in_the_sites_way(memory, options, expected, tmp_path):
+    asked, _ = asked_of(write_site(tmp_path, memory=memory), **options)
+    assert [a for a in asked if a.startswith("--mem")] == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [("gres", "--gres=gpu:a100:2"), ("gpus-per-node", "--gpus-per-node=a100:2"), ("gpus", "--gpus=a100:6")],
+)
+def test_gpus_are_asked_for_in_the_sites_way(gpu, expected, tmp_path):
+    site = write_site(tmp_path, gpu=gpu)
+    asked, loaded = asked_of(site, partition="gpu", gpus=2, nodes=3)
+    assert [a for a in asked if "gpu" in a and "partition" not in a] == [expected]
+    assert "--constraint=ib&nvme" in asked
+    assert loaded == ["Python", "CUDA/12"]
+    asked, loaded = asked_of(site)
+    assert not [a for a in asked if "gpu" in a or "constraint" in a]
+    assert loaded == ["Python"]
+    with pytest.raises(SmgeoError, match="--gpus 5: a node of ours's partition gpu has 4 GPUs"):
+        asked_of(site, partition="gpu", gpus=5)
+    with pytest.raises(
+        SmgeoError, match=r"--gpus 1: a node of ours's partition cpu,long has 0 GPUs; partitions with GPUs: gpu"
+    ):
+        asked_of(site, partition="cpu,long", gpus=1)
+
+
+def test_of_several_partitions_the_tightest_limits_count(tmp_path):
+    site = write_site(tmp_path)
+    asked, _ = asked_of(site, partition="cpu,long", time="23:00:00", nodes=4)
+    assert "--partition=cpu,long" in asked
+    assert {"--cpus-per-task=48", "--exclusive", "--mem=0"} <= set(asked)
+    for options, words in (
+        ({"nodes": 5}, "gives a job at most 4 nodes"),
+        ({"time": "1-00:00:01"}, "at most 1-00:00:00"),
+        ({"memory": "97G"}, "has 96G"),
+    ):
+        with pytest.raises(SmgeoError, match=words):
+            asked_of(site, partition="cpu,long", **options)
+    with pytest.raises(SmgeoError, match="the partitions differ in gpu_type, and a job has one; give one partition"):
+        asked_of(site, partition="cpu,gpu")
+    with pytest.raises(SmgeoError, match="--partition 'lnog' is not a partition of ours; did you mean 'long'"):
+        asked_of(site, partition="cpu,lnog")
+
+
+def test_a_site_that_takes_no_memory_refuses_it(tmp_path):
+    with pytest.raises(SmgeoError, match=r"--memory 3G: ours's partition cpu takes no request for memory"):
+        asked_of(write_site(tmp_path, memory="none"), memory="3G")
+
+
+@pytest.mark.parametrize(
+    "text", ["ib;id", "ib $(id)", "ib\n#SBATCH --wrap=id", "`id`", "ib id", "'", '"', "a>b", "", "\u0661"]
+)
+def test_a_constraint_of_another_form_is_refused(text, tmp_path):
+    with pytest.raises(SmgeoError, match="constraint"):
+        asked_of(write_site(tmp_path), constraint=text)
+    asked, _ = asked_of(write_site(tmp_path), constraint="[rack1*2|rack2*4]")
+    assert "--constraint=[rack1*2|rack2*4]" in asked

@@ -330,6 +330,7 @@ def test_worker_processes_sign_in_by_themselves_and_share_the_bound(server, faul
     assert not secrets_in(server, done.stdout + done.stderr)
 
 
+@pytest.mark.soak
 def test_worker_processes_share_the_budget(server, tmp_path):
     needed = on_grid(server).attrs["requests"]
     server.reset_counters()
