@@ -175,7 +175,9 @@ def new_system_command(
 
     path = out or user_folder() / f"{name}.yaml"
     check_new(path)
-    partitions, default = read_partitions()
+    partitions, default, left_out = read_partitions()
+    for words in left_out:
+        console.print(f"left out: {words}", markup=False)
     if partitions:
         console.print(f"SLURM here has {len(partitions)} partition(s): {', '.join(partitions)}", markup=False)
     else:

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +14,14 @@ from pathlib import Path
 from smgeo.errors import SmgeoError, nearest
 from smgeo.hpc.jobs.request import JobHeader, JobRequest, fit_request
 from smgeo.hpc.sites.profile import Site, load_site
+from smgeo.hpc.sites.slurm import LATE, run_slurm
 from smgeo.hpc.sites.templates import fill_template
 from smgeo.recipe.spec import parse_spec
 from smgeo.recipe.study import Recipe, read_recipe
 
 # Messages of SLURM's programs where none is configured, or its controller is down.
 _NO_SLURM = ("configuration source", "Unable to contact slurm controller")
+_PERHAPS = "; the job may have been submitted all the same: look with squeue --me before you submit it again"
 
 
 def jobscript(
@@ -288,8 +289,14 @@ def _run(command: Sequence[str], text: str, what: str) -> str:
     # Variables of a job in which this is called, and those of sbatch itself, would override options of the script.
     kept = ("SLURM_CONF", "SLURM_JWT", *(() if "#SBATCH --account=" in text else ("SBATCH_ACCOUNT",)))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_")) or k in kept}
-    done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)  # noqa: S603 - no shell
+    submits = command == ["sbatch", "--parsable"]
+    try:
+        done = run_slurm(command, text, environment, again=not submits)
+    except SmgeoError as error:
+        raise SmgeoError(f"{error}{_PERHAPS if submits else ''}") from None
     message = " ".join((done.stderr or done.stdout).split())
+    if done.returncode and submits and any(words in message for words in LATE) and _NO_SLURM[1] not in message:
+        raise SmgeoError(f"SLURM answered late ({message}){_PERHAPS}")
     if done.returncode and any(words in message for words in _NO_SLURM):
         raise SmgeoError(
             f"no SLURM answers here ({message}); run this on a login node, or start one on this machine (`smgeo testbed start`) and "

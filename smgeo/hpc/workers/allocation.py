@@ -13,10 +13,9 @@ from pathlib import Path
 
 from smgeo.errors import SmgeoError
 from smgeo.hpc.sites.profile import UNIT_MB
+from smgeo.hpc.sites.slurm import run_slurm
 
 _END_S = 20
-# Seconds in which SLURM must answer.
-_ANSWER_S = 120
 # A list of nodes with one node.
 _ONE_NODE = re.compile(r"[^\[\],\s]+")
 _LAST_LINES = 4
@@ -202,16 +201,7 @@ def ask_scontrol(what: str, name: str) -> str | None:
         If there is no `scontrol`, or it fails.
     """
     try:
-        done = subprocess.run(  # noqa: S603 - no shell
-            ["scontrol", "show", what, name],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=_ANSWER_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise SmgeoError(
-            f"scontrol show {what} {name} got no answer from SLURM within {_ANSWER_S} s; try again"
-        ) from None
+        done = run_slurm(["scontrol", "show", what, name])
     except FileNotFoundError:
         raise SmgeoError(
             "scontrol was not found in this job of several nodes; put SLURM's programs (srun, scontrol) into PATH"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import yaml
 
 from smgeo.errors import SmgeoError
 from smgeo.hpc.jobs.request import JobRequest
+from smgeo.hpc.jobs.script import submit_script
+from smgeo.hpc.sites import slurm
 from smgeo.hpc.sites.new_profile import describe_site, parse_partitions, write_site
 from smgeo.hpc.sites.profile import Site, find_sites, format_time, load_site, parse_site, parse_time
 from smgeo.recipe.spec import parse_spec
@@ -97,8 +100,8 @@ def test_a_profile_from_what_slurm_says(tmp_path):
     )
     # Two kinds of nodes in a partition: a job may get the smaller one.
     nodes = "cpu|128|256000|(null)\ncpu|64|512000|(null)\ngpu|48+|515000+|gpu:a100:4(S:0-1)\n"
-    found, default = parse_partitions(partitions, nodes)
-    assert default == "cpu"
+    found, default, left_out = parse_partitions(partitions, nodes)
+    assert (default, left_out) == ("cpu", [])
     assert found == {
         "cpu": {"nodes": 40, "time_limit": "2-00:00:00", "cores": 64, "memory_gb": 250.0, "gpus": 0},
         "gpu": {"nodes": 8, "exclusive": True, "cores": 48, "memory_gb": 515_000 / 1024, "gpus": 4},
@@ -117,6 +120,71 @@ def test_a_profile_from_what_slurm_says(tmp_path):
     assert not site.verified
     with pytest.raises(SmgeoError, match="exists already"):
         write_site(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+
+
+def test_what_slurm_cannot_say_of_a_partition_is_left_out_and_told():
+    partitions = (
+        "PartitionName=none Default=YES MaxNodes=4 MaxTime=1:00:00 TotalNodes=0\n"
+        "PartitionName=staff Hidden=YES MaxNodes=4 MaxTime=02:00:00 TotalNodes=2\n"
+        "PartitionName=odd#1 MaxNodes=4 MaxTime=02:00:00 TotalNodes=2\n"
+        "PartitionName=new MaxNodes=UNLIMITED MaxTime=INFINITE TotalNodes=3\n"
+        "PartitionName=mig MaxNodes=1 MaxTime=30 TotalNodes=3\n"
+    )
+    nodes = (
+        "new|n/a|n/a|(null)\nnew|0|1|(null)\nnew|16|1|\n\nnonsense\n"
+        "mig|64|256000|gpu:1g.5gb:7,gpu:3g.20gb:2(S:0)\nmig|64|256000|gpu:a100:4,gpu:v100:2(S:0-1),lscratch:100\nstaff|8|8000|gpu:1\n"
+    )
+    found, default, left_out = parse_partitions(partitions, nodes)
+    assert found == {
+        "new": {"nodes": 3, "cores": 16, "gpus": 0},
+        "mig": {"nodes": 1, "cores": 64, "memory_gb": 250.0, "gpus": 6},
+    }
+    assert default == "new"
+    assert left_out == [
+        "partition none has no nodes",
+        "partition staff is hidden",
+        "partition odd#1 has a name that a script cannot contain",
+        "a node that SLURM has no numbers of: 'new|n/a|n/a|(null)'",
+        "a node that SLURM has no numbers of: 'new|0|1|(null)'",
+        "a node that SLURM has no numbers of: ''",
+        "a node that SLURM has no numbers of: 'nonsense'",
+    ]
+
+
+def test_answers_are_never_lost(tmp_path):
+    values = describe_site("ours", {}, {"modules": "GCC", "venv": "~/venv"})
+    path = tmp_path / "ours.yaml"
+    with pytest.raises(
+        SmgeoError, match=r"venv: .*your answers are kept in .*ours.yaml.draft: correct it and rename it"
+    ):
+        write_site(values, path)
+    draft = path.with_name("ours.yaml.draft")
+    assert yaml.safe_load(draft.read_text())["venv"] == "~/venv"
+    path.write_text(draft.read_text().replace("~", "/home/me"))
+    assert load_site(path).modules == ("GCC",)
+
+
+# ---- a controller that answers late
+
+LATE = """#!/bin/sh
+echo call >> "$0.calls"
+if [ "$(wc -l < "$0.calls")" -lt 3 ]; then echo 'error: Socket timed out on send/recv operation' >&2; exit 1; fi
+echo answer
+"""
+
+
+def test_a_question_to_a_busy_controller_is_asked_again_and_a_job_is_submitted_once(tmp_path, monkeypatch):
+    for name in ("squeue", "sbatch"):
+        (tmp_path / name).write_text(LATE)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm, "_WAITS_S", (0, 0))
+    assert slurm.run_slurm(["squeue"]).stdout == "answer\n"
+    with pytest.raises(
+        SmgeoError, match=r"answered late .*may have been submitted all the same: look with squeue --me"
+    ):
+        submit_script("#!/bin/sh\n")
+    assert (tmp_path / "sbatch.calls").read_text() == "call\n"
 
 
 # ---- what follows an accepted text
