@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -390,3 +391,16 @@ def test_a_constraint_of_another_form_is_refused(text, tmp_path):
         asked_of(write_site(tmp_path), constraint=text)
     asked, _ = asked_of(write_site(tmp_path), constraint="[rack1*2|rack2*4]")
     assert "--constraint=[rack1*2|rack2*4]" in asked
+
+
+def test_both_recipes_of_an_image_take_the_same_files_and_run_the_same_lines():
+    folder = Path(__file__).parents[3]
+    docker, apptainer = ((folder / "cluster" / "container" / n).read_text() for n in ("Dockerfile", "smgeo.def"))
+    copied = {w for line in re.findall(r"^COPY (.*) /src", docker, re.MULTILINE) for w in line.split()}
+    assert copied == set(re.findall(r"^ +(\S+) /src/", apptainer, re.MULTILINE))
+    assert {"pyproject.toml", "constraints.txt", "smgeo", "recipes", "cluster"} <= copied
+    assert all((folder / name).exists() for name in copied)
+    lines = "sh /src/cluster/container/install.sh && rm -r /src"
+    assert f"RUN {lines}" in docker
+    assert f"    {lines}" in apptainer
+    subprocess.run([shellcheck(), str(folder / "cluster" / "container" / "install.sh")], check=True)
