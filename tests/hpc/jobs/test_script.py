@@ -397,7 +397,7 @@ def test_both_recipes_of_an_image_take_the_same_files_and_run_the_same_lines():
     folder = Path(__file__).parents[3]
     docker, apptainer = ((folder / "cluster" / "container" / n).read_text() for n in ("Dockerfile", "smgeo.def"))
     copied = {w for line in re.findall(r"^COPY (.*) /src", docker, re.MULTILINE) for w in line.split()}
-    assert copied == set(re.findall(r"^ +(\S+) /src/", apptainer, re.MULTILINE))
+    assert copied == set(re.findall(r"^ +(\S+) /src/\1$", apptainer, re.MULTILINE))
     assert {"pyproject.toml", "constraints.txt", "smgeo", "recipes", "cluster"} <= copied
     assert all((folder / name).exists() for name in copied)
     lines = "sh /src/cluster/container/install.sh && rm -r /src"
