@@ -353,7 +353,9 @@ def test_a_full_disk_is_said_and_the_write_goes_on_after(tmp_path: Path, small_d
     cube = grid_cube(65).assign(s1_vv=(("time", "y", "x"), da.from_array(noise, chunks=(30, 256, 40))))
     cube = cube.assign(s1_vh=cube["s1_vv"] + 1)
     with dask.config.set(scheduler="synchronous"):
-        with pytest.raises(SmgeoError, match="no space left on the disk.*regions are written and kept; make space and run the same"):
+        with pytest.raises(
+            SmgeoError, match="no space left on the disk.*regions are written and kept; make space and run the same"
+        ):
             write_cube(cube, small_disk / "c.zarr", token="t")
         assert not (small_disk / "c.zarr").exists()
         kept = read_ledger(small_disk / "c.zarr.part")
