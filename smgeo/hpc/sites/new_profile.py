@@ -41,7 +41,7 @@ def parse_partitions(partitions: str, nodes: str) -> tuple[dict[str, Partition],
     Examples
     --------
     >>> parse_partitions("PartitionName=a Default=YES MaxNodes=4 MaxTime=02:00:00 TotalNodes=9", "a|8|2048|gpu:a100:2")
-    ({'a': {'nodes': 4, 'time_limit': '02:00:00', 'cores': 8, 'memory_gb': 2.0, 'gpus': 2}}, 'a', [])
+    ({'a': {'nodes': 4, 'time_limit': '02:00:00', 'cores': 8, 'gpus': 2, 'memory_gb': 2.0}}, 'a', [])
     """
     found: dict[str, Partition] = {}
     default = ""
