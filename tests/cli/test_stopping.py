@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,32 @@ STAGES = {
 def test_a_stage_ends_at_ctrl_c(stage, delay, tmp_path):
     recipe, until = STAGES[stage]
     check(on_terminal(tmp_path, recipe, until, delay))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("keys", [1, 2])
+def test_the_wait_for_a_dead_server_ends_at_ctrl_c(keys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as dead:  # it takes calls and never answers
+        path = f"http://127.0.0.1:{dead.getsockname()[1]}/clay.tif"
+        rasters = [*RECIPE["rasters"], {"kind": "geotiff", "path": path, "bands": {"clay": 1}}]
+        check(on_terminal(tmp_path, {**FOREST, "rasters": rasters}, "world: done", 6.0, keys=keys))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("until", ["stations", "prepared", "model rf", "map rf"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_maps(until, tmp_path):
+    recipe = {"models": {"rf": {"trees": 3_000}}, "maps": {"models": ["rf"], "dates": ["2016-01-20", "2016-02-10"]}}
+    maps = []
+    for name in ("stopped", "whole"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "stopped":
+            check(on_terminal(folder, recipe, until))
+        ended = on_terminal(folder, recipe, "", keys=0)
+        assert ended.code == 0, ended.text[-3000:]
+        maps.append({f.name: f.read_bytes() for f in (folder / "run" / "maps" / "rf").glob("*.tif")})
+    assert len(maps[0]) == 2
+    assert maps[0] == maps[1]
 
 
 def test_a_forest_in_training_ends_at_sigterm(tmp_path):
