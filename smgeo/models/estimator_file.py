@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,10 +108,25 @@ def _sequence(kind: type) -> _Form:
 
 
 def _read_dict(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> dict[Any, Any]:
-    out = {inner(k): inner(v) for k, v in content}
-    if "n_jobs" in out:  # of a function that an estimator calls, which starts as many threads or processes
+    return _checked({inner(k): inner(v) for k, v in content})
+
+
+def _checked(values: dict[Any, Any]) -> dict[Any, Any]:
+    """Return named values that may be attributes, or arguments of a function that an estimator calls."""
+    _refuse_protocols(values)
+    if "n_jobs" in values:  # the function would start as many threads or processes
         raise ValueError("a number of jobs among the arguments of a function")
-    return out
+    return values
+
+
+def _read_bunch(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> Bunch:
+    return Bunch(**_checked({str(k): inner(v) for k, v in content}))
+
+
+def _refuse_protocols(names: Iterable[object]) -> None:
+    """Refuse names such as `__array_interface__`: NumPy follows the address in it to any place of memory."""
+    if odd := [name for name in names if isinstance(name, str) and name.startswith("__")]:
+        raise ValueError(f"a value named {min(odd)!r}")
 
 
 def _read_objects(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> np.ndarray:
@@ -210,6 +225,7 @@ def _read_object(content: Any, reader: _Reader, inner: Callable[[_Node], Any]) -
     kind: Any = known or reader.trusted(name)
     made = kind.__new__(kind)
     values = {str(k): inner(v) for k, v in state}
+    _refuse_protocols(values)
     if known is None and hasattr(made, "__setstate__"):
         made.__setstate__(values)
     else:
@@ -252,7 +268,7 @@ _FORMS: dict[str, _Form] = {
     "bunch": _Form(
         lambda value: type(value) is Bunch,
         lambda value, _, inner: [[str(k), inner(v)] for k, v in value.items()],
-        lambda content, _, inner: Bunch(**{k: inner(v) for k, v in content}),
+        _read_bunch,
     ),
     "slice": _Form(
         lambda value: isinstance(value, slice),

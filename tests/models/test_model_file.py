@@ -641,3 +641,34 @@ def test_a_table_holds_no_windows_of_several_days(make_station_cube):
     model = make_model("Ridge").fit(Windows(make_station_cube(), FEATURES, length=3))
     with pytest.raises(SmgeoError, match="windows of 3 days"):
         model.predict(pd.DataFrame(np.zeros((2, 6))))
+
+
+@pytest.mark.parametrize("name", ["__array_interface__", "__array_struct__", "__array__", "__class__"])
+@pytest.mark.parametrize("holder", ["bunch", "dict", "attribute of an estimator", "attribute"])
+def test_no_name_that_numpy_follows_is_read(weights, name, holder):
+    """An `__array_interface__` gives an address of memory, which NumPy reads as numbers or as objects."""
+    interface = {
+        "dict": [["data", {"tuple": [16, False]}], ["shape", {"tuple": [1]}], ["typestr", "<f8"], ["version", 3]]
+    }
+    held = {
+        "bunch": {"bunch": [[name, interface]]},
+        "dict": {"dict": [[name, interface]]},
+        "attribute of an estimator": {"object": ["sklearn.linear_model.Ridge", [[name, interface]]]},
+    }
+    key, value = (name, interface) if holder == "attribute" else ("intercept_", held[holder])
+    folder = _edit(weights, lambda state, arrays: state.update({key: value}))
+    with pytest.raises(SmgeoError, match=f"a value named '{name}'"):
+        load_model(folder)
+
+
+def test_a_bunch_starts_no_jobs(weights):
+    folder = _edit(weights, lambda state, arrays: state.update(intercept_={"bunch": [["n_jobs", 500]]}))
+    with pytest.raises(SmgeoError, match="a number of jobs"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["", ".", "a\x00b", "\ud800", "model.json/x", "é" * 200, "../x"])
+def test_a_name_of_a_file_that_is_not_in_the_folder_is_refused(weights, name):
+    files = json.loads((weights.parent / "model.json").read_text())["files"]
+    with pytest.raises(SmgeoError):
+        load_model(_seal(weights.parent, files={**files, name: "0" * 64}))
