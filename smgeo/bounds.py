@@ -194,8 +194,8 @@ def check_day(where: str, value: object) -> dt.date:
     return day
 
 
-def check_period(where: str, period: object) -> None:
-    """Refuse anything but two days in order, or None for all days.
+def check_period(where: str, period: object) -> tuple[dt.date, dt.date] | None:
+    """Return the first and the last day of a period, which must be two days in order; None, which is all days, for None.
 
     Raises
     ------
@@ -203,12 +203,13 @@ def check_period(where: str, period: object) -> None:
         With what was found.
     """
     if period is None:
-        return
+        return None
     if isinstance(period, str | bytes) or not isinstance(period, Sequence | np.ndarray) or len(period) != 2:
         raise SmgeoError(f"{where}: period must be a first and a last day; got {_shown(period)}")
     first, last = (check_day(f"{where}: period", day) for day in period)
     if first > last:
         raise SmgeoError(f"{where}: period ends before it begins: {first} to {last}")
+    return first, last
 
 
 def weigh_memory(what: str, size: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,10 +12,11 @@ import typer
 
 from smgeo.cli import data, hpc, maps, study
 from smgeo.cli.console import console
-from smgeo.cli.stopping import Stop, end_children, stopping_in_order
+from smgeo.cli.stopping import Stop, stopping_in_order
 from smgeo.errors import SmgeoError, SmgeoWarning
 
 _INTERRUPTED = 130
+
 
 app = typer.Typer(
     name="smgeo",
@@ -72,12 +72,10 @@ def main() -> None:
 
 def _end(stop: Stop) -> NoReturn:
     """Leave without the interpreter's clean-up, which waits for threads in C code and takes no second Ctrl-C."""
-    stop.say()
-    end_children()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # closed
             stream.flush()
-    os._exit(stop.code or _INTERRUPTED)
+    stop.end()
 
 
 def _run(debug: bool) -> None:

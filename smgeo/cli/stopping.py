@@ -17,10 +17,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 import psutil
 
-SENTENCE = "interrupted; the same command again continues where this one stopped"
+_SENTENCE = "interrupted; the same command again continues where this one stopped"
 # Seconds that the ordinary way may take, and those that child processes have to end after SIGTERM.
 _ORDERLY_S = 8.0
 _CHILDREN_S = 1.0
@@ -45,11 +46,11 @@ class Stop:
             os.register_at_fork(after_in_child=_forget)
         threading.Thread(target=self._watch, name="smgeo-stop", daemon=True).start()
 
-    def say(self) -> None:
+    def _say(self) -> None:
         """Print once how to go on. It takes no lock of `sys.stderr`, which a thread may hold for ever."""
         if self._said.acquire(blocking=False):
             with suppress(OSError):  # the terminal is gone
-                os.write(2, f"smgeo: {SENTENCE}\n".encode())
+                os.write(2, f"smgeo: {_SENTENCE}\n".encode())
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         """Raise `KeyboardInterrupt` at the first signal; later ones must not end the clean-up."""
@@ -77,21 +78,22 @@ class Stop:
             try:
                 numbers = self._read.recv(64)
             except TimeoutError:
-                self._end()
+                self.end()
             for number in numbers:
                 if deadline is not None and number == signal.SIGINT:
-                    self._end()
+                    self.end()
                 if number in (signal.SIGINT, signal.SIGTERM) and deadline is None:
                     self._note(number)
                     deadline = time.monotonic() + _ORDERLY_S
 
-    def _end(self) -> None:
-        self.say()
-        end_children()
-        os._exit(self.code or 1)
+    def end(self) -> NoReturn:
+        """Say how to go on, and end this process and its children, without the interpreter's clean-up."""
+        self._say()
+        _end_children()
+        os._exit(self.code or 128 + signal.SIGINT)
 
 
-def end_children() -> None:
+def _end_children() -> None:
     """End all processes that this one has started, and theirs: SIGTERM, and SIGKILL a second later."""
     with suppress(psutil.Error):
         children = psutil.Process().children(recursive=True)

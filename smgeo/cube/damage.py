@@ -50,9 +50,10 @@ def _find_changed(store: Path, records: Records | None) -> dict[str, str]:
     if records is None:
         return {}
     written = _written(records)
-    sizes = find_sizes(store) if len(written) <= LISTED else _sizes_of(store, records.metadata)
+    names = written if len(written) <= LISTED else list(records.metadata)
+    sizes = find_sizes(store) if names is written else _sizes_of(store, names)
     damaged: dict[str, str] = {}
-    for name in written if len(written) <= LISTED else records.metadata:
+    for name in names:
         if name not in sizes:
             damaged[name] = "missing"
         elif sizes[name] != records.sizes.get(name, sizes[name]):

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
-from smgeo.bounds import check_arguments, check_day, check_each, check_period, checked
+from smgeo.bounds import check_arguments, check_each, check_period, checked
 from smgeo.cube.schema import observed, select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
@@ -106,14 +106,10 @@ def split_periods(
         If periods overlap or are out of order, or a part has no day with a target.
     """
     given = {"train": train, "validation": validation, "test": test}
+    periods = {}
     for part, asked in given.items():
-        if asked is not None or part != "validation":
-            check_period(f"split: {part}", asked or ())
-    periods = {
-        part: (str(check_day("split", asked[0])), str(check_day("split", asked[1])))
-        for part, asked in given.items()
-        if asked is not None
-    }
+        if ends := check_period(f"split: {part}", asked if part == "validation" else asked or ()):
+            periods[part] = str(ends[0]), str(ends[1])
     if problem := find_period_problem(periods):
         raise SmgeoError(f"split: {problem}")
     for part, (first, last) in periods.items():

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import compare_models
 from smgeo.report.html import embed, write_page
+from smgeo.report.map_pictures import without_formulas
 from smgeo.report.page import encode_picture
 from smgeo.report.results import open_evaluations, records_of
 from smgeo.report.schema import Comparison, Provenance, Results, read_provenance, read_results
@@ -114,7 +114,7 @@ def _compare_pairs(found: Mapping[str, _Run], units: str) -> Table:
     )
 
 
-@mpl.rc_context({"text.parse_math": False})
+@without_formulas()
 def draw_scores(scores: pd.DataFrame, units: str) -> Figure:
     """Draw the test RMSE of every model of every run, with its interval."""
     test = scores[scores["part"] == "test"].reset_index(drop=True)

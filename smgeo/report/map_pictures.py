@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +33,13 @@ MISSING = (220, 220, 220)
 _INSIDE = ListedColormap(["#b35806", "#d8daeb"])
 
 _Raster = TypeVar("_Raster", xr.DataArray, xr.Dataset)
+
+
+@contextmanager
+def without_formulas() -> Iterator[None]:
+    """Draw `$` in names and units, which come from data, as it is written: it begins no formula."""
+    with mpl.rc_context({"text.parse_math": False}):
+        yield
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,7 @@ def _limits(values: xr.DataArray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-# Names and units come from data, and `$` in them is no formula.
-@mpl.rc_context({"text.parse_math": False})
+@without_formulas()
 def draw_map(
     path: str | Path | xr.Dataset,
     day: str | dt.date | np.datetime64,

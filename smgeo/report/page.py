@@ -17,6 +17,7 @@ from smgeo.cube.schema import text_of
 from smgeo.recipe.yaml_format import load_yaml
 from smgeo.report.grid_pictures import draw_daily_means, draw_last_days, draw_rgb
 from smgeo.report.html import embed, write_page
+from smgeo.report.map_pictures import without_formulas
 from smgeo.report.results import open_predictions
 from smgeo.report.run_pictures import (
     PART_COLOURS,
@@ -60,11 +61,8 @@ def write_report(
     places = None if results.target is None else _places(folder, results)
     drawings = _plan_drawings(folder, results, predictions, places)
     encoded: dict[str, str] = {}
-    # Names and units come from data, and `$` in them is no formula.
-    style = mpl.rc_context(
-        {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight", "text.parse_math": False}
-    )
-    with style:
+    style = mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.bbox": "tight"})
+    with style, without_formulas():
         for i, (name, draw) in enumerate(drawings.items()):
             png = encode_picture(draw())
             encoded[name] = embed(png)

@@ -320,6 +320,5 @@ def _answer(kind: str, folder: Path) -> dict[str, object]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     for line in sys.stdin:
-        print(
-            json.dumps(_answer(*line.rstrip("\n").split("\t")[:1], Path(line.rstrip("\n").split("\t")[1]))), flush=True
-        )
+        asked, _, place = line.rstrip("\n").partition("\t")
+        print(json.dumps(_answer(asked, Path(place))), flush=True)

@@ -142,7 +142,7 @@ class JobHeader:
     cpus_per_task: int | None
     exclusive: bool
     gpus: int
-    gpu_option: str | None
+    gpu_request: str | None
     memory: str | None
     memory_option: str
     constraint: str | None
@@ -189,7 +189,7 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
         cpus_per_task=None if cpus is None else cpus // tasks,
         exclusive=limits.exclusive or cpus is None,
         gpus=gpus,
-        gpu_option=describe_gpus(site, limits, gpus, request.nodes),
+        gpu_request=_ask_gpus(site, limits, gpus, request.nodes),
         memory=request.memory,
         memory_option=site.memory_option,
         constraint=request.constraint or limits.constraint,
@@ -203,13 +203,13 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
     header = replace(header, exclusive=True) if workload == "train" and header.ranks > 1 else header
     # A job that has its nodes alone still gets the partition's default memory, if it does not ask for all of it.
     header = replace(header, memory="0") if header.exclusive and header.memory is None else header
-    return replace(header, memory=describe_memory(site, limits, header))
+    return replace(header, memory=_ask_memory(site, limits, header))
 
 
-def describe_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> str | None:
+def _ask_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> str | None:
     """Return the option that asks for GPUs, in the site's way; None for none.
 
-    >>> describe_gpus(Site(name="a"), PartitionSpec(gpu_type="a100"), 2, nodes=3)
+    >>> _ask_gpus(Site(name="a"), PartitionSpec(gpu_type="a100"), 2, nodes=3)
     'gres=gpu:a100:2'
     """
     if not gpus:
@@ -219,7 +219,7 @@ def describe_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> s
     return f"gres=gpu:{asked}" if site.gpu_option == "gres" else f"{site.gpu_option}={asked}"
 
 
-def describe_memory(site: Site, limits: PartitionSpec, header: JobHeader) -> str | None:
+def _ask_memory(site: Site, limits: PartitionSpec, header: JobHeader) -> str | None:
     """Return what a script asks for with the site's option: an amount for each node, or for each CPU; None to leave it out."""
     if header.memory is None or site.memory_option == "mem":
         return header.memory

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from smgeo.errors import SmgeoError
 
 # Seconds in which a program must end.
-ANSWER_S = 120
+_ANSWER_S = 120
 # Messages of a controller that is busy, and the seconds before a question is asked again.
 LATE = ("Socket timed out", "Unable to contact slurm controller", "Connection timed out")
 _WAITS_S = (2, 10)
@@ -41,11 +41,11 @@ def run_slurm(
     for wait in (*(_WAITS_S if again else ()), None):
         try:
             done = subprocess.run(  # noqa: S603 - no shell
-                list(command), input=text, env=environment, capture_output=True, text=True, timeout=ANSWER_S
+                list(command), input=text, env=environment, capture_output=True, text=True, timeout=_ANSWER_S
             )
         except subprocess.TimeoutExpired:
             raise SmgeoError(
-                f"{' '.join(command)} got no answer from SLURM within {ANSWER_S} s; try again later"
+                f"{' '.join(command)} got no answer from SLURM within {_ANSWER_S} s; try again later"
             ) from None
         if wait is None or not done.returncode or not any(words in done.stderr for words in LATE):
             break

@@ -145,25 +145,23 @@ def open_band(file: File, reading: Reading) -> Iterator[Cut]:
 
         def cut(run: slice, rows: slice, columns: slice) -> np.ndarray:
             try:
-                stored_values = read(run, rows, columns)
-            except (ValueError, RuntimeError) as error:  # a chunk of a Zarr store that cannot be decoded
+                numbers = read(run, rows, columns)
+                half_hours = None if counts is None else counts(run, rows, columns)
+            except (OSError, ValueError, RuntimeError) as error:  # of HDF5; of a Zarr store's codecs
                 if isinstance(error, SmgeoError):
                     raise
-                raise SmgeoError(f"{file}: {reading.band} cannot be read: {error}") from None
-            values, excluded = packing.unpack(stored_values)
+                raise SmgeoError(f"{file}: {reading.band} cannot be read: {explain_read(error)}") from None
+            values, excluded = packing.unpack(numbers)
             note_dropped(reading.name, OUTSIDE_FILE_RANGE, excluded)
-            if counts is not None:
-                part = (counts(run, rows, columns) < HALF_HOURS) & ~np.isnan(values)
+            if half_hours is not None:
+                part = (half_hours < HALF_HOURS) & ~np.isnan(values)
                 note_dropped(reading.name, LACKS_HALF_HOURS, int(part.sum()))
                 values[part] = np.nan
             if other is not None:  # times that are not selected
                 values[other[run]] = np.nan
             return reading.convert(values)
 
-        try:
-            yield cut
-        except OSError as error:
-            raise SmgeoError(f"{file}: {reading.band} cannot be read: {explain_read(error)}") from None
+        yield cut
 
 
 def packing_of(stored: Stored, file: File, reading: Reading) -> Packing:

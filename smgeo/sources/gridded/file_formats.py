@@ -53,7 +53,7 @@ def is_classic(head: bytes, file: object) -> bool:
     return head.startswith(b"CDF")
 
 
-def explain_read(error: OSError) -> str:
+def explain_read(error: Exception) -> str:
     """Return the message of an error in reading values, with what to do if HDF5 lacks the plugin that unpacks them.
 
     >>> explain_read(OSError("Can't synchronously read data (can't open directory /usr/lib/plugin)")).endswith("hdf5plugin.PLUGIN_PATH")
