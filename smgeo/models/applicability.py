@@ -11,14 +11,26 @@ from typing import Self
 
 import numpy as np
 from scipy.spatial import KDTree
+from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python 3.11
 
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject
 from smgeo.models.arrays import read_arrays, write_arrays
 from smgeo.threads import compiled
 
+_ARRAYS = ("center", "scale", "weights", "reference")
 # Training rows that were near to previous rows, which are compared first.
 _RECENT = 4
+
+
+class ApplicabilityState(TypedDict):
+    """The parts of an `Applicability` that are no arrays, as JSON types."""
+
+    features: list[str]
+    mean_distance: float
+    threshold: float
+    rows: int
+    folds: int
+    stations: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,15 +156,20 @@ class Applicability:
     def _groups(self) -> tuple[np.ndarray, ...]:
         return _group(self.reference)
 
-    def save(self, file: Path) -> JsonObject:
+    def save(self, file: Path) -> ApplicabilityState:
         """Write the arrays to `file` (`.npz`, no pickle), and return the rest as JSON types."""
-        arrays = {n: getattr(self, n) for n in ("center", "scale", "weights", "reference")}
-        write_arrays(file, arrays)
-        numbers = {n: getattr(self, n) for n in ("mean_distance", "threshold", "rows", "folds", "stations")}
-        return {"features": list(self.features), **numbers}
+        write_arrays(file, {name: getattr(self, name) for name in _ARRAYS})
+        return {
+            "features": list(self.features),
+            "mean_distance": float(self.mean_distance),
+            "threshold": float(self.threshold),
+            "rows": int(self.rows),
+            "folds": int(self.folds),
+            "stations": int(self.stations),
+        }
 
     @classmethod
-    def load(cls, file: Path, about: JsonObject) -> Self:
+    def load(cls, file: Path, about: ApplicabilityState) -> Self:
         """Return the area that `save` wrote.
 
         Raises
@@ -161,8 +178,21 @@ class Applicability:
             If the file is another: compiled code reads its arrays without checks.
         """
         try:
-            parts: JsonObject = {**about, "features": tuple(about["features"]), **read_arrays(file)}
-            area = cls(**parts)
+            arrays = read_arrays(file)
+            if set(arrays) != set(_ARRAYS):
+                raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
+            area = cls(
+                tuple(about["features"]),
+                arrays["center"],
+                arrays["scale"],
+                arrays["weights"],
+                arrays["reference"],
+                about["mean_distance"],
+                about["threshold"],
+                about["rows"],
+                about["folds"],
+                about["stations"],
+            )
             area._check()
         except (ValueError, KeyError, TypeError) as error:
             raise SmgeoError(
@@ -175,12 +205,15 @@ class Applicability:
             array = getattr(self, name)
             if array.shape != (len(self.features),) or array.dtype != "float64":
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        numbers = np.concatenate([self.center, self.scale, self.weights, [self.mean_distance, self.threshold]])
+        if not np.isfinite(numbers).all() or not (self.scale > 0).all() or not (self.weights >= 0).all():
+            raise ValueError("its numbers are not finite, or below 0")
         width = int((self.weights > 0).sum())
         if self.reference.dtype != "float32" or self.reference.ndim != 2 or self.reference.shape[1] != width:
             raise ValueError(f"its reference is {self.reference.dtype} of shape {self.reference.shape}")
         if not np.isfinite(self.reference).all():
             raise ValueError("its reference is not finite")
-        if not len(self.reference) or not self.mean_distance > 0 or not self.threshold >= 0:
+        if not self.reference.size or not self.mean_distance > 0 or not self.threshold >= 0:
             raise ValueError("it has no rows to compare with, or no scale")
 
 

@@ -1,10 +1,10 @@
-"""Files of named arrays in a model's folder, which may come from anybody: `.npz` without pickle, and HDF5, which Keras reads."""
+"""Files `.npz` of named arrays in a model's folder, which may come from anybody: no pickle, and sizes are weighed first."""
 
 from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -13,8 +13,6 @@ import psutil
 
 # Share of the free memory that the arrays of one file may take.
 _SHARE = 0.5
-# Groups and arrays of a network's weights, at most.
-_MOST_PARTS = 20_000
 # The greatest length of an array without numbers.
 _LONGEST_EMPTY = 4096
 # Bytes of a `.npy` file before its numbers, at most.
@@ -53,46 +51,6 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         stream.seek(0)
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEAD)
     return array
-
-
-def check_hdf5(file: Path) -> int:
-    """Return how many numbers a file of weights in HDF5 has, after it was found to lead nowhere else.
-
-    Raises
-    ------
-    ValueError
-        If there is a link or storage outside the file, a group that stands in two places, or a view on another file; if it is larger than
-        half of the free memory; or if it is no HDF5 file.
-    """
-    import h5py
-
-    seen: set[int] = set()
-
-    def look(group: h5py.Group) -> Iterator[h5py.Dataset]:
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name} is a link")
-            part = group[name]
-            address = h5py.h5o.get_info(part.id).addr
-            if address in seen or len(seen) > _MOST_PARTS:
-                raise ValueError(f"{name} is a link, or one part of too many")
-            seen.add(address)
-            if isinstance(part, h5py.Group):
-                yield from look(part)
-            elif not isinstance(part, h5py.Dataset) or part.external or part.is_virtual or part.dtype.hasobject:
-                raise ValueError(f"{name} has its numbers elsewhere")
-            else:
-                yield part
-
-    try:
-        with h5py.File(file, "r") as root:
-            sizes = [(part.size, part.nbytes) for part in look(root)]
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"it is damaged or not a file of weights: {error!r}") from None
-    weigh(sum(size for _, size in sizes))
-    return int(sum(count for count, _ in sizes))
 
 
 def weigh(size: int) -> None:

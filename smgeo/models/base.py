@@ -286,11 +286,18 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
 
     def restore(self, about: Manifest, folder: Path, trusted: Collection[str] = ()) -> None:
         """Become the fitted model of a folder that `save` wrote; `trusted` as for `load_model`."""
+        shape = about["input_shape"]
+        if len(shape) != (2 if self.uses_window else 1) or (shape[0] is None) != getattr(self, "uses_series", False):
+            raise SmgeoError(
+                f"{folder}: a {self.kind} with these parameters has no input of shape {shape}; train the model again"
+            )
         self.n_features_in_ = about["n_features"]
         self.input_shape_ = tuple(about["input_shape"])
         self.preparation_, self.training_, self.params_ = about["preparation"], about["training"], about["params"]
         if about["calibration"] is not None:
             self.calibration_ = Calibration.from_dict(about["calibration"])
+            if (self.calibration_.offset is not None) != self.has_spread:
+                raise SmgeoError(f"{folder}: its intervals are those of another kind of model; calibrate it again")
         if about["applicability"] is not None:
             self.applicability_ = Applicability.load(folder / APPLICABILITY_FILE, about["applicability"])
         if about["feature_names"]:

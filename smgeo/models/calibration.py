@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python 3.11
 
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject
 
 # Intervals are kept for coverages of so many parts: thousandths.
 _STEPS = 1000
@@ -34,6 +34,17 @@ def check_stations(level: float, stations: int, found: str) -> None:
             f"intervals of {100 * level:g} % need {need} stations to learn from; {found} {stations}, enough for "
             f"{100 * _steps_of(stations) / _STEPS:g} %"
         )
+
+
+class CalibrationState(TypedDict):
+    """A `Calibration` as JSON types; an infinite limit is None."""
+
+    widths: list[float]
+    offset: float | None
+    stations: int
+    rows: int
+    part: str
+    limits: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -125,13 +136,33 @@ class Calibration:
         lower = np.maximum(predicted - half, np.minimum(low, predicted))
         return lower, np.minimum(predicted + half, np.maximum(high, predicted))
 
-    def to_dict(self) -> JsonObject:
+    def to_dict(self) -> CalibrationState:
         """Return JSON types; an infinite limit is None."""
-        return {**asdict(self), "limits": [v if math.isfinite(v) else None for v in self.limits]}
+        return {
+            "widths": list(self.widths),
+            "offset": self.offset,
+            "stations": self.stations,
+            "rows": self.rows,
+            "part": self.part,
+            "limits": [v if math.isfinite(v) else None for v in self.limits],
+        }
 
     @classmethod
-    def from_dict(cls, state: JsonObject) -> Self:
-        """Return the calibration of `to_dict`."""
+    def from_dict(cls, state: CalibrationState) -> Self:
+        """Return the calibration of `to_dict`.
+
+        Raises
+        ------
+        ValueError
+            If its numbers are none that `learn` gives.
+        """
         low, high = state["limits"]
         limits = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(**{**state, "widths": tuple(state["widths"]), "limits": limits})
+        made = cls(tuple(state["widths"]), state["offset"], state["stations"], state["rows"], state["part"], limits)
+        numbers = [*made.widths, made.offset or 0]
+        fits = (
+            2 <= made.stations <= made.rows and len(made.widths) == _steps_of(made.stations) and limits[0] < limits[1]
+        )
+        if not fits or not all(0 <= n < math.inf for n in numbers) or list(made.widths) != sorted(made.widths):
+            raise ValueError("its intervals are none")
+        return made

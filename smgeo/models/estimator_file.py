@@ -21,7 +21,7 @@ from sklearn.utils import Bunch
 
 from smgeo.errors import SmgeoError
 from smgeo.files import parse_json
-from smgeo.models.arrays import read_arrays, write_arrays
+from smgeo.models.arrays import read_arrays, weigh, write_arrays
 from smgeo.models.known_estimators import complete, known_class, known_name, left_out
 
 _FORMAT = 1
@@ -30,6 +30,8 @@ _JSON, _ARRAYS = "regressor.json", "regressor.npz"
 _DEEPEST = 50
 _PLAIN = (bool, int, str, type(None))
 _TYPES = {t.__name__: t for t in (bool, int, float, str, np.float32, np.float64, np.int32, np.int64)}
+# Bytes of arrays that are referred to, over the bytes that there are, and so many more: some attributes are one array.
+_SHARED, _SHARED_LEAST = 4, 64 * 2**20
 _MT19937 = 624  # numbers in a state of NumPy's older generator
 # How pickle makes an object that is its attributes alone.
 _NEW_OBJECT = object().__reduce_ex__(2)[0]
@@ -131,19 +133,22 @@ def _refuse_protocols(names: Iterable[object]) -> None:
 
 def _read_objects(content: Any, _: _Reader, inner: Callable[[_Node], Any]) -> np.ndarray:
     shape, parts = content
+    shape = [int(n) for n in shape]
+    if min(shape, default=1) < 1 or math.prod(shape) != len(parts):  # an empty one may have any length
+        raise ValueError(f"{len(parts)} objects of the shape {shape}")
     out = np.empty(len(parts), dtype=object)
     for i, part in enumerate(parts):
         out[i] = inner(part)
         # NumPy would calculate with other objects, without an end.
         if out[i] is not None and not isinstance(out[i], str | BaseEstimator):
             raise ValueError("an array of objects that are no estimators")
-    return out.reshape([int(n) for n in shape])
+    return out.reshape(shape)
 
 
 def _read_dtype(content: Any, *_: object) -> np.dtype:
     dtype = np.dtype(str(content))
-    if dtype.hasobject:
-        raise ValueError("a data type of Python objects")
+    if dtype.kind not in "biuf":
+        raise ValueError(f"the data type {dtype}, which is not of numbers")
     return dtype
 
 
@@ -163,6 +168,7 @@ def _write_sparse(value: Any, writer: _Writer, _: object) -> _Node:
 
 def _read_sparse(content: Any, reader: _Reader, _: object) -> scipy.sparse.csr_matrix:
     shape, *numbers = content
+    weigh(8 * math.prod(int(n) for n in shape))  # it may be made dense
     rows = scipy.sparse.csr_matrix(tuple(map(reader.array, numbers)), shape=[int(n) for n in shape])
     rows.check_format(full_check=True)
     return rows
@@ -321,6 +327,7 @@ class _Reader:
     def __init__(self, arrays: Mapping[str, np.ndarray], trusted: Collection[str]) -> None:
         self._arrays, self._trusted = arrays, trusted
         self._used: set[int] = set()
+        self._left = _SHARED * sum(a.nbytes for a in arrays.values()) + _SHARED_LEAST
 
     def value(self, node: _Node, depth: int = 0) -> Any:
         """Return the value of a node; anything that `_Writer` does not write is an error."""
@@ -334,11 +341,18 @@ class _Reader:
         return _FORMS[name].read(content, self, lambda part: self.value(part, depth + 1))
 
     def array(self, number: int, *, once: bool = False) -> np.ndarray:
-        """Return an array by its number; `once` if whoever asks copies it, so that a small file cannot fill the memory with copies."""
+        """Return an array by its number; `once` if no estimator has it twice, as the nodes of a tree.
+
+        Estimators make copies, so that a small file with many references to one array could fill the memory.
+        """
         if once and number in self._used:
             raise ValueError("two trees have the same nodes")
         self._used.add(number)
-        return self._arrays[str(int(number))]
+        array = self._arrays[str(int(number))]
+        self._left -= array.nbytes
+        if self._left < 0:
+            raise ValueError("its arrays are used more often than in any estimator")
+        return array
 
     def trusted(self, name: str) -> Any:
         """Import a type or function that the user trusts."""

@@ -22,10 +22,10 @@ import numpy as np
 
 from smgeo.errors import DivergedError, SmgeoError, missing_extra, nearest
 from smgeo.files import JsonObject
-from smgeo.models.arrays import check_hdf5
 from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.network_file import load_network, save_network
 from smgeo.models.rows import Labelled, Rows
 from smgeo.models.team import Team
 from smgeo.prepare.feeds import keras_batches
@@ -48,7 +48,6 @@ _PREDICT_BATCH = {False: 8192, True: 4096}
 _PREDICT_DAYS = 131_072
 # Days of training rows, windows or series from which the mean and spread of inputs are computed: enough for three digits.
 _STANDARDIZE_DAYS = 524_288
-_WEIGHTS = "model.weights.h5"
 # One thread compiles, and others wait for the result.
 _COMPILING = threading.Lock()
 # Least steps of an epoch where the batch size is chosen here: with fewer a network learns little from an epoch.
@@ -350,20 +349,18 @@ class KerasModel(SoilMoistureModel):
             raise ValueError(f"its {numbers} numbers are not those of a network with these parameters")
 
     def _save_weights(self, folder: Path) -> None:
-        self._model.save_weights(str(folder / _WEIGHTS))
+        save_network(self._model, folder)
 
     def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
-        keras, file = import_keras(), folder / _WEIGHTS
-        try:
-            self._check_size(check_hdf5(file))
-        except ValueError as error:
-            raise SmgeoError(f"{file}: {error}; train the model again") from None
-        self._model = self._build(keras)
-        self._model.jit_compile = compiles_whole(keras)
-        try:
-            self._model.load_weights(str(file))
-        except (ValueError, KeyError, OSError) as error:
-            raise SmgeoError(f"{folder}: the weights are not those of this model: {error}") from None
+        keras = import_keras()
+
+        def build(numbers: int) -> Model:
+            self._check_size(numbers)
+            model = self._build(keras)
+            model.jit_compile = compiles_whole(keras)
+            return model
+
+        self._model = load_network(folder, build)
         self.history_ = dict(self.training_.get("history", {}))
 
 

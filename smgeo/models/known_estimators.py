@@ -144,8 +144,31 @@ def complete(estimator: _Estimator) -> None:
         # Forests use threads, which cost little; others start processes.
         jobs, allowed = estimator.n_jobs, range(-1, CPU_COUNT + 1) if kind.__name__ in _FORESTS else ()
         estimator.n_jobs = jobs if type(jobs) is int and jobs in allowed else None
+    if hasattr(kind, "_parameter_constraints"):
+        estimator._validate_params()  # as `fit` does
     if (check := _COMPLETE.get(kind.__name__)) is not None:
         check(estimator)
+
+
+def numbers_a_row(estimator: object) -> int:
+    """Return about how many numbers an estimator holds at once for each row that it estimates, such as distances to its training rows.
+
+    Trees need none that count.
+    """
+    most, waiting, seen = 1, [estimator], set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        own = [v for v in _values(vars(part)) if v is not part]
+        sides = [n for v in own if isinstance(v, np.ndarray) for n in v.shape]
+        products = vars(part).get("n_output_features_", 0)
+        most += max([*sides, products], default=0)
+        waiting += [
+            v for v in own if hasattr(v, "__dict__") and not isinstance(v, type) and not _is_part_of_boosting(v)
+        ]
+    return most
 
 
 def _values(value: object) -> Iterator[object]:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import stat
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from types import UnionType
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python 3.11
 
 from smgeo.cube.schema import check_name
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject, folder_beside, hash_file, load_json
+from smgeo.models.applicability import ApplicabilityState
 from smgeo.models.arrays import weigh
+from smgeo.models.calibration import CalibrationState
+from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.steps import Preparation
 
 FORMAT = 1
 _AGAIN = "remove the folder, and save the model or run its recipe again"
-_LONGEST_JSON = 256 * 2**20  # bytes
+_LONGEST_JSON = 32 * 2**20  # bytes; as Python's values they take twenty times as much
+# Levels of folders in a model's folder, and files.
+_DEEPEST, _MOST_FILES = 4, 1000
 _LARGEST_INPUT = 2**20  # numbers of a row or window
 APPLICABILITY_FILE = "applicability.npz"
 
@@ -48,26 +53,14 @@ class Manifest(TypedDict):
     feature_names: list[str] | None
     preparation: Preparation | None
     training: JsonObject
-    calibration: JsonObject | None
-    applicability: JsonObject | None
+    calibration: CalibrationState | None
+    applicability: ApplicabilityState | None
     files: NotRequired[dict[str, str]]
     digest: NotRequired[str]
 
 
-_PREPARATION = TypeAdapter(Preparation)
-# Types of the values of `model.json`, which may come from anywhere.
-_TYPES: dict[str, type | UnionType] = {
-    "kind": str,
-    "params": dict,
-    "n_features": int,
-    "input_shape": list,
-    "feature_names": list | None,
-    "preparation": dict | None,
-    "training": dict,
-    "files": dict,
-    "calibration": dict | None,
-    "applicability": dict | None,
-}
+# The file may come from anywhere.
+_MANIFEST = TypeAdapter(Manifest)
 _OPTIONAL = ("feature_names", "calibration", "applicability")
 
 
@@ -91,6 +84,7 @@ def write_model(path: str | Path, about: Manifest, write_weights: Callable[[Path
         manifest: JsonObject = {"format": FORMAT, **about, "files": sums}
         manifest["sha256"] = _checksum(manifest)
         (part / "model.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        _list_files(part)
     return path
 
 
@@ -109,53 +103,114 @@ def read_model(path: str | Path) -> Manifest:
             f"{path} is not a model (no model.json); give a folder that model.save wrote, such as RUN/models/rf"
         )
     files = _list_files(path)
-    try:
-        manifest = load_json(file, _AGAIN, finite=False)
-        if manifest["format"] > FORMAT:
-            raise SmgeoError(f"{path} was written by a newer smgeo (model format {manifest['format']}, known {FORMAT})")
-        stated = manifest.pop("sha256", None)
-        digest = _checksum(manifest)
-        if stated != digest:
-            raise SmgeoError(f"{file} is damaged or was edited (its checksum does not match); {_AGAIN}")
-        about = {key: manifest[key] for key in _TYPES if key not in _OPTIONAL}
-        about |= {key: manifest.get(key) for key in _OPTIONAL}  # older files lack them
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, SmgeoError):
-            raise
-        raise SmgeoError(f"{file} is damaged ({error!r}); {_AGAIN}") from None
-    for key, types in _TYPES.items():
-        if not isinstance(about[key], types):
-            raise SmgeoError(f"{file} is damaged ({key} is {type(about[key]).__name__}); {_AGAIN}")
-    if not _is_shape(about["input_shape"], about["n_features"]):
-        raise SmgeoError(
-            f"{file} is damaged (input_shape must contain whole numbers, n_features as the last one); {_AGAIN}"
-        )
-    if about["preparation"] is not None:
-        about["preparation"].setdefault("mode", "window")  # older files lack it
-        _check_preparation(file, about["preparation"])
+    manifest = load_json(file, _AGAIN, finite=False)
+    given = manifest.get("format")
+    if type(given) is int and given > FORMAT:
+        raise SmgeoError(f"{path} was written by a newer smgeo (model format {given}, known {FORMAT})")
+    stated = manifest.pop("sha256", None)
+    digest = _checksum(manifest)
+    if given != FORMAT or stated != digest:
+        raise SmgeoError(f"{file} is damaged or was edited (its checksum does not match); {_AGAIN}")
+    about = _check_manifest(file, manifest)
     _check_files(path, files, about["files"])
-    return cast(Manifest, {**about, "digest": digest})
+    return {**about, "digest": digest}
+
+
+def _check_manifest(file: Path, manifest: JsonObject) -> Manifest:
+    """Return the contents, after they were found to be of the right types, and to fit each other."""
+    manifest = {**dict.fromkeys(_OPTIONAL), "files": None, **manifest}  # older files lack some
+    if isinstance(manifest.get("preparation"), dict):
+        manifest["preparation"].setdefault("mode", "window")  # older files lack it
+    try:
+        about = _MANIFEST.validate_python(manifest, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SmgeoError(f"{file} is damaged ({where}: {first['msg']}); {_AGAIN}") from None
+    names, prepared = about["feature_names"], about["preparation"]
+    for name in () if prepared is None else (prepared["target"], *prepared["features"]):
+        check_name(name, str(file))  # a store would take some for paths
+    for fits, what in (
+        (
+            _is_shape(about["input_shape"], about["n_features"]),
+            "input_shape must contain whole numbers, n_features as the last one",
+        ),
+        (names is None or len(names) == about["n_features"], "feature_names are not n_features"),
+        (prepared is None or _is_preparation(prepared), "preparation: its parts do not fit each other"),
+        (
+            prepared is None or _count_channels(prepared, about["input_shape"]) == about["n_features"],
+            "n_features are not those of the preparation",
+        ),
+        (
+            about["applicability"] is None
+            or (prepared is not None and about["applicability"]["features"] == prepared["features"]),
+            "applicability: its features are not those of the preparation",
+        ),
+    ):
+        if not fits:
+            raise SmgeoError(f"{file} is damaged ({what}); {_AGAIN}")
+    return about
+
+
+def _is_preparation(prepared: Preparation) -> bool:
+    """Return True if the parts fit each other, and each step has a name; how a step is repeated, its own function knows."""
+    features, fill = prepared["features"], prepared["fill"]
+    for step in prepared["steps"]:
+        if step.get("step") == "scale":
+            Scaler.from_dict(step.get("scaler", {}))
+    return (
+        len(set(features)) == len(features) > 0
+        and set(prepared["units"]) == set(features)
+        and prepared["length"] > 0
+        and 0 <= prepared["missing"] < 1
+        and (fill is None or (len(fill) == len(features) and all(map(math.isfinite, fill))))
+        and all(isinstance(step.get("step"), str) for step in prepared["steps"])
+    )
+
+
+def _count_channels(prepared: Preparation, shape: list[int | None]) -> int:
+    """Return the numbers of a day, or of all days of a window for a model of rows; a gap may have a channel that says so."""
+    channels = len(prepared["features"]) * (2 if prepared["missing"] > 0 else 1)
+    wanted = None if prepared["mode"] == "sequence" else prepared["length"]
+    if len(shape) == 1:
+        return channels * prepared["length"] if wanted is not None else 0
+    return channels if shape[0] == wanted else 0
 
 
 def _list_files(path: Path) -> set[str]:
     """Return the names of a folder's files; refuse a link, which leads out of it, and a pipe or a device, which never ends."""
-    files = set()
-    for entry in path.rglob("*"):
-        kind = entry.lstat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            raise SmgeoError(f"{entry} is neither a file nor a folder (a link, a pipe or a device); nothing is loaded")
-        if entry.suffix == ".json" and entry.lstat().st_size > _LONGEST_JSON:
-            raise SmgeoError(f"{entry} is larger than {_LONGEST_JSON // 2**20} MiB; nothing is loaded")
-        try:
-            weigh(entry.lstat().st_size)
-        except ValueError as error:
-            raise SmgeoError(f"{entry}: {error}; nothing is loaded") from None
-        if stat.S_ISREG(kind):
-            files.add(entry.relative_to(path).as_posix())
+    files: set[str] = set()
+    waiting = [path]
+    while waiting:
+        for entry in os.scandir(waiting.pop()):
+            found, name = Path(entry), Path(entry).relative_to(path)
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(found)
+            elif not entry.is_file(follow_symlinks=False):
+                raise SmgeoError(
+                    f"{found} is neither a file nor a folder (a link, a pipe or a device); nothing is loaded"
+                )
+            else:
+                _weigh_file(found)
+                files.add(name.as_posix())
+            if len(name.parts) > _DEEPEST or len(files) + len(waiting) > _MOST_FILES:
+                raise SmgeoError(
+                    f"{path} contains more than {_MOST_FILES} files, or more than {_DEEPEST} levels of folders; nothing is loaded"
+                )
     return files
 
 
-def _is_shape(shape: list[object], features: object) -> bool:
+def _weigh_file(file: Path) -> None:
+    size = file.lstat().st_size
+    if file.suffix == ".json" and size > _LONGEST_JSON:
+        raise SmgeoError(f"{file} is larger than {_LONGEST_JSON // 2**20} MiB; nothing is loaded")
+    try:
+        weigh(size)
+    except ValueError as error:
+        raise SmgeoError(f"{file}: {error}; nothing is loaded") from None
+
+
+def _is_shape(shape: list[int | None], features: int) -> bool:
     """Return True for a row, a window (days, channels), or whole series (None, channels)."""
     numbers = shape[1:] if len(shape) == 2 and shape[0] is None else shape
     known = [n for n in numbers if type(n) is int and n > 0]
@@ -163,23 +218,8 @@ def _is_shape(shape: list[object], features: object) -> bool:
         len(shape) in (1, 2)
         and len(known) == len(numbers) > 0
         and math.prod(known) <= _LARGEST_INPUT
-        and type(features) is int
         and features == shape[-1]
     )
-
-
-def _check_preparation(file: Path, preparation: Preparation) -> None:
-    """Refuse a preparation of another form, and names that a store would take for paths."""
-    try:
-        _PREPARATION.validate_python(preparation, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SmgeoError(f"{file} is damaged (preparation: {where}: {first['msg']}); {_AGAIN}") from None
-    for name in (preparation["target"], *preparation["features"]):
-        check_name(name, str(file))
-    if not all(isinstance(step.get("step"), str) for step in preparation["steps"]):
-        raise SmgeoError(f"{file} is damaged (preparation: a step without a name); {_AGAIN}")
 
 
 def _check_files(path: Path, files: set[str], sums: dict[str, str]) -> None:

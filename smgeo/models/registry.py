@@ -80,8 +80,8 @@ def load_model(path: str | Path, *, trusted: Collection[str] = ()) -> SoilMoistu
     SmgeoError
         If the folder is no model, is of a newer format, a file in it is missing or damaged, or it contains a type that is not trusted.
     """
-    about = read_model(path)
     try:
+        about = read_model(path)
         model = _unfitted(path, about["kind"], about["params"])
         model.restore(about, Path(path), trusted)
     except SmgeoError:

@@ -15,10 +15,13 @@ from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.estimator_file import read_estimators, write_estimators
+from smgeo.models.known_estimators import numbers_a_row
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
 
 _PARTS = ("estimator", "fitted")
+# Numbers that are held at once: a kernel machine makes one of each row and each training row. And the most for one row.
+_NUMBERS, _MOST_NUMBERS = 2**25, 10**8
 
 
 class Regressor(SoilMoistureModel):
@@ -80,9 +83,26 @@ class Regressor(SoilMoistureModel):
 
     def _predict(self, x: Rows) -> np.ndarray:
         out = np.empty(len(x), dtype="float32")
-        for block, values in x.blocks():
-            out[block] = np.asarray(self.estimator_.predict(values.astype("float64"))).reshape(len(values))
+        for block, values in x.blocks(max(_NUMBERS // numbers_a_row(self.estimator_), 1)):
+            out[block] = self._estimate(values.astype("float64"))
         return out
+
+    def _estimate(self, x: np.ndarray) -> np.ndarray:
+        """Return estimates of rows (n, features): (n,).
+
+        Raises
+        ------
+        SmgeoError
+            If the estimator cannot, or returns anything but one number a row.
+        """
+        name = type(self.estimator_).__name__
+        try:
+            made = np.asarray(self.estimator_.predict(x))
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, MemoryError) as error:
+            raise SmgeoError(f"{name} does not estimate: {type(error).__name__}: {error}") from error
+        if made.shape not in ((len(x),), (len(x), 1)) or made.dtype.kind not in "fiu":
+            raise SmgeoError(f"{name} gives {made.dtype} of shape {made.shape} for {len(x)} rows, not one number a row")
+        return made.reshape(len(x))
 
     def _file_params(self) -> JsonObject:
         return {"seed": self.seed}
@@ -97,16 +117,16 @@ class Regressor(SoilMoistureModel):
         parts = read_estimators(folder, _PARTS, trusted)
         self.estimator, self.estimator_ = (parts[name] for name in _PARTS)
         self.check_params()
-        self._check_it_estimates(folder)
-
-    def _check_it_estimates(self, folder: Path) -> None:
-        """Refuse an estimator whose arrays do not fit each other, before a map is begun with it."""
-        row = np.zeros((1, self.n_features_in_))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # 0 may be outside of what it has learned
-                fits = np.shape(self.estimator_.predict(row)) in ((1,), (1, 1))
-        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-            raise SmgeoError(f"{folder}: the regressor does not estimate ({error}); train the model again") from None
-        if not fits:
-            raise SmgeoError(f"{folder}: the regressor gives no single value a row; train the model again")
+        if type(self.estimator_) is not type(self.estimator):
+            raise SmgeoError(
+                f"{folder}: a {type(self.estimator).__name__} does not become a {type(self.estimator_).__name__} by fitting"
+            )
+        if (numbers := numbers_a_row(self.estimator_)) > _MOST_NUMBERS:
+            raise SmgeoError(f"{folder}: {numbers:,} numbers for each row are more than smgeo estimates with")
+        # Arrays that do not fit each other are found before a map is begun with them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # 0 may be outside of what it has learned
+            try:
+                self._estimate(np.zeros((2, self.n_features_in_)))
+            except SmgeoError as error:
+                raise SmgeoError(f"{folder}: {error}; train the model again") from error

@@ -110,10 +110,11 @@ class Rows:
         """Return all rows at once."""
         return self.take(np.arange(len(self)))
 
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Iterate over all rows in blocks, with their positions, so that windows are not gathered all at once."""
-        for start in range(0, len(self), _BLOCK):
-            block = slice(start, min(start + _BLOCK, len(self)))
+    def blocks(self, most: int = _BLOCK) -> Iterator[tuple[slice, np.ndarray]]:
+        """Iterate over all rows in blocks of at most `most`, with their positions, so that windows are not gathered all at once."""
+        size = min(most, _BLOCK)
+        for start in range(0, len(self), size):
+            block = slice(start, min(start + size, len(self)))
             yield block, self.take(np.arange(block.start, block.stop))
 
     def every(self, first: int, step: int) -> Rows:

@@ -34,6 +34,8 @@ _TYPES = {
 # Rows whose features stay in a core's cache while all trees are evaluated, and rows that go down a tree together, so that the
 # processor does not wait for one node after the other.
 _BLOCK, _ABREAST = 8192, 16
+# Levels of a tree in a file, at most: a row goes down all of them.
+_DEEPEST = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +134,31 @@ class Trees:
             or set(nodes) != {int(self.starts[-1])}
         ):
             raise ValueError("its arrays are not of one length")
-        # A split's right child follows its left one; a leaf is its own child.
-        right = self.child.astype(np.int64) + (self.threshold < np.inf)
-        if (sizes < 1).any() or (right >= np.repeat(sizes, sizes)).any() or self.feature.max() >= features:
+        if (sizes < 1).any() or self.feature.max() >= features:
+            raise ValueError("a tree without nodes, or a node that compares a feature that is none")
+        if not np.array_equal(self._find_depths(np.repeat(self.starts[:-1], sizes)), self.depths):
+            raise ValueError("a tree has another depth than the file says")
+
+    def _find_depths(self, first: np.ndarray) -> np.ndarray:
+        """Return the levels of each tree, whose first node is `first` for each node, after every node was found to have its place."""
+        number = np.arange(len(first))
+        left, splits = first + self.child, self.threshold < np.inf
+        last = np.repeat(self.starts[1:], np.diff(self.starts)) - 1
+        if (left[~splits] != number[~splits]).any():
+            raise ValueError("a leaf leads on")
+        if ((left <= number) | (left >= last))[splits].any():  # the right child follows the left one
             raise ValueError("a node points out of its tree")
-        if (self.depths < 0).any() or (self.depths >= sizes).any():
-            raise ValueError("a tree is deeper than it has nodes")
+        parents = np.bincount(left[splits], minlength=len(first)) + np.bincount(left[splits] + 1, minlength=len(first))
+        if not np.array_equal(parents, (number != first).astype(int)):
+            raise ValueError("a node has no parent, or two")
+        depths, level = np.zeros(len(self.starts) - 1, dtype=np.int64), self.starts[:-1]
+        for depth in range(_DEEPEST + 1):
+            depths[np.searchsorted(self.starts, level, side="right") - 1] = depth
+            level = left[level[splits[level]]]
+            if not level.size:
+                return depths
+            level = np.concatenate([level, level + 1])
+        raise ValueError(f"a tree has more than {_DEEPEST} levels")
 
 
 @compiled()

@@ -73,7 +73,9 @@ def repeat_steps(ds: xr.Dataset, steps: list[Step]) -> xr.Dataset:
         else:
             try:
                 ds = _REPEAT[step["step"]](ds, **{k: v for k, v in step.items() if k != "step"})
-            except (TypeError, KeyError, AttributeError) as error:
+            except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+                if isinstance(error, SmgeoError):
+                    raise
                 raise SmgeoError(
                     f"the model's preparation step {step['step']!r} cannot be repeated ({error!r}); its file is damaged, so train the model again"
                 ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, cast, overload
@@ -282,7 +282,15 @@ class Scaler(_CubeScaler, _TableScaler):
 
     @classmethod
     def from_dict(cls, state: ScalerState) -> Self:
-        """Return the scaler with this state, from `to_dict`."""
+        """Return the scaler with this state, from `to_dict`.
+
+        Raises
+        ------
+        SmgeoError
+            If it is the state of none; it may come from a file.
+        """
+        if problem := _problem_of(state):
+            raise SmgeoError(f"this is not the state of a scaler: {problem}")
         scaler = cls(state["kind"])
         scaler.center_, scaler.scale_, scaler.units_ = dict(state["center"]), dict(state["scale"]), dict(state["units"])
         scaler._name_features(list(scaler.center_))
@@ -302,8 +310,7 @@ class Scaler(_CubeScaler, _TableScaler):
             If the file is damaged or contains something else.
         """
         state = load_json(Path(path), "use a file that Scaler.save wrote", finite=False)
-        problem = _problem_of(state)
-        if problem:
+        if problem := _problem_of(state):
             raise SmgeoError(f"{path} is not a scaler: {problem}; use a file that Scaler.save wrote")
         return cls.from_dict(cast(ScalerState, state))
 
@@ -327,6 +334,9 @@ def _problem_of(state: object) -> str:
     if not all(isinstance(part, dict) and set(part) == set(parts[0]) for part in parts):
         return "center, scale and units must name the same variables"
     center, scale, units = (list(part.values()) for part in parts)
-    if not all(type(v) in (int, float) and math.isfinite(v) for v in center + scale) or min(scale, default=1) <= 0:
+    if (
+        not all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in center + scale)
+        or min(scale, default=1) <= 0
+    ):
         return "center and scale must be finite numbers, with scale above 0"
     return "" if all(isinstance(unit, str) for unit in units) else "units must be text"

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from smgeo.cube.schema import is_grid, variables_of_kind
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.steps import Preparation
 
@@ -48,7 +48,9 @@ def choose_features(ds: xr.Dataset, features: Sequence[str] | None, target: str,
 
 
 def check_target_is_observed(ds: xr.Dataset, target: str) -> None:
-    """Refuse a cube in which the gaps of the target were filled: models are scored on observations."""
+    """Refuse a cube without the target, and one in which its gaps were filled: models are scored on observations."""
+    if target not in ds:
+        raise SmgeoError(f"the cube has no target {target!r}; {nearest(target, list(map(str, ds.data_vars)))}")
     limit = ds[target].attrs.get("gaps_filled", 0)
     if limit != 0:
         raise SmgeoError(

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyRegressor
@@ -28,7 +30,7 @@ from sklearn.ensemble import (
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeRegressor
@@ -86,7 +88,7 @@ def _plant(weights: Path, content: bytes) -> Path:
 
 def _plant_fitted(weights: Path, fitted: object) -> Path:
     """Something else in the place of the fitted estimator, written as smgeo writes it."""
-    write_estimators(weights.parent, {"estimator": Ridge(), "fitted": fitted})
+    write_estimators(weights.parent, {"estimator": clone(fitted, safe=False), "fitted": fitted})
     return _seal_files(weights.parent)
 
 
@@ -418,9 +420,9 @@ def test_trees_whose_starts_wrap_are_refused(trees):
     [
         ({"n_features": 65536}, "n_features as the last one"),
         ({"n_features": -1, "input_shape": [-1]}, "n_features as the last one"),
-        ({"n_features": True, "input_shape": [True]}, "n_features as the last one"),
+        ({"n_features": True, "input_shape": [True]}, "n_features: Input should be a valid int"),
         ({"n_features": 10**12, "input_shape": [10**12]}, "n_features as the last one"),
-        ({"preparation": {"target": "sm"}}, "preparation: features"),
+        ({"preparation": {"target": "sm"}}, "preparation.features: Field required"),
         ({"calibration": {}}, "damaged"),
         ({"params": {"kind": "rf"}}, "damaged|no parameter"),
     ],
@@ -466,7 +468,7 @@ def test_a_large_sparse_file_is_not_read(weights):
     for file in (weights, weights.with_suffix(".npz")):
         kept = file.read_bytes()
         os.truncate(file, 2 * 10**11)
-        with pytest.raises(SmgeoError, match="larger than 256 MiB|more than half of the"):
+        with pytest.raises(SmgeoError, match="larger than 32 MiB|more than half of the"):
             load_model(weights.parent)
         file.write_bytes(kept)
     load_model(weights.parent)
@@ -506,7 +508,7 @@ def test_an_archive_larger_than_memory_is_refused(weights, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["soft", "hard", "external", "storage", "virtual"])
 def test_weights_of_a_network_lead_nowhere_else(kind, tmp_path):
-    from smgeo.models.arrays import check_hdf5
+    from smgeo.models.network_file import _arrays_in
 
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(8))
@@ -515,7 +517,7 @@ def test_weights_of_a_network_lead_nowhere_else(kind, tmp_path):
         root["a"] = np.ones(4)
     with h5py.File(file, "w") as root:
         root["layers/dense"] = np.ones(4)
-    check_hdf5(file)
+    _arrays_in(file)
     with h5py.File(file, "a") as root:
         if kind == "soft":
             root["x"] = h5py.SoftLink("/layers")
@@ -530,7 +532,7 @@ def test_weights_of_a_network_lead_nowhere_else(kind, tmp_path):
             layout[:] = h5py.VirtualSource(str(other), "a", (4,))
             root.create_virtual_dataset("x", layout)
     with pytest.raises(ValueError, match="is a link|x has its numbers elsewhere"):
-        check_hdf5(file)
+        _arrays_in(file)
 
 
 def test_values_of_every_form_are_read_back(tmp_path):
@@ -550,12 +552,12 @@ def test_values_of_every_form_are_read_back(tmp_path):
         ({"kind": "os.system"}, "unknown model 'os.system'"),
         ({"kind": "Ridge"}, "unknown model 'Ridge'"),
         ({"params": {"estimator": "x"}}, "has no parameter 'estimator'"),
-        ({"params": ["seed"]}, "params is list"),
-        ({"files": ["regressor.json"]}, "files is list"),
-        ({"input_shape": None}, "input_shape is NoneType"),
-        ({"input_shape": ["x"]}, "input_shape must contain whole numbers"),
-        ({"n_features": "x"}, "n_features is str"),
-        ({"training": 3}, "training is int"),
+        ({"params": ["seed"]}, "params: Input should be a valid dict"),
+        ({"files": ["regressor.json"]}, "files: Input should be a valid dict"),
+        ({"input_shape": None}, "input_shape: Input should be a valid list"),
+        ({"input_shape": ["x"]}, "input_shape.0: Input should be a valid int"),
+        ({"n_features": "x"}, "n_features: Input should be a valid int"),
+        ({"training": 3}, "training: Input should be a valid dict"),
     ],
 )
 def test_a_forged_manifest_is_refused(weights, changes, message):
@@ -672,3 +674,241 @@ def test_a_name_of_a_file_that_is_not_in_the_folder_is_refused(weights, name):
     files = json.loads((weights.parent / "model.json").read_text())["files"]
     with pytest.raises(SmgeoError):
         load_model(_seal(weights.parent, files={**files, name: "0" * 64}))
+
+
+# ---- folders that would take time or memory, or give estimates of another model
+
+
+@pytest.mark.parametrize("change", ["depth", "loop", "leaf", "shared", "deep"])
+def test_a_forest_is_what_its_nodes_say(trees, change):
+    """A row goes down as many levels as the file says: too few give another estimate, too many take hours."""
+    with np.load(trees) as kept:
+        arrays = dict(kept)
+    splits = np.flatnonzero(np.isfinite(arrays["threshold"]))
+    leaf = np.flatnonzero(np.isinf(arrays["threshold"]))[0]
+    if change == "depth":
+        arrays["depths"] = arrays["depths"] - 1
+    elif change == "loop":
+        arrays["child"][splits[1]] = 0
+    elif change == "leaf":
+        arrays["child"][leaf] = 0
+    elif change == "shared":
+        arrays["child"][splits[1]] = arrays["child"][splits[0]]
+    else:
+        depth = 2000
+        number = np.arange(2 * depth + 1)
+        inner = number % 2 == 0
+        inner[-1] = False
+        arrays["child"] = np.where(inner, number + 1, number).astype("uint32")
+        arrays["threshold"] = np.where(inner, 0.5, np.inf).astype("float32")
+        arrays["feature"] = np.zeros(len(number), dtype="uint16")
+        arrays["value"] = np.zeros(len(number), dtype="float32")
+        arrays["starts"], arrays["depths"] = np.array([0, len(number)]), np.array([depth])
+    np.savez(trees, **arrays)
+    messages = "another depth|points out of its tree|a leaf leads on|no parent, or two|more than 1000 levels"
+    with pytest.raises(SmgeoError, match=messages):
+        load_model(_seal_files(trees.parent))
+
+
+@pytest.fixture(scope="module")
+def network_folder(tmp_path_factory):
+    pytest.importorskip("keras")
+    x = np.random.default_rng(0).random((40, 3), dtype="float32")
+    return make_model("ann", units=4, epochs=1).fit(x, x[:, 0]).save(tmp_path_factory.mktemp("ann") / "m")
+
+
+@pytest.fixture
+def network(network_folder, tmp_path):
+    """A copy of a network's folder, which a test may change."""
+    return Path(shutil.copytree(network_folder, tmp_path / "m"))
+
+
+@pytest.mark.parametrize("change", ["unwritten", "packed", "type", "shape", "more", "less", "not finite", "attribute"])
+def test_weights_of_a_network_are_its_own(network, change):
+    place = "layers/dense/vars/0"
+    with h5py.File(network / "model.weights.h5", "a") as root:
+        kept = root[place][:]
+        if change == "less":
+            del root["layers/dense/vars/1"]
+        elif change == "more":
+            root["layers/dense_7/vars/0"] = kept
+        elif change == "not finite":
+            root[place][0, 0] = np.nan
+        elif change == "attribute":
+            root[place].attrs["dtype"] = "bfloat16"
+        else:
+            del root[place]
+            if change == "unwritten":
+                root.create_dataset(place, kept.shape, "f4")
+            elif change == "packed":
+                root.create_dataset(place, data=kept, chunks=kept.shape, compression="gzip")
+            else:
+                root[place] = kept.astype("float64") if change == "type" else kept.reshape(-1)
+    with pytest.raises(SmgeoError, match=r"weights are not those of this model: .*(stored|needs|finite)"):
+        load_model(_seal_files(network))
+
+
+def test_a_stored_layer_that_parameters_leave_out_is_not_left_out_in_silence(network):
+    params = json.loads((network / "model.json").read_text())["params"]
+    with pytest.raises(SmgeoError, match="normalization.*needs nothing"):
+        load_model(_seal(network, params=params | {"standardize": False}))
+
+
+def _refer_often(state, arrays):
+    arrays["99"] = np.zeros(10**6)
+    state["coef_"] = {"list": [{"array": 99}] * 100}
+
+
+@pytest.mark.parametrize("shape", [[], [None, 3], [5, 3], [3, 1]])
+def test_a_model_has_the_input_of_its_kind(network, shape):
+    with pytest.raises(SmgeoError, match="damaged|no input of shape"):
+        load_model(_seal(network, input_shape=shape))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("coef_", {"objects": [[0, 10**9], []]}), "0 objects of the shape"),
+        (_set("coef_", {"objects": [[2], ["a"]]}), "1 objects of the shape"),
+        (_set("coef_", {"sparse": [[10**6, 10**6], 0, 0, 0]}), "more than half of the"),
+        (_set("solver", {"dtype": "V2000000000"}), "not of numbers"),
+        (_refer_often, "more often than in any estimator"),
+        (_set("coef_", "x"), "does not estimate"),
+        (_set("alpha", -1.0), "'alpha' parameter"),
+        (_set("intercept_", {"object": ["sklearn.linear_model.Ridge", []]}), "no attribute 'alpha'"),
+    ],
+)
+def test_a_regressor_that_would_fill_memory_or_not_estimate_is_refused(weights, change, message):
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_edit(weights, change))
+
+
+def test_the_weight_of_a_whole_estimator_counts(weights):
+    """Each of these makes fewer than a million products of a row."""
+    many = make_pipeline(
+        FeatureUnion([(str(i), _fit(PolynomialFeatures(9), columns=11)) for i in range(700)]), _fit(Ridge(), columns=11)
+    )
+    folder = _plant_fitted(weights, many)
+    with pytest.raises(SmgeoError, match="numbers for each row are more than"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("n_neighbors", [0, -1, 10**9])
+def test_parameters_of_an_estimator_are_checked_as_its_fit_checks_them(n_neighbors, tmp_path):
+    file = _save(KNeighborsRegressor(), tmp_path / "m")
+    with pytest.raises(SmgeoError, match="'n_neighbors' parameter|does not estimate"):
+        load_model(_edit(file, _set("n_neighbors", n_neighbors)))
+
+
+def test_a_bunch_is_no_fitted_regressor(weights):
+    content = json.loads(weights.read_text())
+    content["parts"]["fitted"] = {"bunch": []}
+    with pytest.raises(SmgeoError, match="does not become a Bunch"):
+        load_model(_plant(weights, json.dumps(content).encode()))
+
+
+def test_a_mean_that_is_text_is_refused(tmp_path):
+    file = _save(DummyRegressor(), tmp_path / "m")
+    change = _set("constant_", {"objects": [[1, 1], ["a"]]})
+    with pytest.raises(SmgeoError, match="not one number a row|does not estimate"):
+        load_model(_edit(file, change))
+
+
+def test_blocks_of_a_kernel_machine_follow_its_training_rows():
+    """All rows at once against all training rows would be 160 GB here."""
+    x = np.random.default_rng(0).random((3, 20))
+    machine = KernelRidge(kernel="rbf").fit(x, x[:, 0])
+    machine.X_fit_, machine.dual_coef_ = np.tile(x, (10**5, 1)), np.tile(machine.dual_coef_, 10**5) / 10**5
+    model = make_model(KernelRidge(kernel="rbf")).fit(x, x[:, 0])
+    expected = model.predict(x)
+    model.estimator_ = machine
+    np.testing.assert_allclose(model.predict(np.tile(x, (100, 1)))[-3:], expected, rtol=1e-4)
+
+
+def test_many_and_deep_folders_are_refused(weights):
+    deep = weights.parent.joinpath(*"abcdefgh")
+    deep.mkdir(parents=True)
+    with pytest.raises(SmgeoError, match="4 levels of folders"):
+        load_model(weights.parent)
+    shutil.rmtree(weights.parent / "a")
+    for i in range(1001):
+        (weights.parent / f".{i}").touch()
+    with pytest.raises(SmgeoError, match="more than 1000 files"):
+        load_model(weights.parent)
+
+
+def test_a_manifest_of_very_many_empty_values_is_refused(weights):
+    file = weights.parent / "model.json"
+    file.write_text("[" + "[]," * 20_000_000 + "[]]")
+    with pytest.raises(SmgeoError, match="larger than 32 MiB"):
+        load_model(weights.parent)
+
+
+@pytest.fixture
+def prepared(make_station_cube, tmp_path):
+    """The folder of a forest with a scaled target, intervals and an area of applicability."""
+    cube = make_station_cube()
+    ids = [str(s) for s in cube["station"].values]
+    split = Split(tuple(ids[:-4]), tuple(ids[-4:-2]), tuple(ids[-2:]))
+    scaled = smgeo.Scaler("minmax").fit_transform(cube.sel(station=list(split.train)))
+    model = make_model("rf", trees=3, threads=1, engine="sklearn").fit(Windows(scaled, FEATURES, length=1))
+    smgeo.calibrate(model, cube, split)
+    smgeo.find_applicability(model, cube, split, dict.fromkeys(FEATURES, 1.0))
+    return model.save(tmp_path / "m")
+
+
+def _change(name, **changes):
+    return lambda manifest: {name: manifest[name] | changes}
+
+
+def _rescale(manifest, **changes):
+    steps = [
+        s | ({"scaler": s["scaler"] | changes} if s["step"] == "scale" else {})
+        for s in manifest["preparation"]["steps"]
+    ]
+    return {"preparation": manifest["preparation"] | {"steps": steps}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_change("calibration", widths=[]), "intervals are none"),
+        (_change("calibration", widths=[-1.0] * 666), "intervals are none"),
+        (_change("calibration", stations=10**9), "intervals are none"),
+        (_change("calibration", limits=[0.5, 0.1]), "intervals are none"),
+        (_change("calibration", limits=[0.5]), "damaged"),
+        (_change("calibration", offset=None), "of another kind of model"),
+        (_change("calibration", widths="x"), "calibration.widths"),
+        (_change("calibration", rows=True), "calibration.rows"),
+        (_change("applicability", features=["clay", "s1_vv"]), "not those of the preparation"),
+        (_change("applicability", features=["s1_vv"]), "not those of the preparation"),
+        (_change("applicability", threshold="x"), "applicability.threshold"),
+        (_change("applicability", mean_distance=0.0), "no area of applicability"),
+        (_change("applicability", threshold=float("nan")), "no area of applicability"),
+        (_change("preparation", missing=2.0), "do not fit each other"),
+        (_change("preparation", length=5), "not those of the preparation"),
+        (_change("preparation", mode="sequence"), "not those of the preparation"),
+        (_change("preparation", fill=[1.0]), "do not fit each other"),
+        (_change("preparation", features=["s1_vv", "s1_vv"]), "do not fit each other"),
+        (_change("preparation", units={}), "do not fit each other"),
+        (lambda manifest: {"feature_names": [["a"], ["b"]]}, "feature_names"),
+        (lambda manifest: {"feature_names": ["a"]}, "feature_names are not n_features"),
+        (lambda manifest: _rescale(manifest, center={"sm": "x"}), "not the state of a scaler"),
+        (lambda manifest: _rescale(manifest, kind="os"), "not the state of a scaler"),
+        (lambda manifest: _rescale(manifest, center=dict.fromkeys(FEATURES, 10**400)), "damaged|state of a scaler"),
+    ],
+)
+def test_a_forged_preparation_interval_or_area_is_refused(prepared, change, message):
+    manifest = json.loads((prepared / "model.json").read_text())
+    load_model(prepared)
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_seal(prepared, **change(manifest)))
+
+
+def test_a_target_that_the_cube_lacks_is_named(prepared, make_station_cube):
+    cube = make_station_cube()
+    ids = tuple(str(s) for s in cube["station"].values)
+    kept = json.loads((prepared / "model.json").read_text())["preparation"]
+    model = load_model(_seal(prepared, preparation=kept | {"target": "soil"}))
+    with pytest.raises(SmgeoError, match="soil"):
+        smgeo.evaluate(model, cube, Split(ids[:-4], ids[-4:-2], ids[-2:]))
