@@ -18,7 +18,12 @@ import numpy as np
 import pandas as pd
 import rasterio
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 from rasterio.transform import from_origin
+
+from smgeo.catalog import FEATURES
 
 DAYS = pd.date_range("2020-01-01", periods=4)
 LAT, LON = [50.3, 50.2, 50.1, 50.0], [8.0, 8.1, 8.2, 8.3]
@@ -223,6 +228,60 @@ def _read_model(folder: Path) -> dict[str, np.ndarray]:
     return {"estimate": np.asarray(smgeo.load_model(folder / "model").predict(x))}
 
 
+def _named(dims: tuple[str, ...], shape: tuple[int, ...], coords: dict[str, object], names: list[str]) -> xr.Dataset:
+    rng = np.random.default_rng(2)
+    fields = {n: rng.uniform(*FEATURES[n].valid_range, shape).astype("float32") for n in names}
+    return xr.Dataset({n: (dims, v, FEATURES[n].attrs()) for n, v in fields.items()}, coords)
+
+
+def _stations() -> xr.Dataset:
+    coords = {
+        "station": np.array([f"N/s{i}" for i in range(6)], dtype=object),
+        "time": pd.date_range("2020-01-01", periods=20),
+        "latitude": ("station", LAT + LAT[:2]),
+        "longitude": ("station", LON + LON[:2]),
+    }
+    return _named(("station", "time"), (6, 20), coords, ["s1_vv", "temperature", "sm"])
+
+
+def _split() -> object:
+    from smgeo.prepare import Split
+
+    return Split(("N/s0", "N/s1"), ("N/s2", "N/s3"), ("N/s4", "N/s5"))
+
+
+def _write_prepared(folder: Path) -> None:
+    """Write a forest of windows whose features are filled and scaled, with intervals and an area of applicability."""
+    import smgeo
+
+    cube, names = _stations(), ["s1_vv", "temperature"]
+    scaled = smgeo.Scaler("standard").fit_transform(smgeo.fill_gaps(cube, 3).sel(station=["N/s0", "N/s1"]))
+    model = smgeo.make_model("rf", trees=3, threads=1).fit(smgeo.Windows(scaled, names, length=2))
+    smgeo.calibrate(model, cube, _split())
+    smgeo.find_applicability(model, cube, _split(), dict.fromkeys(names, 1.0))
+    model.save(folder / "model")
+
+
+def _read_prepared(folder: Path) -> dict[str, np.ndarray]:
+    """Return a score, and a map with all that a model's file adds to it."""
+    import smgeo
+
+    model = smgeo.load_model(folder / "model")
+    scores = smgeo.evaluate(model, _stations(), _split()).scores["test"]
+    box = GeoBox((4, 5), Affine(100, 0, 500_000, 0, -100, 5_000_000), "EPSG:32632")
+    grid = _named(
+        ("time", "y", "x"),
+        (4, 4, 5),
+        {"time": DAYS, **xr_coords(box, dims=("y", "x"))},
+        ["s1_vv", "temperature"],
+    )
+    for variable in grid.data_vars.values():
+        variable.attrs["grid_mapping"] = "spatial_ref"
+    smgeo.predict_map(model, grid, folder / "map.zarr", intervals=0.5)
+    with xr.open_zarr(folder / "map.zarr") as ds:
+        return {"rmse": np.array([scores["rmse"]]), **_arrays(ds)}
+
+
 # Recipes and results
 
 _RECIPE = """
@@ -301,6 +360,10 @@ KINDS: dict[str, Kind] = {
     "svr": Kind(_write_model("SVR"), "model/*", _read_model),
     "pipeline": Kind(_write_pipeline, "model/*", _read_model),
     "ridge": Kind(_write_model("Ridge"), "model/*", _read_model),
+    "forest": Kind(_write_model("ExtraTreesRegressor", n_estimators=3), "model/*", _read_model),
+    "kernels": Kind(_write_model("GaussianProcessRegressor"), "model/*", _read_model),
+    "ann": Kind(_write_model("ann", units=4, epochs=1), "model/*", _read_model),
+    "prepared": Kind(_write_prepared, "model/*", _read_prepared),
     "recipe": Kind(lambda folder: (folder / "recipe.yaml").write_text(_RECIPE), "recipe.yaml", _read_recipe),
 }
 

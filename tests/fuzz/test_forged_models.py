@@ -8,12 +8,13 @@ import json
 import random
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from tests.fuzz.examples import try_examples
 
-FORGED = ("rf", "ridge", "boosting", "neighbours", "svr", "pipeline")
+FORGED = ("rf", "ridge", "boosting", "neighbours", "svr", "pipeline", "forest", "kernels", "ann", "prepared")
 HOSTILE = [
     None, True, False, -1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 1e308, -0.0, float("nan"), float("inf"), "", "nan", "\x00", "../../x", "/etc/passwd",
     "os.system", "builtins.eval", "__class__", "__reduce__", "a" * 10_000, [], {}, [[]], [None], [1, "a"], {"a": 1}, ["dict", []], ["array", "x"],
@@ -59,8 +60,7 @@ def forge_json(file: Path, rng: random.Random) -> str:
 
 def forge_arrays(file: Path, rng: random.Random) -> str:
     """Change numbers, lengths, types and names of arrays."""
-    with np.load(file) as stored:
-        arrays = {n: stored[n] for n in stored.files}
+    arrays = _read_all(file)
     name = rng.choice(sorted(arrays))
     array = arrays[name]
     match rng.randrange(7):
@@ -88,8 +88,27 @@ def forge_arrays(file: Path, rng: random.Random) -> str:
             del arrays[name]
         case _:
             arrays[f"{name}2"] = arrays.pop(name)
-    np.savez(file, **arrays)
+    _write_all(file, arrays)
     return f"{file.name}: {name}"
+
+
+def _read_all(file: Path) -> dict[str, np.ndarray]:
+    if file.suffix == ".npz":
+        with np.load(file) as stored:
+            return {n: stored[n] for n in stored.files}
+    arrays = {}
+    with h5py.File(file) as root:
+        root.visititems(lambda name, part: arrays.update({name: part[()]}) if isinstance(part, h5py.Dataset) else None)
+    return {n: np.asarray(a) for n, a in arrays.items()}
+
+
+def _write_all(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    if file.suffix == ".npz":
+        np.savez(file, **arrays)
+        return
+    with h5py.File(file, "w") as root:
+        for name, array in arrays.items():
+            root[name] = array.astype("S") if array.dtype.kind == "U" else array
 
 
 def seal(folder: Path) -> None:
@@ -111,7 +130,7 @@ def seal(folder: Path) -> None:
 @pytest.mark.parametrize("kind", FORGED)
 def test_forged_models_are_refused_or_estimate(kind, reader, tmp_path):
     def harm(folder: Path, rng: random.Random) -> str:
-        file = rng.choice(sorted(f for f in (folder / "model").iterdir() if f.suffix in (".json", ".npz")))
+        file = rng.choice(sorted(f for f in (folder / "model").iterdir() if f.suffix in (".json", ".npz", ".h5")))
         forged = (forge_json if file.suffix == ".json" else forge_arrays)(file, rng)
         seal(folder / "model")
         return forged
