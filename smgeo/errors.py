@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Sequence
 
 from smgeo.addresses import hide
+
+_LONG = re.compile(r"\S{1000,}")
 
 
 class SmgeoError(ValueError):
@@ -17,7 +20,7 @@ class SmgeoError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(hide(str(message))))
+        super().__init__(_shown(message))
 
 
 class DivergedError(SmgeoError):
@@ -28,7 +31,12 @@ class SmgeoWarning(UserWarning):
     """Something was left out or replaced; the message names it and counts it. Addresses as in `SmgeoError`."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(hide(str(message))))
+        super().__init__(_shown(message))
+
+
+def _shown(message: object) -> str:
+    """Return a message that can be printed: without secrets and control characters, and with words of up to 1,000 letters."""
+    return _LONG.sub(lambda word: f"{word[0][:200]}... ({len(word[0]):,} letters)", printable(hide(str(message))))
 
 
 def printable(text: str) -> str:

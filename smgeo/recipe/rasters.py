@@ -24,7 +24,8 @@ Bands = dict[str, int | str]
 
 def _names_to_themselves(value: object) -> object:
     """Return `{s1_vv: s1_vv, s1_vh: s1_vh}` for `[s1_vv, s1_vh]`."""
-    return {v: v for v in value} if isinstance(value, list | tuple) else value
+    named = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    return {v: v for v in value} if named else value  # type: ignore[attr-defined]
 
 
 class MaskSpec(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -38,7 +39,7 @@ def find_recipe(name: str | Path) -> Path:
         If there is neither.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name that is too long, too
         return path
     shipped = shipped_recipes()
     if path.stem in shipped and path.suffix in ("", ".yaml") and path.parent.name in ("", "recipes"):

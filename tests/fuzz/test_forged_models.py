@@ -31,11 +31,11 @@ def places(node, path=()):
     return found
 
 
-def forge_json(file: Path, rng: random.Random) -> str:
-    """Replace, remove or exchange values."""
-    document = json.loads(file.read_text())
+def forge(document, rng: random.Random, kept: tuple[str, ...] = ()):
+    """Return a JSON document with values replaced, removed, renamed or exchanged, but for those under the keys `kept`."""
+    document = copy.deepcopy(document)
     for _ in range(rng.choice((1, 1, 2))):
-        among = [p for p in places(document) if p[0] not in ("files", "sha256")]
+        among = [p for p in places(document) if p[0] not in kept]
         if not among:
             break
         *way, last = rng.choice(among)
@@ -49,12 +49,17 @@ def forge_json(file: Path, rng: random.Random) -> str:
                 other = document
                 for key in rng.choice(among):
                     other = other[key] if isinstance(other, dict | list) else other
-                parent[last] = json.loads(json.dumps(other))
+                parent[last] = copy.deepcopy(other)
             case 2 if isinstance(parent[last], int | float) and not isinstance(parent[last], bool):
                 parent[last] = rng.choice((-parent[last], parent[last] + 1, parent[last] * 1000, parent[last] / 3))
             case _:
                 parent[last] = copy.deepcopy(rng.choice(HOSTILE))
-    file.write_text(json.dumps(document))
+    return document
+
+
+def forge_json(file: Path, rng: random.Random) -> str:
+    """Change a file of JSON."""
+    file.write_text(json.dumps(forge(json.loads(file.read_text()), rng, ("files", "sha256"))))
     return file.name
 
 

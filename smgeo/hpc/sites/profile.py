@@ -275,8 +275,8 @@ def load_site(name: str | Path) -> Site:
         If there is no profile of that name, or it is invalid.
     """
     known = find_sites()
-    file = known.get(str(name)) or Path(name).expanduser()
-    if not file.is_file():
+    file = known.get(str(name)) or Path(os.path.expanduser(name))
+    if not os.path.isfile(file):
         raise SmgeoError(
             f"system {str(name)!r} not found; {nearest(str(name), list(known))} (`smgeo systems` lists all), or the path of a "
             "profile; `smgeo systems new` writes one"

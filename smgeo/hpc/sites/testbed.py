@@ -43,7 +43,7 @@ def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, me
     SmgeoError
         If SLURM is not installed, one is running in the folder already, or it does not start.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = Path(os.path.expanduser(folder)).absolute()
     _check(folder, nodes, cpus, memory_mb)
     for part in ("state", *(f"n{i + 1}/spool" for i in range(nodes))):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, me
 
 def stop_testbed(folder: str | Path = FOLDER) -> bool:
     """Cancel all jobs and end all processes of a testbed, by their pids; return True if any was running."""
-    folder = Path(folder).expanduser().absolute()
+    folder = Path(os.path.expanduser(folder)).absolute()
     daemons = _daemons(folder)
     config = folder / _CONFIG
     if any(d.name().startswith("slurmctld") for d in daemons):

@@ -126,9 +126,9 @@ def find_access(source: EarthEngineSource, root: str | Path) -> Access:
 
 def _key_file(source: EarthEngineSource, root: str | Path) -> Path | None:
     if source.credentials:
-        return (Path(root) / Path(source.credentials).expanduser()).absolute()
+        return Path(root, os.path.expanduser(source.credentials)).absolute()
     given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    return Path(given).expanduser().absolute() if given else None
+    return Path(os.path.expanduser(given)).absolute() if given else None
 
 
 def import_ee() -> ModuleType:
