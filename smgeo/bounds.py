@@ -34,6 +34,9 @@ LARGEST_SEED = 2**32 - 1
 # Data from before 1900 do not exist, and beyond 2200 a day is a typing error.
 FIRST_DAY, LAST_DAY = dt.date(1900, 1, 1), dt.date(2200, 12, 31)
 
+# 100,000 x 100,000 pixels: one day of one variable takes 40 GB.
+MOST_PIXELS = 10**10
+
 
 class Bound(NamedTuple):
     """Smallest and greatest value; `open_low` and `open_high` exclude these themselves."""

@@ -6,10 +6,8 @@ import math
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from smgeo.bounds import MOST_PIXELS
 from smgeo.recipe.spec import Day, Spec
-
-# 100,000 x 100,000 pixels: one day of one variable takes 40 GB.
-_MOST_PIXELS = 10**10
 
 
 class GridSpec(Spec):
@@ -44,9 +42,9 @@ class GridSpec(Spec):
                     f"resolution and bounds are in the units of {self.crs} (degrees for EPSG:4326)"
                 )
             pixels = (width / self.resolution) * (height / self.resolution)  # may be infinite
-            if pixels > _MOST_PIXELS:
+            if pixels > MOST_PIXELS:
                 raise ValueError(
                     f"resolution {self.resolution:g} makes {pixels:.2g} pixels of the bounds, {width:g} x {height:g} in the units of "
-                    f"{self.crs}; at most {_MOST_PIXELS:g} make a grid, so build it in parts"
+                    f"{self.crs}; at most {MOST_PIXELS:g} make a grid, so build it in parts"
                 )
         return self

@@ -23,6 +23,7 @@ from dask.typing import Key
 from odc.geo.geobox import GeoBox
 
 from smgeo.addresses import plain
+from smgeo.bounds import MOST_PIXELS
 from smgeo.catalog import Feature
 from smgeo.cube.chunks import GRID_SHARD
 from smgeo.errors import SmgeoError
@@ -172,7 +173,7 @@ def own_grid(scenes: Sequence[Scene]) -> GeoBox:
     Raises
     ------
     SmgeoError
-        If their pixels are not the same.
+        If their pixels are not the same, or one is so far from the others that the grid between them is too large.
     """
     first = scenes[0].box
     top, left, bottom, right = 0, 0, *first.shape.yx
@@ -186,7 +187,17 @@ def own_grid(scenes: Sequence[Scene]) -> GeoBox:
             )
         top, left = min(top, shift[0]), min(left, shift[1])
         bottom, right = max(bottom, shift[0] + box.shape.y), max(right, shift[1] + box.shape.x)
+        if (bottom - top) * (right - left) > MOST_PIXELS:
+            raise SmgeoError(
+                f"{plain(href)} ({_corner(box)}) and {plain(scenes[0].name)} ({_corner(first)}) are so far apart that a grid of both has "
+                f"{bottom - top:.2g} x {right - left:.2g} pixels; at most {MOST_PIXELS:g} make a grid. Check where the files say they are, or "
+                "give a grid"
+            )
     return GeoBox((bottom - top, right - left), first.affine * Affine.translation(left, top), first.crs)
+
+
+def _corner(box: GeoBox) -> str:
+    return f"upper left corner {box.affine.c:.6g}, {box.affine.f:.6g}"
 
 
 def _assemble(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -189,11 +190,11 @@ def _check_placed(href: str, src: rasterio.DatasetReader) -> None:
     Raises
     ------
     SmgeoError
-        If it is placed by control points, coefficients or arrays, has no transform or CRS, its latitudes are none, or it is complex.
+        If it is placed by control points, coefficients or arrays, has no transform or CRS, its latitudes or longitudes are none, or it is complex.
     """
     file = plain(href)
     made = f"{os.path.splitext(os.path.basename(file))[0]}_grid.tif"
-    if src.transform.is_identity or src.transform.is_degenerate:
+    if src.transform.is_identity or src.transform.is_degenerate or not all(map(math.isfinite, src.transform)):
         placed = (
             (len(src.gcps[0]), "ground control points", ""),
             (src.rpcs is not None, "rational polynomial coefficients", "-rpc "),
@@ -218,11 +219,16 @@ def _check_placed(href: str, src: rasterio.DatasetReader) -> None:
             f"{file} contains complex numbers ({src.dtypes[0]}), of which smgeo reads none; take their power first: gdal_calc.py -A {file} "
             f"--calc='abs(A)**2' --type=Float32 --outfile={made}, calibrate it to backscatter, and read that file with convert: power_to_db"
         )
-    if src.crs.is_geographic and max(abs(src.bounds.top), abs(src.bounds.bottom)) > 90 + abs(src.transform.e):
-        raise SmgeoError(
-            f"{file}: its CRS is {src.crs}, but its rows reach from {src.bounds.bottom:g} to {src.bounds.top:g}, which are no latitudes; set the CRS "
-            f"that its coordinates are in: rio edit-info --crs EPSG:... {file}"
-        )
+    # Beyond the antimeridian longitudes may go on, a turn at most.
+    for side, low, high, most, step in (
+        ("row", src.bounds.bottom, src.bounds.top, 90, src.transform.e),
+        ("column", src.bounds.left, src.bounds.right, 540, src.transform.a),
+    ):
+        if src.crs.is_geographic and not max(abs(low), abs(high)) <= most + abs(step):
+            raise SmgeoError(
+                f"{file}: its CRS is {src.crs}, but its {side}s reach from {low:g} to {high:g}, which are no "
+                f"{'latitudes' if side == 'row' else 'longitudes'}; set the CRS that its coordinates are in: rio edit-info --crs EPSG:... {file}"
+            )
 
 
 def _numpy_type(name: str) -> str:

@@ -473,6 +473,26 @@ def test_rows_that_are_no_latitudes_are_refused(tmp_path):
     assert open_rasters(SPEC, root=tmp_path)["precipitation"].shape == (1, 181, 360)
 
 
+def test_columns_that_are_no_longitudes_are_refused(tmp_path):
+    write(tmp_path / "p_20200101.tif", plane(1), crs="EPSG:4326", transform=from_origin(1.5e20, 50, 0.1, 0.1))
+    with pytest.raises(SmgeoError, match=r"its columns reach from 1.5e\+20 to .*, which are no longitudes"):
+        open_rasters(SPEC, root=tmp_path)
+    write(tmp_path / "p_20200101.tif", np.ones((2, 360)), crs="EPSG:4326", transform=from_origin(179.5, 50, 1, 1))
+    assert open_rasters(SPEC, root=tmp_path)["precipitation"].shape == (1, 2, 360)
+
+
+def test_a_file_that_is_far_from_the_others_makes_no_huge_grid(tmp_path):
+    """One damaged byte of a file's place: the grid of all files would have had 1e17 pixels, and was begun."""
+    write(tmp_path / "p_20200101.tif", plane(1))
+    write(
+        tmp_path / "p_20200102.tif", plane(2), transform=from_origin(TRANSFORM.c + 100e9, TRANSFORM.f + 100e9, 100, 100)
+    )
+    with pytest.raises(
+        SmgeoError, match=r"p_20200102.tif .* and .*p_20200101.tif .* so far apart that a grid of both has"
+    ):
+        open_rasters(SPEC, root=tmp_path)
+
+
 def test_transforms_that_differ_by_rounding_are_one_grid(tmp_path):
     write(tmp_path / "p_20200101.tif", plane(1), crs="EPSG:4326", transform=from_origin(8, 50, 0.1, 0.1))
     rounded = from_origin(8, 50, float(np.float32(0.1)), float(np.float32(0.1)))
