@@ -19,6 +19,8 @@ GRID_DIMS = ("time", "y", "x")
 # the ledger, not into the store: when a later run finds other scenes, only the regions of their days are written again.
 DAY_INPUTS = "day_inputs"
 _LONGEST_NAME = 100
+# Names of coordinates, and of the file that Zarr writes beside its arrays.
+_TAKEN = ("station", "time", "x", "y", "spatial_ref", "zarr.json")
 
 
 def check_name(name: str, where: str) -> None:
@@ -35,9 +37,11 @@ def check_name(name: str, where: str) -> None:
         or "/" in name
         or "\\" in name
         or not name.isprintable()
+        or name in _TAKEN
     ):
         raise SmgeoError(
-            f"{where}: {name[:60]!r} cannot be the name of a variable; it must have 1 to {_LONGEST_NAME} bytes, without / and \\"
+            f"{where}: {name[:60]!r} cannot be the name of a variable; it must have 1 to {_LONGEST_NAME} bytes, without / and \\, "
+            f"and not be {', '.join(_TAKEN)}"
         )
 
 

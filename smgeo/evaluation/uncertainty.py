@@ -13,7 +13,7 @@ from smgeo.bounds import Bound, check_arguments, check_number, checked
 from smgeo.catalog import FEATURES
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.importance import Part, permutation_importance
-from smgeo.models.applicability import Applicability
+from smgeo.models.applicability import MOST_ROWS, Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, part_rows, repeat_steps, windows_like
@@ -193,7 +193,8 @@ def find_applicability(
     SmgeoError
         If `importance` names an unknown feature or lacks one, or there are fewer than two training stations.
     """
-    check_arguments("area of applicability", folds=folds, rows=rows, seed=seed)
+    check_arguments("area of applicability", folds=folds, seed=seed)
+    check_number("area of applicability", "rows", rows, Bound(1, MOST_ROWS))
     features = _preparation_of(model)["features"]
     weights = {} if importance is None else dict(importance)
     for name, weight in weights.items():

@@ -48,6 +48,8 @@ class HeldModel:
 def _read_model(path: Path, digest: str) -> Model:
     """Read a model; again for another digest, since another model may have been saved there."""
     model: Model = load_model(path)
+    if hash_file(path / "model.json") != digest:
+        raise SmgeoError(f"{path} was replaced while its map was made; run the same command again")
     return model
 
 

@@ -18,6 +18,8 @@ from smgeo.models.arrays import read_arrays, write_arrays
 from smgeo.threads import compiled
 
 _ARRAYS = ("center", "scale", "weights", "reference")
+# Rows of a reference, at most: searching very many equal ones takes minutes.
+MOST_ROWS = 1_000_000
 # Training rows that were near to previous rows, which are compared first.
 _RECENT = 4
 
@@ -208,6 +210,12 @@ class Applicability:
         numbers = np.concatenate([self.center, self.scale, self.weights, [self.mean_distance, self.threshold]])
         if not np.isfinite(numbers).all() or not (self.scale > 0).all() or not (self.weights >= 0).all():
             raise ValueError("its numbers are not finite, or below 0")
+        with np.errstate(all="ignore"):  # estimates are made in float32
+            single = np.concatenate([(self.weights / self.scale).astype("float32"), self.center.astype("float32")])
+        if not np.isfinite(single).all():
+            raise ValueError("its numbers are too large")
+        if not len(self.reference) <= min(self.rows, MOST_ROWS):
+            raise ValueError(f"its reference has {len(self.reference)} rows")
         width = int((self.weights > 0).sum())
         if self.reference.dtype != "float32" or self.reference.ndim != 2 or self.reference.shape[1] != width:
             raise ValueError(f"its reference is {self.reference.dtype} of shape {self.reference.shape}")

@@ -36,6 +36,9 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             weigh(sum(m.file_size for m in members))
+            # zipfile unpacks others in one piece, whatever size they say they have.
+            if any(m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for m in members):
+                raise ValueError("one of its arrays is packed in another way than NumPy's")
             if len({m.filename for m in members}) < len(members):
                 raise ValueError("two of its arrays have one name")
             return {m.filename.removesuffix(".npy"): _read_array(archive, m) for m in members}

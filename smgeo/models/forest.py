@@ -157,4 +157,10 @@ class Forest(SoilMoistureModel):
     def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         if not (folder / _FILE).is_file():
             raise SmgeoError(f"{folder} was saved by an older smgeo (no {_FILE} in it); train the model again")
-        self._trees = Trees.load(folder / _FILE, self.n_features_in_)
+        trees = Trees.load(folder / _FILE, self.n_features_in_)
+        if len(trees.depths) != self.trees or trees.depths.max() > self.max_depth:
+            raise SmgeoError(
+                f"{folder}: {len(trees.depths)} trees of up to {trees.depths.max()} levels are not the {self.trees} of up to {self.max_depth} that "
+                "its parameters describe; train the model again"
+            )
+        self._trees = trees

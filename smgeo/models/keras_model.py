@@ -1,9 +1,6 @@
 """The base class of networks: shared parameters, training in Keras 3 with early stopping, prediction, weights.
 
 Backends are named only in `smgeo.models.backend`.
-
-Batch size and learning rate follow the number of rows by default. Keras' batch of 32 leaves most of a processor idle, and a
-batch of 4,096 leaves ten steps an epoch if there are few rows.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.network_file import load_network, save_network
+from smgeo.models.rates import choose_batch, choose_rate, rate_at
 from smgeo.models.rows import Labelled, Rows
 from smgeo.models.team import Team
 from smgeo.prepare.feeds import keras_batches
@@ -46,44 +44,12 @@ _COUNTS = ("layers", "units", "filters", "kernel", "batch_size", "epochs", "pati
 # prediction is compiled once.
 _PREDICT_BATCH = {False: 8192, True: 4096}
 _PREDICT_DAYS = 131_072
+# Numbers of the widest layer for these, at most; the gates of a recurrent layer count four times.
+_PREDICT_NUMBERS = 2**27
 # Days of training rows, windows or series from which the mean and spread of inputs are computed: enough for three digits.
 _STANDARDIZE_DAYS = 524_288
 # One thread compiles, and others wait for the result.
 _COMPILING = threading.Lock()
-# Least steps of an epoch where the batch size is chosen here: with fewer a network learns little from an epoch.
-_STEPS = 100
-
-
-def choose_batch(rows: int, least: int, most: int) -> int:
-    """Return the largest power of two that leaves 100 steps an epoch, from `least` to `most`.
-
-    >>> choose_batch(427_000, 32, 4096), choose_batch(12_000, 32, 4096), choose_batch(500, 32, 4096)
-    (4096, 64, 32)
-    """
-    fitting = 2 ** int(np.log2(max(rows / _STEPS, 1)))
-    return int(min(max(fitting, least), most))
-
-
-def choose_rate(optimizer: str, batch: int) -> float:
-    """Return Keras' default learning rate, which is for batches of 32, scaled to larger ones.
-
-    By the root of the batch for Adam and RMSprop (Malladi et al. 2022, NeurIPS 35, 7697-7711), in proportion to it for SGD, up
-    to 0.3 (Goyal et al. 2017, arXiv:1706.02677).
-
-    >>> choose_rate("adam", 2048), choose_rate("sgd", 64)
-    (0.008, 0.02)
-    """
-    share = batch / 32
-    return min(0.01 * share, 0.3) if optimizer == "sgd" else float(0.001 * np.sqrt(share))
-
-
-def rate_at(rate: float, epoch: int, epochs: int) -> float:
-    """Return the learning rate of an epoch, from 1, along half a cosine that begins at `rate` and would be 0 after the last.
-
-    >>> [round(rate_at(0.01, epoch, 4), 5) for epoch in (1, 2, 3, 4)]
-    [0.01, 0.00854, 0.005, 0.00146]
-    """
-    return float(rate * (1 + np.cos(np.pi * (epoch - 1) / epochs)) / 2)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -312,15 +278,32 @@ class KerasModel(SoilMoistureModel):
 
     def _predict(self, x: Rows) -> np.ndarray:
         series = self.input_shape_[0] is None
-        size = _series_at_once(len(x), x.shape[1]) if series else _PREDICT_BATCH[self.uses_window]
+        size = self._rows_at_once(len(x), x.shape[1:])
         out = np.empty(x.shape[:2] if series else len(x), dtype="float32")
         # Memory is allocated once for all batches: allocating it for each takes longer than copying into it.
         batch = aligned_zeros((size, *x.shape[1:]))
         for start in range(0, len(x), size):
             stop = min(start + size, len(x))
             x.take(np.arange(start, stop), out=batch[: stop - start])
-            out[start:stop] = self._predictor(batch.shape)(batch)[: stop - start, ..., 0]
+            try:
+                out[start:stop] = self._predictor(batch.shape)(batch)[: stop - start, ..., 0]
+            except (RuntimeError, MemoryError) as error:
+                raise self._cannot(error) from error
+            except Exception as error:
+                if type(error).__module__.partition(".")[0] not in ("tensorflow", "jax", "jaxlib"):
+                    raise
+                raise self._cannot(error) from error
         return out
+
+    def _cannot(self, error: Exception) -> SmgeoError:
+        return SmgeoError(f"{self.kind}: the network does not estimate: {type(error).__name__}: {str(error)[:300]}")
+
+    def _rows_at_once(self, rows: int, shape: tuple[int, ...]) -> int:
+        """Return how many rows (windows, series) of a shape are estimated at once: fewer if the layers are wide."""
+        days = int(np.prod(shape[:-1]))
+        widest = max(getattr(self, "units", 1), getattr(self, "filters", 1), shape[-1])
+        usual = _series_at_once(rows, days) if self.input_shape_[0] is None else _PREDICT_BATCH[self.uses_window]
+        return min(usual, max(_PREDICT_NUMBERS // (4 * days * widest), 1))
 
     def _predictor(self, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function that estimates batches of this shape, compiled at its first use."""

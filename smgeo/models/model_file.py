@@ -127,7 +127,7 @@ def _check_manifest(file: Path, manifest: JsonObject) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise SmgeoError(f"{file} is damaged ({where}: {first['msg']}); {_AGAIN}") from None
-    names, prepared = about["feature_names"], about["preparation"]
+    names, prepared, training = about["feature_names"], about["preparation"], about["training"]
     for name in () if prepared is None else (prepared["target"], *prepared["features"]):
         check_name(name, str(file))  # a store would take some for paths
     for fits, what in (
@@ -142,6 +142,10 @@ def _check_manifest(file: Path, manifest: JsonObject) -> Manifest:
             "n_features are not those of the preparation",
         ),
         (
+            all(_is_list_of_text(training.get(part, [])) for part in ("stations", "validation_stations")),
+            "training: stations are no list of text",
+        ),
+        (
             about["applicability"] is None
             or (prepared is not None and about["applicability"]["features"] == prepared["features"]),
             "applicability: its features are not those of the preparation",
@@ -150,6 +154,10 @@ def _check_manifest(file: Path, manifest: JsonObject) -> Manifest:
         if not fits:
             raise SmgeoError(f"{file} is damaged ({what}); {_AGAIN}")
     return about
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
 def _is_preparation(prepared: Preparation) -> bool:
@@ -162,6 +170,12 @@ def _is_preparation(prepared: Preparation) -> bool:
         len(set(features)) == len(features) > 0
         and set(prepared["units"]) == set(features)
         and prepared["length"] > 0
+        and all(
+            map(
+                str.isprintable,
+                (prepared["target_units"], *prepared["units"].values(), *prepared.get("references", {}).values()),
+            )
+        )
         and 0 <= prepared["missing"] < 1
         and (fill is None or (len(fill) == len(features) and all(map(math.isfinite, fill))))
         and all(isinstance(step.get("step"), str) for step in prepared["steps"])

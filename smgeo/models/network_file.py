@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 _WEIGHTS = "model.weights.h5"
 # Groups and arrays of a file, at most.
 _MOST_PARTS = 20_000
-# Shape and type of each array, by its path.
-_Arrays: TypeAlias = dict[str, tuple[tuple[int, ...], np.dtype]]
+# Shape and type of an array, and of all arrays by their paths.
+_Array: TypeAlias = tuple[tuple[int, ...], np.dtype]
+_Arrays: TypeAlias = dict[str, _Array]
 
 
 def save_network(model: Model, folder: Path) -> None:
@@ -116,9 +117,16 @@ def _check_same(stored: _Arrays, wanted: _Arrays) -> None:
     """Refuse arrays that the network has not, and others in the place of its own, which Keras may take for them."""
     for name in sorted(stored.keys() | wanted.keys()):
         have, need = stored.get(name), wanted.get(name)
-        if have != need:
+        if not _is_same(have, need):
             raise ValueError(f"{name} is {_shown(have)}, and the network needs {_shown(need)}")
 
 
-def _shown(array: tuple[tuple[int, ...], np.dtype] | None) -> str:
+def _is_same(have: _Array | None, need: _Array | None) -> bool:
+    """Return True for equal shapes and types; backends count in whole numbers of other lengths."""
+    if have is None or need is None:
+        return have is need
+    return have[0] == need[0] and (have[1] == need[1] or have[1].kind == need[1].kind == "i")
+
+
+def _shown(array: _Array | None) -> str:
     return "nothing" if array is None else f"{array[1]} of shape {array[0]}"

@@ -19,7 +19,7 @@ _MOST = {
     "max_depth": 10_000,
     "min_examples": 2**31,
     "threads": 4_096,
-    "layers": 1_000,
+    "layers": 32,
     "units": 65_536,
     "filters": 65_536,
     "kernel": 10_000,

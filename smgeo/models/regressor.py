@@ -14,14 +14,14 @@ from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.estimator_checks import check_fitted, numbers_a_row
 from smgeo.models.estimator_file import read_estimators, write_estimators
-from smgeo.models.known_estimators import numbers_a_row
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
 
 _PARTS = ("estimator", "fitted")
 # Numbers that are held at once: a kernel machine makes one of each row and each training row. And the most for one row.
-_NUMBERS, _MOST_NUMBERS = 2**25, 10**8
+_NUMBERS, _MOST_NUMBERS = 2**25, 2 * 10**7
 
 
 class Regressor(SoilMoistureModel):
@@ -83,9 +83,21 @@ class Regressor(SoilMoistureModel):
 
     def _predict(self, x: Rows) -> np.ndarray:
         out = np.empty(len(x), dtype="float32")
-        for block, values in x.blocks(max(_NUMBERS // numbers_a_row(self.estimator_), 1)):
+        for block, values in x.blocks(max(_NUMBERS // self._numbers, 1)):
             out[block] = self._estimate(values.astype("float64"))
         return out
+
+    @property
+    def _numbers(self) -> int:
+        """Numbers that the estimator holds for each row."""
+        return numbers_a_row(self.estimator_, self.n_features_in_)
+
+    def _weigh(self) -> None:
+        if self._numbers > _MOST_NUMBERS:
+            raise SmgeoError(
+                f"{type(self.estimator_).__name__} holds {self._numbers:,} numbers for each row that it estimates; at most {_MOST_NUMBERS:,} are "
+                "saved and read"
+            )
 
     def _estimate(self, x: np.ndarray) -> np.ndarray:
         """Return estimates of rows (n, features): (n,).
@@ -111,18 +123,18 @@ class Regressor(SoilMoistureModel):
         return {"estimator": repr(self.estimator)}
 
     def _save_weights(self, folder: Path) -> None:
+        self._weigh()
         write_estimators(folder, dict(zip(_PARTS, (self.estimator, self.estimator_), strict=True)))
 
     def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         parts = read_estimators(folder, _PARTS, trusted)
         self.estimator, self.estimator_ = (parts[name] for name in _PARTS)
         self.check_params()
-        if type(self.estimator_) is not type(self.estimator):
-            raise SmgeoError(
-                f"{folder}: a {type(self.estimator).__name__} does not become a {type(self.estimator_).__name__} by fitting"
-            )
-        if (numbers := numbers_a_row(self.estimator_)) > _MOST_NUMBERS:
-            raise SmgeoError(f"{folder}: {numbers:,} numbers for each row are more than smgeo estimates with")
+        try:
+            check_fitted(self.estimator, self.estimator_)
+        except ValueError as error:
+            raise SmgeoError(f"{folder}: {error}; train the model again") from None
+        self._weigh()
         # Arrays that do not fit each other are found before a map is begun with them.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # 0 may be outside of what it has learned

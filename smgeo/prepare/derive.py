@@ -192,7 +192,7 @@ def derive_features(ds: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
         If a feature cannot be derived from the variables of `ds` (slope and aspect need the elevation of a grid cube), or if
         an input has another unit than in the catalogue.
     """
-    names = list(names)
+    names = list(dict.fromkeys(names))
     added = [n for n in names if n not in ds]
     out = ds
     for name in added:

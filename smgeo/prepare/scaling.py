@@ -292,7 +292,8 @@ class Scaler(_CubeScaler, _TableScaler):
         if problem := _problem_of(state):
             raise SmgeoError(f"this is not the state of a scaler: {problem}")
         scaler = cls(state["kind"])
-        scaler.center_, scaler.scale_, scaler.units_ = dict(state["center"]), dict(state["scale"]), dict(state["units"])
+        scaler.center_, scaler.scale_ = ({n: float(v) for n, v in state[part].items()} for part in ("center", "scale"))
+        scaler.units_ = dict(state["units"])
         scaler._name_features(list(scaler.center_))
         return scaler
 

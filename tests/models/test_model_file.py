@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import (
+    AdaBoostRegressor,
     BaggingRegressor,
     GradientBoostingRegressor,
     HistGradientBoostingRegressor,
@@ -27,11 +29,13 @@ from sklearn.ensemble import (
     StackingRegressor,
     VotingRegressor,
 )
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Sum
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
 from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeRegressor
 
@@ -783,20 +787,25 @@ def test_a_regressor_that_would_fill_memory_or_not_estimate_is_refused(weights, 
         load_model(_edit(weights, change))
 
 
-def test_the_weight_of_a_whole_estimator_counts(weights):
+def test_the_weight_of_a_whole_estimator_counts(weights, monkeypatch):
     """Each of these makes fewer than a million products of a row."""
     many = make_pipeline(
         FeatureUnion([(str(i), _fit(PolynomialFeatures(9), columns=11)) for i in range(700)]), _fit(Ridge(), columns=11)
     )
-    folder = _plant_fitted(weights, many)
-    with pytest.raises(SmgeoError, match="numbers for each row are more than"):
-        load_model(folder)
+    with pytest.raises(SmgeoError, match="holds 117,572,000 numbers for each row"):
+        load_model(_plant_fitted(weights, many))
+    # Each union makes a hundred times as many of the numbers before it.
+    wide = make_pipeline(
+        *[FeatureUnion([(str(i), "passthrough") for i in range(100)]) for _ in range(4)], _fit(Ridge())
+    )
+    with pytest.raises(SmgeoError, match="holds 300,000,000 numbers for each row"):
+        load_model(_plant_fitted(weights, wide))
 
 
 @pytest.mark.parametrize("n_neighbors", [0, -1, 10**9])
 def test_parameters_of_an_estimator_are_checked_as_its_fit_checks_them(n_neighbors, tmp_path):
     file = _save(KNeighborsRegressor(), tmp_path / "m")
-    with pytest.raises(SmgeoError, match="'n_neighbors' parameter|does not estimate"):
+    with pytest.raises(SmgeoError, match="'n_neighbors' parameter|n_neighbors is 1000000000 and not 5"):
         load_model(_edit(file, _set("n_neighbors", n_neighbors)))
 
 
@@ -912,3 +921,190 @@ def test_a_target_that_the_cube_lacks_is_named(prepared, make_station_cube):
     model = load_model(_seal(prepared, preparation=kept | {"target": "soil"}))
     with pytest.raises(SmgeoError, match="soil"):
         smgeo.evaluate(model, cube, Split(ids[:-4], ids[-4:-2], ids[-2:]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_pipeline(FunctionTransformer(ConstantKernel()), _fit(Ridge())), "in the place of a function"),
+        (lambda: make_pipeline(FunctionTransformer(float), _fit(Ridge())), "in the place of a function"),
+        (lambda: _changed(KernelRidge(), kernel=ConstantKernel()), "in the place of a function"),
+        (lambda: _changed(DummyRegressor(), constant_=[[0.5]]), "a mean that is no array"),
+        (lambda: _changed(BaggingRegressor(Ridge(), 2), estimators_features_=[[0] * 8000] * 2), "features of another"),
+        (lambda: _changed(BaggingRegressor(Ridge(), 2), estimators_features_=[np.arange(3)]), "estimators of another"),
+        (lambda: _changed(GaussianProcessRegressor(), kernel_=_sum_of_kernels(6)), "kernel of more than 20 parts"),
+        (
+            lambda: _changed(GaussianProcessRegressor(), kernel_=ConstantKernel("x")),
+            "constant_value of a kernel is 'x'",
+        ),
+        (lambda: _changed(RandomForestRegressor(4), n_estimators=40), "4 trees of 40"),
+        (lambda: _changed(GradientBoostingRegressor(n_estimators=2), n_estimators=9), "stages of another number"),
+        (lambda: _changed(HistGradientBoostingRegressor(max_iter=2), max_iter=9), "stages of another number"),
+        (lambda: _changed(AdaBoostRegressor(n_estimators=2), n_estimators=1), "estimators of another number"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(make, message, weights):
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_plant_fitted(weights, make()))
+
+
+def _sum_of_kernels(levels):
+    return ConstantKernel() if not levels else Sum(_sum_of_kernels(levels - 1), _sum_of_kernels(levels - 1))
+
+
+def test_estimators_deep_in_each_other_are_neither_saved_nor_read(weights, tmp_path):
+    """Each level makes some of scikit-learn's questions take three times as long."""
+    deep = Ridge()
+    for _ in range(10):
+        deep = make_pipeline(deep)
+    with pytest.raises(SmgeoError, match="more than 6 levels deep"):
+        write_estimators(tmp_path, {"a": deep})
+    node = ["sklearn.linear_model.Ridge", []]
+    for _ in range(10):
+        node = ["sklearn.pipeline.Pipeline", [["steps", {"list": [{"tuple": ["a", {"object": node}]}]}]]]
+    content = json.loads(weights.read_text())
+    content["parts"]["fitted"] = {"object": node}
+    with pytest.raises(SmgeoError, match="more than 6 levels deep"):
+        load_model(_plant(weights, json.dumps(content).encode()))
+
+
+@pytest.mark.parametrize(
+    ("described", "fitted", "message"),
+    [
+        (
+            make_pipeline(StandardScaler(), Ridge()),
+            make_pipeline(MinMaxScaler(), Ridge()),
+            "steps is 'minmaxscaler' and not",
+        ),
+        (
+            make_pipeline(StandardScaler(), Ridge()),
+            make_pipeline(StandardScaler(with_mean=False), Ridge()),
+            "with_mean",
+        ),
+        (make_pipeline(StandardScaler(), Ridge()), make_pipeline(StandardScaler(), Ridge(alpha=7.0)), "alpha is 7.0"),
+        (BaggingRegressor(Ridge(), 4), BaggingRegressor(Ridge(), 5), "n_estimators is 5 and not 4"),
+        (BaggingRegressor(Ridge(), 2), BaggingRegressor(Ridge(alpha=3.0), 2), "alpha is 3.0"),
+        (
+            VotingRegressor([("a", Ridge()), ("b", SVR())]),
+            VotingRegressor([("a", Ridge()), ("b", KNeighborsRegressor())]),
+            "SVR does not become",
+        ),
+        (TransformedTargetRegressor(Ridge()), TransformedTargetRegressor(SVR()), "Ridge does not become a SVR"),
+    ],
+)
+def test_a_fitted_estimator_is_the_one_that_is_described(described, fitted, message, weights):
+    """Else `repr` would show another model than the one that estimates."""
+    for kept in (described, fitted):
+        _fit(kept)
+        write_estimators(weights.parent, {"estimator": clone(kept), "fitted": kept})
+        load_model(_seal_files(weights.parent))
+    write_estimators(weights.parent, {"estimator": clone(described), "fitted": fitted})
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_seal_files(weights.parent))
+
+
+def test_a_part_of_a_voting_that_is_missing_is_noticed(weights):
+    voting = _fit(VotingRegressor([("a", Ridge()), ("b", SVR())]))
+    voting.estimators_ = voting.estimators_[:1]
+    with pytest.raises(SmgeoError, match="VotingRegressor of 2 estimators has 1"):
+        load_model(_plant_fitted(weights, voting))
+
+
+def test_arrays_packed_in_another_way_are_refused(weights):
+    """zipfile unpacks bzip2 in one piece, whatever size the archive says it has."""
+    file = weights.with_suffix(".npz")
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(SmgeoError, match="packed in another way"):
+        load_model(_seal_files(weights.parent))
+
+
+@pytest.mark.parametrize("changes", [{"trees": 300}, {"max_depth": 1}])
+def test_a_forest_is_the_one_that_its_parameters_describe(trees, changes):
+    params = json.loads((trees.parent / "model.json").read_text())["params"]
+    with pytest.raises(SmgeoError, match="2 trees of up to . levels are not the"):
+        load_model(_seal(trees.parent, params=params | changes))
+
+
+@pytest.mark.parametrize("name", ["time", "x", "spatial_ref", "zarr.json"])
+def test_a_target_is_no_coordinate(prepared, name):
+    kept = json.loads((prepared / "model.json").read_text())["preparation"]
+    with pytest.raises(SmgeoError, match="cannot be the name of a variable"):
+        load_model(_seal(prepared, preparation=kept | {"target": name}))
+
+
+@pytest.mark.parametrize("stations", [5, None, [[1]], "abc"])
+@pytest.mark.parametrize("part", ["stations", "validation_stations"])
+def test_stations_of_training_are_a_list_of_text(prepared, part, stations):
+    training = json.loads((prepared / "model.json").read_text())["training"]
+    with pytest.raises(SmgeoError, match="stations are no list of text"):
+        load_model(_seal(prepared, training=training | {part: stations}))
+
+
+def test_units_that_cannot_be_written_are_refused(prepared):
+    kept = json.loads((prepared / "model.json").read_text())["preparation"]
+    with pytest.raises(SmgeoError, match="do not fit each other"):
+        load_model(_seal(prepared, preparation=kept | {"target_units": "\ud800"}))
+
+
+@pytest.mark.parametrize("center", [5, 10**30])
+def test_whole_numbers_of_a_scaler_are_read_as_others(prepared, make_station_cube, center):
+    """Numba compiles no number of more than 64 bits. 1e30 is not 10**30, so that the steps of the cube are others then."""
+    manifest = json.loads((prepared / "model.json").read_text())
+    cube = make_station_cube()
+    ids = tuple(str(s) for s in cube["station"].values)
+    split = Split(ids[:-4], ids[-4:-2], ids[-2:])
+    centers = dict.fromkeys([*FEATURES, "precipitation", "temperature", "sm"], center)
+    model = load_model(_seal(prepared, **_rescale(manifest, center=centers)))
+    if center == 5:
+        assert smgeo.evaluate(model, cube, split).scores["test"]["n"] > 0
+    else:
+        with pytest.raises(SmgeoError, match="prepared otherwise"):
+            smgeo.evaluate(model, cube, split)
+
+
+@pytest.mark.parametrize("change", ["rows", "weights", "scale", "center"])
+def test_an_area_that_would_take_minutes_or_overflow_is_refused(prepared, change):
+    with np.load(prepared / "applicability.npz") as kept:
+        arrays = dict(kept)
+    if change == "rows":
+        arrays["reference"] = np.zeros((1_000_001, arrays["reference"].shape[1]), "float32")
+    else:
+        arrays[change][0] = 1e-300 if change == "scale" else 1e308
+    np.savez_compressed(prepared / "applicability.npz", **arrays)
+    with pytest.raises(SmgeoError, match="its reference has 1000001 rows|its numbers are too large"):
+        load_model(_seal_files(prepared))
+
+
+@pytest.mark.parametrize(("of", "by"), [("tensorflow", "jax"), ("jax", "tensorflow")])
+def test_a_network_of_one_backend_is_read_by_another(of, by, tmp_path):
+    """They count in whole numbers of other lengths."""
+    pytest.importorskip("jax")
+    pytest.importorskip("tensorflow")
+    code = (
+        "import sys, numpy as np, smgeo\n"
+        "x = np.random.default_rng(0).random((60, 4))\n"
+        "if sys.argv[1] == 'save':\n"
+        "    model = smgeo.make_model('ann', units=4, epochs=1).fit(x, x[:, 0])\n"
+        "    model.save('m')\n"
+        "    np.save('m.npy', model.predict(x))\n"
+        "else:\n"
+        "    np.testing.assert_allclose(smgeo.load_model('m').predict(x), np.load('m.npy'), atol=1e-5)\n"
+    )
+    for backend, act in ((of, "save"), (by, "load")):
+        environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(Path(smgeo.__file__).parents[1])}
+        subprocess.run([sys.executable, "-c", code, act], cwd=tmp_path, env=environment, check=True)
+
+
+def test_a_wide_network_estimates_in_small_batches():
+    """8,192 rows at once would take 2 GB here."""
+    pytest.importorskip("keras")
+    from smgeo.models.networks import Ann
+
+    model = Ann(units=65_536)
+    model.input_shape_ = (3,)
+    assert model._rows_at_once(10_000, (3,)) == 512
+    assert Ann().fit(np.random.rand(40, 3), np.random.rand(40))._rows_at_once(10_000, (3,)) == 8192
