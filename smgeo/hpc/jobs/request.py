@@ -142,7 +142,7 @@ class JobHeader:
     cpus_per_task: int | None
     exclusive: bool
     gpus: int
-    gpu_request: str | None
+    gpu_requests: tuple[str, ...]
     memory: str | None
     memory_option: str
     constraint: str | None
@@ -189,7 +189,7 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
         cpus_per_task=None if cpus is None else cpus // tasks,
         exclusive=limits.exclusive or cpus is None,
         gpus=gpus,
-        gpu_request=_ask_gpus(site, limits, gpus, request.nodes),
+        gpu_requests=_ask_gpus(site, limits, gpus, request.nodes),
         memory=request.memory,
         memory_option=site.memory_option,
         constraint=request.constraint or limits.constraint,
@@ -206,17 +206,26 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
     return replace(header, memory=_ask_memory(site, limits, header))
 
 
-def _ask_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> str | None:
-    """Return the option that asks for GPUs, in the site's way; None for none.
+def _ask_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> tuple[str, ...]:
+    """Return the options that ask for GPUs, in the site's way.
+
+    A number for the whole job (`--gpus`) says nothing of a node: SLURM gives 4 GPUs on two nodes as 3 and 1 if it likes. So a job of
+    several nodes also asks for those of each.
 
     >>> _ask_gpus(Site(name="a"), PartitionSpec(gpu_type="a100"), 2, nodes=3)
-    'gres=gpu:a100:2'
+    ('gres=gpu:a100:2',)
+    >>> _ask_gpus(Site(name="a", gpu_option="gpus"), PartitionSpec(), 2, nodes=3)
+    ('gpus=6', 'gpus-per-node=2')
     """
     if not gpus:
-        return None
-    count = gpus * nodes if site.gpu_option == "gpus" else gpus
-    asked = f"{limits.gpu_type}:{count}" if limits.gpu_type else str(count)
-    return f"gres=gpu:{asked}" if site.gpu_option == "gres" else f"{site.gpu_option}={asked}"
+        return ()
+    kind = f"{limits.gpu_type}:" if limits.gpu_type else ""
+    if site.gpu_option == "gres":
+        return (f"gres=gpu:{kind}{gpus}",)
+    each = f"gpus-per-node={kind}{gpus}"
+    if site.gpu_option == "gpus-per-node":
+        return (each,)
+    return (f"gpus={kind}{gpus * nodes}", *((each,) if nodes > 1 else ()))
 
 
 def _ask_memory(site: Site, limits: PartitionSpec, header: JobHeader) -> str | None:

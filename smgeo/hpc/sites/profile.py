@@ -25,8 +25,12 @@ _HOST_SUFFIX = re.compile(r"[A-Za-z0-9.-]*")
 UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _DIRECTIVE = re.compile(r"--?[A-Za-z].*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Features of nodes and their combinations, as sbatch reads them: `amd&ib`, `[rack1*2|rack2]`.
-_CONSTRAINT = re.compile(r"[A-Za-z0-9_.:&|*,()\[\]-]+")
+# What sbatch(1) describes under --constraint: features joined by & or |, in parentheses, with counts, and one pair of brackets. A site's
+# features may have a colon in their names (`GPU_MEM:16GB`). A comma, which sbatch reads but does not describe, is refused.
+_FEATURE = r"[A-Za-z0-9_][A-Za-z0-9_.:-]*"
+_COUNTED = rf"(?:{_FEATURE}|\({_FEATURE}(?:[&|]{_FEATURE})*\))(?:\*[1-9][0-9]{{0,5}})?"
+_IN_BRACKETS = rf"\[{_COUNTED}(?:[&|]{_COUNTED})*\]"
+_CONSTRAINT = re.compile(rf"(?:{_COUNTED}[&|])*(?:{_COUNTED}|{_IN_BRACKETS})(?:[&|]{_COUNTED})*")
 
 
 def parse_time(text: str) -> int:
@@ -91,7 +95,12 @@ def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
 
 
 Plain = Annotated[str, matching(PLAIN, "letters, digits and _ . + @ - are allowed, a letter or a digit first")]
-Constraint = Annotated[str, matching(_CONSTRAINT, "letters, digits and _ . : & | * , ( ) [ ] - are allowed")]
+Constraint = Annotated[
+    str,
+    matching(
+        _CONSTRAINT, "a constraint must look like ib, ib&nvme, (amd|intel)&ib, [rack1|rack2] or [rack1*2&rack2*4]"
+    ),
+]
 WallTime = Annotated[str, AfterValidator(_time)]
 Line = Annotated[str, AfterValidator(_one_line)]
 WholePath = Annotated[str, AfterValidator(_whole_path)]

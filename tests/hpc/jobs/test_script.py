@@ -341,12 +341,16 @@ def test_memory_is_asked_for_in_the_sites_way(memory, options, expected, tmp_pat
 
 @pytest.mark.parametrize(
     ("gpu", "expected"),
-    [("gres", "--gres=gpu:a100:2"), ("gpus-per-node", "--gpus-per-node=a100:2"), ("gpus", "--gpus=a100:6")],
+    [
+        ("gres", ["--gres=gpu:a100:2"]),
+        ("gpus-per-node", ["--gpus-per-node=a100:2"]),
+        ("gpus", ["--gpus=a100:6", "--gpus-per-node=a100:2"]),
+    ],
 )
 def test_gpus_are_asked_for_in_the_sites_way(gpu, expected, tmp_path):
     site = write_site(tmp_path, gpu=gpu)
     asked, loaded = asked_of(site, partition="gpu", gpus=2, nodes=3)
-    assert [a for a in asked if "gpu" in a and "partition" not in a] == [expected]
+    assert [a for a in asked if "gpu" in a and "partition" not in a] == expected
     assert "--constraint=ib&nvme" in asked
     assert loaded == ["Python", "CUDA/12"]
     asked, loaded = asked_of(site)
@@ -384,13 +388,38 @@ def test_a_site_that_takes_no_memory_refuses_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["ib;id", "ib $(id)", "ib\n#SBATCH --wrap=id", "`id`", "ib id", "'", '"', "a>b", "", "\u0661"]
+    "text",
+    [
+        "",
+        "ib id",
+        "ib;id",
+        "a>b",
+        "ib,nvme",
+        "&ib",
+        "ib&",
+        "ib||n",
+        "*2",
+        "ib*",
+        "ib*0",
+        "ib*1*1",
+        "(ib",
+        "((ib))",
+        "[a][b]",
+        "[a]&[b]",
+        "[]",
+    ],
 )
 def test_a_constraint_of_another_form_is_refused(text, tmp_path):
     with pytest.raises(SmgeoError, match="constraint"):
         asked_of(write_site(tmp_path), constraint=text)
-    asked, _ = asked_of(write_site(tmp_path), constraint="[rack1*2|rack2*4]")
-    assert "--constraint=[rack1*2|rack2*4]" in asked
+
+
+@pytest.mark.parametrize(
+    "text", ["GPU_MEM:16GB", "(amd|intel)&ib", "[rack1*2|rack2*4]", "ib&[rack1|rack2]&nvme", "[(knl&flat)*4&haswell*1]"]
+)
+def test_a_constraint_is_passed_on(text, tmp_path):
+    asked, _ = asked_of(write_site(tmp_path), constraint=text)
+    assert f"--constraint={text}" in asked
 
 
 def test_both_recipes_of_an_image_take_the_same_files_and_run_the_same_lines():
