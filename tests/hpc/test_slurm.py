@@ -69,6 +69,43 @@ def test_slurm_takes_scripts_of_every_workload(slurm):
         check_script(smgeo.jobscript("generic", "any", "hostname", partition="nosuch"))
 
 
+def test_a_job_whose_submission_got_no_answer_may_be_in_the_queue(slurm, tmp_path, monkeypatch):
+    """The controller is stopped while sbatch hands the job over, and then goes on: the job is there, though sbatch failed."""
+    here = Path(os.environ["SLURM_CONF"])
+    config = tmp_path / "slurm.conf"
+    config.write_text(here.read_text() + "MessageTimeout=2\n")
+    monkeypatch.chdir(tmp_path)
+    text = smgeo.jobscript("testbed", "any", "true", cpus=1, job_name="late")
+    controller = int((here.parent / "slurmctld.pid").read_text())
+    os.kill(controller, signal.SIGSTOP)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(config))
+            with pytest.raises(
+                SmgeoError, match=r"did not answer in time .*look with `squeue --me --name=late` before"
+            ):
+                submit_script(text)
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    slurm.until(lambda: list(tmp_path.glob("late-*.log")), 60, "the job that was accepted")
+
+
+def test_a_submission_to_no_controller_says_both(slurm, tmp_path, monkeypatch):
+    config = tmp_path / "slurm.conf"
+    lines = Path(os.environ["SLURM_CONF"]).read_text()
+    config.write_text(re.sub(r"(?m)^SlurmctldPort=.*$", "SlurmctldPort=1", lines) + "MessageTimeout=1\n")
+    monkeypatch.setenv("SLURM_CONF", str(config))
+    text = smgeo.jobscript("testbed", "any", "true", cpus=1, job_name="lost")
+    with pytest.raises(
+        SmgeoError,
+        match=r"Unable to contact slurm controller.*look with `squeue --me --name=lost` .*Where there is no SLURM, run this on a login node",
+    ):
+        submit_script(text)
+    monkeypatch.setattr("smgeo.hpc.sites.slurm._WAITS_S", (0,))
+    with pytest.raises(SmgeoError, match=r"^no SLURM answers here .*; run this on a login node"):
+        check_script(text)
+
+
 # Of several processes one that fails ends the others, which then have an exit code of their own.
 @pytest.mark.parametrize(("code", "nodes"), [(0, 2), (7, 1)])
 def test_a_job_ends_with_its_programs_exit_code(slurm, code, nodes, tmp_path, monkeypatch):

@@ -183,7 +183,7 @@ def test_a_question_to_a_busy_controller_is_asked_again_and_a_job_is_submitted_o
     monkeypatch.setattr(slurm, "_WAITS_S", (0, 0))
     assert slurm.run_slurm(["squeue"]).stdout == "answer\n"
     with pytest.raises(
-        SmgeoError, match=r"answered late .*may have been submitted all the same: look with squeue --me"
+        SmgeoError, match=r"did not answer in time .*accepted all the same: look with `squeue --me` before"
     ):
         submit_script("#!/bin/sh\n")
     assert (tmp_path / "sbatch.calls").read_text() == "call\n"
