@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,10 @@ import smgeo
 from smgeo.cube.ledger import read_ledger
 from smgeo.errors import SmgeoError
 from smgeo.hpc.jobs.script import check_script, submit_script
+from smgeo.hpc.sites.profile import load_site
+from smgeo.hpc.workers import worker_jobs
 from smgeo.hpc.workers.allocation import Allocation
+from smgeo.hpc.workers.dask_cluster import dask_workers
 from smgeo.prepare import prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 
@@ -147,6 +151,56 @@ def test_worker_jobs_that_end_before_a_worker_has_started_are_an_error(slurm, st
     )
     assert re.search(r"smgeo-dask-\d+\.err ends: mktemp: .*/proc/not-on-the-nodes", last)
     assert not slurm.running("smgeo-dask")
+
+
+FAILING_SBATCH = """#!/bin/sh
+case "$*" in *--test-only*) exec {sbatch} "$@";; esac
+echo call >> "$0.calls"
+if [ "$(wc -l < "$0.calls")" -le {failures} ]; then
+  {before}
+  echo 'sbatch: error: Socket timed out on send/recv operation' >&2
+  exit 1
+fi
+exec {sbatch} "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("failures", "before", "pause", "calls"),
+    [
+        (1, "", 1, 2),
+        # SLURM took the job before sbatch gave up.
+        (99, '{sbatch} "$@" > "$0.job"', 60, 1),
+        (99, "", 1, 3),
+    ],
+)
+def test_a_controller_that_takes_no_worker_jobs_is_asked_again_and_then_an_error(
+    slurm, failures, before, pause, calls, tmp_path, monkeypatch
+):
+    """dask-jobqueue would wait forever: it counts a job that was not submitted."""
+    from concurrent.futures import CancelledError
+
+    sbatch, program = shutil.which("sbatch"), tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    before = before.format(sbatch=sbatch)
+    program.write_text(FAILING_SBATCH.format(sbatch=sbatch, failures=failures, before=before or ":"))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(worker_jobs, "_PAUSES_S", (pause, pause))
+    said, lost = [], []
+    with dask_workers(load_site("testbed"), tmp_path / "run", workers=1, say=said.append, lost=lost.append) as client:
+        future = client.submit(sum, [1, 2])
+        if calls < 3:
+            assert future.result(timeout=120) == 3
+            assert not lost
+        else:
+            with pytest.raises(CancelledError):
+                future.result(timeout=120)
+            assert re.search(r"^3 jobs of Dask workers .* its submission failed: SLURM did not answer in time", lost[0])
+    assert (tmp_path / "bin" / "sbatch.calls").read_text() == "call\n" * calls
+    assert any("look with `squeue --me --name=smgeo-dask`" in line for line in said) == (not before)
+    # A job that smgeo does not know the number of ends with the run, too.
+    assert slurm.until(lambda: not slurm.running("smgeo-dask"), 60, "workers end with the run")
 
 
 def test_a_shell_that_outlived_its_job_is_in_none(slurm, tmp_path, monkeypatch):

@@ -105,9 +105,10 @@ def _jobs(
 ) -> Iterator[Client]:
     """Run workers as separate jobs, submitted when there is work and ended when there is none."""
     import dask
-    from dask_jobqueue import SLURMCluster
     from distributed import Client
     from distributed.security import Security
+
+    from smgeo.hpc.workers.submitted_job import SubmittedJobs
 
     options = job_options(site, folder, partition, account, say)
     most = workers or 2
@@ -115,7 +116,7 @@ def _jobs(
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}))
         secret = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tls-", dir=folder)))
         security = Security(**write_certificates(secret), require_encryption=True)
-        cluster = stack.enter_context(SLURMCluster(**options, security=security))
+        cluster = stack.enter_context(SubmittedJobs(**options, security=security))
         if not shutil.which("sbatch"):
             raise SmgeoError(
                 f"sbatch is not found, so no workers of {site.name} can be submitted; run this on a login node of it, or without --cluster"
