@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -212,6 +213,16 @@ class Site(Spec):
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"variables: {name!r} is not a valid name of an environment variable")
         return self
+
+    def module_lines(self, partition: PartitionSpec) -> tuple[str, ...]:
+        """Return the lines of shell that load the modules of a partition's jobs.
+
+        >>> Site(name="a", modules=("GCC Python",)).module_lines(PartitionSpec(modules=("CUDA/12",)))
+        ('module load GCC Python', 'module load CUDA/12')
+        """
+        return tuple(
+            f"module load {' '.join(map(shlex.quote, line.split()))}" for line in (*self.modules, *partition.modules)
+        )
 
     def partition(self, name: str | None = None) -> tuple[str | None, PartitionSpec]:
         """Return the name and limits of a partition, by default of the default one; any name is allowed if the profile lists none.

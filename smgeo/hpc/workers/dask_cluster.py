@@ -21,6 +21,7 @@ import psutil
 
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.files import JsonObject
+from smgeo.hpc.jobs.request import ask_memory
 from smgeo.hpc.jobs.script import check_script
 from smgeo.hpc.sites.network import find_address
 from smgeo.hpc.sites.profile import PLAIN, NetworkSpec, Site, format_time, parse_time
@@ -190,6 +191,8 @@ def job_options(
             f"the profile of {site.name} has a container, but worker jobs start this Python; use a venv or conda, or "
             "`smgeo jobscript ... run`"
         )
+    node = limits.model_copy(update={"cores": limits.cores or cores, "memory_gb": limits.memory_gb or memory_gb})
+    memory = ask_memory(site, node, "0" if limits.exclusive else f"{int(memory_gb * 1024)}M", cores)
     scratch = site.scratch or tempfile.gettempdir()
     # A worker stops before SLURM ends it, and another job takes over; the region that it was computing is computed again.
     leave = ["--lifetime", f"{max(seconds - 120, seconds // 2)}s", "--lifetime-stagger", "20s"]
@@ -199,20 +202,18 @@ def job_options(
         "cores": cores,
         "processes": max(cores // spec.threads, 1),
         "memory": f"{memory_gb} GiB",
-        # Not rounded up to gigabytes: a node may have a little less.
-        "job_mem": "0" if limits.exclusive else f"{int(memory_gb * 1024)}M",
-        "job_directives_skip": [] if site.memory_option == "mem" else ["--mem="],
+        "job_directives_skip": ["--mem="],  # rounded up to gigabytes, and a node may have a little less
         "walltime": format_time(seconds),
         "job_extra_directives": [
             "--export=ALL",
             *site.directives,
             *(["--exclusive"] if limits.exclusive else []),
             *([f"--constraint={limits.constraint}"] if limits.constraint else []),
-            *([f"--mem-per-cpu={int(memory_gb * 1024 / cores)}M"] if site.memory_option == "mem-per-cpu" else []),
+            *([f"--{memory}"] if memory else []),
         ],
         "shebang": "#!/bin/bash -l",
         "job_script_prologue": [
-            *(f"module load {' '.join(map(shlex.quote, m.split()))}" for m in (*site.modules, *limits.modules)),
+            *site.module_lines(limits),
             *site.setup,
             *(f"export {k}={shlex.quote(v)}" for k, v in site.variables.items()),
             # A folder that only its user can read: others could put files where Dask keeps values.

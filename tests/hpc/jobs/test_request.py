@@ -10,6 +10,9 @@ import pytest
 import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.hpc.jobs.script import check_script, submit_script
+from smgeo.hpc.sites.profile import load_site
+from smgeo.hpc.workers.dask_cluster import job_options
+from smgeo.hpc.workers.submitted_job import SubmittedJob
 
 SITE = """
 name: ours
@@ -20,6 +23,7 @@ directives: ['{directive}']
 partitions:
   main: {{cores: 4, memory_gb: 8, gpus: 3, gpu_type: {kind}, constraint: {constraint}}}
   short: {{cores: 4, memory_gb: 8, gpus: 3, gpu_type: {kind}, constraint: {constraint}, time_limit: "00:05:00"}}
+  urgent: {{cores: 4, memory_gb: 8, gpus: 0, exclusive: true}}
 """
 
 
@@ -55,6 +59,10 @@ def held(slurm, site, **options) -> dict[str, str]:
         ("mem", {"memory": "2G", "cpus": 2, "gpus": 0}, {"MinMemoryNode": "2G"}),
         ("mem-per-cpu", {"memory": "2G", "cpus": 2, "gpus": 0}, {"MinMemoryCPU": "1G"}),
         ("mem-per-cpu", {"memory": "0", "gpus": 0}, {"MinMemoryCPU": "2G"}),
+        # Counted by the 4 CPUs that a job gets with a node of its own: 4 GB for each of 2 would be refused.
+        ("mem-per-cpu", {"memory": "8G", "cpus": 2, "partition": "urgent"}, {"MinMemoryCPU": "2G"}),
+        ("mem-per-cpu", {"cpus": 2, "partition": "urgent"}, {"MinMemoryCPU": "2G"}),
+        ("mem", {"cpus": 2, "partition": "urgent"}, {"MinMemoryNode": "0"}),
         # The partition's default, 2 GB for each CPU.
         ("none", {"cpus": 2, "gpus": 0}, {"MinMemoryCPU": "2G"}),
     ],
@@ -62,6 +70,17 @@ def held(slurm, site, **options) -> dict[str, str]:
 def test_slurm_reads_each_request_for_memory(slurm_with_gpus, write_site, memory, options, expected):
     job = held(slurm_with_gpus, write_site(memory=memory), **options)
     assert {k: v for k, v in job.items() if k.startswith("MinMemory")} == expected
+
+
+@pytest.mark.parametrize("partition", ["main", "urgent"])
+@pytest.mark.parametrize("memory", ["mem", "mem-per-cpu", "none"])
+def test_slurm_takes_the_jobs_of_workers(write_site, memory, partition, tmp_path):
+    site = load_site(write_site(memory=memory))
+    options = {
+        k: v for k, v in job_options(site, tmp_path, partition).items() if k not in ("scheduler_options", "name")
+    }
+    script = SubmittedJob("tls://host:1", "0", **options).job_script()
+    assert f" in partition {partition}" in check_script(script)[1]
 
 
 @pytest.mark.parametrize(("gpu", "nodes"), [("gres", 2), ("gpus-per-node", 2), ("gpus", 1), ("gpus", 2)])
