@@ -306,10 +306,21 @@ def load_site(name: str | Path) -> Site:
 
 def parse_site(text: str, where: str) -> Site:
     """Return the profile in YAML text; errors as in `load_site`."""
+    return parse_spec(Site, read_mapping(text, where), where)
+
+
+def read_mapping(text: str, where: str) -> dict[str, object]:
+    """Return the values in the YAML text of a profile, unchecked.
+
+    Raises
+    ------
+    SmgeoError
+        If it is not YAML, or not a mapping.
+    """
     try:
         values: object = load_yaml(text)
     except yaml.YAMLError as error:
         raise SmgeoError(f"{where} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise SmgeoError(f"{where} is not a site profile: it contains no mapping (key: value)")
-    return parse_spec(Site, values, where)
+    return values
