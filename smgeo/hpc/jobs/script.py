@@ -24,6 +24,8 @@ _NO_SLURM = ("configuration source", "Unable to contact slurm controller")
 _START_ONE = (
     "run this on a login node, or start a SLURM on this machine (`smgeo testbed start`) and set SLURM_CONF as it prints"
 )
+# As smgeo writes them, and dask-jobqueue.
+_ACCOUNT = re.compile(r"^#SBATCH (?:--account=|-A )", re.MULTILINE)
 _JOB_NAME = re.compile(r"^#SBATCH (?:--job-name=|-J )(\S+)", re.MULTILINE)
 
 
@@ -291,7 +293,7 @@ def submit_script(text: str) -> int:
 
 def _run(command: Sequence[str], text: str, what: str, *, submits: bool = False) -> str:
     # Variables of a job in which this is called, and those of sbatch itself, would override options of the script.
-    kept = ("SLURM_CONF", "SLURM_JWT", *(() if "#SBATCH --account=" in text else ("SBATCH_ACCOUNT",)))
+    kept = ("SLURM_CONF", "SLURM_JWT", *(() if _ACCOUNT.search(text) else ("SBATCH_ACCOUNT",)))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_")) or k in kept}
     try:
         done = run_slurm(command, text, environment, again=not submits)

@@ -31,7 +31,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FEATURE = r"[A-Za-z0-9_][A-Za-z0-9_.:-]*"
 _COUNTED = rf"(?:{_FEATURE}|\({_FEATURE}(?:[&|]{_FEATURE})*\))(?:\*[1-9][0-9]{{0,5}})?"
 _IN_BRACKETS = rf"\[{_COUNTED}(?:[&|]{_COUNTED})*\]"
-_CONSTRAINT = re.compile(rf"(?:{_COUNTED}[&|])*(?:{_COUNTED}|{_IN_BRACKETS})(?:[&|]{_COUNTED})*")
+_TERM = rf"(?:{_COUNTED}|{_IN_BRACKETS})"
+_CONSTRAINT = re.compile(rf"(?![^\[]*\[[^\[]*\[){_TERM}(?:[&|]{_TERM})*")
 
 
 def parse_time(text: str) -> int:

@@ -72,6 +72,16 @@ def test_slurm_reads_each_request_for_memory(slurm_with_gpus, write_site, memory
     assert {k: v for k, v in job.items() if k.startswith("MinMemory")} == expected
 
 
+@pytest.mark.parametrize("option", ["--account=soil", "-A soil"])
+def test_the_account_of_a_script_is_before_that_of_the_environment(slurm_with_gpus, monkeypatch, tmp_path, option):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SBATCH_ACCOUNT", "other")
+    for line, account in ((f"#SBATCH {option}", "soil"), ("", "other")):
+        job = submit_script(f"#!/bin/sh\n#SBATCH --hold\n{line}\ntrue\n")
+        assert slurm_with_gpus.job(job)["Account"] == account
+        subprocess.run(["scancel", str(job)], check=True)
+
+
 @pytest.mark.parametrize("partition", ["main", "urgent"])
 @pytest.mark.parametrize("memory", ["mem", "mem-per-cpu", "none"])
 def test_slurm_takes_the_jobs_of_workers(write_site, memory, partition, tmp_path):
