@@ -156,7 +156,7 @@ def test_worker_jobs_that_end_before_a_worker_has_started_are_an_error(slurm, st
 FAILING_SBATCH = """#!/bin/sh
 case "$*" in *--test-only*) exec {sbatch} "$@";; esac
 echo call >> "$0.calls"
-if [ "$(wc -l < "$0.calls")" -le {failures} ]; then
+if [ "$(wc -l < "$0.calls")" {fails} ]; then
   {before}
   echo 'sbatch: error: Socket timed out on send/recv operation' >&2
   exit 1
@@ -165,42 +165,62 @@ exec {sbatch} "$@"
 """
 
 
+@pytest.fixture
+def failing_sbatch(tmp_path, monkeypatch):
+    """(which submissions fail, what happens before, the pauses in seconds) -> the file that counts the submissions."""
+
+    def make(fails: str, before: str = ":", pause: float = 1) -> Path:
+        sbatch, program = shutil.which("sbatch"), tmp_path / "bin" / "sbatch"
+        program.parent.mkdir()
+        program.write_text(FAILING_SBATCH.format(sbatch=sbatch, fails=fails, before=before.format(sbatch=sbatch)))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+        monkeypatch.setattr(worker_jobs, "_PAUSES_S", (pause, pause))
+        return program.with_name("sbatch.calls")
+
+    return make
+
+
 @pytest.mark.parametrize(
-    ("failures", "before", "pause", "calls"),
+    ("fails", "before", "pause", "calls"),
     [
-        (1, "", 1, 2),
+        ("-le 1", ":", 1, 2),
         # SLURM took the job before sbatch gave up.
-        (99, '{sbatch} "$@" > "$0.job"', 60, 1),
-        (99, "", 1, 3),
+        ("-le 99", '{sbatch} "$@" > "$0.job"', 60, 1),
     ],
 )
-def test_a_controller_that_takes_no_worker_jobs_is_asked_again_and_then_an_error(
-    slurm, failures, before, pause, calls, tmp_path, monkeypatch
+def test_a_worker_job_whose_submission_failed_is_submitted_again_or_found(
+    slurm, failing_sbatch, fails, before, pause, calls, tmp_path
 ):
-    """dask-jobqueue would wait forever: it counts a job that was not submitted."""
-    from concurrent.futures import CancelledError
-
-    sbatch, program = shutil.which("sbatch"), tmp_path / "bin" / "sbatch"
-    program.parent.mkdir()
-    before = before.format(sbatch=sbatch)
-    program.write_text(FAILING_SBATCH.format(sbatch=sbatch, failures=failures, before=before or ":"))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    monkeypatch.setattr(worker_jobs, "_PAUSES_S", (pause, pause))
+    submissions = failing_sbatch(fails, before, pause)
     said, lost = [], []
     with dask_workers(load_site("testbed"), tmp_path / "run", workers=1, say=said.append, lost=lost.append) as client:
-        future = client.submit(sum, [1, 2])
-        if calls < 3:
-            assert future.result(timeout=120) == 3
-            assert not lost
-        else:
-            with pytest.raises(CancelledError):
-                future.result(timeout=120)
-            assert re.search(r"^3 jobs of Dask workers .* its submission failed: SLURM did not answer in time", lost[0])
-    assert (tmp_path / "bin" / "sbatch.calls").read_text() == "call\n" * calls
-    assert any("look with `squeue --me --name=smgeo-dask`" in line for line in said) == (not before)
+        assert client.submit(sum, [1, 2]).result(timeout=120) == 3
+    assert not lost
+    assert submissions.read_text() == "call\n" * calls
+    assert any("look with `squeue --me --name=smgeo-dask`" in line for line in said) == (calls > 1)
     # A job that smgeo does not know the number of ends with the run, too.
     assert slurm.until(lambda: not slurm.running("smgeo-dask"), 60, "workers end with the run")
+
+
+@pytest.mark.parametrize(("fails", "good"), [("-le 99", 0), ("-gt 1", 1)])
+def test_a_controller_that_takes_no_worker_jobs_is_an_error(slurm, failing_sbatch, fails, good, tmp_path):
+    """dask-jobqueue would wait forever: it counts a job that was not submitted. Also after a job that worked, whose name it gives again."""
+    from concurrent.futures import CancelledError
+
+    submissions = failing_sbatch(fails)
+    lost = []
+    with dask_workers(load_site("testbed"), tmp_path / "run", workers=1, lost=lost.append) as client:
+        if good:
+            assert client.submit(sum, [1, 2]).result(timeout=120) == 3
+            time.sleep(2 * worker_jobs._LOOK_S)  # the job is seen to be good
+            subprocess.run(["scancel", *map(str, slurm.running("smgeo-dask"))], check=True)
+            slurm.until(lambda: not client.scheduler_info()["workers"], 60, "the worker is gone")
+        future = client.submit(sum, [3, 4])
+        with pytest.raises(CancelledError):
+            future.result(timeout=180)
+    assert re.search(r"^3 jobs of Dask workers .* its submission failed: SLURM did not answer in time", lost[0])
+    assert submissions.read_text() == "call\n" * (good + 3)
 
 
 def test_a_shell_that_outlived_its_job_is_in_none(slurm, tmp_path, monkeypatch):

@@ -83,7 +83,8 @@ class WorkerJobs:
     ) -> None:
         self._cluster, self._client, self._folder, self._lost, self._say = cluster, client, folder, lost, say
         self._ended = threading.Event()
-        self._good: set[object] = set()
+        # Jobs and not names, which the cluster gives again.
+        self._good: set[SubmittedJob] = set()
         self._failed: list[str] = []
         self._said = time.monotonic()
         self._thread = threading.Thread(target=self._follow, name="smgeo-worker-jobs", daemon=True)
@@ -113,11 +114,11 @@ class WorkerJobs:
         registered = [str(w["name"]) for w in self._client.scheduler_info(n_workers=-1)["workers"].values()]
         waiting = {}
         for name, job in list(self._cluster.workers.items()):
-            if name in self._good:
+            if job in self._good:
                 continue
             # Also of a job whose submission failed: SLURM may have taken it before sbatch gave up.
             if any(r == str(name) or r.startswith(f"{name}-") for r in registered):
-                self._good.add(name)
+                self._good.add(job)
                 self._failed.clear()
             elif job.failure is not None:
                 self._look_at_failure(name, job)
