@@ -11,6 +11,7 @@ import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.hpc.jobs.script import check_script, submit_script
 from smgeo.hpc.sites.profile import load_site
+from smgeo.hpc.sites.testbed import start_testbed
 from smgeo.hpc.workers.dask_cluster import job_options
 from smgeo.hpc.workers.submitted_job import SubmittedJob
 
@@ -142,3 +143,9 @@ def test_slurm_refuses_what_its_nodes_lack(write_site, values, options, message)
     """Else the tests above would pass whatever a script asks for."""
     with pytest.raises(SmgeoError, match=f"SLURM does not accept the script: .*{message}"):
         check_script(smgeo.jobscript(write_site(**values), "any", "hostname", cpus=1, **options))
+
+
+@pytest.mark.parametrize("gpus", [-1, 5])
+def test_a_testbed_has_few_gpus(slurm_with_gpus, gpus, tmp_path):
+    with pytest.raises(SmgeoError, match=f"gpus must be from 0 to 4; got {gpus}"):
+        start_testbed(tmp_path, gpus=gpus)
