@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -15,6 +15,9 @@ from smgeo.cli.console import console
 from smgeo.cli.options import DataFolder, RunFolder
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
+
+if TYPE_CHECKING:
+    from smgeo.hpc.sites.new_profile import Draft, Partition
 
 systems = typer.Typer(invoke_without_command=True, help="List site profiles, or write a new one.")
 testbed = typer.Typer(
@@ -169,12 +172,12 @@ def new_system_command(
         bool, typer.Option("--yes", help="Use the defaults and what SLURM reports, without questions.")
     ] = False,
 ) -> None:
-    """Write a site profile from what SLURM reports on this machine and from your answers."""
-    from smgeo.hpc.sites.new_profile import check_new, describe_site, read_partitions, write_site
+    """Write a site profile from what SLURM reports on this machine and from your answers, which are kept as they come."""
+    from smgeo.hpc.sites.new_profile import Draft, check_new, describe_site, read_partitions, write_site
     from smgeo.hpc.sites.profile import user_folder
 
     path = out or user_folder() / f"{name}.yaml"
-    check_new(path)
+    check_new(name, path)
     partitions, default, left_out = read_partitions()
     for words in left_out:
         console.print(f"left out: {words}", markup=False)
@@ -186,24 +189,48 @@ def new_system_command(
             markup=False,
         )
 
-    def ask(question: str, value: str) -> str:
-        return value if yes else str(typer.prompt(question, default=value, show_default=bool(value)))
-
-    answers = {
-        "title": ask("Title (name, centre)", name),
-        "default_partition": ask("Default partition", default) if partitions else "",
-        "account_required": "yes"
-        if not yes and typer.confirm("Does a job need a project account?", default=False)
-        else "",
-        "modules": ask("Modules to load, separated by spaces (empty for none)", ""),
-        "venv": ask("Python environment to activate (empty for the Python that writes the script)", ""),
-        "host_suffix": ask("Suffix of a node's name on the fast network (empty for none)", ""),
-        "scratch": ask("Scratch folder of each node (empty for /tmp)", ""),
-        "internet": "yes" if not yes and typer.confirm("Do compute nodes reach the internet?", default=False) else "",
-    }
-    file = write_site(describe_site(name, partitions, answers), path)
+    draft, answers = Draft(path), {"default_partition": default}
+    if not yes:
+        _ask_about_site(name, path, partitions, answers, draft)
+    file = write_site(describe_site(name, partitions, answers), path, draft)
     system = file if out else name
     console.print(f"profile: {file}; try it: smgeo jobscript --system {system} --check run quickstart", markup=False)
+
+
+def _ask_about_site(
+    name: str, path: Path, partitions: Mapping[str, Partition], answers: dict[str, str], draft: Draft
+) -> None:
+    """Ask what SLURM does not know; `answers` are filled in and written to the draft one by one."""
+    from smgeo.hpc.sites.new_profile import describe_site, read_last_draft
+
+    last, before = read_last_draft(path)
+    if last is not None:
+        console.print(f"defaults are the answers in {last}; a space clears one", markup=False)
+
+    def ask(key: str, question: str, value: str = "") -> None:
+        default = before.get(key, value)
+        answers[key] = str(typer.prompt(question, default=default, show_default=bool(default)))
+        draft.write(describe_site(name, partitions, answers))
+
+    def confirm(key: str, question: str) -> None:
+        answers[key] = "yes" if typer.confirm(question, default=bool(before.get(key))) else ""
+        draft.write(describe_site(name, partitions, answers))
+
+    try:
+        ask("title", "Title (name, centre)", name)
+        if partitions:
+            ask("default_partition", "Default partition", answers["default_partition"])
+        confirm("account_required", "Does a job need a project account?")
+        ask("modules", "Modules to load, separated by spaces (empty for none)")
+        ask("venv", "Python environment to activate (empty for the Python that writes the script)")
+        ask("host_suffix", "Suffix of a node's name on the fast network (empty for none)")
+        ask("scratch", "Scratch folder of each node (empty for /tmp)")
+        if partitions:
+            confirm("internet", "Do compute nodes reach the internet?")
+    except (KeyboardInterrupt, typer.Abort):
+        if draft.file is not None:
+            print(f"\nsmgeo: your answers so far are kept in {draft.file}", file=sys.stderr)
+        raise
 
 
 _TestbedFolder = Annotated[Path, typer.Option(help="Folder for everything that it writes.")]

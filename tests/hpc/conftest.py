@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,9 +46,9 @@ class Slurm:
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 
-@pytest.fixture(scope="session")
-def slurm():
-    """SLURM with two nodes of 4 CPUs, all of them this machine: absent, a user's tests skip and CI fails."""
+@contextmanager
+def _running_slurm(gpus: int = 0) -> Iterator[Slurm]:
+    """Start the testbed, and stop it: absent, a user's tests skip and CI fails."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     lacking = [p for p in ("munged", "slurmctld", "slurmd", "sbatch") if shutil.which(p, path=path) is None]
     if lacking:
@@ -56,7 +58,7 @@ def slurm():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="smgeo-slurm-", dir="/tmp"))  # short, for sockets
     before = os.environ.get("SLURM_CONF")
-    os.environ["SLURM_CONF"] = str(start_testbed(folder))
+    os.environ["SLURM_CONF"] = str(start_testbed(folder, gpus=gpus))
     try:
         yield Slurm()
     finally:
@@ -66,6 +68,20 @@ def slurm():
         else:
             os.environ["SLURM_CONF"] = before
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """SLURM with two nodes of 4 CPUs, all of them this machine."""
+    with _running_slurm() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slurm_with_gpus():
+    """The same with 3 GPUs a node in its books; not for a module that uses `slurm`, because programs know one of them."""
+    with _running_slurm(gpus=3) as running:
+        yield running
 
 
 @pytest.fixture

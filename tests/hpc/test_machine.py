@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import stat
 
@@ -14,6 +15,7 @@ from smgeo.hpc.sites.profile import NetworkSpec, load_site, parse_site
 from smgeo.hpc.workers import allocation
 from smgeo.hpc.workers.dask_cluster import job_options, write_certificates
 from smgeo.hpc.workers.ray_nodes import ray_command
+from smgeo.hpc.workers.submitted_job import SubmittedJob
 
 
 def test_the_address_of_an_interface():
@@ -100,6 +102,30 @@ def test_jobs_of_workers_are_as_the_profile_says(tmp_path, monkeypatch):
         job_options(load_site(path), tmp_path)
     own = job_options(load_site(path), tmp_path, account="soil")
     assert (own["account"], own["cores"], own["processes"]) == ("soil", 16, 4)
+
+
+@pytest.mark.parametrize(
+    ("partition", "option", "expected"),
+    [
+        ("cores: 16, memory_gb: 31.5", "mem", ["--mem=32256M"]),
+        ("cores: 16, memory_gb: 32", "mem-per-cpu", ["--mem-per-cpu=2048M"]),
+        ("cores: 16, memory_gb: 32, exclusive: true", "mem", ["--mem=0"]),
+        # Of the whole node, because the job has all its CPUs.
+        ("cores: 64, memory_gb: 64, exclusive: true", "mem-per-cpu", ["--mem-per-cpu=1024M"]),
+        ("cores: 16, memory_gb: 32", "none", []),
+    ],
+)
+def test_jobs_of_workers_ask_for_memory_and_modules_as_other_jobs_do(partition, option, expected, tmp_path):
+    own = "{cores: 16, memory_gb: 32}" if "64" in partition else "{}"
+    site = parse_site(
+        f"{{name: s, memory_option: {option}, workers: {own}, modules: [GCC Python], default_partition: a, partitions: {{a: {{{partition}, "
+        "modules: [CUDA]}}}",
+        "s",
+    )
+    options = {k: v for k, v in job_options(site, tmp_path).items() if k not in ("scheduler_options", "name")}
+    script = SubmittedJob("tls://host:1", "0", **options).job_script()
+    assert re.findall(r"(?m)^#SBATCH (--mem.*)$", script) == expected
+    assert re.findall(r"(?m)^module load .*$", script) == ["module load GCC Python", "module load CUDA"]
 
 
 def test_remote_sources_where_nodes_do_not_reach_the_internet(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,10 @@ import smgeo
 from smgeo.cube.ledger import read_ledger
 from smgeo.errors import SmgeoError
 from smgeo.hpc.jobs.script import check_script, submit_script
+from smgeo.hpc.sites.profile import load_site
+from smgeo.hpc.workers import worker_jobs
 from smgeo.hpc.workers.allocation import Allocation
+from smgeo.hpc.workers.dask_cluster import dask_workers
 from smgeo.prepare import prepare_cube
 from smgeo.recipe.preparation import PrepareSpec
 
@@ -69,6 +73,43 @@ def test_slurm_takes_scripts_of_every_workload(slurm):
         check_script(smgeo.jobscript("generic", "any", "hostname", partition="nosuch"))
 
 
+def test_a_job_whose_submission_got_no_answer_may_be_in_the_queue(slurm, tmp_path, monkeypatch):
+    """The controller is stopped while sbatch hands the job over, and then goes on: the job is there, though sbatch failed."""
+    here = Path(os.environ["SLURM_CONF"])
+    config = tmp_path / "slurm.conf"
+    config.write_text(here.read_text() + "MessageTimeout=2\n")
+    monkeypatch.chdir(tmp_path)
+    text = smgeo.jobscript("testbed", "any", "true", cpus=1, job_name="late")
+    controller = int((here.parent / "slurmctld.pid").read_text())
+    os.kill(controller, signal.SIGSTOP)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(config))
+            with pytest.raises(
+                SmgeoError, match=r"did not answer in time .*look with `squeue --me --name=late` before"
+            ):
+                submit_script(text)
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    slurm.until(lambda: list(tmp_path.glob("late-*.log")), 60, "the job that was accepted")
+
+
+def test_a_submission_to_no_controller_says_both(slurm, tmp_path, monkeypatch):
+    config = tmp_path / "slurm.conf"
+    lines = Path(os.environ["SLURM_CONF"]).read_text()
+    config.write_text(re.sub(r"(?m)^SlurmctldPort=.*$", "SlurmctldPort=1", lines) + "MessageTimeout=1\n")
+    monkeypatch.setenv("SLURM_CONF", str(config))
+    text = smgeo.jobscript("testbed", "any", "true", cpus=1, job_name="lost")
+    with pytest.raises(
+        SmgeoError,
+        match=r"Unable to contact slurm controller.*look with `squeue --me --name=lost` .*Where there is no SLURM, run this on a login node",
+    ):
+        submit_script(text)
+    monkeypatch.setattr("smgeo.hpc.sites.slurm._WAITS_S", (0,))
+    with pytest.raises(SmgeoError, match=r"^no SLURM answers here .*; run this on a login node"):
+        check_script(text)
+
+
 # Of several processes one that fails ends the others, which then have an exit code of their own.
 @pytest.mark.parametrize(("code", "nodes"), [(0, 2), (7, 1)])
 def test_a_job_ends_with_its_programs_exit_code(slurm, code, nodes, tmp_path, monkeypatch):
@@ -110,6 +151,76 @@ def test_worker_jobs_that_end_before_a_worker_has_started_are_an_error(slurm, st
     )
     assert re.search(r"smgeo-dask-\d+\.err ends: mktemp: .*/proc/not-on-the-nodes", last)
     assert not slurm.running("smgeo-dask")
+
+
+FAILING_SBATCH = """#!/bin/sh
+case "$*" in *--test-only*) exec {sbatch} "$@";; esac
+echo call >> "$0.calls"
+if [ "$(wc -l < "$0.calls")" {fails} ]; then
+  {before}
+  echo 'sbatch: error: Socket timed out on send/recv operation' >&2
+  exit 1
+fi
+exec {sbatch} "$@"
+"""
+
+
+@pytest.fixture
+def failing_sbatch(tmp_path, monkeypatch):
+    """(which submissions fail, what happens before, the pauses in seconds) -> the file that counts the submissions."""
+
+    def make(fails: str, before: str = ":", pause: float = 1) -> Path:
+        sbatch, program = shutil.which("sbatch"), tmp_path / "bin" / "sbatch"
+        program.parent.mkdir()
+        program.write_text(FAILING_SBATCH.format(sbatch=sbatch, fails=fails, before=before.format(sbatch=sbatch)))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+        monkeypatch.setattr(worker_jobs, "_PAUSES_S", (pause, pause))
+        return program.with_name("sbatch.calls")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("fails", "before", "pause", "calls"),
+    [
+        ("-le 1", ":", 1, 2),
+        # SLURM took the job before sbatch gave up.
+        ("-le 99", '{sbatch} "$@" > "$0.job"', 60, 1),
+    ],
+)
+def test_a_worker_job_whose_submission_failed_is_submitted_again_or_found(
+    slurm, failing_sbatch, fails, before, pause, calls, tmp_path
+):
+    submissions = failing_sbatch(fails, before, pause)
+    said, lost = [], []
+    with dask_workers(load_site("testbed"), tmp_path / "run", workers=1, say=said.append, lost=lost.append) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=120) == 3
+    assert not lost
+    assert submissions.read_text() == "call\n" * calls
+    assert any("look with `squeue --me --name=smgeo-dask`" in line for line in said) == (calls > 1)
+    # A job that smgeo does not know the number of ends with the run, too.
+    assert slurm.until(lambda: not slurm.running("smgeo-dask"), 60, "workers end with the run")
+
+
+@pytest.mark.parametrize(("fails", "good"), [("-le 99", 0), ("-gt 1", 1)])
+def test_a_controller_that_takes_no_worker_jobs_is_an_error(slurm, failing_sbatch, fails, good, tmp_path):
+    """dask-jobqueue would wait forever: it counts a job that was not submitted. Also after a job that worked, whose name it gives again."""
+    from concurrent.futures import CancelledError
+
+    submissions = failing_sbatch(fails)
+    lost = []
+    with dask_workers(load_site("testbed"), tmp_path / "run", workers=1, lost=lost.append) as client:
+        if good:
+            assert client.submit(sum, [1, 2]).result(timeout=120) == 3
+            time.sleep(2 * worker_jobs._LOOK_S)  # the job is seen to be good
+            subprocess.run(["scancel", *map(str, slurm.running("smgeo-dask"))], check=True)
+            slurm.until(lambda: not client.scheduler_info()["workers"], 60, "the worker is gone")
+        future = client.submit(sum, [3, 4])
+        with pytest.raises(CancelledError):
+            future.result(timeout=180)
+    assert re.search(r"^3 jobs of Dask workers .* its submission failed: SLURM did not answer in time", lost[0])
+    assert submissions.read_text() == "call\n" * (good + 3)
 
 
 def test_a_shell_that_outlived_its_job_is_in_none(slurm, tmp_path, monkeypatch):

@@ -142,11 +142,10 @@ class JobHeader:
     cpus_per_task: int | None
     exclusive: bool
     gpus: int
-    gpu_request: str | None
-    memory: str | None
-    memory_option: str
+    gpu_requests: tuple[str, ...]
+    memory_request: str | None
     constraint: str | None
-    modules: tuple[str, ...]
+    module_lines: tuple[str, ...]
     time: str
     stop_before_s: int
     account: str | None
@@ -189,11 +188,10 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
         cpus_per_task=None if cpus is None else cpus // tasks,
         exclusive=limits.exclusive or cpus is None,
         gpus=gpus,
-        gpu_request=_ask_gpus(site, limits, gpus, request.nodes),
-        memory=request.memory,
-        memory_option=site.memory_option,
+        gpu_requests=_ask_gpus(site, limits, gpus, request.nodes),
+        memory_request=None,
         constraint=request.constraint or limits.constraint,
-        modules=(*site.modules, *limits.modules),
+        module_lines=site.module_lines(limits),
         time=format_time(seconds),
         stop_before_s=stop_before_s,
         account=request.account,
@@ -202,32 +200,57 @@ def fit_request(request: JobRequest, site: Site, workload: str) -> JobHeader:
     # TensorFlow lets anyone who reaches a process that trains with others run code in it, so nobody else may be on the node.
     header = replace(header, exclusive=True) if workload == "train" and header.ranks > 1 else header
     # A job that has its nodes alone still gets the partition's default memory, if it does not ask for all of it.
-    header = replace(header, memory="0") if header.exclusive and header.memory is None else header
-    return replace(header, memory=_ask_memory(site, limits, header))
+    memory = request.memory or ("0" if header.exclusive else None)
+    # What SLURM counts: a job that has its nodes alone gets all their CPUs, and another one the same number for each task.
+    counted = (limits.cores if header.exclusive else None) or tasks * (header.cpus_per_task or 0)
+    return replace(header, memory_request=ask_memory(site, limits, memory, counted))
 
 
-def _ask_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> str | None:
-    """Return the option that asks for GPUs, in the site's way; None for none.
+def _ask_gpus(site: Site, limits: PartitionSpec, gpus: int, nodes: int) -> tuple[str, ...]:
+    """Return the options that ask for GPUs, in the site's way.
+
+    A number for the whole job (`--gpus`) says nothing of a node: SLURM gives 4 GPUs on two nodes as 3 and 1 if it likes. So a job of
+    several nodes also asks for those of each.
 
     >>> _ask_gpus(Site(name="a"), PartitionSpec(gpu_type="a100"), 2, nodes=3)
-    'gres=gpu:a100:2'
+    ('gres=gpu:a100:2',)
+    >>> _ask_gpus(Site(name="a", gpu_option="gpus"), PartitionSpec(), 2, nodes=3)
+    ('gpus=6', 'gpus-per-node=2')
     """
     if not gpus:
-        return None
-    count = gpus * nodes if site.gpu_option == "gpus" else gpus
-    asked = f"{limits.gpu_type}:{count}" if limits.gpu_type else str(count)
-    return f"gres=gpu:{asked}" if site.gpu_option == "gres" else f"{site.gpu_option}={asked}"
+        return ()
+    kind = f"{limits.gpu_type}:" if limits.gpu_type else ""
+    if site.gpu_option == "gres":
+        return (f"gres=gpu:{kind}{gpus}",)
+    each = f"gpus-per-node={kind}{gpus}"
+    if site.gpu_option == "gpus-per-node":
+        return (each,)
+    return (f"gpus={kind}{gpus * nodes}", *((each,) if nodes > 1 else ()))
 
 
-def _ask_memory(site: Site, limits: PartitionSpec, header: JobHeader) -> str | None:
-    """Return what a script asks for with the site's option: an amount for each node, or for each CPU; None to leave it out."""
-    if header.memory is None or site.memory_option == "mem":
-        return header.memory
-    if site.memory_option == "none":
+def ask_memory(site: Site, limits: PartitionSpec, memory: str | None, cpus: int | None) -> str | None:
+    """Return the option that asks for memory in the site's way: for each node, or for each of the CPUs that a job has there.
+
+    None if nothing is asked for, or the site takes no request, or its numbers are not known.
+
+    Parameters
+    ----------
+    memory : str, optional
+        Of a node; 0 is all of it.
+    cpus : int, optional
+        CPUs of a node that the job gets.
+
+    >>> site, limits = Site(name="a", memory_option="mem-per-cpu"), PartitionSpec(cores=64, memory_gb=128)
+    >>> ask_memory(site, limits, "32G", 8), ask_memory(site, limits, "0", 8), ask_memory(Site(name="b"), limits, "32G", 8)
+    ('mem-per-cpu=4096M', 'mem-per-cpu=2048M', 'mem=32G')
+    """
+    if memory is None or site.memory_option == "none":
         return None
-    megabytes = parse_memory(header.memory) or (limits.memory_gb or 0) * 1024
-    cpus = limits.cores if header.memory == "0" else header.cpus
-    return f"{int(megabytes / cpus)}M" if cpus and megabytes >= cpus else None
+    if site.memory_option == "mem":
+        return f"mem={memory}"
+    megabytes, cpus = (parse_memory(memory), cpus) if memory != "0" else ((limits.memory_gb or 0) * 1024, limits.cores)
+    # 0 would be all of the node's memory for each CPU.
+    return f"mem-per-cpu={max(int(megabytes / cpus), 1)}M" if megabytes and cpus else None
 
 
 def _check_memory(request: JobRequest, site: Site, limits: PartitionSpec, where: str) -> None:
@@ -235,16 +258,25 @@ def _check_memory(request: JobRequest, site: Site, limits: PartitionSpec, where:
         raise SmgeoError(
             f"--memory {request.memory}: {where} takes no request for memory (memory_option: none); leave it out"
         )
-    if request.memory is not None and site.memory_option == "mem-per-cpu" and (request.cpus or limits.cores) is None:
-        raise SmgeoError(
-            f"--memory {request.memory}: {where} counts memory by CPU, and the CPUs are unknown; give --cpus"
-        )
+    if request.memory is not None and site.memory_option == "mem-per-cpu":
+        _check_memory_of_cpus(request, limits, where)
     if request.memory is None or limits.memory_gb is None:
         return
     if parse_memory(request.memory) > limits.memory_gb * 1024:
         raise SmgeoError(
             f"--memory {request.memory}: a node of {where} has {limits.memory_gb:g}G; ask for that or less"
         )
+
+
+def _check_memory_of_cpus(request: JobRequest, limits: PartitionSpec, where: str) -> None:
+    """Check that the memory of a CPU can be worked out, where a site counts it so."""
+    lacking = f"--memory {request.memory}: {where} counts memory by CPU, and"
+    if request.memory == "0" and (limits.memory_gb is None or limits.cores is None):
+        raise SmgeoError(
+            f"{lacking} its profile lacks memory_gb or cores of the partition; add them, or give an amount such as 32G"
+        )
+    if (request.cpus or limits.cores) is None:
+        raise SmgeoError(f"{lacking} the CPUs are unknown; give --cpus")
 
 
 def _choose_tasks(request: JobRequest, workload: str, cpus: int | None, gpus: int) -> int:

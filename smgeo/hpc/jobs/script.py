@@ -21,7 +21,12 @@ from smgeo.recipe.study import Recipe, read_recipe
 
 # Messages of SLURM's programs where none is configured, or its controller is down.
 _NO_SLURM = ("configuration source", "Unable to contact slurm controller")
-_PERHAPS = "; the job may have been submitted all the same: look with squeue --me before you submit it again"
+_START_ONE = (
+    "run this on a login node, or start a SLURM on this machine (`smgeo testbed start`) and set SLURM_CONF as it prints"
+)
+# As smgeo writes them, and dask-jobqueue.
+_ACCOUNT = re.compile(r"^#SBATCH (?:--account=|-A )", re.MULTILINE)
+_JOB_NAME = re.compile(r"^#SBATCH (?:--job-name=|-J )(\S+)", re.MULTILINE)
 
 
 def jobscript(
@@ -275,33 +280,39 @@ def submit_script(text: str) -> int:
     Raises
     ------
     SmgeoError
-        If there is no `sbatch`, or SLURM refuses the job.
+        If there is no `sbatch`, SLURM refuses the job, or it does not answer in time: then the job may be in the queue all the same,
+        because sbatch may have handed it over before it gave up.
     """
     if not shutil.which("sbatch"):
         raise SmgeoError(
             "sbatch was not found, so nothing was submitted: run this on a login node of the system, or write the script to a file "
             "and submit it there"
         )
-    return int(_run(["sbatch", "--parsable"], text, "SLURM does not accept the job").split(";")[0])
+    return int(_run(["sbatch", "--parsable"], text, "SLURM does not accept the job", submits=True).split(";")[0])
 
 
-def _run(command: Sequence[str], text: str, what: str) -> str:
+def _run(command: Sequence[str], text: str, what: str, *, submits: bool = False) -> str:
     # Variables of a job in which this is called, and those of sbatch itself, would override options of the script.
-    kept = ("SLURM_CONF", "SLURM_JWT", *(() if "#SBATCH --account=" in text else ("SBATCH_ACCOUNT",)))
+    kept = ("SLURM_CONF", "SLURM_JWT", *(() if _ACCOUNT.search(text) else ("SBATCH_ACCOUNT",)))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_")) or k in kept}
-    submits = command == ["sbatch", "--parsable"]
     try:
         done = run_slurm(command, text, environment, again=not submits)
     except SmgeoError as error:
-        raise SmgeoError(f"{error}{_PERHAPS if submits else ''}") from None
+        raise SmgeoError(f"{error}{_perhaps(text)}" if submits else str(error)) from None
     message = " ".join((done.stderr or done.stdout).split())
-    if done.returncode and submits and any(words in message for words in LATE) and _NO_SLURM[1] not in message:
-        raise SmgeoError(f"SLURM answered late ({message}){_PERHAPS}")
-    if done.returncode and any(words in message for words in _NO_SLURM):
-        raise SmgeoError(
-            f"no SLURM answers here ({message}); run this on a login node, or start one on this machine (`smgeo testbed start`) and "
-            "set SLURM_CONF as it prints"
-        )
+    no_slurm = any(words in message for words in _NO_SLURM)
+    if done.returncode and submits and any(words in message for words in LATE):
+        elsewhere = f". Where there is no SLURM, {_START_ONE}" if no_slurm else ""
+        raise SmgeoError(f"SLURM did not answer in time ({message}){_perhaps(text)}{elsewhere}")
+    if done.returncode and no_slurm:
+        raise SmgeoError(f"no SLURM answers here ({message}); {_START_ONE}")
     if done.returncode:
         raise SmgeoError(f"{what}: {message}")
     return done.stdout or done.stderr
+
+
+def _perhaps(text: str) -> str:
+    """Return how to find out whether a job was submitted."""
+    name = _JOB_NAME.search(text)
+    look = f"squeue --me{f' --name={name[1]}' if name else ''}"
+    return f"; the job may have been accepted all the same: look with `{look}` before you submit it again"

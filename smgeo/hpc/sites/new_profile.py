@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TypeAlias
 
 from smgeo.errors import SmgeoError
 from smgeo.files import written_beside
-from smgeo.hpc.sites.profile import PLAIN, parse_site, parse_time
+from smgeo.hpc.sites.profile import PLAIN, parse_site, parse_time, read_mapping
 from smgeo.hpc.sites.slurm import run_slurm
 from smgeo.recipe.yaml_format import dump_yaml
 
@@ -97,18 +99,18 @@ def _is_time(text: str) -> bool:
 
 
 def describe_site(name: str, partitions: Mapping[str, Partition], answers: Mapping[str, str]) -> dict[str, object]:
-    """Return the values of a profile, without what was not answered."""
+    """Return the values of a profile, without what was not answered; `internet` is of partitions, and nowhere without any."""
     internet = {"internet": True} if answers.get("internet") else {}
     values: dict[str, object] = {
         "name": name,
-        "title": answers.get("title") or name,
+        "title": answers.get("title", "").strip() or name,
         "source": "smgeo systems new",
         "verified": False,
         "account_required": bool(answers.get("account_required")),
     }
     if partitions:
         values |= {
-            "default_partition": answers.get("default_partition") or next(iter(partitions)),
+            "default_partition": answers.get("default_partition", "").strip() or next(iter(partitions)),
             "partitions": {n: {**spec, **internet} for n, spec in partitions.items()},
         }
     if modules := answers.get("modules", "").strip():
@@ -119,37 +121,107 @@ def describe_site(name: str, partitions: Mapping[str, Partition], answers: Mappi
     return values
 
 
-def check_new(path: Path) -> None:
-    """Refuse to overwrite a profile.
+def check_new(name: str, path: Path) -> None:
+    """Refuse a name that no profile may have, and to overwrite a profile.
 
     Raises
     ------
     SmgeoError
-        If the file exists.
+        If the name is invalid, or the file exists.
     """
+    if not PLAIN.fullmatch(name):
+        raise SmgeoError(f"{name!r} cannot be the name of a system: letters, digits and _ . + @ - are allowed")
+    _check_free(path)
+
+
+def _check_free(path: Path) -> None:
     if path.exists():
         raise SmgeoError(f"{path} exists already; give another name or --out, or remove it")
 
 
-def write_site(values: Mapping[str, object], path: Path) -> Path:
+class Draft:
+    """A profile in the making, on disk from the first answer on, so that no answer is lost however the questions end.
+
+    Older drafts are kept: this one has a name of its own, `NAME.yaml.draft` or `NAME.yaml.draft2` and so on.
+
+    Attributes
+    ----------
+    file : Path or None
+        The draft's file; None before the first answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.file: Path | None = None
+
+    def write(self, values: Mapping[str, object]) -> Path:
+        """Write the values so far, and return the draft's file."""
+        if self.file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self._new_file()
+        with written_beside(self.file) as part:
+            part.write_text(_yaml(values), encoding="utf-8")
+        return self.file
+
+    def _new_file(self) -> Path:
+        for file in _draft_names(self._path):
+            with suppress(FileExistsError):
+                file.touch(exist_ok=False)
+                return file
+        raise AssertionError("names do not end")
+
+    def remove(self) -> None:
+        """Remove the draft, whose profile is written."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
+
+def _draft_names(path: Path) -> Iterator[Path]:
+    yield path.with_name(f"{path.name}.draft")
+    for number in count(2):
+        yield path.with_name(f"{path.name}.draft{number}")
+
+
+def read_last_draft(path: Path) -> tuple[Path | None, dict[str, str]]:
+    """Return the last draft of a profile and the answers in it, the questions' defaults; None and nothing if there is none."""
+    found = list(takewhile(Path.exists, _draft_names(path)))
+    if not found:
+        return None, {}
+    try:
+        site = read_mapping(found[-1].read_text(encoding="utf-8"), str(found[-1]))
+    except SmgeoError:  # changed by hand, to something that is no YAML
+        return None, {}
+    network, partitions = site.get("network"), site.get("partitions")
+    modules = site.get("modules")
+    first = next(iter(partitions.values()), None) if isinstance(partitions, dict) else None
+    answers = {k: site.get(k) for k in ("title", "default_partition", "venv", "scratch", "account_required")}
+    answers["modules"] = " ".join(map(str, modules)) if isinstance(modules, list) else None
+    answers["host_suffix"] = network.get("host_suffix") if isinstance(network, dict) else None
+    answers["internet"] = first.get("internet") if isinstance(first, dict) else None
+    return found[-1], {k: "yes" if v is True else str(v) for k, v in answers.items() if v}
+
+
+def _yaml(values: Mapping[str, object]) -> str:
+    return dump_yaml(dict(values), width=150)
+
+
+def write_site(values: Mapping[str, object], path: Path, draft: Draft | None = None) -> Path:
     """Check a profile, write it to a temporary file and rename that; an existing file is kept.
 
     Raises
     ------
     SmgeoError
-        If a value is invalid, when a draft of the profile is written beside `path`, or the file exists already.
+        If a value is invalid, or the file exists already. The profile is kept as a draft beside `path` then.
     """
-    text = dump_yaml(dict(values), width=150)
+    draft = draft or Draft(path)
+    text = _yaml(values)
     try:
         parse_site(text, str(path))
+        _check_free(path)
     except SmgeoError as error:
-        draft = path.with_name(f"{path.name}.draft")
-        with written_beside(draft) as part:
-            part.write_text(text, encoding="utf-8")
-        raise SmgeoError(
-            f"{error}; your answers are kept in {draft}: correct it and rename it to {path.name}"
-        ) from None
-    check_new(path)
+        file = draft.write(values)
+        raise SmgeoError(f"{error}; your answers are kept in {file}: correct it and rename it to {path.name}") from None
     with written_beside(path) as part:
         part.write_text(text, encoding="utf-8")
+    draft.remove()
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,8 +26,13 @@ _HOST_SUFFIX = re.compile(r"[A-Za-z0-9.-]*")
 UNIT_MB = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _DIRECTIVE = re.compile(r"--?[A-Za-z].*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Features of nodes and their combinations, as sbatch reads them: `amd&ib`, `[rack1*2|rack2]`.
-_CONSTRAINT = re.compile(r"[A-Za-z0-9_.:&|*,()\[\]-]+")
+# What sbatch(1) describes under --constraint: features joined by & or |, in parentheses, with counts, and one pair of brackets. A site's
+# features may have a colon in their names (`GPU_MEM:16GB`). A comma, which sbatch reads but does not describe, is refused.
+_FEATURE = r"[A-Za-z0-9_][A-Za-z0-9_.:-]*"
+_COUNTED = rf"(?:{_FEATURE}|\({_FEATURE}(?:[&|]{_FEATURE})*\))(?:\*[1-9][0-9]{{0,5}})?"
+_IN_BRACKETS = rf"\[{_COUNTED}(?:[&|]{_COUNTED})*\]"
+_TERM = rf"(?:{_COUNTED}|{_IN_BRACKETS})"
+_CONSTRAINT = re.compile(rf"(?![^\[]*\[[^\[]*\[){_TERM}(?:[&|]{_TERM})*")
 
 
 def parse_time(text: str) -> int:
@@ -91,7 +97,12 @@ def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
 
 
 Plain = Annotated[str, matching(PLAIN, "letters, digits and _ . + @ - are allowed, a letter or a digit first")]
-Constraint = Annotated[str, matching(_CONSTRAINT, "letters, digits and _ . : & | * , ( ) [ ] - are allowed")]
+Constraint = Annotated[
+    str,
+    matching(
+        _CONSTRAINT, "a constraint must look like ib, ib&nvme, (amd|intel)&ib, [rack1|rack2] or [rack1*2&rack2*4]"
+    ),
+]
 WallTime = Annotated[str, AfterValidator(_time)]
 Line = Annotated[str, AfterValidator(_one_line)]
 WholePath = Annotated[str, AfterValidator(_whole_path)]
@@ -204,6 +215,16 @@ class Site(Spec):
                 raise ValueError(f"variables: {name!r} is not a valid name of an environment variable")
         return self
 
+    def module_lines(self, partition: PartitionSpec) -> tuple[str, ...]:
+        """Return the lines of shell that load the modules of a partition's jobs.
+
+        >>> Site(name="a", modules=("GCC Python",)).module_lines(PartitionSpec(modules=("CUDA/12",)))
+        ('module load GCC Python', 'module load CUDA/12')
+        """
+        return tuple(
+            f"module load {' '.join(map(shlex.quote, line.split()))}" for line in (*self.modules, *partition.modules)
+        )
+
     def partition(self, name: str | None = None) -> tuple[str | None, PartitionSpec]:
         """Return the name and limits of a partition, by default of the default one; any name is allowed if the profile lists none.
 
@@ -286,10 +307,21 @@ def load_site(name: str | Path) -> Site:
 
 def parse_site(text: str, where: str) -> Site:
     """Return the profile in YAML text; errors as in `load_site`."""
+    return parse_spec(Site, read_mapping(text, where), where)
+
+
+def read_mapping(text: str, where: str) -> dict[str, object]:
+    """Return the values in the YAML text of a profile, unchecked.
+
+    Raises
+    ------
+    SmgeoError
+        If it is not YAML, or not a mapping.
+    """
     try:
         values: object = load_yaml(text)
     except yaml.YAMLError as error:
         raise SmgeoError(f"{where} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise SmgeoError(f"{where} is not a site profile: it contains no mapping (key: value)")
-    return parse_spec(Site, values, where)
+    return values

@@ -45,7 +45,7 @@ def run_slurm(
             )
         except subprocess.TimeoutExpired:
             raise SmgeoError(
-                f"{' '.join(command)} got no answer from SLURM within {_ANSWER_S} s; try again later"
+                f"{' '.join(command)} got no answer from SLURM within {_ANSWER_S} s{'; try again later' if again else ''}"
             ) from None
         if wait is None or not done.returncode or not any(words in done.stderr for words in LATE):
             break

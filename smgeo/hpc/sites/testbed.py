@@ -22,11 +22,15 @@ FOLDER = Path("~/.cache/smgeo/testbed")
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo", "scancel", "scontrol")
 # Debian puts daemons into folders that a user's PATH lacks.
 _SYSTEM_PATH = "/usr/sbin:/sbin"
-_CONFIG = "slurm.conf"
+_CONFIG, _GPUS_CONFIG = "slurm.conf", "gres.conf"
+# A GPU of SLURM's is a device; these are on every Linux.
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
 _START_S, _STOP_S = 30, 30
 
 
-def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, memory_mb: int = 8192) -> Path:
+def start_testbed(
+    folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, memory_mb: int = 8192, gpus: int = 0
+) -> Path:
     """Start SLURM with several nodes on this machine, and return the path of its `slurm.conf`, for `SLURM_CONF`.
 
     Parameters
@@ -34,9 +38,11 @@ def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, me
     folder : str or Path
         Folder for everything that it writes; the folder of a stopped testbed is reused, and job numbers continue.
     nodes : int
-        Number of nodes `n1`, `n2`, ...
+        Number of nodes `n1`, `n2`, ...; the name of each is one of its features (`--constraint`), and `testbed` is one of all.
     cpus, memory_mb : int
         Resources of each node, as SLURM counts them; the machine may have less, because nothing enforces them.
+    gpus : int
+        GPUs of each node in SLURM's books, of type `fake`, at most 4: jobs ask for them and are given them, but there are none.
 
     Raises
     ------
@@ -44,7 +50,7 @@ def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, me
         If SLURM is not installed, one is running in the folder already, or it does not start.
     """
     folder = Path(os.path.expanduser(folder)).absolute()
-    _check(folder, nodes, cpus, memory_mb)
+    _check(folder, nodes, cpus, memory_mb, gpus)
     for part in ("state", *(f"n{i + 1}/spool" for i in range(nodes))):
         (folder / part).mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -60,11 +66,13 @@ def start_testbed(folder: str | Path = FOLDER, nodes: int = 2, cpus: int = 4, me
         "folder": folder,
         "cpus": cpus,
         "memory_mb": memory_mb,
+        "gpus": _DEVICES[:gpus],
         "ctld_port": ports[0],
         "nodes": [{"name": f"n{i + 1}", "port": p} for i, p in enumerate(ports[1:])],
     }
     config = folder / _CONFIG
-    config.write_text(fill_template("testbed/slurm.conf.j2", values), encoding="utf-8")
+    for file in (_CONFIG, _GPUS_CONFIG):
+        (folder / file).write_text(fill_template(f"testbed/{file}.j2", values), encoding="utf-8")
     environment = {**_environment(), "SLURM_CONF": str(config)}
     munge = [
         f"--{name}={folder}/munge.{name.split('-')[0]}" for name in ("key-file", "pid-file", "log-file", "seed-file")
@@ -99,7 +107,7 @@ def stop_testbed(folder: str | Path = FOLDER) -> bool:
     return bool(daemons)
 
 
-def _check(folder: Path, nodes: int, cpus: int, memory_mb: int) -> None:
+def _check(folder: Path, nodes: int, cpus: int, memory_mb: int, gpus: int) -> None:
     lacking = [p for p in _PROGRAMS if shutil.which(p, path=_environment()["PATH"]) is None]
     if lacking:
         raise SmgeoError(
@@ -109,6 +117,8 @@ def _check(folder: Path, nodes: int, cpus: int, memory_mb: int) -> None:
     for name, value in (("nodes", nodes), ("cpus", cpus), ("memory_mb", memory_mb)):
         if value < 1:
             raise SmgeoError(f"testbed: {name} must be 1 or more; got {value}")
+    if not 0 <= gpus <= len(_DEVICES):
+        raise SmgeoError(f"testbed: gpus must be from 0 to {len(_DEVICES)}; got {gpus}")
     if any(c.isspace() or c in "#\"'," for c in str(folder)):
         raise SmgeoError(
             f"testbed: SLURM cannot read a path with spaces, quotes, '#' or ','; give another folder than {folder}"

@@ -21,6 +21,7 @@ import psutil
 
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.files import JsonObject
+from smgeo.hpc.jobs.request import ask_memory
 from smgeo.hpc.jobs.script import check_script
 from smgeo.hpc.sites.network import find_address
 from smgeo.hpc.sites.profile import PLAIN, NetworkSpec, Site, format_time, parse_time
@@ -105,9 +106,10 @@ def _jobs(
 ) -> Iterator[Client]:
     """Run workers as separate jobs, submitted when there is work and ended when there is none."""
     import dask
-    from dask_jobqueue import SLURMCluster
     from distributed import Client
     from distributed.security import Security
+
+    from smgeo.hpc.workers.submitted_job import SubmittedJobs
 
     options = job_options(site, folder, partition, account, say)
     most = workers or 2
@@ -115,7 +117,7 @@ def _jobs(
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}))
         secret = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tls-", dir=folder)))
         security = Security(**write_certificates(secret), require_encryption=True)
-        cluster = stack.enter_context(SLURMCluster(**options, security=security))
+        cluster = stack.enter_context(SubmittedJobs(**options, security=security))
         if not shutil.which("sbatch"):
             raise SmgeoError(
                 f"sbatch is not found, so no workers of {site.name} can be submitted; run this on a login node of it, or without --cluster"
@@ -189,6 +191,8 @@ def job_options(
             f"the profile of {site.name} has a container, but worker jobs start this Python; use a venv or conda, or "
             "`smgeo jobscript ... run`"
         )
+    node = limits.model_copy(update={"cores": limits.cores or cores, "memory_gb": limits.memory_gb or memory_gb})
+    memory = ask_memory(site, node, "0" if limits.exclusive else f"{int(memory_gb * 1024)}M", cores)
     scratch = site.scratch or tempfile.gettempdir()
     # A worker stops before SLURM ends it, and another job takes over; the region that it was computing is computed again.
     leave = ["--lifetime", f"{max(seconds - 120, seconds // 2)}s", "--lifetime-stagger", "20s"]
@@ -198,20 +202,18 @@ def job_options(
         "cores": cores,
         "processes": max(cores // spec.threads, 1),
         "memory": f"{memory_gb} GiB",
-        # Not rounded up to gigabytes: a node may have a little less.
-        "job_mem": "0" if limits.exclusive else f"{int(memory_gb * 1024)}M",
-        "job_directives_skip": [] if site.memory_option == "mem" else ["--mem="],
+        "job_directives_skip": ["--mem="],  # rounded up to gigabytes, and a node may have a little less
         "walltime": format_time(seconds),
         "job_extra_directives": [
             "--export=ALL",
             *site.directives,
             *(["--exclusive"] if limits.exclusive else []),
             *([f"--constraint={limits.constraint}"] if limits.constraint else []),
-            *([f"--mem-per-cpu={int(memory_gb * 1024 / cores)}M"] if site.memory_option == "mem-per-cpu" else []),
+            *([f"--{memory}"] if memory else []),
         ],
         "shebang": "#!/bin/bash -l",
         "job_script_prologue": [
-            *(f"module load {' '.join(map(shlex.quote, m.split()))}" for m in (*site.modules, *limits.modules)),
+            *site.module_lines(limits),
             *site.setup,
             *(f"export {k}={shlex.quote(v)}" for k, v in site.variables.items()),
             # A folder that only its user can read: others could put files where Dask keeps values.

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
     from distributed import Client
 
+    from smgeo.hpc.workers.submitted_job import SubmittedJob
+
 _LOOK_S, _SAY_S = 2, 60
 # Jobs in a row that may end without a worker: one, which is submitted again twice.
 _MOST_FAILED = 3
+# Seconds before a job is submitted again because the submission of one failed: a controller may be busy, or start anew.
+_PAUSES_S = (30, 120)
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING")
 
@@ -53,8 +57,9 @@ def find_job_state(job_id: str) -> JobState | None:
 class WorkerJobs:
     """A thread that follows the jobs of a cluster, until `stop`.
 
-    A job that ends before one of its workers has registered is taken off the cluster's list, so that another one is submitted. The third in
-    a row closes the client, whose waiting callers get an error, and `lost` is called with the reason.
+    A job that ends before one of its workers has registered is taken off the cluster's list, so that another one is submitted; so is one
+    that SLURM did not take, after a pause. The third in a row closes the client, whose waiting callers get an error, and `lost` is called
+    with the reason.
 
     Parameters
     ----------
@@ -78,7 +83,8 @@ class WorkerJobs:
     ) -> None:
         self._cluster, self._client, self._folder, self._lost, self._say = cluster, client, folder, lost, say
         self._ended = threading.Event()
-        self._good: set[str] = set()
+        # Jobs and not names, which the cluster gives again.
+        self._good: set[SubmittedJob] = set()
         self._failed: list[str] = []
         self._said = time.monotonic()
         self._thread = threading.Thread(target=self._follow, name="smgeo-worker-jobs", daemon=True)
@@ -108,26 +114,30 @@ class WorkerJobs:
         registered = [str(w["name"]) for w in self._client.scheduler_info(n_workers=-1)["workers"].values()]
         waiting = {}
         for name, job in list(self._cluster.workers.items()):
-            job_id = getattr(job, "job_id", None)
-            if job_id is None or job_id in self._good:
+            if job in self._good:
                 continue
+            # Also of a job whose submission failed: SLURM may have taken it before sbatch gave up.
             if any(r == str(name) or r.startswith(f"{name}-") for r in registered):
-                self._good.add(job_id)
+                self._good.add(job)
                 self._failed.clear()
-                continue
-            state = find_job_state(str(job_id))
-            if state is None:
-                continue
-            if state.ended:
-                self._give_up(name, str(job_id), state)
-            else:
-                waiting[job_id] = f"job {job_id} is {state.state} ({state.reason})"
+            elif job.failure is not None:
+                self._look_at_failure(name, job)
+            elif job.job_id is not None and (state := find_job_state(str(job.job_id))) is not None:
+                if state.ended:
+                    logs = read_last_lines(self._folder / f"smgeo-dask-{job.job_id}.%t")
+                    self._give_up(name, f"job {job.job_id} is {state.state} with exit code {state.exit_code}. {logs}")
+                else:
+                    waiting[name] = f"job {job.job_id} is {state.state} ({state.reason})"
         if waiting and not registered and time.monotonic() - self._said > _SAY_S:
             self._said = time.monotonic()
             self._say(f"waiting for Dask workers: {'; '.join(waiting.values())}")
 
-    def _give_up(self, name: object, job_id: str, state: JobState) -> None:
-        logs = read_last_lines(self._folder / f"smgeo-dask-{job_id}.%t")
-        self._failed.append(f"job {job_id} is {state.state} with exit code {state.exit_code}. {logs}")
-        self._say(f"Dask workers: {self._failed[-1]}")
+    def _look_at_failure(self, name: object, job: SubmittedJob) -> None:
+        pause = _PAUSES_S[min(len(self._failed), len(_PAUSES_S) - 1)]
+        if len(self._failed) == _MOST_FAILED - 1 or time.monotonic() - job.failed_at > pause:
+            self._give_up(name, f"its submission failed: {job.failure}")
+
+    def _give_up(self, name: object, why: str) -> None:
+        self._failed.append(why)
+        self._say(f"Dask workers: {why}")
         self._cluster.sync(self._cluster.scale_down, [name])

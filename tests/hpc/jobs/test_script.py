@@ -288,10 +288,10 @@ def test_a_job_that_has_its_nodes_alone_gets_all_their_memory():
     """SLURM gives an exclusive job the partition's default memory, if it does not ask for more."""
     site = "{name: whole, default_partition: a, partitions: {a: {exclusive: true, memory_gb: 8}, b: {memory_gb: 8, cores: 4}}}"
     whole = parse_site(site, "whole")
-    assert fit_request(JobRequest(partition="a"), whole, "run").memory == "0"
-    assert fit_request(JobRequest(partition="a", memory="2G"), whole, "run").memory == "2G"
-    assert fit_request(JobRequest(partition="b"), whole, "run").memory is None
-    assert fit_request(JobRequest(partition="b", memory="0"), whole, "run").memory == "0"
+    assert fit_request(JobRequest(partition="a"), whole, "run").memory_request == "mem=0"
+    assert fit_request(JobRequest(partition="a", memory="2G"), whole, "run").memory_request == "mem=2G"
+    assert fit_request(JobRequest(partition="b"), whole, "run").memory_request is None
+    assert fit_request(JobRequest(partition="b", memory="0"), whole, "run").memory_request == "mem=0"
     assert "#SBATCH --exclusive\n#SBATCH --mem=0\n" in smgeo.jobscript("generic", "any", "hostname")
 
 
@@ -327,6 +327,11 @@ def asked_of(site, **options):
         ("mem", {"memory": "32G"}, "--mem=32G"),
         ("mem-per-cpu", {"memory": "32G"}, "--mem-per-cpu=512M"),
         ("mem-per-cpu", {"memory": "32G", "cpus": 10}, "--mem-per-cpu=3276M"),
+        # SLURM counts 4 tasks of 2 CPUs.
+        ("mem-per-cpu", {"memory": "32G", "cpus": 10, "tasks": 4}, "--mem-per-cpu=4096M"),
+        # A job that has its nodes alone has all their CPUs, whatever it asks for.
+        ("mem-per-cpu", {"memory": "48G", "cpus": 2, "partition": "long"}, "--mem-per-cpu=1024M"),
+        ("mem-per-cpu", {"memory": "1M"}, "--mem-per-cpu=1M"),
         ("mem-per-cpu", {"memory": "0"}, "--mem-per-cpu=2048M"),
         ("mem-per-cpu", {"partition": "long"}, "--mem-per-cpu=2048M"),
         ("mem-per-cpu", {}, None),
@@ -341,12 +346,16 @@ def test_memory_is_asked_for_in_the_sites_way(memory, options, expected, tmp_pat
 
 @pytest.mark.parametrize(
     ("gpu", "expected"),
-    [("gres", "--gres=gpu:a100:2"), ("gpus-per-node", "--gpus-per-node=a100:2"), ("gpus", "--gpus=a100:6")],
+    [
+        ("gres", ["--gres=gpu:a100:2"]),
+        ("gpus-per-node", ["--gpus-per-node=a100:2"]),
+        ("gpus", ["--gpus=a100:6", "--gpus-per-node=a100:2"]),
+    ],
 )
 def test_gpus_are_asked_for_in_the_sites_way(gpu, expected, tmp_path):
     site = write_site(tmp_path, gpu=gpu)
     asked, loaded = asked_of(site, partition="gpu", gpus=2, nodes=3)
-    assert [a for a in asked if "gpu" in a and "partition" not in a] == [expected]
+    assert [a for a in asked if "gpu" in a and "partition" not in a] == expected
     assert "--constraint=ib&nvme" in asked
     assert loaded == ["Python", "CUDA/12"]
     asked, loaded = asked_of(site)
@@ -378,19 +387,54 @@ def test_of_several_partitions_the_tightest_limits_count(tmp_path):
         asked_of(site, partition="cpu,lnog")
 
 
+def test_memory_that_cannot_be_counted_by_cpu_is_refused(tmp_path):
+    file = tmp_path / "bare.yaml"
+    file.write_text("{name: bare, memory_option: mem-per-cpu, default_partition: a, partitions: {a: {}}}")
+    with pytest.raises(SmgeoError, match=r"--memory 32G: bare's partition a counts memory by CPU.*give --cpus"):
+        asked_of(file, memory="32G")
+    with pytest.raises(SmgeoError, match=r"--memory 0: .*its profile lacks memory_gb or cores"):
+        asked_of(file, memory="0")
+    assert "--mem-per-cpu=4096M" in asked_of(file, memory="32G", cpus=8)[0]
+
+
 def test_a_site_that_takes_no_memory_refuses_it(tmp_path):
     with pytest.raises(SmgeoError, match=r"--memory 3G: ours's partition cpu takes no request for memory"):
         asked_of(write_site(tmp_path, memory="none"), memory="3G")
 
 
 @pytest.mark.parametrize(
-    "text", ["ib;id", "ib $(id)", "ib\n#SBATCH --wrap=id", "`id`", "ib id", "'", '"', "a>b", "", "\u0661"]
+    "text",
+    [
+        "",
+        "ib id",
+        "ib;id",
+        "a>b",
+        "ib,nvme",
+        "&ib",
+        "ib&",
+        "ib||n",
+        "*2",
+        "ib*",
+        "ib*0",
+        "ib*1*1",
+        "(ib",
+        "((ib))",
+        "[a][b]",
+        "[a]&[b]",
+        "[]",
+    ],
 )
 def test_a_constraint_of_another_form_is_refused(text, tmp_path):
     with pytest.raises(SmgeoError, match="constraint"):
         asked_of(write_site(tmp_path), constraint=text)
-    asked, _ = asked_of(write_site(tmp_path), constraint="[rack1*2|rack2*4]")
-    assert "--constraint=[rack1*2|rack2*4]" in asked
+
+
+@pytest.mark.parametrize(
+    "text", ["GPU_MEM:16GB", "(amd|intel)&ib", "[rack1*2|rack2*4]", "ib&[rack1|rack2]&nvme", "[(knl&flat)*4&haswell*1]"]
+)
+def test_a_constraint_is_passed_on(text, tmp_path):
+    asked, _ = asked_of(write_site(tmp_path), constraint=text)
+    assert f"--constraint={text}" in asked
 
 
 def test_both_recipes_of_an_image_take_the_same_files_and_run_the_same_lines():

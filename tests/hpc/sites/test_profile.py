@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ from smgeo.hpc.jobs.script import submit_script
 from smgeo.hpc.sites import slurm
 from smgeo.hpc.sites.new_profile import describe_site, parse_partitions, write_site
 from smgeo.hpc.sites.profile import Site, find_sites, format_time, load_site, parse_site, parse_time
-from smgeo.recipe.spec import parse_spec
+from smgeo.recipe.spec import Spec, parse_spec
 
 SHIPPED = ["cyclone", "deep", "generic", "jureca", "juwels", "lumi", "testbed", "vega"]
 
@@ -181,7 +183,7 @@ def test_a_question_to_a_busy_controller_is_asked_again_and_a_job_is_submitted_o
     monkeypatch.setattr(slurm, "_WAITS_S", (0, 0))
     assert slurm.run_slurm(["squeue"]).stdout == "answer\n"
     with pytest.raises(
-        SmgeoError, match=r"answered late .*may have been submitted all the same: look with squeue --me"
+        SmgeoError, match=r"did not answer in time .*accepted all the same: look with `squeue --me` before"
     ):
         submit_script("#!/bin/sh\n")
     assert (tmp_path / "sbatch.calls").read_text() == "call\n"
@@ -205,54 +207,109 @@ HOSTILE = [
     "\\",
     "\u0661",
 ]
+LINE_BREAKS = ["\n#SBATCH --wrap=id", "\x00", "\r"]
+# Texts of a form, by their keys: `cpu` stands for any key of a mapping, `[]` for an item of a list and `{}` for a key itself.
 OF_A_SITE = {
     "name": "ours",
     "default_partition": "cpu",
+    "directives[]": "--constraint=gpu",
     "launcher.mpi": "pmix",
     "network.interface": "ib0",
     "network.host_suffix": "-ib.example",
     "workers.time": "01:00:00",
+    "partitions{}": "gpu",
     "partitions.cpu.time_limit": "01:00:00",
+    "partitions.cpu.gpu_type": "a100",
+    "partitions.cpu.constraint": "ib&nvme",
+    "variables{}": "NCCL_DEBUG",
 }
 OF_A_JOB = {
-    "partition": "cpu",
+    "partition": "cpu,long",
     "time": "01:00:00",
     "memory": "32G",
     "account": "project1",
     "qos": "normal",
+    "constraint": "[rack1*2|rack2*4]",
     "job_name": "map",
     "array": "0-9%4",
     "dependency": "afterok:12",
     "mail": "a.b@example.org",
+    "mail_type[]": "END",
 }
+# Texts of any form, which scripts quote or take as lines of shell: only a second line is refused.
+LINES_OF_A_SITE = {
+    "title": "ours",
+    "source": "us",
+    "modules[]": "GCC",
+    "setup[]": "true",
+    "venv": "/venv",
+    "conda": "soil",
+    "container": "/image.sif",
+    "scratch": "/scratch",
+    "variables.cpu": "1",
+    "launcher.srun[]": "--cpu-bind=none",
+    "partitions.cpu.modules[]": "CUDA",
+}
+LINES_OF_A_JOB = {"venv": "/venv", "conda": "soil", "container": "/image.sif"}
+# In no script.
+FREE = {"partitions.cpu.note"}
+BASE = {"name": "ours", "default_partition": "cpu", "partitions": {"cpu": {}}}
+
+
+def _texts(kind: object, key: str = "") -> set[str]:
+    """Return the keys of all texts of a spec, however deep."""
+    if isinstance(kind, type) and issubclass(kind, Spec):
+        fields = [(f.annotation, f"{key}.{name}" if key else name) for name, f in kind.model_fields.items()]
+        return set().union(*(_texts(annotation, inner) for annotation, inner in fields))
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _texts(arguments[0], key)
+    if origin is tuple:
+        return _texts(arguments[0], f"{key}[]")
+    if origin is dict:
+        return {f"{key}{{}}"} | _texts(arguments[1], f"{key}.cpu")
+    if origin in (Union, UnionType):
+        return set().union(*(_texts(one, key) for one in arguments))
+    assert kind in (str, int, float, bool, type(None)) or origin is Literal, f"{key}: {kind}"
+    return {key} if kind is str else set()
+
+
+def test_every_text_of_a_profile_and_of_a_job_is_tried_below():
+    assert _texts(Site) == OF_A_SITE.keys() | LINES_OF_A_SITE.keys() | FREE
+    assert _texts(JobRequest) == OF_A_JOB.keys() | LINES_OF_A_JOB.keys()
 
 
 def _nested(key: str, value: str, values: dict) -> dict:
     first, _, rest = key.partition(".")
-    return {**values, first: _nested(rest, value, values.get(first, {}))} if rest else {**values, first: value}
+    if rest:
+        return {**values, first: _nested(rest, value, values.get(first, {}))}
+    if first.endswith("{}"):
+        inside = values.get(first[:-2], {})
+        return {**values, first[:-2]: {**inside, value: {} if first == "partitions{}" else "1"}}
+    return {**values, first[:-2]: [value]} if first.endswith("[]") else {**values, first: value}
 
 
-@pytest.mark.parametrize("suffix", HOSTILE)
-@pytest.mark.parametrize(
-    ("spec", "key", "value"),
-    [*((Site, k, v) for k, v in OF_A_SITE.items()), *((JobRequest, k, v) for k, v in OF_A_JOB.items())],
-)
-def test_no_pattern_lets_anything_follow(spec, key, value, suffix):
-    base = {"name": "ours", "default_partition": "cpu", "partitions": {"cpu": {}}} if spec is Site else {}
+def _specs(of_a_site: dict[str, str], of_a_job: dict[str, str]) -> list[tuple[type[Spec], dict, str, str]]:
+    return [*((Site, BASE, k, v) for k, v in of_a_site.items()), *((JobRequest, {}, k, v) for k, v in of_a_job.items())]
+
+
+@pytest.mark.parametrize(("spec", "base", "key", "value"), _specs(OF_A_SITE, OF_A_JOB))
+def test_no_pattern_lets_anything_follow(spec, base, key, value):
     parse_spec(spec, _nested(key, value, base), "here")
-    for text in (value + suffix, suffix + value):
-        with pytest.raises(SmgeoError):
-            parse_spec(spec, _nested(key, text, base), "here")
+    for suffix in HOSTILE:
+        # An option of sbatch has a value of any form, on its line; in a constraint | is SLURM's.
+        after = suffix in LINE_BREAKS if key == "directives[]" else not (suffix == "|id" and "constraint" in key)
+        for text in (*((value + suffix,) if after else ()), suffix + value):
+            with pytest.raises(SmgeoError):
+                parse_spec(spec, _nested(key, text, base), "here")
 
 
-@pytest.mark.parametrize("suffix", ["\n#SBATCH --wrap=id", "\x00", "\r"])
-def test_a_line_of_a_profile_is_one_line(suffix):
-    for key in ("directives", "modules", "setup"):
-        parse_spec(Site, {"name": "ours", key: ["--constraint=gpu"]}, "here")
+@pytest.mark.parametrize(("spec", "base", "key", "value"), _specs(LINES_OF_A_SITE, LINES_OF_A_JOB))
+def test_a_line_is_one_line(spec, base, key, value):
+    parse_spec(spec, _nested(key, value, base), "here")
+    for suffix in LINE_BREAKS:
         with pytest.raises(SmgeoError):
-            parse_spec(Site, {"name": "ours", key: [f"--constraint=gpu{suffix}"]}, "here")
-    with pytest.raises(SmgeoError, match="options of sbatch"):
-        parse_spec(Site, {"name": "ours", "directives": ["id --x"]}, "here")
+            parse_spec(spec, _nested(key, value + suffix, base), "here")
 
 
 def test_no_spec_uses_a_pattern_that_is_searched_for():
