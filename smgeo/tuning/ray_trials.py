@@ -16,6 +16,7 @@ from types import FrameType
 import numpy as np
 import ray
 from ray import tune
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -189,9 +190,11 @@ def retrain_apart(kind: Kind, params: JsonObject, pair: Pair, epochs: int, concu
     SmgeoError
         If Ray has no room for the process, or the process ends before the model is trained.
     """
-    options = {"runtime_env": {"env_vars": worker_environment()}, "num_gpus": gpu_share(concurrent), "max_restarts": 0}
-    actor = _Retraining.options(**options).remote()
-    started, patience = actor.start.remote(), Patience("the training of the best trial's network")
+    options = {"runtime_env": {"env_vars": worker_environment()}, "num_cpus": 1, "num_gpus": gpu_share(concurrent)}
+    actor = ray.remote(_Retraining).options(**options).remote()
+    assert isinstance(actor, ActorHandle)
+    started: ray.ObjectRef[None] = actor.start.remote()
+    patience = Patience("the training of the best trial's network")
     try:
         while not ray.wait([started], timeout=_LOOK_S)[0]:
             patience.look()
@@ -209,13 +212,14 @@ def retrain_apart(kind: Kind, params: JsonObject, pair: Pair, epochs: int, concu
         return load_model(folder)
 
 
-@ray.remote(num_cpus=1)
 class _Retraining:
     """A process of its own; `start` returns when Ray has given it a place, which a task does not tell."""
 
+    @ray.method
     def start(self) -> None:
         """Do nothing."""
 
+    @ray.method
     def train(self, kind: Kind, params: JsonObject, pair: Pair, epochs: int) -> dict[str, bytes]:
         """Return the files of the fitted model."""
         model = fit_epochs(make_model(kind, **params), pair, epochs)
