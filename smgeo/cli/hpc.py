@@ -171,8 +171,10 @@ def new_system_command(
 ) -> None:
     """Write a site profile from what SLURM reports on this machine and from your answers."""
     from smgeo.hpc.sites.new_profile import check_new, describe_site, read_partitions, write_site
-    from smgeo.hpc.sites.profile import user_folder
+    from smgeo.hpc.sites.profile import PLAIN, user_folder
 
+    if not PLAIN.fullmatch(name):  # before questions are asked
+        raise SmgeoError(f"NAME {name!r}: letters, digits and _ . + @ - are allowed, a letter or a digit first")
     path = out or user_folder() / f"{name}.yaml"
     check_new(path)
     partitions, default, left_out = read_partitions()
@@ -213,9 +215,11 @@ _TESTBED = Path("~/.cache/smgeo/testbed")
 @testbed.command("start")
 def start_command(
     folder: _TestbedFolder = _TESTBED,
-    nodes: Annotated[int, typer.Option(help="Number of nodes, all of them on this machine.")] = 2,
-    cpus: Annotated[int, typer.Option(help="CPUs of each node, as SLURM counts them.")] = 4,
-    memory_mb: Annotated[int, typer.Option(help="Memory of each node in MB, as SLURM counts it.")] = 8192,
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="Number of nodes, all of them on this machine.")] = 2,
+    cpus: Annotated[int, typer.Option(min=1, max=1024, help="CPUs of each node, as SLURM counts them.")] = 4,
+    memory_mb: Annotated[
+        int, typer.Option(min=1, max=2**30, help="Memory of each node in MB, as SLURM counts it.")
+    ] = 8192,
 ) -> None:
     """Start SLURM on this machine, without root and without a system service; it needs Debian's slurm-wlm and munge."""
     from smgeo.hpc.sites.testbed import start_testbed
