@@ -185,7 +185,7 @@ def _write_plain(
                 for band, variable in enumerate(strip.data_vars.values(), 1):
                     values = variable.values[t - days.start].astype("float32", copy=False)
                     file.write(values, band, window=Window(0, y, width, len(values)))
-                    sums[t] = zlib.crc32(np.ascontiguousarray(values), sums[t])
+                    sums[t] = zlib.crc32(np.ascontiguousarray(values).data, sums[t])
         for t, file in files.items():
             day = str(pd.Timestamp(ds["time"].values[t]).date())
             for band, name in enumerate(ds.data_vars, 1):
@@ -240,7 +240,7 @@ def _sum_of(path: Path) -> int:
         for y in range(0, file.height, _BLOCK):
             for band in file.indexes:
                 values = file.read(band, window=Window(0, y, file.width, min(_BLOCK, file.height - y)))
-                found = zlib.crc32(np.ascontiguousarray(values), found)
+                found = zlib.crc32(np.ascontiguousarray(values).data, found)
     for level in range(levels):
         with rasterio.open(path, overview_level=level) as file:
             for y in range(0, file.height, _BLOCK):
