@@ -14,6 +14,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+import smgeo
 from smgeo.cube.writing import write_cube
 from smgeo.errors import SmgeoError
 from smgeo.maps.cog import write_cogs
@@ -64,3 +65,17 @@ def test_no_damaged_geotiff_is_left_whenever_the_disk_becomes_full(store, tmp_pa
                 assert file.read_bytes() == whole[file.name]
     assert outcomes == sorted(outcomes)  # refused up to a size, then written
     assert set(outcomes) == {"refused", "written"}
+
+
+def test_a_map_larger_than_the_disk_is_refused_before_it_is_made(make_station_cube, make_grid_cube, tmp_path):
+    names = ["s1_vv", "temperature"]
+    model = smgeo.make_model("rf", trees=2, engine="sklearn").fit(smgeo.Windows(make_station_cube(), names, length=1))
+    grid = make_grid_cube(days=30, height=128, width=128)
+    with small_disk(tmp_path / "disk", 1_000) as disk:
+        with pytest.raises(
+            SmgeoError, match=r"a map as 30 uncompressed GeoTIFF\(s\) of 128 x 128 pixels needs about 1.97 MB"
+        ):
+            smgeo.predict_map(model, grid, disk / "maps")
+        assert not list((disk / "maps").glob("*"))
+        smgeo.predict_map(model, grid, disk / "maps", ["2020-01-02"])
+        assert len(list((disk / "maps").glob("*.tif"))) == 1
