@@ -39,13 +39,25 @@ def _shown(message: object) -> str:
     return _LONG.sub(lambda word: f"{word[0][:200]}... ({len(word[0]):,} letters)", printable(hide(str(message))))
 
 
+# Characters that turn the direction of what follows them, so that a text reads as another.
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def printable(text: str) -> str:
     r"""Return a text whose control characters, which a terminal would obey, are written out; new lines and tabs stay.
 
-    >>> printable("a\x1b[31mb\n")
-    'a\\x1b[31mb\n'
+    >>> printable("a\x1b[31mb\n"), printable("a\u202eb")
+    ('a\\x1b[31mb\n', 'a\\u202eb')
     """
-    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
+    return "".join(_written_out(c) if _is_obeyed(c) else c for c in text)
+
+
+def _is_obeyed(character: str) -> bool:
+    return character not in "\n\t" and (unicodedata.category(character) == "Cc" or character in _TURNS)
+
+
+def _written_out(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

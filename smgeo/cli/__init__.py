@@ -13,7 +13,8 @@ import typer
 from smgeo.cli import data, hpc, maps, study
 from smgeo.cli.console import console
 from smgeo.cli.stopping import Stop, stopping_in_order
-from smgeo.errors import SmgeoError, SmgeoWarning
+from smgeo.cli.words import check_words, shorten
+from smgeo.errors import SmgeoError, SmgeoWarning, printable
 
 _INTERRUPTED = 130
 
@@ -81,17 +82,18 @@ def _end(stop: Stop) -> NoReturn:
 def _run(debug: bool) -> None:
     warnings.showwarning = _say_warning
     try:
+        check_words(sys.argv[1:])
         hpc.check_words(sys.argv[1:])
         app()
     except SmgeoError as error:
         if debug:
             raise
-        print(f"smgeo: {error}", file=sys.stderr)
+        print(f"smgeo: {shorten(str(error))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a folder that cannot be written to, a file under a file
         if debug or error.filename is None:
             raise
-        print(f"smgeo: {error.strerror}: {error.filename}", file=sys.stderr)
+        print(f"smgeo: {shorten(printable(f'{error.strerror}: {error.filename}'))}", file=sys.stderr)
         sys.exit(1)
 
 

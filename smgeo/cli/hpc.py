@@ -240,9 +240,11 @@ _TESTBED = Path("~/.cache/smgeo/testbed")
 @testbed.command("start")
 def start_command(
     folder: _TestbedFolder = _TESTBED,
-    nodes: Annotated[int, typer.Option(help="Number of nodes, all of them on this machine.")] = 2,
-    cpus: Annotated[int, typer.Option(help="CPUs of each node, as SLURM counts them.")] = 4,
-    memory_mb: Annotated[int, typer.Option(help="Memory of each node in MB, as SLURM counts it.")] = 8192,
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="Number of nodes, all of them on this machine.")] = 2,
+    cpus: Annotated[int, typer.Option(min=1, max=1024, help="CPUs of each node, as SLURM counts them.")] = 4,
+    memory_mb: Annotated[
+        int, typer.Option(min=1, max=2**30, help="Memory of each node in MB, as SLURM counts it.")
+    ] = 8192,
 ) -> None:
     """Start SLURM on this machine, without root and without a system service; it needs Debian's slurm-wlm and munge."""
     from smgeo.hpc.sites.testbed import start_testbed

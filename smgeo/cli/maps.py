@@ -48,7 +48,7 @@ def predict_command(
 
     reporter = Reporter()
     # Next to the map, where all nodes see it.
-    place = out.absolute().with_name(f".{out.name}.cluster")
+    place = out.absolute().parent / f".{out.name}.cluster"
     machine = machines.find_machine(machines.Workers(cluster, workers, partition, account), place, reporter.say)
     with closing(machine), machine.cubes(), reporter.task("predict") as update:
         path = predict_map(
@@ -95,7 +95,7 @@ def evaluate_command(
     what: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs), or a model's folder.")],
     cube: Annotated[Path, typer.Argument(help="A station cube (Zarr).")],
     run: Annotated[Path | None, typer.Option(help="Run whose split is used (only for a model).")] = None,
-    target: Annotated[str, typer.Option(help="Variable to score (only for a map).")] = "sm",
+    target: Annotated[str | None, typer.Option(help="Variable to score (only for a map); sm by default.")] = None,
 ) -> None:
     """Score a map at stations that its model never saw, or a model on the parts of a run's split."""
     from smgeo.cube.reading import open_cube
@@ -108,13 +108,16 @@ def evaluate_command(
                 f"--run applies only to models, and {what} is not one (it has no model.json); a map records its own training stations, so leave it out"
             )
         stations = open_cube(cube)
-        found = evaluate_map(what, stations, target=target)
-        print_map_scores(found, str(stations[target].attrs.get("units", "")), console)
+        variable = "sm" if target is None else target
+        found = evaluate_map(what, stations, target=variable)
+        print_map_scores(found, str(stations[variable].attrs.get("units", "")), console)
         return
     from smgeo.evaluation.parts import evaluate
     from smgeo.models import load_model
     from smgeo.report.schema import read_results
 
+    if target is not None:
+        raise SmgeoError(f"--target applies only to maps, and {what} is a model, which knows its target; leave it out")
     if run is None:
         raise SmgeoError("--run is missing: give the run whose split names the model's training and test stations")
     split = read_results(run).split

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
@@ -20,6 +17,7 @@ from dask.local import get_sync
 from dask.optimization import cull
 from dask.system import CPU_COUNT
 
+from smgeo.cube.dask_client import INTERNET, KEPT, Workers, active_client
 from smgeo.cube.ledger import append_line
 from smgeo.cube.regions import Progress, Region, shard_file
 from smgeo.cube.shards import open_array, write_shard
@@ -33,12 +31,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Resource of Dask workers that reach the internet while others of the cluster do not (`dask worker --resources
-# "internet=1"`, one for each thread): cubes are built on these, since their sources may be remote.
-INTERNET = "internet"
-
 # Number of workers of a cluster for which regions are submitted at least.
 _BEFORE_WORKERS = 4
+# Seconds between two looks at those who compute.
+_LOOK_S = 5.0
 
 Values = Mapping[str, np.ndarray]
 # Describes the values of a region for the ledger; sent to where they are computed.
@@ -93,7 +89,7 @@ def write_regions(
         progress(done, total)
     with (
         explain_full_disk(store, lambda: f"{done} of {total} regions are written and kept; "),
-        _executor() as (executor, workers),
+        _executor(store) as (executor, workers, look),
     ):
         waiting = iter(regions)
         running: dict[Future[None], Region] = {}
@@ -104,7 +100,7 @@ def write_regions(
                     running[executor.submit(_write_region, *arguments)] = region
                 if not running:
                     return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                for future in _wait_for_one(running, look):
                     with _explain_lost_workers(store, running.pop(future)):
                         future.result()
                     done += 1
@@ -128,16 +124,19 @@ def _explain_lost_workers(store: Path, region: Region) -> Iterator[None]:
         yield
     except (Exception, CancelledError) as error:
         if isinstance(error, CancelledError):
+            raise SmgeoError(f"{store}: Dask's scheduler or all its workers are gone; {KEPT}") from None
+        name = type(error).__name__  # of distributed, which may not be installed
+        if name in ("NoWorkerError", "NoValidWorkerError"):
             raise SmgeoError(
-                f"{store}: Dask's scheduler or all its workers are gone; finished regions are kept, and the same command continues from there"
+                f"{store}: Dask's scheduler waited for a worker in vain: {error}; start workers; {KEPT}"
             ) from None
-        if type(error).__name__ != "KilledWorker":  # of distributed, which may not be installed
+        if name != "KilledWorker":
             raise
         place = ", ".join(f"{d} {s.start} to {s.stop - 1}" for d, s in zip(region.dims, region.slices, strict=True))
         tries = dask.config.get("distributed.scheduler.allowed-failures", 3) + 1
         raise SmgeoError(
             f"{store}: {tries} workers died one after the other at region {region.name} ({', '.join(region.variables)}; positions {place}); "
-            "give workers more memory, or look into their logs; finished regions are kept, and the same command continues from there"
+            f"give workers more memory, or look into their logs; {KEPT}"
         ) from None
 
 
@@ -206,57 +205,33 @@ class _Serial(Executor):
 
 
 @contextmanager
-def _executor() -> Iterator[tuple[Executor, Callable[[], int]]]:
-    """Give the executor of regions and its number of workers now: the active Dask client, otherwise as Dask's config says.
+def _executor(store: Path) -> Iterator[tuple[Executor, Callable[[], int], Callable[[], None]]]:
+    """Give the executor of regions: the active Dask client, otherwise as Dask's config says.
 
-    A cluster that grows with its work needs to see some before it has workers. If some of the client's workers declare the
-    resource `internet`, regions go to them only.
+    Beside it its number of workers now, and a function to call while it is waited for, which raises an error if
+    nobody is left to wait for. A cluster that grows with its work needs to see some before it has workers. If some of the client's
+    workers declare the resource `internet`, regions go to them only.
     """
     client = active_client()
     if client is not None:
-        known = client.scheduler_info(n_workers=-1)["workers"].values()
-        online = [w["nthreads"] for w in known if w.get("resources", {}).get(INTERNET, 0) > 0]
-        resources = {"resources": {INTERNET: 1}} if online else {}
-        with client.get_executor(pure=False, **resources) as executor:
-            yield executor, _now_and_then(lambda: max(_BEFORE_WORKERS, sum(online or client.nthreads().values())))
+        crew = Workers(client, store)
+        resources = {"resources": {INTERNET: 1}} if crew.online_only else {}
+        executor = client.get_executor(pure=False, **resources)
+        try:
+            yield executor, lambda: max(_BEFORE_WORKERS, crew.count()), crew.look
+        finally:
+            with suppress(RuntimeError):  # the client was closed
+                executor.shutdown()
     elif dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
-        yield _Serial(), lambda: 1
+        yield _Serial(), lambda: 1, lambda: None
     else:
         workers = int(dask.config.get("num_workers", None) or CPU_COUNT)
         with ThreadPoolExecutor(workers) as threads:
-            yield threads, lambda: workers
+            yield threads, lambda: workers, lambda: None
 
 
-def _now_and_then(count: Callable[[], int]) -> Callable[[], int]:
-    """Return the count as it was within the last second: asking a scheduler costs it as much as a task."""
-    asked, value = -math.inf, 0
-
-    def recent() -> int:
-        nonlocal asked, value
-        if time.monotonic() - asked > 1:
-            asked, value = time.monotonic(), count()
-        return value
-
-    return recent
-
-
-class DaskClient(Protocol):
-    """The used part of `distributed.Client`, whose methods have no types."""
-
-    def scheduler_info(self, n_workers: int = ...) -> JsonObject: ...  # noqa: D102
-
-    def get_executor(self, **options: object) -> Executor: ...  # noqa: D102
-
-    def nthreads(self) -> dict[str, int]: ...  # noqa: D102
-
-
-def active_client() -> DaskClient | None:
-    """Return the active Dask client, or None."""
-    if "distributed" not in sys.modules:  # no client was made, and importing it takes a second
-        return None
-    from distributed import get_client
-
-    try:
-        return get_client()
-    except ValueError:
-        return None
+def _wait_for_one(running: Iterable[Future[None]], look: Callable[[], None]) -> set[Future[None]]:
+    """Return the futures that are done, at least one; `look` is called every few seconds until then."""
+    while not (done := wait(running, _LOOK_S, FIRST_COMPLETED).done):
+        look()
+    return done

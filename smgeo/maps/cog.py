@@ -7,10 +7,13 @@ for each of them, and rioxarray's overviews of Dask arrays are all zeros (rioxar
 from __future__ import annotations
 
 import re
+import shutil
+import zlib
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
 import pandas as pd
 import rasterio
@@ -20,7 +23,7 @@ from rasterio.windows import Window
 
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject, explain_full_disk, written_beside
+from smgeo.files import FullDiskError, JsonObject, explain_full_disk, written_beside
 from smgeo.maps.layout import NODATA, map_variables
 from smgeo.maps.strips import StripReader
 
@@ -128,18 +131,31 @@ def write_cogs(
     for start in range(0, len(days), together):
         group = range(start, min(start + together, len(days)))
         plain = {t: files[t].with_suffix(".plain.part") for t in group if t in todo}
-        if readers or plain:
-            with explain_full_disk(next(iter(plain.values()), Path(folder) / "maps")):
-                _write_plain(ds, slice(group.start, group.stop), plain, digest, readers)
-        for t, path in plain.items():
-            _make_cog(path, files[t])
+        try:
+            sums = {}
+            if readers or plain:
+                with explain_full_disk(next(iter(plain.values()), Path(folder) / "maps")):
+                    sums = _write_plain(ds, slice(group.start, group.stop), plain, digest, readers)
+            for t, path in plain.items():
+                _make_cog(path, files[t], sums[t])
+                path.unlink()
+        finally:
+            for path in plain.values():
+                path.unlink(missing_ok=True)
     return folder
 
 
 def _write_plain(
     ds: xr.Dataset, days: slice, paths: dict[int, Path], digest: str, readers: Sequence[StripReader]
-) -> None:
-    """Write uncompressed GeoTIFFs of some of `days`, a strip of rows at a time, which the readers see."""
+) -> dict[int, int]:
+    """Write uncompressed GeoTIFFs of some of `days`, a strip of rows at a time, which the readers see.
+
+    Returns
+    -------
+    dict of int to int
+        Checksum of the values of each day; see `_sum_of`.
+    """
+    sums = dict.fromkeys(paths, 0)
     first = next(iter(ds.data_vars))
     box = ds.odc.geobox
     height, width = box.shape.yx
@@ -169,6 +185,7 @@ def _write_plain(
                 for band, variable in enumerate(strip.data_vars.values(), 1):
                     values = variable.values[t - days.start].astype("float32", copy=False)
                     file.write(values, band, window=Window(0, y, width, len(values)))
+                    sums[t] = zlib.crc32(np.ascontiguousarray(values).data, sums[t])
         for t, file in files.items():
             day = str(pd.Timestamp(ds["time"].values[t]).date())
             for band, name in enumerate(ds.data_vars, 1):
@@ -176,9 +193,17 @@ def _write_plain(
                 file.update_tags(band, **{k: str(ds[name].attrs[k]) for k in BAND_TAGS if k in ds[name].attrs})
             file.units = tuple(str(v.attrs.get("units", "")) for v in ds.data_vars.values())
             file.update_tags(date=day, **about, **provenance, **({_DIGEST: digest} if digest else {}))
+    return sums
 
 
-def _make_cog(plain: Path, final: Path) -> None:
+def _make_cog(plain: Path, final: Path, expected: int) -> None:
+    """Write a COG of a GeoTIFF, and read it back: GDAL closes a file without an error where the disk did not take its last blocks.
+
+    Raises
+    ------
+    SmgeoError
+        If the file does not have the expected values.
+    """
     with written_beside(final) as part:
         rasterio.shutil.copy(
             plain,
@@ -190,7 +215,37 @@ def _make_cog(plain: Path, final: Path) -> None:
             overview_resampling="average",
             num_threads="ALL_CPUS",
         )
-    plain.unlink()
+        try:
+            whole = _sum_of(part) == expected
+        except rasterio.errors.RasterioError:
+            whole = False
+        if not whole:
+            free = shutil.disk_usage(part.parent).free
+            raise FullDiskError(
+                f"{final} was not written as a whole: the disk, or your share of it, was full, or the disk fails ({free / 2**20:.0f} MiB are free now); "
+                "make space and run the same command again, which continues from there"
+            )
+
+
+def _sum_of(path: Path) -> int:
+    """Return the checksum of the values of a GeoTIFF, strip by strip and band by band; its overviews are read too.
+
+    Raises
+    ------
+    rasterio.errors.RasterioError
+        If a block cannot be read.
+    """
+    with rasterio.open(path) as file:
+        found, levels = 0, len(file.overviews(1))
+        for y in range(0, file.height, _BLOCK):
+            for band in file.indexes:
+                values = file.read(band, window=Window(0, y, file.width, min(_BLOCK, file.height - y)))
+                found = zlib.crc32(np.ascontiguousarray(values).data, found)
+    for level in range(levels):
+        with rasterio.open(path, overview_level=level) as file:
+            for y in range(0, file.height, _BLOCK):
+                file.read(window=Window(0, y, file.width, min(_BLOCK, file.height - y)))
+    return found
 
 
 def list_maps(folder: str | Path) -> list[str]:

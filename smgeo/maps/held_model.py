@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from smgeo.cube.executor import active_client
+from smgeo.cube.dask_client import active_client
 from smgeo.errors import SmgeoError
 from smgeo.files import hash_file
 from smgeo.models import load_model

@@ -22,11 +22,13 @@ def check_place(out: Path, cube: xr.Dataset) -> None:
     Raises
     ------
     SmgeoError
-        If `out` is a file, a folder of another kind, or the cube itself.
+        If `out` is a file, the root folder, a folder of another kind, or the cube itself.
     """
     source = cube.encoding.get("source")
     if source and Path(source).resolve() == out.resolve():
         raise SmgeoError(f"{out} is the cube to map; give another path")
+    if not out.resolve().name:
+        raise SmgeoError(f"{out} is the root of all files; give a folder for GeoTIFFs, or a path that ends in .zarr")
     if out.is_file() or out.suffix.lower() in (".tif", ".tiff"):
         raise SmgeoError(
             f"{out} is a file; give a folder for GeoTIFFs, one for each date, or a path that ends in .zarr"

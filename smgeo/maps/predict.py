@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from smgeo.bounds import checked
+from smgeo.bounds import checked, weigh_disk
 from smgeo.cube.regions import Progress, Region
 from smgeo.cube.store import StorePlan, regions_of, write_store
 from smgeo.errors import SmgeoError
@@ -22,7 +22,7 @@ from smgeo.files import JsonObject, only_writer
 from smgeo.maps.block import APPLICABLE, Outputs, predict_block
 from smgeo.maps.cog import finished_cogs, write_cogs
 from smgeo.maps.held_model import HeldModel, kept_model
-from smgeo.maps.layout import NO_FLAG, describe_map_store, plan_map
+from smgeo.maps.layout import MAP_CHUNK, NO_FLAG, describe_map_store, plan_map
 from smgeo.maps.overviews import remove_overviews, write_overviews
 from smgeo.maps.place import check_others, check_place
 from smgeo.maps.request import Day, Extent, MapOptions, MapRequest, check_request
@@ -109,11 +109,22 @@ def predict_map(
         store = out / f".map-{order.digest[:12]}.zarr"
         with only_writer(out / store.stem):
             if not (resume and finished_cogs(out, request.outputs.target, request.days, order.digest)):
+                _weigh_cogs(request, out)
                 _write(order, store, False, resume, progress)
                 write_cogs(store, out, digest=order.digest, resume=resume)
             shutil.rmtree(store, ignore_errors=True)
     write_stac(out)
     return out
+
+
+def _weigh_cogs(request: MapRequest, folder: Path) -> None:
+    """Refuse a map whose GeoTIFFs of the days of one chunk, which are there uncompressed at the same time, do not fit on the disk."""
+    days, (height, width) = min(len(request.days), MAP_CHUNK["time"]), request.box.shape.yx
+    weigh_disk(
+        f"a map as {days} uncompressed GeoTIFF(s) of {height:,} x {width:,} pixels",
+        4.0 * len(request.outputs.names) * days * height * width,
+        folder,
+    )
 
 
 def predict_map_files(
@@ -169,6 +180,8 @@ def predict_map_files(
     with only_writer(store), kept_model(model, store) as held:
         order = _Order(held, request)
         check_others(cogs, request.days, order.identity)
+        if not (resume and keep_cogs and finished_cogs(cogs, request.outputs.target, request.days, order.digest)):
+            _weigh_cogs(request, cogs)
         _write(order, store, options.overviews, resume, progress)
         write_cogs(store, cogs, digest=order.digest if keep_cogs else "", resume=resume, readers=readers)
         write_stac(cogs, title)

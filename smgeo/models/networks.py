@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from smgeo.bounds import weigh_memory
 from smgeo.models.backend import import_keras, most_windows
 from smgeo.models.keras_model import KerasModel
 from smgeo.models.rows import Rows
 
 if TYPE_CHECKING:
     from keras import Layer
+
+# Sets of weights of a recurrent unit.
+_GATES = {"GRU": 3, "LSTM": 4}
+# Of each weight: float32, its gradient, and the two moments that Adam keeps.
+_WEIGHT_BYTES = 4 * 4
+
+
+def _weigh(kind: str, weights: float) -> None:
+    """Refuse a network whose weights would not fit in memory; those of inputs and outputs are few."""
+    weigh_memory(f"{kind}: a network of about {weights:,} weights", _WEIGHT_BYTES * weights)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -46,6 +57,7 @@ class Ann(KerasModel):
         return 32, 4096
 
     def _hidden(self, keras: ModuleType) -> list[Layer]:
+        _weigh(self.kind, self.layers * self.units**2)
         layers = keras.layers
         return [
             part
@@ -99,6 +111,8 @@ class Recurrent(KerasModel):
         return x.crop(self.crop_days) if self.uses_series else (x, y)
 
     def _hidden(self, keras: ModuleType) -> list[Layer]:
+        # A unit has weights of its inputs and of its own last output.
+        _weigh(self.kind, self.layers * _GATES[self._layer] * 2 * self.units**2)
         layer = getattr(keras.layers, self._layer)
         every = [self.uses_series or i < self.layers - 1 for i in range(self.layers)]
         return [*(layer(self.units, return_sequences=e) for e in every), keras.layers.Dropout(self.dropout)]
@@ -144,6 +158,7 @@ class Cnn(KerasModel):
         return 32, 512
 
     def _hidden(self, keras: ModuleType) -> list[Layer]:
+        _weigh(self.kind, self.layers * self.kernel * self.filters**2)
         layers = keras.layers
         convolutions = [
             layers.Conv1D(self.filters, self.kernel, padding="causal", activation=self.activation)

@@ -17,6 +17,7 @@ from smgeo.addresses import find_address_faults
 from smgeo.catalog import COORDINATES, TARGET_MEAN
 from smgeo.errors import nearest
 from smgeo.recipe.fields import RecipeFields, TargetSpec
+from smgeo.recipe.models import OF_WINDOWS
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.rasters import RasterSource, other_units
 from smgeo.recipe.spec import describe_errors
@@ -220,6 +221,21 @@ def _period_in_order(recipe: RecipeFields) -> Iterator[str]:
         yield f"period: ends before it begins: {recipe.period[0]} to {recipe.period[1]}"
 
 
+def _windows_in_period(recipe: RecipeFields) -> Iterator[str]:
+    """All days of a window must be days of the cube."""
+    if recipe.period is None:
+        return
+    days = (recipe.period[1] - recipe.period[0]).days + 1
+    for name, model in recipe.models.items():
+        prepare, _ = _prepare_of(recipe, name)
+        windows = model.kind in OF_WINDOWS and model.params.get("mode") != "sequence"
+        if windows and prepare is not None and 0 < days < prepare.window.length:
+            yield (
+                f"models.{name}: sees windows of {prepare.window.length} days, and period has {days}; give a longer period, or a shorter "
+                "prepare.window.length"
+            )
+
+
 def _days_of_maps(recipe: RecipeFields) -> Iterator[str]:
     if recipe.maps is None:
         return
@@ -325,6 +341,7 @@ RULES: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _variables_of_report,
     _variables_of_preparation,
     _period_in_order,
+    _windows_in_period,
     _days_of_maps,
     _days_of_report,
     _splits_of_days,

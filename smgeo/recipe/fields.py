@@ -127,7 +127,9 @@ class RecipeFields(Spec):
     @classmethod
     def _plain_name(cls, value: str) -> str:
         if not NAME.fullmatch(value):
-            raise ValueError(f"must be letters, digits, '_' or '-', a letter first; got {value!r}")
+            raise ValueError(
+                f"must be letters, digits, '_' or '-', a letter first, at most 100 of them; got {value[:150]!r}"
+            )
         return value
 
     @field_validator("features", mode="before")

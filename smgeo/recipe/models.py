@@ -12,9 +12,12 @@ from smgeo.recipe.spec import Spec
 from smgeo.recipe.yaml_format import YamlValue
 
 # Names become folders, so nothing in them may lead elsewhere or look like a store or an unfinished file.
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+# Of a recipe or a model: names of folders, to which other words are added; file systems allow 255 bytes.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 # Kinds of model that are trained in epochs, and could use a GPU.
 NETWORKS = ("ann", "cnn", "gru", "lstm")
+# Those that see a window of days.
+OF_WINDOWS = ("cnn", "gru", "lstm")
 
 
 def is_network(kind: object) -> bool:
@@ -49,7 +52,9 @@ def name_kinds(value: object) -> object:
         if params is not None and not isinstance(params, Mapping):
             raise ValueError(f"model {name!r} takes a mapping of parameters, such as {{units: 64}}; got {params!r}")
         if not NAME.fullmatch(str(name)):
-            raise ValueError(f"model name {name!r} must consist of letters, digits, '_' or '-', with a letter first")
+            raise ValueError(
+                f"model name {str(name)[:150]!r} must consist of letters, digits, '_' or '-', with a letter first, at most 100 characters"
+            )
         params = dict(params or {})
         if set(params) <= {"kind", "params", "prepare"} and "params" in params:
             out[name] = params

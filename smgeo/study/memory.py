@@ -8,6 +8,8 @@ from typing import Self
 import psutil
 
 _EVERY_S = 0.5
+# Linux may make a reader of a process's memory wait; what is lost then is one look.
+_JOIN_S = 10
 
 
 class PeakMemory:
@@ -33,7 +35,7 @@ class PeakMemory:
 
     def __exit__(self, *error: object) -> None:
         self._end.set()
-        self._thread.join()
+        self._thread.join(_JOIN_S)
         self._look()
 
     def _watch(self) -> None:

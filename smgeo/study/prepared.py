@@ -14,6 +14,7 @@ from smgeo.cube.schema import select_stations, text_of
 from smgeo.cube.writing import write_cube
 from smgeo.files import JsonObject, digest
 from smgeo.prepare import Prepared, Split, learnable, part_rows, preparation_key, prepare_cube
+from smgeo.prepare.variation import check_variation
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.study.context import Context, Found
 from smgeo.study.progress import Update
@@ -84,6 +85,7 @@ def write_prepared(
     learned = learnable(cube, split)
     train = prepare_cube(learned, spec, features, run.target, text_of(learned["station"]).tolist())
     write_cube(train.to_cube(), stores.folder / "train.zarr", progress=progress)
+    check_variation(open_cube(stores.folder / "train.zarr"), train.features, run.target)
     if "validation" in _parts_of(split):
         held = train.repeat(part_rows(cube, split, "validation", run.target))
         write_cube(held, stores.folder / "validation.zarr", progress=progress)

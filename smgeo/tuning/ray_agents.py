@@ -17,6 +17,8 @@ import psutil
 _MARKS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 # Seconds by which two processes may read another creation time: it counts from the boot time, which Linux rounds.
 _CLOCK_S = 1.0
+# The watching process ends within so many seconds of the line.
+_END_S = 10
 
 
 class Noted(NamedTuple):
@@ -40,6 +42,9 @@ def ending_with_this_process(processes: Iterable[Noted]) -> Iterator[None]:
         finally:
             with suppress(BrokenPipeError):  # the watcher was killed
                 watcher.stdin.write(b"\n")
+            with suppress(subprocess.TimeoutExpired):
+                watcher.wait(_END_S)
+            watcher.kill()  # a stopped one would be waited for
 
 
 def find_agents() -> list[Noted]:

@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial as RayTrial
 from smgeo.files import JsonObject
 from smgeo.tuning.objective import METRIC, THREADS
 from smgeo.tuning.plan import SearchPlan
+from smgeo.tuning.ray_session import Patience
 from smgeo.tuning.searchers import Searcher
 from smgeo.tuning.trials import Trial, TrialTable, one_line
 
@@ -87,6 +88,14 @@ class Recorder(_NotSaved, tune.Callback):
     ) -> None:
         self._table, self._epochs, self._progress = table, epochs, progress
         self._booked, self._errors = suggestions.booked, suggestions.errors
+        self._patience = Patience("the search's trials")
+
+    def on_step_end(self, iteration: int, trials: list[RayTrial], **info: object) -> None:
+        """End a search whose trials Ray cannot place: Tune would wait for ever. The table keeps them as cut off."""
+        if any(t.status == RayTrial.RUNNING for t in trials) or all(t.is_finished() for t in trials):
+            self._patience.renew()
+        else:
+            self._patience.look()
 
     def on_trial_result(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: JsonObject, **info: object

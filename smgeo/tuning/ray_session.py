@@ -10,6 +10,8 @@ import signal
 import socket
 import tempfile
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
@@ -17,7 +19,7 @@ import ray
 from dask.system import CPU_COUNT
 from ray.exceptions import RayError
 
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.files import JsonObject
 from smgeo.hpc.workers.allocation import Allocation
 from smgeo.hpc.workers.local_processes import thread_variables
@@ -33,6 +35,8 @@ _ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threa
 _NO_START = (ConnectionError, RuntimeError, RayError)
 # A running cluster answers within so many seconds.
 _ANSWER_S = 10
+# Seconds in which Ray must give a process to a trial while no other runs, and after which it is said what is waited for.
+START_S, _SAY_S = 600, 60
 # Characters of a folder in which Ray's folders of sockets, whose paths have at most 107, still have room.
 _LONGEST_TEMP = 16
 # Ray counts GPUs in ten-thousandths.
@@ -72,6 +76,48 @@ def gpu_share(concurrent: int) -> float:
     if not gpus:
         return 0.0
     return min(1.0, math.floor(_GPU_PARTS / math.ceil(concurrent / gpus)) / _GPU_PARTS)
+
+
+class Patience:
+    """The wait for a process of Ray, which has none while its nodes are gone or others use all of them.
+
+    Raises
+    ------
+    SmgeoError
+        By `look`, `START_S` seconds after the last `renew`; with a warning after the first minute.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin the wait from scratch: a process runs."""
+        self._since, self._said = time.monotonic(), False
+
+    def look(self) -> None:
+        """Compare the wait with its limit."""
+        waited = time.monotonic() - self._since
+        if waited > START_S:
+            raise SmgeoError(
+                f"Ray gave no process to {self._what} for {START_S:g} s: {_describe_cluster()}. Add nodes, or wait until others have left some free; "
+                "the same command continues it"
+            )
+        if waited > _SAY_S and not self._said:
+            self._said = True
+            warnings.warn(
+                SmgeoWarning(
+                    f"{self._what} waits for a free process of Ray: {_describe_cluster()}; it ends after {START_S:g} s"
+                ),
+                stacklevel=2,
+            )
+
+
+def _describe_cluster() -> str:
+    free = ray.available_resources()
+    return ", ".join(
+        f"{free.get(r, 0):g} of {_count(r):g} {r}s are free" for r in ("CPU", "GPU") if r == "CPU" or _count(r)
+    )
 
 
 def worker_environment() -> dict[str, str]:
@@ -158,14 +204,31 @@ def _join_cluster(address: str, options: JsonObject) -> None:
         )
     host, _, port = address.rpartition(":")
     try:
-        if port.isdigit():  # Ray itself would wait for minutes
-            socket.create_connection((host, int(port)), _ANSWER_S).close()
+        if port.isdigit():
+            _check_answer(host, int(port))
         ray.init(**options)
     except (*_NO_START, OSError, ValueError, OverflowError) as error:
         raise SmgeoError(
             f"RAY_ADDRESS is {address!r}, and no cluster lets this process in there ({one_line(str(error))}); start the cluster, set the "
             "token with which it was started (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or unset RAY_ADDRESS to search on this machine"
         ) from None
+
+
+def _check_answer(host: str, port: int) -> None:
+    """Refuse an address that does not answer as Ray does, by gRPC: Ray itself would wait for minutes, or for ever.
+
+    RFC 9113, section 3.4: after these bytes and an empty frame of settings, either side sends its settings first.
+    """
+    with socket.create_connection((host, port), _ANSWER_S) as connection:
+        if os.environ.get("RAY_USE_TLS") == "1":  # it begins with other bytes
+            return
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        try:
+            answer = connection.recv(9)
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {_ANSWER_S} s") from None
+    if answer[3:4] != b"\x04":
+        raise ConnectionError("what answers there is not Ray")
 
 
 @contextmanager

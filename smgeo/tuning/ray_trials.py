@@ -16,6 +16,8 @@ from types import FrameType
 import numpy as np
 import ray
 from ray import tune
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
@@ -27,9 +29,12 @@ from smgeo.models.registry import Kind
 from smgeo.tuning.objective import METRIC, Objective, Pair, fit_epochs
 from smgeo.tuning.plan import SearchPlan
 from smgeo.tuning.ray_records import Recorder, Suggestions
-from smgeo.tuning.ray_session import gpu_share, worker_environment
+from smgeo.tuning.ray_session import Patience, gpu_share, worker_environment
 from smgeo.tuning.searchers import Searcher
 from smgeo.tuning.trials import Trial, TrialTable, one_line
+
+# Seconds between two looks at a process that has not started.
+_LOOK_S = 2
 
 
 class TrialActor(tune.Trainable):
@@ -178,18 +183,46 @@ def make_scheduler(scheduler: str, epochs: int, kept: list[Trial]) -> TrialSched
 
 
 def retrain_apart(kind: Kind, params: JsonObject, pair: Pair, epochs: int, concurrent: int) -> SoilMoistureModel:
-    """Return a trial's network trained again in a process with the threads and the GPU of a trial. Needs a running Ray."""
-    retrain = _retrain.options(runtime_env={"env_vars": worker_environment()}, num_gpus=gpu_share(concurrent))
-    files = ray.get(retrain.remote(kind, params, ray.put(pair), epochs))
+    """Return a trial's network trained again in a process with the threads and the GPU of a trial. Needs a running Ray.
+
+    Raises
+    ------
+    SmgeoError
+        If Ray has no room for the process, or the process ends before the model is trained.
+    """
+    options = {"runtime_env": {"env_vars": worker_environment()}, "num_cpus": 1, "num_gpus": gpu_share(concurrent)}
+    actor = ray.remote(_Retraining).options(**options).remote()
+    assert isinstance(actor, ActorHandle)
+    started: ray.ObjectRef[None] = actor.start.remote()
+    patience = Patience("the training of the best trial's network")
+    try:
+        while not ray.wait([started], timeout=_LOOK_S)[0]:
+            patience.look()
+        files = ray.get(actor.train.remote(kind, params, ray.put(pair), epochs))
+    except RayActorError as error:
+        raise SmgeoError(
+            f"the process that trained the best trial's network again ended: {one_line(str(error))}. Its memory may have run out; the "
+            "trials are kept, and the same command continues from them"
+        ) from None
+    finally:
+        ray.kill(actor)
     with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder:
         for name, content in files.items():
             Path(folder, name).write_bytes(content)
         return load_model(folder)
 
 
-@ray.remote(num_cpus=1, max_retries=0)
-def _retrain(kind: Kind, params: JsonObject, pair: Pair, epochs: int) -> dict[str, bytes]:
-    model = fit_epochs(make_model(kind, **params), pair, epochs)
-    with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder:
-        path = model.save(Path(folder) / "model")
-        return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+class _Retraining:
+    """A process of its own; `start` returns when Ray has given it a place, which a task does not tell."""
+
+    @ray.method
+    def start(self) -> None:
+        """Do nothing."""
+
+    @ray.method
+    def train(self, kind: Kind, params: JsonObject, pair: Pair, epochs: int) -> dict[str, bytes]:
+        """Return the files of the fitted model."""
+        model = fit_epochs(make_model(kind, **params), pair, epochs)
+        with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder:
+            path = model.save(Path(folder) / "model")
+            return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}

@@ -46,7 +46,7 @@ def write_raster(path, crs="EPSG:4326", units=None):
         crs=crs,
         transform=from_origin(0, 1, 0.1, 0.1),
     ) as dst:
-        dst.write(np.ones((10, 10), "float32"), 1)
+        dst.write(np.linspace(1, 2, 100, dtype="float32").reshape(10, 10), 1)
         if units:
             dst.set_band_unit(1, units)
 

@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 from sklearn.base import clone
 
@@ -79,3 +80,19 @@ def test_networks_are_the_kinds_that_keras_trains():
 def test_shared_parameters_are_checked_for_every_network(kind, params, message):
     with pytest.raises(SmgeoError, match=message):
         make_model(kind, **params)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "weights"),
+    [
+        ("ann", {"units": 65_536, "layers": 1_000}, "4,294,967,296,000"),
+        ("gru", {"units": 65_536, "layers": 1_000}, "25,769,803,776,000"),
+        ("cnn", {"filters": 65_536, "layers": 1_000, "kernel": 5}, "21,474,836,480,000"),
+    ],
+)
+def test_a_network_larger_than_memory_is_refused_before_it_is_built(kind, options, weights):
+    x = np.zeros((4, 2) if kind == "ann" else (4, 6, 2), "float32")
+    with pytest.raises(
+        SmgeoError, match=f"{kind}: a network of about {weights} weights needs about .*SMGEO_ANY_SIZE=1"
+    ):
+        make_model(kind, epochs=1, **options).fit(x, np.zeros(4, "float32"))

@@ -157,3 +157,12 @@ def test_numbers_are_neither_text_nor_true_or_false(key, value, words):
 def test_days_are_no_numbers():
     with pytest.raises(SmgeoError, match=r"period\.0: needs a date such as 2020-01-31; got 0"):
         parse_spec(GridSpec, {"like": "a.tif", "period": [0, "2020-01-01"]}, "grid")
+
+
+def test_a_window_longer_than_the_period_is_refused_before_any_work():
+    models = {"gru": {}, "ann": {}, "gentle": {"kind": "lstm", "mode": "sequence"}, "short": {"kind": "cnn"}}
+    models["short"]["prepare"] = {"window": {"length": 31}}
+    assert problems_of(models=models, prepare={"window": {"length": 32}}) == [
+        "models.gru: sees windows of 32 days, and period has 31",
+        "give a longer period, or a shorter prepare.window.length",
+    ]

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -484,20 +486,39 @@ print([name for name in ("ax", "torch", "optuna", "ray", "keras") if name in sys
         ("127.0.0.1:1", "RAY_ADDRESS is '127.0.0.1:1', and no cluster lets this process in"),
     ],
 )
-def test_a_cluster_is_not_searched_through_rays_client(address, message):
+def test_a_cluster_that_cannot_be_joined_is_refused(address, message):
+    assert message in join(address)
+
+
+def join(address):
+    """What is said when a search joins the cluster of an address."""
     code = """
 from smgeo.tuning.ray_session import start_ray
 with start_ray(1):
     pass
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "RAY_ADDRESS": address},
-        timeout=100,
-    )
-    assert message in done.stderr
+    environment = {**os.environ, "RAY_ADDRESS": address}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(b"", "no answer within 10 s"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not Ray")],
+)
+def test_a_server_that_is_not_ray_is_not_waited_for(answer, message):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection = server.accept()[0]
+            connection.sendall(answer)
+            kept.append(connection)  # open, so that the client waits
+
+        kept = []
+        threading.Thread(target=serve, daemon=True).start()
+        assert message in join(f"127.0.0.1:{server.getsockname()[1]}")
+        kept[0].close()
 
 
 GPU_SCRIPT = """
@@ -545,6 +566,64 @@ def test_networks_share_a_gpu(tmp_path):
     one, other = (json.loads(p.read_text()) for p in tmp_path.glob("*.json"))
     assert one[:2] == other[:2] == ["0", 0.5]
     assert max(one[2], other[2]) < min(one[3], other[3])  # at once
+
+
+FULL_SCRIPT = """
+import sys
+from pathlib import Path
+import ray
+from smgeo.errors import SmgeoError
+from smgeo.recipe.search import SearchSpec
+from smgeo.tuning import ray_session
+from smgeo.tuning.plan import SearchPlan
+from smgeo.tuning.ray_trials import retrain_apart, run_trials
+from smgeo.tuning.searchers import make_searcher
+from smgeo.tuning.trials import TrialTable
+
+
+class Never:
+    is_network = False
+
+
+if __name__ == "__main__":
+    ray_session.START_S, ray_session._SAY_S = 4, 1
+    ray.init(address="local", num_cpus=0, include_dashboard=False, log_to_driver=False)
+    plan = SearchPlan("rf", SearchSpec(trials=2, scheduler="none"), {"x": [1, 2]}, {"seed": 0}, 1)
+    with ray_session.start_ray(2), TrialTable.open(Path(sys.argv[1], "out"), {}, resume=True) as table:
+        searcher = make_searcher("random", plan.space, 0)
+        for work in (
+            lambda: run_trials(Never(), searcher, table, plan, concurrent=2),
+            lambda: retrain_apart("rf", {}, (None, None), 1, 2),
+        ):
+            try:
+                work()
+            except SmgeoError as error:
+                print(error)
+        print([t.status for t in table.trials.values()])
+"""
+
+
+def test_a_ray_without_room_is_not_waited_for_without_a_limit(tmp_path):
+    (tmp_path / "run.py").write_text(FULL_SCRIPT)
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    *said, states = done.stdout.splitlines()
+    waits = "for 4 s: 0 of 0 CPUs are free. Add nodes, or wait until others have left some free; the same command continues it"
+    names = ("the search's trials", "the training of the best trial's network")
+    assert said == [f"Ray gave no process to {name} {waits}" for name in names], done.stderr
+    assert states == "['running', 'running']"  # the same command begins them
+    for name in names:
+        assert f"{name} waits for a free process of Ray: 0 of 0 CPUs are free; it ends after 4 s" in done.stderr
+
+
+def test_a_training_whose_process_is_killed_is_said(cube, split):
+    from smgeo.tuning.ray_trials import retrain_apart
+
+    pair = [Windows(cube.sel(station=list(ids)), FEATURES, "sm", 1) for ids in (split.train, split.validation)]
+    with pytest.raises(
+        SmgeoError, match="the process that trained the best trial's network again ended: .*memory may have"
+    ):
+        retrain_apart(Constant(how="dies"), {}, tuple(pair), 1, 2)
 
 
 def test_scores_are_in_the_unit_of_the_target(cube, split):

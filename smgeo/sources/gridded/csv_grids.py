@@ -18,7 +18,7 @@ import pandas as pd
 
 from smgeo.errors import SmgeoError
 from smgeo.files import LimitedStream
-from smgeo.sources.gridded.files import File, open_binary
+from smgeo.sources.gridded.files import File, in_words, open_binary
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def csv_header(file: File) -> tuple[bool, int, str]:
     except StopIteration:
         raise SmgeoError(f"{file} cannot be read as a CSV grid: it is empty") from None
     except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise SmgeoError(f"{file} cannot be read as a CSV grid: {error}") from None
+        raise SmgeoError(f"{file} cannot be read as a CSV grid: {in_words(error)}") from None
     try:
         float(row[0])
     except ValueError:
@@ -60,8 +60,10 @@ def read_csv(file: File, _run: slice, rows: slice, columns: slice) -> np.ndarray
                 usecols=range(columns.start + int(header), columns.stop + int(header)),
                 dtype="float64",
             ).to_numpy()
-    except (ValueError, EOFError) as error:
-        raise SmgeoError(f"{file}: rows {rows.start + 1} to {rows.stop} cannot be read as numbers: {error}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise SmgeoError(
+            f"{file}: rows {rows.start + 1} to {rows.stop} cannot be read as numbers: {in_words(error)}"
+        ) from None
     if len(table) != rows.stop - rows.start:
         raise SmgeoError(
             f"{file} ends after {rows.start + len(table)} rows of values; a grid of {width} columns has more"

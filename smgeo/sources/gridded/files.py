@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 hide_in_logs("fsspec", "fsspec.http", "aiohttp.client")
 File = Path | str  # a path, or a URL
 
+# Limits of a request to a web server, seconds: for a connection, between two pieces of an answer, and in all.
+_CONNECT_S, _SILENT_S, _WHOLE_S = 20.0, 60.0, 300.0
 _HDF5_OWN = {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME", "_Netcdf4Dimid", "_Netcdf4Coordinates"}
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 
@@ -104,11 +106,27 @@ def _file_system(url: str) -> AbstractFileSystem:
     from fsspec.core import url_to_fs
 
     try:
-        return url_to_fs(with_secrets(url))[0]
+        return url_to_fs(with_secrets(url), **_limits(url))[0]
     except ImportError as error:
         raise SmgeoError(
             f"{url}: reading a URL needs another package ({error}); pip install it, or download the file"
         ) from None
+
+
+def _limits(url: str) -> JsonObject:
+    """Return the options of fsspec that limit the wait for a web server; those of buckets have limits of their own."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=_WHOLE_S, sock_connect=_CONNECT_S, sock_read=_SILENT_S)}}
+
+
+def in_words(error: Exception) -> str:
+    """Return what an error of reading a file says; of a server that does not answer, the limits."""
+    if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):  # fsspec: a file is not found
+        return f"no complete answer of its server ({_CONNECT_S:g} s without a connection, {_SILENT_S:g} s without a byte, or {_WHOLE_S:g} s in all)"
+    return str(error) or type(error).__name__
 
 
 # Opening
@@ -133,8 +151,7 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Variabl
             raise
         except Exception as error:  # of a damaged file; h5py, scipy, zarr and its codecs each have their own
             where = f" (group {group!r})" if group else ""
-            words = str(error) or type(error).__name__
-            raise SmgeoError(f"{file}{where} cannot be {what} as {kind}: {words}") from error
+            raise SmgeoError(f"{file}{where} cannot be {what} as {kind}: {in_words(error)}") from error
 
 
 def _zarr(file: File, group: str | None, stack: ExitStack) -> Variables:
@@ -142,8 +159,10 @@ def _zarr(file: File, group: str | None, stack: ExitStack) -> Variables:
         _file_system(file)
     # The copy of all metadata in a store may be older than they are; only over a network is it much faster.
     copied = None if isinstance(file, str) else False
-    opened = with_secrets(file) if isinstance(file, str) else file
-    ds = stack.enter_context(xr.open_zarr(opened, group=group, chunks=None, decode_cf=False, consolidated=copied))
+    opened, options = (with_secrets(file), _limits(file) or None) if isinstance(file, str) else (file, None)
+    ds = stack.enter_context(
+        xr.open_zarr(opened, group=group, chunks=None, decode_cf=False, consolidated=copied, storage_options=options)
+    )
     return _Zarr(ds, file, group)
 
 
@@ -217,7 +236,8 @@ class _Zarr(_Loaded):
 
 def _written_attrs(file: File, group: str | None, name: str) -> Mapping[str, object]:
     """Return the attributes of a Zarr array as they are written."""
-    array = zarr.open_group(file, mode="r", path=group or "", zarr_format=2)[name]
+    options = _limits(file) or None if isinstance(file, str) else None
+    array = zarr.open_group(file, mode="r", path=group or "", zarr_format=2, storage_options=options)[name]
     return array.attrs.asdict()
 
 

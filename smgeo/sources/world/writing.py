@@ -11,6 +11,7 @@ import pandas as pd
 import pyproj
 import rasterio
 import xarray as xr
+from rasterio.io import MemoryFile
 
 from smgeo.catalog import FEATURES
 from smgeo.sources.world import physics
@@ -39,10 +40,12 @@ class Rasters:
         options = {"driver": "GTiff", "dtype": "float32", "nodata": np.nan, "compress": "deflate", "zlevel": 1}
         size = {"count": data.shape[0], "height": data.shape[1], "width": data.shape[2]}
         place = {"crs": self._crs, "transform": rasterio.transform.from_origin(*ORIGIN, pixel, pixel)}
-        with rasterio.open(self.root / folder / f"{name}.tif", "w", **options, **size, **place) as file:
-            file.write(data)
-            file.descriptions = tuple(layers)
-            file.units = tuple(FEATURES[key].units for key in layers)
+        with MemoryFile() as memory:  # GDAL closes a file without an error where the disk did not take its last blocks
+            with memory.open(**options, **size, **place) as file:
+                file.write(data)
+                file.descriptions = tuple(layers)
+                file.units = tuple(FEATURES[key].units for key in layers)
+            (self.root / folder / f"{name}.tif").write_bytes(memory.getbuffer())
 
 
 def append_truth(path: Path, slab: Array, times: pd.DatetimeIndex) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import re
+import socket
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ import xarray as xr
 
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import GriddedSource
+from smgeo.sources.gridded import files
 from smgeo.sources.gridded.reader import gridded_files, open_gridded
 
 SAND = {"kind": "netcdf", "bands": {"sand": "v"}}
@@ -76,6 +78,15 @@ def test_urls(tmp_path, served):
     np.testing.assert_array_equal(got.values[0], table)
     with pytest.raises(SmgeoError, match=r"nothing\.nc cannot be opened"):
         open_gridded({**SAND, "path": f"{served}/nothing.nc"})
+
+
+@pytest.mark.parametrize("kind", ["netcdf", "zarr", "csv_grid"])
+def test_a_server_that_never_answers_is_not_waited_for_without_a_limit(monkeypatch, kind):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(files, "_SILENT_S", 0.5)
+    told = r"a\.x.* cannot be .*: no complete answer of its server \(20 s without a connection, 0.5 s without a byte"
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SmgeoError, match=told):
+        open_gridded({**SAND, "kind": kind, "path": f"http://127.0.0.1:{silent.getsockname()[1]}/a.x"})
 
 
 def test_urls_that_can_not_be_used():
