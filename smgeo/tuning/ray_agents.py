@@ -1,12 +1,17 @@
-"""Ray's agents end with the process that started them, should it be killed: without this they would run for another minute.
+"""Ray's agents and folders end with the process that started them, should it be killed.
 
-Run as a script, this module is the process that waits for that. It needs psutil, but not smgeo, which takes seconds to import.
+Without this the agents would run for another minute, and the folders would stay for ever. Run as a script, this module is the process
+that waits for that. It needs psutil, but not smgeo, which takes seconds to import.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -17,6 +22,8 @@ import psutil
 _MARKS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 # Seconds by which two processes may read another creation time: it counts from the boot time, which Linux rounds.
 _CLOCK_S = 1.0
+# Ray's daemons write into their folder for seconds after the process that started them is gone.
+_WRITING_S, _REMOVALS = 2.0, 10
 
 
 class Noted(NamedTuple):
@@ -27,11 +34,11 @@ class Noted(NamedTuple):
 
 
 @contextmanager
-def ending_with_this_process(processes: Iterable[Noted]) -> Iterator[None]:
-    """Kill processes when this process ends without leaving the context."""
+def ending_with_this_process(processes: Iterable[Noted] = (), folder: str = "") -> Iterator[None]:
+    """Kill processes and remove a folder when this process ends without leaving the context."""
     noted = [word for process in processes for word in (str(process.pid), repr(process.created))]
     # -P: the modules beside this one must not replace modules of the standard library.
-    command = [sys.executable, "-P", __file__, *noted]
+    command = [sys.executable, "-P", __file__, folder, *noted]
     # It gets a line at the end; the end of input without one means that this process is gone.
     with subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, start_new_session=True) as watcher:  # noqa: S603 - no user's text
         assert watcher.stdin is not None
@@ -40,6 +47,16 @@ def ending_with_this_process(processes: Iterable[Noted]) -> Iterator[None]:
         finally:
             with suppress(BrokenPipeError):  # the watcher was killed
                 watcher.stdin.write(b"\n")
+
+
+@contextmanager
+def folder_of_this_process(prefix: str, where: str | None = None) -> Iterator[str]:
+    """Give a temporary folder that is removed at the end of the context, or when this process is killed."""
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=where, ignore_cleanup_errors=True) as folder,
+        ending_with_this_process(folder=folder),
+    ):
+        yield folder
 
 
 def find_agents() -> list[Noted]:
@@ -63,9 +80,16 @@ def kill_processes(processes: Iterable[Noted]) -> None:
 
 def _watch(words: list[str]) -> None:
     """Wait for a line, which means that there is nothing to do, or for the end of input: the other process is gone."""
-    noted = [Noted(int(pid), float(created)) for pid, created in zip(words[::2], words[1::2], strict=True)]
-    if not sys.stdin.buffer.readline():
-        kill_processes(noted)
+    folder, *numbers = words
+    noted = [Noted(int(pid), float(created)) for pid, created in zip(numbers[::2], numbers[1::2], strict=True)]
+    if sys.stdin.buffer.readline():
+        return
+    kill_processes(noted)
+    for _ in range(_REMOVALS if folder else 0):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_WRITING_S)
+        if not os.path.exists(folder):
+            return
 
 
 if __name__ == "__main__":

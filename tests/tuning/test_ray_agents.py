@@ -10,7 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from smgeo.tuning.ray_agents import Noted, ending_with_this_process, find_agents, kill_processes
+from smgeo.tuning.ray_agents import (
+    Noted,
+    ending_with_this_process,
+    find_agents,
+    folder_of_this_process,
+    kill_processes,
+)
 
 
 @pytest.fixture
@@ -70,6 +76,33 @@ def test_a_killed_process_takes_those_with_it_that_it_noted(sleeper):
     assert psutil.wait_procs([sleeper], timeout=30)[1] == []
     assert runs(other)
     other.kill()
+
+
+FOLDER = """
+import sys, time
+from pathlib import Path
+from smgeo.tuning.ray_agents import folder_of_this_process
+
+with folder_of_this_process("kept-", sys.argv[1]) as folder:
+    Path(folder, "file").touch()
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_is_removed_at_the_end_and_when_its_process_is_killed(tmp_path):
+    with folder_of_this_process("kept-", str(tmp_path)) as folder:
+        Path(folder, "file").touch()
+    assert list(tmp_path.iterdir()) == []
+    command = [sys.executable, "-c", FOLDER, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
+        assert parent.stdout.readline() == "ready\n"
+        watchers = psutil.Process(parent.pid).children()
+        assert [f.name for f in tmp_path.glob("kept-*/*")] == ["file"]
+        parent.send_signal(signal.SIGKILL)
+    assert psutil.wait_procs(watchers, timeout=30)[1] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_that_are_not_of_ray_are_no_agents(sleeper):
