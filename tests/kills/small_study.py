@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = {
     "name": "small",
     "seed": 3,
-    "world": {"stations": 24, "days": 80, "shape": [24, 24], "seed": 0},
+    "world": {"stations": 16, "days": 60, "shape": [20, 20], "seed": 0},
     "target": {"variable": "sm"},
     "stations": [{"kind": "ismn", "path": "ismn"}],
     "rasters": [
@@ -46,19 +46,19 @@ RECIPE = {
     "prepare": {
         "fill": {"limit": "half-revisit", "revisit": "measured"},
         "outliers": {"z": 4},
-        "split": {"extremes_to_train": False},
+        "split": {"fractions": [0.6, 0.2, 0.2], "extremes_to_train": False},
         "window": {"length": 5, "missing": 0.5},
     },
     "models": {"rf": {"trees": 20}},
-    "maps": {"dates": ["2016-01-20", "2016-02-10", "2016-03-01"]},
+    "maps": {"dates": ["2016-01-20", "2016-02-10", "2016-02-20"]},
 }
 WHOLE = {
     **RECIPE,
-    "leakage_audit": True,
+    "leakage_audit": {"folds": 2, "gap_days": 5},
     "models": {"rf": {"trees": 20}, "ann": {"units": 4, "epochs": 30, "patience": 30}},
     # Without a scheduler, random suggestions are the same whatever ends when.
-    "search": {"ann": {"trials": 6, "epochs": 4, "scheduler": "none", "concurrent": 2}},
-    "cross_validation": {"models": ["rf"], "folds": 3},
+    "search": {"ann": {"trials": 5, "epochs": 3, "scheduler": "none", "concurrent": 2}},
+    "cross_validation": {"models": ["rf"], "folds": 2},
     "importance": {"models": ["rf"]},
     "learning_curve": {"models": ["rf"], "fractions": [0.5, 1.0]},
 }

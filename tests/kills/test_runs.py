@@ -87,9 +87,9 @@ def folder() -> Iterable[Path]:
 
 
 def plan_round(number: int) -> Plan:
-    """Return an ending for each stage, two for the longest; six rounds try each of them in each stage."""
+    """Return an ending for each stage, and two for searches and maps; six rounds try each of them in each stage."""
     endings = list(ENDINGS)
-    stages = [stage for stage in STAGES for _ in range(2 if stage.startswith("search") else 1)]
+    stages = [stage for stage in STAGES for _ in range(2 if stage.startswith(("search", "map")) else 1)]
     return [(stage, endings[(number + i) % len(endings)]) for i, stage in enumerate(stages)]
 
 
