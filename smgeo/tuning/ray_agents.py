@@ -22,8 +22,8 @@ import psutil
 _MARKS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 # Seconds by which two processes may read another creation time: it counts from the boot time, which Linux rounds.
 _CLOCK_S = 1.0
-# Ray's daemons write into their folder for seconds after the process that started them is gone.
-_WRITING_S, _REMOVALS = 2.0, 10
+# A daemon that was just being started makes the folder again within seconds.
+_STARTING_S, _REMOVALS = 2.0, 10
 
 
 class Noted(NamedTuple):
@@ -86,11 +86,25 @@ def _watch(words: list[str]) -> None:
         return
     kill_processes(noted)
     for _ in range(_REMOVALS if folder else 0):
+        kill_processes(_users_of(folder))
         shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(_WRITING_S)
+        time.sleep(_STARTING_S)
         if not os.path.exists(folder):
             return
 
 
+def _users_of(folder: str) -> list[Noted]:
+    """Return the processes that were started with a folder: Ray's daemons would make it again."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            if process.pid != os.getpid() and any(folder in word for word in process.cmdline()):
+                found.append(Noted(process.pid, process.create_time()))
+    return found
+
+
 if __name__ == "__main__":
+    # No child of the other process: one that is told to stop ends its children before it ends.
+    if hasattr(os, "fork") and os.fork():
+        os._exit(0)
     _watch(sys.argv[1:])

@@ -112,7 +112,7 @@ def end_by_full_disk(process: Process, disk: Disk, random: Random) -> str | None
         resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     code = process.wait()
     disk.widen()
-    words = "no space left" if disk.mounted else "File too large"
+    words = "no space left" if disk.mounted else "larger than its disk"
     wrong = _judge(process, code, 1)
     if wrong is None and code and words not in process.text:
         wrong = f"does not say {words!r}"
@@ -138,7 +138,8 @@ def _judge(process: Process, code: int, *codes: int) -> str | None:
     """Return what is wrong with an exit code and with what was printed; a run that was finished may have its own code 0."""
     if "Traceback" in process.text or "Exception ignored" in process.text:
         return "traceback"
-    if code in codes or (code == 0 and process.finished):
+    # While Python ends, after the last line, signals have their usual meaning.
+    if code in codes or (process.finished and code in (0, -signal.SIGINT, -signal.SIGTERM)):
         return None
     return f"exit code {code}"
 

@@ -60,6 +60,7 @@ WHOLE = {
     "search": {"ann": {"trials": 5, "epochs": 3, "scheduler": "none", "concurrent": 2}},
     "cross_validation": {"models": ["rf"], "folds": 2},
     "importance": {"models": ["rf"]},
+    "maps": {"dates": [f"2016-02-{day:02}" for day in range(1, 25)]},
     "learning_curve": {"models": ["rf"], "fractions": [0.5, 1.0]},
 }
 # Stages in their order, as a run's log names them; the first one is the time before it says anything.

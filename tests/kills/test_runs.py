@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
@@ -54,7 +55,7 @@ class Trial:
                 process = Process(self._recipe, disk.path / "run", self._temp)
                 if not process.until(stage):  # finished, or an error that the next start meets too
                     break
-                process.sleep(random.uniform(0, self._seconds.get(stage, 1.0)))
+                process.sleep(random.uniform(0, 0.8 * self._seconds.get(stage, 1.0)))
                 reached, begun = process.stage, process.family()
                 wrong = ENDINGS[ending](process, disk, random)
                 tally.add(reached, ending, name, wrong and f"{wrong}\n{process.text[-1500:]}")
@@ -65,12 +66,19 @@ class Trial:
             code = process.wait()
             wrong = differences(contents(process.out), self._expected) if code == 0 else [process.text[-2000:]]
             wrong += [f"process: {p}" for p in psutil.wait_procs(family, 30)[1]]
-            wrong += [f"left over: {p}" for p in sorted(self._temp.iterdir()) if not _of_library(p)]
+            wrong += [f"left over: {p}" for p in self._left_over()]
             tally.add("finished", "compared", name, "; ".join(wrong) or None)
             if wrong:
                 kept = ROOT / "runs" / "kills" / name
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.copytree(process.out, kept)
+
+    def _left_over(self, seconds: float = 30) -> list[Path]:
+        """Return what is in the temporary folder; what is removed after a kill, by another process, is given time."""
+        end = time.monotonic() + seconds
+        while (found := [p for p in self._temp.iterdir() if not _of_library(p)]) and time.monotonic() < end:
+            time.sleep(0.5)
+        return found
 
 
 def _of_library(path: Path) -> bool:
