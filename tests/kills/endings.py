@@ -120,7 +120,8 @@ def end_by_full_disk(process: Process, disk: Disk, random: Random) -> str | None
 
 
 def end_beside_second_run(process: Process, disk: Disk, random: Random) -> str | None:
-    """A second run in the same folder is refused and disturbs nothing; then the first is killed."""
+    """A second run in the same folder is refused, even while the first stands still; then the first is killed."""
+    process.send(signal.SIGSTOP)  # so that it is still in this stage
     second = process.again()
     code = second.wait()
     if process.popen.poll() is None:
