@@ -7,6 +7,7 @@ LOWEST_TESTS := tests/test_accessor.py tests/test_terrain.py tests/test_polygons
 # Number of processes that run tests; the tests of one file stay in one process.
 TEST_PROCESSES ?= 2
 # Number of times that `make soak` runs each property test, with new random examples each time; it runs the slowest tests once, too.
+# So many rounds of runs are ended in every stage, and a fifth as many rounds of jobs; the tables are in runs/kills.
 SOAK_ROUNDS ?= 20
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 

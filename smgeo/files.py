@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import hashlib
 import importlib.metadata
 import io
@@ -28,37 +29,52 @@ JsonObject: TypeAlias = dict[str, Any]
 UNPACKED_LIMIT = 512 * 2**20
 _PIECE = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_MAKE_SPACE = "make space"
+_RAISE_LIMIT = "raise the limit, or write to another disk,"
+_AGAIN = "and run the same command again, which continues from there"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class FullDiskError(SmgeoError):
-    """A disk, or the user's share of it, is full."""
+    """A disk, or the user's share of it, is full, or a file is larger than is allowed."""
 
 
 @contextmanager
 def explain_full_disk(path: Path, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Raise an error that says what to do when the disk (or the quota) is full; `kept` describes what is kept.
+    """Raise an error that says what to do when the disk (or the quota) is full, or a file is too large; `kept` describes what is kept.
 
-    Libraries in C, such as GDAL, raise errors of their own: with less than 1 MiB free these count as a full disk too.
+    Libraries in C, such as GDAL, raise errors of their own: with less than 1 MiB free, or a file at `path` that is as large as the
+    user's limit allows, these count as the same.
 
     Raises
     ------
     FullDiskError
-        If the disk is full; one from within is said again, with what is kept here.
+        If there is no space for what is written; one from within is said again, with what is kept here.
     """
     try:
         yield
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        free = _free_bytes(path.parent)
-        of_library = number is None and not isinstance(error, SmgeoError) and free < _PIECE
-        known, words = isinstance(error, FullDiskError), kept()
-        if number not in _FULL and not of_library and not (known and words):
+        words, known = kept(), str(error) if isinstance(error, FullDiskError) else None
+        explained = known or _explain(error, path)
+        if explained is None or (known and not words):
             raise
-        raise FullDiskError(
-            f"no space left on the disk of {path} ({free / 2**20:.0f} MiB free): {words}make space and run the same command again, "
-            "which continues from there"
-        ) from None
+        for action in (_MAKE_SPACE, _RAISE_LIMIT):
+            explained = explained.replace(f": {action}", f": {words}{action}")
+        raise FullDiskError(explained) from None
+
+
+def _explain(error: Exception, path: Path) -> str | None:
+    """Return why there was no space for what was written to `path`, and what to do; None if that is not the error."""
+    number = error.errno if isinstance(error, OSError) else None
+    of_library = number is None and not isinstance(error, SmgeoError)
+    limit = _file_limit()
+    if number == errno.EFBIG or (of_library and limit is not None and _has_reached(path, limit)):
+        allowed = "" if limit is None else f" (ulimit -f: {limit / 2**20:g} MiB)"
+        return f"a file of {path} is larger than its disk or the user's limit allows{allowed}: {_RAISE_LIMIT} {_AGAIN}"
+    free = _free_bytes(path if path.is_dir() else path.parent)
+    if number in _FULL or (of_library and free < _PIECE):
+        return f"no space left on the disk of {path} ({free / 2**20:.0f} MiB free): {_MAKE_SPACE} {_AGAIN}"
+    return None
 
 
 def _free_bytes(folder: Path) -> float:
@@ -67,6 +83,22 @@ def _free_bytes(folder: Path) -> float:
         return shutil.disk_usage(folder).free
     except OSError:
         return float("inf")
+
+
+def _file_limit() -> int | None:
+    """Return the size in bytes that this user's files may have; None without a limit."""
+    try:
+        import resource  # only POSIX has it
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _has_reached(path: Path, limit: int) -> bool:
+    """Return True if `path`, or a file beside or in it that begins with its name, has this size: the system writes up to the limit."""
+    files = [path, *path.parent.glob(f"{glob.escape(path.name)}*"), *(path.rglob("*") if path.is_dir() else ())]
+    return any(f.is_file() and f.stat().st_size == limit for f in files)
 
 
 @contextmanager

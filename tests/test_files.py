@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,34 @@ def test_a_full_disk_is_a_sentence_and_the_old_file_stays(write, small_disk):
         write(part)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(small_disk.iterdir()) == [path]
+
+
+@contextmanager
+def limited_files(size):
+    """No file of this process may be larger."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("write", [_write_text, _write_raster])
+def test_a_file_above_the_users_limit_is_a_sentence_and_the_old_file_stays(write, tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_text("old", encoding="utf-8")
+    with (
+        limited_files(2**20),
+        pytest.raises(SmgeoError, match=r"a file of .*a\.tif is larger .*ulimit -f: 1 MiB.*: raise the limit"),
+        written_beside(path) as part,
+    ):
+        write(part)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_world_that_finds_no_space_is_a_sentence(tmp_path):
+    with limited_files(2**11), pytest.raises(SmgeoError, match=r"a file of .*world is larger than .*: raise the limit"):
+        smgeo.simulate(tmp_path / "world", stations=16, days=30, shape=(16, 16))

@@ -22,8 +22,8 @@ from typing import NoReturn
 import psutil
 
 _SENTENCE = "interrupted; the same command again continues where this one stopped"
-# Seconds that the ordinary way may take, and those that child processes have to end after SIGTERM.
-_ORDERLY_S = 8.0
+# Seconds that the ordinary way may take, and those that child processes have to end after SIGTERM. A busy machine needs the rest of the 10 s.
+_ORDERLY_S = 6.0
 _CHILDREN_S = 1.0
 
 

@@ -22,7 +22,7 @@ from smgeo.evaluation.scores import compute_scores
 from smgeo.files import JsonObject
 from smgeo.prepare import Folds, cv_folds
 from smgeo.prepare.folds import GAP_DAYS
-from smgeo.prepare.quick_forest import Regressor
+from smgeo.prepare.quick_forest import Regressor, fit_repeatably
 from smgeo.prepare.target import choose_features, known_features
 
 METHODS = ("random", "temporal", "leave-location-out")
@@ -309,8 +309,7 @@ def _score(
 
     observed, predicted, places = [], [], []
     for k, (train, held) in enumerate(pairs):
-        fitted: Regressor = _forest(int(train.sum()), x.shape[1], seed) if model is None else clone(model)
-        fitted.fit(x[train], y[train])
+        fitted = _fit(None if model is None else clone(model), x[train], y[train], seed)
         observed.append(y[held])
         predicted.append(np.asarray(fitted.predict(x[held]), dtype="float64"))
         places.append(station[held])
@@ -322,15 +321,17 @@ def _score(
     return {k: found[k] for k in _SCORES}
 
 
-def _forest(rows: int, features: int, seed: int) -> Regressor:
+def _fit(model: Regressor | None, x: np.ndarray, y: np.ndarray, seed: int) -> Regressor:
     from sklearn.ensemble import RandomForestRegressor
 
-    most = max(_VALUES_OF_A_TREE // features, 1)
+    if model is not None:
+        model.fit(x, y)
+        return model
+    most = max(_VALUES_OF_A_TREE // x.shape[1], 1)
     # A third of the features at each split is Breiman's choice for regression, and three times as fast as all features.
-    forest: Regressor = RandomForestRegressor(
-        _TREES, max_features=1 / 3, max_samples=most if rows > most else None, n_jobs=-1, random_state=seed
-    )
-    return forest
+    samples = most if y.size > most else None
+    forest = RandomForestRegressor(_TREES, max_features=1 / 3, max_samples=samples, n_jobs=-1, random_state=seed)
+    return fit_repeatably(forest, x, y)
 
 
 def _spread(name: str, values: np.ndarray) -> dict[str, float]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from smgeo.cube.schema import STATION_DIMS, observed
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestRegressor
 
 
 class Regressor(Protocol):
@@ -34,9 +37,15 @@ def fit_forest(
     from sklearn.ensemble import RandomForestRegressor
 
     options = {"max_samples": min(y.size, rows), "min_samples_leaf": 5, "max_features": 1 / 3}
-    forest = RandomForestRegressor(trees, **options, n_jobs=threads, random_state=seed).fit(x, y)
-    # Several threads would sum the estimates of the trees in any order, so the last digits would change from run to run.
-    fitted: Regressor = forest.set_params(n_jobs=1)
+    return fit_repeatably(RandomForestRegressor(trees, **options, n_jobs=threads, random_state=seed), x, y)
+
+
+def fit_repeatably(forest: RandomForestRegressor, x: np.ndarray, y: np.ndarray) -> Regressor:
+    """Fit a forest on the threads that it asks for, and let one thread estimate.
+
+    Several threads would add the estimates of the trees in any order, so the last digits would change from run to run.
+    """
+    fitted: Regressor = forest.fit(x, y).set_params(n_jobs=1)
     return fitted
 
 

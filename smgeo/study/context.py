@@ -13,7 +13,7 @@ from smgeo.cube.damage import describe_file
 from smgeo.cube.ledger import find_damage, is_store
 from smgeo.cube.reading import open_cube
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject
+from smgeo.files import JsonObject, explain_full_disk
 from smgeo.hpc.machine import LocalMachine
 from smgeo.models import make_model
 from smgeo.models.base import SoilMoistureModel
@@ -172,7 +172,7 @@ class Context:
         """
 
         def with_progress() -> Result:
-            with self.reporter.task(name) as update:
+            with self.reporter.task(name) as update, explain_full_disk(self.folder):
                 return work(update)
 
         is_whole = {"is_whole": self._is_whole} if self.recipe.verify else {}

@@ -1,12 +1,17 @@
-"""Ray's agents end with the process that started them, should it be killed: without this they would run for another minute.
+"""Ray's agents and folders end with the process that started them, should it be killed.
 
-Run as a script, this module is the process that waits for that. It needs psutil, but not smgeo, which takes seconds to import.
+Without this the agents would run for another minute, and the folders would stay for ever. Run as a script, this module is the process
+that waits for that. It needs psutil, but not smgeo, which takes seconds to import.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -19,6 +24,8 @@ _MARKS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgen
 _CLOCK_S = 1.0
 # The watching process ends within so many seconds of the line.
 _END_S = 10
+# A daemon that was just being started makes the folder again within seconds.
+_STARTING_S, _REMOVALS = 2.0, 10
 
 
 class Noted(NamedTuple):
@@ -29,11 +36,11 @@ class Noted(NamedTuple):
 
 
 @contextmanager
-def ending_with_this_process(processes: Iterable[Noted]) -> Iterator[None]:
-    """Kill processes when this process ends without leaving the context."""
+def ending_with_this_process(processes: Iterable[Noted] = (), folder: str = "") -> Iterator[None]:
+    """Kill processes and remove a folder when this process ends without leaving the context."""
     noted = [word for process in processes for word in (str(process.pid), repr(process.created))]
     # -P: the modules beside this one must not replace modules of the standard library.
-    command = [sys.executable, "-P", __file__, *noted]
+    command = [sys.executable, "-P", __file__, folder, *noted]
     # It gets a line at the end; the end of input without one means that this process is gone.
     with subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, start_new_session=True) as watcher:  # noqa: S603 - no user's text
         assert watcher.stdin is not None
@@ -45,6 +52,16 @@ def ending_with_this_process(processes: Iterable[Noted]) -> Iterator[None]:
             with suppress(subprocess.TimeoutExpired):
                 watcher.wait(_END_S)
             watcher.kill()  # a stopped one would be waited for
+
+
+@contextmanager
+def folder_of_this_process(prefix: str, where: str | None = None) -> Iterator[str]:
+    """Give a temporary folder that is removed at the end of the context, or when this process is killed."""
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=where, ignore_cleanup_errors=True) as folder,
+        ending_with_this_process(folder=folder),
+    ):
+        yield folder
 
 
 def find_agents() -> list[Noted]:
@@ -68,10 +85,31 @@ def kill_processes(processes: Iterable[Noted]) -> None:
 
 def _watch(words: list[str]) -> None:
     """Wait for a line, which means that there is nothing to do, or for the end of input: the other process is gone."""
-    noted = [Noted(int(pid), float(created)) for pid, created in zip(words[::2], words[1::2], strict=True)]
-    if not sys.stdin.buffer.readline():
-        kill_processes(noted)
+    folder, *numbers = words
+    noted = [Noted(int(pid), float(created)) for pid, created in zip(numbers[::2], numbers[1::2], strict=True)]
+    if sys.stdin.buffer.readline():
+        return
+    kill_processes(noted)
+    for _ in range(_REMOVALS if folder else 0):
+        kill_processes(_users_of(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_STARTING_S)
+        if not os.path.exists(folder):
+            return
+
+
+def _users_of(folder: str) -> list[Noted]:
+    """Return the processes that were started with a folder: Ray's daemons would make it again."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            if process.pid != os.getpid() and any(folder in word for word in process.cmdline()):
+                found.append(Noted(process.pid, process.create_time()))
+    return found
 
 
 if __name__ == "__main__":
+    # No child of the other process: one that is told to stop ends its children before it ends.
+    if hasattr(os, "fork") and os.fork():
+        os._exit(0)
     _watch(sys.argv[1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -25,7 +24,7 @@ from smgeo.hpc.workers.allocation import Allocation
 from smgeo.hpc.workers.local_processes import thread_variables
 from smgeo.models.backend import keras_backend
 from smgeo.tuning.objective import THREADS
-from smgeo.tuning.ray_agents import ending_with_this_process, find_agents
+from smgeo.tuning.ray_agents import ending_with_this_process, find_agents, folder_of_this_process
 from smgeo.tuning.trials import one_line
 
 # Else the first of several trials on a GPU would take all of its memory.
@@ -145,8 +144,7 @@ def _connect(concurrent: int | None) -> Iterator[None]:
             if os.environ.get("RAY_ADDRESS"):
                 _join_cluster(os.environ["RAY_ADDRESS"], options)
             else:  # not one that Ray may find on this machine: it could be another search's, and end with it
-                folder = _private_folder()
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                folder = stack.enter_context(folder_of_this_process("smgeo-ray-", _place_of_sockets()))
                 _start_locally(concurrent, options, folder)
                 guard = ending_with_this_process(find_agents())
         with _keeping_sigterm():
@@ -168,10 +166,10 @@ def _keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _private_folder() -> str:
-    """Make a folder for Ray's sockets that is its user's alone: Ray opens its own folder to everybody."""
+def _place_of_sockets() -> str:
+    """Return where the folder of Ray's sockets is made, which is its user's alone: Ray opens its own folder in it to everybody."""
     usual = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="smgeo-ray-", dir=usual if len(usual) <= _LONGEST_TEMP else "/tmp")  # noqa: S108 - a new folder
+    return usual if len(usual) <= _LONGEST_TEMP else "/tmp"  # noqa: S108 - a new folder is made there
 
 
 def _start_locally(concurrent: int | None, options: JsonObject, folder: str) -> None:

@@ -28,6 +28,7 @@ from smgeo.models.base import SoilMoistureModel
 from smgeo.models.registry import Kind
 from smgeo.tuning.objective import METRIC, Objective, Pair, fit_epochs
 from smgeo.tuning.plan import SearchPlan
+from smgeo.tuning.ray_agents import folder_of_this_process
 from smgeo.tuning.ray_records import Recorder, Suggestions
 from smgeo.tuning.ray_session import Patience, gpu_share, worker_environment
 from smgeo.tuning.searchers import Searcher
@@ -111,7 +112,7 @@ def run_trials(
         reuse_actors=True,
         trial_dirname_creator=lambda trial: str(trial.trial_id),
     )
-    with tempfile.TemporaryDirectory(prefix="smgeo-tune-") as folder, _interruptible():
+    with folder_of_this_process("smgeo-tune-") as folder, _interruptible():
         trainable = tune.with_resources(actor, {"cpu": 1, "gpu": gpu})
         tune.Tuner(trainable, tune_config=config, run_config=_run_config(folder, recorder)).fit()
     if suggestions.errors:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import smgeo
 from smgeo import cli
 from smgeo.errors import SmgeoError
-from smgeo.evaluation.leakage import METHODS, audit_leakage
+from smgeo.evaluation.leakage import METHODS, _fit, audit_leakage
 from smgeo.prepare import cv_folds
 
 STATIONS, DAYS = 20, 200
@@ -57,6 +57,18 @@ def test_features_that_name_the_station_fool_random_rows_and_periods_but_not_loc
         f"R2 is {r2(audit)['random']:.2f} there, but {r2(audit)['leave-location-out']:.2f} at locations that it was not"
         in str(audit)
     )
+
+
+def test_the_forest_gives_the_same_digits_each_time():
+    """Threads that add the estimates of trees as they come would change the last digits from run to run."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(2000, 5)).astype("float32"), rng.uniform(0.1, 0.4, 2000)
+    forest = _fit(None, x, y, seed=0)
+    in_order = np.zeros(len(x))
+    for tree in forest.estimators_:
+        in_order += tree.predict(x)
+    for _ in range(3):
+        assert np.array_equal(forest.predict(x), in_order / len(forest.estimators_))
 
 
 def test_features_that_name_the_day_fool_random_rows_and_locations_but_not_periods():

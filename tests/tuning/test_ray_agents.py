@@ -10,7 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from smgeo.tuning.ray_agents import Noted, ending_with_this_process, find_agents, kill_processes
+from smgeo.tuning.ray_agents import (
+    Noted,
+    ending_with_this_process,
+    find_agents,
+    folder_of_this_process,
+    kill_processes,
+)
 
 
 @pytest.fixture
@@ -70,6 +76,42 @@ def test_a_killed_process_takes_those_with_it_that_it_noted(sleeper):
     assert psutil.wait_procs([sleeper], timeout=30)[1] == []
     assert runs(other)
     other.kill()
+
+
+FOLDER = """
+import sys, time
+from pathlib import Path
+from smgeo.tuning.ray_agents import folder_of_this_process
+
+with folder_of_this_process("kept-", sys.argv[1]) as folder:
+    Path(folder, "file").touch()
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_folder_is_removed_at_the_end_and_when_its_process_is_killed(tmp_path, stopped):
+    with folder_of_this_process("kept-", str(tmp_path)) as folder:
+        Path(folder, "file").touch()
+    assert list(tmp_path.iterdir()) == []
+    command = [sys.executable, "-c", FOLDER, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
+        assert parent.stdout.readline() == "ready\n"
+        (file,) = tmp_path.glob("kept-*/file")
+        daemon = subprocess.Popen(["sh", "-c", f"sleep 3; mkdir -p {file.parent}; sleep 600"])
+        if stopped:  # such a process ends its children first
+            while any(runs(child) for child in psutil.Process(parent.pid).children()):
+                time.sleep(0.05)
+            for child in psutil.Process(parent.pid).children(recursive=True):
+                child.kill()
+        parent.send_signal(signal.SIGKILL)
+    assert daemon.wait(30) == -signal.SIGKILL
+    end = time.monotonic() + 30
+    while list(tmp_path.iterdir()) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_that_are_not_of_ray_are_no_agents(sleeper):

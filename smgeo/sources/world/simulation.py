@@ -19,7 +19,7 @@ import zarr
 
 from smgeo.bounds import check_arguments, check_day, check_each, weigh_disk, weigh_memory
 from smgeo.errors import SmgeoError
-from smgeo.files import replace_folder
+from smgeo.files import explain_full_disk, replace_folder
 from smgeo.sources.world.landscape import LANDSCAPE_STREAMS, REGIONS, Landscape, make_landscape
 from smgeo.sources.world.physics import Array
 from smgeo.sources.world.satellites import observe
@@ -92,7 +92,22 @@ def simulate(
     if part.exists():
         shutil.rmtree(part)
     part.mkdir(parents=True)
+    with explain_full_disk(target):
+        _write_world(part, first, stations, days, shape, seed, progress)
+        replace_folder(part, target, "world.json")
+    return target
 
+
+def _write_world(
+    part: Path,
+    first: pd.Timestamp,
+    stations: int,
+    days: int,
+    shape: tuple[int, int],
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the whole world into a folder."""
     names = (*LANDSCAPE_STREAMS, *DAILY_STREAMS, *STATION_STREAMS)
     seeds = np.random.SeedSequence(seed).spawn(len(names))
     rng = {name: np.random.default_rng(s) for name, s in zip(names, seeds, strict=True)}
@@ -107,8 +122,6 @@ def simulate(
     placed = write_archive(part / "ismn", placed, series, index, site, climates, rng)
     arguments = {"stations": stations, "days": days, "shape": list(shape), "seed": seed, "start": str(first.date())}
     write_description(part / "world.json", arguments, land, placed, SPIN_UP_DAYS)
-    replace_folder(part, target, "world.json")
-    return target
 
 
 def _write_days(
