@@ -147,9 +147,9 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Variabl
             variables = (_zarr if kind == "zarr" else _netcdf)(file, group, stack)
             what = "read"
             yield variables
-        except (SmgeoError, MemoryError):
+        except SmgeoError:
             raise
-        except Exception as error:  # of a damaged file; h5py, scipy, zarr and its codecs each have their own
+        except Exception as error:  # of a damaged file, which may promise more than memory holds; each library has its own
             where = f" (group {group!r})" if group else ""
             raise SmgeoError(f"{file}{where} cannot be {what} as {kind}: {in_words(error)}") from error
 

@@ -200,7 +200,7 @@ def _scenes(
     for item in (i for found in items.values() for i in found):
         try:
             made = scenes_of(item, bands, source.sign)
-        except (SmgeoError, MemoryError):
+        except SmgeoError:
             raise
         except Exception as error:  # of an item that is no valid STAC; pystac, odc-stac and shapely each have their own
             raise SmgeoError(f"{source.label}: item {item.id} is damaged ({type(error).__name__}: {error})") from error

@@ -136,7 +136,7 @@ def open_catalogue(url: str) -> Client:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a static catalogue conforms to no API, which is valid
             root = PatientIO(url).read_stac_object(url)
-    except (SmgeoError, MemoryError):
+    except SmgeoError:
         raise
     except Exception as error:  # of the network, or pystac's for an answer that is damaged
         raise _unreadable(url, error) from None
@@ -165,7 +165,7 @@ def find_items(catalogue: Client, search: Search) -> list[pystac.Item]:
                 if catalogue.conforms_to(ConformanceClasses.QUERY):
                     search = replace(search, query=None)  # the server has applied it, and may know more operators
             items = {item.id: item for item in found if _fits(item, search)}
-    except (SmgeoError, MemoryError):
+    except SmgeoError:
         raise
     except Exception as error:  # of the network, or pystac's for an answer that is damaged
         raise _unreadable(catalogue.self_href, error) from None
