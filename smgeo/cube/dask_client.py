@@ -7,9 +7,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import dask
 from dask.utils import parse_timedelta
@@ -46,6 +45,16 @@ class DaskScheduler(Protocol):
     def identity(self, *, n_workers: int) -> object: ...  # noqa: D102
 
 
+class DaskFuture(Protocol):
+    """The used part of `distributed.Future`."""
+
+    def result(self) -> Any: ...  # noqa: D102
+
+    def cancel(self) -> None: ...  # noqa: D102
+
+    def add_done_callback(self, fn: Callable[[DaskFuture], None]) -> None: ...  # noqa: D102
+
+
 class DaskClient(Protocol):
     """The used part of `distributed.Client`, whose methods have no types."""
 
@@ -55,7 +64,7 @@ class DaskClient(Protocol):
     @property
     def scheduler(self) -> DaskScheduler | None: ...  # noqa: D102 - None when the client is closed
 
-    def get_executor(self, **options: object) -> Executor: ...  # noqa: D102
+    def submit(self, func: Callable[..., object], *args: object, pure: bool, **options: object) -> DaskFuture: ...  # noqa: D102
 
     def sync(self, func: Callable[..., object], *, n_workers: int, callback_timeout: float) -> JsonObject: ...  # noqa: D102
 
@@ -113,14 +122,14 @@ class Workers:
         waited, limit = time.monotonic() - self._seen, _no_workers_s()
         where = f"{self._store}: Dask's scheduler"
         what = f"worker with the resource {INTERNET}" if self.online_only else "worker"
+        if waited > _SAY_S and not self._said:
+            self._said = True
+            warnings.warn(SmgeoWarning(f"{where} has no {what}; this ends after {limit:g} s without one"), stacklevel=2)
         if waited > limit:
             raise SmgeoError(
                 f"{where} has had no {what} for {limit:g} s; start workers, or wait longer with "
                 f"DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT=2h; {KEPT}"
             )
-        if waited > _SAY_S and not self._said:
-            self._said = True
-            warnings.warn(SmgeoWarning(f"{where} has no {what}; this ends after {limit:g} s without one"), stacklevel=2)
 
     def _ask(self) -> list[JsonObject]:
         """Return what the scheduler tells of all its workers."""

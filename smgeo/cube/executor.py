@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
@@ -17,7 +17,7 @@ from dask.local import get_sync
 from dask.optimization import cull
 from dask.system import CPU_COUNT
 
-from smgeo.cube.dask_client import INTERNET, KEPT, Workers, active_client
+from smgeo.cube.dask_client import INTERNET, KEPT, DaskClient, DaskFuture, Workers, active_client
 from smgeo.cube.ledger import append_line
 from smgeo.cube.regions import Progress, Region, shard_file
 from smgeo.cube.shards import open_array, write_shard
@@ -204,6 +204,38 @@ class _Serial(Executor):
         return future
 
 
+class _OnWorkers(Executor):
+    """Runs what is submitted on the workers of a client.
+
+    Dask's own executor takes a result that is lost with its worker, in the moment between the two, for an error; here it is computed again.
+    """
+
+    def __init__(self, client: DaskClient, **options: object) -> None:
+        self._client, self._options = client, options
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        made: Future[T] = Future()
+        computed = self._client.submit(fn, *args, pure=False, **self._options, **kwargs)
+        made.add_done_callback(lambda done: computed.cancel() if done.cancelled() else None)
+        computed.add_done_callback(lambda done: _pass_on(done, made))
+        return made
+
+
+def _pass_on(computed: DaskFuture, made: Future[T]) -> None:
+    """Give the outcome of a future of Dask to another one, once it is there."""
+    try:
+        result = computed.result()
+    except CancelledError:
+        made.cancel()
+        made.set_running_or_notify_cancel()
+    except BaseException as error:
+        if not made.cancelled():
+            made.set_exception(error)
+    else:
+        if not made.cancelled():
+            made.set_result(result)
+
+
 @contextmanager
 def _executor(store: Path) -> Iterator[tuple[Executor, Callable[[], int], Callable[[], None]]]:
     """Give the executor of regions: the active Dask client, otherwise as Dask's config says.
@@ -216,12 +248,7 @@ def _executor(store: Path) -> Iterator[tuple[Executor, Callable[[], int], Callab
     if client is not None:
         crew = Workers(client, store)
         resources = {"resources": {INTERNET: 1}} if crew.online_only else {}
-        executor = client.get_executor(pure=False, **resources)
-        try:
-            yield executor, lambda: max(_BEFORE_WORKERS, crew.count()), crew.look
-        finally:
-            with suppress(RuntimeError):  # the client was closed
-                executor.shutdown()
+        yield _OnWorkers(client, **resources), lambda: max(_BEFORE_WORKERS, crew.count()), crew.look
     elif dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         yield _Serial(), lambda: 1, lambda: None
     else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -137,3 +139,31 @@ def test_a_scheduler_that_does_not_answer_is_not_waited_for(start, scheduler, tm
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SmgeoError, match="has not answered for 4 s; look into"):
         patch.setattr(executor, "_wait_for_one", freeze)
         write(tmp_path)
+
+
+def _mark(folder: str) -> int:
+    """Return the process that computed, and leave a file of its name."""
+    Path(folder, str(os.getpid())).touch()
+    return os.getpid()
+
+
+def test_a_result_that_is_lost_with_its_worker_is_computed_again(start, scheduler, tmp_path):
+    """The worker ends after it has computed, and before its result is asked for."""
+    _, client = scheduler
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    first = start("worker", "--no-nanny", "--nthreads", "1")
+    client.wait_for_workers(1)
+    held = threading.Event()
+    client.submit(int, pure=False).add_done_callback(lambda _: held.wait(60))  # all callbacks share one thread
+    made = executor._OnWorkers(client).submit(_mark, str(marks))
+    while not list(marks.iterdir()):
+        time.sleep(0.05)
+    time.sleep(1)  # the scheduler knows that it is done
+    first.kill()
+    while client.scheduler_info()["workers"]:
+        time.sleep(0.1)
+    second = start("worker", "--no-nanny", "--nthreads", "1")
+    held.set()
+    assert made.result(60) == second.pid
+    assert sorted(p.name for p in marks.iterdir()) == sorted([str(first.pid), str(second.pid)])

@@ -149,7 +149,9 @@ def open_variables(file: File, kind: str, group: str | None) -> Iterator[Variabl
             yield variables
         except SmgeoError:
             raise
-        except Exception as error:  # of a damaged file, which may promise more than memory holds; each library has its own
+        except (
+            Exception
+        ) as error:  # of a damaged file, which may promise more than memory holds; each library has its own
             where = f" (group {group!r})" if group else ""
             raise SmgeoError(f"{file}{where} cannot be {what} as {kind}: {in_words(error)}") from error
 
