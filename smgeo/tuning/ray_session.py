@@ -34,8 +34,9 @@ _ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threa
 _NO_START = (ConnectionError, RuntimeError, RayError)
 # A running cluster answers within so many seconds.
 _ANSWER_S = 10
-# Seconds in which Ray must give a process to a trial while no other runs, and after which it is said what is waited for.
-START_S, _SAY_S = 600, 60
+# Seconds in which Ray must give a process to a trial while no other runs, and after which it is said what is waited for: on a busy machine or a
+# slow file system a process takes a minute to import what it needs.
+START_S, _SAY_S = 600, 180
 # Characters of a folder in which Ray's folders of sockets, whose paths have at most 107, still have room.
 _LONGEST_TEMP = 16
 # Ray counts GPUs in ten-thousandths.
@@ -83,7 +84,7 @@ class Patience:
     Raises
     ------
     SmgeoError
-        By `look`, `START_S` seconds after the last `renew`; with a warning after the first minute.
+        By `look`, `START_S` seconds after the last `renew`; with a warning after the first three minutes: a process takes its time to start.
     """
 
     def __init__(self, what: str) -> None:
@@ -106,7 +107,7 @@ class Patience:
             self._said = True
             warnings.warn(
                 SmgeoWarning(
-                    f"{self._what} waits for a free process of Ray: {_describe_cluster()}; it ends after {START_S:g} s"
+                    f"{self._what} waits for a process of Ray: {_describe_cluster()}; it ends after {START_S:g} s"
                 ),
                 stacklevel=2,
             )
