@@ -613,7 +613,7 @@ def test_a_ray_without_room_is_not_waited_for_without_a_limit(tmp_path):
     assert said == [f"Ray gave no process to {name} {waits}" for name in names], done.stderr
     assert states == "['running', 'running']"  # the same command begins them
     for name in names:
-        assert f"{name} waits for a free process of Ray: 0 of 0 CPUs are free; it ends after 4 s" in done.stderr
+        assert f"{name} waits for a process of Ray: 0 of 0 CPUs are free; it ends after 4 s" in done.stderr
 
 
 def test_a_training_whose_process_is_killed_is_said(cube, split):
