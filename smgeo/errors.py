@@ -53,7 +53,7 @@ def printable(text: str) -> str:
 
 
 def _is_obeyed(character: str) -> bool:
-    return character not in "\n\t" and (unicodedata.category(character) == "Cc" or character in _TURNS)
+    return character not in "\n\t" and (unicodedata.category(character) in ("Cc", "Cs") or character in _TURNS)
 
 
 def _written_out(character: str) -> str:

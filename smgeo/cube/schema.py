@@ -33,10 +33,10 @@ def check_name(name: str, where: str) -> None:
     if (
         not name
         or name in (".", "..")
+        or not name.isprintable()
         or len(os.fsencode(name)) > _LONGEST_NAME
         or "/" in name
         or "\\" in name
-        or not name.isprintable()
         or name in _TAKEN
     ):
         raise SmgeoError(

@@ -18,6 +18,8 @@ from smgeo.models.arrays import read_arrays, write_arrays
 from smgeo.threads import compiled
 
 _ARRAYS = ("center", "scale", "weights", "reference")
+# Numbers beyond it have no square in float32.
+_LARGEST = 1e15
 # Rows of a reference, at most: searching very many equal ones takes minutes.
 MOST_ROWS = 1_000_000
 # Training rows that were near to previous rows, which are compared first.
@@ -211,9 +213,12 @@ class Applicability:
         if not np.isfinite(numbers).all() or not (self.scale > 0).all() or not (self.weights >= 0).all():
             raise ValueError("its numbers are not finite, or below 0")
         with np.errstate(all="ignore"):  # estimates are made in float32
-            single = np.concatenate([(self.weights / self.scale).astype("float32"), self.center.astype("float32")])
-        if not np.isfinite(single).all():
-            raise ValueError("its numbers are too large")
+            factor = (self.weights / self.scale).astype("float32")
+        large = max(
+            float(np.abs(factor).max()), float(np.abs(self.center).max()), float(np.abs(self.reference).max(initial=0))
+        )
+        if not large < _LARGEST or (factor[self.weights > 0] == 0).any():
+            raise ValueError("its numbers are too large or too small")
         if not len(self.reference) <= min(self.rows, MOST_ROWS):
             raise ValueError(f"its reference has {len(self.reference)} rows")
         width = int((self.weights > 0).sum())

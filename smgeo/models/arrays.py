@@ -11,6 +11,8 @@ from typing import IO
 import numpy as np
 import psutil
 
+# Bytes that a byte of a file may unpack to, and bytes that any may: numbers that were learned pack ten times at most.
+_PACKED, _PACKED_LEAST = 50, 256 * 2**20
 # Share of the free memory that the arrays of one file may take.
 _SHARE = 0.5
 # The greatest length of an array without numbers.
@@ -35,7 +37,12 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            weigh(sum(m.file_size for m in members))
+            size = sum(m.file_size for m in members)
+            weigh(size)
+            if size > max(_PACKED * file.stat().st_size, _PACKED_LEAST):
+                raise ValueError(
+                    f"its arrays are {size / 1e9:.1f} GB, and the file has {file.stat().st_size / 1e6:.1f} MB, as only zeros are packed"
+                )
             # zipfile unpacks others in one piece, whatever size they say they have.
             if any(m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for m in members):
                 raise ValueError("one of its arrays is packed in another way than NumPy's")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,15 @@ _ATTRIBUTES = {
 _FORESTS = ("ExtraTreesRegressor", "RandomForestRegressor")
 _METRICS = ("chebyshev", "cityblock", "euclidean", "l1", "l2", "manhattan", "minkowski")
 _MOST_PRODUCTS = 10**6
-# Parameters that concern a run and not what is learned.
-_OF_THE_RUN = ("memory", "n_jobs", "random_state", "verbose", "warm_start")
-_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc)
+_FINITE = ("coef_", "dual_coef_", "intercept_")
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc, type(np.clip))
+_TREES = {
+    "ExtraTreesRegressor": "ExtraTreeRegressor",
+    "GradientBoostingRegressor": "DecisionTreeRegressor",
+    "RandomForestRegressor": "DecisionTreeRegressor",
+}
+# Levels of a tree, and columns that an estimator looks at one by one.
+_DEEPEST_TREE, _MOST_COLUMNS = 1000, 10_000
 # Kernels in a kernel, each of which holds a number for each training row.
 _MOST_KERNELS, _DEEPEST_KERNEL = 20, 8
 _Estimator = Any
@@ -88,53 +95,13 @@ def complete(estimator: _Estimator) -> None:
     _check_callables(estimator)
     if hasattr(kind, "_parameter_constraints"):
         estimator._validate_params()  # as `fit` does
+    for name in _FINITE:
+        value = vars(estimator).get(name)
+        if isinstance(value, np.ndarray | float):
+            need(np.isfinite(value).all(), f"{name} is not finite")
     check = _kernel if isinstance(estimator, Kernel) else _COMPLETE.get(kind.__name__)
     if check is not None:
         check(estimator)
-
-
-def check_fitted(described: object, fitted: object) -> None:
-    """Check that an estimator is what fitting makes of the one that describes it: the same class, parameters and parts.
-
-    Raises
-    ------
-    ValueError
-        With what differs. That numbers were learned with these parameters, nobody can tell.
-    """
-    kind = type(described)
-    _need(type(fitted) is kind, f"a {kind.__name__} does not become a {type(fitted).__name__} by fitting")
-    if not isinstance(described, BaseEstimator):
-        return
-    params, own = described.get_params(deep=False), fitted.get_params(deep=False)  # type: ignore[attr-defined]
-    for name, value in params.items():
-        if name not in _OF_THE_RUN:
-            _check_alike(value, own[name], f"{kind.__name__}: {name}")
-        part = vars(fitted).get(f"{name}_")
-        if isinstance(value, BaseEstimator) and isinstance(part, BaseEstimator):
-            check_fitted(value, part)
-    parts = vars(fitted).get("estimators_")
-    if isinstance(params.get("estimators"), list) and parts is not None:
-        used = [e for _, e in params["estimators"] if not isinstance(e, str)]
-        _need(len(used) == len(parts), f"{kind.__name__} of {len(used)} estimators has {len(parts)}")
-        for value, part in zip(used, parts, strict=True):
-            check_fitted(value, part)
-    elif isinstance(params.get("estimator"), BaseEstimator) and isinstance(parts, list):
-        for part in parts:
-            check_fitted(params["estimator"], part)
-
-
-def _check_alike(described: object, fitted: object, where: str) -> None:
-    if isinstance(described, BaseEstimator):
-        check_fitted(described, fitted)
-    elif isinstance(described, list | tuple):
-        _need(type(fitted) is type(described) and len(fitted) == len(described), f"{where} is another one")
-        for a, b in zip(described, fitted, strict=True):  # type: ignore[call-overload]
-            _check_alike(a, b, where)
-    elif isinstance(described, np.ndarray):
-        _need(np.array_equal(described, fitted, equal_nan=described.dtype.kind == "f"), f"{where} is another one")  # type: ignore[arg-type]
-    else:
-        same = described == fitted or (described != described and fitted != fitted)  # NaN
-        _need(type(fitted) is type(described) and same, f"{where} is {fitted!r:.80} and not {described!r:.80}")
 
 
 def numbers_a_row(estimator: object, width: int) -> int:
@@ -176,7 +143,7 @@ def _sides(values: object) -> Iterator[int]:
 
 
 def _count_kernels(kernel: object, depth: int = 0) -> int:
-    _need(depth < _DEEPEST_KERNEL, f"kernels more than {_DEEPEST_KERNEL} levels deep")
+    need(depth < _DEEPEST_KERNEL, f"kernels more than {_DEEPEST_KERNEL} levels deep")
     return 1 + sum(_count_kernels(part, depth + 1) for part in vars(kernel).values() if isinstance(part, Kernel))
 
 
@@ -204,7 +171,8 @@ def _is_part_of_boosting(value: object) -> bool:
     return type(value).__name__ in ("_BinMapper", "TreePredictor")
 
 
-def _need(condition: object, what: str) -> None:
+def need(condition: object, what: str) -> None:
+    """Raise a ValueError with these words unless the condition holds."""
     if not condition:
         raise ValueError(what)
 
@@ -215,26 +183,26 @@ def _is_fitted(estimator: _Estimator) -> bool:
 
 def _features(estimator: _Estimator) -> int:
     found = vars(estimator).get("n_features_in_")
-    _need(type(found) is int and found > 0, f"{type(estimator).__name__} has no number of features")
+    need(type(found) is int and found > 0, f"{type(estimator).__name__} has no number of features")
     return int(estimator.n_features_in_)
 
 
 def _no_cache(estimator: _Estimator) -> None:
     # joblib reads pickles from it when the pipeline is fitted again.
-    _need(getattr(estimator, "memory", None) is None, "a pipeline with a cache")
+    need(getattr(estimator, "memory", None) is None, "a pipeline with a cache")
 
 
 def _tree(estimator: _Estimator) -> None:
     if _is_fitted(estimator):
-        _need(estimator.tree_.n_features == _features(estimator), "a tree of another number of features")
-        _need(estimator.tree_.n_outputs == estimator.n_outputs_ == 1, "a tree of several outputs")
+        need(estimator.tree_.n_features == _features(estimator), "a tree of another number of features")
+        need(estimator.tree_.n_outputs == estimator.n_outputs_ == 1, "a tree of several outputs")
 
 
 def _dummy(estimator: _Estimator) -> None:
     if _is_fitted(estimator):
-        _need(isinstance(estimator.constant_, np.ndarray), "a mean that is no array")
-        _need(type(estimator.n_outputs_) is int and estimator.n_outputs_ == 1, "a mean of several outputs")
-        _need(np.shape(estimator.constant_) == (1, 1), "a mean of several outputs")
+        need(isinstance(estimator.constant_, np.ndarray), "a mean that is no array")
+        need(type(estimator.n_outputs_) is int and estimator.n_outputs_ == 1, "a mean of several outputs")
+        need(np.shape(estimator.constant_) == (1, 1), "a mean of several outputs")
 
 
 def _polynomials(estimator: _Estimator) -> None:
@@ -243,12 +211,19 @@ def _polynomials(estimator: _Estimator) -> None:
         return
     degree = estimator.degree
     low, high = (0, degree) if isinstance(degree, int) else degree
-    _need(type(low) is int and type(high) is int and 0 <= low <= high <= 20, "a degree that is none")
+    need(type(low) is int and type(high) is int and 0 <= low <= high <= 20, "a degree that is none")
     count = math.comb(_features(estimator) + high, high)
-    _need(count <= _MOST_PRODUCTS, f"{count} products of features")
+    need(count <= _MOST_PRODUCTS, f"{count} products of features")
     numbers = [vars(estimator).get(n) for n in ("_min_degree", "_max_degree", "_n_out_full", "n_output_features_")]
-    _need(numbers[:2] == [low, high], "a degree that is none")
-    _need(all(type(n) is int and 0 <= n <= count for n in numbers[2:]), "another number of products")
+    need(numbers[:2] == [low, high], "a degree that is none")
+    # scikit-learn fills as many columns as it counts itself, and gives those that it was told of: others would be whatever is in memory.
+    of = {
+        "n_features": _features(estimator),
+        "interaction_only": estimator.interaction_only,
+        "include_bias": estimator.include_bias,
+    }
+    whole, given = (estimator._num_combinations(**of, min_degree=least, max_degree=high) for least in (0, low))
+    need(numbers[2:] == [whole, given], "another number of products")
 
 
 def _trees(estimator: _Estimator) -> None:
@@ -259,28 +234,32 @@ def _trees(estimator: _Estimator) -> None:
 
     trees = list(np.ravel(estimator.estimators_))
     width = _features(estimator)
-    _need(trees and all(isinstance(t, BaseDecisionTree) for t in trees), "an ensemble without trees")
-    _need(all(_features(t) == width and _is_fitted(t) for t in trees), "trees of different numbers of features")
+    need(trees and all(isinstance(t, BaseDecisionTree) for t in trees), "an ensemble without trees")
+    need(all(_features(t) == width and _is_fitted(t) for t in trees), "trees of different numbers of features")
+    kind, deepest = _TREES[type(estimator).__name__], estimator.max_depth or _DEEPEST_TREE
+    need(
+        all(type(t).__name__ == kind and t.tree_.max_depth <= deepest for t in trees), "trees of another kind or depth"
+    )
     if type(estimator).__name__ in _FORESTS:
-        _need(len(trees) == estimator.n_estimators, f"{len(trees)} trees of {estimator.n_estimators}")
+        need(len(trees) == estimator.n_estimators, f"{len(trees)} trees of {estimator.n_estimators}")
     outputs = vars(estimator).get("n_outputs_", 1)
-    _need(type(outputs) is int and outputs == 1, "a forest of several outputs")
+    need(type(outputs) is int and outputs == 1, "a forest of several outputs")
 
 
 def _gradient_boosting(estimator: _Estimator) -> None:
     _trees(estimator)
     if _is_fitted(estimator):
-        _need(estimator.estimators_.ndim == 2 and estimator.estimators_.shape[1] == 1, "boosting of several outputs")
-        _need(vars(estimator).get("n_trees_per_iteration_", 1) == 1, "boosting of several outputs")
+        need(estimator.estimators_.ndim == 2 and estimator.estimators_.shape[1] == 1, "boosting of several outputs")
+        need(vars(estimator).get("n_trees_per_iteration_", 1) == 1, "boosting of several outputs")
         stages = len(estimator.estimators_)
         whole = estimator.n_iter_no_change is None
-        _need(stages == estimator.n_estimators_, "stages of another number")
-        _need(
+        need(stages == estimator.n_estimators_, "stages of another number")
+        need(
             stages == estimator.n_estimators if whole else stages <= estimator.n_estimators, "stages of another number"
         )
         # Compiled code adds to what it estimates, one number for each row.
         start = estimator.init_
-        _need(
+        need(
             isinstance(start, DummyRegressor) or (isinstance(start, str) and start == "zero"), "a start of another kind"
         )
         estimator._loss = estimator._get_loss(sample_weight=None)
@@ -293,16 +272,16 @@ def _hist_gradient_boosting(estimator: _Estimator) -> None:
     from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 
     width, bins = _features(estimator), estimator._bin_mapper
-    _need(type(bins) is _BinMapper and estimator._preprocessor is None, "boosting with another preparation")
+    need(type(bins) is _BinMapper and estimator._preprocessor is None, "boosting with another preparation")
     categorical = np.asarray(bins.is_categorical_)
-    _need(categorical.shape == bins.n_bins_non_missing_.shape == (width,), "features of another number")
-    _need(categorical.dtype == np.uint8 and not categorical.any(), "categories, which smgeo's data have not")
-    _need(estimator.n_trees_per_iteration_ == 1, "boosting of several outputs")
-    _need(np.shape(estimator._baseline_prediction) == (1, 1), "boosting of several outputs")
-    _need(1 <= len(estimator._predictors) <= estimator.max_iter, "stages of another number")
-    _need(estimator.do_early_stopping_ or len(estimator._predictors) == estimator.max_iter, "stages of another number")
+    need(categorical.shape == bins.n_bins_non_missing_.shape == (width,), "features of another number")
+    need(categorical.dtype == np.uint8 and not categorical.any(), "categories, which smgeo's data have not")
+    need(estimator.n_trees_per_iteration_ == 1, "boosting of several outputs")
+    need(np.shape(estimator._baseline_prediction) == (1, 1), "boosting of several outputs")
+    need(1 <= len(estimator._predictors) <= estimator.max_iter, "stages of another number")
+    need(estimator.do_early_stopping_ or len(estimator._predictors) == estimator.max_iter, "stages of another number")
     for stage in estimator._predictors:
-        _need(len(stage) == 1 and type(stage[0]) is TreePredictor, "boosting of several outputs")
+        need(len(stage) == 1 and type(stage[0]) is TreePredictor, "boosting of several outputs")
         _check_nodes(stage[0], width)
     estimator._loss = estimator._get_loss(sample_weight=None)
 
@@ -312,36 +291,37 @@ def _check_nodes(predictor: _Estimator, width: int) -> None:
     from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
 
     nodes = predictor.nodes
-    _need(nodes.dtype == PREDICTOR_RECORD_DTYPE and nodes.ndim == 1 and len(nodes), "nodes of another kind")
+    need(nodes.dtype == PREDICTOR_RECORD_DTYPE and nodes.ndim == 1 and len(nodes), "nodes of another kind")
     inner, number = nodes["is_leaf"] == 0, np.arange(len(nodes))
     for side in ("left", "right"):
         child = nodes[side].astype("int64")
-        _need(((child > number) & (child < len(nodes)))[inner].all(), "a node points out of its tree")
+        need(((child > number) & (child < len(nodes)))[inner].all(), "a node points out of its tree")
+    tree_depth(nodes["left"].astype("int64"), nodes["right"].astype("int64"), inner)
     feature = nodes["feature_idx"]
-    _need(((feature >= 0) & (feature < width))[inner].all(), "a node compares a feature that is none")
-    _need(not nodes["is_categorical"].any(), "a node of categories, which smgeo's data have not")
+    need(((feature >= 0) & (feature < width))[inner].all(), "a node compares a feature that is none")
+    need(not nodes["is_categorical"].any(), "a node of categories, which smgeo's data have not")
 
 
 def _bagging(estimator: _Estimator) -> None:
     if not _is_fitted(estimator):
         return
     width, parts, chosen = _features(estimator), estimator.estimators_, estimator.estimators_features_
-    _need(
+    need(
         isinstance(parts, list) and len(parts) == len(chosen) == estimator.n_estimators, "estimators of another number"
     )
     for part, features in zip(parts, chosen, strict=True):
         right = isinstance(features, np.ndarray) and features.dtype.kind in "iu" and features.ndim == 1
-        _need(
+        need(
             right and len(features) == vars(part).get("n_features_in_", len(features)) <= width,
             "features of another number",
         )
-        _need(((features >= 0) & (features < width)).all(), "a feature that is none")
+        need(((features >= 0) & (features < width)).all(), "a feature that is none")
 
 
 def _boosted(estimator: _Estimator) -> None:
     if _is_fitted(estimator):
         count = len(estimator.estimators_)
-        _need(
+        need(
             1 <= count <= estimator.n_estimators and count <= len(estimator.estimator_weights_),
             "estimators of another number",
         )
@@ -350,15 +330,55 @@ def _boosted(estimator: _Estimator) -> None:
 def _process(estimator: _Estimator) -> None:
     for kernel in (estimator.kernel, vars(estimator).get("kernel_")):
         if isinstance(kernel, Kernel):
-            _need(_count_kernels(kernel) <= _MOST_KERNELS, f"a kernel of more than {_MOST_KERNELS} parts")
+            need(_count_kernels(kernel) <= _MOST_KERNELS, f"a kernel of more than {_MOST_KERNELS} parts")
+
+
+def _columns(estimator: _Estimator) -> None:
+    if _is_fitted(estimator):
+        need(
+            _features(estimator) <= _MOST_COLUMNS,
+            f"more than {_MOST_COLUMNS} features, each of which is transformed alone",
+        )
+
+
+def _perceptron(estimator: _Estimator) -> None:
+    if not _is_fitted(estimator):
+        return
+    hidden = np.atleast_1d(estimator.hidden_layer_sizes).tolist()
+    sizes = [_features(estimator), *hidden, 1]
+    weights, biases = estimator.coefs_, estimator.intercepts_
+    fits = isinstance(weights, list) and isinstance(biases, list)
+    need(fits and [np.shape(w) for w in weights] == list(pairwise(sizes)), "layers of other sizes")
+    need([np.shape(b) for b in biases] == [(n,) for n in sizes[1:]], "layers of other sizes")
+
+
+def tree_depth(left: np.ndarray, right: np.ndarray, inner: np.ndarray) -> int:
+    """Return the levels below the root of a tree whose `inner` nodes have two children, each behind its parent.
+
+    Raises
+    ------
+    ValueError
+        If a node has two parents, or the tree is deeper than a row should go down.
+    """
+    children = np.concatenate([left[inner], right[inner]])
+    need(len(np.unique(children)) == len(children), "a node has two parents")
+    depth, level = 0, np.zeros(1, dtype=np.intp)
+    while (level := level[inner[level]]).size:
+        level = np.concatenate([left[level], right[level]])
+        depth += 1
+        need(depth <= _DEEPEST_TREE, f"a tree has more than {_DEEPEST_TREE} levels")
+    return depth
 
 
 def _kernel(kernel: _Estimator) -> None:
     for name, value in vars(kernel).items():
-        number = isinstance(value, int | float | np.number) or (
-            isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+        numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float | np.number) for v in value)
+        number = (
+            numbers
+            or isinstance(value, int | float | np.number)
+            or (isinstance(value, np.ndarray) and value.dtype.kind in "fiu")
         )
-        _need(
+        need(
             number
             or isinstance(value, Kernel)
             or name.endswith("_bounds")
@@ -373,14 +393,16 @@ def _neighbors(estimator: _Estimator) -> None:
     from sklearn.neighbors import BallTree, KDTree
 
     rows = estimator._fit_X
-    _need(rows.ndim == 2 and rows.shape[1] == _features(estimator), "neighbours of another number of features")
-    _need(len(rows) == len(estimator._y) == estimator.n_samples_fit_, "neighbours without values")
+    need(rows.ndim == 2 and rows.shape[1] == _features(estimator), "neighbours of another number of features")
+    need(len(rows) == len(estimator._y) == estimator.n_samples_fit_, "neighbours without values")
+    need(estimator._y.shape in ((len(rows),), (len(rows), 1)), "neighbours of several values")
     made = {"kd_tree": KDTree, "ball_tree": BallTree, "brute": None}[estimator._fit_method]
     metric = estimator.effective_metric_
-    _need(isinstance(metric, str) and metric in _METRICS, "a metric of another kind")
+    need(isinstance(metric, str) and metric in _METRICS, "a metric of another kind")
     for given in (estimator.effective_metric_params_, estimator.metric_params or {}):
         power = given.get("p", 2)
-        _need(set(given) <= {"p"} and isinstance(power, int | float) and 1 <= power < 1e3, "arguments of a metric")
+        known = set(given) <= {"p", "w"} and given.get("w") is None
+        need(known and isinstance(power, int | float) and 1 <= power < 1e3, "arguments of a metric")
     estimator._tree = (
         None if made is None else made(rows, estimator.leaf_size, metric=metric, **estimator.effective_metric_params_)
     )
@@ -390,8 +412,8 @@ def _support_vectors(estimator: _Estimator) -> None:
     if not _is_fitted(estimator):
         return
     vectors, width = estimator.support_vectors_, _features(estimator)
-    _need(estimator.kernel in ("linear", "poly", "rbf", "sigmoid"), "a kernel of another kind")
-    _need(estimator._sparse is False and vectors.dtype == "float64", "vectors of another kind")
+    need(estimator.kernel in ("linear", "poly", "rbf", "sigmoid"), "a kernel of another kind")
+    need(estimator._sparse is False and vectors.dtype == "float64", "vectors of another kind")
     count = len(vectors)
     expected = {
         "support_vectors_": (count, width),
@@ -407,8 +429,8 @@ def _support_vectors(estimator: _Estimator) -> None:
     for name, shape in expected.items():
         array = getattr(estimator, name)
         kind = "int32" if name in ("support_", "_n_support") else "float64"
-        _need(array.shape == shape and array.dtype == kind, f"{name} of another shape")
-    _need((estimator._n_support == count).all(), "vectors of another number")
+        need(array.shape == shape and array.dtype == kind, f"{name} of another shape")
+    need((estimator._n_support == count).all(), "vectors of another number")
 
 
 def _generalized_linear(estimator: _Estimator) -> None:
@@ -434,10 +456,13 @@ _COMPLETE: dict[str, Callable[[_Estimator], None]] = {
     "HistGradientBoostingRegressor": _hist_gradient_boosting,
     "IsotonicRegression": _isotonic,
     "KNeighborsRegressor": _neighbors,
+    "MLPRegressor": _perceptron,
     "NuSVR": _support_vectors,
     "Pipeline": _no_cache,
     "PoissonRegressor": _generalized_linear,
     "PolynomialFeatures": _polynomials,
+    "PowerTransformer": _columns,
+    "QuantileTransformer": _columns,
     "RadiusNeighborsRegressor": _neighbors,
     "RandomForestRegressor": _trees,
     "SVR": _support_vectors,

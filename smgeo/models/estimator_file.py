@@ -23,7 +23,7 @@ from sklearn.utils import Bunch
 from smgeo.errors import SmgeoError
 from smgeo.files import parse_json
 from smgeo.models.arrays import read_arrays, weigh, write_arrays
-from smgeo.models.estimator_checks import complete
+from smgeo.models.estimator_checks import complete, tree_depth
 from smgeo.models.known_estimators import known_class, known_name, left_out
 
 _FORMAT = 1
@@ -52,6 +52,11 @@ def write_estimators(folder: Path, parts: Mapping[str, object]) -> None:
     nodes = {name: writer.node(part) for name, part in parts.items()}
     write_arrays(folder / _ARRAYS, {str(i): a for i, a in enumerate(writer.arrays)})
     (folder / _JSON).write_text(json.dumps({"format": _FORMAT, "parts": nodes}, allow_nan=False), encoding="utf-8")
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of all types and functions in the file that `write_estimators` wrote."""
+    return sorted(set(_names_in(list(parse_json((folder / _JSON).read_bytes())["parts"].values()))))
 
 
 def read_estimators(folder: Path, names: Collection[str], trusted: Collection[str] = ()) -> dict[str, Any]:
@@ -192,15 +197,9 @@ def _read_tree(content: Any, reader: _Reader, _: object) -> Tree:
     # A child comes after its parent, so that a row arrives at a leaf.
     if not len(nodes) or (children <= parents).any() or (children >= len(nodes)).any():
         raise ValueError("a node points out of its tree")
-    if (
-        len(np.unique(children)) != len(children)
-        or not ((nodes["feature"] >= 0) & (nodes["feature"] < features))[inner].all()
-    ):
-        raise ValueError("a node compares a feature that is none, or has two parents")
-    depth, level = 0, np.zeros(1, dtype=np.intp)
-    while (level := level[inner[level]]).size:
-        level = np.concatenate([nodes["left_child"][level], nodes["right_child"][level]])
-        depth += 1
+    if not ((nodes["feature"] >= 0) & (nodes["feature"] < features))[inner].all():
+        raise ValueError("a node compares a feature that is none")
+    depth = tree_depth(nodes["left_child"], nodes["right_child"], inner)
     made = Tree(features, np.ones(1, dtype=np.intp), 1)
     made.__setstate__({"max_depth": depth, "node_count": len(nodes), "nodes": nodes, "values": values})
     return made

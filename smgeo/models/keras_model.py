@@ -300,7 +300,7 @@ class KerasModel(SoilMoistureModel):
 
     def _rows_at_once(self, rows: int, shape: tuple[int, ...]) -> int:
         """Return how many rows (windows, series) of a shape are estimated at once: fewer if the layers are wide."""
-        days = int(np.prod(shape[:-1]))
+        days = int(np.prod(shape[:-1])) + getattr(self, "kernel", 0)
         widest = max(getattr(self, "units", 1), getattr(self, "filters", 1), shape[-1])
         usual = _series_at_once(rows, days) if self.input_shape_[0] is None else _PREDICT_BATCH[self.uses_window]
         return min(usual, max(_PREDICT_NUMBERS // (4 * days * widest), 1))

@@ -27,6 +27,7 @@ _AGAIN = "remove the folder, and save the model or run its recipe again"
 _LONGEST_JSON = 32 * 2**20  # bytes; as Python's values they take twenty times as much
 # Levels of folders in a model's folder, and files.
 _DEEPEST, _MOST_FILES = 4, 1000
+_MOST_STEPS = 50
 _LARGEST_INPUT = 2**20  # numbers of a row or window
 APPLICABILITY_FILE = "applicability.npz"
 
@@ -170,6 +171,7 @@ def _is_preparation(prepared: Preparation) -> bool:
         len(set(features)) == len(features) > 0
         and set(prepared["units"]) == set(features)
         and prepared["length"] > 0
+        and len(prepared["steps"]) <= _MOST_STEPS
         and all(
             map(
                 str.isprintable,
@@ -184,6 +186,8 @@ def _is_preparation(prepared: Preparation) -> bool:
 
 def _count_channels(prepared: Preparation, shape: list[int | None]) -> int:
     """Return the numbers of a day, or of all days of a window for a model of rows; a gap may have a channel that says so."""
+    if not shape:
+        return 0
     channels = len(prepared["features"]) * (2 if prepared["missing"] > 0 else 1)
     wanted = None if prepared["mode"] == "sequence" else prepared["length"]
     if len(shape) == 1:

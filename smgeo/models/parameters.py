@@ -22,7 +22,7 @@ _MOST = {
     "layers": 32,
     "units": 65_536,
     "filters": 65_536,
-    "kernel": 10_000,
+    "kernel": 1_000,
     "batch_size": 2**24,
     "epochs": 1_000_000,
     "patience": 1_000_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -14,8 +15,9 @@ from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
-from smgeo.models.estimator_checks import check_fitted, numbers_a_row
-from smgeo.models.estimator_file import read_estimators, write_estimators
+from smgeo.models.estimator_checks import numbers_a_row
+from smgeo.models.estimator_description import check_fitted
+from smgeo.models.estimator_file import names_in, read_estimators, write_estimators
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
 
@@ -123,8 +125,13 @@ class Regressor(SoilMoistureModel):
         return {"estimator": repr(self.estimator)}
 
     def _save_weights(self, folder: Path) -> None:
-        self._weigh()
         write_estimators(folder, dict(zip(_PARTS, (self.estimator, self.estimator_), strict=True)))
+        try:  # what cannot be read is not written
+            copy.copy(self)._load_weights(folder, names_in(folder))
+        except SmgeoError as error:
+            raise SmgeoError(
+                f"{type(self.estimator_).__name__} cannot be saved without pickle: {str(error).replace(str(folder), 'its file')}"
+            ) from None
 
     def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
         parts = read_estimators(folder, _PARTS, trusted)

@@ -30,14 +30,21 @@ from sklearn.ensemble import (
     VotingRegressor,
 )
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Sum
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Sum, WhiteKernel
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import FeatureUnion, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    PolynomialFeatures,
+    QuantileTransformer,
+    StandardScaler,
+)
 from sklearn.svm import SVR
-from sklearn.tree import DecisionTreeRegressor
+from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
 
 import smgeo
 from smgeo.errors import SmgeoError
@@ -1108,3 +1115,135 @@ def test_a_wide_network_estimates_in_small_batches():
     model.input_shape_ = (3,)
     assert model._rows_at_once(10_000, (3,)) == 512
     assert Ann().fit(np.random.rand(40, 3), np.random.rand(40))._rows_at_once(10_000, (3,)) == 8192
+
+
+# ---- after a second attack
+
+
+@pytest.mark.parametrize(("name", "value"), [("_n_out_full", 20), ("n_output_features_", 15), ("_n_out_full", 5)])
+def test_polynomials_have_the_products_that_scikit_learn_fills(weights, name, value):
+    """Columns that nobody fills are whatever stands in memory."""
+    products = _changed(PolynomialFeatures((2, 3), interaction_only=True), **{name: value})
+    width = value if name == "n_output_features_" else 4
+    with pytest.raises(SmgeoError, match="another number of products"):
+        load_model(_plant_fitted(weights, make_pipeline(products, _fit(Ridge(), columns=width))))
+
+
+def test_zeros_that_are_packed_by_the_hundred_are_refused(weights):
+    file = weights.with_suffix(".npz")
+    with np.load(file) as kept:
+        arrays = dict(kept)
+    np.savez_compressed(file, **arrays, more=np.zeros(40 * 2**20))
+    with pytest.raises(SmgeoError, match="as only zeros are packed"):
+        load_model(_seal_files(file.parent))
+
+
+def _two_parents(levels):
+    """A tree of histogram boosting whose nodes have the next one twice as a child."""
+
+    def change(state, arrays):
+        name, nodes = next((n, a) for n, a in arrays.items() if a.dtype.names and "is_leaf" in a.dtype.names)
+        inner, leaf = nodes[nodes["is_leaf"] == 0][0], nodes[nodes["is_leaf"] == 1][0]
+        chain = np.array([inner] * levels + [leaf])
+        chain["left"][:-1] = chain["right"][:-1] = np.arange(levels) + 1
+        arrays[name] = chain
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("estimator", "change", "message"),
+    [
+        (HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=2), _two_parents(5), "two parents"),
+        (Ridge(), _set("intercept_", {"float": "nan"}), "intercept_ is not finite"),
+        (KNeighborsRegressor(), lambda state, arrays: state.update(_y=state["_fit_X"]), "neighbours of several values"),
+    ],
+)
+def test_more_forged_numbers_are_refused(estimator, change, message, tmp_path):
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_edit(_save(estimator, tmp_path / "m"), change))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: _changed(TransformedTargetRegressor(), regressor_=_fit(SVR())), "usually LinearRegression"),
+        (lambda: _changed(BaggingRegressor(n_estimators=1), estimators_=[_fit(SVR())]), "usually of trees"),
+        (
+            lambda: _changed(RandomForestRegressor(1), estimators_=[_fit(ExtraTreeRegressor())]),
+            "trees of another kind or depth",
+        ),
+        (lambda: _changed(RandomForestRegressor(1), max_depth=1), "trees of another kind or depth"),
+        (
+            lambda: _changed(GaussianProcessRegressor(ConstantKernel() * RBF()), kernel_=ConstantKernel() + RBF()),
+            "another kernel was fitted",
+        ),
+        (
+            lambda: _changed(MLPRegressor(hidden_layer_sizes=(4,), max_iter=5), hidden_layer_sizes=(5,)),
+            "layers of other sizes",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_parts_of_another_kind_are_refused(make, message, weights):
+    with pytest.raises(SmgeoError, match=message):
+        load_model(_plant_fitted(weights, make()))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(FeatureUnion([("same", "passthrough"), ("pca", PCA(2))]), Ridge()),
+        GaussianProcessRegressor(RBF([1.0, 1.0, 1.0]), alpha=0.1),
+        GaussianProcessRegressor(ConstantKernel() * RBF() + WhiteKernel(), alpha=0.1),
+        KNeighborsRegressor(p=3),
+        BaggingRegressor(KNeighborsRegressor(), 3, max_features=2),
+        AdaBoostRegressor(n_estimators=3),
+        make_pipeline(PolynomialFeatures((2, 3), interaction_only=True), StandardScaler(), Ridge()),
+        make_pipeline(make_pipeline(StandardScaler(), make_pipeline(PCA(2), Ridge()))),
+        VotingRegressor([("a", Ridge()), ("b", "drop"), ("c", SVR())]),
+        TransformedTargetRegressor(Ridge(), transformer=QuantileTransformer(n_quantiles=10)),
+        HistGradientBoostingRegressor(max_iter=9, early_stopping=True, min_samples_leaf=2),
+        GradientBoostingRegressor(n_estimators=9, n_iter_no_change=2),
+        MLPRegressor(hidden_layer_sizes=(4, 3), max_iter=5),
+    ],
+    ids=lambda e: re.sub(r"\W+", " ", str(e))[:50],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:n_quantiles")
+def test_honest_estimators_of_every_kind_are_read(estimator, tmp_path):
+    x = np.random.default_rng(0).random((60, 3))
+    model = make_model(estimator).fit(x, x[:, 0] + np.sin(5 * x[:, 1]))
+    np.testing.assert_array_equal(load_model(model.save(tmp_path / "m")).predict(x), model.predict(x))
+
+
+def test_a_dispatched_function_of_numpy_is_used_when_it_is_trusted(tmp_path):
+    scaler = FunctionTransformer(np.clip, kw_args={"a_min": 0.2, "a_max": 0.8})
+    file = _save(make_pipeline(scaler, Ridge()), tmp_path / "m")
+    assert load_model(file.parent, trusted=["numpy.clip"]).predict(np.zeros((1, 3))).shape == (1,)
+
+
+def test_what_cannot_be_read_is_not_written(tmp_path):
+    x = np.random.default_rng(0).random((40, 3))
+    model = make_model(GradientBoostingRegressor(n_estimators=2, init=Ridge())).fit(x, x[:, 0])
+    with pytest.raises(SmgeoError, match="cannot be saved without pickle.*a start of another kind"):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"target": "\ud800"}, {"steps": [{"step": "derive", "features": ["doy_sin"]}] * 51}]
+)
+def test_more_forged_preparations_are_refused(prepared, change):
+    kept = json.loads((prepared / "model.json").read_text())["preparation"]
+    with pytest.raises(SmgeoError, match="cannot be the name of a variable|do not fit each other"):
+        load_model(_seal(prepared, preparation=kept | change))
+
+
+@pytest.mark.parametrize(("name", "value"), [("scale", 1e-38), ("center", 3.4e38), ("scale", 1e60)])
+def test_an_area_beyond_float32_is_refused(prepared, name, value):
+    with np.load(prepared / "applicability.npz") as kept:
+        arrays = dict(kept)
+    arrays[name][0] = value
+    np.savez_compressed(prepared / "applicability.npz", **arrays)
+    with pytest.raises(SmgeoError, match="too large or too small"):
+        load_model(_seal_files(prepared))

@@ -85,9 +85,9 @@ def test_shared_parameters_are_checked_for_every_network(kind, params, message):
 @pytest.mark.parametrize(
     ("kind", "options", "weights"),
     [
-        ("ann", {"units": 65_536, "layers": 1_000}, "4,294,967,296,000"),
-        ("gru", {"units": 65_536, "layers": 1_000}, "25,769,803,776,000"),
-        ("cnn", {"filters": 65_536, "layers": 1_000, "kernel": 5}, "21,474,836,480,000"),
+        ("ann", {"units": 65_536, "layers": 32}, "137,438,953,472"),
+        ("gru", {"units": 65_536, "layers": 32}, "824,633,720,832"),
+        ("cnn", {"filters": 65_536, "layers": 32, "kernel": 5}, "687,194,767,360"),
     ],
 )
 def test_a_network_larger_than_memory_is_refused_before_it_is_built(kind, options, weights):
