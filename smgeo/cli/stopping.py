@@ -46,6 +46,11 @@ class Stop:
             os.register_at_fork(after_in_child=_forget)
         threading.Thread(target=self._watch, name="smgeo-stop", daemon=True).start()
 
+    def release(self) -> None:
+        """Get no signals any more, and end the watching thread."""
+        signal.set_wakeup_fd(-1)
+        self._write.close()
+
     def _say(self) -> None:
         """Print once how to go on. It takes no lock of `sys.stderr`, which a thread may hold for ever."""
         if self._said.acquire(blocking=False):
@@ -79,6 +84,9 @@ class Stop:
                 numbers = self._read.recv(64)
             except TimeoutError:
                 self.end()
+            if not numbers:  # released
+                self._read.close()
+                return
             for number in numbers:
                 if deadline is not None and number == signal.SIGINT:
                     self.end()
@@ -115,7 +123,7 @@ def stopping_in_order() -> Iterator[Stop]:
         yield stop
     finally:
         if stop.code is None:
-            signal.set_wakeup_fd(-1)
+            stop.release()
             for number, handler in before.items():
                 signal.signal(number, handler)
 

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -148,3 +149,17 @@ def test_a_forest_in_training_ends_at_sigterm(tmp_path):
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     check(on_terminal(tmp_path, FOREST, "world", keys=2))
+
+
+def test_a_command_that_ends_leaves_no_thread_behind():
+    """Notebooks and tests call it many times in one process."""
+    from smgeo.cli.stopping import stopping_in_order
+
+    before = threading.active_count()
+    for _ in range(20):
+        with stopping_in_order():
+            pass
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
