@@ -1,4 +1,4 @@
-"""What an estimator says of itself, against what was fitted: else `repr` would show another model than the one that estimates."""
+"""Comparison of what an estimator says of itself with what was fitted: else `repr` would show another model than the one that estimates."""
 
 from __future__ import annotations
 
