@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from smgeo.addresses import hide
 
-_LONG = re.compile(r"\S{1000,}")
-
 
 class SmgeoError(ValueError):
     """Bad input that the user can fix.
@@ -36,7 +34,17 @@ class SmgeoWarning(UserWarning):
 
 def _shown(message: object) -> str:
     """Return a message that can be printed: without secrets and control characters, and with words of up to 1,000 letters."""
-    return _LONG.sub(lambda word: f"{word[0][:200]}... ({len(word[0]):,} letters)", printable(hide(str(message))))
+    return shorten(printable(hide(str(message))), 1000)
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text whose words of more than `most` characters, such as a path of thousands of them, are cut in their middle.
+
+    >>> shorten("see abcdefgh now", 4)
+    'see ab…gh now'
+    """
+    half = most // 2
+    return re.sub(rf"\S{{{most + 1},}}", lambda word: f"{word[0][:half]}…{word[0][-half:]}", text)
 
 
 # Characters that turn the direction of what follows them, so that a text reads as another.

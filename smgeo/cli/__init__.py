@@ -13,7 +13,7 @@ import typer
 from smgeo.cli import data, hpc, maps, study
 from smgeo.cli.console import console
 from smgeo.cli.stopping import Stop, stopping_in_order
-from smgeo.cli.words import check_words, shorten
+from smgeo.cli.words import check_words, shortened
 from smgeo.errors import SmgeoError, SmgeoWarning, printable
 
 _INTERRUPTED = 130
@@ -88,12 +88,12 @@ def _run(debug: bool) -> None:
     except SmgeoError as error:
         if debug:
             raise
-        print(f"smgeo: {shorten(str(error))}", file=sys.stderr)
+        print(f"smgeo: {shortened(str(error))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a folder that cannot be written to, a file under a file
         if debug or error.filename is None:
             raise
-        print(f"smgeo: {shorten(printable(f'{error.strerror}: {error.filename}'))}", file=sys.stderr)
+        print(f"smgeo: {shortened(printable(f'{error.strerror}: {error.filename}'))}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, shorten
 
 # Characters that are shown of a longer word, such as a path of thousands of characters.
 _SHOWN = 300
-_LONG = re.compile(rf"\S{{{_SHOWN + 1},}}")
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -24,7 +22,7 @@ def check_words(words: Sequence[str]) -> None:
     own = words.index("--") if "jobscript" in words and "--" in words else len(words)
     for place, word in enumerate(words[:own], 1):
         value = word.partition("=")[2] if word.startswith("--") and "=" in word else word
-        shown = shorten(repr(word))
+        shown = shortened(repr(word))
         if not value.strip():
             raise SmgeoError(
                 f"argument {place} is empty ({shown}): is a variable of your shell not set? Leave the option out to use its default"
@@ -39,11 +37,6 @@ def check_words(words: Sequence[str]) -> None:
             )
 
 
-def shorten(text: str) -> str:
-    """Return a text whose words of more than 300 characters are cut.
-
-    >>> len(shorten("a" * 5000))
-    301
-    """
-    half = _SHOWN // 2
-    return _LONG.sub(lambda found: f"{found[0][:half]}…{found[0][-half:]}", text)
+def shortened(text: str) -> str:
+    """Return a text whose words of more than 300 characters are cut."""
+    return shorten(text, _SHOWN)

@@ -17,24 +17,15 @@ import psutil
 import pytest
 import yaml
 
+from tests.kills import small_study
+
 pty = pytest.importorskip("pty")
 
 SENTENCE = "smgeo: interrupted; the same command again continues where this one stopped"
 RECIPE = {
-    "name": "small",
+    **{key: small_study.RECIPE[key] for key in ("name", "target", "stations", "grid")},
     "world": {"stations": 40, "days": 90, "shape": [16, 16]},
-    "target": {"variable": "sm"},
-    "stations": [{"kind": "ismn", "path": "ismn"}],
-    "rasters": [
-        {
-            "kind": "geotiff",
-            "path": "rasters/temperature/*.tif",
-            "dates": "temperature_%Y%m%d.tif",
-            "bands": ["temperature"],
-        },
-        {"kind": "geotiff", "path": "rasters/static/terrain.tif", "bands": ["elevation", "slope", "aspect"]},
-    ],
-    "grid": {"like": "rasters/static/terrain.tif"},
+    "rasters": [source for source in small_study.RECIPE["rasters"] if "s1_vv" not in source["bands"]],
     "features": ["temperature", "elevation", "slope"],
     "prepare": {"window": {"length": 5}},
 }
