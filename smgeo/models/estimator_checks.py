@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyRegressor
 from sklearn.gaussian_process.kernels import Kernel
 from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.tree import BaseDecisionTree
 
 # Attributes of fitted estimators whose compiled code trusts them: no other is read.
 _ATTRIBUTES = {
@@ -128,16 +129,17 @@ def _numbers(estimator: object, width: int) -> tuple[int, int]:
     values = list(_values(vars(estimator)))
     own = max([width, vars(estimator).get("n_output_features_", 0), *_sides(vars(estimator).values())])
     kernels = sum(_count_kernels(v) for v in values if isinstance(v, Kernel))
-    inner = sum(_numbers(v, width)[1] for v in values if isinstance(v, BaseEstimator) and not _is_part_of_boosting(v))
+    parts = [v for v in values if isinstance(v, BaseEstimator) and not isinstance(v, BaseDecisionTree)]
+    inner = sum(_numbers(v, width)[1] for v in parts if not _is_part_of_boosting(v))
     return own, own * max(kernels, 1) + inner
 
 
 def _sides(values: object) -> Iterator[int]:
     """Return the lengths of arrays, and of lists in the place of arrays."""
     for value in values:  # type: ignore[attr-defined]
-        if issparse(value) or isinstance(value, np.ndarray):
+        if issparse(value) or (isinstance(value, np.ndarray) and value.dtype != object):
             yield from value.shape
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple) and not any(isinstance(v, BaseEstimator) for v in value):
             yield len(value)
             yield from _sides(value)
 
@@ -230,8 +232,6 @@ def _trees(estimator: _Estimator) -> None:
     """Check a forest, or scikit-learn's older boosting: compiled code evaluates their trees without a look at the rows."""
     if not _is_fitted(estimator):
         return
-    from sklearn.tree import BaseDecisionTree
-
     trees = list(np.ravel(estimator.estimators_))
     width = _features(estimator)
     need(trees and all(isinstance(t, BaseDecisionTree) for t in trees), "an ensemble without trees")

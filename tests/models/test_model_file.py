@@ -50,6 +50,7 @@ import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.parts import evaluate
 from smgeo.models import load_model, make_model
+from smgeo.models.estimator_checks import numbers_a_row
 from smgeo.models.estimator_file import read_estimators, write_estimators
 from smgeo.prepare import Split, Windows
 
@@ -839,6 +840,13 @@ def test_blocks_of_a_kernel_machine_follow_its_training_rows():
     expected = model.predict(x)
     model.estimator_ = machine
     np.testing.assert_allclose(model.predict(np.tile(x, (100, 1)))[-3:], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [RandomForestRegressor, GradientBoostingRegressor, HistGradientBoostingRegressor])
+def test_trees_make_no_blocks_smaller(kind):
+    """However many there are, a row is in one after the other."""
+    count = {"max_iter": 50} if kind is HistGradientBoostingRegressor else {"n_estimators": 50}
+    assert numbers_a_row(_fit(kind(**count)), 3) <= 100
 
 
 def test_many_and_deep_folders_are_refused(weights):
