@@ -98,11 +98,6 @@ class Patience:
     def look(self) -> None:
         """Compare the wait with its limit."""
         waited = time.monotonic() - self._since
-        if waited > START_S:
-            raise SmgeoError(
-                f"Ray gave no process to {self._what} for {START_S:g} s: {_describe_cluster()}. Add nodes, or wait until others have left some free; "
-                "the same command continues it"
-            )
         if waited > _SAY_S and not self._said:
             self._said = True
             warnings.warn(
@@ -110,6 +105,11 @@ class Patience:
                     f"{self._what} waits for a process of Ray: {_describe_cluster()}; it ends after {START_S:g} s"
                 ),
                 stacklevel=2,
+            )
+        if waited > START_S:
+            raise SmgeoError(
+                f"Ray gave no process to {self._what} for {START_S:g} s: {_describe_cluster()}. Add nodes, or wait until others have left some free; "
+                "the same command continues it"
             )
 
 
