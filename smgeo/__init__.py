@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "fill_gaps",
             "flag_out_of_range",
             "flag_outliers",
+            "group_stations",
             "measure_revisit",
             "select_features",
             "split_periods",

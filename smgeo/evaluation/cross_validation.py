@@ -13,8 +13,17 @@ import xarray as xr
 from smgeo.catalog import FEATURES
 from smgeo.cube.schema import select_stations, text_of
 from smgeo.errors import SmgeoError
+from smgeo.evaluation.clusters import clusters_of
+from smgeo.evaluation.intervals import Interval
 from smgeo.evaluation.parts import predict_stations
-from smgeo.evaluation.scores import compute_scores, finite_or_none
+from smgeo.evaluation.scores import (
+    Scores,
+    StationScores,
+    compute_scores,
+    finite_or_none,
+    score_intervals,
+    score_stations,
+)
 from smgeo.models.protocol import Model
 from smgeo.prepare import Folds, cv_folds, hide_days, repeat_steps, select_features, training_windows
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
@@ -69,10 +78,13 @@ class _Choices(TypedDict, total=False):
 
 
 class CrossValidation(FoldScores, _Choices):
-    """Result of `cross_validate`, as in `results.json`."""
+    """Result of `cross_validate`, as in `results.json`: beside the scores of folds those that a part of a split has."""
 
     method: str
     folds: int
+    scores: Scores
+    intervals: dict[str, Interval]
+    over_stations: StationScores
 
 
 def score_folds(
@@ -131,6 +143,7 @@ def cross_validate(
     target: str,
     *,
     selected: Sequence[Sequence[str]] | None = None,
+    cluster: str | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrossValidation:
@@ -159,6 +172,8 @@ def cross_validate(
     selected : sequence of sequences of str, optional
         Features of each fold, from `select_in_folds` for these folds. By default they are selected here if `spec` asks for
         it.
+    cluster : str, optional
+        What intervals take for independent, see `smgeo.evaluation.clusters.clusters_of`.
     seed : int
         Seed of the folds, unless `spec` has one.
     progress : callable, optional
@@ -167,7 +182,8 @@ def cross_validate(
     Returns
     -------
     dict
-        `method`, `folds`, and the scores of `score_folds`; in `temporal` also `gap_days`; with `select_features` also
+        `method`, `folds`, the scores of `score_folds`, and over the held-out rows of all folds `scores`, `intervals` and `over_stations`, as
+        of a part of a split. In `temporal` also `gap_days`; with `select_features` also
         `selected`, the features of each fold.
 
     Raises
@@ -177,6 +193,7 @@ def cross_validate(
     """
     features = list(features)
     check_target_is_observed(ds, target)
+    clusters_of(ds, cluster)  # says what is wrong with it before any work
     seed = spec.seed if spec.seed is not None else seed
     folds = _folds_of(ds, spec, target, seed, _default_gap(features, prepare.window.length))
     if selected is None and spec.select_features:
@@ -195,7 +212,17 @@ def cross_validate(
     more: _Choices = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
     if selected:
         more["selected"] = [list(names) for names in selected]
-    return {"method": spec.method, "folds": len(folds), **more, **score_folds(observed, predicted, station)}
+    o, p, ids = (np.concatenate(parts) for parts in (observed, predicted, station))
+    clusters = clusters_of(select_stations(ds, dict.fromkeys(ids.tolist())), cluster)
+    return {
+        "method": spec.method,
+        "folds": len(folds),
+        **more,
+        **score_folds(observed, predicted, station),
+        "scores": compute_scores(o, p, ids),
+        "intervals": score_intervals(o, p, ids, clusters),
+        "over_stations": score_stations(o, p, ids, clusters),
+    }
 
 
 def _estimate_fold(

@@ -13,10 +13,12 @@ import xarray as xr
 from smgeo.bounds import check_arguments, check_each, checked, weigh_memory
 from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError, nearest
+from smgeo.evaluation.intervals import Clusters, interval_of_sums
 from smgeo.evaluation.parts import predict_stations
-from smgeo.evaluation.scores import draw_stations, interval_of, score_intervals
+from smgeo.evaluation.scores import difference_of_rmse, score_intervals
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, part_rows, repeat_steps, training_windows
+from smgeo.prepare.places import group_numbers
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
 
@@ -50,8 +52,8 @@ def permutation_importance(
 ) -> pd.DataFrame:
     """Measure how much the error of a model grows when a feature no longer belongs to the place.
 
-    The whole series of a feature is exchanged between stations (the value of a static feature), so that its course in time
-    stays possible and the days of a station stay together. A series that all stations share, such as the day of year or the
+    The whole series of a feature is exchanged between stations of different places or groups (the value of a static feature), so that its
+    course in time stays possible and the days of a station stay together. A series that all stations share, such as the day of year or the
     only weather station of a field (whatever its gaps), is shifted in time by at least a month.
     The method follows Breiman 2001 (Mach. Learn. 45, 5-32), with stations instead of rows. If features are correlated, the
     model finds in one what was taken from the other, and each of them looks unimportant. Put such features in one group.
@@ -79,13 +81,13 @@ def permutation_importance(
     -------
     pandas.DataFrame
         One row per group, the most important first: `increase` of the RMSE (target's unit), the ends of its 95 % interval
-        over resampled stations (`low`, `high`), `stations_worse` (share of stations with a larger error), and `rows`. A row
+        over places or groups (`low`, `high`), `stations_worse` (share of stations with a larger error), and `rows`. A row
         that an exchange leaves without enough values does not count in that exchange, neither before nor after it.
 
     Raises
     ------
     SmgeoError
-        If the model was fitted on bare arrays, a feature is unknown, or fewer than two stations can be exchanged.
+        If the model was fitted on bare arrays, a feature is unknown, or there are not two places or groups to exchange between.
     """
     preparation = getattr(model, "preparation_", None)
     if not preparation:
@@ -103,18 +105,19 @@ def permutation_importance(
     stations = select_stations(ds, getattr(split, part))
     prepared = part_rows(repeat_steps(stations, preparation["steps"]), split, part, target).compute()
     check_target_is_observed(prepared, target)
-    if prepared.sizes["station"] < 2:
-        found = prepared.sizes["station"]
+    unit = group_numbers(prepared)
+    if unit.size == 0 or unit.max() == 0:
         raise SmgeoError(
-            f"permutation importance exchanges series between stations and needs two or more {part} stations; found {found}"
+            f"permutation importance exchanges series between places and needs {part} stations at two or more; found {unit.size} "
+            f"station(s) in {len(np.unique(unit))} group(s)"
         )
     before = _squared_errors(model, prepared)
     weigh_memory(f"permutation importance with {repeats} repeats", 2 * repeats * np.asarray(before).nbytes)
     rows = {}
     for done, (name, members) in enumerate(named.items()):
         random = np.random.default_rng([seed, done])
-        after = [_squared_errors(model, _exchange(prepared, members, random)) for _ in range(repeats)]
-        rows[name] = _increase(before, after, seed)
+        after = [_squared_errors(model, _exchange(prepared, members, unit, random)) for _ in range(repeats)]
+        rows[name] = _increase(before, after, unit, seed)
         if progress:
             progress(done + 1, len(named))
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -129,12 +132,16 @@ def _squared_errors(model: Model, prepared: xr.Dataset) -> np.ndarray:
     return out
 
 
-def _exchange(ds: xr.Dataset, features: Iterable[str], random: np.random.Generator) -> xr.Dataset:
-    """Return the cube with the features of other stations; every station gets all of them from the same other station."""
-    stations, days = ds.sizes["station"], ds.sizes["time"]
-    order = random.permutation(stations)
-    giver = np.empty(stations, dtype=np.intp)
-    giver[order] = np.roll(order, 1)  # one cycle through all stations, so that none keeps its own
+def _exchange(ds: xr.Dataset, features: Iterable[str], unit: np.ndarray, random: np.random.Generator) -> xr.Dataset:
+    """Return the cube with the features of other stations; every station gets all of them from one station of another group."""
+    days = ds.sizes["time"]
+    order = random.permutation(unit.max() + 1)
+    other = np.empty(order.size, dtype=np.intp)
+    other[order] = np.roll(order, 1)  # one cycle through all groups, so that none keeps its own
+    members = [np.flatnonzero(unit == u) for u in range(order.size)]
+    giver = np.empty(unit.size, dtype=np.intp)
+    for u, stations in enumerate(members):
+        giver[stations] = np.resize(members[other[u]], stations.size)
     least = min(_LEAST_SHIFT_DAYS, days // 2)
     shift = int(random.integers(least, max(days - least, least) + 1))
     changed = {}
@@ -160,7 +167,7 @@ def _is_shared(variable: xr.DataArray) -> bool:
     return bool((variable.count("station") > 1).any() and not (spread > 0).any())
 
 
-def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> _Increase:
+def _increase(before: np.ndarray, after: Sequence[np.ndarray], unit: np.ndarray, seed: int) -> _Increase:
     both = [np.isfinite(before) & np.isfinite(a) for a in after]
     n = np.sum([b.sum(axis=1) for b in both], axis=0).astype("float64")
     sums = [
@@ -171,13 +178,11 @@ def _increase(before: np.ndarray, after: Sequence[np.ndarray], seed: int) -> _In
     n, (old, new) = n[seen], (s[seen] for s in sums)
     if not n.size:
         return {"increase": np.nan, "low": np.nan, "high": np.nan, "stations_worse": np.nan, "rows": 0}
-
-    def increase(weights: np.ndarray) -> np.ndarray:
-        return np.asarray(np.sqrt(weights @ new / (weights @ n)) - np.sqrt(weights @ old / (weights @ n)))
-
-    low, high = interval_of(increase(draw_stations(n.size, seed=seed).astype("float64")))
+    _, at = np.unique(unit[seen], return_inverse=True)
+    of_groups = np.stack([np.bincount(at, weights=v) for v in (n, new, old)], axis=1)
+    low, high = interval_of_sums(of_groups, difference_of_rmse, seed=seed)
     return {
-        "increase": float(increase(np.ones(n.size))),
+        "increase": float(difference_of_rmse(of_groups.sum(axis=0))),
         "low": low,
         "high": high,
         "stations_worse": float(np.mean(new > old)),
@@ -219,9 +224,9 @@ def learning_curve(
     length : int
         Days in a window; 1 for models on rows.
     fractions : sequence of float
-        Shares of the training stations, each above 0 and at most 1; a share is at least one station.
+        Shares of the training places (or groups), each above 0 and at most 1; a share is at least one of them.
     seed : int
-        Seed of the order in which stations are added.
+        Seed of the order in which places are added.
     progress : callable, optional
         Called with (models trained, total models).
 
@@ -244,11 +249,14 @@ def learning_curve(
         )
     check_arguments("learning curve", seed=seed, length=length)
     check_each("learning curve", "fractions", fractions, "fraction")
-    order = [split.train[i] for i in np.random.default_rng(seed).permutation(len(split.train))]
+    unit = group_numbers(select_stations(ds, split.train))
+    order = np.random.default_rng(seed).permutation(unit.max() + 1)
+    test = select_stations(ds, split.test)
+    clusters = Clusters("group", dict(enumerate(group_numbers(test).tolist())))
     rows = []
     for done, fraction in enumerate(sorted(fractions)):
-        some = set(order[: max(round(fraction * len(order)), 1)])
-        ids = [s for s in split.train if s in some]
+        some = order[: max(round(fraction * len(order)), 1)]
+        ids = [s for s, u in zip(split.train, unit, strict=True) if u in some]
         model = make()
         held = select_stations(ds, split.validation) if split.validation else None
         learn = select_stations(ds, ids)
@@ -262,11 +270,11 @@ def learning_curve(
         steps = train.preparation["steps"]
         model.fit(train, validation=validation)
         scores = {}
-        for part, stations in (("train", ids), ("test", split.test)):
-            observed, predicted, windows = predict_stations(model, repeat_steps(select_stations(ds, stations), steps))
+        for part, stations in (("train", learn), ("test", test)):
+            observed, predicted, windows = predict_stations(model, repeat_steps(stations, steps))
             scores[part] = observed, predicted, windows.targets[0]
         rmse = {p: float(np.sqrt(np.mean((e.astype("float64") - o) ** 2))) for p, (o, e, _) in scores.items()}
-        low, high = score_intervals(*scores["test"], seed=seed)["rmse"]
+        low, high = score_intervals(*scores["test"], clusters, seed=seed)["rmse"]
         rows.append(
             {
                 "fraction": float(fraction),

@@ -12,19 +12,23 @@ import xarray as xr
 
 from smgeo.cube.schema import check_known_units, station_positions, text_of
 from smgeo.errors import SmgeoError
+from smgeo.evaluation.clusters import clusters_of
+from smgeo.evaluation.intervals import Clusters, Interval
 from smgeo.evaluation.scores import (
     NAMES,
-    Interval,
     Moments,
     Scores,
+    StationScores,
     adjust_holm,
     compare_pair,
     compute_scores,
     score_groups,
     score_intervals,
+    score_stations,
 )
 from smgeo.models.protocol import Model
 from smgeo.prepare import PARTS, Split, Windows, part_rows, repeat_steps, windows_like
+from smgeo.prepare.places import group_stations
 from smgeo.prepare.target import check_target_is_observed, target_scaler
 
 
@@ -38,11 +42,15 @@ class Evaluation:
         Part -> scores as in `results.json`, in the target's unit.
     predictions : xarray.Dataset
         `observed` and `predicted` (station, time), in the target's unit, missing where there is no estimate; and `part`, by
-        station, or by day if the split is in time.
+        station, or by day if the split is in time. Its coordinates are those of the cube, and the groups of stations.
+    cluster : str or None
+        What intervals and tests take for independent: `place`, `station`, `group`, or a coordinate of the stations, such as `network`. By
+        default networks, if the stations of a part are of ten or more, else groups, which are places unless the cube says otherwise.
     """
 
     scores: dict[str, Scores]
     predictions: xr.Dataset
+    cluster: str | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -67,8 +75,23 @@ class Evaluation:
 
     @property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """95 % intervals of the pooled scores over resampled stations: part -> score -> [low, high]."""
-        return {part: score_intervals(*self.rows(part)) for part in self.scores}
+        """95 % intervals of the pooled scores over clusters of stations: part -> score -> [low, high]."""
+        return {part: score_intervals(*self.rows(part), self.clusters(part)) for part in self.scores}
+
+    @property
+    def over_stations(self) -> dict[str, StationScores]:
+        """Mean and median of the scores over stations, with their intervals, see `smgeo.evaluation.scores.score_stations`."""
+        return {part: score_stations(*self.rows(part), self.clusters(part)) for part in self.scores}
+
+    def clusters(self, part: str) -> Clusters:
+        """Return the cluster of each station of a part that has an estimate.
+
+        Raises
+        ------
+        SmgeoError
+            If the stations have no coordinate of that name.
+        """
+        return _clusters_of(rows_in_part(self.predictions, part), self.cluster)
 
     @property
     def stations(self) -> pd.DataFrame:
@@ -108,6 +131,11 @@ class Evaluation:
         return score_groups(*self.rows(part), group)
 
 
+def _clusters_of(predictions: xr.Dataset, by: str | None) -> Clusters:
+    seen = xr.ufuncs.isfinite(predictions["observed"]) & xr.ufuncs.isfinite(predictions["predicted"])
+    return clusters_of(predictions.isel(station=np.flatnonzero(seen.any("time").values)), by)
+
+
 def rows_in_part(predictions: xr.Dataset, part: str) -> xr.Dataset:
     """Select the stations of a part from `Evaluation.predictions`; its days, if the split is in time."""
     (dim,) = predictions["part"].dims
@@ -119,7 +147,8 @@ def compare_models(
 ) -> pd.DataFrame:
     """Test pairs of models against each other, each pair on the rows that both models estimated.
 
-    A model that needs more days before a row is scored on fewer rows. So two models are compared only on common rows.
+    A model that needs more days before a row is scored on fewer rows. So two models are compared only on common rows. Stations of a
+    cluster (see `Evaluation.cluster`; that of the first model) count as one, because they are not independent.
 
     Parameters
     ----------
@@ -141,6 +170,7 @@ def compare_models(
     for first, second in combinations(evaluations, 2) if pairs is None else pairs:
         a, b = (rows_in_part(evaluations[n].predictions, part) for n in (first, second))
         a, b = xr.align(a, b, join="inner")
+        clusters = _clusters_of(a, evaluations[first].cluster)
         observed, too, of_a, of_b = (
             d[n].transpose("station", "time").values for n in ("observed", "predicted") for d in (a, b)
         )
@@ -148,7 +178,8 @@ def compare_models(
         at = np.isclose(observed, too, rtol=1e-5, atol=1e-6) & np.isfinite(of_a) & np.isfinite(of_b)
         if at.any():
             station = text_of(a["station"])[np.nonzero(at)[0]]
-            rows.append({"first": first, "second": second, **compare_pair(observed[at], of_a[at], of_b[at], station)})
+            found = compare_pair(observed[at], of_a[at], of_b[at], station, clusters)
+            rows.append({"first": first, "second": second, **found})
     table = pd.DataFrame(rows)
     if len(table):
         table["p_adjusted"] = adjust_holm([None if p is None or np.isnan(p) else p for p in table["p_value"]])
@@ -171,7 +202,7 @@ def predict_stations(model: Model, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarr
     return back(windows.pick(windows.y)), back(windows.pick(predicted)), windows
 
 
-def evaluate(model: Model, ds: xr.Dataset, split: Split) -> Evaluation:
+def evaluate(model: Model, ds: xr.Dataset, split: Split, cluster: str | None = None) -> Evaluation:
     """Score a fitted model on each part of a split, in the target's unit (m3 m-3).
 
     Parameters
@@ -183,6 +214,8 @@ def evaluate(model: Model, ds: xr.Dataset, split: Split) -> Evaluation:
     split : Split
         Stations of each part, or its days (`split_periods`). Every row of the test part is scored that has enough values
         for a window.
+    cluster : str, optional
+        What intervals and tests take for independent, see `Evaluation.cluster`.
 
     Returns
     -------
@@ -200,6 +233,8 @@ def evaluate(model: Model, ds: xr.Dataset, split: Split) -> Evaluation:
         raise SmgeoError(
             "evaluate: the model was fitted on bare arrays, so its preparation is unknown; fit it on Windows"
         )
+    if cluster is not None:
+        group_stations(ds, cluster)  # says what is wrong with it before any work
     prepared = repeat_steps(ds, preparation["steps"])
     check_target_is_observed(prepared, preparation["target"])
     scores: dict[str, Scores] = {}
@@ -222,4 +257,4 @@ def evaluate(model: Model, ds: xr.Dataset, split: Split) -> Evaluation:
         {"observed": (dims, observed, attrs), "predicted": (dims, predicted, attrs)},
         {**dict(ds.coords), "part": (along, part_of)},
     )
-    return Evaluation(scores, out)
+    return Evaluation(scores, out, cluster)

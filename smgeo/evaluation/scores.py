@@ -1,24 +1,35 @@
-"""Scores of estimates against observations: pooled, per station, with intervals over stations, and between models.
+"""Scores of estimates against observations: pooled, per station, with intervals over clusters of stations, and between models.
 
 RMSE, ubRMSE, bias and r follow Entekhabi et al. 2010 (J. Hydrometeorol. 11, 832-840): bias = mean(estimate - observation),
-ubRMSE^2 = RMSE^2 - bias^2. They equal those of pytesmo. All are computed from the moments of each station, so that a
-bootstrap of whole stations costs two matrix products and no pass over rows.
+ubRMSE^2 = RMSE^2 - bias^2. They equal those of pytesmo. All are computed from the moments
+of each station, so that intervals cost no pass over rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
+from smgeo.evaluation.intervals import (
+    FISHER,
+    LOG,
+    PLAIN,
+    RESAMPLES,
+    Clusters,
+    Interval,
+    Scale,
+    interval_of_mean,
+    interval_of_median,
+    interval_of_sums,
+)
+
 NAMES = ("rmse", "ubrmse", "bias", "r")
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-# Ends of an interval; None where it is not defined.
-Interval = list[float | None]
+# A station of fewer rows has no r.
+LEAST_ROWS = 10
 
 
 class StationMedians(TypedDict):
@@ -47,6 +58,7 @@ class PairScores(TypedDict):
 
     n: int
     stations: int
+    clusters: int
     rmse_first: float
     rmse_second: float
     difference: float
@@ -119,6 +131,35 @@ class Moments:
             shift = self.predicted[0] - self.observed[0]
             return _stack_scores(np.maximum(ee, 0) / total, mean_p - mean_o + shift, oo, pp, op)
 
+    def sums(self, cluster: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the sums of each cluster, and the bias that was taken from its errors.
+
+        Parameters
+        ----------
+        cluster : numpy.ndarray
+            int (stations,), from 0.
+
+        Returns
+        -------
+        numpy.ndarray, float
+            (clusters, 7): rows, and sums of observations and estimates about their means over all rows, of their squares, of their
+            product, and of the squared errors about the bias; and the bias.
+        """
+        total = self.n.sum()
+        middle = [float((self.n * v).sum() / total) for v in (self.observed, self.predicted)]
+        o, p = self.observed - middle[0], self.predicted - middle[1]
+        n = self.n
+        each = [
+            n,
+            n * o,
+            n * p,
+            self.oo + n * o * o,
+            self.pp + n * p * p,
+            self.op + n * o * p,
+            self.ee + n * (p - o) ** 2,
+        ]
+        return np.stack([np.bincount(cluster, weights=v) for v in each], axis=1), middle[1] - middle[0]
+
     @property
     def table(self) -> pd.DataFrame:
         """Scores with one row per station: n, rmse, ubrmse, bias, r (NaN where observations or estimates are constant)."""
@@ -179,44 +220,135 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def draw_stations(stations: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Count each station in each resample: (resamples, stations) int, rows sum to `stations`.
-
-    Whole stations are drawn with replacement, because days of one station are not independent (cluster bootstrap, Field and
-    Welsh 2007, J. R. Stat. Soc. B 69, 369-390).
-    """
-    random = np.random.default_rng(seed)
-    return random.multinomial(stations, np.full(stations, 1 / stations), size=resamples)
-
-
-def interval_of(values: np.ndarray) -> Interval:
-    """Return the ends of the middle 95 % of resampled values (percentile interval); None where fewer than half are defined."""
-    known = values[np.isfinite(values)]
-    if known.size < values.size / 2:
-        return [None, None]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(known, [tail, 1 - tail])
-    return [float(low), float(high)]
-
-
 def score_intervals(
-    observed: np.ndarray, predicted: np.ndarray, station: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+    observed: np.ndarray,
+    predicted: np.ndarray,
+    station: np.ndarray,
+    clusters: Clusters | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return 95 % intervals of the four pooled scores, by resampling whole stations.
+    """Return 95 % intervals of the four pooled scores over clusters of stations, see `smgeo.evaluation.intervals`.
 
-    They estimate how the score would vary with other stations of the same kind. With fewer than about ten stations they are
-    too narrow. With one station there is no interval.
+    They estimate how the score would vary with other clusters of the same kind. With fewer than about ten clusters they are
+    still a little too narrow. With fewer than three there is none.
+
+    Parameters
+    ----------
+    observed, predicted, station : numpy.ndarray
+        (n,), as for `compute_scores`.
+    clusters : Clusters, optional
+        The cluster of each station, such as its place or its network; by default each station is one.
 
     Returns
     -------
     dict
         `rmse`, `ubrmse`, `bias`, `r` -> [low, high]; None where an interval is not defined.
     """
-    if np.unique(station).size < 2:
+    if not observed.size:
         return {n: [None, None] for n in NAMES}
     moments = Moments.of(observed, predicted, station)
-    resampled = moments.pool(draw_stations(moments.n.size, resamples, seed))
-    return {n: interval_of(column) for n, column in zip(NAMES, resampled.T, strict=True)}
+    sums, shift = moments.sums(_number(moments.station, clusters))
+    scores: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Scale]] = {
+        "rmse": (lambda m: np.sqrt(m[..., 6] / m[..., 0] + 2 * shift * _error(m) + shift**2), LOG),
+        "ubrmse": (lambda m: np.sqrt(m[..., 6] / m[..., 0] - _error(m) ** 2), LOG),
+        "bias": (lambda m: _error(m) + shift, PLAIN),
+        "r": (_correlation, FISHER),
+    }
+    return {
+        name: interval_of_sums(sums, score, scale, resamples=resamples, seed=seed)
+        for name, (score, scale) in scores.items()
+    }
+
+
+def _error(m: np.ndarray) -> np.ndarray:
+    return np.asarray((m[..., 2] - m[..., 1]) / m[..., 0])
+
+
+def _correlation(m: np.ndarray) -> np.ndarray:
+    n, o, p, oo, pp, op = (m[..., i] for i in range(6))
+    return np.asarray((op - o * p / n) / np.sqrt((oo - o * o / n) * (pp - p * p / n)))
+
+
+def _number(stations: np.ndarray, clusters: Clusters | None) -> np.ndarray:
+    return np.arange(stations.size) if clusters is None else clusters.number(stations.tolist())
+
+
+class StationScore(TypedDict):
+    """Mean and median of one score over stations, with their intervals."""
+
+    mean: float | None
+    mean_interval: Interval
+    median: float | None
+    median_interval: Interval
+
+
+class StationScores(TypedDict):
+    """Scores over stations, see `score_stations`."""
+
+    stations: int
+    stations_of_few_rows: int
+    least_rows: int
+    clusters: int
+    clusters_by: str
+    rmse: StationScore
+    ubrmse: StationScore
+    bias: StationScore
+    r: StationScore
+
+
+def score_stations(
+    observed: np.ndarray,
+    predicted: np.ndarray,
+    station: np.ndarray,
+    clusters: Clusters | None = None,
+    *,
+    seed: int = 0,
+) -> StationScores:
+    """Return mean and median of each score over stations, every station counted once, with 95 % intervals over clusters.
+
+    Parameters
+    ----------
+    observed, predicted, station, clusters
+        As for `score_intervals`.
+
+    Returns
+    -------
+    dict
+        `stations`; `stations_of_few_rows`, whose r is not defined because they have fewer than `least_rows` rows; `clusters`, their
+        number, and `clusters_by`; and for `rmse`, `ubrmse`, `bias` and `r` `mean`, `mean_interval`, `median`, `median_interval`. A
+        station of a constant series has no r either.
+    """
+    moments = Moments.of(observed, predicted, station)
+    table, at = moments.table, _number(moments.station, clusters)
+    few = (table["n"] < LEAST_ROWS).to_numpy()
+
+    def over_stations(name: str) -> StationScore:
+        values = table[name].to_numpy()
+        seen = np.isfinite(values) & ~few if name == "r" else np.isfinite(values)
+        if not seen.any():
+            return {"mean": None, "mean_interval": [None, None], "median": None, "median_interval": [None, None]}
+        values, of = values[seen], at[seen]
+        scale = LOG if name in ("rmse", "ubrmse") else PLAIN
+        return {
+            "mean": float(values.mean()),
+            "mean_interval": interval_of_mean(values, of, scale, seed=seed),
+            "median": float(np.median(values)),
+            "median_interval": interval_of_median(values, of),
+        }
+
+    return {
+        "stations": len(table),
+        "stations_of_few_rows": int(few.sum()),
+        "least_rows": LEAST_ROWS,
+        "clusters": int(at.max()) + 1 if at.size else 0,
+        "clusters_by": "station" if clusters is None else clusters.by,
+        "rmse": over_stations("rmse"),
+        "ubrmse": over_stations("ubrmse"),
+        "bias": over_stations("bias"),
+        "r": over_stations("r"),
+    }
 
 
 def compare_pair(
@@ -224,10 +356,12 @@ def compare_pair(
     first: np.ndarray,
     second: np.ndarray,
     station: np.ndarray,
+    clusters: Clusters | None = None,
+    *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairScores:
-    """Compare two models at the same rows: a paired test on the RMSE of each station.
+    """Compare two models at the same rows: a paired test on the RMSEs of stations, averaged in each cluster.
 
     Parameters
     ----------
@@ -235,15 +369,17 @@ def compare_pair(
         (n,): observations, and the estimates of both models at the same rows.
     station : numpy.ndarray
         (n,), station of each row.
+    clusters : Clusters, optional
+        The cluster of each station; by default each station is one.
 
     Returns
     -------
     dict
-        `n`, `stations`; `rmse_first`, `rmse_second` pooled over these rows, `difference` (first - second) and its `interval`
-        over resampled stations; `stations_first_better`, `stations_second_better`; `p_value` of the two-sided Wilcoxon
-        signed-rank test on station RMSEs (exact below 50 stations without ties); `effect`, the matched-pairs rank-biserial
-        correlation (Kerby 2014), from -1 (the first model is better at every station) to 1. The last two are None if all
-        differences are 0.
+        `n`, `stations`, `clusters`; `rmse_first`, `rmse_second` pooled over these rows, `difference` (first - second) and its `interval`
+        over clusters; `stations_first_better`, `stations_second_better`; `p_value` of the two-sided Wilcoxon
+        signed-rank test on the clusters' mean differences of station RMSEs (exact below 50 clusters without ties); `effect`, the
+        matched-pairs rank-biserial correlation of the same (Kerby 2014), from -1 (the first model is better in every cluster) to 1. The
+        last two are None if all differences are 0. With fewer than six clusters, p cannot fall below 0.05, whatever the models.
     """
     from scipy.stats import rankdata, wilcoxon
 
@@ -251,28 +387,34 @@ def compare_pair(
     ones = np.ones(both[0].n.size)
     a, b = (float(m.pool(ones)[0]) for m in both)
     differences = (both[0].table["rmse"] - both[1].table["rmse"]).to_numpy()
-    nonzero = differences[differences != 0]
+    at = _number(both[0].station, clusters)
+    of_clusters = np.bincount(at, weights=differences) / np.bincount(at)
+    nonzero = of_clusters[of_clusters != 0]
     p_value = effect = None
     if nonzero.size:
         p_value = float(wilcoxon(nonzero).pvalue)
         ranks = rankdata(np.abs(nonzero))
         effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
-    interval: Interval = [None, None]
-    if ones.size > 1:
-        drawn = draw_stations(ones.size, resamples, seed)
-        interval = interval_of(both[0].pool(drawn)[:, 0] - both[1].pool(drawn)[:, 0])
+    squares = [np.bincount(at, weights=m.n * m.table["rmse"].to_numpy() ** 2) for m in both]
+    sums = np.stack([np.bincount(at, weights=both[0].n), *squares], axis=1)
     return {
         "n": int(observed.size),
         "stations": int(ones.size),
+        "clusters": len(sums),
         "rmse_first": a,
         "rmse_second": b,
         "difference": a - b,
-        "interval": interval,
+        "interval": interval_of_sums(sums, difference_of_rmse, resamples=resamples, seed=seed),
         "stations_first_better": int((differences < 0).sum()),
         "stations_second_better": int((differences > 0).sum()),
         "p_value": p_value,
         "effect": effect,
     }
+
+
+def difference_of_rmse(m: np.ndarray) -> np.ndarray:
+    """Return the RMSE of the second column minus that of the third; columns are rows and two sums of squared errors."""
+    return np.asarray(np.sqrt(m[..., 1] / m[..., 0]) - np.sqrt(m[..., 2] / m[..., 0]))
 
 
 def adjust_holm(p_values: Sequence[float | None]) -> list[float | None]:

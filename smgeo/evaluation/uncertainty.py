@@ -11,12 +11,14 @@ import xarray as xr
 
 from smgeo.bounds import Bound, check_arguments, check_number, checked
 from smgeo.catalog import FEATURES
+from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.importance import Part, permutation_importance
 from smgeo.models.applicability import MOST_ROWS, Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, part_rows, repeat_steps, windows_like
+from smgeo.prepare.places import group_numbers
 from smgeo.prepare.steps import Preparation
 from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
 
@@ -60,10 +62,10 @@ def last_days(windows: Windows) -> np.ndarray:
 def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validation") -> Calibration:
     """Learn prediction intervals from a model's errors at stations that it was not trained on, and store them in the model.
 
-    The method is split-conformal with stations as groups (see `smgeo.models.calibration.Calibration`). A 90 % interval
-    contains the truth at nine of ten rows of a place that is as similar to the calibration stations as they are to each
-    other. There is no guarantee for places that differ from them. Stations that were put into training for their extreme
-    values are missing among them. If a model stopped early on the same stations, its errors there are slightly too small.
+    The method is split-conformal with places (or groups of stations) as groups, see `smgeo.models.calibration.Calibration`. A 90 %
+    interval contains the truth at nine of ten rows of a place that is as similar to the calibration places as they are to each other.
+    There is no guarantee for places that differ from them. Stations that were put into training for their extreme values are missing among
+    them. If a model stopped early on the same stations, its errors there are slightly too small.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validati
     calibration = Calibration.learn(
         _observed(model, windows),
         predicted,
-        windows.targets[0],
+        _units_of_rows(ds, windows),
         spread,
         part=part,
         limits=(float(limits[0]), float(limits[1])),
@@ -177,7 +179,7 @@ def find_applicability(
         Weight of each feature; by default from `permutation_importance` at the validation stations, or at the training
         stations if there are fewer than two validation stations.
     folds : int
-        Groups of training stations. For the threshold, the distance of a row is measured to the other groups.
+        Folds of training places (or groups of stations). For the threshold, the distance of a row is measured to the other folds.
     rows : int
         Maximum number of training rows, drawn at random in equal numbers per station.
     seed : int
@@ -210,15 +212,16 @@ def find_applicability(
     windows = _windows_of(model, ds, split, "train", trained=True)
     x, station = last_days(windows), windows.targets[0]
     chosen = _choose_rows(station, rows, seed)
-    ids = np.unique(station)
+    unit = _units_of_rows(ds, windows)
+    ids = np.unique(unit)
     fold_of = np.random.default_rng([seed, 1]).permutation(len(ids)) % min(folds, len(ids))
     area = Applicability.learn(
         x[chosen],
-        fold_of[np.searchsorted(ids, station[chosen])],
+        fold_of[np.searchsorted(ids, unit[chosen])],
         features,
         np.nan_to_num(np.array([weights[f] for f in features], dtype="float64")),
         rows=len(x),
-        stations=len(ids),
+        stations=len(np.unique(station)),
     )
     model.applicability_, model.digest_ = area, None
     return area
@@ -270,6 +273,13 @@ def _preparation_of(model: Model) -> Preparation:
         raise SmgeoError("intervals and areas: the model was fitted on bare arrays; fit it on Windows")
     known: Preparation = preparation
     return known
+
+
+def _units_of_rows(ds: xr.Dataset, windows: Windows) -> np.ndarray:
+    """Return the number of the group of stations of each value that `windows.pick` selects, int (n,)."""
+    station = windows.targets[0]
+    positions, at = np.unique(station, return_inverse=True)
+    return group_numbers(select_stations(ds, windows.stations_at(positions).tolist()))[at]
 
 
 def _observed(model: Model, windows: Windows) -> np.ndarray:

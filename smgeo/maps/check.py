@@ -18,11 +18,14 @@ from smgeo.cube.ledger import is_store
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import check_known_units, text_of, units_of
 from smgeo.errors import SmgeoError
-from smgeo.evaluation.scores import compute_scores, finite_or_none, score_intervals
+from smgeo.evaluation.clusters import clusters_of
+from smgeo.evaluation.intervals import Clusters
+from smgeo.evaluation.scores import compute_scores, finite_or_none, score_intervals, score_stations
 from smgeo.files import JsonObject
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.cog import find_cogs
 from smgeo.maps.layout import IDENTITY, MAP_CHUNK
+from smgeo.prepare.places import group_numbers
 
 # Least number of days for an autocorrelation, and of months for scores of monthly means.
 _LEAST_DAYS = 30
@@ -141,7 +144,7 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
     Returns
     -------
     dict
-        `scores` (as in `results.json`, at the pixels of stations), `intervals` (95 %, over resampled stations), `left_out`
+        `scores` (as in `results.json`, at the pixels of stations), `intervals` and `over_stations` (95 %, over clusters of stations), `left_out`
         (number of stations by reason), `coverage` if the map has intervals, `applicability` if it has the flag: rows and RMSE
         inside and outside; `time`: medians over stations of the autocorrelation of one day (map, stations), and of RMSE and r of monthly
         means; `seams`: see `measure_seams`.
@@ -161,8 +164,15 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
         json.loads(made.attrs.get(f"smgeo_{kind}_stations", "[]")) for kind in ("training", "validation")
     )
     ids = text_of(stations["station"])
-    unseen = stations.isel(station=np.flatnonzero(~np.isin(ids, [*trained, *validated])))
-    left_out = {"trained on": int(np.isin(ids, trained).sum()), "validated on": int(np.isin(ids, validated).sum())}
+    known_to_model = np.isin(ids, [*trained, *validated])
+    unit = group_numbers(stations)
+    beside = np.isin(unit, unit[known_to_model]) & ~known_to_model
+    unseen = stations.isel(station=np.flatnonzero(~known_to_model & ~beside))
+    left_out = {
+        "trained on": int(np.isin(ids, trained).sum()),
+        "validated on": int(np.isin(ids, validated).sum()),
+        "at a place of these": int(beside.sum()),
+    }
     if not unseen.sizes["station"]:
         raise SmgeoError(
             f"the map's model saw all {len(ids)} stations in training or validation; give a cube with others"
@@ -178,9 +188,13 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
         raise SmgeoError("no station that the model never saw has a value on a day and a place of the map")
     place = np.nonzero(seen)[0]
     rows = observed[seen], predicted[seen], place
+    of_places = unseen.sel(station=at["station"]).isel(station=np.unique(place))
+    of_ids = clusters_of(of_places)
+    clusters = Clusters(of_ids.by, dict(zip(np.unique(place).tolist(), of_ids.of.values(), strict=True)))
     out: JsonObject = {
         "scores": compute_scores(*rows),
-        "intervals": score_intervals(*rows),
+        "intervals": score_intervals(*rows, clusters),
+        "over_stations": score_stations(*rows, clusters),
         "left_out": left_out,
         "days": len(days),
         "time": _describe_time(np.where(seen, observed, np.nan), np.where(seen, predicted, np.nan), days),

@@ -235,14 +235,14 @@ def _sum_of(path: Path) -> int:
     rasterio.errors.RasterioError
         If a block cannot be read.
     """
-    with rasterio.open(path) as file:
+    with rasterio.open(path, num_threads="ALL_CPUS") as file:
         found, levels = 0, len(file.overviews(1))
         for y in range(0, file.height, _BLOCK):
             for band in file.indexes:
                 values = file.read(band, window=Window(0, y, file.width, min(_BLOCK, file.height - y)))
                 found = zlib.crc32(np.ascontiguousarray(values).data, found)
     for level in range(levels):
-        with rasterio.open(path, overview_level=level) as file:
+        with rasterio.open(path, overview_level=level, num_threads="ALL_CPUS") as file:
             for y in range(0, file.height, _BLOCK):
                 file.read(window=Window(0, y, file.width, min(_BLOCK, file.height - y)))
     return found

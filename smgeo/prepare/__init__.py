@@ -19,6 +19,7 @@ from smgeo.prepare.pipeline import (
     training_windows,
     windows_of_parts,
 )
+from smgeo.prepare.places import group_stations
 from smgeo.prepare.repeat import repeat_steps, windows_like
 from smgeo.prepare.scaling import Scaler
 from smgeo.prepare.selection import SelectedFeatures, select_features
@@ -46,6 +47,7 @@ __all__ = [
     "fill_gaps",
     "flag_out_of_range",
     "flag_outliers",
+    "group_stations",
     "hide_days",
     "learnable",
     "measure_revisit",

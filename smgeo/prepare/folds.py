@@ -21,20 +21,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from pyproj import CRS, Transformer
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from smgeo.bounds import check_arguments, check_given, checked
 from smgeo.cube.schema import observed
 from smgeo.errors import SmgeoError, nearest
+from smgeo.prepare.places import buffer_of, coordinates_of, group_numbers, near_stations, on_sphere, place_numbers
 
 FOLDS = 10
 GAP_DAYS = 30
 # Methods that hold out whole stations.
 OF_STATIONS = ("group-k-fold", "leave-location-out", "spatial-blocks")
-# At most 11 m: two probes of one site, or the same site in two networks.
-_SAME_PLACE_DEGREES = 1e-4
 _SHARE_SET_APART = 0.1
 # Unit and fold of each row, of a shape that broadcasts to (station, time).
 Parts = tuple[np.ndarray, np.ndarray]
@@ -59,6 +55,8 @@ class Folds:
         Number of folds.
     seed, gap_days, forward_only
         Arguments of `cv_folds`.
+    near : numpy.ndarray or None
+        bool (folds, station): stations within the buffer around those that a fold holds out, which it does not train on.
     """
 
     method: str
@@ -69,6 +67,7 @@ class Folds:
     seed: int
     gap_days: int = 0
     forward_only: bool = False
+    near: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -81,6 +80,8 @@ class Folds:
         if not 0 <= k < self.count:
             raise IndexError(f"fold {k} of {self.count}")
         train = self.rows & (self.fold != k)
+        if self.near is not None:
+            train &= ~self.near[k][:, None]
         if self.method == "temporal":
             train &= self._far_from(k)
         return train, self.rows & (self.fold == k)
@@ -124,14 +125,15 @@ def cv_folds(
 
     | method | held out together |
     |---|---|
-    | `group-k-fold` | stations; the stations of a group, if the cube has the coordinate `group` |
-    | `leave-location-out` | locations: stations within 1e-4 degrees of each other are one |
-    | `spatial-blocks` | all locations of a block |
+    | `group-k-fold` | groups of stations: places, or what `group_stations` or a table's column `group` says |
+    | `leave-location-out` | places: stations that are no farther apart than 30 m, or what `group_stations` says |
+    | `spatial-blocks` | all places of a block |
     | `temporal` | all rows of a period |
     | `random` | nothing: each row is drawn separately |
 
     Every row is held out once and is never in both parts of a fold. `temporal` has two exceptions: rows within `gap_days` of
-    the held-out period are in neither part of that fold, and with `forward_only` the first period is never held out.
+    the held-out period are in neither part of that fold, and with `forward_only` the first period is never held out. Stations within the
+    buffer of `group_stations` around those that are held out are in neither part of that fold.
 
     Parameters
     ----------
@@ -141,11 +143,11 @@ def cv_folds(
     method : str
         Method from the table above.
     folds : int, optional
-        Number of folds. 10 by default; in `leave-location-out` the number of locations.
+        Number of folds. 10 by default; in `leave-location-out` the number of places.
     target : str
         Variable whose values define the rows.
     seed : int
-        Seed of the order in which stations, locations and blocks are assigned to folds, of k-means, and of random rows.
+        Seed of the order in which groups, places and blocks are assigned to folds, of k-means, and of random rows.
     block_km : float, optional
         For `spatial-blocks`: side of square blocks in km, in a Lambert azimuthal equal-area projection about the middle of
         the stations, counted from the westernmost and southernmost. It should not be shorter than the distance over which
@@ -195,6 +197,10 @@ def cv_folds(
     asked = _Asked(ds, rows, folds or 0, seed, block_km, forward_only)
     unit, fold = METHODS[method](asked)
     made = Folds(method, rows, unit, fold, folds or int(fold.max()) + 1, seed, gap_days, forward_only)
+    if method in OF_STATIONS and (km := buffer_of(ds)):
+        degrees = coordinates_of(ds)
+        near = [near_stations(degrees, fold[:, 0] == k, km) & (fold[:, 0] != k) for k in range(made.count)]
+        made = replace(made, near=np.stack(near))
     _check_parts(made)
     return made
 
@@ -207,9 +213,11 @@ def _check_parts(folds: Folds) -> None:
     for k, (train, held) in enumerate(some):
         if not (train.any() and held.any()):
             lacks = "trains on" if held.any() else "holds out"
+            other = f" or a gap_days below {folds.gap_days}" if folds.method == "temporal" else ""
+            other = other if folds.near is None else " or a smaller buffer_km"
             raise SmgeoError(
                 f"cross-validation ({folds.method}): fold {k + 1} of {len(folds)} {lacks} none of the {folds.rows.sum():,} rows; use "
-                "fewer folds" + (f" or a gap_days below {folds.gap_days}" if folds.method == "temporal" else "")
+                f"fewer folds{other}"
             )
 
 
@@ -229,12 +237,11 @@ class _Asked:
         """Indices of the stations that have a row."""
         return np.flatnonzero(self.rows.any(axis=1))
 
-    def places(self) -> np.ndarray | None:
-        """Return latitude and longitude (degrees) of the stations with rows, (n, 2); None if the cube has no coordinates."""
-        if not {"latitude", "longitude"} <= set(self.ds.variables):
-            return None
-        degrees = [self.ds[name].values.astype("float64")[self.with_rows] for name in ("latitude", "longitude")]
-        return np.stack(degrees, axis=1)
+    @property
+    def degrees(self) -> np.ndarray:
+        """Latitude and longitude of the stations with rows, (n, 2); NaN where unknown."""
+        degrees: np.ndarray = coordinates_of(self.ds)[self.with_rows]
+        return degrees
 
 
 def _number(keys: Iterable[Hashable]) -> np.ndarray:
@@ -256,43 +263,29 @@ def _deal(asked: _Asked, keys: Iterable[Hashable], word: str, folds: int) -> Par
     return unit, fold
 
 
-def _by_station(asked: _Asked) -> Parts:
-    if "group" not in asked.ds.coords:
-        return _deal(asked, asked.with_rows.tolist(), "stations with a target", asked.folds)
-    groups = asked.ds["group"].values[asked.with_rows]
-    keys = [str(group) or int(i) for group, i in zip(groups, asked.with_rows, strict=True)]
-    return _deal(asked, keys, "groups with a target", asked.folds)
+def _by_group(asked: _Asked) -> Parts:
+    return _deal(asked, group_numbers(asked.ds)[asked.with_rows].tolist(), "groups with a target", asked.folds)
 
 
-def _by_location(asked: _Asked) -> Parts:
-    places = asked.places()
-    keys = asked.with_rows if places is None else _locations(places)
-    return _deal(asked, keys.tolist(), "locations with a target", asked.folds or max(np.unique(keys).size, 2))
-
-
-def _locations(places: np.ndarray) -> np.ndarray:
-    """Return the number of each place's location; an unknown place is its own location."""
-    known = np.flatnonzero(np.isfinite(places).all(axis=1))
-    near = known[KDTree(places[known]).query_pairs(_SAME_PLACE_DEGREES, p=np.inf, output_type="ndarray")]
-    joined = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(len(places), len(places)))
-    number: np.ndarray = connected_components(joined, directed=False)[1]
-    return number
+def _by_place(asked: _Asked) -> Parts:
+    keys = place_numbers(asked.ds)[asked.with_rows]
+    return _deal(asked, keys.tolist(), "places with a target", asked.folds or max(np.unique(keys).size, 2))
 
 
 def _by_block(asked: _Asked) -> Parts:
-    places = asked.places()
-    if places is None or not np.isfinite(places).all():
-        found = "has none" if places is None else f"lacks those of {(~np.isfinite(places).all(axis=1)).sum()} stations"
+    places = asked.degrees
+    if lacking := int((~np.isfinite(places).all(axis=1)).sum()):
+        found = "has none" if lacking == len(places) else f"lacks those of {lacking} stations"
         raise SmgeoError(
             f"cross-validation (spatial-blocks): needs latitude and longitude of every station with a target; the cube {found}; "
             "add the coordinates, leave these stations out, or use group-k-fold"
         )
-    _, first, location = np.unique(_locations(places), return_index=True, return_inverse=True)
+    _, first, location = np.unique(place_numbers(asked.ds)[asked.with_rows], return_index=True, return_inverse=True)
     if asked.block_km is not None:
         blocks, word = _squares(places[first], asked.block_km), f"squares of {asked.block_km:g} km"
     elif asked.folds > first.size:
         raise SmgeoError(
-            f"cross-validation: {asked.folds} folds of {first.size} locations; folds must be from 2 to {first.size}"
+            f"cross-validation: {asked.folds} folds of {first.size} places; folds must be from 2 to {first.size}"
         )
     else:
         blocks, word = _clusters(places[first], asked.folds, asked.seed), "clusters"
@@ -301,7 +294,7 @@ def _by_block(asked: _Asked) -> Parts:
 
 def _squares(places: np.ndarray, block_km: float) -> list[Hashable]:
     """Return column and row of each place's square, counted from the westernmost and southernmost place."""
-    x, y, z = _on_sphere(places).mean(axis=0)
+    x, y, z = on_sphere(places).mean(axis=0)
     latitude, longitude = np.rad2deg([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)])
     flat = CRS.from_proj4(f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m")
     metres = Transformer.from_crs("EPSG:4326", flat).transform(places[:, 0], places[:, 1])
@@ -312,16 +305,8 @@ def _clusters(places: np.ndarray, count: int, seed: int) -> list[Hashable]:
     """Return the number of each place's cluster, by k-means on the sphere."""
     from sklearn.cluster import KMeans
 
-    found: np.ndarray = KMeans(count, n_init=10, random_state=seed).fit_predict(_on_sphere(places))
+    found: np.ndarray = KMeans(count, n_init=10, random_state=seed).fit_predict(on_sphere(places))
     return [int(number) for number in found]
-
-
-def _on_sphere(places: np.ndarray) -> np.ndarray:
-    """Convert degrees (n, 2) to unit vectors (n, 3), which have no date line."""
-    latitude, longitude = np.deg2rad(places).T
-    return np.stack(
-        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
-    )
 
 
 def _by_period(asked: _Asked) -> Parts:
@@ -343,8 +328,8 @@ def _by_row(asked: _Asked) -> Parts:
 
 
 METHODS: dict[str, Callable[[_Asked], Parts]] = {
-    "group-k-fold": _by_station,
-    "leave-location-out": _by_location,
+    "group-k-fold": _by_group,
+    "leave-location-out": _by_place,
     "spatial-blocks": _by_block,
     "temporal": _by_period,
     "random": _by_row,

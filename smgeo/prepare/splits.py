@@ -1,4 +1,6 @@
-"""Splits into training, validation and test part: whole stations, as in the study, or periods.
+"""Splits into training, validation and test part: whole groups of stations, as in the study, or periods.
+
+A group is a place unless the cube says otherwise (`smgeo.prepare.places`).
 
 A split in time has the same stations in each part and names the days of each (`periods`). `learnable` hides all other days from
 what is learned, as temporal folds do, and `part_rows` gives the rows of a part.
@@ -23,6 +25,7 @@ from smgeo.bounds import check_arguments, check_each, check_period, checked
 from smgeo.cube.schema import observed, select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
+from smgeo.prepare.places import buffer_of, coordinates_of, group_numbers, near_stations
 from smgeo.recipe.preparation import find_period_problem
 
 PARTS = ("train", "validation", "test")
@@ -44,6 +47,8 @@ class Split:
         Stations without any value of the target, which are in no part.
     periods : dict of str to (str, str)
         For a split in time: first and last day of each part, such as `2015-04-01`. Stations are then in several parts.
+    in_buffer : tuple of str
+        Stations in no part: they would be in training, but are nearer to one of another part than the buffer of the groups.
     """
 
     train: tuple[str, ...]
@@ -52,6 +57,7 @@ class Split:
     forced: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     periods: dict[str, tuple[str, str]] = field(default_factory=dict)
+    in_buffer: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, ids in self.parts().items():
@@ -70,11 +76,11 @@ class Split:
 
     @classmethod
     def from_dict(cls, parts: JsonObject) -> Split:
-        """Return the split that a run's results describe: ids by part, and optionally `forced`, `left_out` and `periods`."""
+        """Return the split that a run's results describe: ids by part, and optionally the others."""
         forced = {str(k): tuple(v) for k, v in parts.get("forced", {}).items()}
-        train, validation, test, left_out = (tuple(parts.get(name, ())) for name in (*PARTS, "left_out"))
+        train, validation, test, left_out, near = (tuple(parts.get(n, ())) for n in (*PARTS, "left_out", "in_buffer"))
         periods = {str(k): (str(a), str(b)) for k, (a, b) in parts.get("periods", {}).items()}
-        return cls(train, validation, test, forced, left_out, periods)
+        return cls(train, validation, test, forced, left_out, periods, near)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Return part name -> station ids."""
@@ -224,8 +230,8 @@ def split_stations(
 
     Stations without any value of the target (a variable of kind "target"; of any, if there are several) are in no part.
     Validation and test get their shares of all other stations, drawn from those that are not forced to training. If too few
-    of these are left, they are divided between the two parts in proportion. If the cube has the coordinate `group`, the
-    stations of a group are in one part.
+    of these are left, they are divided between the two parts in proportion. The stations of a place (no farther apart than 30 m) are in one
+    part, or those of a group, if the cube has the coordinate `group`: from a table's column, or from `group_stations`.
 
     Parameters
     ----------
@@ -242,7 +248,7 @@ def split_stations(
     Returns
     -------
     Split
-        `left_out` contains the stations without a target.
+        `left_out` contains the stations without a target, `in_buffer` those too near to others.
 
     Raises
     ------
@@ -261,7 +267,7 @@ def split_stations(
     ds = ds.isel(station=known)
     ids = ds["station"].values.tolist()
     forced = find_extremes(ds) if extremes_to_train else {}
-    groups = _groups(ds)
+    groups = dict(zip(ids, group_numbers(ds).tolist(), strict=True))
     taken = {groups[s] for s in forced}
     free = [s for s in ids if groups[s] not in taken]
     n_val, n_test = (round(f * len(ids)) for f in fractions[1:])
@@ -270,29 +276,26 @@ def split_stations(
         n_test = max(round(n_test * share), 1) if n_test else 0
         n_val = len(free) - n_test
     validation, test = _draw(free, groups, n_val, n_test, seed)
+    held = np.array([s in validation or s in test for s in ids])
+    near = near_stations(coordinates_of(ds), held, buffer_of(ds)) & ~held
+    in_buffer = tuple(s for s, is_near in zip(ids, near, strict=True) if is_near)
     split = Split(
-        train=tuple(s for s in ids if s not in validation and s not in test),
+        train=tuple(s for s, out in zip(ids, near | held, strict=True) if not out),
         validation=tuple(s for s in ids if s in validation),
         test=tuple(s for s in ids if s in test),
-        forced=forced,
+        forced={s: extremes for s, extremes in forced.items() if s not in in_buffer},
         left_out=tuple(left_out),
+        in_buffer=in_buffer,
     )
     empty = [name for share, (name, part) in zip(fractions, split.parts().items(), strict=True) if share and not part]
     if empty:
         raise SmgeoError(
             f"split: {' and '.join(empty)} would have no station: {len(ids)} stations"
             f"{f' with a target ({len(left_out)} without)' if left_out else ''}, {len(forced)} of them forced to "
-            f"training by extreme values, fractions {tuple(fractions)}. Use more stations, larger fractions, or "
-            "extremes_to_train: false"
+            f"training by extreme values, {len(in_buffer)} in the buffer, fractions {tuple(fractions)}. Use more stations, larger "
+            "fractions, smaller groups or buffers, or extremes_to_train: false"
         )
     return split
-
-
-def _groups(ds: xr.Dataset) -> dict[Hashable, Hashable]:
-    """Return the group of each station; a station without one is its own."""
-    ids = ds["station"].values.tolist()
-    labels = ds["group"].values.tolist() if "group" in ds.coords else [""] * len(ids)
-    return {s: ("group", label) if label else s for s, label in zip(ids, labels, strict=True)}
 
 
 def _draw(

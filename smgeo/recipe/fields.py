@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 
 from smgeo.catalog import FEATURES, STUDY_FEATURES, TARGET_MEAN, Feature, Kind
 from smgeo.recipe.grid import GridSpec
+from smgeo.recipe.groups import GroupsSpec
 from smgeo.recipe.models import NAME, ModelSpec, is_network, name_kinds
 from smgeo.recipe.output import MapSpec, ReportSpec
 from smgeo.recipe.preparation import PrepareSpec
@@ -111,6 +112,8 @@ class RecipeFields(Spec):
     grid: GridSpec | None = None
     features: tuple[str, ...]
     variables: dict[str, VariableSpec] = Field({})
+    groups: GroupsSpec = GroupsSpec()
+    cluster: str | None = None
     prepare: PrepareSpec = PrepareSpec()
     models: dict[str, ModelSpec] = Field({})
     search: dict[str, SearchSpec] = Field({})
@@ -149,6 +152,11 @@ class RecipeFields(Spec):
     @classmethod
     def _flat_models(cls, value: object) -> object:
         return name_kinds(value)
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"by": value} if isinstance(value, str) else value
 
     @field_validator("cross_validation", mode="before")
     @classmethod

@@ -53,18 +53,23 @@ def open_truth(path: Path, estimate: xr.DataArray | xr.Dataset) -> xr.DataArray:
     return truth.sel(time=estimate["time"]).sel(y=estimate["y"], x=estimate["x"], method="nearest")
 
 
-def describe_models(folder: Path, scores: Mapping[str, dict[str, Scores]], cube: xr.Dataset) -> JsonObject:
-    """Return `intervals`, `comparisons` and `groups` of the results, from the predictions in a run's folder.
+def describe_models(
+    folder: Path, scores: Mapping[str, dict[str, Scores]], cube: xr.Dataset, cluster: str | None = None
+) -> JsonObject:
+    """Return `intervals`, `over_stations`, `comparisons` and `groups` of the results, from the predictions in a run's folder.
+
+    `cluster` is what intervals and tests take for independent, see `smgeo.evaluation.parts.Evaluation`.
 
     Groups of test stations are networks, climate classes if the archive has them, and USDA texture classes if the cube has sand, silt and clay.
     """
-    evaluations = open_evaluations(folder, scores)
+    evaluations = open_evaluations(folder, scores, cluster)
     groups = {
         label: {name: records_of(e.by(of_station), "group") for name, e in evaluations.items()}
         for label, of_station in _station_groups(cube).items()
     }
     return {
         "intervals": {name: e.intervals for name, e in evaluations.items()},
+        "over_stations": {name: e.over_stations for name, e in evaluations.items()},
         "comparisons": records_of(compare_models(evaluations)),
         "groups": {label: of_models for label, of_models in groups.items() if any(of_models.values())},
     }
@@ -98,9 +103,11 @@ def _coverage_of(table: pd.DataFrame) -> JsonObject:
     }
 
 
-def open_evaluations(folder: Path, scores: Mapping[str, dict[str, Scores]]) -> dict[str, Evaluation]:
+def open_evaluations(
+    folder: Path, scores: Mapping[str, dict[str, Scores]], cluster: str | None = None
+) -> dict[str, Evaluation]:
     """Return the scores of each model with the predictions in a run's folder."""
-    return {name: Evaluation(scores[name], ds) for name, ds in open_predictions(folder, scores).items()}
+    return {name: Evaluation(scores[name], ds, cluster) for name, ds in open_predictions(folder, scores).items()}
 
 
 def open_predictions(folder: Path, models: Iterable[str]) -> dict[str, xr.Dataset]:

@@ -21,7 +21,8 @@ from smgeo.recipe.spec import Spec, parse_spec
 
 # Raised whenever a key is added, removed or changes its meaning. Files without the key are version 0, which has the keys of version 1.
 # Version 2 adds `features`, and to variables of the grid all but `kind`, `units`, days and shares.
-SCHEMA_VERSION = 2
+# Version 3 adds `over_stations`, `groups_of_stations` and `in_buffer`, to comparisons `clusters`, and to cross-validation the scores of a part.
+SCHEMA_VERSION = 3
 
 Part = Literal["train", "validation", "test"]
 Number = float | None
@@ -72,12 +73,39 @@ class PartScores(PooledScores):
 
 
 class ScoreIntervals(Entry):
-    """Intervals of 95 % of the pooled scores over resampled stations."""
+    """Intervals of 95 % of the pooled scores over clusters of stations."""
 
     rmse: Interval
     ubrmse: Interval
     bias: Interval
     r: Interval
+
+
+class StationScore(Entry):
+    """Mean and median of a score over stations, with intervals of 95 % over clusters."""
+
+    mean: Number
+    mean_interval: Interval
+    median: Number
+    median_interval: Interval
+
+
+class StationScores(Entry):
+    """Scores over stations, each counted once.
+
+    `stations_of_few_rows` have fewer than `least_rows` rows, and no r. `clusters` is the number of what is taken for independent, and
+    `clusters_by` what that is: `place`, `network`, ...
+    """
+
+    stations: int
+    stations_of_few_rows: int
+    least_rows: int
+    clusters: int
+    clusters_by: str
+    rmse: StationScore
+    ubrmse: StationScore
+    bias: StationScore
+    r: StationScore
 
 
 class Comparison(Entry):
@@ -87,6 +115,7 @@ class Comparison(Entry):
     second: str
     n: int
     stations: int
+    clusters: int | None = None
     rmse_first: float
     rmse_second: float
     difference: float
@@ -116,7 +145,8 @@ class ThreeR2(Entry):
 class CrossValidation(ThreeR2):
     """Scores of one cross-validation.
 
-    `gap_days` exists for temporal folds. `selected` has the features of each fold if features were selected in the folds.
+    `gap_days` exists for temporal folds. `selected` has the features of each fold if features were selected in the folds. `scores`,
+    `intervals` and `over_stations` are those that a part of a split has, over the held-out rows of all folds.
     """
 
     method: str
@@ -127,6 +157,9 @@ class CrossValidation(ThreeR2):
     n: int
     stations: int
     r2_of_folds: list[Number]
+    scores: PartScores | None = None
+    intervals: ScoreIntervals | None = None
+    over_stations: StationScores | None = None
 
 
 class LeakageSplit(PooledScores, ThreeR2):
@@ -394,6 +427,7 @@ class Results(Entry):
     target: Target | None = None
     models: dict[str, dict[Part, PartScores]]
     intervals: dict[str, dict[Part, ScoreIntervals]] = Field(default_factory=dict)
+    over_stations: dict[str, dict[Part, StationScores]] = Field(default_factory=dict)
     comparisons: list[Comparison] = Field(default_factory=list)
     groups: dict[str, dict[str, list[GroupScores]]] = Field(default_factory=dict)
     cross_validation: dict[str, CrossValidation] = Field(default_factory=dict)

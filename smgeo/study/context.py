@@ -18,7 +18,7 @@ from smgeo.hpc.machine import LocalMachine
 from smgeo.models import make_model
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.model_file import read_model
-from smgeo.prepare import Split
+from smgeo.prepare import Split, group_stations
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.study import Recipe
 from smgeo.study.ledger import Done, Ledger
@@ -135,13 +135,20 @@ class Context:
         return self.folder / "stations.zarr"
 
     @property
+    def groups(self) -> JsonObject:
+        """What stations are held out together, for the keys of stages."""
+        return self.recipe.groups.model_dump(mode="json")
+
+    @property
     def grid_store(self) -> Path:
         """Path of the grid cube."""
         return self.folder / "grid.zarr"
 
     def open_stations(self) -> xr.Dataset:
-        """Open the station cube, lazily."""
-        return open_cube(self.station_store)
+        """Open the station cube, lazily, with the groups of the recipe."""
+        groups = self.recipe.groups
+        cube = open_cube(self.station_store)
+        return group_stations(cube, groups.by, **groups.model_dump(exclude={"by"}))
 
     def do(
         self,

@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 from smgeo.assemble.grid import open_grid
 from smgeo.assemble.stations import merge_stations
 from smgeo.errors import SmgeoError
+from smgeo.evaluation.clusters import clusters_of
 from smgeo.models import make_model
 from smgeo.polygons import pixels_inside, read_outline
+from smgeo.prepare import group_stations
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
+from smgeo.prepare.places import group_numbers
 from smgeo.recipe.station_source import files_of
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_station_source, raster_files
@@ -96,7 +100,7 @@ def check_inputs(recipe: Recipe, root: Path, folder: Path) -> xr.Dataset | None:
     if recipe.world is not None:
         first = pd.Timestamp(WORLD_START)
         last = first + pd.Timedelta(days=recipe.world.days - 1)
-        faults.found += _find_faults(recipe, recipe.world.stations, first, last)
+        faults.found += _find_faults(recipe, recipe.world.stations, recipe.world.stations, first, last)
     else:
         with faults.collect():
             _check_outline(recipe, root)
@@ -104,7 +108,12 @@ def check_inputs(recipe: Recipe, root: Path, folder: Path) -> xr.Dataset | None:
             stations = _open_stations(recipe, root, faults)
         if stations is not None:
             days = stations["time"].values
-            faults.found += _find_faults(recipe, stations.sizes["station"], days[0], days[-1])
+            groups = stations.sizes["station"]
+            with faults.collect():
+                groups = np.unique(group_numbers(group_stations(stations, **recipe.groups.model_dump()))).size
+            with faults.collect("cluster"):
+                clusters_of(stations, recipe.cluster)
+            faults.found += _find_faults(recipe, stations.sizes["station"], groups, days[0], days[-1])
         _check_rasters(recipe, root, folder, stations, faults)
     faults.report()
     return stations
@@ -154,10 +163,10 @@ def _check_outline(recipe: Recipe, root: Path) -> None:
         pixels_inside(read_outline(root / recipe.report.outline, box.crs), box)
 
 
-def _find_faults(recipe: Recipe, stations: int, first: Day, last: Day) -> list[str]:
-    """Return what of the recipe does not fit so many stations, from the first to the last of their days."""
+def _find_faults(recipe: Recipe, stations: int, groups: int, first: Day, last: Day) -> list[str]:
+    """Return what of the recipe does not fit so many stations in so many groups, from the first to the last of their days."""
     return [
-        *_fold_faults(recipe, stations),
+        *_fold_faults(recipe, groups),
         *_split_faults(recipe, stations),
         *_period_faults(recipe, first, last),
         *_map_date_faults(recipe, first, last),
@@ -176,8 +185,8 @@ def _split_faults(recipe: Recipe, stations: int) -> Iterator[str]:
             )
 
 
-def _fold_faults(recipe: Recipe, stations: int) -> Iterator[str]:
-    """Folds of whole stations need as many stations; by default each location is a fold."""
+def _fold_faults(recipe: Recipe, groups: int) -> Iterator[str]:
+    """Folds of whole groups of stations need as many groups; by default each place is a fold."""
     asked = [
         (f"cross_validation.folds ({c.method})", c.folds or (0 if c.method == "leave-location-out" else FOLDS))
         for c in recipe.cross_validation
@@ -191,8 +200,8 @@ def _fold_faults(recipe: Recipe, stations: int) -> Iterator[str]:
         if isinstance(spec.objective, int)
     ]
     for where, folds in asked:
-        if folds > stations:
-            yield f"{where}: {folds} folds of {stations} stations; use {stations} or fewer"
+        if folds > groups:
+            yield f"{where}: {folds} folds of {groups} groups of stations (places, or those of `groups`); use {groups} or fewer"
 
 
 def _period_faults(recipe: Recipe, first: Day, last: Day) -> Iterator[str]:

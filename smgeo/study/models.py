@@ -34,7 +34,8 @@ def choose_split(run: Context, found: Found) -> Found:
     if not run.recipe.models:
         return found
     spec = run.recipe.prepare.split
-    inputs = {"spec": spec.model_dump(mode="json"), "seed": run.seed_of(spec), **found.keys("stations")}
+    seed = run.seed_of(spec)
+    inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, "groups": run.groups, **found.keys("stations")}
     found, parts = run.do(found, "split", partial(_choose_split, run), inputs)
     split = Split.from_dict(parts)
     intervals = run.recipe.intervals

@@ -42,7 +42,7 @@ def audit_station_cube(run: Context, found: Found) -> Found:
         )
         return audit.to_dict()
 
-    inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, **found.keys("stations")}
+    inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, "groups": run.groups, **found.keys("stations")}
     found, audit = run.do(found, "leakage audit", work, inputs)
     return found.add(leakage_audit=audit)
 
@@ -52,7 +52,7 @@ def score_models(run: Context, found: Found) -> Found:
     if not found.models:
         return found
     scores = {name: about["scores"] for name, about in found.models.items()}
-    return found.add(models=scores, **describe_models(run.folder, scores, run.open_stations()))
+    return found.add(models=scores, **describe_models(run.folder, scores, run.open_stations(), run.recipe.cluster))
 
 
 def cross_validate_models(run: Context, found: Found) -> Found:
@@ -97,7 +97,8 @@ def _select_in_folds(
         return select_in_folds(rows, spec, recipe.features, run.target, seed=recipe.seed, progress=progress)
 
     asked = spec.model_dump(mode="json", exclude={"models"})
-    inputs = {"spec": asked, "seed": recipe.seed, "features": recipe.features, **found.keys("stations")}
+    inputs = {"spec": asked, "seed": recipe.seed, "features": recipe.features, "groups": run.groups}
+    inputs |= found.keys("stations")
     return run.do(found, f"features of folds {number}", work, inputs)
 
 
@@ -121,6 +122,7 @@ def _cross_validate(
             recipe.features,
             run.target,
             selected=selected,
+            cluster=recipe.cluster,
             seed=recipe.seed,
             progress=progress,
         )
@@ -129,6 +131,8 @@ def _cross_validate(
     inputs = {
         "model": recipe.models[name].model_dump(mode="json"),
         "seed": recipe.seed,
+        "groups": run.groups,
+        "cluster": recipe.cluster,
         "spec": spec.model_dump(mode="json", exclude={"models"}),
         "selected": selected,
         "prepare": recipe.prepare_of(name).model_dump(mode="json"),

@@ -247,7 +247,7 @@ def test_what_cannot_be_is_refused_by_name(make_grid_cube):
         audit_leakage(make_grid_cube())
     with pytest.raises(SmgeoError, match="no target 'moisture'"):
         audit_leakage(ds, ["ndvi"], "moisture")
-    with pytest.raises(SmgeoError, match="21 folds of 20 locations"):
+    with pytest.raises(SmgeoError, match="21 folds of 20 places"):
         audit_leakage(ds, ["ndvi"], folds=21)
 
 
@@ -333,6 +333,6 @@ def test_command_prints_the_audit_of_a_cube(study):
 
 def test_more_folds_than_stations_are_refused_before_anything_is_written(study):
     folder, recipe = study
-    with pytest.raises(SmgeoError, match="leakage_audit.folds: 9 folds of 8 stations"):
+    with pytest.raises(SmgeoError, match="leakage_audit.folds: 9 folds of 8 groups of stations"):
         smgeo.run({**recipe, "leakage_audit": {"folds": 9}}, out=folder / "run", data=folder)
     assert not (folder / "run").exists()

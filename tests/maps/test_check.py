@@ -63,7 +63,7 @@ def test_scores_are_those_of_the_pixels_of_unseen_stations(tmp_path):
     assert found["scores"]["rmse"] == pytest.approx(np.sqrt((errors**2).mean()), abs=1e-6)
     assert found["scores"]["bias"] == pytest.approx(errors.mean(), abs=1e-6)
     assert (found["scores"]["n"], found["scores"]["stations"]) == (5, 2)
-    assert found["left_out"] == {"trained on": 1, "validated on": 0, "outside the map": 1}
+    assert found["left_out"] == {"trained on": 1, "validated on": 0, "at a place of these": 0, "outside the map": 1}
     assert found["coverage"]["covered"] == pytest.approx(2 / 5)
     assert found["coverage"]["covered_stations"] == pytest.approx(1 / 2)
     assert found["coverage"]["width"] == pytest.approx(0.1, abs=1e-6)
@@ -89,7 +89,7 @@ def test_a_map_of_geotiffs_scores_as_its_store(tmp_path, make_station_cube, make
     moved = cube.isel(station=[3, 4, 5]).assign_coords(latitude=("station", lat), longitude=("station", lon))
     found, same = evaluate_map(folder, moved), evaluate_map(store, moved)
     assert found == same
-    assert found["left_out"] == {"trained on": 1, "validated on": 0, "outside the map": 0}
+    assert found["left_out"] == {"trained on": 1, "validated on": 0, "at a place of these": 0, "outside the map": 0}
     assert found["scores"]["stations"] == 2
 
 

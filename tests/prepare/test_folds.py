@@ -121,8 +121,10 @@ def test_rows_set_apart_are_whole_units_of_training_rows(seed, method, count):
             assert np.flatnonzero(apart.any(axis=0)).min() > np.flatnonzero(rest.any(axis=0)).max()
         if method in ("group-k-fold", "temporal"):
             axis = 1 if method == "group-k-fold" else 0
-            units = train.any(axis=axis).sum()
-            assert apart.any(axis=axis).sum() == max(round(0.1 * units), 1)
+            parts = np.flatnonzero(train.any(axis=axis)), np.flatnonzero(apart.any(axis=axis))
+            if method == "group-k-fold":  # the last station is at the place of the first
+                parts = tuple({0 if i == 29 else i for i in part} for part in parts)
+            assert len(parts[1]) == max(round(0.1 * len(parts[0])), 1)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(sorted(METHODS)), st.integers(2, 6), st.integers(0, 12), st.booleans())
@@ -230,7 +232,7 @@ def test_folds_serve_scikit_learn():
     from sklearn.linear_model import LinearRegression
     from sklearn.model_selection import GroupKFold, cross_val_score
 
-    ds = drawn(3, 9, 20)
+    ds = drawn(3, 9, 20).drop_vars(["latitude", "longitude"])
     rows = ds["sm"].notnull().values
     y = ds["sm"].values[rows]
     x = np.stack([y**2, np.arange(y.size)], axis=1)
@@ -251,13 +253,13 @@ def test_what_cannot_be_is_refused_by_name():
         cv_folds(ds, "random", target="moisture")
     with pytest.raises(SmgeoError, match="folds must be a whole number from 2 to 1,000,000; got 1"):
         cv_folds(ds, "random", 1)
-    with pytest.raises(SmgeoError, match="4 folds of 3 stations"):
+    with pytest.raises(SmgeoError, match="4 folds of 3 groups"):
         cv_folds(ds, "group-k-fold", 4)
     with pytest.raises(SmgeoError, match="needs latitude and longitude .* has none"):
         cv_folds(ds, "spatial-blocks", 2)
     with pytest.raises(SmgeoError, match="lacks those of 1 stations"):
         cv_folds(cube(ds["sm"], [1.0, np.nan, 2.0], [1.0, 1.0, 1.0]), "spatial-blocks", 2)
-    with pytest.raises(SmgeoError, match="3 folds of 2 locations"):
+    with pytest.raises(SmgeoError, match="3 folds of 2 places"):
         cv_folds(cube(ds["sm"], [1.0, 1.0, 2.0], [1.0, 1.0, 1.0]), "spatial-blocks", 3)
     with pytest.raises(SmgeoError, match="2 folds of 1 squares of 9000 km"):
         cv_folds(cube(ds["sm"], [1.2, 1.0, 1.1], [1.0, 1.0, 1.0]), "spatial-blocks", 2, block_km=9000)
