@@ -125,4 +125,4 @@ def evaluate_command(
         raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
     scored = evaluate(load_model(what), open_cube(cube), split.to_split())
     units = str(scored.predictions["observed"].attrs["units"])
-    print_evaluation(what.name, scored.scores, scored.intervals, units, console)
+    print_evaluation(what.name, scored.scores, scored.intervals, scored.over_stations, units, console)

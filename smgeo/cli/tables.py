@@ -61,23 +61,26 @@ def print_evaluation(
     name: str,
     scores: Mapping[str, Mapping[str, object]],
     intervals: Mapping[str, Mapping[str, object]],
+    over_stations: Mapping[str, Mapping[str, object]],
     units: str,
     out: Console,
 ) -> None:
-    """Print the scores of a model or a map: part -> scores, and part -> intervals."""
-    from smgeo.report.schema import PartScores, ScoreIntervals
+    """Print the scores of a model or a map: part -> scores, intervals, and scores over stations."""
+    from smgeo.report.schema import PartScores, ScoreIntervals, StationScores
     from smgeo.report.score_tables import scores_table
 
     checked = {part: PartScores.model_validate(s) for part, s in scores.items()}
     ends = {part: ScoreIntervals.model_validate(i) for part, i in intervals.items()}
-    out.print(render_table(scores_table({name: checked}, {name: ends}, units)))
+    each = {part: StationScores.model_validate(s) for part, s in over_stations.items()}
+    out.print(render_table(scores_table({name: checked}, {name: ends}, {name: each}, units)))
 
 
 def print_map_scores(found: JsonObject, units: str, out: Console) -> None:
     """Print what `smgeo.evaluate_map` found."""
     from smgeo.report.run_tables import map_checks_table
 
-    print_evaluation("map", {"unseen": found["scores"]}, {"unseen": found["intervals"]}, units, out)
+    scores, intervals, each = ({"unseen": found[key]} for key in ("scores", "intervals", "over_stations"))
+    print_evaluation("map", scores, intervals, each, units, out)
     out.print(render_table(map_checks_table(found, units)))
 
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from smgeo.report.schema import Comparison, GroupScores, PartScores, PredictionIntervals, Results, ScoreIntervals
+from smgeo.evaluation.intervals import FEW_CLUSTERS, LEAST_CLUSTERS
+from smgeo.report.schema import (
+    Comparison,
+    CrossValidation,
+    GroupScores,
+    PartScores,
+    PredictionIntervals,
+    Results,
+    ScoreIntervals,
+    StationScore,
+    StationScores,
+)
 from smgeo.report.table import (
     EVERYWHERE,
     FILES,
     NOT_TERMINAL,
     PAGE,
     Column,
+    Output,
     Record,
     Table,
     as_pair,
@@ -26,6 +38,8 @@ from smgeo.report.table import (
 
 # Below this adjusted p-value two models differ beyond chance.
 _SIGNIFICANT = 0.05
+# With fewer clusters, all of one sign, the signed-rank test has a p of 2 / 2^5 = 0.0625 at the least.
+_LEAST_FOR_A_TEST = 6
 _PartName = TypeVar("_PartName", bound=str)
 
 
@@ -38,15 +52,16 @@ def four_scores(units: str, *, optional: bool = False) -> list[Column]:
 def scores_table(
     models: Mapping[str, Mapping[_PartName, PartScores]],
     intervals: Mapping[str, Mapping[_PartName, ScoreIntervals]],
+    over_stations: Mapping[str, Mapping[_PartName, StationScores]],
     units: str,
     about_parts: str = "",
 ) -> Table:
-    """Return the scores of each model on each part, with intervals over stations.
+    """Return the scores of each model on each part: over stations first, then pooled over rows, with intervals.
 
     Parameters
     ----------
-    models, intervals : mapping
-        Model -> part -> scores or intervals.
+    models, intervals, over_stations : mapping
+        Model -> part -> scores, intervals of the pooled ones, and scores over stations.
     units : str
         Unit of the target.
     about_parts : str
@@ -55,34 +70,19 @@ def scores_table(
     records: list[Record] = []
     for model, parts in models.items():
         for part, scores in parts.items():
-            ends = intervals.get(model, {}).get(part)
-            records.append({"model": model, "part": part, **_score_record(scores, ends)})
-    columns = [text_column("model"), text_column("part")]
-    for score in four_scores(units):
-        (name,) = score.names
-        shown = EVERYWHERE if name == "rmse" else FILES
-        columns += [
-            score,
-            interval_column(f"{score.heading} 95 % interval", score.unit, (f"{name}_low", f"{name}_high"), shown),
-        ]
+            ends, each = intervals.get(model, {}).get(part), over_stations.get(model, {}).get(part)
+            records.append({"model": model, "part": part, **_score_record(scores, ends, each)})
+    found = [each for parts in over_stations.values() for each in parts.values()]
     return Table.of(
         "scores",
         "Scores",
-        [
-            *columns,
-            count_column("n", "rows"),
-            count_column("stations"),
-            number_column("rmse_median", "median RMSE", units),
-            number_column("ubrmse_median", "median ubRMSE", units, NOT_TERMINAL),
-            number_column("bias_median", "median bias", units, FILES),
-            number_column("r_median", "median r", "", NOT_TERMINAL),
-        ],
+        [text_column("model"), text_column("part"), *_score_columns(units)],
         records,
         marked=lambda record: record["part"] == "test",
         notes=(
-            f"RMSE, ubRMSE and bias (estimate minus observation) are in {units}. RMSE to r are pooled over all rows of the part; medians are over "
-            "its stations. The interval comes from resampling whole stations: it shows how the score would vary with other stations of the same "
-            "kind. It is too narrow with fewer than about ten stations.",
+            f"RMSE, ubRMSE and bias (estimate minus observation) are in {units}. Mean and median are over stations, every station counted once; "
+            "pooled scores are over all rows of the part, so that stations with many rows count more.",
+            _about_clusters(found),
             about_parts,
             "Scores of the train part include rows that were dropped from training as outliers. A model with a longer window needs more days "
             "before a row, so it is scored on fewer rows.",
@@ -90,18 +90,79 @@ def scores_table(
     )
 
 
-def _score_record(scores: PartScores, ends: ScoreIntervals | None) -> Record:
+def _score_columns(units: str) -> Iterator[Column]:
+    """Yield the columns of scores: those over stations, then the pooled ones."""
+    yield count_column("stations")
+    for score in four_scores(units):
+        (name,) = score.names
+        shown = EVERYWHERE if name == "rmse" else FILES if name == "bias" else NOT_TERMINAL
+        yield number_column(f"{name}_mean", f"mean {score.heading}", score.unit, shown, optional=True)
+        yield _ends_column(f"{name}_mean", f"mean {score.heading}", score.unit, EVERYWHERE if name == "rmse" else FILES)
+        yield number_column(f"{name}_median", f"median {score.heading}", score.unit, shown)
+        yield _ends_column(f"{name}_median", f"median {score.heading}", score.unit, FILES)
+    for score in four_scores(units):
+        (name,) = score.names
+        shown = EVERYWHERE if name in ("rmse", "r") else NOT_TERMINAL
+        yield number_column(name, f"pooled {score.heading}", score.unit, shown)
+        ends, heading = (f"{name}_low", f"{name}_high"), f"pooled {score.heading} 95 % interval"
+        yield interval_column(heading, score.unit, ends, EVERYWHERE if name == "rmse" else FILES)
+    yield count_column("n", "rows")
+    yield count_column("clusters", outputs=FILES, optional=True)
+    yield count_column("stations_of_few_rows", "stations without r", FILES, optional=True)
+
+
+def _ends_column(name: str, heading: str, unit: str, outputs: frozenset[Output]) -> Column:
+    return interval_column(f"{heading} 95 % interval", unit, (f"{name}_low", f"{name}_high"), outputs, optional=True)
+
+
+def _about_clusters(found: Sequence[StationScores]) -> str:
+    """Return what intervals are over, and whether they can be relied on."""
+    if not found:
+        return ""
+    kinds, least = sorted({each.clusters_by for each in found}), min(each.clusters for each in found)
+    few = max(each.stations_of_few_rows for each in found)
+    words = [
+        f"Intervals are over clusters of stations ({', '.join(kinds)}), which alone are taken for independent: they show how a score would vary "
+        "with other clusters of the same kind."
+    ]
+    if least < LEAST_CLUSTERS:
+        words.append(f"With {least} there is none.")
+    elif least < FEW_CLUSTERS:
+        words.append(
+            f"With {least} of them in a part, fewer than {FEW_CLUSTERS}, an interval is still somewhat too narrow, and nothing to build on."
+        )
+    if few:
+        words.append(f"Up to {few} stations of a part have fewer than {found[0].least_rows} rows, and no r.")
+    return " ".join(words)
+
+
+def _score_record(scores: PartScores, ends: ScoreIntervals | None, each: StationScores | None) -> Record:
     record: dict[str, object] = {**dict(scores), **dict(scores.per_station)}
     for name, both in () if ends is None else ends:
         record |= {f"{name}_low": both[0], f"{name}_high": both[1]}
+    if each is not None:
+        record |= {"clusters": each.clusters, "stations_of_few_rows": each.stations_of_few_rows}
+        for name in ("rmse", "ubrmse", "bias", "r"):
+            score: StationScore = getattr(each, name)
+            for which, interval in (("mean", score.mean_interval), ("median", score.median_interval)):
+                record[f"{name}_{which}"] = getattr(score, which)
+                record |= {f"{name}_{which}_low": interval[0], f"{name}_{which}_high": interval[1]}
     return record
 
 
 def comparisons_table(pairs: Iterable[Comparison], units: str) -> Table:
     """Return paired tests between models."""
     pairs = list(pairs)
+    able = [p for p in pairs if p.clusters is None or p.clusters >= _LEAST_FOR_A_TEST]
     sure = sum(p.p_adjusted is not None and p.p_adjusted < _SIGNIFICANT for p in pairs)
-    differ = f"{sure} of {len(pairs)} pairs differ" if sure else "No pair differs"
+    if pairs and not able:
+        finding = (
+            f"The test cannot tell: {max(p.clusters or 0 for p in pairs)} clusters of stations are too few for a p-value below {_SIGNIFICANT:g}, "
+            f"whatever the models; it takes {_LEAST_FOR_A_TEST}."
+        )
+    else:
+        differ = f"{sure} of {len(pairs)} pairs differ" if sure else "No pair differs"
+        finding = f"{differ} beyond chance (adjusted p below {_SIGNIFICANT:g})."
     return Table.of(
         "comparisons",
         "Which model is better",
@@ -118,13 +179,15 @@ def comparisons_table(pairs: Iterable[Comparison], units: str) -> Table:
             number_column("p_adjusted", "p (Holm)", digits=4),
             count_column("n", "rows"),
             count_column("stations", outputs=FILES),
+            count_column("clusters", outputs=NOT_TERMINAL, optional=True),
         ],
         [{**dict(p), "low": p.interval[0], "high": p.interval[1]} for p in pairs],
-        finding=f"{differ} beyond chance (adjusted p below {_SIGNIFICANT:g}).",
+        finding=finding,
         notes=(
-            "Test part, on the rows that both models estimated. p: two-sided Wilcoxon signed-rank test on the RMSEs of stations; p (Holm) is adjusted "
-            "for the number of pairs. Effect: matched-pairs rank-biserial correlation, from -1 (the first model is better at every station) to 1 (the "
-            f"second is). A difference whose interval contains 0, or an adjusted p above {_SIGNIFICANT:g}, is no evidence that one model is better.",
+            "Test part, on the rows that both models estimated; RMSEs are pooled. p: two-sided Wilcoxon signed-rank test on the differences of "
+            "station RMSEs, averaged in each cluster of stations; p (Holm) is adjusted for the number of pairs. Effect: matched-pairs rank-biserial "
+            "correlation, from -1 (the first model is better in every cluster) to 1 (the second is). A difference whose interval contains 0, or an "
+            f"adjusted p above {_SIGNIFICANT:g}, is no evidence that one model is better.",
         ),
     )
 
@@ -197,6 +260,13 @@ def cross_validation_table(results: Results) -> Table:
             text_column("model"),
             text_column("method"),
             count_column("folds"),
+            number_column("rmse_mean", "mean RMSE", results.units, optional=True),
+            _ends_column("rmse_mean", "mean RMSE", results.units, NOT_TERMINAL),
+            number_column("ubrmse_mean", "mean ubRMSE", results.units, NOT_TERMINAL, optional=True),
+            number_column("r_mean", "mean r", "", NOT_TERMINAL, optional=True),
+            number_column("rmse_median", "median RMSE", results.units, FILES, optional=True),
+            number_column("ubrmse_median", "median ubRMSE", results.units, FILES, optional=True),
+            number_column("r_median", "median r", "", FILES, optional=True),
             count_column("gap_days", "gap (days)", optional=True),
             number_column("r2_mean_of_folds", "R² mean of folds"),
             number_column("r2_pooled", "R² pooled"),
@@ -205,17 +275,22 @@ def cross_validation_table(results: Results) -> Table:
             count_column("n", "rows"),
             count_column("stations", outputs=NOT_TERMINAL),
         ],
-        [{"model": model, **dict(found)} for model, found in results.cross_validation.items()],
+        [_fold_record(model, found) for model, found in results.cross_validation.items()],
         notes=(
-            "R² mean of folds is the squared correlation in each fold, averaged. R² pooled is 1 − SSE/SST over all held-out rows; it is below 0 if the "
-            "observations' mean would be better. R² station means is the same for the means of stations: the part of the pattern in space that is "
-            "explained.",
+            "Mean RMSE is over stations, every station counted once. R² mean of folds is the squared correlation in each fold, averaged. R² pooled "
+            "is 1 − SSE/SST over all held-out rows; it is below 0 if the observations' mean would be better. R² station means is the same for the "
+            "means of stations: the part of the pattern in space that is explained.",
             "Features of models named “selected” were selected on the training stations of each fold (`tables/selected_features.csv`)."
             if selected
             else "",
             "Random folds share stations and days with the training rows, so they flatter a model.",
         ),
     )
+
+
+def _fold_record(model: str, found: CrossValidation) -> Record:
+    record = {} if found.scores is None else _score_record(found.scores, found.intervals, found.over_stations)
+    return {"model": model, **record, **dict(found)}
 
 
 def selected_features_table(results: Results) -> Table:

@@ -155,10 +155,15 @@ def percent_column(name: str, heading: str, outputs: frozenset[Output] = EVERYWH
 
 
 def interval_column(
-    heading: str, unit: str, ends: tuple[str, str] = ("low", "high"), outputs: frozenset[Output] = EVERYWHERE
+    heading: str,
+    unit: str,
+    ends: tuple[str, str] = ("low", "high"),
+    outputs: frozenset[Output] = EVERYWHERE,
+    *,
+    optional: bool = False,
 ) -> Column:
     """Return a column of intervals; `ends` are the names of both ends."""
-    return Column(ends, heading, as_interval, unit=unit, outputs=outputs)
+    return Column(ends, heading, as_interval, unit=unit, outputs=outputs, optional=optional)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
     if results.grid is not None:
         found.append(run_tables.grid_table(results.grid))
     found += [
-        score_tables.scores_table(results.models, results.intervals, units, _about_parts(results)),
+        score_tables.scores_table(
+            results.models, results.intervals, results.over_stations, units, _about_parts(results)
+        ),
         score_tables.comparisons_table(results.comparisons, units),
         score_tables.groups_table(results),
         *score_tables.groups_by_model(results),

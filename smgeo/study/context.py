@@ -136,7 +136,7 @@ class Context:
 
     @property
     def groups(self) -> JsonObject:
-        """What stations are held out together, for the keys of stages."""
+        """Settings of what stations are held out together, for the keys of stages."""
         return self.recipe.groups.model_dump(mode="json")
 
     @property

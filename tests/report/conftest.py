@@ -14,6 +14,18 @@ _SCORES = {
     "stations": 3,
     "per_station": _MEDIANS,
 }
+_STATION_SCORE = {"mean": 0.065, "mean_interval": [0.04, 0.09], "median": 0.06, "median_interval": [0.05, 0.08]}
+_OVER_STATIONS = {
+    "stations": 3,
+    "stations_of_few_rows": 1,
+    "least_rows": 10,
+    "clusters": 3,
+    "clusters_by": "place",
+    "rmse": _STATION_SCORE,
+    "ubrmse": _STATION_SCORE,
+    "bias": _STATION_SCORE,
+    "r": {"mean": 0.7, "mean_interval": [None, None], "median": 0.8, "median_interval": [None, None]},
+}
 _RESULTS = {
     "name": "toy",
     "target": {"variable": "sm", "units": "m3 m-3", "depth_m": [0.0, 0.1]},
@@ -21,12 +33,14 @@ _RESULTS = {
     "intervals": {
         "rf": {"test": {"rmse": [0.05, 0.075], "ubrmse": [None, None], "bias": [-0.02, 0.0], "r": [None, None]}}
     },
+    "over_stations": {"rf": {"test": _OVER_STATIONS}},
     "comparisons": [
         {
             "first": "rf",
             "second": "ann",
             "n": 1000,
             "stations": 3,
+            "clusters": 3,
             "rmse_first": 0.0625,
             "rmse_second": 0.0575,
             "difference": 0.005,

@@ -48,6 +48,12 @@ def test_tables_hold_what_the_results_say(tables):
     (scores,) = tables["scores"].frame.to_dict("records")
     assert (scores["rmse"], scores["rmse_low"], scores["rmse_high"], scores["n"]) == (0.0625, 0.05, 0.075, 1200)
     assert scores["ubrmse_low"] is None
+    assert (scores["rmse_mean"], scores["rmse_mean_low"], scores["rmse_median_high"], scores["clusters"]) == (
+        0.065,
+        0.04,
+        0.08,
+        3,
+    )
     assert tables["comparisons"].frame[["low", "high"]].values.tolist() == [[-0.01, 0.02]]
     chosen = tables["selected_features"].frame
     assert dict(zip(chosen["feature"], chosen["folds chosen"], strict=True)) == {"b": 3, "a": 1, "c": 1}
@@ -68,10 +74,13 @@ def test_tables_hold_what_the_results_say(tables):
 def test_headings_of_files_are_those_that_users_know(tables):
     heads = {name: ",".join(t.frame.columns) for name, t in tables.items() if "files" in t.outputs}
     assert heads == {
-        "scores": "model,part,rmse,rmse_low,rmse_high,ubrmse,ubrmse_low,ubrmse_high,bias,bias_low,bias_high,r,r_low,r_high,n,stations,"
-        "rmse_median,ubrmse_median,bias_median,r_median",
+        "scores": "model,part,stations,rmse_mean,rmse_mean_low,rmse_mean_high,rmse_median,rmse_median_low,rmse_median_high,"
+        "ubrmse_mean,ubrmse_mean_low,ubrmse_mean_high,ubrmse_median,ubrmse_median_low,ubrmse_median_high,"
+        "bias_mean,bias_mean_low,bias_mean_high,bias_median,bias_median_low,bias_median_high,"
+        "r_mean,r_median,rmse,rmse_low,rmse_high,ubrmse,ubrmse_low,ubrmse_high,bias,bias_low,bias_high,r,r_low,r_high,n,clusters,"
+        "stations_of_few_rows",
         "comparisons": "first,second,rmse_first,rmse_second,difference,low,high,stations_first_better,stations_second_better,effect,"
-        "p_value,p_adjusted,n,stations",
+        "p_value,p_adjusted,n,stations,clusters",
         "cross_validation": "model,method,folds,r2_mean_of_folds,r2_pooled,r2_station_means,rmse_pooled,n,stations",
         "selected_features": "model,feature,folds chosen,folds",
         "prediction_intervals": "model,level,by,group,covered,covered_stations,width,stations,rows",
@@ -119,7 +128,7 @@ def test_terminal_prints_the_same_cells(results):
         "0.050 to 0.075",
         "1,200",
         "1 : 2",
-        "No pair differs",
+        "The test cannot tell: 3 clusters of stations",
         "leave-location-out",
         "87.5 %",
     ):
