@@ -225,7 +225,7 @@ def cross_validate(
     }
 
 
-def _estimate_fold(
+def fit_fold(
     learner: Learner,
     ds: xr.Dataset,
     folds: Folds,
@@ -233,8 +233,8 @@ def _estimate_fold(
     prepare: PrepareSpec,
     features: Sequence[str],
     target: str,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Train on fold `k`; return observations, estimates and stations of its held-out rows."""
+) -> tuple[Model, xr.Dataset]:
+    """Train on fold `k`; return the model and its held-out rows, prepared as its training data were."""
     train, held = folds[k]
     apart, stops = folds.set_apart(k), learner.needs_validation
     if stops and not (train & ~apart).any():
@@ -250,9 +250,22 @@ def _estimate_fold(
         train_ds, held_ds, prepare, features, target, length=learner.length, mode=learner.mode
     )
     model = learner.make().fit(windows, validation=validation)
-    test_ds = _rows_of(ds, target, folds, held)
-    observed, predicted, made = predict_stations(model, repeat_steps(test_ds, windows.preparation["steps"]))
-    return observed, predicted, text_of(test_ds["station"])[made.targets[0]]
+    return model, repeat_steps(_rows_of(ds, target, folds, held), windows.preparation["steps"])
+
+
+def _estimate_fold(
+    learner: Learner,
+    ds: xr.Dataset,
+    folds: Folds,
+    k: int,
+    prepare: PrepareSpec,
+    features: Sequence[str],
+    target: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Train on fold `k`; return observations, estimates and stations of its held-out rows."""
+    model, held = fit_fold(learner, ds, folds, k, prepare, features, target)
+    observed, predicted, made = predict_stations(model, held)
+    return observed, predicted, text_of(held["station"])[made.targets[0]]
 
 
 def select_in_folds(

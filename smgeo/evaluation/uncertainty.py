@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -11,17 +11,21 @@ import xarray as xr
 
 from smgeo.bounds import Bound, check_arguments, check_number, checked
 from smgeo.catalog import FEATURES
-from smgeo.cube.schema import select_stations
+from smgeo.cube.schema import select_stations, text_of
 from smgeo.errors import SmgeoError
+from smgeo.evaluation.cross_validation import Learner, fit_fold
 from smgeo.evaluation.importance import Part, permutation_importance
 from smgeo.models.applicability import MOST_ROWS, Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
-from smgeo.prepare import Split, Windows, part_rows, repeat_steps, windows_like
+from smgeo.prepare import Split, Windows, cv_folds, part_rows, repeat_steps, windows_like
 from smgeo.prepare.places import group_numbers
 from smgeo.prepare.steps import Preparation
 from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
+from smgeo.recipe.preparation import PrepareSpec
 
+# Models that tell how wide intervals have to be, by default.
+FOLDS_OF_INTERVALS = 5
 # Training rows that new places are compared with. More rows add little and are slower to search.
 REFERENCE_ROWS = 20_000
 
@@ -90,21 +94,119 @@ def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validati
     """
     windows = _windows_of(model, ds, split, part)
     predicted, spread = predict_spread(model, windows)
-    target = windows.preparation["target"]
-    limits = FEATURES[target].valid_range if target in FEATURES else (-np.inf, np.inf)
     calibration = Calibration.learn(
         _observed(model, windows),
         predicted,
         _units_of_rows(ds, windows),
         spread,
         part=part,
-        limits=(float(limits[0]), float(limits[1])),
+        limits=_limits_of(windows.preparation["target"]),
     )
-    # From now on, the model knows these stations: scores at them are no longer scores at unseen places.
-    known = model.training_.get("validation_stations", [])
-    model.training_["validation_stations"] = sorted({*known, *map(str, windows.stations)})
-    model.calibration_, model.digest_ = calibration, None
+    _remember(model, calibration, windows.stations)
     return calibration
+
+
+def cross_calibrate(
+    model: Model,
+    learner: Learner,
+    ds: xr.Dataset,
+    split: Split,
+    prepare: PrepareSpec,
+    *,
+    folds: int = FOLDS_OF_INTERVALS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Learn prediction intervals from errors at all training stations, each estimated by a model that did not see its place.
+
+    `folds` models are trained, each without the places (or groups of stations) of one fold, and everything that is learned is learned again
+    for each. Their errors at these places, and those of `model` at the validation stations, give the widths around the estimates of `model`
+    (the jackknife with folds in place of single rows, of which Barber et al. 2021, Ann. Stat. 49, 486-507, tell what can be promised: no
+    more than that errors of the fold's models are like those of `model`, which is trained on more stations and errs slightly less). So
+    nine times as many places as in `calibrate` tell how wide an interval has to be.
+
+    Parameters
+    ----------
+    model : fitted model
+        It gets the attribute `calibration_`, which `save` writes.
+    learner : Learner
+        How the model is made and trained, see `smgeo.evaluation.cross_validation.Learner`.
+    ds : xarray.Dataset
+        Station cube, not prepared.
+    split : Split
+        Split of the stations.
+    prepare : PrepareSpec
+        Preparation of each fold.
+    folds : int
+        Number of folds, and of trainings.
+    seed : int
+        Seed of the folds.
+    progress : callable, optional
+        Called with (models trained, total models).
+
+    Returns
+    -------
+    Calibration
+        Widths of the intervals.
+
+    Raises
+    ------
+    SmgeoError
+        If the split is in time, the model was fitted on bare arrays, or there are fewer groups than folds.
+    """
+    check_arguments("intervals", folds=folds, seed=seed)
+    preparation = _preparation_of(model)
+    features, target = list(preparation["features"]), preparation["target"]
+    _check_places(split)
+    train = select_stations(ds, split.train)
+    made = cv_folds(train, "group-k-fold", folds, target=target, seed=seed)
+    parts = []
+    for k in range(len(made)):
+        of_fold, held = fit_fold(learner, train, made, k, prepare, features, target)
+        parts.append(_rows_of(of_fold, windows_like(_preparation_of(of_fold), held), train))
+        if progress:
+            progress(k + 1, len(made))
+    if split.validation:
+        validation = select_stations(ds, split.validation)
+        observed, predicted, spread, unit = _rows_of(model, _windows_of(model, ds, split, "validation"), validation)
+        # Groups of the validation stations follow those of the training stations.
+        parts.append((observed, predicted, spread, unit + 1 + max(int(p[3].max(initial=-1)) for p in parts)))
+    observed, predicted, unit = (np.concatenate([p[i] for p in parts]) for i in (0, 1, 3))
+    spreads = [p[2] for p in parts if p[2] is not None]
+    calibration = Calibration.learn(
+        observed,
+        predicted,
+        unit,
+        np.concatenate(spreads) if spreads else None,
+        part="train+validation" if split.validation else "train",
+        limits=_limits_of(target),
+        folds=len(made),
+    )
+    _remember(model, calibration, split.validation)
+    return calibration
+
+
+def _rows_of(
+    model: Model, windows: Windows, ds: xr.Dataset
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return observations, estimates, spread and group of stations (its number in `ds`) of each value, in the target's unit."""
+    predicted, spread = predict_spread(model, windows)
+    ids, at = np.unique(windows.stations_at(windows.targets[0]).astype(str), return_inverse=True)
+    groups = dict(zip(text_of(ds["station"]).tolist(), group_numbers(ds).tolist(), strict=True))
+    unit = np.array([groups[i] for i in ids.tolist()], dtype=np.intp)[at]
+    return _observed(model, windows), predicted, spread, unit
+
+
+def _limits_of(target: str) -> tuple[float, float]:
+    low, high = FEATURES[target].valid_range if target in FEATURES else (-np.inf, np.inf)
+    return float(low), float(high)
+
+
+def _remember(model: Model, calibration: Calibration, stations: Iterable[str]) -> None:
+    """Store the calibration in the model, which from now on knows these stations: scores at them are none at unseen places."""
+    known = model.training_.get("validation_stations", [])
+    model.training_["validation_stations"] = sorted({*known, *map(str, stations)})
+    model.calibration_, model.digest_ = calibration, None
 
 
 @checked
@@ -136,7 +238,7 @@ def interval_coverage(
     calibration = model.calibration_
     if calibration is None:
         raise SmgeoError("the model has no prediction intervals; run smgeo.calibrate on it first")
-    if calibration.part == part:
+    if part in calibration.part.split("+"):
         raise SmgeoError(
             f"the model was calibrated on the {part} part, so its intervals cannot be tested there; use another part"
         )
@@ -287,14 +389,18 @@ def _observed(model: Model, windows: Windows) -> np.ndarray:
     return target_scaler(_preparation_of(model))(windows.pick(windows.y))
 
 
-def _windows_of(model: Model, ds: xr.Dataset, split: Split, part: str, *, trained: bool = False) -> Windows:
-    """Return windows with a target at the stations of a part; refuse stations that the model was trained on."""
-    preparation = _preparation_of(model)
+def _check_places(split: Split) -> None:
     if split.periods:
         raise SmgeoError(
             "intervals and the area of applicability are for new places, but the parts of this split are periods of the same stations; "
             "split by station"
         )
+
+
+def _windows_of(model: Model, ds: xr.Dataset, split: Split, part: str, *, trained: bool = False) -> Windows:
+    """Return windows with a target at the stations of a part; refuse stations that the model was trained on."""
+    preparation = _preparation_of(model)
+    _check_places(split)
     seen = set((model.training_ or {}).get("stations", ())) & set(getattr(split, part))
     if seen and not trained:
         raise SmgeoError(

@@ -1,10 +1,11 @@
-"""Prediction intervals by conformal prediction with stations as groups: they are valid at places that the model never saw."""
+"""Prediction intervals by conformal prediction with places as groups: they are valid at places that the model never saw."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from itertools import pairwise
+from typing import NotRequired, Self
 
 import numpy as np
 from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python 3.11
@@ -13,6 +14,10 @@ from smgeo.errors import SmgeoError
 
 # Intervals are kept for coverages of so many parts: thousandths.
 _STEPS = 1000
+# A spread is learned for so many ranges of the estimate, if there are so many groups for each.
+_RANGES, _GROUPS_OF_RANGE = 8, 5
+# No more knots are read from a file.
+_MOST_KNOTS = 100
 
 
 def _steps_of(stations: int) -> int:
@@ -45,30 +50,39 @@ class CalibrationState(TypedDict):
     rows: int
     part: str
     limits: list[float | None]
+    knots: NotRequired[list[float]]
+    spreads: NotRequired[list[float]]
+    folds: NotRequired[int]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Widths of prediction intervals, learned on stations that the model was not trained on.
+    """Widths of prediction intervals, learned at places that the model was not trained on.
 
-    The score of a row is its absolute error, divided by the model's own spread (plus `offset`) if it has one. Each of K stations
-    weighs 1 / (K + 1), shared equally by its rows, and the rest of the weight is an error without bound: the quantile of the scores then
-    covers a row of a new station with the requested probability, if the station is exchangeable with the K (Lee, Barber and Willett 2023,
-    arXiv:2306.06342, hierarchical conformal prediction; Dunn, Wasserman and Ramdas 2022, J. Am. Stat. Assoc. 118).
+    The score of a row is its absolute error, divided by a spread. The spread is the model's own (plus `offset`) if it has one, such as that
+    of a forest's trees; else it is learned from the errors, as their mean in ranges of the estimate. Each of K groups of stations (places,
+    unless the cube says otherwise) weighs 1 / (K + 1), shared equally by its rows, and the rest of the weight is an error without bound: the
+    quantile of the scores then covers a row of a new group with the requested probability, if the group is exchangeable with the K (Lee,
+    Barber and Willett 2023, arXiv:2306.06342, hierarchical conformal prediction; Dunn, Wasserman and Ramdas 2022, J. Am. Stat. Assoc. 118).
     The code is our own because libraries such as MAPIE assume that rows are exchangeable, and rows of one station are not.
 
     Attributes
     ----------
     widths : tuple of float
-        Half the width of the interval for coverages of 1, 2, ... thousandths, up to the largest that the stations allow.
+        Half the width of the interval for coverages of 1, 2, ... thousandths, up to the largest that the groups allow, in spreads.
     offset : float or None
-        Added to the model's spread, in the target's unit; None if the model has no spread, and widths are in the target's unit.
+        Added to the model's spread, in the target's unit; None if the model has no spread.
     stations, rows : int
-        Number of calibration stations and rows.
+        Number of groups of stations, and of rows, that the widths were learned from.
     part : str
-        Their part of the split.
+        Their part of the split; `train+validation` if the training stations took part, in `folds`.
     limits : (float, float)
         Limits of the target's possible values, at which intervals are cut off.
+    knots, spreads : tuple of float
+        Estimates, ascending, and the spread at each, in the target's unit, of a model without a spread of its own; between them it is
+        interpolated. Empty with few groups: the spread is then 1.
+    folds : int
+        Number of models that were trained so that each group was left out by one; 0 if widths are from stations of another part alone.
     """
 
     widths: tuple[float, ...]
@@ -77,6 +91,9 @@ class Calibration:
     rows: int
     part: str = "validation"
     limits: tuple[float, float] = (-math.inf, math.inf)
+    knots: tuple[float, ...] = ()
+    spreads: tuple[float, ...] = ()
+    folds: int = 0
 
     @classmethod
     def learn(
@@ -88,31 +105,36 @@ class Calibration:
         *,
         part: str = "validation",
         limits: tuple[float, float] = (-math.inf, math.inf),
+        folds: int = 0,
     ) -> Self:
-        """Learn widths from rows of calibration stations: (rows,) each, in the target's unit.
+        """Learn widths from rows of calibration stations: (rows,) each, in the target's unit; `station` is the group of a row.
 
         Raises
         ------
         SmgeoError
-            If there are fewer than two stations.
+            If there are fewer than two groups.
         """
         ids, group = np.unique(station, return_inverse=True)
         if len(ids) < 2:
             raise SmgeoError(f"intervals are learned on two or more {part} stations with values; there are {len(ids)}")
         scores = np.abs(observed.astype("float64") - predicted)
-        offset = None
+        weights = 1 / ((len(ids) + 1) * np.bincount(group)[group])
+        offset, knots, spreads = None, np.empty(0), np.empty(0)
         if spread is not None:
             # So that rows on which all trees happen to agree do not dominate.
             offset = float(np.median(spread))
             scores /= spread + offset
-        weights = 1 / ((len(ids) + 1) * np.bincount(group)[group])
+        else:
+            knots, spreads = _learn_spread(scores, predicted.astype("float64"), weights, len(ids))
+            scores /= _spread_at(predicted, knots, spreads)
         order = np.argsort(scores, kind="stable")
         reached = np.cumsum(weights[order])
         most = _steps_of(len(ids))
         # Slightly less, for sums that rounding has made too small.
         at = np.searchsorted(reached, np.arange(1, most + 1) / _STEPS - 1e-9)
         widths = scores[order][np.minimum(at, len(scores) - 1)]
-        return cls(tuple(map(float, widths)), offset, len(ids), len(scores), part, limits)
+        found, knots_found, spreads_found = (tuple(map(float, values)) for values in (widths, knots, spreads))
+        return cls(found, offset, len(ids), len(scores), part, limits, knots_found, spreads_found, folds)
 
     def check_level(self, level: float) -> None:
         """Refuse a coverage that the stations do not allow.
@@ -132,6 +154,8 @@ class Calibration:
         if self.offset is not None:
             assert spread is not None
             half = half * (spread + np.float32(self.offset))
+        elif self.knots:
+            half = half * _spread_at(predicted, np.array(self.knots), np.array(self.spreads)).astype("float32")
         low, high = map(np.float32, self.limits)
         lower = np.maximum(predicted - half, np.minimum(low, predicted))
         return lower, np.minimum(predicted + half, np.maximum(high, predicted))
@@ -145,6 +169,9 @@ class Calibration:
             "rows": self.rows,
             "part": self.part,
             "limits": [v if math.isfinite(v) else None for v in self.limits],
+            "knots": list(self.knots),
+            "spreads": list(self.spreads),
+            "folds": self.folds,
         }
 
     @classmethod
@@ -158,11 +185,48 @@ class Calibration:
         """
         low, high = state["limits"]
         limits = (-math.inf if low is None else low, math.inf if high is None else high)
-        made = cls(tuple(state["widths"]), state["offset"], state["stations"], state["rows"], state["part"], limits)
-        numbers = [*made.widths, made.offset or 0]
+        knots, spreads = tuple(state.get("knots", ())), tuple(state.get("spreads", ()))
+        made = cls(
+            tuple(state["widths"]),
+            state["offset"],
+            state["stations"],
+            state["rows"],
+            state["part"],
+            limits,
+            knots,
+            spreads,
+            state.get("folds", 0),
+        )
+        numbers = [*made.widths, made.offset or 0, *spreads]
         fits = (
             2 <= made.stations <= made.rows and len(made.widths) == _steps_of(made.stations) and limits[0] < limits[1]
         )
+        rising = all(-math.inf < a < b < math.inf for a, b in pairwise(knots))
+        fits &= len(knots) == len(spreads) <= _MOST_KNOTS and len(knots) != 1 and rising and made.folds >= 0
+        fits &= min(spreads, default=1) > 0 and not (knots and made.offset is not None)
         if not fits or not all(0 <= n < math.inf for n in numbers) or list(made.widths) != sorted(made.widths):
             raise ValueError("its intervals are none")
         return made
+
+
+def _learn_spread(
+    errors: np.ndarray, predicted: np.ndarray, weights: np.ndarray, groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return estimates and the mean absolute error around each, by weight; nothing where groups are too few for two ranges."""
+    ranges = min(_RANGES, groups // _GROUPS_OF_RANGE)
+    if ranges < 2:
+        return np.empty(0), np.empty(0)
+    order = np.argsort(predicted, kind="stable")
+    reached = np.cumsum(weights[order]) / weights.sum()
+    of = np.empty(len(order), dtype=np.intp)
+    of[order] = np.minimum((reached * ranges).astype(np.intp), ranges - 1)
+    total = np.bincount(of, weights, ranges)
+    knots, spreads = (np.bincount(of, weights * v, ranges)[total > 0] / total[total > 0] for v in (predicted, errors))
+    # Estimates that are equal in several ranges, and ranges without an error, tell of no spread.
+    if len(knots) < 2 or not (np.diff(knots) > 0).all() or not (spreads > 0).all():
+        return np.empty(0), np.empty(0)
+    return knots, spreads
+
+
+def _spread_at(predicted: np.ndarray, knots: np.ndarray, spreads: np.ndarray) -> np.ndarray:
+    return np.interp(predicted, knots, spreads) if len(knots) else np.ones(np.shape(predicted))

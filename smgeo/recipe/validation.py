@@ -80,10 +80,17 @@ class ImportanceSpec(Spec):
 
 
 class IntervalsSpec(Spec):
-    """Prediction intervals learned at the validation stations, see `smgeo.calibrate`; `level` is their nominal coverage."""
+    """Prediction intervals; `level` is their nominal coverage.
+
+    `method: folds` learns them at all training and validation stations, from as many more trainings of each model as it has `folds`, see
+    `smgeo.evaluation.uncertainty.cross_calibrate`; `split` at the validation stations alone, without a training, see `smgeo.calibrate`.
+    """
 
     models: tuple[str, ...] | None = None
     level: float = Field(default=INTERVAL_LEVEL, gt=0, lt=1)
+    method: Literal["folds", "split"] = "folds"
+    folds: int = Field(default=5, ge=2, le=1_000)
+    seed: Seed | None = None
 
 
 class ApplicabilitySpec(Spec):

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
 import xarray as xr
 
 from smgeo.cube.damage import describe_file
 from smgeo.cube.ledger import find_damage, is_store
 from smgeo.cube.reading import open_cube
+from smgeo.cube.schema import observed
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject, explain_full_disk
 from smgeo.hpc.machine import LocalMachine
@@ -149,6 +151,12 @@ class Context:
         groups = self.recipe.groups
         cube = open_cube(self.station_store)
         return group_stations(cube, groups.by, **groups.model_dump(exclude={"by"}))
+
+    def rows_with_target(self) -> xr.Dataset:
+        """Return features and target of the stations that have any, loaded."""
+        cube = self.open_stations()
+        with_target = cube.isel(station=np.flatnonzero(observed(cube[self.target]).any("time").values))
+        return with_target[[*self.recipe.cube_features, self.target]].assign_attrs(cube.attrs).load()
 
     def do(
         self,

@@ -9,18 +9,22 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
+from smgeo.cube.schema import select_stations
 from smgeo.cube.writing import write_cube
 from smgeo.errors import DivergedError, SmgeoError, SmgeoWarning
+from smgeo.evaluation.cross_validation import Learner
 from smgeo.evaluation.parts import evaluate
-from smgeo.evaluation.uncertainty import calibrate, find_applicability
+from smgeo.evaluation.uncertainty import calibrate, cross_calibrate, find_applicability
 from smgeo.files import JsonObject, digest
 from smgeo.models.calibration import check_stations
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.data_parallel import fit_parallel
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, choose_outliers, split_periods, split_stations, windows_of_parts
+from smgeo.prepare.places import group_numbers
 from smgeo.recipe.search import SearchSpec
 from smgeo.study.context import Context, Found
 from smgeo.study.prepared import PreparedStations, prepared_stations, write_prepared
@@ -40,7 +44,9 @@ def choose_split(run: Context, found: Found) -> Found:
     split = Split.from_dict(parts)
     intervals = run.recipe.intervals
     if intervals is not None and not split.periods:
-        check_stations(intervals.level, len(split.validation), "the split has")
+        ids = split.validation if intervals.method == "split" else (*split.train, *split.validation)
+        groups = np.unique(group_numbers(select_stations(run.open_stations(), ids))).size
+        check_stations(intervals.level, groups, "of such groups of stations the split has")
     return replace(found, split=split)
 
 
@@ -215,7 +221,7 @@ def _fit(run: Context, found: Found, name: str, inputs: Mapping[str, object], pr
             progress=lambda done, total, *note: progress(done, total),
         )
     stations = prepared.stations()
-    _learn_uncertainty(run, name, model, stations, split)
+    _learn_uncertainty(run, found, name, model, stations, progress)
     model.save(run.folder / "models" / name)
     kept.remove()
     evaluation = evaluate(model, stations, split)
@@ -236,16 +242,39 @@ def _fit(run: Context, found: Found, name: str, inputs: Mapping[str, object], pr
 def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
     """Return what a model has to know of its errors and its area; nothing if nothing is asked for."""
     area = run.recipe.applicability
-    out: JsonObject = {"calibrated": True} if run.asks(run.recipe.intervals, name) else {}
+    out: JsonObject = {}
+    intervals = run.recipe.intervals
+    if intervals is not None and run.asks(intervals, name):
+        out["calibrated"] = {"method": intervals.method}
+        if intervals.method == "folds":
+            out["calibrated"] |= {"folds": intervals.folds, "seed": run.seed_of(intervals)}
     if area is not None and run.asks(area, name):
         out["applicability"] = {**area.model_dump(mode="json", exclude={"models"}), "seed": run.seed_of(area)}
     return out
 
 
-def _learn_uncertainty(run: Context, name: str, model: Model, cube: xr.Dataset, split: Split) -> None:
-    intervals, area = run.recipe.intervals, run.recipe.applicability
+def _learn_uncertainty(
+    run: Context, found: Found, name: str, model: Model, prepared: xr.Dataset, progress: Update
+) -> None:
+    intervals, area, split = run.recipe.intervals, run.recipe.applicability, found.split
+    assert split is not None
     if intervals is not None and run.asks(intervals, name):
-        calibrate(model, cube, split).check_level(intervals.level)
+        if intervals.method == "split":
+            calibrate(model, prepared, split).check_level(intervals.level)
+        else:
+            run.reporter.say(
+                f"intervals of {name}: {intervals.folds} more trainings, each without a part of the stations"
+            )
+            cross_calibrate(
+                model,
+                Learner.of(lambda: run.new_model(found, name), run.days_seen(found, name)),
+                run.rows_with_target(),
+                split,
+                run.prepare_of(found, name),
+                folds=intervals.folds,
+                seed=run.seed_of(intervals),
+                progress=progress,
+            ).check_level(intervals.level)
     if area is not None and run.asks(area, name):
         weights = dict.fromkeys(run.recipe.features, 1.0) if area.weights == "equal" else None
-        find_applicability(model, cube, split, weights, folds=area.folds, rows=area.rows, seed=run.seed_of(area))
+        find_applicability(model, prepared, split, weights, folds=area.folds, rows=area.rows, seed=run.seed_of(area))

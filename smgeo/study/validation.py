@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import xarray as xr
 
-from smgeo.cube.schema import observed
 from smgeo.errors import DivergedError
 from smgeo.evaluation.cross_validation import Learner, cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
@@ -80,20 +78,13 @@ def _prepared(run: Context, found: Found, name: str) -> xr.Dataset:
     return prepared_stations(run, found, run.prepare_of(found, name), found.split).stations()
 
 
-def _rows_with_target(run: Context) -> xr.Dataset:
-    """Return features and target of the stations that have any, loaded."""
-    cube = run.open_stations()
-    with_target = cube.isel(station=np.flatnonzero(observed(cube[run.target]).any("time").values))
-    return with_target[[*run.recipe.cube_features, run.target]].assign_attrs(cube.attrs).load()
-
-
 def _select_in_folds(
     run: Context, found: Found, spec: CrossValidationSpec, number: int
 ) -> tuple[Found, list[list[str]]]:
     recipe = run.recipe
 
     def work(progress: Update) -> list[list[str]]:
-        rows = _rows_with_target(run)
+        rows = run.rows_with_target()
         return select_in_folds(rows, spec, recipe.features, run.target, seed=recipe.seed, progress=progress)
 
     asked = spec.model_dump(mode="json", exclude={"models"})
@@ -116,7 +107,7 @@ def _cross_validate(
     def work(progress: Update) -> JsonObject:
         scores = cross_validate(
             learner,
-            _rows_with_target(run),
+            run.rows_with_target(),
             spec,
             recipe.prepare_of(name),
             recipe.features,
@@ -193,7 +184,7 @@ def _trace(run: Context, found: Found, name: str, spec: LearningCurveSpec, progr
     assert found.split is not None
     table = learning_curve(
         lambda: run.new_model(found, name),
-        _rows_with_target(run),
+        run.rows_with_target(),
         found.split,
         run.prepare_of(found, name),
         run.recipe.features,
