@@ -94,10 +94,13 @@ def _region_of(text: str | None) -> str | tuple[float, ...] | None:
 def evaluate_command(
     what: Annotated[Path, typer.Argument(help="A map (Zarr, or a folder of GeoTIFFs), or a model's folder.")],
     cube: Annotated[Path, typer.Argument(help="A station cube (Zarr).")],
-    run: Annotated[Path | None, typer.Option(help="Run whose split is used (only for a model).")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run whose split is used (only for a model); without it, all stations that it has not seen."),
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Variable to score (only for a map); sm by default.")] = None,
 ) -> None:
-    """Score a map at stations that its model never saw, or a model on the parts of a run's split."""
+    """Score a map or a model at the stations of a cube that the model never saw, or a model on the parts of a run's split."""
     from smgeo.cube.reading import open_cube
 
     if not (what / "model.json").is_file():
@@ -112,17 +115,25 @@ def evaluate_command(
         found = evaluate_map(what, stations, target=variable)
         print_map_scores(found, str(stations[variable].attrs.get("units", "")), console)
         return
-    from smgeo.evaluation.parts import evaluate
+    from smgeo.evaluation.parts import evaluate, split_unseen
     from smgeo.models import load_model
     from smgeo.report.schema import read_results
 
     if target is not None:
         raise SmgeoError(f"--target applies only to maps, and {what} is a model, which knows its target; leave it out")
+    model, stations = load_model(what), open_cube(cube)
     if run is None:
-        raise SmgeoError("--run is missing: give the run whose split names the model's training and test stations")
-    split = read_results(run).split
-    if split is None:
-        raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
-    scored = evaluate(load_model(what), open_cube(cube), split.to_split())
+        split = split_unseen(model, stations)
+        if split.left_out:
+            console.print(f"{len(split.left_out)} stations are left out: the model saw them, or others at their places")
+    else:
+        known = read_results(run).split
+        if known is None:
+            raise SmgeoError(f"{run} is a run without stations, so it has no split to score on; give another --run")
+        split = known.to_split()
+    scored = evaluate(model, stations, split)
     units = str(scored.predictions["observed"].attrs["units"])
-    print_evaluation(what.name, scored.scores, scored.intervals, scored.over_stations, units, console)
+    names = {"test": "unseen"} if run is None else {part: part for part in scored.scores}
+    tables = (scored.scores, scored.intervals, scored.over_stations)
+    scores, intervals, over_stations = ({name: t[part] for part, name in names.items()} for t in tables)
+    print_evaluation(what.name, scores, intervals, over_stations, units, console)

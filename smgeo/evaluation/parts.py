@@ -28,7 +28,7 @@ from smgeo.evaluation.scores import (
 )
 from smgeo.models.protocol import Model
 from smgeo.prepare import PARTS, Split, Windows, part_rows, repeat_steps, windows_like
-from smgeo.prepare.places import group_stations
+from smgeo.prepare.places import find_unseen, group_stations
 from smgeo.prepare.target import check_target_is_observed, target_scaler
 
 
@@ -134,6 +134,27 @@ class Evaluation:
 def _clusters_of(predictions: xr.Dataset, by: str | None) -> Clusters:
     seen = xr.ufuncs.isfinite(predictions["observed"]) & xr.ufuncs.isfinite(predictions["predicted"])
     return clusters_of(predictions.isel(station=np.flatnonzero(seen.any("time").values)), by)
+
+
+def split_unseen(model: Model, ds: xr.Dataset) -> Split:
+    """Return a split whose test part is every station of a cube that a model has not seen, and whose other parts are empty.
+
+    Stations of its training and validation are left out, and stations at the places of these.
+
+    Raises
+    ------
+    SmgeoError
+        If none is left.
+    """
+    training = model.training_ or {}
+    seen = [*training.get("stations", ()), *training.get("validation_stations", ())]
+    away, _ = find_unseen(ds, seen)
+    ids = text_of(ds["station"])
+    if not away.any():
+        raise SmgeoError(
+            f"the model saw all {ids.size} stations of the cube in training or validation, or others at their places; give a cube with others"
+        )
+    return Split((), (), tuple(ids[away].tolist()), left_out=tuple(ids[~away].tolist()))
 
 
 def rows_in_part(predictions: xr.Dataset, part: str) -> xr.Dataset:

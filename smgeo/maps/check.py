@@ -25,7 +25,7 @@ from smgeo.files import JsonObject
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.cog import find_cogs
 from smgeo.maps.layout import IDENTITY, MAP_CHUNK
-from smgeo.prepare.places import group_numbers
+from smgeo.prepare.places import find_unseen
 
 # Least number of days for an autocorrelation, and of months for scores of monthly means.
 _LEAST_DAYS = 30
@@ -164,10 +164,8 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
         json.loads(made.attrs.get(f"smgeo_{kind}_stations", "[]")) for kind in ("training", "validation")
     )
     ids = text_of(stations["station"])
-    known_to_model = np.isin(ids, [*trained, *validated])
-    unit = group_numbers(stations)
-    beside = np.isin(unit, unit[known_to_model]) & ~known_to_model
-    unseen = stations.isel(station=np.flatnonzero(~known_to_model & ~beside))
+    away, beside = find_unseen(stations, [*trained, *validated])
+    unseen = stations.isel(station=np.flatnonzero(away))
     left_out = {
         "trained on": int(np.isin(ids, trained).sum()),
         "validated on": int(np.isin(ids, validated).sum()),

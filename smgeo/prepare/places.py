@@ -7,7 +7,7 @@ in two networks. A station is never tested against its own place. The groups of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -114,6 +114,27 @@ def place_numbers(ds: xr.Dataset, same_place_m: float | None = None) -> np.ndarr
         return np.arange(ds.sizes["station"])
     size = known.get("same_place_m", SAME_PLACE_M) if same_place_m is None else same_place_m
     return number_places(coordinates_of(ds), float(size))
+
+
+def find_unseen(ds: xr.Dataset, seen: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which stations a model has not seen, and which it has not but lie in a group with one that it has.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube; only its coordinates are read.
+    seen : iterable of str
+        Station ids.
+
+    Returns
+    -------
+    numpy.ndarray, numpy.ndarray
+        bool (station,) each: unseen places, and unseen stations at seen places.
+    """
+    known = np.isin(text_of(ds["station"]).astype(str), list(seen))
+    number = group_numbers(ds)
+    beside = np.isin(number, number[known]) & ~known
+    return ~known & ~beside, beside
 
 
 def buffer_of(ds: xr.Dataset) -> float:

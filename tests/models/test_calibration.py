@@ -79,6 +79,40 @@ def test_spread_makes_intervals_as_wide_as_the_model_is_unsure():
     assert (upper[1] - lower[1]) / (upper[0] - lower[0]) == pytest.approx((3 + offset) / (1 + offset), rel=1e-5)
 
 
+def test_without_a_spread_of_the_model_it_is_the_mean_error_around_the_estimate():
+    """Forty stations; errors grow with the estimate, so that intervals do, and hold as many dry rows as wet ones."""
+    rng = np.random.default_rng(2)
+    estimates, station = rng.uniform(0.05, 0.45, 8_000), np.arange(8_000) % 40
+    errors = 0.1 * estimates * rng.standard_normal(8_000)
+    found = Calibration.learn(estimates + errors, estimates, station)
+    assert len(found.knots) == 8
+    # The mean of |e| of a normal error is sqrt(2 / pi) of its standard deviation.
+    assert np.array(found.spreads) == pytest.approx(0.1 * np.array(found.knots) * np.sqrt(2 / np.pi), rel=0.08)
+    lower, upper = found.bounds(estimates, None, 0.9)
+    inside = (estimates + errors >= lower) & (estimates + errors <= upper)
+    for part in (estimates < 0.15, estimates > 0.35):
+        assert inside[part].mean() == pytest.approx(0.9, abs=0.05)
+    assert Calibration.from_dict(found.to_dict()) == found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"knots": [0.1]},
+        {"knots": [0.2, 0.1], "spreads": [1.0, 1.0]},
+        {"knots": [0.1, 0.2], "spreads": [1.0, 0.0]},
+        {"knots": [0.1, 0.2], "spreads": [1.0, np.inf]},
+        {"knots": [0.1, np.nan], "spreads": [1.0, 1.0]},
+        {"knots": list(range(101)), "spreads": [1.0] * 101},
+        {"knots": [0.1, 0.2], "spreads": [1.0, 1.0], "offset": 0.1},
+        {"folds": -1},
+    ],
+)
+def test_a_spread_that_is_none_is_not_read(change):
+    with pytest.raises(ValueError, match="its intervals are none"):
+        Calibration.from_dict({**_learn([[0.1, 0.2], [0.3]]).to_dict(), **change})
+
+
 def test_ends_stay_possible_and_hold_the_estimate():
     calibration = _learn([[0.2]] * 20, limits=(0.0, 1.0))
     lower, upper = calibration.bounds(np.array([0.1, 0.95, -0.05]), None, 0.9)

@@ -38,7 +38,8 @@ def test_results_tell_of_coverage_and_area(run):
     for c in found.values():
         assert c["level"] == 0.8
         assert 0 < c["covered"] <= 1
-        assert c["calibrated_on"]["stations"] == len(run.results["split"]["validation"])
+        parts = run.results["split"]
+        assert c["calibrated_on"]["stations"] == len(parts["train"]) + len(parts["validation"])
         assert sum(g["rows"] for g in c["groups"]["network"]) == c["rows"]
     area = run.results["applicability"]
     assert set(area) == {"rf"}
@@ -115,4 +116,7 @@ def test_too_few_stations_for_the_level_are_told(recipe, tmp_path):
     values["models"] = {"rf": {"trees": 2}}
     del values["maps"]
     with pytest.raises(SmgeoError, match="intervals of 99 % need 99 stations"):
+        smgeo.run(values, out=tmp_path / "run")
+    values["intervals"] = {"level": 0.9, "method": "split"}
+    with pytest.raises(SmgeoError, match="intervals of 90 % need 9 stations"):
         smgeo.run(values, out=tmp_path / "run")

@@ -1,0 +1,131 @@
+"""Prediction intervals from folds of places, against scikit-learn by hand, and against what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+from typer.testing import CliRunner
+
+import smgeo
+from smgeo import cli
+from smgeo.errors import SmgeoError
+from smgeo.evaluation.cross_validation import Learner
+from smgeo.evaluation.parts import split_unseen
+from smgeo.evaluation.uncertainty import calibrate, cross_calibrate, interval_coverage
+from smgeo.models.calibration import Calibration
+from smgeo.prepare import Split, Windows, cv_folds
+from smgeo.recipe.preparation import PrepareSpec
+
+NAMES = ["s1_vv", "clay"]
+PLAIN = PrepareSpec.model_validate({"fill": None, "outliers": None, "scale": "minmax"})
+
+
+def learner(kind="LinearRegression", **params):
+    return Learner.of(lambda: smgeo.make_model(kind, **params), 1)
+
+
+@pytest.fixture
+def cube(make_station_cube):
+    """Forty stations, the first two at one place; soil moisture is backscatter with an error of each station, and noise."""
+    ds = make_station_cube(stations=40, days=30, seed=1)
+    random = np.random.default_rng(0)
+    wet = 0.25 + 0.01 * (ds["s1_vv"].values + 12) + 0.03 * random.standard_normal((40, 1))
+    wet += 0.01 * random.standard_normal((40, 30))
+    ds = ds.assign(sm=ds["sm"].copy(data=wet.astype("float32")))
+    latitude = ds["latitude"].values.copy()
+    latitude[1] = latitude[0]
+    longitude = ds["longitude"].values.copy()
+    longitude[1] = longitude[0]
+    return ds.assign_coords(latitude=("station", latitude), longitude=("station", longitude))
+
+
+@pytest.fixture
+def split(cube):
+    ids = [str(s) for s in cube["station"].values]
+    return Split(tuple(ids[:30]), tuple(ids[30:34]), tuple(ids[34:]))
+
+
+def fitted(cube, split):
+    train = cube.sel(station=list(split.train))
+    return smgeo.make_model("LinearRegression").fit(Windows(train, NAMES, length=1))
+
+
+def test_errors_are_those_of_models_without_the_place(cube, split):
+    """Three folds by hand: a linear model does not care how features are scaled."""
+    model = fitted(cube, split)
+    found = cross_calibrate(model, learner(), cube, split, PLAIN, folds=3, seed=5)
+    train = cube.sel(station=list(split.train))
+
+    def table(ds):
+        x = np.stack([np.broadcast_to(ds[n].values.reshape(len(ds.station), -1), ds["sm"].shape) for n in NAMES], -1)
+        return x.reshape(-1, 2).astype("float64"), ds["sm"].values.ravel().astype("float64")
+
+    errors, place, estimates = [], [], []
+    station = np.repeat(np.arange(30), 30)
+    x, y = table(train)
+    for fold_train, held in cv_folds(train, "group-k-fold", 3, seed=5):
+        a, b = np.isin(station, np.flatnonzero(fold_train.any(1))), np.isin(station, np.flatnonzero(held.any(1)))
+        plain = LinearRegression().fit(x[a], y[a])
+        estimates.append(plain.predict(x[b]))
+        errors.append(np.abs(y[b] - estimates[-1]))
+        place.append(np.where(station[b] == 1, 0, station[b]))
+    x_val, y_val = table(cube.sel(station=list(split.validation)))
+    estimates.append(LinearRegression().fit(x, y).predict(x_val))
+    errors.append(np.abs(y_val - estimates[-1]))
+    place.append(np.repeat(np.arange(4), 30) + 100)
+    expected = Calibration.learn(
+        np.concatenate(errors) + np.concatenate(estimates), np.concatenate(estimates), np.concatenate(place)
+    )
+    assert (found.stations, found.rows, found.folds, found.part) == (33, 34 * 30, 3, "train+validation")
+    np.testing.assert_allclose(found.widths, expected.widths, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(found.spreads, expected.spreads, rtol=1e-3)
+    assert set(model.training_["validation_stations"]) == set(split.validation)
+    with pytest.raises(SmgeoError, match="calibrated on the validation part"):
+        interval_coverage(model, cube, split, "validation")
+    assert 0 < interval_coverage(model, cube, split)["covered"].mean() <= 1
+
+
+def test_more_places_make_intervals_tighter_than_a_few_do(cube, split):
+    """Nine places are just enough for 90 %: their worst error is the width; of 39 it is a quantile."""
+    few = Split(split.train, (*split.validation, *split.test[:5]), split.test[5:])
+    model = fitted(cube, few)
+    wide = calibrate(model, cube, few)
+    tight = cross_calibrate(model, learner(), cube, few, PLAIN, folds=5)
+    at = np.array([0.25])
+    width = [float(np.ptp(c.bounds(at, None, 0.9))) for c in (wide, tight)]
+    assert tight.stations == 29 + 9
+    assert width[1] < width[0]
+
+
+def test_what_cannot_be_is_refused(cube, split):
+    model = fitted(cube, split)
+    with pytest.raises(SmgeoError, match="30 folds of 29 groups"):
+        cross_calibrate(model, learner(), cube, split, PLAIN, folds=30)
+    with pytest.raises(SmgeoError, match="folds must be a whole number from 2"):
+        cross_calibrate(model, learner(), cube, split, PLAIN, folds=1)
+    days = Split(split.train, (), split.train, periods={"train": ("2020-01-01", "2020-01-10"), "test": ("2020-01-11", "2020-01-30")})  # fmt: skip
+    with pytest.raises(SmgeoError, match="periods of the same stations"):
+        cross_calibrate(model, learner(), cube, days, PLAIN)
+
+
+def test_a_model_is_scored_at_places_of_a_foreign_cube_that_it_has_not_seen(cube, tmp_path):
+    """Of forty stations the model saw 4 to 39; of the four others, two lie at one place, and one at the place of a training station."""
+    beside = cube["latitude"].values.copy()
+    beside[2] = beside[9]
+    longitude = cube["longitude"].values.copy()
+    longitude[2] = longitude[9]
+    cube = cube.assign_coords(latitude=("station", beside), longitude=("station", longitude))
+    ids = [str(s) for s in cube["station"].values]
+    model = fitted(cube, Split(tuple(ids[4:]), (), ()))
+    model.save(tmp_path / "model")
+    smgeo.write_cube(cube, tmp_path / "cube.zarr")
+    told = CliRunner().invoke(cli.app, ["evaluate", str(tmp_path / "model"), str(tmp_path / "cube.zarr")])
+    assert told.exit_code == 0, told.output
+    assert "37 stations are left out" in told.output
+    error = model.predict(Windows(cube.sel(station=[ids[0], ids[1], ids[3]]), NAMES, length=1))
+    error = error - cube["sm"].sel(station=[ids[0], ids[1], ids[3]]).values.ravel()
+    assert f"{np.sqrt(np.mean(error**2)):.3f}" in told.output
+    assert " 90 " in told.output
+    with pytest.raises(SmgeoError, match="saw all 37 stations"):
+        split_unseen(model, cube.isel(station=[2, *range(4, 40)]))
