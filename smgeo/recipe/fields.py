@@ -116,6 +116,7 @@ class RecipeFields(Spec):
     cluster: str | None = None
     prepare: PrepareSpec = PrepareSpec()
     models: dict[str, ModelSpec] = Field({})
+    baseline: bool = True
     search: dict[str, SearchSpec] = Field({})
     cross_validation: tuple[CrossValidationSpec, ...] = ()
     leakage_audit: LeakageAuditSpec | None = None

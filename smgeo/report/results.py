@@ -75,6 +75,38 @@ def describe_models(
     }
 
 
+def describe_baseline(
+    folder: Path,
+    scores: Mapping[str, dict[str, Scores]],
+    name: str,
+    baseline: dict[str, Scores],
+    store: Path,
+    cluster: str | None = None,
+) -> JsonObject:
+    """Return `baselines` and `against_baseline` of the results: scores of a plain model, and each model's paired test against it.
+
+    Parameters
+    ----------
+    folder : Path
+        A run's folder with the predictions of its models.
+    scores : mapping
+        Scores of the models.
+    name, baseline, store : str, dict, Path
+        Name, scores and estimates of the plain model.
+    cluster : str, optional
+        As for `describe_models`.
+    """
+    evaluations = open_evaluations(folder, scores, cluster)
+    plain = Evaluation(baseline, open_cube(store, dask=False), cluster)
+    # A model may have the baseline's name.
+    key = f"{name} (baseline)"
+    found = compare_models({**evaluations, key: plain}, pairs=[(model, key) for model in scores])
+    return {
+        "baselines": {name: {**plain.scores}},
+        "against_baseline": [{**r, "second": name} for r in records_of(found)],
+    }
+
+
 def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> JsonObject:
     """Return the share of observations inside intervals: over all rows, as the mean over stations, and both by groups of stations.
 

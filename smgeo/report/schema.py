@@ -21,7 +21,7 @@ from smgeo.recipe.spec import Spec, parse_spec
 
 # Raised whenever a key is added, removed or changes its meaning. Files without the key are version 0, which has the keys of version 1.
 # Version 2 adds `features`, and to variables of the grid all but `kind`, `units`, days and shares.
-# Version 3 adds `over_stations`, `groups_of_stations` and `in_buffer`, to comparisons `clusters`, and to cross-validation the scores of a part.
+# Version 3 adds `over_stations`, `baselines`, `against_baseline`, `clusters` of comparisons, and a part's scores to cross-validation.
 SCHEMA_VERSION = 3
 
 Part = Literal["train", "validation", "test"]
@@ -429,6 +429,8 @@ class Results(Entry):
     intervals: dict[str, dict[Part, ScoreIntervals]] = Field(default_factory=dict)
     over_stations: dict[str, dict[Part, StationScores]] = Field(default_factory=dict)
     comparisons: list[Comparison] = Field(default_factory=list)
+    baselines: dict[str, dict[Part, PartScores]] = Field(default_factory=dict)
+    against_baseline: list[Comparison] = Field(default_factory=list)
     groups: dict[str, dict[str, list[GroupScores]]] = Field(default_factory=dict)
     cross_validation: dict[str, CrossValidation] = Field(default_factory=dict)
     leakage_audit: LeakageAudit | None = None

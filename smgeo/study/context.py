@@ -65,6 +65,8 @@ class Found:
         Parameters that a search found, by model.
     models : dict of str to dict
         `scores` and `training` of each fitted model.
+    baselines : dict of str to dict
+        Scores of plain models that nobody tuned, on the same stations.
     failed : dict of str to str
         Reason of each model whose training diverged, and which later stages pass over.
     results : dict
@@ -77,6 +79,7 @@ class Found:
     split: Split | None = None
     searched: Mapping[str, JsonObject] = field(default_factory=dict)
     models: Mapping[str, JsonObject] = field(default_factory=dict)
+    baselines: Mapping[str, JsonObject] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     results: JsonObject = field(default_factory=dict)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from smgeo.study.baseline import fit_baseline
 from smgeo.study.context import Context, Found
 from smgeo.study.cubes import (
     build_grid,
@@ -45,6 +46,7 @@ RUN: tuple[Stage, ...] = (
     prepare_stations,
     search_models,
     fit_models,
+    fit_baseline,
     score_models,
     cross_validate_models,
     measure_importance,

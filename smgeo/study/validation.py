@@ -14,7 +14,8 @@ from smgeo.evaluation.uncertainty import interval_coverage, score_applicability
 from smgeo.files import JsonObject
 from smgeo.models import load_model
 from smgeo.recipe.validation import CrossValidationSpec, LearningCurveSpec
-from smgeo.report.results import describe_coverage, describe_models, records_of
+from smgeo.report.results import describe_baseline, describe_coverage, describe_models, records_of
+from smgeo.study.baseline import baseline_store
 from smgeo.study.context import Context, Found
 from smgeo.study.prepared import prepared_stations
 from smgeo.study.progress import Update
@@ -50,7 +51,13 @@ def score_models(run: Context, found: Found) -> Found:
     if not found.models:
         return found
     scores = {name: about["scores"] for name, about in found.models.items()}
-    return found.add(models=scores, **describe_models(run.folder, scores, run.open_stations(), run.recipe.cluster))
+    cluster = run.recipe.cluster
+    found = found.add(models=scores, **describe_models(run.folder, scores, run.open_stations(), cluster))
+    if not found.baselines:
+        return found
+    (plain,) = found.baselines
+    store = baseline_store(run.folder)
+    return found.add(**describe_baseline(run.folder, scores, plain, found.baselines[plain], store, cluster))
 
 
 def cross_validate_models(run: Context, found: Found) -> Found:
