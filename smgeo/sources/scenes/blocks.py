@@ -151,6 +151,17 @@ def _boxes(scenes: Iterable[Scene]) -> dict[Hashable, GeoBox]:
     return {box_key(s.box): s.box for s in scenes}
 
 
+def boxes_of_layer(scenes: Iterable[Scene], name: str) -> list[GeoBox]:
+    """Return each grid of the files of a layer once; the scene's own grid is that of its first layer's file."""
+    boxes = {}
+    for scene in scenes:
+        first, href = scene.layers[0][1].href, dict(scene.layers)[name].href if name in dict(scene.layers) else None
+        if href is not None:
+            box = scene.box if href == first else read_header(href).box
+            boxes[box_key(box)] = box
+    return list(boxes.values())
+
+
 def _signature(scenes: Iterable[Scene]) -> list[Hashable]:
     return [(s.name, s.day, s.layers, s.quality, s.mask, s.cloud, s.state, str(s.box)) for s in scenes]
 
