@@ -28,7 +28,7 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
     Returns
     -------
     dict of str to Table
-        `features`, `grid`, `scores`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`, `selected_features`,
+        `features`, `grid`, `scores`, `distances`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`, `selected_features`,
         `leakage_audit`, `importance`, `learning_curve`, `prediction_intervals`, `applicability`, `search`, `maps`, `rows`, `thresholds`, `cost`,
         `stages`.
     """
@@ -40,6 +40,7 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
         score_tables.scores_table(
             results.models, results.intervals, results.over_stations, units, _about_parts(results)
         ),
+        run_tables.distances_table(results),
         score_tables.comparisons_table(results.comparisons, units),
         score_tables.groups_table(results),
         *score_tables.groups_by_model(results),
