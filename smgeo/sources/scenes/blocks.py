@@ -43,7 +43,7 @@ from smgeo.sources.pixels.warp import (
     split_blocks,
     transformer,
 )
-from smgeo.sources.scenes.files import Header, read_header
+from smgeo.sources.scenes.files import Header, read_header, read_headers
 from smgeo.sources.scenes.layers import Layer, Scene, clip_window, read_layers
 
 STATION_DAYS = 30
@@ -153,13 +153,11 @@ def _boxes(scenes: Iterable[Scene]) -> dict[Hashable, GeoBox]:
 
 def boxes_of_layer(scenes: Iterable[Scene], name: str) -> list[GeoBox]:
     """Return each grid of the files of a layer once; the scene's own grid is that of its first layer's file."""
-    boxes = {}
-    for scene in scenes:
-        first, href = scene.layers[0][1].href, dict(scene.layers)[name].href if name in dict(scene.layers) else None
-        if href is not None:
-            box = scene.box if href == first else read_header(href).box
-            boxes[box_key(box)] = box
-    return list(boxes.values())
+    files = [(scene, dict(scene.layers)[name].href) for scene in scenes if name in dict(scene.layers)]
+    others = {href for scene, href in files if href != scene.layers[0][1].href}
+    read_headers(others)
+    boxes = (read_header(href).box if href in others else scene.box for scene, href in files)
+    return list({box_key(box): box for box in boxes}.values())
 
 
 def _signature(scenes: Iterable[Scene]) -> list[Hashable]:
