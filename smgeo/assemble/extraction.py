@@ -18,11 +18,12 @@ from dask.typing import Key
 
 from smgeo.bounds import check_given
 from smgeo.catalog import FEATURES, Feature
-from smgeo.cube.schema import text_of
+from smgeo.cube.schema import PIXEL_SIZE, text_of
 from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.recipe.rasters import AnyRaster, parse_raster
 from smgeo.sources import open_source
 from smgeo.sources.pixels.footprint import Footprints, find_footprints, station_places, tiles_of
+from smgeo.sources.pixels.sizes import longer_sides, size_attr
 
 
 def extract(
@@ -56,7 +57,8 @@ def extract(
     -------
     xarray.Dataset
         Dims (station, time) or (station,), as lazy as `rasters`. Stations outside the raster are left out, named
-        in a warning and in `attrs["left_out"]`.
+        in a warning and in `attrs["left_out"]`. The attribute `pixel_size_m` of a static variable is the longer side of its pixels on
+        the ground at the stations (their median), m.
 
     Raises
     ------
@@ -100,18 +102,21 @@ def extract_all(rasters: xr.Dataset, stations: xr.Dataset, radius_m: float | Non
             f"extract: none of the {len(ids)} stations is on the raster ({box.crs}, bounds {tuple(box.boundingbox)}); check the "
             "stations' coordinates and the raster's CRS"
         )
+    size = size_attr(longer_sides(box, lons[pixels.stations], lats[pixels.stations]))
     data: dict[str, xr.Variable] = {}
     for name, var in rasters.data_vars.items():
         if not {"y", "x"} <= set(var.dims):  # a calendar variable is the same at every station
             data[str(name)] = var.variable
             continue
-        attrs = {k: v for k, v in var.attrs.items() if k != "grid_mapping"}
+        attrs = {k: v for k, v in var.attrs.items() if k not in ("grid_mapping", PIXEL_SIZE)}
         lead = [d for d in var.dims if d not in ("y", "x")]
         cyclic = str(name) in FEATURES and FEATURES[str(name)].cyclic
         where = pixels if cyclic else around
         values = _at_all_stations(
             var.transpose(..., "y", "x").data, where, len(ids), decibels=attrs.get("units") == "dB"
         )
+        if not lead:
+            attrs |= size
         data[str(name)] = xr.Variable((*lead, "station"), values, attrs).transpose("station", *lead)
     coords = {n: stations[n] for n in stations.coords if n != "time" and "time" not in stations[n].dims}
     coords |= {n: c for n, c in rasters.coords.items() if c.dims == ("time",)}

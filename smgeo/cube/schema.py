@@ -18,6 +18,8 @@ GRID_DIMS = ("time", "y", "x")
 # A coordinate on `time` that sources give besides their values: the digest of what each day is read from. It goes into
 # the ledger, not into the store: when a later run finds other scenes, only the regions of their days are written again.
 DAY_INPUTS = "day_inputs"
+# Attribute of a static variable at stations that was read from a raster: the longer side of its pixels on the ground, m.
+PIXEL_SIZE = "pixel_size_m"
 _LONGEST_NAME = 100
 # Names of coordinates, and of the file that Zarr writes beside its arrays.
 _TAKEN = ("station", "time", "x", "y", "spatial_ref", "zarr.json")

@@ -18,22 +18,23 @@ from smgeo.bounds import check_arguments, checked
 from smgeo.cube.schema import units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.evaluation.cross_validation import score_folds
+from smgeo.evaluation.distances import BESIDE_KM
 from smgeo.evaluation.scores import compute_scores
 from smgeo.files import JsonObject
 from smgeo.prepare import Folds, cv_folds
 from smgeo.prepare.folds import GAP_DAYS
+from smgeo.prepare.places import coordinates_of, nearest_m
 from smgeo.prepare.quick_forest import Regressor, fit_repeatably
 from smgeo.prepare.target import choose_features, known_features
 
 METHODS = ("random", "temporal", "leave-location-out")
-# Mean radius of the Earth (IUGG), km.
-_EARTH_KM = 6371.0088
 _TREES = 100
 # Maximum rows × features per tree, so that half a million rows of 27 features take two minutes on 2 cores.
 _VALUES_OF_A_TREE = 150_000
 # Maximum rows of a fold whose distances are measured, and training rows that they are measured to.
 _ROWS_MEASURED, _ROWS_AMONG = 300, 100_000
 _ROWS_AT_ONCE = 8_192
+_BESIDE = "Locations lie so near to each other that leaving one out is close to a random split; use groups or clusters."
 # Smaller differences of R2 are not reported as a finding.
 _SMALL = 0.05
 _SCORES = {
@@ -98,7 +99,12 @@ class LeakageAudit:
 
     @property
     def meaning(self) -> str:
-        """Interpretation of the differences between the scores, in one sentence."""
+        """Interpretation of the differences between the scores, in one sentence; a second one if locations lie beside each other."""
+        lies_beside = self.table["km_median"]["leave-location-out"] < BESIDE_KM
+        return f"{self._difference} {_BESIDE}" if lies_beside else self._difference
+
+    @property
+    def _difference(self) -> str:
         r2 = self.table["r2_pooled"]
         if not np.isfinite(r2).all():
             return "R2 is not defined because the target is constant."
@@ -226,7 +232,7 @@ def audit_leakage(
     rows = all_folds["random"].rows
     x, y = _table(ds, names, rows), ds[target].transpose("station", "time").values[rows].astype("float64")
     station = np.nonzero(rows)[0]
-    places, notes = _places(ds, np.unique(station))
+    places, notes = coordinates_of(ds), _unknown_places(ds, np.unique(station))
     kilometres = {m: _distances_on_the_ground(f, places) for m, f in all_folds.items()}
     table = {}
     for done, (method, of_method) in enumerate(all_folds.items()):
@@ -270,29 +276,24 @@ def _table(ds: xr.Dataset, names: Sequence[str], rows: np.ndarray) -> np.ndarray
     return out
 
 
-def _places(ds: xr.Dataset, stations: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return latitude and longitude (radians) of every station, NaN where unknown, and a note if any are unknown."""
+def _unknown_places(ds: xr.Dataset, stations: np.ndarray) -> tuple[str, ...]:
+    """Return a note if some of these stations have no coordinates."""
     if not {"latitude", "longitude"} <= set(ds.variables):
-        note = "Distances on the ground are unknown: the cube has no latitude and longitude."
-        return np.full((ds.sizes["station"], 2), np.nan), (note,)
-    places = np.deg2rad(np.stack([ds[n].values.astype("float64") for n in ("latitude", "longitude")], axis=1))
-    lacking = int((~np.isfinite(places[stations]).all(axis=1)).sum())
+        return ("Distances on the ground are unknown: the cube has no latitude and longitude.",)
+    lacking = int((~np.isfinite(coordinates_of(ds)[stations]).all(axis=1)).sum())
     note = f"Distances on the ground leave out {lacking} of {stations.size} stations without latitude or longitude."
-    return places, (note,) if lacking else ()
+    return (note,) if lacking else ()
 
 
 def _distances_on_the_ground(folds: Folds, places: np.ndarray) -> np.ndarray:
     """Return kilometres from each held-out row to the nearest training station, without rows of stations without a place."""
-    from sklearn.neighbors import BallTree
-
-    known = np.isfinite(places).all(axis=1)
     out = []
     for train, held in folds:
-        there, here = (np.flatnonzero(part.any(axis=1) & known) for part in (train, held))
-        if there.size and here.size:
-            angle = BallTree(places[there], metric="haversine").query(places[here])[0][:, 0]
-            out.append(np.repeat(angle * _EARTH_KM, held[here].sum(axis=1)))
-    return np.concatenate(out) if out else np.empty(0)
+        there, here = (np.flatnonzero(part.any(axis=1)) for part in (train, held))
+        km = nearest_m(places[here], places[there]) / 1000
+        out.append(np.repeat(km, held[here].sum(axis=1)))
+    found = np.concatenate(out)
+    return found[np.isfinite(found)]
 
 
 def _score(

@@ -11,12 +11,13 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.cube.reading import open_cube
-from smgeo.cube.schema import text_of
+from smgeo.cube.schema import observed, station_positions, text_of
 from smgeo.evaluation.parts import Evaluation, compare_models
 from smgeo.evaluation.scores import Scores, compute_scores
 from smgeo.files import JsonObject, versions_of
 from smgeo.models.backend import keras_backend
 from smgeo.prepare import OutlierRows, Split, part_rows
+from smgeo.prepare.places import GROUP, group_numbers
 from smgeo.recipe.preparation import OutlierSpec
 from smgeo.report.texture import classify_texture
 
@@ -172,15 +173,31 @@ def records_of(table: pd.DataFrame, index: str | None = None) -> list[JsonObject
     ]
 
 
-def describe_split(split: Split) -> JsonObject:
-    """Return `split` of the results: stations of each part, and those forced into training with their extremes."""
+def describe_split(split: Split, cube: xr.Dataset) -> JsonObject:
+    """Return `split` of the results.
+
+    It has the stations of each part, and those forced into training with their extremes. A split by stations also has those in the
+    buffer, and what was held out together: the attributes of the coordinate `group` of the cube, and the number of groups.
+    """
     total = sum(len(p) for p in split.parts().values())
-    return {
+    out: JsonObject = {
         **{p: list(ids) for p, ids in split.parts().items()},
         "forced": {k: list(v) for k, v in split.forced.items()},
         "forced_share": round(len(split.forced) / total, 4),
-        **({"periods": {part: list(days) for part, days in split.periods.items()}} if split.periods else {}),
     }
+    if split.periods:
+        return {**out, "periods": {part: list(days) for part, days in split.periods.items()}}
+    return {**out, "in_buffer": list(split.in_buffer), **_describe_groups(split, cube)}
+
+
+def _describe_groups(split: Split, cube: xr.Dataset) -> JsonObject:
+    """Return `groups` of a split: how the cube was grouped, and the number of groups that its stations belong to."""
+    about = cube[GROUP].attrs if GROUP in cube.coords else {}
+    if "by" not in about:
+        return {}
+    used = station_positions(cube, [*(s for ids in split.parts().values() for s in ids), *split.in_buffer])
+    known = {k: about[k] for k in ("by", "same_place_m", "buffer_km", "km") if k in about}
+    return {"groups": {**known, "number": np.unique(group_numbers(cube)[used]).size}}
 
 
 def _row(step: str, stations: int | None, rows: int | None, removed: int) -> JsonObject:
@@ -221,6 +238,12 @@ def count_used(cube: xr.Dataset, split: Split, target: str) -> int:
     return sum(int(part_rows(cube[[target]], split, part, target)[target].notnull().sum()) for part in split.periods)
 
 
+def count_in_buffer(cube: xr.Dataset, split: Split, target: str) -> int:
+    """Count the rows of the stations in the buffer of a split, which are in no part."""
+    near = cube[target].isel(station=station_positions(cube, split.in_buffer))
+    return int(observed(near).sum()) if split.in_buffer else 0
+
+
 def broken_stations(cube: xr.Dataset) -> dict[str, str]:
     """Return the stations with files that could not be read to their end, and the number of these files."""
     if "files_unreadable" not in cube:
@@ -248,6 +271,7 @@ def count_rows(
     outlier_rows: int,
     models: Mapping[str, JsonObject],
     used: int | None = None,
+    buffered: tuple[int, int] = (0, 0),
 ) -> list[JsonObject]:
     """Return `rows` of the results: rows (station-days with a target) left and removed by each step.
 
@@ -263,11 +287,16 @@ def count_rows(
         Model -> its `scores` and `training`.
     used : int, optional
         Rows on the days of the parts of a split in time, at stations with a target on training days.
+    buffered : (int, int)
+        Stations in the buffer around held-out stations, and their rows.
     """
     start = counts["rows"]
     rows = [*counts["steps"], _row("station cube: days with a target", counts["stations"], start, 0)]
     if used is None:
-        rows.append(_row("stations without any target left out", kept, start, 0))
+        rows.append(_row("stations without any target left out", kept + buffered[0], start, 0))
+        if buffered[0]:
+            start -= buffered[1]
+            rows.append(_row("stations in the buffer around held-out stations", kept, start, buffered[1]))
     else:
         rows.append(
             _row("days in no period, and stations without a target in the training days", kept, used, start - used)

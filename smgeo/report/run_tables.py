@@ -127,6 +127,44 @@ def rows_table(results: Results) -> Table:
     )
 
 
+def distances_table(results: Results) -> Table:
+    """Return distances from held-out stations, and from pixels of the grid, to the nearest training station."""
+    found = results.distances
+    records: list[Record] = []
+    if found is not None:
+        parts = {"validation stations": found.validation, "test stations": found.test}
+        records = [
+            {"from": name, "number": part.stations, **dict(part), "shared_pixels": part.shared_pixels or None}
+            for name, part in parts.items()
+            if part is not None
+        ]
+        if found.map is not None:
+            records.append({"from": "pixels of the grid cube", "number": found.map.pixels, **dict(found.map)})
+    return Table.of(
+        "distances",
+        "Distance to the nearest training station",
+        [
+            text_column("from"),
+            count_column("number"),
+            number_column("km_min", "least km", "km", digits=2, optional=True),
+            number_column("km_median", "median km", "km", digits=2),
+            number_column("km_max", "most km", "km", digits=2),
+            count_column("within_1_km", "nearer than 1 km", optional=True),
+            Column(("shared_pixels",), "in the pixel of a training station", as_reasons, "left", optional=True),
+        ],
+        records,
+        marked=lambda record: record["from"] == "test stations",
+        finding=found.warning if found is not None else "",
+        notes=(
+            "Great-circle distances. A station shares a pixel of a static variable with a training station that is nearer than the pixel's longer side "
+            "and has the same value.",
+            "Pixels: a sample of the whole grid, also of pixels without a value."
+            if found is not None and found.map
+            else "",
+        ),
+    )
+
+
 def thresholds_table(results: Results) -> Table:
     """Return scores of the thresholds of outliers that smgeo chose from."""
     return Table.of(

@@ -21,7 +21,8 @@ from smgeo.recipe.spec import Spec, parse_spec
 
 # Raised whenever a key is added, removed or changes its meaning. Files without the key are version 0, which has the keys of version 1.
 # Version 2 adds `features`, and to variables of the grid all but `kind`, `units`, days and shares.
-# Version 3 adds `over_stations`, `baselines`, `against_baseline`, `clusters` of comparisons, and a part's scores to cross-validation.
+# Version 3 adds `over_stations`, `baselines`, `against_baseline`, `distances`, to `split` `groups` and `in_buffer`, to comparisons `clusters`,
+# and to cross-validation the scores of a part.
 SCHEMA_VERSION = 3
 
 Part = Literal["train", "validation", "test"]
@@ -175,7 +176,7 @@ class LeakageSplit(PooledScores, ThreeR2):
 
 
 class LeakageAudit(Entry):
-    """Scores of one quick model with rows, periods and locations held out, and one sentence about the difference."""
+    """Scores of one quick model with rows, periods and locations held out, and what the difference means."""
 
     target: str
     units: str
@@ -290,11 +291,37 @@ class Search(Entry):
     trials: list[Trial]
 
 
+class StationGroups(Entry):
+    """Stations that are held out together: the arguments of `smgeo.group_stations`, and the `number` of groups of the split's stations.
+
+    `km` is the size of clusters.
+    """
+
+    by: str
+    same_place_m: float
+    buffer_km: float
+    km: float | None = None
+    number: int
+
+    @property
+    def text(self) -> str:
+        """Description of a group for readers."""
+        own = {
+            "place": f"stations of a place, no farther apart than {self.same_place_m:g} m",
+            "station": "each station for itself, whatever is beside it",
+            "clusters": f"places in clusters, no farther apart than {self.km:g} km"
+            if self.km is not None
+            else "clusters",
+        }
+        return own.get(self.by, f"stations of the same {self.by}")
+
+
 class SplitParts(Entry):
     """Station ids of each part.
 
     `forced` names the stations that are in training because of an extreme value. `periods` has the first and the last day of each part if the
-    split is in time.
+    split is in time; otherwise `in_buffer` names the stations in no part because they are too near to a held-out one, and `groups` says
+    what was held out together.
     """
 
     train: list[str]
@@ -303,10 +330,43 @@ class SplitParts(Entry):
     forced: dict[str, list[str]] = Field(default_factory=dict)
     forced_share: float = 0.0
     periods: dict[Part, _Days] | None = None
+    in_buffer: list[str] = Field(default_factory=list)
+    groups: StationGroups | None = None
 
     def to_split(self) -> Split:
         """Return the split that these parts describe."""
         return Split.from_dict(self.model_dump(exclude_none=True))
+
+
+class StationDistances(Entry):
+    """Distances (km) from held-out stations to the nearest training station, over `stations` whose place is known.
+
+    `within_1_km` are nearer than 1 km; `shared_pixels` counts by static variable those that share a pixel with a training station.
+    """
+
+    stations: int
+    km_min: float
+    km_median: float
+    km_max: float
+    within_1_km: int
+    shared_pixels: dict[str, int]
+
+
+class MapDistances(Entry):
+    """Distances (km) from a sample of `pixels` of the grid cube to the nearest training station."""
+
+    pixels: int
+    km_median: float
+    km_max: float
+
+
+class Distances(Entry):
+    """Distances of a split by stations to the nearest training station, and what they say against the scores (empty text if nothing)."""
+
+    validation: StationDistances | None = None
+    test: StationDistances | None = None
+    map: MapDistances | None = None
+    warning: str
 
 
 class RowStep(Entry):
@@ -441,6 +501,7 @@ class Results(Entry):
     maps: dict[str, MapSummary] = Field(default_factory=dict)
     search: dict[str, Search] = Field(default_factory=dict)
     split: SplitParts | None = None
+    distances: Distances | None = None
     stations: list[str] | None = None
     rows: list[RowStep] | None = None
     outliers: Outliers | None = None

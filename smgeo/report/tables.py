@@ -28,7 +28,8 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
     Returns
     -------
     dict of str to Table
-        `features`, `grid`, `scores`, `against_baseline`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`, `selected_features`,
+        `features`, `grid`, `scores`, `against_baseline`, `distances`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`,
+        `selected_features`,
         `leakage_audit`, `importance`, `learning_curve`, `prediction_intervals`, `applicability`, `search`, `maps`, `rows`, `thresholds`, `cost`,
         `stages`.
     """
@@ -41,6 +42,7 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
             results.models, results.intervals, results.over_stations, units, _about_parts(results)
         ),
         score_tables.baseline_table(results),
+        run_tables.distances_table(results),
         score_tables.comparisons_table(results.comparisons, units),
         score_tables.groups_table(results),
         *score_tables.groups_by_model(results),

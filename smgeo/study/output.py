@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import observed
+from smgeo.evaluation.distances import describe_distances, sample_pixels
 from smgeo.files import write_json
 from smgeo.prepare import OutlierRows, clean_cube
 from smgeo.report import write_report
 from smgeo.report.results import (
     broken_stations,
+    count_in_buffer,
     count_rows,
     count_used,
     describe_outliers,
@@ -42,13 +45,20 @@ def _count_of_models(run: Context, found: Found) -> Found:
     chosen = found.results.get("threshold")
     when = "training day" if split.periods else "day"
     without = dict.fromkeys(split.left_out, f"no {when} with a value of {run.target}")
+    buffered = len(split.in_buffer), count_in_buffer(cube, split, run.target)
+    distances = describe_distances(cube, split, sample_pixels(open_cube(run.grid_store)) if _has_grid(run) else None)
     return found.add(
-        split=describe_split(split),
-        rows=count_rows(found.results["rows"], kept, lost.rows, found.models, used),
+        split=describe_split(split, cube),
+        **({"distances": distances} if distances else {}),
+        rows=count_rows(found.results["rows"], kept, lost.rows, found.models, used, buffered),
         left_out={**json.loads(cube.attrs.get("left_out", "{}")), **broken_stations(cube), **without},
         training={name: about["training"] for name, about in found.models.items()},
         **describe_outliers(found.prepare.outliers, lost, chosen),
     )
+
+
+def _has_grid(run: Context) -> bool:
+    return run.recipe.builds_grid and run.grid_store.is_dir()
 
 
 def _count_of_cube(run: Context, found: Found) -> Found:

@@ -172,6 +172,17 @@ def test_distances_on_the_ground_by_hand():
     )
 
 
+def test_locations_that_are_neighbours_are_said():
+    """Pairs 60 m apart are two places, but no two locations for a map; 200 m apart they are."""
+    ds = gappy()
+    said = "so near to each other that leaving one out is close to a random split; use groups or clusters"
+    for metres, expected in ((60, True), (200, False)):
+        step = metres / 111_195
+        ds["longitude"] = ("station", np.repeat(np.arange(STATIONS // 2) * 10.0, 2) + np.tile([0, step], STATIONS // 2))
+        audit = audit_leakage(ds, ["ndvi"], folds=STATIONS, model=DummyRegressor(), gap_days=0)
+        assert (said in audit.meaning) == (said in str(audit)) == expected
+
+
 def test_places_that_are_not_known_are_said():
     ds = gappy()
     few = audit_leakage(

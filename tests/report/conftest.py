@@ -111,6 +111,20 @@ _RESULTS = {
         "test": ["N/c"],
         "forced": {"N/a": ["min clay"]},
         "forced_share": 0.3333,
+        "in_buffer": ["N/d", "N/e"],
+        "groups": {"by": "clusters", "same_place_m": 30.0, "buffer_km": 1.5, "km": 20.0, "number": 3},
+    },
+    "distances": {
+        "test": {
+            "stations": 1,
+            "km_min": 0.05,
+            "km_median": 0.05,
+            "km_max": 0.05,
+            "within_1_km": 1,
+            "shared_pixels": {"clay": 1, "slope": 0},
+        },
+        "map": {"pixels": 2000, "km_median": 12.345, "km_max": 1234.5},
+        "warning": "The test stations lie beside training stations.",
     },
     "training": {"rf": {"rows": 900, "window_days": 1, "outlier_rows": 0, "left_out": []}},
 }

@@ -39,6 +39,8 @@ def test_results_are_written_with_their_version_and_read_back_with_nothing_lost(
     assert (found.units, found.models["rf"]["test"].r) == ("m3 m-3", None)
     split = found.split.to_split()
     assert (split.train, split.test, split.forced) == (("N/a", "N/b"), ("N/c",), {"N/a": ("min clay",)})
+    assert split.in_buffer == ("N/d", "N/e")
+    assert found.split.groups.text == "places in clusters, no farther apart than 20 km"
 
 
 def test_a_file_without_a_version_is_version_0_with_the_same_keys(results):

@@ -37,6 +37,7 @@ def table(name="toy", **columns):
 def test_tables_hold_what_the_results_say(tables):
     assert set(tables) == {
         "scores",
+        "distances",
         "comparisons",
         "cross_validation",
         "selected_features",
@@ -79,6 +80,7 @@ def test_headings_of_files_are_those_that_users_know(tables):
         "bias_mean,bias_mean_low,bias_mean_high,bias_median,bias_median_low,bias_median_high,"
         "r_mean,r_median,rmse,rmse_low,rmse_high,ubrmse,ubrmse_low,ubrmse_high,bias,bias_low,bias_high,r,r_low,r_high,n,clusters,"
         "stations_of_few_rows",
+        "distances": "from,number,km_min,km_median,km_max,within_1_km,shared_pixels",
         "comparisons": "first,second,rmse_first,rmse_second,difference,low,high,stations_first_better,stations_second_better,effect,"
         "p_value,p_adjusted,n,stations,clusters",
         "cross_validation": "model,method,folds,r2_mean_of_folds,r2_pooled,r2_station_means,rmse_pooled,n,stations",
@@ -111,6 +113,18 @@ def test_one_table_gives_page_and_terminal_their_columns_and_rows(tables):
     assert tables["scores"].units == "m3 m-3"
 
 
+def test_distances_have_a_row_for_stations_and_one_for_pixels(tables):
+    found = tables["distances"]
+    assert found.text == [
+        ["test stations", "1", "0.05", "0.05", "0.05", "1", "clay 1, slope 0"],
+        ["pixels of the grid cube", "2,000", "–", "12.35", "1,234.50", "–", "–"],
+    ]
+    assert [row.marked for row in found.rows] == [True, False]
+    assert found.finding == "The test stations lie beside training stations."
+    first = found.frame.to_dict("records")[0]
+    assert json.loads(first["shared_pixels"]) == {"clay": 1, "slope": 0}
+
+
 def test_pages_lay_out_no_table_by_hand():
     templates = Path(smgeo.report.__file__).parent / "templates"
     assert [p.name for p in sorted(templates.iterdir()) if "<table" in p.read_text(encoding="utf-8")] == [
@@ -131,6 +145,10 @@ def test_terminal_prints_the_same_cells(results):
         "The test cannot tell: 3 clusters of stations",
         "leave-location-out",
         "87.5 %",
+        "Distance to the nearest training station (km)",
+        "1,234.50",
+        "clay 1, slope 0",
+        "The test stations lie beside training stations.",
     ):
         assert words in text
     assert "[rf]" in text

@@ -19,7 +19,7 @@ from odc.geo.xr import xr_coords
 
 from smgeo.bounds import check_period
 from smgeo.catalog import EARTHENGINE, FEATURES, Feature, reference_attr
-from smgeo.cube.schema import DAY_INPUTS
+from smgeo.cube.schema import DAY_INPUTS, PIXEL_SIZE
 from smgeo.errors import SmgeoError
 from smgeo.recipe.rasters import EarthEngineSource, read_source
 from smgeo.sources.earthengine.grid import open_grid
@@ -109,6 +109,10 @@ def open_earthengine(
             data[name].attrs["run"] = run
         if geobox is not None:
             data[name].attrs["grid_mapping"] = "spatial_ref"
+        elif (
+            product.static and feature not in TERRAIN
+        ):  # slope and aspect are of the station's own place, and no pixel's
+            data[name].attrs[PIXEL_SIZE] = EARTHENGINE[feature].pixel_m
     if geobox is not None:
         ds = xr.Dataset(data, xr_coords(geobox, dims=("y", "x")))
     else:

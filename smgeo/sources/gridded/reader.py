@@ -29,6 +29,7 @@ from smgeo.sources.pixels.daily import Rule, rule_in_words
 from smgeo.sources.pixels.dates import day_axis
 from smgeo.sources.pixels.footprint import check_target, find_footprints, station_places, stations_dataset
 from smgeo.sources.pixels.gate import is_backscatter
+from smgeo.sources.pixels.sizes import longer_sides, size_attr
 from smgeo.sources.pixels.units import conversion_in_words, known_unit
 
 _NEO_FILL = 99999.0
@@ -281,6 +282,10 @@ def _at_stations(
         pixels = find_footprints(lons, lats, layout.box, source.radius_m, layout.lattice)
         covered &= np.isin(np.arange(lons.size), pixels.covered)
         data[name] = station_variable(one, pixels, (lons, lats, source.radius_m), days, states)
+        if not one.dynamic:
+            # The box of an uneven grid has the typical size of its pixels.
+            here = pixels.covered
+            data[name].attrs |= size_attr(longer_sides(layout.box, lons[here], lats[here]))
     return stations_dataset(data, stations, covered, source.label)
 
 

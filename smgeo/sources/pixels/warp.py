@@ -72,12 +72,20 @@ def position(
 
 def pixel_metres(box: GeoBox, lon: float, lat: float) -> tuple[float, float]:
     """Return width and height of a grid's pixel in metres, at a place."""
+    width, height = pixel_sides(box, np.array([lon]), np.array([lat]))[:, 0].tolist()
+    return width, height
+
+
+def pixel_sides(box: GeoBox, lons: np.ndarray, lats: np.ndarray) -> np.ndarray:
+    """Return the two sides of a grid's pixel at places, m on the ellipsoid: width and height, float64 (2, place).
+
+    The sides of a rotated or sheared grid are those of its pixels. Not finite where the projection is not defined.
+    """
     there = transformer("EPSG:4326", crs_text(box))
-    x, y = there.transform(lon, lat)
+    x, y = (np.asarray(v, dtype="float64") for v in there.transform(lons, lats))
     a = box.affine
-    lons, lats = there.transform([x, x + a.a, x + a.b], [y, y + a.d, y + a.e], direction="INVERSE")
-    _, _, metres = _WGS84.inv([lons[0]] * 2, [lats[0]] * 2, lons[1:], lats[1:])
-    return float(metres[0]), float(metres[1])
+    start, *ends = (there.transform(x + dx, y + dy, direction="INVERSE") for dx, dy in ((0, 0), (a.a, a.d), (a.b, a.e)))
+    return np.stack([_WGS84.inv(*start, *end)[2] for end in ends])
 
 
 def choose_resampling(asked: str, feature: Feature, box: GeoBox, own: GeoBox) -> str:

@@ -43,7 +43,7 @@ from smgeo.sources.pixels.warp import (
     split_blocks,
     transformer,
 )
-from smgeo.sources.scenes.files import Header, read_header
+from smgeo.sources.scenes.files import Header, read_header, read_headers
 from smgeo.sources.scenes.layers import Layer, Scene, clip_window, read_layers
 
 STATION_DAYS = 30
@@ -149,6 +149,15 @@ def scenes_at_stations(
 def _boxes(scenes: Iterable[Scene]) -> dict[Hashable, GeoBox]:
     """Return each grid of the scenes once, by its key."""
     return {box_key(s.box): s.box for s in scenes}
+
+
+def boxes_of_layer(scenes: Iterable[Scene], name: str) -> list[GeoBox]:
+    """Return each grid of the files of a layer once; the scene's own grid is that of its first layer's file."""
+    files = [(scene, dict(scene.layers)[name].href) for scene in scenes if name in dict(scene.layers)]
+    others = {href for scene, href in files if href != scene.layers[0][1].href}
+    read_headers(others)
+    boxes = (read_header(href).box if href in others else scene.box for scene, href in files)
+    return list({box_key(box): box for box in boxes}.values())
 
 
 def _signature(scenes: Iterable[Scene]) -> list[Hashable]:

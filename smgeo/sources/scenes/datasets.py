@@ -19,8 +19,15 @@ from smgeo.errors import SmgeoError
 from smgeo.sources.pixels.daily import choose_rule, rule_in_words
 from smgeo.sources.pixels.footprint import station_places, stations_dataset
 from smgeo.sources.pixels.gate import refuse_decibels, refuse_double_offset, refuse_other_unit, spread, warn_of_zeros
+from smgeo.sources.pixels.sizes import pixel_size
 from smgeo.sources.pixels.warp import same_pixels
-from smgeo.sources.scenes.blocks import Reading, inputs_of_days, scenes_at_stations, scenes_on_grid
+from smgeo.sources.scenes.blocks import (
+    Reading,
+    boxes_of_layer,
+    inputs_of_days,
+    scenes_at_stations,
+    scenes_on_grid,
+)
 from smgeo.sources.scenes.layers import Scene, sample_layer
 
 # Number of scenes whose middle shows the unit of a variable.
@@ -120,6 +127,8 @@ def dataset_at_stations(
             attrs = v.attrs
             if radius_m is not None:
                 attrs["footprint"] = f"mean of the pixels within {radius_m:g} m"
+            if v.static:
+                attrs |= pixel_size(boxes_of_layer(mine, v.feature.name), lons, lats)
             data[v.feature.name] = xr.Variable(dims, arrays[v.feature.name], attrs)
     data = {v.feature.name: data[v.feature.name] for v in variables}
     time = _time(scenes, variables, days, (lons, lats, radius_m))

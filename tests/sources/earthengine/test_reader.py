@@ -492,6 +492,13 @@ def test_slope_at_stations_is_that_of_interpolated_elevations_around(ask, world)
         assert abs((ds["aspect"].values[s] - aspect[1, 1] + 180) % 360 - 180) < 2
 
 
+def test_static_products_have_the_size_of_their_pixels(ask):
+    stations = stations_at([12.0103], [49.9104])
+    ds = ask(["s1_vv", "clay", "elevation", "slope"], stations=stations)
+    sizes = {n: ds[n].attrs["pixel_size_m"] for n in ds.data_vars if "pixel_size_m" in ds[n].attrs}
+    assert sizes == {"clay": 250.0, "elevation": 30.9}  # the slope is that of the station's own place
+
+
 def test_the_day_is_that_of_utc(ask, world):
     """In the south a pass begins 30 s before midnight; its second slice begins 25 s later, on the same day."""
     stations = stations_at([149.0301], [-35.0203])

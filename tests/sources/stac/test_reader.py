@@ -1041,6 +1041,15 @@ def test_heights_of_catalogues_say_their_datum_and_are_not_mixed(tmp_path):
         open_numbers(tmp_path, [glo, nasa], {"elevation": "data"})
 
 
+def test_static_layers_at_stations_keep_the_size_of_their_pixels(tmp_path):
+    static_catalogue(tmp_path, [numbers_at(tmp_path, np.full((2, 3), 400), "data", "cop-dem-glo-30", "float32")])
+    spec = {"url": str(tmp_path / "catalog.json"), "bands": ["elevation"], "collections": ["cop-dem-glo-30"]}
+    x, y = rasterio.warp.transform("EPSG:32636", "EPSG:4326", [700_015], [3_499_995])
+    stations = xr.Dataset(coords={"station": ["N/a"], "latitude": ("station", y), "longitude": ("station", x)})
+    # 10 m of the map; 200 km east of the central meridian a metre of it is nearly one of the ground.
+    assert open_stac(spec, stations=stations)["elevation"].attrs["pixel_size_m"] == pytest.approx(9.999, abs=2e-3)
+
+
 def test_declared_units_are_checked_in_python_too(tmp_path):
     item = numbers_at(tmp_path, np.full((2, 3), 3000), "B04", "sentinel-2-l2a")
     with pytest.raises(SmgeoError, match="s2_b4 is given in 'percent', but the cube needs '1'"):

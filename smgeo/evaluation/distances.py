@@ -1,0 +1,155 @@
+"""Distances from held-out stations, and from the pixels of a map, to the nearest training station.
+
+They say what scores are scores of: a model is estimated where it was trained if test stations lie beside training stations, and
+not where it is used if a map is farther from them (Milà et al. 2022, Methods Ecol. Evol. 13, 1304-1316).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
+import pandas as pd
+import xarray as xr
+
+from smgeo.cube.schema import PIXEL_SIZE, station_positions
+from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
+from smgeo.prepare import Split
+from smgeo.prepare.places import coordinates_of, nearest_m
+from smgeo.sources.pixels.warp import apply_affine, crs_text, transformer
+
+# Nearer than this, a held-out station has the weather, and most pixels, of a training station.
+_NEAR_M = 1_000.0
+# A median below this is the distance of neighbours on one field.
+BESIDE_KM = 0.1
+# A map whose median distance is more than so many times that of the test stations is farther than they are.
+_FARTHER = 2.0
+_FAR_MAP = (
+    "The map is farther from training stations than the test stations are: errors on it may be larger than the scores."
+)
+_BESIDE = "The test stations lie beside training stations: this is a random split in disguise."
+
+
+def describe_distances(ds: xr.Dataset, split: Split, pixels: np.ndarray | None = None) -> JsonObject:
+    """Return the distances of a split: from held-out stations, and pixels of a map, to the nearest training station.
+
+    Great-circle distances. Stations without coordinates are left out.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Station cube with the stations of the split. Coordinates and static variables with the attribute `pixel_size_m` are read.
+    split : Split
+        By stations; in a split in time distances are not defined.
+    pixels : numpy.ndarray, optional
+        Latitude and longitude of pixels of a map, degrees, (n, 2), a sample of them (`sample_pixels`). Not finite ones are left out.
+
+    Returns
+    -------
+    dict
+        Empty for a split in time, or if no distance is known. Otherwise:
+
+        - `test` and `validation`, if a station of the part has a distance: `stations` that have one; `km_min`, `km_median`, `km_max`;
+          `within_1_km`, the number of stations nearer than 1 km to a training station; and `shared_pixels`, by static variable the
+          number of stations that share a pixel with a training station: nearer than its `pixel_size_m`, and of the same value.
+        - `map`, if `pixels` are given: their number `pixels`, `km_median` and `km_max`.
+        - `warning`: what the distances say against the scores of the test part, or empty text.
+
+    Raises
+    ------
+    SmgeoError
+        If the cube lacks a station of the split, or `pixels` have another shape.
+    """
+    if split.periods:
+        return {}
+    degrees = coordinates_of(ds)
+    train = station_positions(ds, split.train)
+    out: JsonObject = {}
+    for part in ("validation", "test"):
+        held = station_positions(ds, getattr(split, part))
+        found = _describe_part(ds, degrees, np.array(train, dtype=np.intp), np.array(held, dtype=np.intp))
+        out |= {part: found} if found["stations"] else {}
+    if pixels is not None:
+        found = _describe_map(_check_pixels(pixels), degrees[train])
+        out |= {"map": found} if found["pixels"] else {}
+    return {**out, "warning": _warn(out)} if out else {}
+
+
+def sample_pixels(grid: xr.Dataset, most: int = 2_000, seed: int = 0) -> np.ndarray:
+    """Return latitude and longitude of the centres of at most `most` pixels of a grid cube, degrees, float64 (n, 2).
+
+    They are drawn without repetition by the seed, from all pixels, whatever value they have. No variable is read.
+
+    Raises
+    ------
+    SmgeoError
+        If the grid has no CRS.
+    """
+    box = grid.odc.geobox
+    if box is None or box.crs is None:
+        raise SmgeoError("distances: the grid has no CRS; set one with grid.rio.write_crs('EPSG:...')")
+    height, width = box.shape.yx
+    drawn = np.random.default_rng(seed).choice(height * width, min(most, height * width), replace=False)
+    rows, columns = np.divmod(np.sort(drawn), width)
+    x, y = apply_affine(box.affine, columns + 0.5, rows + 0.5)
+    longitude, latitude = transformer(crs_text(box), "EPSG:4326").transform(x, y)
+    return np.stack([latitude, longitude], axis=1)
+
+
+def _check_pixels(pixels: np.ndarray) -> np.ndarray:
+    degrees = np.asarray(pixels, dtype="float64")
+    if degrees.ndim != 2 or degrees.shape[1] != 2:
+        raise SmgeoError(f"distances: pixels are latitude and longitude, (n, 2); got shape {degrees.shape}")
+    return degrees
+
+
+def _describe_part(ds: xr.Dataset, degrees: np.ndarray, train: np.ndarray, held: np.ndarray) -> JsonObject:
+    metres = nearest_m(degrees[held], degrees[train])
+    known = metres[np.isfinite(metres)]
+    layers = (
+        [n for n, v in ds.data_vars.items() if v.dims == ("station",) and PIXEL_SIZE in v.attrs] if known.size else []
+    )
+    return {
+        "stations": int(known.size),
+        **_spread_km(known),
+        "within_1_km": int((known < _NEAR_M).sum()),
+        "shared_pixels": {
+            str(n): _count_shared(ds[n].values, degrees, train, held, float(ds[n].attrs[PIXEL_SIZE])) for n in layers
+        },
+    }
+
+
+def _describe_map(pixels: np.ndarray, training: np.ndarray) -> JsonObject:
+    metres = nearest_m(pixels, training)
+    known = metres[np.isfinite(metres)]
+    spread = _spread_km(known)
+    return {"pixels": int(known.size), "km_median": spread["km_median"], "km_max": spread["km_max"]}
+
+
+def _spread_km(metres: np.ndarray) -> dict[str, float | None]:
+    """Return minimum, median and maximum in km; None without values."""
+    three = np.quantile(metres, [0, 0.5, 1]) / 1000 if metres.size else [None] * 3
+    names = ("km_min", "km_median", "km_max")
+    return {name: None if v is None else float(v) for name, v in zip(names, three, strict=True)}
+
+
+def _count_shared(values: np.ndarray, degrees: np.ndarray, train: np.ndarray, held: np.ndarray, size_m: float) -> int:
+    """Count held-out stations that are nearer than a pixel to a training station of the same value; a missing value is no value."""
+    code = np.where(np.isfinite(values), pd.factorize(values)[0], -1)
+    total = 0
+    for same in np.intersect1d(code[train], code[held]):
+        if same >= 0:
+            here, there = (degrees[part[code[part] == same]] for part in (held, train))
+            total += int((nearest_m(here, there) < size_m).sum())
+    return total
+
+
+def _warn(found: JsonObject) -> str:
+    """Return what the distances say against the scores of the test part."""
+    if "test" not in found:
+        return ""
+    test = found["test"]["km_median"]
+    farther = "map" in found and found["map"]["km_median"] > _FARTHER * test
+    # For a map that is as near as the test stations, such as one of the field on which they stand, their scores are fair.
+    beside = test < BESIDE_KM and (farther or "map" not in found)
+    return " ".join([*([_BESIDE] if beside else []), *([_FAR_MAP] if farther else [])])
