@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -41,6 +41,8 @@ _CANDIDATES = 100
 _MOST_FOR_WARD = 3_000
 # Neighbours of each place that are found once for all candidates. The nearest place of another fold is mostly among them.
 _NEIGHBOURS = 16
+# Candidates are compared by so many places: of more, a random part. The distances of the chosen folds are over all places.
+_MOST_COMPARED = 20_000
 # Distributions of fewer pairs are compared exactly.
 _FEW_PAIRS = 10_000
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -70,13 +72,13 @@ class Match:
         Names of the features, where the caller knows them.
     """
 
-    fold: np.ndarray
+    fold: np.ndarray = field(repr=False)
     w: float
     clusters: int | None
     space: Space
-    predicted: np.ndarray
-    left_out: np.ndarray
-    held_out: np.ndarray
+    predicted: np.ndarray = field(repr=False)
+    left_out: np.ndarray = field(repr=False)
+    held_out: np.ndarray = field(repr=False)
     features: tuple[str, ...] = ()
 
     def summaries(self) -> dict[str, dict[str, float]]:
@@ -109,7 +111,8 @@ def match_folds(
     divided into clusters by repeated division and, up to 3,000 groups, by Ward's method, for at most 100 numbers of clusters from
     `folds` to the number of groups. The clusters are merged into folds in two ways: dealt, the largest first, each to the fold with the
     fewest places; and in runs of neighbouring clusters. Of these candidates and the random folds, the one with the least W is
-    returned, the first of those that are equal. All places and all prediction points count.
+    returned, the first of those that are equal. Of more than 20,000 places, 20,000 that are drawn by the seed compare the candidates,
+    by their distances to all places; W and the distances that are returned are over all places. All prediction points count.
 
     Parameters
     ----------
@@ -221,7 +224,7 @@ def nearest_of_other(points: np.ndarray, label: np.ndarray) -> np.ndarray:
     >>> nearest_of_other(np.array([[0.0], [1.0], [5.0]]), np.array([0, 0, 1]))
     array([5., 4., 4.])
     """
-    return _of_other(points, label, *_neighbours(points))
+    return _of_other(points, label, *_neighbours(points), np.arange(len(points)))
 
 
 def _neighbours(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,15 +234,19 @@ def _neighbours(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(distance).reshape(shape), np.asarray(at).reshape(shape)
 
 
-def _of_other(points: np.ndarray, label: np.ndarray, distance: np.ndarray, at: np.ndarray) -> np.ndarray:
-    other = label[at] != label[:, None]
-    out = np.take_along_axis(distance, other.argmax(axis=1)[:, None], axis=1)[:, 0]
+def _of_other(
+    points: np.ndarray, label: np.ndarray, distance: np.ndarray, at: np.ndarray, of: np.ndarray
+) -> np.ndarray:
+    """Return the distance from the points `of` (positions) to the nearest of all with another label; see `_neighbours`."""
+    own = label[of]
+    other = label[at[of]] != own[:, None]
+    out = np.take_along_axis(distance[of], other.argmax(axis=1)[:, None], axis=1)[:, 0]
     lacking = ~other.any(axis=1)
-    for one in np.unique(label[lacking]):
-        mine = lacking & (label == one)
+    for one in np.unique(own[lacking]):
+        mine = lacking & (own == one)
         # A tree that is not balanced is made faster, and is asked only once.
         rest = KDTree(points[label != one], balanced_tree=False, compact_nodes=False)
-        out[mine] = rest.query(points[mine])[0]
+        out[mine] = rest.query(points[of[mine]])[0]
     return out
 
 
@@ -257,28 +264,35 @@ class _Search:
     seed: int
 
     def run(self) -> Match:
-        near = _neighbours(self.points)
+        near, every = _neighbours(self.points), np.arange(len(self.points))
         predicted = self._length(KDTree(self.points).query(self.prediction)[0])
-        left_out = self._length(_of_other(self.points, self.group, *near))
+        left_out = self._length(_of_other(self.points, self.group, *near, every))
         candidates = self._candidates() if _is_shorter(left_out, predicted) else iter([(None, self._random())])
-        best: Match | None = None
-        count = len(self.points)
+        count, compared = every.size, every
+        if count > _MOST_COMPARED:
+            compared = np.random.default_rng(self.seed).permutation(count)[:_MOST_COMPARED]
+        best: tuple[float, int | None, np.ndarray] | None = None
         most = max(self.max_share * count, -(-count // self.folds))  # 2 folds of 11 places have 6 and 5
         for clusters, fold_of_group in candidates:
             held = np.bincount(fold_of_group, weights=self.sizes, minlength=self.folds)
             if not held.all() or held.max() > most:
                 continue
             fold = fold_of_group[self.group]
-            held_out = self._length(_of_other(self.points, fold, *near))
-            w = float(wasserstein_distance(held_out, predicted))
-            if best is None or w < best.w:
-                best = Match(fold, w, clusters, self.space, predicted, left_out, held_out)
+            w = self._w(_of_other(self.points, fold, *near, compared), predicted)
+            if best is None or w < best[0]:
+                best = w, clusters, fold
         if best is None:
             raise SmgeoError(
                 f"{_WHERE}: groups of stations are so unequal that a fold would have more than a share of {self.max_share:g} of the "
                 f"{count:,} places; make the groups smaller, or use group-k-fold"
             )
-        return best
+        _, clusters, fold = best
+        held_out = _of_other(self.points, fold, *near, every)
+        w = self._w(held_out, predicted)
+        return Match(fold, w, clusters, self.space, predicted, left_out, self._length(held_out))
+
+    def _w(self, distance: np.ndarray, predicted: np.ndarray) -> float:
+        return float(wasserstein_distance(self._length(distance), predicted))
 
     def _length(self, distance: np.ndarray) -> np.ndarray:
         return np.asarray(arc_m(distance) / 1000 if self.space == "geographic" else distance)

@@ -79,20 +79,21 @@ def features_of_places(
     target : str
         Variable that is no feature.
     features : sequence of str, optional
-        Names. By default all variables of both cubes that vary between places, but not those of kind `calendar`.
+        Names. By default all variables of both cubes that vary between places and have a value at a pixel, but not those of kind `calendar`.
     seed : int
         Seed of the pixels.
 
     Returns
     -------
     places, points : numpy.ndarray
-        float64 (places, features) and (pixels, features), in standard deviations over the places.
+        float64 (places, features) and (pixels, features), in standard deviations over the places. A feature that a place never has is
+        the mean of the places, as recipes fill it for models.
     names : tuple of str
 
     Raises
     ------
     SmgeoError
-        If the cubes share no feature, one that is named is missing or constant over the places, or a value is infinite.
+        If the cubes share no such feature, one that is named is missing or constant over the places, or a value is infinite.
     """
     if not isinstance(prediction, xr.Dataset):
         raise SmgeoError(
@@ -111,15 +112,20 @@ def features_of_places(
     of_stations = _means(ds[names].isel(station=station), names)
     count = int(place.max()) + 1
     of_places = np.stack([_mean_by(place, values, count) for values in of_stations.T], axis=1)
-    if features is None:
-        varies = vary(of_places) | np.isinf(of_places).any(axis=0)  # infinite ones are refused by name
-        names = [name for name, there in zip(names, varies, strict=True) if there]
-        if not names:
-            raise SmgeoError(f"{_WHERE}: no feature varies between the places; use space geographic")
-        of_places = of_places[:, varies]
     row, column = (xr.DataArray(at, dims="pixel") for at in _drawn(grid, seed))
     points = _means(grid[names].isel(y=row, x=column), names)
-    return *scale_features(of_places, points, names), tuple(names)
+    there = ~np.isnan(points).all(axis=0)
+    if features is None:
+        there &= vary(of_places) | np.isinf(of_places).any(axis=0)  # infinite ones are refused by name
+        names = [name for name, used in zip(names, there, strict=True) if used]
+        of_places, points = of_places[:, there], points[:, there]
+    elif not there.all():
+        lacking = ", ".join(name for name, used in zip(names, there, strict=True) if not used)
+        raise SmgeoError(f"{_WHERE}: no pixel that was drawn has a value of {lacking}; leave it out")
+    if not names:
+        raise SmgeoError(f"{_WHERE}: no feature of the pixels varies between the places; use space geographic")
+    scaled, points = scale_features(of_places, points, names)
+    return np.where(np.isnan(scaled), 0.0, scaled), points, tuple(names)
 
 
 def _as_grid(prediction: xr.Dataset) -> xr.Dataset:

@@ -467,6 +467,9 @@ def test_folds_in_feature_space(lazy):
 def test_feature_space_needs_features_of_both():
     ds, grid = feature_cubes(np.random.default_rng(0))
     ask = lambda **more: cv_folds(ds, "knndm", 2, **{"prediction": grid, "space": "feature", **more})  # noqa: E731
+    west = grid["x"] < 12
+    one_or_other = grid.assign(soil=grid["soil"].where(west), wet=grid["wet"].where(~west))
+    assert ask(prediction=grid.assign(wet=grid["wet"].where(False))).match.features == ("soil",)
     assert ask(features=["soil"]).match.features == ("soil",)
     for more, message in (
         ({"features": ["same"]}, "constant over the places: same"),
@@ -477,16 +480,22 @@ def test_feature_space_needs_features_of_both():
             "space feature needs the features of prediction points: give prediction=, a grid",
         ),
         ({"prediction": grid.drop_vars(list(grid.data_vars))}, "no feature in common"),
-        ({"prediction": grid[["same"]]}, "no feature varies between the places"),
-        ({"prediction": grid.where(False)}, "all 2,240 prediction points lack a number"),
+        ({"prediction": grid[["same"]]}, "no feature of the pixels varies between the places"),
+        ({"prediction": grid.where(False)}, "no feature of the pixels varies between the places"),
+        ({"prediction": grid.where(False), "features": ["wet"]}, "no pixel that was drawn has a value of wet"),
+        ({"prediction": one_or_other}, "all 2,240 prediction points lack a number"),
         ({"prediction": grid.assign(soil=grid["soil"] / 0)}, "features of prediction points are infinite: soil"),
         ({"space": "time"}, "unknown space 'time'"),
     ):
         with pytest.raises(SmgeoError, match=message):
             ask(**more)
     lacking = ds.assign(soil=ds["soil"].where(ds["soil"] > 20))
-    with pytest.raises(SmgeoError, match="a value of every feature of every place with a target; 12 of 24 lack it"):
-        cv_folds(lacking, "knndm", 2, prediction=grid, space="feature")
+    filled = ds.assign(soil=lacking["soil"].fillna(lacking["soil"].mean()))
+    there = features_of_places(lacking, np.arange(24), np.arange(24), grid, "sm", None, 0)[0]
+    np.testing.assert_array_equal(there[:12, 0], 0)
+    assert cv_folds(lacking, "knndm", 2, prediction=grid, space="feature").match.held_out.shape == (24,)
+    by_hand = (filled["soil"].values - filled["soil"].values.mean())[12:]
+    np.testing.assert_allclose(there[12:, 0] / by_hand, there[12, 0] / by_hand[0])
     places, points, names = features_of_places(ds, np.arange(24), np.arange(24), grid, "sm", None, 0)
     assert (places.shape, points.shape, names) == ((24, 2), (2240, 2), ("soil", "wet"))
 
