@@ -16,7 +16,7 @@ from smgeo.cube.schema import is_grid
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.knndm import scale_features, vary
 
-# More pixels do not change the distribution of distances much: its quantiles then have standard errors below 1 %.
+# The share of the pixels within a distance then has a standard error below 1 %.
 PIXELS = 5_000
 _WHERE = "cross-validation (knndm)"
 # Kinds of variables that tell days apart and not places, or are not known on a map.
