@@ -27,6 +27,7 @@ from smgeo.evaluation.scores import (
 from smgeo.models.protocol import Model
 from smgeo.prepare import Folds, cv_folds, hide_days, repeat_steps, select_features, training_windows
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
+from smgeo.prepare.knndm import UNITS, Match
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.validation import CrossValidationSpec, FoldOptions
@@ -72,8 +73,26 @@ class FoldScores(TypedDict):
     r2_of_folds: list[float | None]
 
 
+class Distances(TypedDict):
+    """How well folds of `knndm` match the map's pixels, as in `results.json`, see `smgeo.prepare.knndm.Match`.
+
+    Distances are in `unit`. `median_predicted` is from pixels to the nearest training place, `median_left_out` from places to each other,
+    `median_held_out` from held-out places to those of other folds.
+    """
+
+    w: float
+    space: str
+    unit: str
+    clusters: int | None
+    features: list[str] | None
+    median_predicted: float
+    median_left_out: float
+    median_held_out: float
+
+
 class _Choices(TypedDict, total=False):
     gap_days: int
+    knndm: Distances
     selected: list[list[str]]
 
 
@@ -144,6 +163,7 @@ def cross_validate(
     *,
     selected: Sequence[Sequence[str]] | None = None,
     cluster: str | None = None,
+    prediction: np.ndarray | xr.Dataset | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrossValidation:
@@ -174,6 +194,8 @@ def cross_validate(
         it.
     cluster : str, optional
         What intervals take for independent, see `smgeo.evaluation.clusters.clusters_of`.
+    prediction : numpy.ndarray or xarray.Dataset, optional
+        Prediction points of `knndm`, see `smgeo.cv_folds`. In `feature` space distances are between the features used.
     seed : int
         Seed of the folds, unless `spec` has one.
     progress : callable, optional
@@ -183,8 +205,8 @@ def cross_validate(
     -------
     dict
         `method`, `folds`, the scores of `score_folds`, and over the held-out rows of all folds `scores`, `intervals` and `over_stations`, as
-        of a part of a split. In `temporal` also `gap_days`; with `select_features` also
-        `selected`, the features of each fold.
+        of a part of a split. In `temporal` also `gap_days`; in `knndm` also `knndm`, see `Distances`; with `select_features`
+        also `selected`, the features of each fold.
 
     Raises
     ------
@@ -195,9 +217,9 @@ def cross_validate(
     check_target_is_observed(ds, target)
     clusters_of(ds, cluster)  # says what is wrong with it before any work
     seed = spec.seed if spec.seed is not None else seed
-    folds = _folds_of(ds, spec, target, seed, _default_gap(features, prepare.window.length))
+    folds = _folds_of(ds, spec, features, target, seed, prediction, _default_gap(features, prepare.window.length))
     if selected is None and spec.select_features:
-        selected = select_in_folds(ds, spec, features, target, seed=seed)
+        selected = select_in_folds(ds, spec, features, target, prediction=prediction, seed=seed)
     if selected is not None and len(selected) != len(folds):
         raise SmgeoError(
             f"cross-validation: `selected` has features for {len(selected)} folds, but there are {len(folds)} folds"
@@ -210,6 +232,8 @@ def cross_validate(
             progress(k + 1, len(folds))
     observed, predicted, station = zip(*estimates, strict=True)
     more: _Choices = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
+    if folds.match is not None:
+        more["knndm"] = _describe_match(folds.match)
     if selected:
         more["selected"] = [list(names) for names in selected]
     o, p, ids = (np.concatenate(parts) for parts in (observed, predicted, station))
@@ -274,6 +298,7 @@ def select_in_folds(
     features: Iterable[str],
     target: str,
     *,
+    prediction: np.ndarray | xr.Dataset | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[str]]:
@@ -281,7 +306,7 @@ def select_in_folds(
 
     Parameters
     ----------
-    ds, spec, features, target, seed
+    ds, spec, features, target, prediction, seed
         As for `cross_validate`.
     progress : callable, optional
         Called with (folds done, total folds).
@@ -293,7 +318,7 @@ def select_in_folds(
     """
     names = list(features)
     seed = spec.seed if spec.seed is not None else seed
-    folds = _folds_of(ds, spec, target, seed)
+    folds = _folds_of(ds, spec, names, target, seed, prediction)
     out = []
     for k, (train, _) in enumerate(folds):
         found = select_features(_rows_of(ds, target, folds, train), names, target, seed=seed).features
@@ -303,10 +328,34 @@ def select_in_folds(
     return out
 
 
-def _folds_of(ds: xr.Dataset, spec: CrossValidationSpec, target: str, seed: int, gap_days: int = 0) -> Folds:
+def _folds_of(
+    ds: xr.Dataset,
+    spec: CrossValidationSpec,
+    features: Sequence[str],
+    target: str,
+    seed: int,
+    prediction: np.ndarray | xr.Dataset | None,
+    gap_days: int = 0,
+) -> Folds:
     gap: FoldOptions = {"gap_days": gap_days} if spec.method == "temporal" else {}
     options: FoldOptions = {**gap, **spec.options}
-    return cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, **options)
+    if spec.space == "feature" and isinstance(prediction, xr.Dataset):
+        prediction = prediction.drop_vars([n for n in prediction.data_vars if n not in features])
+    return cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, prediction=prediction, **options)
+
+
+def _describe_match(match: Match) -> Distances:
+    summaries = match.summaries()
+    return {
+        "w": match.w,
+        "space": match.space,
+        "unit": UNITS[match.space],
+        "clusters": match.clusters,
+        "features": list(match.features) or None,
+        "median_predicted": summaries["predicted"]["q50"],
+        "median_left_out": summaries["left_out"]["q50"],
+        "median_held_out": summaries["held_out"]["q50"],
+    }
 
 
 def _looks_back(name: Hashable) -> int:

@@ -1,5 +1,7 @@
 """Folds of a station cube's rows for cross-validation: stations, locations, blocks, periods or rows are held out together.
 
+The module is longer than others because a method is one function, and all are in one table.
+
 Random folds hold out the target of rows, while the features of these rows stay in the statistics: every station is a training
 station. The method is there to show how much it hides.
 
@@ -14,8 +16,9 @@ leave most blocks empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,15 +28,31 @@ from pyproj import CRS, Transformer
 from smgeo.bounds import check_arguments, check_given, checked
 from smgeo.cube.schema import observed
 from smgeo.errors import SmgeoError, nearest
-from smgeo.prepare.places import buffer_of, coordinates_of, group_numbers, near_stations, on_sphere, place_numbers
+from smgeo.prepare.knndm import SPACES, Match, Space, match_folds
+from smgeo.prepare.places import (
+    buffer_of,
+    coordinates_of,
+    group_numbers,
+    middles,
+    near_stations,
+    on_sphere,
+    place_numbers,
+)
+from smgeo.prepare.prediction_points import features_of_places, prediction_degrees
 
 FOLDS = 10
 GAP_DAYS = 30
 # Methods that hold out whole stations.
-OF_STATIONS = ("group-k-fold", "leave-location-out", "spatial-blocks")
+OF_STATIONS = ("group-k-fold", "leave-location-out", "spatial-blocks", "knndm")
 _SHARE_SET_APART = 0.1
-# Unit and fold of each row, of a shape that broadcasts to (station, time).
-Parts = tuple[np.ndarray, np.ndarray]
+
+
+class Parts(NamedTuple):
+    """Unit and fold of each row, of a shape that broadcasts to (station, time); of `knndm` also how well distances match."""
+
+    unit: np.ndarray
+    fold: np.ndarray
+    match: Match | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,8 @@ class Folds:
         Arguments of `cv_folds`.
     near : numpy.ndarray or None
         bool (folds, station): stations within the buffer around those that a fold holds out, which it does not train on.
+    match : smgeo.prepare.knndm.Match or None
+        Of `knndm`: the statistic W, and the distances from prediction points, and from held-out places, to training places.
     """
 
     method: str
@@ -68,6 +89,7 @@ class Folds:
     gap_days: int = 0
     forward_only: bool = False
     near: np.ndarray | None = None
+    match: Match | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -120,6 +142,9 @@ def cv_folds(
     block_km: float | None = None,
     gap_days: int = GAP_DAYS,
     forward_only: bool = False,
+    prediction: np.ndarray | xr.Dataset | None = None,
+    space: str = "geographic",
+    features: Sequence[str] | None = None,
 ) -> Folds:
     """Divide the rows of a station cube into folds for cross-validation.
 
@@ -128,6 +153,7 @@ def cv_folds(
     | `group-k-fold` | groups of stations: places, or what `group_stations` or a table's column `group` says |
     | `leave-location-out` | places: stations that are no farther apart than 30 m, or what `group_stations` says |
     | `spatial-blocks` | all places of a block |
+    | `knndm` | groups, so that held-out places are as far from training places as `prediction` is |
     | `temporal` | all rows of a period |
     | `random` | nothing: each row is drawn separately |
 
@@ -147,7 +173,7 @@ def cv_folds(
     target : str
         Variable whose values define the rows.
     seed : int
-        Seed of the order in which groups, places and blocks are assigned to folds, of k-means, and of random rows.
+        Seed of the order in which groups, places and blocks are assigned to folds, of k-means, of random rows, and of pixels.
     block_km : float, optional
         For `spatial-blocks`: side of square blocks in km, in a Lambert azimuthal equal-area projection about the middle of
         the stations, counted from the westernmost and southernmost. It should not be shorter than the distance over which
@@ -162,6 +188,15 @@ def cv_folds(
         `smgeo.evaluation.cross_validation.cross_validate` does.
     forward_only : bool
         For `temporal`: train only on days before the held-out period. There are then `folds` + 1 periods.
+    prediction : numpy.ndarray or xarray.Dataset, optional
+        For `knndm`: the points that a map is made for, latitude and longitude in degrees, (n, 2), or a grid cube, of which at most 5,000
+        pixels are drawn by the seed. See `smgeo.prepare.knndm.match_folds` (Linnenbrink et al. 2024, Geosci. Model Dev. 17, 5897-5912).
+    space : {"geographic", "feature"}
+        For `knndm`: great-circle distances, or distances between standardised features, which need a grid cube with the features.
+        Features that vary in time count by their mean over the days with a value.
+    features : sequence of str, optional
+        For `knndm` in `feature` space: names of the features; by default all numeric variables of both cubes that differ between
+        places, but not those of kind `calendar`.
 
     Returns
     -------
@@ -178,8 +213,8 @@ def cv_folds(
     Raises
     ------
     SmgeoError
-        If the method is unknown, there are fewer units than folds, a fold would train on or hold out no row, or the cube
-        lacks coordinates that `spatial-blocks` needs.
+        If the method is unknown, there are fewer units than folds, a fold would train on or hold out no row, the cube
+        lacks coordinates that `spatial-blocks` and `knndm` need, or `knndm` has no prediction points or a buffer.
     """
     if method not in METHODS:
         raise SmgeoError(f"cross-validation: unknown method {method!r}; {nearest(method, list(METHODS))}")
@@ -189,14 +224,16 @@ def cv_folds(
         )
     check_arguments("cross-validation", seed=seed, gap_days=gap_days)
     check_given("cross-validation", folds=folds, block_km=block_km)
+    if space not in SPACES:
+        raise SmgeoError(f"cross-validation (knndm): unknown space {space!r}; {nearest(space, SPACES)}")
     rows = observed(ds[target]).transpose("station", "time").values
     if not rows.any():
         raise SmgeoError(f"cross-validation: no station has a value of the target {target!r}, so there are no rows")
     if folds is None and method != "leave-location-out":
         folds = FOLDS
-    asked = _Asked(ds, rows, folds or 0, seed, block_km, forward_only)
-    unit, fold = METHODS[method](asked)
-    made = Folds(method, rows, unit, fold, folds or int(fold.max()) + 1, seed, gap_days, forward_only)
+    asked = _Asked(ds, rows, folds or 0, seed, block_km, forward_only, target, prediction, space, features)
+    unit, fold, match = METHODS[method](asked)
+    made = Folds(method, rows, unit, fold, folds or int(fold.max()) + 1, seed, gap_days, forward_only, match=match)
     if method in OF_STATIONS and (km := buffer_of(ds)):
         degrees = coordinates_of(ds)
         near = [near_stations(degrees, fold[:, 0] == k, km) & (fold[:, 0] != k) for k in range(made.count)]
@@ -231,6 +268,10 @@ class _Asked:
     seed: int
     block_km: float | None
     forward_only: bool
+    target: str
+    prediction: np.ndarray | xr.Dataset | None
+    space: Space
+    features: Sequence[str] | None
 
     @property
     def with_rows(self) -> np.ndarray:
@@ -260,7 +301,7 @@ def _deal(asked: _Asked, keys: Iterable[Hashable], word: str, folds: int) -> Par
     fold_of[np.random.default_rng(asked.seed).permutation(units)] = np.arange(units) % folds
     unit, fold = (np.full((asked.rows.shape[0], 1), -1, dtype=np.intp) for _ in range(2))
     unit[asked.with_rows, 0], fold[asked.with_rows, 0] = number, fold_of[number]
-    return unit, fold
+    return Parts(unit, fold)
 
 
 def _by_group(asked: _Asked) -> Parts:
@@ -319,12 +360,36 @@ def _by_period(asked: _Asked) -> Parts:
     fold = np.full((1, day.size), -1, dtype=np.intp)
     for number, members in enumerate(np.array_split(with_rows, periods)):
         fold[0, members] = number - asked.forward_only
-    return day[None, :], fold
+    return Parts(day[None, :], fold)
 
 
 def _by_row(asked: _Asked) -> Parts:
     fold = np.random.default_rng(asked.seed).integers(asked.folds, size=asked.rows.shape)
-    return np.arange(asked.rows.size).reshape(asked.rows.shape), fold
+    return Parts(np.arange(asked.rows.size).reshape(asked.rows.shape), fold)
+
+
+def _by_distance(asked: _Asked) -> Parts:
+    """Match the distances of held-out places to those of the prediction points; places of a group share a fold."""
+    if km := buffer_of(asked.ds):
+        raise SmgeoError(
+            f"cross-validation (knndm): distances between held-out and training places are matched, and a buffer of {km:g} km would "
+            "change them; drop buffer_km, or use group-k-fold"
+        )
+    stations = asked.with_rows
+    _, first, place = np.unique(place_numbers(asked.ds)[stations], return_index=True, return_inverse=True)
+    group = group_numbers(asked.ds)[stations]
+    names: tuple[str, ...] = ()
+    if asked.space == "geographic":
+        places = middles(asked.degrees, place)
+        points = prediction_degrees(asked.prediction, asked.seed)
+    else:
+        places, points, names = features_of_places(
+            asked.ds, stations, place, asked.prediction, asked.target, asked.features, asked.seed
+        )
+    match = match_folds(places, points, asked.folds, space=asked.space, group=group[first], seed=asked.seed)
+    unit, fold = (np.full((asked.rows.shape[0], 1), -1, dtype=np.intp) for _ in range(2))
+    unit[stations, 0], fold[stations, 0] = _number(group.tolist()), match.fold[place]
+    return Parts(unit, fold, replace(match, features=names))
 
 
 METHODS: dict[str, Callable[[_Asked], Parts]] = {
@@ -333,4 +398,5 @@ METHODS: dict[str, Callable[[_Asked], Parts]] = {
     "spatial-blocks": _by_block,
     "temporal": _by_period,
     "random": _by_row,
+    "knndm": _by_distance,
 }

@@ -158,6 +158,16 @@ def on_sphere(degrees: np.ndarray) -> np.ndarray:
     )
 
 
+def middles(degrees: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return the middle of the positions (n, 2) of each label (n,), numbered from 0: degrees (labels, 2); NaN where one is unknown.
+
+    >>> middles(np.array([[0.0, 179.0], [0.0, -179.0], [4.0, 5.0]]), np.array([0, 0, 1])).round(9).tolist()
+    [[0.0, 180.0], [4.0, 5.0]]
+    """
+    x, y, z = (np.bincount(label, weights=along) for along in on_sphere(degrees).T)
+    return np.asarray(np.rad2deg(np.stack([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)], axis=1)))
+
+
 def nearest_m(of: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Return great-circle metres from each of `of` (n, 2), in degrees, to the nearest of `among`; NaN where unknown.
 
@@ -167,7 +177,7 @@ def nearest_m(of: np.ndarray, among: np.ndarray) -> np.ndarray:
     out = np.full(len(of), np.nan)
     known, there = np.isfinite(of).all(axis=1), among[np.isfinite(among).all(axis=1)]
     if known.any() and len(there):
-        out[known] = _arc_m(KDTree(on_sphere(there)).query(on_sphere(of[known]))[0])
+        out[known] = arc_m(KDTree(on_sphere(there)).query(on_sphere(of[known]))[0])
     return out
 
 
@@ -233,7 +243,8 @@ def _members(label: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
 
 
-def _arc_m(chord: np.ndarray) -> np.ndarray:
+def arc_m(chord: np.ndarray) -> np.ndarray:
+    """Convert distances between unit vectors to great-circle metres."""
     return np.asarray(2 * EARTH_M * np.arcsin(np.minimum(chord / 2, 1.0)))
 
 

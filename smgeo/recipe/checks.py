@@ -303,6 +303,21 @@ def _cross_validation(recipe: RecipeFields) -> Iterator[str]:
         )
 
 
+def _pixels_of_knndm(recipe: RecipeFields) -> Iterator[str]:
+    if not any(c.method == "knndm" for c in recipe.cross_validation):
+        return
+    if recipe.grid is None:
+        yield (
+            "cross_validation: knndm holds places out that are as far from training places as the pixels of the grid are; give grid.like, "
+            "or grid.crs, grid.resolution and grid.bounds, or use group-k-fold"
+        )
+    if recipe.groups.buffer_km:
+        yield (
+            "groups.buffer_km: changes the distances to held-out places, which knndm in cross_validation matches; drop buffer_km, or use "
+            "group-k-fold"
+        )
+
+
 def _choice_of_z(recipe: RecipeFields) -> Iterator[str]:
     if _chooses_z(recipe) and not recipe.models:
         yield "prepare.outliers.z: choose needs a split, so models; give a number, such as 4.0"
@@ -347,6 +362,7 @@ RULES: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _splits_of_days,
     _own_mean,
     _cross_validation,
+    _pixels_of_knndm,
     _choice_of_z,
     _preparation_of_models,
 )

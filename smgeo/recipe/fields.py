@@ -226,8 +226,11 @@ class RecipeFields(Spec):
 
     @property
     def builds_grid(self) -> bool:
-        """True if the run has a grid cube: maps and the report need it, and a recipe without models only builds cubes."""
-        return self.grid is not None and (self.maps is not None or self.report is not None or not self.models)
+        """True if the run has a grid cube: maps, the report and kNNDM need it, and a recipe without models only builds cubes."""
+        needed = (
+            self.maps is not None or self.report is not None or any(c.method == "knndm" for c in self.cross_validation)
+        )
+        return self.grid is not None and (needed or not self.models)
 
     @property
     def grid_period(self) -> tuple[dt.date, dt.date] | None:

@@ -18,28 +18,33 @@ class FoldOptions(TypedDict, total=False):
     block_km: float
     gap_days: int
     forward_only: bool
+    space: str
 
 
 class CrossValidationSpec(Spec):
     """Cross-validation; the method decides what is held out together, see `smgeo.cv_folds`.
 
+    `space` belongs to `knndm`, whose prediction points are the pixels of the recipe's grid.
     `select_features`: features are chosen again on each fold's training stations, see `smgeo.select_features`.
     """
 
-    method: Literal["leave-location-out", "group-k-fold", "spatial-blocks", "temporal", "random"] = "leave-location-out"
+    method: Literal["leave-location-out", "group-k-fold", "spatial-blocks", "knndm", "temporal", "random"] = (
+        "leave-location-out"
+    )
     folds: int | None = Field(default=None, ge=2)
     seed: Seed | None = None
     models: tuple[str, ...] | None = None
     block_km: float | None = Field(default=None, gt=0, le=20_000)
     gap_days: int | None = Field(default=None, ge=0, le=36_525)
     forward_only: bool = False
+    space: Literal["geographic", "feature"] | None = None
     select_features: bool = False
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> CrossValidationSpec:
-        given = {"block_km": self.block_km is not None, "gap_days": self.gap_days is not None}
-        needs = {"block_km": "spatial-blocks", "gap_days": "temporal", "forward_only": "temporal"}
-        for key, there in {**given, "forward_only": self.forward_only}.items():
+        needs = {"block_km": "spatial-blocks", "gap_days": "temporal", "forward_only": "temporal", "space": "knndm"}
+        given = {key: getattr(self, key) not in (None, False) for key in needs}
+        for key, there in given.items():
             if there and self.method != needs[key]:
                 raise ValueError(f"{key} belongs to method {needs[key]}; this one is {self.method}")
         if self.select_features and self.method in ("random", "temporal"):
@@ -58,6 +63,8 @@ class CrossValidationSpec(Spec):
             options["gap_days"] = self.gap_days
         if self.forward_only:
             options["forward_only"] = True
+        if self.space is not None:
+            options["space"] = self.space
         return options
 
 

@@ -22,7 +22,7 @@ from smgeo.recipe.spec import Spec, parse_spec
 # Raised whenever a key is added, removed or changes its meaning. Files without the key are version 0, which has the keys of version 1.
 # Version 2 adds `features`, and to variables of the grid all but `kind`, `units`, days and shares.
 # Version 3 adds `over_stations`, `baselines`, `against_baseline`, `distances`, to `split` `groups` and `in_buffer`, to comparisons `clusters`,
-# and to cross-validation the scores of a part.
+# and to cross-validation `knndm` and the scores of a part.
 SCHEMA_VERSION = 3
 
 Part = Literal["train", "validation", "test"]
@@ -143,16 +143,30 @@ class ThreeR2(Entry):
     r2_station_means: Number
 
 
+class NearestDistances(Entry):
+    """How well kNNDM folds match the map's pixels, see `smgeo.evaluation.cross_validation.Distances`."""
+
+    w: float
+    space: Literal["geographic", "feature"]
+    unit: str
+    clusters: int | None
+    features: list[str] | None
+    median_predicted: float
+    median_left_out: float
+    median_held_out: float
+
+
 class CrossValidation(ThreeR2):
     """Scores of one cross-validation.
 
-    `gap_days` exists for temporal folds. `selected` has the features of each fold if features were selected in the folds. `scores`,
-    `intervals` and `over_stations` are those that a part of a split has, over the held-out rows of all folds.
+    `knndm` exists for folds of that method, and `gap_days` for temporal folds. `selected` has the features of each fold if features were
+    selected in the folds. `scores`, `intervals` and `over_stations` are those that a part of a split has, over the held-out rows of all folds.
     """
 
     method: str
     folds: int
     gap_days: int | None = None
+    knndm: NearestDistances | None = None
     selected: list[list[str]] | None = None
     rmse_pooled: Number
     n: int

@@ -12,6 +12,7 @@ from smgeo.report.schema import (
     Comparison,
     CrossValidation,
     GroupScores,
+    NearestDistances,
     PartScores,
     PredictionIntervals,
     Results,
@@ -29,6 +30,7 @@ from smgeo.report.table import (
     Record,
     Table,
     as_pair,
+    as_value,
     count_column,
     interval_column,
     number_column,
@@ -295,6 +297,7 @@ def cross_validation_table(results: Results) -> Table:
             number_column("ubrmse_median", "median ubRMSE", results.units, FILES, optional=True),
             number_column("r_median", "median r", "", FILES, optional=True),
             count_column("gap_days", "gap (days)", optional=True),
+            number_column("w", "W", "", NOT_TERMINAL, optional=True),
             number_column("r2_mean_of_folds", "R² mean of folds"),
             number_column("r2_pooled", "R² pooled"),
             number_column("r2_station_means", "R² station means"),
@@ -311,13 +314,25 @@ def cross_validation_table(results: Results) -> Table:
             if selected
             else "",
             "Random folds share stations and days with the training rows, so they flatter a model.",
+            *dict.fromkeys(_describe_distances(c.knndm) for c in results.cross_validation.values() if c.knndm),
         ),
+    )
+
+
+def _describe_distances(found: NearestDistances) -> str:
+    """Return one sentence on how far kNNDM folds, and the map, are from training places."""
+    made = "random folds" if found.clusters is None else f"folds of {found.clusters:,} clusters"
+    return (
+        f"kNNDM, {made}: the median distance to the nearest training place is {as_value(found.median_predicted)} from pixels of the map, "
+        f"{as_value(found.median_held_out)} from held-out places and {as_value(found.median_left_out)} between places; W is "
+        f"{as_value(found.w)} ({found.unit}). Where W is large against the first median, the score does not stand for the map."
     )
 
 
 def _fold_record(model: str, found: CrossValidation) -> Record:
     record = {} if found.scores is None else _score_record(found.scores, found.intervals, found.over_stations)
-    return {"model": model, **record, **dict(found)}
+    matched = {} if found.knndm is None else {"w": found.knndm.w}
+    return {"model": model, **record, **dict(found), **matched}
 
 
 def selected_features_table(results: Results) -> Table:

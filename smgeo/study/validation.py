@@ -6,6 +6,7 @@ from functools import partial
 
 import xarray as xr
 
+from smgeo.cube.reading import open_cube
 from smgeo.errors import DivergedError
 from smgeo.evaluation.cross_validation import Learner, cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
@@ -19,6 +20,9 @@ from smgeo.study.baseline import baseline_store
 from smgeo.study.context import Context, Found
 from smgeo.study.prepared import prepared_stations
 from smgeo.study.progress import Update
+
+# Methods of cross-validation whose folds depend on the grid cube.
+_GRID_OF = {"knndm": ("grid",)}
 
 
 def audit_station_cube(run: Context, found: Found) -> Found:
@@ -85,18 +89,25 @@ def _prepared(run: Context, found: Found, name: str) -> xr.Dataset:
     return prepared_stations(run, found, run.prepare_of(found, name), found.split).stations()
 
 
+def _pixels(run: Context, spec: CrossValidationSpec) -> xr.Dataset | None:
+    """Open the grid cube, whose pixels are the prediction points of kNNDM."""
+    return open_cube(run.grid_store) if spec.method == "knndm" else None
+
+
 def _select_in_folds(
     run: Context, found: Found, spec: CrossValidationSpec, number: int
 ) -> tuple[Found, list[list[str]]]:
     recipe = run.recipe
 
     def work(progress: Update) -> list[list[str]]:
-        rows = run.rows_with_target()
-        return select_in_folds(rows, spec, recipe.features, run.target, seed=recipe.seed, progress=progress)
+        rows, pixels = run.rows_with_target(), _pixels(run, spec)
+        return select_in_folds(
+            rows, spec, recipe.features, run.target, prediction=pixels, seed=recipe.seed, progress=progress
+        )
 
     asked = spec.model_dump(mode="json", exclude={"models"})
     inputs = {"spec": asked, "seed": recipe.seed, "features": recipe.features, "groups": run.groups}
-    inputs |= found.keys("stations")
+    inputs |= found.keys("stations", *_GRID_OF.get(spec.method, ()))
     return run.do(found, f"features of folds {number}", work, inputs)
 
 
@@ -121,6 +132,7 @@ def _cross_validate(
             run.target,
             selected=selected,
             cluster=recipe.cluster,
+            prediction=_pixels(run, spec),
             seed=recipe.seed,
             progress=progress,
         )
@@ -134,7 +146,7 @@ def _cross_validate(
         "spec": spec.model_dump(mode="json", exclude={"models"}),
         "selected": selected,
         "prepare": recipe.prepare_of(name).model_dump(mode="json"),
-        **found.keys("stations"),
+        **found.keys("stations", *_GRID_OF.get(spec.method, ())),
     }
     return run.do(found, f"cross-validation {number} {spec.method} {name}", work, inputs)
 

@@ -79,6 +79,10 @@ def calls(make_station_cube, tmp_path_factory):
     return {
         "cv_folds": (lambda **k: smgeo.cv_folds(ds, "group-k-fold", **k), ["folds", "seed", "gap_days"]),
         "blocks": (lambda **k: smgeo.cv_folds(ds, "spatial-blocks", 2, **k), ["block_km"]),
+        "knndm": (
+            lambda **k: smgeo.cv_folds(ds, "knndm", 2, **{"prediction": [[45.0, 9.0], [45.1, 9.1]], **k}),
+            ["prediction", "space"],
+        ),
         "temporal": (lambda **k: smgeo.cv_folds(ds, "temporal", 2, **{"gap_days": 2, **k}), ["forward_only"]),
         "fill_gaps": (lambda **k: smgeo.fill_gaps(ds, **k), ["limit", "causal", "revisit"]),
         "flag_outliers": (lambda **k: smgeo.flag_outliers(ds, **{"z": 3.0, **k}), ["z", "stations"]),

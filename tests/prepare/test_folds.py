@@ -11,7 +11,9 @@ from smgeo.errors import SmgeoError
 from smgeo.prepare import cv_folds
 from smgeo.prepare.folds import METHODS
 
-BY_STATION = ("group-k-fold", "leave-location-out", "spatial-blocks")
+BY_STATION = ("group-k-fold", "leave-location-out", "spatial-blocks", "knndm")
+# Points all over the globe, for which a map would be made.
+GLOBE = np.stack([a.ravel() for a in np.meshgrid(np.linspace(-60, 60, 7), np.linspace(-180, 150, 12))], axis=1)
 
 
 def cube(sm, latitude=None, longitude=None):
@@ -37,6 +39,11 @@ def drawn(seed, stations, days, missing=0.4):
     return cube(sm, latitude, longitude)
 
 
+def of(method):
+    """What a method needs."""
+    return {"prediction": GLOBE} if method == "knndm" else {}
+
+
 def held_days(folds):
     return [np.flatnonzero(held.any(axis=0)).tolist() for _, held in folds]
 
@@ -50,7 +57,7 @@ def trained_days(folds):
 def test_every_row_is_held_out_once_and_never_in_both_parts(seed, method, count):
     ds = drawn(seed, 12, 40)
     rows = ds["sm"].notnull().values
-    folds = cv_folds(ds, method, count, seed=seed, gap_days=3)
+    folds = cv_folds(ds, method, count, seed=seed, gap_days=3, **of(method))
     assert len(folds) == len(list(folds)) == count
     times_held = np.zeros(rows.shape, dtype=int)
     for train, held in folds:
@@ -68,7 +75,7 @@ def test_every_row_is_held_out_once_and_never_in_both_parts(seed, method, count)
 @settings(max_examples=30, deadline=None)
 def test_chunks_and_order_of_dims_change_nothing_and_the_seed_gives_the_same_again(seed, method, stations, days):
     ds = drawn(seed, 12, 40)
-    chosen = {"seed": seed, "gap_days": 3}
+    chosen = {"seed": seed, "gap_days": 3, **of(method)}
     whole = list(cv_folds(ds, method, 3, **chosen))
     for other in (ds.chunk(station=stations, time=days), ds.transpose("time", "station"), ds):
         for (train, held), (train_2, held_2) in zip(whole, cv_folds(other, method, 3, **chosen), strict=True):
@@ -80,7 +87,7 @@ def test_chunks_and_order_of_dims_change_nothing_and_the_seed_gives_the_same_aga
 @settings(max_examples=60, deadline=None)
 def test_stations_locations_and_blocks_are_disjoint(seed, method, count, squares):
     ds = drawn(seed, 12, 6)
-    options = {"block_km": 500.0} if squares and method == "spatial-blocks" else {}
+    options = {"block_km": 500.0} if squares and method == "spatial-blocks" else of(method)
     for train, held in cv_folds(ds, method, count, seed=seed, **options):
         assert not (train.any(axis=1) & held.any(axis=1)).any()
         if method != "group-k-fold":  # the last station is where the first one is
@@ -107,7 +114,7 @@ def test_temporal_leaves_a_gap_and_forward_looks_back_alone(seed, count, gap, fo
 @settings(max_examples=60, deadline=None)
 def test_rows_set_apart_are_whole_units_of_training_rows(seed, method, count):
     ds = drawn(seed, 30, 60)
-    folds = cv_folds(ds, method, count, seed=seed, gap_days=3)
+    folds = cv_folds(ds, method, count, seed=seed, gap_days=3, **of(method))
     for k, (train, _) in enumerate(folds):
         apart = folds.set_apart(k)
         rest = train & ~apart
@@ -134,7 +141,7 @@ def test_folds_are_refused_exactly_where_a_part_of_one_is_empty(seed, method, co
     ds = drawn(seed, 8, 20, missing=0.8)
     ds["sm"][1:, 0] = np.nan
     rows = ds["sm"].notnull().values
-    options = {"gap_days": gap, "forward_only": forward and method == "temporal"}
+    options = {"gap_days": gap, "forward_only": forward and method == "temporal", **of(method)}
     refused = False
     try:
         folds = cv_folds(ds, method, count, seed=seed, **options)

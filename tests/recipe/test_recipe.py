@@ -527,12 +527,14 @@ def test_report_needs_a_grid():
         {"method": "temporal", "gap_days": 0, "forward_only": True},
         {"method": "leave-location-out"},
         {"method": "random", "seed": 3},
+        {"method": "knndm"},
+        {"method": "knndm", "folds": 5, "space": "feature"},
     ],
 )
 def test_every_method_of_cross_validation_and_its_own_options(spec):
     parsed = parse_recipe(changed(cross_validation=spec)).cross_validation[0]
     assert parsed.method == spec["method"]
-    assert parsed.options == {k: v for k, v in spec.items() if k in ("block_km", "gap_days", "forward_only")}
+    assert parsed.options == {k: v for k, v in spec.items() if k in ("block_km", "gap_days", "forward_only", "space")}
 
 
 @pytest.mark.parametrize(
@@ -544,10 +546,25 @@ def test_every_method_of_cross_validation_and_its_own_options(spec):
         ({"method": "spatial-blocks", "block_km": 0}, "cross_validation.0.block_km"),
         ({"method": "temporal", "gap_days": -1}, "cross_validation.0.gap_days"),
         ({"method": "stations"}, "leave-location-out"),
+        ({"method": "group-k-fold", "space": "geographic"}, "space belongs to method knndm; this one is group-k-fold"),
+        ({"method": "knndm", "space": "time"}, "cross_validation.0.space"),
+        ({"method": "knndm", "block_km": 5}, "block_km belongs to method spatial-blocks"),
     ],
 )
 def test_options_of_another_method_are_refused(spec, message):
     assert message in refusal(changed(cross_validation=[spec]))
+
+
+def test_knndm_builds_the_grid_and_needs_it():
+    spec = {"method": "knndm", "folds": 5}
+    assert not parse_recipe(changed(maps=None)).builds_grid
+    assert parse_recipe(changed(maps=None, cross_validation=[spec])).builds_grid
+    assert "knndm holds places out that are as far from training places as the pixels of the grid" in refusal(
+        changed(maps=None, grid=None, cross_validation=[spec])
+    )
+    assert "groups.buffer_km: changes the distances to held-out places, which knndm" in refusal(
+        changed(groups={"buffer_km": 5}, cross_validation=[spec])
+    )
 
 
 def test_leakage_audit_is_yes_no_or_a_block():
