@@ -191,10 +191,7 @@ def _rows_of(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
     """Return observations, estimates, spread and group of stations (its number in `ds`) of each value, in the target's unit."""
     predicted, spread = predict_spread(model, windows)
-    ids, at = np.unique(windows.stations_at(windows.targets[0]).astype(str), return_inverse=True)
-    groups = dict(zip(text_of(ds["station"]).tolist(), group_numbers(ds).tolist(), strict=True))
-    unit = np.array([groups[i] for i in ids.tolist()], dtype=np.intp)[at]
-    return _observed(model, windows), predicted, spread, unit
+    return _observed(model, windows), predicted, spread, _units_of_rows(ds, windows)
 
 
 def _limits_of(target: str) -> tuple[float, float]:
@@ -227,7 +224,8 @@ def interval_coverage(
     Returns
     -------
     pandas.DataFrame
-        One row per station: `rows`, `covered` (share of rows), `width` (mean, target's unit).
+        One row per station: `rows`, `covered` (share of rows), `width` (mean, target's unit), `group` (number of its place or group, for
+        whose mean the level is promised).
 
     Raises
     ------
@@ -246,11 +244,12 @@ def interval_coverage(
     predicted, spread = predict_spread(model, windows)
     lower, upper = calibration.bounds(predicted, spread, level)
     observed, station = _observed(model, windows), np.asarray(windows.stations_at(windows.targets[0]), dtype=str)
-    table = pd.DataFrame(
-        {"station": station, "covered": (observed >= lower) & (observed <= upper), "width": upper - lower}
-    )
+    covered = (observed >= lower) & (observed <= upper)
+    group = _units_of_rows(ds, windows)
+    table = pd.DataFrame({"station": station, "covered": covered, "width": upper - lower, "group": group})
     by = table.groupby("station", sort=False)
-    return pd.DataFrame({"rows": by.size(), "covered": by["covered"].mean(), "width": by["width"].mean()})
+    means = {name: by[name].mean() for name in ("covered", "width")}
+    return pd.DataFrame({"rows": by.size(), **means, "group": by["group"].first()})
 
 
 @checked
@@ -378,10 +377,10 @@ def _preparation_of(model: Model) -> Preparation:
 
 
 def _units_of_rows(ds: xr.Dataset, windows: Windows) -> np.ndarray:
-    """Return the number of the group of stations of each value that `windows.pick` selects, int (n,)."""
-    station = windows.targets[0]
-    positions, at = np.unique(station, return_inverse=True)
-    return group_numbers(select_stations(ds, windows.stations_at(positions).tolist()))[at]
+    """Return the group of stations (its number in `ds`) of each value that `windows.pick` selects, int (n,)."""
+    positions, at = np.unique(windows.targets[0], return_inverse=True)
+    groups = dict(zip(text_of(ds["station"]).tolist(), group_numbers(ds).tolist(), strict=True))
+    return np.array([groups[str(s)] for s in windows.stations_at(positions)], dtype=np.intp)[at]
 
 
 def _observed(model: Model, windows: Windows) -> np.ndarray:

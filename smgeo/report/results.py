@@ -126,10 +126,12 @@ def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> JsonObject:
 
 
 def _coverage_of(table: pd.DataFrame) -> JsonObject:
-    rows = int(table["rows"].sum())
+    rows, inside = int(table["rows"].sum()), table["covered"] * table["rows"]
+    of_group = table["rows"].groupby(table["group"]).sum()
     return {
-        "covered": float((table["covered"] * table["rows"]).sum() / rows) if rows else None,
+        "covered": float(inside.sum() / rows) if rows else None,
         "covered_stations": float(table["covered"].mean()) if rows else None,
+        "covered_groups": float((inside.groupby(table["group"]).sum() / of_group).mean()) if rows else None,
         "width": float((table["width"] * table["rows"]).sum() / rows) if rows else None,
         "stations": len(table),
         "rows": rows,

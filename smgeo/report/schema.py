@@ -230,10 +230,11 @@ class LearningCurvePoint(Entry):
 
 
 class Coverage(Entry):
-    """Share of observations inside the prediction intervals, over rows and as the mean over stations, and the mean width."""
+    """Share of observations inside the prediction intervals, over rows, as the mean over stations and over groups of them, and the mean width."""
 
     covered: Number
     covered_stations: Number
+    covered_groups: Number = None
     width: Number
     stations: int
     rows: int

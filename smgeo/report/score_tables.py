@@ -168,7 +168,7 @@ def baseline_table(results: Results) -> Table:
     words["is worse than"] = [p.first for p in pairs if _is_sure(p) and p.difference > 0]
     words["cannot be told from"] = [p.first for p in pairs if not _is_sure(p)]
     found = "; ".join(f"{', '.join(names)} {verb} the plain forest" for verb, names in words.items() if names)
-    finding = _cannot_tell(pairs) or f"{found} (adjusted p below {_SIGNIFICANT:g})."
+    finding = _cannot_tell(pairs) or f"{found} (at an adjusted p of {_SIGNIFICANT:g})."
     note = (
         "The plain forest is scikit-learn's with 100 trees, leaves of 5 rows or more, a third of the features at a split and at most 60,000 rows a "
         "tree, on single days, with the recipe's preparation; nothing of it is tuned. A model that does not beat it is not worth its trouble."
@@ -453,6 +453,7 @@ def prediction_intervals_table(results: Results) -> Table:
             Column(("by", "group"), "test stations", _group_label, "left", outputs=NOT_TERMINAL),
             percent_column("covered", "rows covered"),
             percent_column("covered_stations", "mean of stations"),
+            percent_column("covered_groups", "mean of groups", optional=True),
             number_column("width", "mean width", results.units),
             count_column("stations"),
             count_column("rows"),
@@ -460,9 +461,10 @@ def prediction_intervals_table(results: Results) -> Table:
         [r for model, found in results.prediction_intervals.items() for r in _coverage_records(model, found)],
         detail=lambda record: record["by"] != "all",
         notes=(
-            "Share of test observations inside intervals that were learned at the validation stations. The level is promised for the mean over "
-            "stations, if the test stations differ from the validation stations as these differ from each other. With a handful of test stations "
-            f"the share varies widely. Width in {results.units}.",
+            "Share of test observations inside intervals that were learned at places that the model was not trained on. The level is promised for "
+            "the mean over places (or groups of stations), if test places are like these. Stations with extreme values are never test stations, so "
+            "that intervals that were learned with them hold slightly more. With a handful of test stations the share varies widely. Width in "
+            f"{results.units}.",
         ),
     )
 

@@ -149,9 +149,11 @@ def number_column(
     return Column((name,), heading or name, as_number(digits), unit=unit, outputs=outputs, optional=optional)
 
 
-def percent_column(name: str, heading: str, outputs: frozenset[Output] = EVERYWHERE, *, digits: int = 1) -> Column:
+def percent_column(
+    name: str, heading: str, outputs: frozenset[Output] = EVERYWHERE, *, digits: int = 1, optional: bool = False
+) -> Column:
     """Return a column of shares, shown as percentages."""
-    return Column((name,), heading, as_percent(digits), outputs=outputs)
+    return Column((name,), heading, as_percent(digits), outputs=outputs, optional=optional)
 
 
 def interval_column(

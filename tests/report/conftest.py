@@ -72,6 +72,7 @@ _RESULTS = {
             "calibrated_on": {"stations": 4, "rows": 400},
             "covered": 0.925,
             "covered_stations": 0.875,
+            "covered_groups": 0.85,
             "width": 0.25,
             "stations": 3,
             "rows": 1200,

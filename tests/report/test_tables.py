@@ -85,7 +85,7 @@ def test_headings_of_files_are_those_that_users_know(tables):
         "p_value,p_adjusted,n,stations,clusters",
         "cross_validation": "model,method,folds,r2_mean_of_folds,r2_pooled,r2_station_means,rmse_pooled,n,stations",
         "selected_features": "model,feature,folds chosen,folds",
-        "prediction_intervals": "model,level,by,group,covered,covered_stations,width,stations,rows",
+        "prediction_intervals": "model,level,by,group,covered,covered_stations,covered_groups,width,stations,rows",
         "search": "model,trial,status,epochs,params,validation_rmse",
         "cost": "model,search minutes,search peak MB,fit minutes,fit peak MB,rows",
     }
@@ -100,11 +100,12 @@ def test_one_table_gives_page_and_terminal_their_columns_and_rows(tables):
         "level",
         "rows covered",
         "mean of stations",
+        "mean of groups",
         "mean width",
         "stations",
         "rows",
     ]
-    assert terminal.text == [["rf", "90 %", "92.5 %", "87.5 %", "0.250", "3", "1,200"]]
+    assert terminal.text == [["rf", "90 %", "92.5 %", "87.5 %", "85.0 %", "0.250", "3", "1,200"]]
     search = tables["search"].on("page")
     assert [r.marked for r in search.rows] == [False, True, False]
     assert search.text[1] == ["rf", "1", "finished", "3", "trees 9, rate 0.001235", "0.0700"]
