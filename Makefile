@@ -11,7 +11,7 @@ TEST_PROCESSES ?= 2
 SOAK_ROUNDS ?= 20
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test lint soak lowest audit wheel clean
+.PHONY: demo test lint soak lowest audit wheel clean benchmarks-science
 
 demo: $(VENV)/.demo
 	$(BIN)/smgeo run recipes/quickstart.yaml --out runs/quickstart
@@ -28,6 +28,10 @@ lint: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	SOAK_ROUNDS=$(SOAK_ROUNDS) $(BIN)/python -m pytest -m "hypothesis or soak" --hypothesis-profile soak --numprocesses $(TEST_PROCESSES)
+
+# Scores at real stations that were left out, beside plain scikit-learn; at most three hours on two cores. DATA is the folder of the data.
+benchmarks-science: $(VENV)/.dev
+	$(BIN)/python benchmarks/science.py $(or $(DATA),$(SMGEO_DATA))
 
 # A fast part of the tests, on the lowest versions that pyproject.toml allows.
 lowest: $(LOWEST)/.installed

@@ -3,7 +3,7 @@
 The interval of a score is a studentised cluster bootstrap: whole clusters are drawn, and each resample's score is divided by its own
 standard error, on a scale on which the score is nearer to normal (Cameron, Gelbach and Miller 2008, Rev. Econ. Stat. 90, 414-427;
 DiCiccio and Efron 1996, Stat. Sci. 11, 189-228). Its arms are no shorter than those of Student's t with one degree of freedom less than
-there are clusters, because a bootstrap of few clusters lacks the spread that it should find. `benchmarks/coverage.py` counts how often
+there are clusters, because a bootstrap of few clusters lacks the spread that it should find. `benchmarks/intervals.py` counts how often
 such intervals contain the truth.
 """
 

@@ -28,7 +28,7 @@ from smgeo.evaluation.intervals import (
 )
 
 NAMES = ("rmse", "ubrmse", "bias", "r")
-# A station of fewer rows has no r.
+# A station of fewer rows has no ubRMSE and no r: of one row they would be 0 and nothing.
 LEAST_ROWS = 10
 
 
@@ -316,7 +316,7 @@ def score_stations(
     Returns
     -------
     dict
-        `stations`; `stations_of_few_rows`, whose r is not defined because they have fewer than `least_rows` rows; `clusters`, their
+        `stations`; `stations_of_few_rows`, whose ubRMSE and r do not count because they have fewer than `least_rows` rows; `clusters`, their
         number, and `clusters_by`; and for `rmse`, `ubrmse`, `bias` and `r` `mean`, `mean_interval`, `median`, `median_interval`. A
         station of a constant series has no r either.
     """
@@ -326,7 +326,7 @@ def score_stations(
 
     def over_stations(name: str) -> StationScore:
         values = table[name].to_numpy()
-        seen = np.isfinite(values) & ~few if name == "r" else np.isfinite(values)
+        seen = np.isfinite(values) & ~few if name in ("ubrmse", "r") else np.isfinite(values)
         if not seen.any():
             return {"mean": None, "mean_interval": [None, None], "median": None, "median_interval": [None, None]}
         values, of = values[seen], at[seen]

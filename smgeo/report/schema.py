@@ -94,7 +94,7 @@ class StationScore(Entry):
 class StationScores(Entry):
     """Scores over stations, each counted once.
 
-    `stations_of_few_rows` have fewer than `least_rows` rows, and no r. `clusters` is the number of what is taken for independent, and
+    `stations_of_few_rows` have fewer than `least_rows` rows, and neither ubRMSE nor r. `clusters` is the number of what is taken for independent, and
     `clusters_by` what that is: `place`, `network`, ...
     """
 

@@ -110,7 +110,7 @@ def _score_columns(units: str) -> Iterator[Column]:
         yield interval_column(heading, score.unit, ends, EVERYWHERE if name == "rmse" else FILES)
     yield count_column("n", "rows")
     yield count_column("clusters", outputs=FILES, optional=True)
-    yield count_column("stations_of_few_rows", "stations without r", FILES, optional=True)
+    yield count_column("stations_of_few_rows", "stations without ubRMSE and r", FILES, optional=True)
 
 
 def _ends_column(name: str, heading: str, unit: str, outputs: frozenset[Output]) -> Column:
@@ -134,7 +134,9 @@ def _about_clusters(found: Sequence[StationScores]) -> str:
             f"With {least} of them in a part, fewer than {FEW_CLUSTERS}, an interval is still somewhat too narrow, and nothing to build on."
         )
     if few:
-        words.append(f"Up to {few} stations of a part have fewer than {found[0].least_rows} rows, and no r.")
+        words.append(
+            f"Up to {few} stations of a part have fewer than {found[0].least_rows} rows, and neither ubRMSE nor r."
+        )
     return " ".join(words)
 
 

@@ -1,6 +1,6 @@
 """How often intervals of scores contain the truth, with few clusters of stations that are not independent.
 
-Run: python benchmarks/coverage.py [REPLICATES]     (300 by default)
+Run: python benchmarks/intervals.py [REPLICATES]     (300 by default)
 
 Every replicate draws clusters of stations with 100 days each. Errors are the sum of a station's mean error (sd .05, correlated within a
 cluster) and of days (sd .05), so that the true RMSE is .071, ubRMSE .071 and bias 0; levels of stations (sd .05) are correlated alike. Three
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-
-sys.path.pop(0)  # numba looks for a library that is called like this file
 
 import numpy as np
 
