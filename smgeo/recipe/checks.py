@@ -46,6 +46,7 @@ def _left_out_parts(recipe: RecipeFields) -> Iterator[str]:
     lacking = "models" if recipe.stations else "stations"
     needs_models = ("maps", "cross_validation", "search", "importance", "learning_curve", "intervals", "applicability")
     given = {key: bool(getattr(recipe, key)) for key in needs_models}
+    given |= {"seeds": bool(recipe.seeds), "repeats": recipe.repeats > 1}
     if not recipe.stations:
         given |= {
             "models": bool(recipe.models),
@@ -318,6 +319,20 @@ def _pixels_of_knndm(recipe: RecipeFields) -> Iterator[str]:
         )
 
 
+def _repeats_of_splits(recipe: RecipeFields) -> Iterator[str]:
+    """Refuse what is chosen at the validation stations of one split, because other splits test these."""
+    if recipe.repeats > 1 and recipe.prepare.split.periods is not None:
+        yield "repeats: draws other stations for each part, and prepare.split.periods splits days; give seeds, and drop repeats"
+    if recipe.repeats > 1 and (recipe.search or _chooses_z(recipe)):
+        chosen = "search" if recipe.search else "prepare.outliers.z: choose"
+        yield (
+            f"repeats: {chosen} chooses at the validation stations of one split, which other splits test; give fixed parameters, or drop repeats"
+        )
+    for name, model in recipe.models.items():
+        if recipe.seeds and "seed" in model.params:
+            yield f"seeds: models.{name} has a seed of its own, so that all seeds would be that; drop models.{name}.seed"
+
+
 def _choice_of_z(recipe: RecipeFields) -> Iterator[str]:
     if _chooses_z(recipe) and not recipe.models:
         yield "prepare.outliers.z: choose needs a split, so models; give a number, such as 4.0"
@@ -364,6 +379,7 @@ RULES: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _cross_validation,
     _pixels_of_knndm,
     _choice_of_z,
+    _repeats_of_splits,
     _preparation_of_models,
 )
 

@@ -117,6 +117,8 @@ class RecipeFields(Spec):
     prepare: PrepareSpec = PrepareSpec()
     models: dict[str, ModelSpec] = Field({})
     baseline: bool = True
+    seeds: tuple[Seed, ...] = Field((), max_length=1_000)
+    repeats: int = Field(1, ge=1, le=1_000)
     search: dict[str, SearchSpec] = Field({})
     cross_validation: tuple[CrossValidationSpec, ...] = ()
     leakage_audit: LeakageAuditSpec | None = None
@@ -158,6 +160,13 @@ class RecipeFields(Spec):
     @classmethod
     def _by_name(cls, value: object) -> object:
         return {"by": value} if isinstance(value, str) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"seeds of training, each once; got {list(value)}")
+        return value
 
     @field_validator("cross_validation", mode="before")
     @classmethod

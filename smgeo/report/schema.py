@@ -21,7 +21,7 @@ from smgeo.recipe.spec import Spec, parse_spec
 
 # Raised whenever a key is added, removed or changes its meaning. Files without the key are version 0, which has the keys of version 1.
 # Version 2 adds `features`, and to variables of the grid all but `kind`, `units`, days and shares.
-# Version 3 adds `over_stations`, `baselines`, `against_baseline`, `distances`, to `split` `groups` and `in_buffer`, to comparisons `clusters`,
+# Version 3 adds `over_stations`, `baselines`, `against_baseline`, `distances`, `repeats`, to `split` `groups` and `in_buffer`, to comparisons `clusters`,
 # and to cross-validation `knndm` and the scores of a part.
 SCHEMA_VERSION = 3
 
@@ -175,6 +175,33 @@ class CrossValidation(ThreeR2):
     scores: PartScores | None = None
     intervals: ScoreIntervals | None = None
     over_stations: StationScores | None = None
+
+
+class RepeatedRun(PooledScores):
+    """Scores at the test stations of one split (its seed) with one seed of training; `_mean` is over stations."""
+
+    split: int
+    seed: int
+    stations: int
+    rmse_mean: Number
+    ubrmse_mean: Number
+    bias_mean: Number
+    r_mean: Number
+
+
+class RepeatedScore(Entry):
+    """Mean of a score over splits and seeds, and its standard deviations by split and by training."""
+
+    mean: Number
+    split_sd: Number
+    training_sd: Number
+
+
+class Repeats(Entry):
+    """Scores of one model on several splits and with several seeds of training, see `smgeo.evaluation.repeats`."""
+
+    runs: list[RepeatedRun]
+    scores: dict[str, RepeatedScore]
 
 
 class LeakageSplit(PooledScores, ThreeR2):
@@ -508,6 +535,7 @@ class Results(Entry):
     against_baseline: list[Comparison] = Field(default_factory=list)
     groups: dict[str, dict[str, list[GroupScores]]] = Field(default_factory=dict)
     cross_validation: dict[str, CrossValidation] = Field(default_factory=dict)
+    repeats: dict[str, Repeats] = Field(default_factory=dict)
     leakage_audit: LeakageAudit | None = None
     importance: dict[str, list[Importance]] = Field(default_factory=dict)
     learning_curve: dict[str, list[LearningCurvePoint]] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from smgeo.report.schema import (
     NearestDistances,
     PartScores,
     PredictionIntervals,
+    Repeats,
     Results,
     ScoreIntervals,
     StationScore,
@@ -335,6 +336,40 @@ def _fold_record(model: str, found: CrossValidation) -> Record:
     record = {} if found.scores is None else _score_record(found.scores, found.intervals, found.over_stations)
     matched = {} if found.knndm is None else {"w": found.knndm.w}
     return {"model": model, **record, **dict(found), **matched}
+
+
+def repeats_table(results: Results) -> Table:
+    """Return what varies by split and what by training."""
+    units = results.units
+    scores = [("rmse_mean", "mean RMSE", EVERYWHERE), ("rmse", "pooled RMSE", EVERYWHERE)]
+    scores += [("ubrmse_mean", "mean ubRMSE", NOT_TERMINAL), ("r_mean", "mean r", NOT_TERMINAL)]
+    columns = [text_column("model"), count_column("splits"), count_column("seeds")]
+    for name, heading, shown in scores:
+        unit = "" if name.startswith("r_") else units
+        columns += [
+            number_column(f"{name} mean", heading, unit, shown),
+            number_column(f"{name} split", f"{heading}, sd by split", unit, shown, optional=True),
+            number_column(f"{name} training", f"{heading}, sd by training", unit, shown, optional=True),
+        ]
+    return Table.of(
+        "repeats",
+        "Other splits and seeds",
+        columns,
+        [_repeats_record(model, found) for model, found in results.repeats.items()],
+        notes=(
+            "Test stations of each split, with each seed of training. Standard deviations from an analysis of variance: how the score varies with "
+            "the stations that are drawn for the parts, and with the seed of one training. A difference between models that is smaller than these "
+            "is not one.",
+        ),
+    )
+
+
+def _repeats_record(model: str, found: Repeats) -> Record:
+    record: dict[str, object] = {"model": model}
+    record |= {"splits": len({r.split for r in found.runs}), "seeds": len({r.seed for r in found.runs})}
+    for name, score in found.scores.items():
+        record |= {f"{name} mean": score.mean, f"{name} split": score.split_sd, f"{name} training": score.training_sd}
+    return record
 
 
 def selected_features_table(results: Results) -> Table:

@@ -29,7 +29,7 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
     -------
     dict of str to Table
         `features`, `grid`, `scores`, `against_baseline`, `distances`, `comparisons`, `groups` (and `groups_LABEL` for pages), `cross_validation`,
-        `selected_features`,
+        `selected_features`, `repeats`,
         `leakage_audit`, `importance`, `learning_curve`, `prediction_intervals`, `applicability`, `search`, `maps`, `rows`, `thresholds`, `cost`,
         `stages`.
     """
@@ -48,6 +48,7 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
         *score_tables.groups_by_model(results),
         score_tables.cross_validation_table(results),
         score_tables.selected_features_table(results),
+        score_tables.repeats_table(results),
         score_tables.leakage_table(results),
         score_tables.importance_table(results),
         score_tables.learning_curve_table(results),

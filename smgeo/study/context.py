@@ -234,9 +234,9 @@ class Context:
         """Return a model's parameters: the recipe's, and over them what a search found."""
         return {"seed": self.recipe.seed, **self.recipe.models[name].params, **found.searched.get(name, {})}
 
-    def new_model(self, found: Found, name: str) -> SoilMoistureModel:
-        """Make an unfitted model with these parameters."""
-        return make_model(self.recipe.models[name].kind, **self.params_of(found, name))
+    def new_model(self, found: Found, name: str, **changed: object) -> SoilMoistureModel:
+        """Make an unfitted model with these parameters, some of them changed."""
+        return make_model(self.recipe.models[name].kind, **{**self.params_of(found, name), **changed})
 
     def days_seen(self, found: Found, name: str) -> int:
         """Return how many days a model sees: those of its window, or 1."""

@@ -25,6 +25,7 @@ from smgeo.study.validation import (
     measure_areas,
     measure_coverage,
     measure_importance,
+    repeat_models,
     score_models,
     trace_learning_curves,
 )
@@ -49,6 +50,7 @@ RUN: tuple[Stage, ...] = (
     fit_baseline,
     score_models,
     cross_validate_models,
+    repeat_models,
     measure_importance,
     trace_learning_curves,
     measure_coverage,

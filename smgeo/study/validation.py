@@ -11,9 +11,11 @@ from smgeo.errors import DivergedError
 from smgeo.evaluation.cross_validation import Learner, cross_validate, select_in_folds
 from smgeo.evaluation.importance import learning_curve, permutation_importance
 from smgeo.evaluation.leakage import audit_leakage
+from smgeo.evaluation.repeats import repeat_all, summarise_repeats
 from smgeo.evaluation.uncertainty import interval_coverage, score_applicability
 from smgeo.files import JsonObject
 from smgeo.models import load_model
+from smgeo.prepare import split_stations
 from smgeo.recipe.validation import CrossValidationSpec, LearningCurveSpec
 from smgeo.report.results import describe_baseline, describe_coverage, describe_models, records_of
 from smgeo.study.baseline import baseline_store
@@ -214,6 +216,48 @@ def _trace(run: Context, found: Found, name: str, spec: LearningCurveSpec, progr
         progress=progress,
     )
     return {"rows": records_of(table, "fraction")}
+
+
+def repeat_models(run: Context, found: Found) -> Found:
+    """Train the models on other splits and with other seeds, as the recipe asks for."""
+    recipe, split = run.recipe, found.split
+    seeds = recipe.seeds or (recipe.seed,)
+    if split is None or not found.models or recipe.repeats * len(seeds) == 1:
+        return found
+    spec = recipe.prepare.split
+    first = run.seed_of(spec)
+
+    def work(name: str, progress: Update) -> JsonObject:
+        run.reporter.say(f"repeats of {name}: {recipe.repeats * len(seeds)} trainings")
+        rows = run.rows_with_target()
+        others = range(first + 1, first + recipe.repeats)
+        splits = {first: split}
+        splits |= {s: split_stations(rows, spec.fractions, spec.extremes_to_train, s) for s in others}
+        table = repeat_all(
+            lambda seed: Learner.of(lambda: run.new_model(found, name, seed=seed), run.days_seen(found, name)),
+            rows,
+            splits,
+            seeds,
+            run.prepare_of(found, name),
+            recipe.features,
+            run.target,
+            progress,
+        )
+        return {"runs": records_of(table), "scores": {**summarise_repeats(table)}}
+
+    tables = {}
+    for name in [n for n in recipe.models if n not in found.failed]:
+        inputs = {
+            "kind": recipe.models[name].kind,
+            "params": run.params_of(found, name),
+            "prepare": run.prepare_of(found, name).model_dump(mode="json"),
+            "features": recipe.features,
+            "seeds": seeds,
+            "repeats": recipe.repeats,
+            **found.keys("stations", "split"),
+        }
+        found, tables[name] = run.do(found, f"repeats {name}", partial(work, name), inputs)
+    return found.add(repeats=tables)
 
 
 def measure_coverage(run: Context, found: Found) -> Found:
