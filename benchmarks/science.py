@@ -9,8 +9,9 @@ folds two plain tools and smgeo's models are trained, each once, with one seed:
   plain boosting   scikit-learn's histogram boosting, 300 iterations
   smgeo NAME       the models of the recipe, and for data with series an LSTM along them
 
-Plain tools get the features of the cube as they are, missing values included (zero for the forest). Scores are over the held-out rows of all
-folds: pooled RMSE, mean and median over stations with 95 % intervals over clusters, and the plain tools' on the rows that smgeo's models have.
+Plain tools get the features of the cube as they are, missing values included (zero for the forest), on every row with a target; smgeo's models
+are scored on the rows whose windows have enough values, so that numbers of rows differ, and are printed. Scores are over the held-out rows of
+all folds: pooled RMSE, mean over stations with its 95 % interval over clusters, and medians over stations of RMSE, ubRMSE and r.
 
 `scan` is scored again on the days with radar, with and without radar and Landsat: what they add. `transfer` trains on SCAN and tests on USCRN.
 """
@@ -95,10 +96,11 @@ def say(name: str, rows: Rows | None, ds: xr.Dataset, found: dict, seconds: floa
             "over_stations": score_stations(*rows, clusters),
         }
     pooled, each = found["scores"], found["over_stations"]
-    low, high = each["rmse"]["mean_interval"]
+    low, high = (np.nan if v is None else v for v in each["rmse"]["mean_interval"])
+    ubrmse, r = (np.nan if each[score]["median"] is None else each[score]["median"] for score in ("ubrmse", "r"))
     print(
         f"  {name:<28}{pooled['rmse']:8.4f}{each['rmse']['mean']:9.4f} ({low:.4f}-{high:.4f}){each['rmse']['median']:9.4f}"
-        f"{each['ubrmse']['median']:9.4f}{each['r']['median'] or np.nan:8.3f}{pooled['n']:10,}{each['stations']:6}{seconds:8.0f}",
+        f"{ubrmse:9.4f}{r:8.3f}{pooled['n']:10,}{each['stations']:6}{seconds:8.0f}",
         flush=True,
     )
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 from smgeo.cube.schema import text_of
 from smgeo.evaluation.intervals import FEW_CLUSTERS, Clusters
-from smgeo.prepare.places import GROUP, group_stations, place_numbers
+from smgeo.prepare.places import GROUP, group_stations, grouped, place_numbers
 
 
 def clusters_of(stations: xr.Dataset, by: str | None = None) -> Clusters:
@@ -17,8 +17,8 @@ def clusters_of(stations: xr.Dataset, by: str | None = None) -> Clusters:
     stations : xarray.Dataset
         Station cube, or any Dataset with its coordinates; only the stations that are scored.
     by : str, optional
-        `place`, `station`, `group`, or a coordinate of the stations, such as `network`. By default networks, if there are ten or more, else
-        groups, which are places unless the cube says otherwise.
+        `place`, `station`, `group`, or a coordinate of the stations, such as `network`. By default the groups that the cube was given, or if
+        these are places, networks where there are ten or more, else places.
 
     Raises
     ------
@@ -26,13 +26,17 @@ def clusters_of(stations: xr.Dataset, by: str | None = None) -> Clusters:
         If the stations have no coordinate of that name.
     """
     ids = text_of(stations["station"]).tolist()
-    if by is None:
-        networks = set(text_of(stations["network"])) - {""} if "network" in stations.coords else set()
-        by = "network" if len(networks) >= FEW_CLUSTERS else GROUP
+    known = grouped(stations)
+    declared = str(known[GROUP].attrs["by"])
+    if by is None and declared in ("place", "station") and _is_named(stations, "network"):
+        networks = text_of(group_stations(known, "network")[GROUP])
+        by = "network" if len(set(networks)) >= FEW_CLUSTERS else None
     if by == "place":
         return Clusters(by, dict(zip(ids, place_numbers(stations).tolist(), strict=True)))
-    grouped = stations
-    if by != GROUP or "by" not in stations.coords.get(GROUP, xr.DataArray()).attrs:
-        grouped = group_stations(stations, None if by == GROUP else by)
-    word = str(grouped[GROUP].attrs["by"])
-    return Clusters(word, dict(zip(ids, text_of(grouped[GROUP]).tolist(), strict=True)))
+    if by not in (None, GROUP):
+        known, declared = group_stations(stations, by), str(by)
+    return Clusters(declared, dict(zip(ids, text_of(known[GROUP]).tolist(), strict=True)))
+
+
+def _is_named(stations: xr.Dataset, name: str) -> bool:
+    return name in stations.coords and stations[name].dims == ("station",)

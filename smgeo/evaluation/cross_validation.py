@@ -28,6 +28,7 @@ from smgeo.models.protocol import Model
 from smgeo.prepare import Folds, cv_folds, hide_days, repeat_steps, select_features, training_windows
 from smgeo.prepare.folds import GAP_DAYS, OF_STATIONS
 from smgeo.prepare.knndm import UNITS, Match
+from smgeo.prepare.places import grouped
 from smgeo.prepare.target import check_target_is_observed
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.validation import CrossValidationSpec, FoldOptions
@@ -215,6 +216,7 @@ def cross_validate(
     """
     features = list(features)
     check_target_is_observed(ds, target)
+    ds = grouped(ds)
     clusters_of(ds, cluster)  # says what is wrong with it before any work
     seed = spec.seed if spec.seed is not None else seed
     folds = _folds_of(ds, spec, features, target, seed, prediction, _default_gap(features, prepare.window.length))

@@ -22,12 +22,14 @@ from smgeo.sources.pixels.warp import apply_affine, crs_text, transformer
 _NEAR_M = 1_000.0
 # A median below this is the distance of neighbours on one field.
 BESIDE_KM = 0.1
+# Of the test stations, so many beside training stations make their scores those of a random split.
+_MANY = 0.25
 # A map whose median distance is more than so many times that of the test stations is farther than they are.
 _FARTHER = 2.0
 _FAR_MAP = (
     "The map is farther from training stations than the test stations are: errors on it may be larger than the scores."
 )
-_BESIDE = "The test stations lie beside training stations: this is a random split in disguise."
+_BESIDE = "Many test stations lie beside training stations: this is a random split in disguise."
 
 
 def describe_distances(ds: xr.Dataset, split: Split, pixels: np.ndarray | None = None) -> JsonObject:
@@ -50,7 +52,7 @@ def describe_distances(ds: xr.Dataset, split: Split, pixels: np.ndarray | None =
         Empty for a split in time, or if no distance is known. Otherwise:
 
         - `test` and `validation`, if a station of the part has a distance: `stations` that have one; `km_min`, `km_median`, `km_max`;
-          `within_1_km`, the number of stations nearer than 1 km to a training station; and `shared_pixels`, by static variable the
+          `within_1_km` and `within_100_m`, the numbers of stations nearer than that to a training station; and `shared_pixels`, by static variable the
           number of stations that share a pixel with a training station: nearer than its `pixel_size_m`, and of the same value.
         - `map`, if `pixels` are given: their number `pixels`, `km_median` and `km_max`.
         - `warning`: what the distances say against the scores of the test part, or empty text.
@@ -113,6 +115,7 @@ def _describe_part(ds: xr.Dataset, degrees: np.ndarray, train: np.ndarray, held:
         "stations": int(known.size),
         **_spread_km(known),
         "within_1_km": int((known < _NEAR_M).sum()),
+        "within_100_m": int((known < 1000 * BESIDE_KM).sum()),
         "shared_pixels": {
             str(n): _count_shared(ds[n].values, degrees, train, held, float(ds[n].attrs[PIXEL_SIZE])) for n in layers
         },
@@ -151,5 +154,6 @@ def _warn(found: JsonObject) -> str:
     test = found["test"]["km_median"]
     farther = "map" in found and found["map"]["km_median"] > _FARTHER * test
     # For a map that is as near as the test stations, such as one of the field on which they stand, their scores are fair.
-    beside = test < BESIDE_KM and (farther or "map" not in found)
+    many = found["test"]["within_100_m"] >= _MANY * found["test"]["stations"]
+    beside = many and (farther or "map" not in found)
     return " ".join([*([_BESIDE] if beside else []), *([_FAR_MAP] if farther else [])])

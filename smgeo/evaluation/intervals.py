@@ -2,9 +2,11 @@
 
 The interval of a score is a studentised cluster bootstrap: whole clusters are drawn, and each resample's score is divided by its own
 standard error, on a scale on which the score is nearer to normal (Cameron, Gelbach and Miller 2008, Rev. Econ. Stat. 90, 414-427;
-DiCiccio and Efron 1996, Stat. Sci. 11, 189-228). Its arms are no shorter than those of Student's t with one degree of freedom less than
-there are clusters, because a bootstrap of few clusters lacks the spread that it should find. `benchmarks/intervals.py` counts how often
-such intervals contain the truth.
+DiCiccio and Efron 1996, Stat. Sci. 11, 189-228). The standard error of the score itself is the jackknife's, a cluster left out at a time
+(MacKinnon, Nielsen and Webb 2023, J. Appl. Econom. 38, 671-694). The arms are no shorter than those of Student's t with one degree of freedom
+less than there are clusters of equal size: (sum of rows)² / sum of their squares, because a cluster that holds most rows is nearly alone
+(Carter, Schnepel and Steigerwald 2017, Rev. Econ. Stat. 99, 698-709). `benchmarks/intervals.py` counts how often such intervals contain the
+truth.
 """
 
 from __future__ import annotations
@@ -18,8 +20,12 @@ from scipy.stats import t as student
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-# Fewer clusters have no interval; with fewer than the second, intervals are said to be too narrow.
-LEAST_CLUSTERS, FEW_CLUSTERS = 3, 10
+# Fewer clusters have no interval, and of a median none; with fewer than the last, intervals are said to be of little use.
+LEAST_CLUSTERS, LEAST_OF_MEDIAN, FEW_CLUSTERS = 5, 6, 10
+# An upper end beyond so many times the score is none.
+_FARTHEST = 10.0
+# Nor have clusters that count as fewer of equal size.
+_LEAST_EQUAL = 2.5
 # With more, resamples take long and add nothing to Student's t.
 _MANY_CLUSTERS = 1_000
 # Ends of an interval; None where it is not defined.
@@ -74,7 +80,8 @@ def interval_of_sums(
     Parameters
     ----------
     sums : numpy.ndarray
-        (clusters, k) float64: what each cluster adds to the k sums, such as its number of rows and its squared errors.
+        (clusters, k) float64: what each cluster adds to the k sums. The first is its number of rows (or stations), the others such as
+        its squared errors.
     score : callable
         (..., k) totals -> (...) score. It must not change when all totals are doubled, and must take complex totals.
     scale : Scale
@@ -83,10 +90,11 @@ def interval_of_sums(
     Returns
     -------
     list
-        [low, high]; None each, with fewer than three clusters or where the score is not defined; None for an end without bound.
+        [low, high]; None each, with fewer than five clusters, with one that holds most rows, or where the score is not defined; None for an
+        end without bound.
     """
-    clusters = len(sums)
-    if clusters < LEAST_CLUSTERS:
+    clusters, equal = len(sums), count_equal(sums[:, 0])
+    if clusters < LEAST_CLUSTERS or equal < _LEAST_EQUAL:
         return [None, None]
     with np.errstate(all="ignore"):
 
@@ -98,23 +106,38 @@ def interval_of_sums(
             added = (slopes @ sums.T) ** 2
             return scale.there(score(totals)), np.sqrt((weights * added).sum(axis=-1) * clusters / (clusters - 1))
 
-        (value,), (error,) = both(np.ones((1, clusters)))
-        raw = float(score(sums.sum(axis=0)))
+        total = sums.sum(axis=0)
+        raw = float(score(total))
         if not np.isfinite(raw):
             return [None, None]
-        if not np.isfinite(value) or not error > 0:  # a score of 0 or 1, or clusters that are all alike
+        (value,), (linear,) = both(np.ones((1, clusters)))
+        without = scale.there(score(total - sums))
+        error = np.sqrt((clusters - 1) / clusters * ((without - without.mean()) ** 2).sum())
+        if not np.isfinite(value) or not linear > 0:  # a score of 0 or 1, or clusters that are all alike
             return [raw, raw]
+        if not np.isfinite(error):  # one cluster alone makes the score what it is
+            return [None, None]
         values, errors = both(
             draw_clusters(clusters, resamples if clusters <= _MANY_CLUSTERS else 1, seed).astype("float64")
         )
         ratios = (values - value) / errors
-    ratios = ratios[np.isfinite(ratios) & (errors > 1e-9 * error)]
+    ratios = ratios[np.isfinite(ratios) & (errors > 1e-9 * linear)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail]) if ratios.size > resamples / 2 else (0.0, 0.0)
-    least = float(student.ppf(1 - tail, clusters - 1))
+    least = float(student.ppf(1 - tail, equal - 1))
     with np.errstate(over="ignore"):
         ends = scale.back(value - error * np.array([max(high, least), min(low, -least)]))
-    return [float(end) if np.isfinite(end) else None for end in ends]
+    bounds = (-np.inf, _FARTHEST * raw) if scale is LOG else (-np.inf, np.inf)
+    return [float(end) if np.isfinite(end) and bounds[0] <= end <= bounds[1] else None for end in ends]
+
+
+def count_equal(rows: np.ndarray) -> float:
+    """Return how many clusters of equal size so many rows of each cluster count as: (sum of rows)² / sum of their squares.
+
+    >>> count_equal(np.array([5.0, 5.0, 5.0])), round(count_equal(np.array([90.0, 5.0, 5.0])), 2)
+    (3.0, 1.23)
+    """
+    return float(rows.sum() ** 2 / (rows**2).sum())
 
 
 def interval_of_mean(values: np.ndarray, cluster: np.ndarray, scale: Scale = PLAIN, *, seed: int = 0) -> Interval:
@@ -130,11 +153,15 @@ def interval_of_median(values: np.ndarray, cluster: np.ndarray) -> Interval:
     The share of values up to the median has a standard error over clusters; the values at the ends of the interval of that share are
     those of the median (Woodruff 1952, J. Am. Stat. Assoc. 47, 635-646). It ends at the smallest and greatest value.
     """
-    ids, at = np.unique(cluster, return_inverse=True)
-    if ids.size < LEAST_CLUSTERS:
+    _, at = np.unique(cluster, return_inverse=True)
+    sizes = np.bincount(at).astype("float64")
+    equal = count_equal(sizes) if sizes.size else 0.0
+    if sizes.size < LEAST_OF_MEDIAN or equal < _LEAST_EQUAL:
         return [None, None]
     below = np.bincount(at, weights=(values <= np.median(values)) - 0.5)
-    error = np.sqrt((below**2).sum() * ids.size / (ids.size - 1)) / values.size
-    reach = float(student.ppf((1 + CONFIDENCE) / 2, ids.size - 1)) * error
+    error = np.sqrt((below**2).sum() * sizes.size / (sizes.size - 1)) / values.size
+    # Stations that lie on both sides of the median in each cluster, as by design, are not less uncertain than independent ones.
+    error = max(float(error), 0.5 / np.sqrt(values.size))
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, equal - 1)) * error
     low, high = np.quantile(values, np.clip([0.5 - reach, 0.5 + reach], 0, 1))
     return [float(low), float(high)]

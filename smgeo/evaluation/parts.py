@@ -28,7 +28,7 @@ from smgeo.evaluation.scores import (
 )
 from smgeo.models.protocol import Model
 from smgeo.prepare import PARTS, Split, Windows, part_rows, repeat_steps, windows_like
-from smgeo.prepare.places import find_unseen, group_stations
+from smgeo.prepare.places import find_unseen, grouped
 from smgeo.prepare.target import check_target_is_observed, target_scaler
 
 
@@ -254,8 +254,8 @@ def evaluate(model: Model, ds: xr.Dataset, split: Split, cluster: str | None = N
         raise SmgeoError(
             "evaluate: the model was fitted on bare arrays, so its preparation is unknown; fit it on Windows"
         )
-    if cluster is not None:
-        group_stations(ds, cluster)  # says what is wrong with it before any work
+    ds = grouped(ds)
+    clusters_of(ds, cluster)  # says what is wrong with it before any work
     prepared = repeat_steps(ds, preparation["steps"])
     check_target_is_observed(prepared, preparation["target"])
     scores: dict[str, Scores] = {}

@@ -25,6 +25,7 @@ class Repeated(TypedDict):
     """A score over splits and seeds, see `summarise_repeats`."""
 
     mean: float | None
+    sd: float | None
     split_sd: float | None
     training_sd: float | None
 
@@ -82,7 +83,8 @@ def summarise_repeats(table: pd.DataFrame) -> dict[str, Repeated]:
     Returns
     -------
     dict
-        Score -> `mean`, `split_sd` (None with one split), `training_sd` (None with one seed).
+        Score -> `mean`; `sd` of all runs; `split_sd` and `training_sd`, which need two splits and two seeds, None without them: of one seed
+        the effect of the training cannot be told from that of the split.
     """
     out: dict[str, Repeated] = {}
     for name in REPEATED:
@@ -90,9 +92,11 @@ def summarise_repeats(table: pd.DataFrame) -> dict[str, Repeated]:
         splits, seeds = values.shape
         within = float(values.var(axis=1, ddof=1).mean()) if seeds > 1 else None
         between = float(values.mean(axis=1).var(ddof=1)) if splits > 1 else None
-        left = None if between is None else max(between - (within or 0.0) / seeds, 0.0)
+        left = None if between is None or within is None else max(between - within / seeds, 0.0)
+        spread = float(values.std(ddof=1)) if values.size > 1 else None
         out[name] = {
             "mean": finite_or_none(float(values.mean())),
+            "sd": None if spread is None else finite_or_none(spread),
             "split_sd": None if left is None else finite_or_none(float(np.sqrt(left))),
             "training_sd": None if within is None else finite_or_none(float(np.sqrt(within))),
         }

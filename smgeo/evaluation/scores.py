@@ -22,6 +22,7 @@ from smgeo.evaluation.intervals import (
     Clusters,
     Interval,
     Scale,
+    count_equal,
     interval_of_mean,
     interval_of_median,
     interval_of_sums,
@@ -59,6 +60,7 @@ class PairScores(TypedDict):
     n: int
     stations: int
     clusters: int
+    clusters_unequal: int
     rmse_first: float
     rmse_second: float
     difference: float
@@ -231,8 +233,8 @@ def score_intervals(
 ) -> dict[str, Interval]:
     """Return 95 % intervals of the four pooled scores over clusters of stations, see `smgeo.evaluation.intervals`.
 
-    They estimate how the score would vary with other clusters of the same kind. With fewer than about ten clusters they are
-    still a little too narrow. With fewer than three there is none.
+    They estimate how the score would vary with other clusters of the same kind. With fewer than five clusters, or with one that holds most
+    rows, there is none.
 
     Parameters
     ----------
@@ -291,6 +293,7 @@ class StationScores(TypedDict):
     stations_of_few_rows: int
     least_rows: int
     clusters: int
+    clusters_equal: float | None
     clusters_by: str
     rmse: StationScore
     ubrmse: StationScore
@@ -317,8 +320,8 @@ def score_stations(
     -------
     dict
         `stations`; `stations_of_few_rows`, whose ubRMSE and r do not count because they have fewer than `least_rows` rows; `clusters`, their
-        number, and `clusters_by`; and for `rmse`, `ubrmse`, `bias` and `r` `mean`, `mean_interval`, `median`, `median_interval`. A
-        station of a constant series has no r either.
+        number, `clusters_equal`, how many of equal size they count as, and `clusters_by`; and for `rmse`, `ubrmse`, `bias` and `r`
+        `mean`, `mean_interval`, `median`, `median_interval`. A station of a constant series has no r either.
     """
     moments = Moments.of(observed, predicted, station)
     table, at = moments.table, _number(moments.station, clusters)
@@ -331,9 +334,11 @@ def score_stations(
             return {"mean": None, "mean_interval": [None, None], "median": None, "median_interval": [None, None]}
         values, of = values[seen], at[seen]
         scale = LOG if name in ("rmse", "ubrmse") else PLAIN
+        ends = interval_of_mean(values, of, scale, seed=seed)
         return {
             "mean": float(values.mean()),
-            "mean_interval": interval_of_mean(values, of, scale, seed=seed),
+            # A mean of correlations is one.
+            "mean_interval": [None if v is None else min(max(v, -1.0), 1.0) for v in ends] if name == "r" else ends,
             "median": float(np.median(values)),
             "median_interval": interval_of_median(values, of),
         }
@@ -343,6 +348,7 @@ def score_stations(
         "stations_of_few_rows": int(few.sum()),
         "least_rows": LEAST_ROWS,
         "clusters": int(at.max()) + 1 if at.size else 0,
+        "clusters_equal": count_equal(np.bincount(at, weights=moments.n)) if at.size else None,
         "clusters_by": "station" if clusters is None else clusters.by,
         "rmse": over_stations("rmse"),
         "ubrmse": over_stations("ubrmse"),
@@ -375,11 +381,12 @@ def compare_pair(
     Returns
     -------
     dict
-        `n`, `stations`, `clusters`; `rmse_first`, `rmse_second` pooled over these rows, `difference` (first - second) and its `interval`
-        over clusters; `stations_first_better`, `stations_second_better`; `p_value` of the two-sided Wilcoxon
-        signed-rank test on the clusters' mean differences of station RMSEs (exact below 50 clusters without ties); `effect`, the
-        matched-pairs rank-biserial correlation of the same (Kerby 2014), from -1 (the first model is better in every cluster) to 1. The
-        last two are None if all differences are 0. With fewer than six clusters, p cannot fall below 0.05, whatever the models.
+        `n`, `stations`, `clusters`, and `clusters_unequal`, in which the models differ; `rmse_first`, `rmse_second` pooled over these rows,
+        `difference` (first - second) and its `interval` over clusters; `stations_first_better`, `stations_second_better`; `p_value` of
+        the two-sided Wilcoxon signed-rank test on the clusters' mean differences of station RMSEs (exact below 50 clusters without ties);
+        `effect`, the matched-pairs rank-biserial correlation of the same (Kerby 2014), from -1 (the first model is better in every
+        cluster) to 1. The last two are None if all differences are 0. Of m clusters that differ, p cannot fall below 2 / 2^m, whatever
+        the models.
     """
     from scipy.stats import rankdata, wilcoxon
 
@@ -401,6 +408,7 @@ def compare_pair(
         "n": int(observed.size),
         "stations": int(ones.size),
         "clusters": len(sums),
+        "clusters_unequal": int(nonzero.size),
         "rmse_first": a,
         "rmse_second": b,
         "difference": a - b,

@@ -19,7 +19,7 @@ from smgeo.models.applicability import MOST_ROWS, Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, cv_folds, part_rows, repeat_steps, windows_like
-from smgeo.prepare.places import group_numbers
+from smgeo.prepare.places import group_numbers, grouped
 from smgeo.prepare.steps import Preparation
 from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
 from smgeo.recipe.preparation import PrepareSpec
@@ -158,6 +158,9 @@ def cross_calibrate(
     preparation = _preparation_of(model)
     features, target = list(preparation["features"]), preparation["target"]
     _check_places(split)
+    if learner.make().has_spread != model.has_spread:
+        raise SmgeoError("intervals: the learner makes another kind of model than the one that gets them")
+    ds = grouped(ds)
     train = select_stations(ds, split.train)
     made = cv_folds(train, "group-k-fold", folds, target=target, seed=seed)
     parts = []
@@ -400,7 +403,7 @@ def _windows_of(model: Model, ds: xr.Dataset, split: Split, part: str, *, traine
     """Return windows with a target at the stations of a part; refuse stations that the model was trained on."""
     preparation = _preparation_of(model)
     _check_places(split)
-    seen = set((model.training_ or {}).get("stations", ())) & set(getattr(split, part))
+    seen = set((model.training_ or {}).get("stations", ())) & set(map(str, getattr(split, part)))
     if seen and not trained:
         raise SmgeoError(
             f"the model was trained on {len(seen)} of the {part} stations ({', '.join(sorted(seen)[:3])}): use stations that it was not "

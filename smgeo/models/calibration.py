@@ -16,8 +16,10 @@ from smgeo.errors import SmgeoError
 _STEPS = 1000
 # A spread is learned for so many ranges of the estimate, if there are so many groups for each.
 _RANGES, _GROUPS_OF_RANGE = 8, 5
-# No more knots are read from a file.
-_MOST_KNOTS = 100
+# A group's errors are divided by a spread that the groups of other folds, of so many, have.
+_SPREAD_FOLDS = 5
+# No more knots are read from a file, and no larger numbers: their products would not be finite.
+_MOST_KNOTS, _LARGEST = 100, 1e15
 
 
 def _steps_of(stations: int) -> int:
@@ -60,7 +62,8 @@ class Calibration:
     """Widths of prediction intervals, learned at places that the model was not trained on.
 
     The score of a row is its absolute error, divided by a spread. The spread is the model's own (plus `offset`) if it has one, such as that
-    of a forest's trees; else it is learned from the errors, as their mean in ranges of the estimate. Each of K groups of stations (places,
+    of a forest's trees; else it is learned from the errors, as their mean in ranges of the estimate (for a score, from those of other groups).
+    Each of K groups of stations (places,
     unless the cube says otherwise) weighs 1 / (K + 1), shared equally by its rows, and the rest of the weight is an error without bound: the
     quantile of the scores then covers a row of a new group with the requested probability, if the group is exchangeable with the K (Lee,
     Barber and Willett 2023, arXiv:2306.06342, hierarchical conformal prediction; Dunn, Wasserman and Ramdas 2022, J. Am. Stat. Assoc. 118).
@@ -122,11 +125,13 @@ class Calibration:
         offset, knots, spreads = None, np.empty(0), np.empty(0)
         if spread is not None:
             # So that rows on which all trees happen to agree do not dominate.
-            offset = float(np.median(spread))
+            offset = float(np.median(spread)) or float(scores.mean()) or 1.0
             scores /= spread + offset
         else:
-            knots, spreads = _learn_spread(scores, predicted.astype("float64"), weights, len(ids))
-            scores /= _spread_at(predicted, knots, spreads)
+            estimates = predicted.astype("float64")
+            knots, spreads = _learn_spread(scores, estimates, weights, len(ids))
+            if len(knots):
+                scores /= _spread_of_others(scores, estimates, weights, group)
         order = np.argsort(scores, kind="stable")
         reached = np.cumsum(weights[order])
         most = _steps_of(len(ids))
@@ -202,8 +207,12 @@ class Calibration:
             2 <= made.stations <= made.rows and len(made.widths) == _steps_of(made.stations) and limits[0] < limits[1]
         )
         rising = all(-math.inf < a < b < math.inf for a, b in pairwise(knots))
-        fits &= len(knots) == len(spreads) <= _MOST_KNOTS and len(knots) != 1 and rising and made.folds >= 0
-        fits &= min(spreads, default=1) > 0 and not (knots and made.offset is not None)
+        fits &= len(knots) == len(spreads) <= _MOST_KNOTS and len(knots) != 1 and rising and 0 <= made.folds <= _LARGEST
+        fits &= (
+            min(spreads, default=1) > 1 / _LARGEST
+            and not (knots and made.offset is not None)
+            and max(numbers) < _LARGEST
+        )
         if not fits or not all(0 <= n < math.inf for n in numbers) or list(made.widths) != sorted(made.widths):
             raise ValueError("its intervals are none")
         return made
@@ -226,6 +235,19 @@ def _learn_spread(
     if len(knots) < 2 or not (np.diff(knots) > 0).all() or not (spreads > 0).all():
         return np.empty(0), np.empty(0)
     return knots, spreads
+
+
+def _spread_of_others(errors: np.ndarray, predicted: np.ndarray, weights: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the spread at each row as other groups have it: a new group did not shape the spread that its errors are divided by."""
+    out = np.ones(len(errors))
+    for k in range(_SPREAD_FOLDS):
+        mine = group % _SPREAD_FOLDS == k
+        learned = _learn_spread(errors[~mine], predicted[~mine], weights[~mine], len(np.unique(group[~mine])))
+        if mine.any() and not len(learned[0]):  # constant: the mean error
+            out[mine] = np.average(errors[~mine], weights=weights[~mine])
+        else:
+            out[mine] = _spread_at(predicted[mine], *learned)
+    return out
 
 
 def _spread_at(predicted: np.ndarray, knots: np.ndarray, spreads: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from smgeo.cube.schema import observed
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.knndm import SPACES, Match, Space, match_folds
 from smgeo.prepare.places import (
+    GROUP,
     buffer_of,
     coordinates_of,
     group_numbers,
@@ -74,8 +75,8 @@ class Folds:
         Number of folds.
     seed, gap_days, forward_only
         Arguments of `cv_folds`.
-    near : numpy.ndarray or None
-        bool (folds, station): stations within the buffer around those that a fold holds out, which it does not train on.
+    buffer_km, degrees
+        Training stations nearer than this to one that a fold holds out are in neither part of the fold; positions of stations, (station, 2).
     match : smgeo.prepare.knndm.Match or None
         Of `knndm`: the statistic W, and the distances from prediction points, and from held-out places, to training places.
     """
@@ -88,7 +89,8 @@ class Folds:
     seed: int
     gap_days: int = 0
     forward_only: bool = False
-    near: np.ndarray | None = None
+    buffer_km: float = 0.0
+    degrees: np.ndarray | None = None
     match: Match | None = None
 
     def __len__(self) -> int:
@@ -102,8 +104,9 @@ class Folds:
         if not 0 <= k < self.count:
             raise IndexError(f"fold {k} of {self.count}")
         train = self.rows & (self.fold != k)
-        if self.near is not None:
-            train &= ~self.near[k][:, None]
+        if self.degrees is not None:
+            held = self.fold[:, 0] == k
+            train &= ~near_stations(self.degrees, held, self.buffer_km)[:, None] | held[:, None]
         if self.method == "temporal":
             train &= self._far_from(k)
         return train, self.rows & (self.fold == k)
@@ -151,8 +154,8 @@ def cv_folds(
     | method | held out together |
     |---|---|
     | `group-k-fold` | groups of stations: places, or what `group_stations` or a table's column `group` says |
-    | `leave-location-out` | places: stations that are no farther apart than 30 m, or what `group_stations` says |
-    | `spatial-blocks` | all places of a block |
+    | `leave-location-out` | places: stations that are no farther apart than 30 m; groups, where the cube has larger ones |
+    | `spatial-blocks` | all places (or groups, at their first station) of a block |
     | `knndm` | groups, so that held-out places are as far from training places as `prediction` is |
     | `temporal` | all rows of a period |
     | `random` | nothing: each row is drawn separately |
@@ -235,9 +238,7 @@ def cv_folds(
     unit, fold, match = METHODS[method](asked)
     made = Folds(method, rows, unit, fold, folds or int(fold.max()) + 1, seed, gap_days, forward_only, match=match)
     if method in OF_STATIONS and (km := buffer_of(ds)):
-        degrees = coordinates_of(ds)
-        near = [near_stations(degrees, fold[:, 0] == k, km) & (fold[:, 0] != k) for k in range(made.count)]
-        made = replace(made, near=np.stack(near))
+        made = replace(made, buffer_km=km, degrees=coordinates_of(ds))
     _check_parts(made)
     return made
 
@@ -251,7 +252,7 @@ def _check_parts(folds: Folds) -> None:
         if not (train.any() and held.any()):
             lacks = "trains on" if held.any() else "holds out"
             other = f" or a gap_days below {folds.gap_days}" if folds.method == "temporal" else ""
-            other = other if folds.near is None else " or a smaller buffer_km"
+            other = other if folds.degrees is None else " or a smaller buffer_km"
             raise SmgeoError(
                 f"cross-validation ({folds.method}): fold {k + 1} of {len(folds)} {lacks} none of the {folds.rows.sum():,} rows; use "
                 f"fewer folds{other}"
@@ -309,8 +310,16 @@ def _by_group(asked: _Asked) -> Parts:
 
 
 def _by_place(asked: _Asked) -> Parts:
-    keys = place_numbers(asked.ds)[asked.with_rows]
+    keys = _whole_places(asked)
     return _deal(asked, keys.tolist(), "places with a target", asked.folds or max(np.unique(keys).size, 2))
+
+
+def _whole_places(asked: _Asked) -> np.ndarray:
+    """Return the number of the place of each station with rows; of its group, where the cube has larger ones, which are never parted."""
+    named = asked.ds[GROUP].attrs.get("by", GROUP) if GROUP in asked.ds.coords else "place"
+    numbers = place_numbers if named in ("place", "station") else group_numbers
+    found: np.ndarray = numbers(asked.ds)[asked.with_rows]
+    return found
 
 
 def _by_block(asked: _Asked) -> Parts:
@@ -321,7 +330,7 @@ def _by_block(asked: _Asked) -> Parts:
             f"cross-validation (spatial-blocks): needs latitude and longitude of every station with a target; the cube {found}; "
             "add the coordinates, leave these stations out, or use group-k-fold"
         )
-    _, first, location = np.unique(place_numbers(asked.ds)[asked.with_rows], return_index=True, return_inverse=True)
+    _, first, location = np.unique(_whole_places(asked), return_index=True, return_inverse=True)
     if asked.block_km is not None:
         blocks, word = _squares(places[first], asked.block_km), f"squares of {asked.block_km:g} km"
     elif asked.folds > first.size:

@@ -50,7 +50,8 @@ def group_stations(
         What a group is; by default `group` if the cube has it, else `place`.
 
         - `place`: stations that are no farther apart than `same_place_m`, each from each other (complete linkage), so that
-          places do not chain. A station without coordinates is a place of its own.
+          places do not chain. In a row of stations with shorter steps, neighbours can be of two places: give a larger size, or a buffer.
+          A station without coordinates is a place of its own.
         - `station`: a station, whatever lies beside it. This is for published protocols.
         - `clusters`: places that are no farther apart than `km`, each from each other.
         - the name of a coordinate of the stations, such as `network`, or `group`, which tables fill from a column (a field,
@@ -92,7 +93,8 @@ def group_stations(
         names = names[_first(_of_most(place, number_places(degrees, 1000 * km)))]
     elif by not in ("place", "station"):
         labels = _labels(ds, by)
-        names = _of_most(place, np.where(labels == "", names, labels))
+        # In brackets, because a label may be the id of a station.
+        names = _of_most(place, np.where(labels == "", [f"({name})" for name in names], labels))
     attrs = {"long_name": "stations that are held out together", "by": by, "same_place_m": float(same_place_m)}
     attrs |= {"buffer_km": float(buffer_km)} | ({} if km is None else {"km": float(km)})
     return ds.assign_coords({GROUP: ("station", names.astype(object), attrs)})
@@ -103,8 +105,12 @@ def group_numbers(ds: xr.Dataset) -> np.ndarray:
 
     A cube that `group_stations` has not seen is grouped by its defaults.
     """
-    grouped = ds if GROUP in ds.coords and "by" in ds[GROUP].attrs else group_stations(ds)
-    return _number(text_of(grouped[GROUP]))
+    return _number(text_of(grouped(ds)[GROUP]))
+
+
+def grouped(ds: xr.Dataset) -> xr.Dataset:
+    """Return the cube as `group_stations` gave it, or with its defaults. Group a cube before stations are selected from it."""
+    return ds if GROUP in ds.coords and "by" in ds[GROUP].attrs else group_stations(ds)
 
 
 def place_numbers(ds: xr.Dataset, same_place_m: float | None = None) -> np.ndarray:
@@ -131,7 +137,7 @@ def find_unseen(ds: xr.Dataset, seen: Iterable[str]) -> tuple[np.ndarray, np.nda
     numpy.ndarray, numpy.ndarray
         bool (station,) each: unseen places, and unseen stations at seen places.
     """
-    known = np.isin(text_of(ds["station"]).astype(str), list(seen))
+    known = np.isin(text_of(ds["station"]).astype(str), [str(s) for s in seen])
     number = group_numbers(ds)
     beside = np.isin(number, number[known]) & ~known
     return ~known & ~beside, beside
@@ -143,10 +149,28 @@ def buffer_of(ds: xr.Dataset) -> float:
 
 
 def coordinates_of(ds: xr.Dataset) -> np.ndarray:
-    """Return latitude and longitude of each station in degrees, float64 (station, 2); NaN where they are unknown."""
+    """Return latitude and longitude of each station in degrees, float64 (station, 2); NaN where they are unknown.
+
+    Raises
+    ------
+    SmgeoError
+        If `ds` has no stations, or a position is none on Earth.
+    """
+    if "station" not in ds.dims:
+        raise SmgeoError(f"needs a station cube, with dims (station, time); found {tuple(ds.dims)}")
     if not {"latitude", "longitude"} <= set(ds.variables):
         return np.full((ds.sizes["station"], 2), np.nan)
-    degrees = np.stack([ds[n].values.astype("float64") for n in ("latitude", "longitude")], axis=1)
+    both = [ds[n] for n in ("latitude", "longitude")]
+    if any(v.dims != ("station",) or v.dtype.kind not in "fiu" for v in both):
+        raise SmgeoError("latitude and longitude are numbers in degrees, one a station")
+    degrees = np.stack([v.values.astype("float64") for v in both], axis=1)
+    wrong = (np.abs(degrees[:, 0]) > 90) | (np.abs(degrees[:, 1]) > 360)
+    if wrong.any():
+        first = np.flatnonzero(wrong)[0]
+        raise SmgeoError(
+            f"station {text_of(ds['station'])[first]} has latitude {degrees[first, 0]:g} and longitude {degrees[first, 1]:g}, which is no place on "
+            "Earth; are they swapped, or in metres?"
+        )
     return np.where(np.isfinite(degrees).all(axis=1)[:, None], degrees, np.nan)
 
 
@@ -212,11 +236,17 @@ def number_places(degrees: np.ndarray, size_m: float) -> np.ndarray:
     """
     place = np.arange(len(degrees))
     known = np.flatnonzero(np.isfinite(degrees).all(axis=1))
-    points = on_sphere(degrees[known])
+    if not known.size:
+        return place
+    # Each position once, in an order of their own: stations at one point are many, and the order of a cube is arbitrary.
+    positions, at = np.unique(degrees[known], axis=0, return_inverse=True)
+    points = on_sphere(positions)
+    label = np.arange(len(points))
     chord = 2 * np.sin(min(size_m / (2 * EARTH_M), np.pi / 2))
-    for members in _chained(points, chord, size_m) if known.size else ():
+    for members in _chained(points, chord, size_m):
         found = fcluster(linkage(pdist(points[members]), method="complete"), chord, criterion="distance")
-        place[known[members]] = known[members][_first(found)]
+        label[members] = members[_first(found)]
+    place[known] = len(degrees) + label[at.ravel()]
     return _number(place)
 
 
@@ -224,14 +254,16 @@ def _chained(points: np.ndarray, chord: float, size_m: float) -> Iterator[np.nda
     """Yield the positions of points that are joined by steps of at most `chord`, two or more each."""
     tree = KDTree(points)
     if tree.count_neighbors(tree, chord) > _MOST_PAIRS:
-        raise SmgeoError(f"places of {size_m:g} m: too many of {len(points):,} stations are that near; give less")
+        raise SmgeoError(
+            f"places of {size_m:g} m: too many of {len(points):,} stations are that near; give a smaller distance, or group by station"
+        )
     near = tree.query_pairs(chord, output_type="ndarray")
     joined = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(len(points), len(points)))
     label = connected_components(joined, directed=False)[1]
     for members in _members(label):
         if members.size**2 > _MOST_PAIRS:
             raise SmgeoError(
-                f"places of {size_m:g} m: steps of this length join {members.size:,} stations; give a smaller distance"
+                f"places of {size_m:g} m: steps of this length join {members.size:,} stations; give a smaller distance, or group by station"
             )
         if members.size > 1:
             yield members
@@ -274,4 +306,4 @@ def _labels(ds: xr.Dataset, name: str) -> np.ndarray:
         raise SmgeoError(
             f"groups: the stations have no coordinate {name!r}; {nearest(name, ['place', 'station', 'clusters', *known])}"
         )
-    return text_of(ds[name])
+    return np.where(pd.isna(ds[name].values), "", text_of(ds[name])).astype(object)

@@ -25,7 +25,7 @@ from smgeo.bounds import check_arguments, check_each, check_period, checked
 from smgeo.cube.schema import observed, select_stations, variables_of_kind
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
-from smgeo.prepare.places import buffer_of, coordinates_of, group_numbers, near_stations
+from smgeo.prepare.places import buffer_of, coordinates_of, group_numbers, grouped, near_stations
 from smgeo.recipe.preparation import find_period_problem
 
 PARTS = ("train", "validation", "test")
@@ -48,7 +48,7 @@ class Split:
     periods : dict of str to (str, str)
         For a split in time: first and last day of each part, such as `2015-04-01`. Stations are then in several parts.
     in_buffer : tuple of str
-        Stations in no part: they would be in training, but are nearer to one of another part than the buffer of the groups.
+        Stations in no part: they would be in training or validation, but are nearer to a test (or validation) station than the buffer.
     """
 
     train: tuple[str, ...]
@@ -262,6 +262,7 @@ def split_stations(
             "fractions must be three shares (train, validation, test) that sum to 1, with training above 0; got "
             f"{tuple(fractions)}"
         )
+    ds = grouped(ds)
     known = _has_target(ds)
     left_out = ds["station"].values[~known].tolist()
     ds = ds.isel(station=known)
@@ -276,12 +277,16 @@ def split_stations(
         n_test = max(round(n_test * share), 1) if n_test else 0
         n_val = len(free) - n_test
     validation, test = _draw(free, groups, n_val, n_test, seed)
-    held = np.array([s in validation or s in test for s in ids])
-    near = near_stations(coordinates_of(ds), held, buffer_of(ds)) & ~held
+    degrees, km = coordinates_of(ds), buffer_of(ds)
+    tested, validated = (np.array([s in part for s in ids]) for part in (test, validation))
+    # Validation stops networks and chooses parameters, so that it must not lie beside the test either.
+    near = near_stations(degrees, tested, km) & ~tested
+    validated &= ~near
+    near |= near_stations(degrees, validated, km) & ~tested & ~validated
     in_buffer = tuple(s for s, is_near in zip(ids, near, strict=True) if is_near)
     split = Split(
-        train=tuple(s for s, out in zip(ids, near | held, strict=True) if not out),
-        validation=tuple(s for s in ids if s in validation),
+        train=tuple(s for s, out in zip(ids, near | validated | tested, strict=True) if not out),
+        validation=tuple(s for s, inside in zip(ids, validated, strict=True) if inside),
         test=tuple(s for s in ids if s in test),
         forced={s: extremes for s, extremes in forced.items() if s not in in_buffer},
         left_out=tuple(left_out),
@@ -301,19 +306,29 @@ def split_stations(
 def _draw(
     free: list[str], groups: Mapping[Hashable, Hashable], n_val: int, n_test: int, seed: int
 ) -> tuple[set[str], set[str]]:
-    """Return stations of validation and test: whole groups in random order, until a part has its number."""
+    """Return stations of validation and test: whole groups in random order, as long as a part has room for them.
+
+    A group that is larger than the room stays in training. A part that would stay empty takes the smallest group that is left.
+    """
     members: dict[Hashable, list[str]] = {}
     for station in free:
         members.setdefault(groups[station], []).append(station)
     units = list(members.values())
-    validation: set[str] = set()
-    test: set[str] = set()
-    for i in np.random.default_rng(seed).permutation(len(units)):
-        if len(validation) < n_val:
-            validation.update(units[i])
-        elif len(test) < n_test:
-            test.update(units[i])
-    return validation, test
+    order = [units[i] for i in np.random.default_rng(seed).permutation(len(units))]
+    parts: tuple[set[str], set[str]] = (set(), set())
+    left = []
+    for unit in order:
+        for part, number in zip(parts, (n_val, n_test), strict=True):
+            if len(part) + len(unit) <= number:
+                part.update(unit)
+                break
+        else:
+            left.append(unit)
+    left.sort(key=len)
+    for part, number in zip(parts, (n_val, n_test), strict=True):
+        if number and not part and left:
+            part.update(left.pop(0))
+    return parts
 
 
 def _has_target(ds: xr.Dataset) -> np.ndarray:

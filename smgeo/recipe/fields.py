@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, StrictBool, field_validator
 
 from smgeo.catalog import FEATURES, STUDY_FEATURES, TARGET_MEAN, Feature, Kind
 from smgeo.recipe.grid import GridSpec
@@ -113,10 +113,10 @@ class RecipeFields(Spec):
     features: tuple[str, ...]
     variables: dict[str, VariableSpec] = Field({})
     groups: GroupsSpec = GroupsSpec()
-    cluster: str | None = None
+    cluster: str | None = Field(None, min_length=1)
     prepare: PrepareSpec = PrepareSpec()
     models: dict[str, ModelSpec] = Field({})
-    baseline: bool = True
+    baseline: StrictBool = True
     seeds: tuple[Seed, ...] = Field((), max_length=1_000)
     repeats: int = Field(1, ge=1, le=1_000)
     search: dict[str, SearchSpec] = Field({})

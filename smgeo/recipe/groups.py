@@ -14,7 +14,7 @@ class GroupsSpec(Spec):
     from a column and which is the default where they do. In a recipe, `groups: network` is short for `groups: {by: network}`.
     """
 
-    by: str | None = None
+    by: str | None = Field(default=None, min_length=1)
     same_place_m: float = Field(default=30.0, ge=0, le=1_000_000)
     km: float | None = Field(default=None, gt=0, le=20_000)
     buffer_km: float = Field(default=0.0, ge=0, le=20_000)

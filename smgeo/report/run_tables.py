@@ -150,6 +150,7 @@ def distances_table(results: Results) -> Table:
             number_column("km_median", "median km", "km", digits=2),
             number_column("km_max", "most km", "km", digits=2),
             count_column("within_1_km", "nearer than 1 km", optional=True),
+            count_column("within_100_m", "nearer than 100 m", optional=True),
             Column(("shared_pixels",), "in the pixel of a training station", as_reasons, "left", optional=True),
         ],
         records,

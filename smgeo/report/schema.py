@@ -94,14 +94,15 @@ class StationScore(Entry):
 class StationScores(Entry):
     """Scores over stations, each counted once.
 
-    `stations_of_few_rows` have fewer than `least_rows` rows, and neither ubRMSE nor r. `clusters` is the number of what is taken for independent, and
-    `clusters_by` what that is: `place`, `network`, ...
+    `stations_of_few_rows` have fewer than `least_rows` rows, and neither ubRMSE nor r. `clusters` is the number of what is taken for independent,
+    `clusters_equal` how many of equal size they count as by their rows, and `clusters_by` what that is: `place`, `network`, ...
     """
 
     stations: int
     stations_of_few_rows: int
     least_rows: int
     clusters: int
+    clusters_equal: Number
     clusters_by: str
     rmse: StationScore
     ubrmse: StationScore
@@ -117,6 +118,7 @@ class Comparison(Entry):
     n: int
     stations: int
     clusters: int | None = None
+    clusters_unequal: int | None = None
     rmse_first: float
     rmse_second: float
     difference: float
@@ -193,6 +195,7 @@ class RepeatedScore(Entry):
     """Mean of a score over splits and seeds, and its standard deviations by split and by training."""
 
     mean: Number
+    sd: Number
     split_sd: Number
     training_sd: Number
 
@@ -383,7 +386,7 @@ class SplitParts(Entry):
 class StationDistances(Entry):
     """Distances (km) from held-out stations to the nearest training station, over `stations` whose place is known.
 
-    `within_1_km` are nearer than 1 km; `shared_pixels` counts by static variable those that share a pixel with a training station.
+    `within_1_km` and `within_100_m` are nearer than that; `shared_pixels` counts by static variable those that share a pixel with a training station.
     """
 
     stations: int
@@ -391,6 +394,7 @@ class StationDistances(Entry):
     km_median: float
     km_max: float
     within_1_km: int
+    within_100_m: int
     shared_pixels: dict[str, int]
 
 

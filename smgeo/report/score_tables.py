@@ -41,8 +41,6 @@ from smgeo.report.table import (
 
 # Below this adjusted p-value two models differ beyond chance.
 _SIGNIFICANT = 0.05
-# With fewer clusters, all of one sign, the signed-rank test has a p of 2 / 2^5 = 0.0625 at the least.
-_LEAST_FOR_A_TEST = 6
 _PartName = TypeVar("_PartName", bound=str)
 
 
@@ -124,15 +122,20 @@ def _about_clusters(found: Sequence[StationScores]) -> str:
         return ""
     kinds, least = sorted({each.clusters_by for each in found}), min(each.clusters for each in found)
     few = max(each.stations_of_few_rows for each in found)
+    equal = min((each.clusters_equal for each in found if each.clusters_equal is not None), default=float(least))
     words = [
         f"Intervals are over clusters of stations ({', '.join(kinds)}), which alone are taken for independent: they show how a score would vary "
         "with other clusters of the same kind."
     ]
     if least < LEAST_CLUSTERS:
-        words.append(f"With {least} there is none.")
+        words.append(f"A part has {least} of them; fewer than {LEAST_CLUSTERS} have no interval.")
     elif least < FEW_CLUSTERS:
         words.append(
-            f"With {least} of them in a part, fewer than {FEW_CLUSTERS}, an interval is still somewhat too narrow, and nothing to build on."
+            f"A part has {least} of them: with fewer than {FEW_CLUSTERS}, an interval is wide and says little."
+        )
+    if equal < least / 2:
+        words.append(
+            f"Their sizes differ: in a part they count as {equal:.1f} of equal size. One cluster makes most of the pooled scores there."
         )
     if few:
         words.append(
@@ -167,14 +170,17 @@ def comparisons_table(pairs: Iterable[Comparison], units: str) -> Table:
 def baseline_table(results: Results) -> Table:
     """Return the tests of the models against a plain forest, with what they say as the finding."""
     pairs, units = results.against_baseline, results.units
-    words = {"beats": [p.first for p in pairs if _is_sure(p) and p.difference < 0]}
-    words["is worse than"] = [p.first for p in pairs if _is_sure(p) and p.difference > 0]
-    words["cannot be told from"] = [p.first for p in pairs if not _is_sure(p)]
+    # The test is of clusters, and the difference of rows: where they contradict each other, neither model is better.
+    words = {"beats": [p.first for p in pairs if _is_sure(p) and (p.effect or 0) < 0 and p.difference <= 0]}
+    words["is worse than"] = [p.first for p in pairs if _is_sure(p) and (p.effect or 0) > 0 and p.difference >= 0]
+    told = {name for names in words.values() for name in names}
+    words["cannot be told from"] = [p.first for p in pairs if p.first not in told]
     found = "; ".join(f"{', '.join(names)} {verb} the plain forest" for verb, names in words.items() if names)
     finding = _cannot_tell(pairs) or f"{found} (at an adjusted p of {_SIGNIFICANT:g})."
     note = (
         "The plain forest is scikit-learn's with 100 trees, leaves of 5 rows or more, a third of the features at a split and at most 60,000 rows a "
-        "tree, on single days, with the recipe's preparation; nothing of it is tuned. A model that does not beat it is not worth its trouble."
+        "tree, on single days, with the recipe's preparation; its parameters are the same in every run. Of a model that cannot be told from it "
+        "there is no evidence that it is worth its trouble."
     )
     return _pairs_table("against_baseline", "Against a plain forest", pairs, units, finding, note)
 
@@ -185,11 +191,15 @@ def _is_sure(pair: Comparison) -> bool:
 
 def _cannot_tell(pairs: Sequence[Comparison]) -> str:
     """Return a sentence if no pair has enough clusters for a test to tell anything."""
-    if not pairs or any(p.clusters is None or p.clusters >= _LEAST_FOR_A_TEST for p in pairs):
+    if not pairs or any(p.clusters_unequal is None for p in pairs):
+        return ""
+    # All clusters of one sign have the least p, 2 / 2^m, which Holm multiplies by the number of pairs.
+    most = max(p.clusters_unequal or 0 for p in pairs)
+    if len(pairs) * 2 / 2**most < _SIGNIFICANT:
         return ""
     return (
-        f"The test cannot tell: {max(p.clusters or 0 for p in pairs)} clusters of stations are too few for a p-value below {_SIGNIFICANT:g}, "
-        f"whatever the models; it takes {_LEAST_FOR_A_TEST}."
+        f"The test cannot tell: with {most} clusters of stations in which models differ, and {len(pairs)} pair(s), no adjusted p can fall below "
+        f"{_SIGNIFICANT:g}, whatever the models."
     )
 
 
@@ -348,6 +358,7 @@ def repeats_table(results: Results) -> Table:
         unit = "" if name.startswith("r_") else units
         columns += [
             number_column(f"{name} mean", heading, unit, shown),
+            number_column(f"{name} sd", f"{heading}, sd", unit, shown if name == "rmse_mean" else NOT_TERMINAL),
             number_column(f"{name} split", f"{heading}, sd by split", unit, shown, optional=True),
             number_column(f"{name} training", f"{heading}, sd by training", unit, shown, optional=True),
         ]
@@ -368,7 +379,12 @@ def _repeats_record(model: str, found: Repeats) -> Record:
     record: dict[str, object] = {"model": model}
     record |= {"splits": len({r.split for r in found.runs}), "seeds": len({r.seed for r in found.runs})}
     for name, score in found.scores.items():
-        record |= {f"{name} mean": score.mean, f"{name} split": score.split_sd, f"{name} training": score.training_sd}
+        record |= {
+            f"{name} mean": score.mean,
+            f"{name} sd": score.sd,
+            f"{name} split": score.split_sd,
+            f"{name} training": score.training_sd,
+        }
     return record
 
 

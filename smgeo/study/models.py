@@ -15,6 +15,7 @@ import xarray as xr
 from smgeo.cube.schema import select_stations
 from smgeo.cube.writing import write_cube
 from smgeo.errors import DivergedError, SmgeoError, SmgeoWarning
+from smgeo.evaluation.clusters import clusters_of
 from smgeo.evaluation.cross_validation import Learner
 from smgeo.evaluation.parts import evaluate
 from smgeo.evaluation.uncertainty import calibrate, cross_calibrate, find_applicability
@@ -38,6 +39,7 @@ def choose_split(run: Context, found: Found) -> Found:
     if not run.recipe.models:
         return found
     spec = run.recipe.prepare.split
+    clusters_of(run.open_stations(), run.recipe.cluster)  # says what is wrong with it before any model is trained
     seed = run.seed_of(spec)
     inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, "groups": run.groups, **found.keys("stations")}
     found, parts = run.do(found, "split", partial(_choose_split, run), inputs)
@@ -47,6 +49,11 @@ def choose_split(run: Context, found: Found) -> Found:
         ids = split.validation if intervals.method == "split" else (*split.train, *split.validation)
         groups = np.unique(group_numbers(select_stations(run.open_stations(), ids))).size
         check_stations(intervals.level, groups, "of such groups of stations the split has")
+        learned = np.unique(group_numbers(select_stations(run.open_stations(), split.train))).size
+        if intervals.method == "folds" and learned < intervals.folds:
+            raise SmgeoError(
+                f"intervals.folds: {intervals.folds} folds of {learned} groups of training stations; use fewer"
+            )
     return replace(found, split=split)
 
 

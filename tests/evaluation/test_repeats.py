@@ -22,9 +22,20 @@ def table_of(values):
 def test_variances_by_hand():
     """Two splits of two seeds: means 2 and 5, variances within each 2 and 2; 4.5 between the means, of which 2 / 2 is training."""
     found = summarise_repeats(table_of([[1.0, 3.0], [4.0, 6.0]]))["rmse"]
-    assert found == {"mean": 3.5, "split_sd": pytest.approx(np.sqrt(3.5)), "training_sd": pytest.approx(np.sqrt(2))}
-    assert summarise_repeats(table_of([[1.0, 3.0]]))["r"] == {"mean": 2.0, "split_sd": None, "training_sd": pytest.approx(np.sqrt(2))}  # fmt: skip
-    assert summarise_repeats(table_of([[1.0], [3.0]]))["r"]["training_sd"] is None
+    assert found == {
+        "mean": 3.5,
+        "sd": pytest.approx(np.std([1, 3, 4, 6], ddof=1)),
+        "split_sd": pytest.approx(np.sqrt(3.5)),
+        "training_sd": pytest.approx(np.sqrt(2)),
+    }
+    assert summarise_repeats(table_of([[1.0, 3.0]]))["r"] == {
+        "mean": 2.0,
+        "sd": pytest.approx(np.sqrt(2)),
+        "split_sd": None,
+        "training_sd": pytest.approx(np.sqrt(2)),
+    }
+    one_seed = summarise_repeats(table_of([[1.0], [3.0]]))["r"]
+    assert one_seed == {"mean": 2.0, "sd": pytest.approx(np.sqrt(2)), "split_sd": None, "training_sd": None}
     assert summarise_repeats(table_of([[0.0, 4.0], [4.0, 0.0]]))["bias"]["split_sd"] == 0
     assert summarise_repeats(table_of([[0.5, np.nan], [0.5, 0.5]]))["r"]["mean"] is None
 

@@ -71,7 +71,7 @@ def test_weights_take_the_rows_of_a_station_so_many_times(rows):
 
 
 def slow_interval(name, observed, predicted, station, cluster, seed):
-    """A studentised bootstrap from the rows, whose standard errors are derivatives by the weights of clusters, in differences."""
+    """A studentised bootstrap from the rows: derivatives by the weights of clusters in differences, the jackknife, Student's t."""
     clusters = list(dict.fromkeys(cluster[s] for s in sorted(set(station))))
     of_row = np.array([clusters.index(cluster[s]) for s in station])
     count = len(clusters)
@@ -98,8 +98,11 @@ def slow_interval(name, observed, predicted, station, cluster, seed):
     ones = np.ones(count)
     ratios = [(score(w) - score(ones)) / error_of(w) for w in drawn if (w > 0).sum() > 1]
     low, high = np.quantile(ratios, [0.025, 0.975])
-    t = student.ppf(0.975, count - 1)
-    ends = score(ones) - error_of(ones) * np.array([max(high, t), min(low, -t)])
+    without = [score(ones - one) for one in np.eye(count)]
+    jackknife = np.sqrt((count - 1) * np.var(without))
+    rows = np.bincount(of_row)
+    t = student.ppf(0.975, rows.sum() ** 2 / (rows**2).sum() - 1)
+    ends = score(ones) - jackknife * np.array([max(high, t), min(low, -t)])
     return {"bias": ends, "r": np.tanh(ends)}.get(name, np.exp(ends))
 
 
@@ -121,6 +124,12 @@ def sample(random, clusters, stations, correlation):
     return error.ravel(), station, {i: i // stations for i in range(clusters * stations)}
 
 
+def contains(ends, value):
+    """Whether an interval contains a value; an end that is None is without bound."""
+    low, high = ends
+    return (low is None or low <= value) and (high is None or value <= high)
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say_even_with_few_clusters():
     """Of 200 samples of 8 clusters of 4 stations, about 93 % of the intervals hold the truth; of stations taken for independent 7 of 10."""
     random = np.random.default_rng(0)
@@ -130,7 +139,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say_even_with_few_clusters()
         for found, clusters in ((inside, Clusters("place", cluster)), (alone, None)):
             ends = score_intervals(np.zeros(error.size), error, station, clusters, resamples=500)
             found.append(
-                [ends["rmse"][0] <= np.hypot(0.05, 0.05) <= ends["rmse"][1], ends["bias"][0] <= 0 <= ends["bias"][1]]
+                [contains(ends["rmse"], np.hypot(0.05, 0.05)), contains(ends["bias"], 0)]
             )
     assert (np.mean(inside, axis=0) >= 0.89).all()
     assert (np.mean(inside, axis=0) <= 0.99).all()
@@ -140,42 +149,65 @@ def test_intervals_cover_the_truth_as_often_as_they_say_even_with_few_clusters()
 def test_what_has_no_interval():
     nothing = {n: [None, None] for n in ("rmse", "ubrmse", "bias", "r")}
     assert score_intervals(np.arange(5.0), np.arange(5.0) + 1, np.zeros(5)) == nothing
-    assert score_intervals(np.arange(6.0), np.arange(6.0) + 1, np.repeat([0, 1], 3)) == nothing
+    assert score_intervals(np.arange(12.0), np.arange(12.0) + 1, np.repeat([0, 1, 2, 3], 3)) == nothing
+    # One cluster has nine rows of ten.
+    station = np.r_[np.zeros(90), np.arange(1, 11)]
+    errors = np.random.default_rng(0).standard_normal(100)
+    assert score_intervals(np.zeros(100), errors, station) == nothing
     assert score_intervals(np.empty(0), np.empty(0), np.empty(0)) == nothing
     # Equal errors everywhere have no spread, and a constant series no r.
-    equal = score_intervals(np.zeros(8), np.full(8, 0.5), np.repeat(np.arange(4), 2))
+    equal = score_intervals(np.zeros(10), np.full(10, 0.5), np.repeat(np.arange(5), 2))
     assert (equal["rmse"], equal["ubrmse"], equal["bias"], equal["r"]) == ([0.5] * 2, [0.0] * 2, [0.5] * 2, [None] * 2)
 
 
 def test_scores_over_stations_by_hand():
-    """Four stations, the last of 2 rows only; constant errors of .1, .2, .4 and .3."""
+    """Six stations, the last of 2 rows only; constant errors of .1, -.2, .4, .3, .2 and .3."""
     random = np.random.default_rng(0)
-    station = np.repeat(["a", "b", "c", "d"], [12, 12, 12, 2])
+    rows = [12, 12, 12, 12, 12, 2]
+    station = np.repeat(list("abcdef"), rows)
     observed = random.uniform(0.1, 0.4, station.size)
-    error = np.repeat([0.1, -0.2, 0.4, 0.3], [12, 12, 12, 2])
-    found = score_stations(observed, observed + error, station)
+    errors = np.array([0.1, -0.2, 0.4, 0.3, 0.2, 0.3])
+    found = score_stations(observed, observed + np.repeat(errors, rows), station)
     assert {k: found[k] for k in ("stations", "stations_of_few_rows", "least_rows", "clusters", "clusters_by")} == {
-        "stations": 4,
+        "stations": 6,
         "stations_of_few_rows": 1,
         "least_rows": 10,
-        "clusters": 4,
+        "clusters": 6,
         "clusters_by": "station",
     }
-    assert found["rmse"]["mean"] == pytest.approx(0.25)
-    assert found["rmse"]["median"] == pytest.approx(0.25)
-    assert found["bias"]["mean"] == pytest.approx(0.15)
-    assert found["bias"]["median"] == pytest.approx(0.2)
+    assert found["clusters_equal"] == pytest.approx(62**2 / (5 * 12**2 + 2**2))
+    assert (found["rmse"]["mean"], found["rmse"]["median"]) == (pytest.approx(0.25), pytest.approx(0.25))
+    assert (found["bias"]["mean"], found["bias"]["median"]) == (pytest.approx(1.1 / 6), pytest.approx(0.25))
     assert found["r"]["mean"] == pytest.approx(1)
     low, high = found["rmse"]["mean_interval"]
-    # Student's t on the logarithm of the mean, 3 degrees of freedom: the spread is that of the four RMSEs.
-    half = student.ppf(0.975, 3) * np.std([0.1, 0.2, 0.4, 0.3], ddof=1) / np.sqrt(4) / 0.25
-    assert low <= 0.25 * np.exp(-half) * 1.0000001
-    assert high >= 0.25 * np.exp(half) * 0.9999999
+    # Student's t on the logarithm of the mean, 5 degrees of freedom: the spread is that of the six RMSEs.
+    half = student.ppf(0.975, 5) * np.std(np.abs(errors), ddof=1) / np.sqrt(6) / 0.25
+    assert low <= 0.25 * np.exp(-0.98 * half)
+    assert high >= 0.25 * np.exp(0.98 * half)
     assert found["rmse"]["median_interval"] == pytest.approx([0.1, 0.4])
 
 
+def test_an_interval_holds_where_one_network_is_half_of_the_stations():
+    """Of 150 samples of a cluster of 60 stations and 12 of 5, nine of ten intervals hold the truth; as equals they would be too narrow."""
+    random = np.random.default_rng(0)
+    sizes = [60] + [5] * 12
+    cluster = np.repeat(np.arange(13), sizes)
+    inside = []
+    for _ in range(150):
+        common = random.standard_normal(13)[cluster]
+        mean = 0.05 * (np.sqrt(0.3) * common + np.sqrt(0.7) * random.standard_normal(cluster.size))
+        error = (mean[:, None] + 0.05 * random.standard_normal((cluster.size, 20))).ravel()
+        station = np.repeat(np.arange(cluster.size), 20)
+        of = Clusters("network", dict(enumerate(cluster.tolist())))
+        ends = score_intervals(np.zeros(error.size), error, station, of, resamples=300)
+        inside.append(
+            [contains(ends["rmse"], np.hypot(0.05, 0.05)), contains(ends["bias"], 0)]
+        )
+    assert (np.mean(inside, axis=0) >= 0.9).all()
+
+
 def test_the_interval_of_a_median_is_of_order_statistics():
-    """With independent values it is close to that of the binomial distribution; of equal clusters it is wider."""
+    """With independent values it is close to that of the binomial distribution; of equal clusters it is wider; it is never a point."""
     values = np.random.default_rng(1).permutation(np.arange(100.0))
     low, high = interval_of_median(values, np.arange(100))
     # The binomial interval of the median of 100 values ends at the 40th and the 61st.
@@ -184,6 +216,12 @@ def test_the_interval_of_a_median_is_of_order_statistics():
     together = interval_of_median(np.sort(values), np.arange(100) // 10)
     assert together[0] < low - 5
     assert together[1] > high + 5
+    # Each place has a station below and one above the median.
+    pairs = interval_of_median(
+        np.array([1, 2, 1.1, 2.1, 1.2, 2.2, 1.3, 2.3, 1.05, 2.5, 1.15, 2.6]), np.repeat(np.arange(6), 2)
+    )
+    assert pairs[1] - pairs[0] > 0.5
+    assert interval_of_median(values[:50], np.arange(50) // 10) == [None, None]
 
 
 def test_a_pair_by_hand():

@@ -103,7 +103,7 @@ def test_groups_by_a_coordinate_clusters_places_and_stations():
     assert names["place"] == ["N/s0", "N/s0", "N/s2", "N/s2", "N/s4"]
     assert names["station"] == [f"N/s{i}" for i in range(5)]
     # The first place has a station of each network, and goes with the first; the last has no network.
-    assert names["network"] == ["A", "A", "A", "A", "N/s4"]
+    assert names["network"] == ["A", "A", "A", "A", "(N/s4)"]
     assert group_numbers(smgeo.group_stations(ds, "clusters", km=3)).tolist() == [0, 0, 0, 0, 1]
     wide = smgeo.group_stations(ds, same_place_m=5_000)
     assert group_numbers(wide).tolist() == place_numbers(wide).tolist() == [0, 0, 0, 0, 1]
@@ -143,3 +143,60 @@ def test_what_groups_cannot_be():
         smgeo.group_stations(ds.drop_vars(["latitude"]), buffer_km=1)
     with pytest.raises(SmgeoError, match="same_place_m must be a number from 0"):
         smgeo.group_stations(ds, same_place_m=-1)
+
+
+def test_places_do_not_depend_on_the_order_of_stations_or_on_how_many_are_at_a_point():
+    north = [0.0, 20, 40, 60, 80, 100, 120]
+    degrees = np.c_[50 + METRE * np.array(north), np.full(7, 10.0)]
+    expected = {frozenset(np.flatnonzero(number_places(degrees, 30) == p).tolist()) for p in range(7)} - {frozenset()}
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(7)
+        place = number_places(degrees[order], 30)
+        assert {frozenset(order[place == p].tolist()) for p in range(7)} - {frozenset()} == expected
+    assert number_places(np.full((50_000, 2), 10.0), 30).max() == 0
+
+
+def test_a_station_without_a_name_is_in_no_group_of_that_name():
+    ds = cube([0, 1_000, 2_000, 3_000], network=[np.nan, np.nan, 1.0, 2.0])
+    assert group_numbers(smgeo.group_stations(ds, "network")).tolist() == [0, 1, 2, 3]
+    ds = cube([0, 1_000, 2_000, 3_000], network=["N/s1", "", "x", "x"])
+    assert group_numbers(smgeo.group_stations(ds, "network")).tolist() == [0, 1, 2, 2]
+
+
+def test_a_large_group_stays_in_training():
+    network = ["big"] * 24 + [f"n{i // 2}" for i in range(16)]
+    ds = smgeo.group_stations(cube((np.arange(40) * 1_000.0).tolist(), network=network), "network")
+    for seed in range(20):
+        split = smgeo.split_stations(ds, (0.6, 0.2, 0.2), extremes_to_train=False, seed=seed)
+        assert (len(split.train), len(split.validation), len(split.test)) == (24, 8, 8)
+    # Where there are only large groups, the smallest of them is tested.
+    ds = smgeo.group_stations(
+        cube((np.arange(40) * 1_000.0).tolist(), network=["a"] * 20 + ["b"] * 12 + ["c"] * 8), "network"
+    )
+    assert len(smgeo.split_stations(ds, (0.8, 0, 0.2), extremes_to_train=False).test) == 8
+
+
+def test_no_method_of_cross_validation_parts_a_group():
+    network = [f"n{i // 5}" for i in range(40)]
+    ds = smgeo.group_stations(cube((np.arange(40) * 1_000.0).tolist(), network=network), "network")
+    for method in ("group-k-fold", "leave-location-out", "spatial-blocks"):
+        for train, held in smgeo.cv_folds(ds, method, 4):
+            assert not set(np.flatnonzero(train.any(1)) // 5) & set(np.flatnonzero(held.any(1)) // 5)
+
+
+def test_the_buffer_lies_between_validation_and_test_too():
+    ds = smgeo.group_stations(cube((np.arange(60) * 1_000.0).tolist()), buffer_km=1.5)
+    split = smgeo.split_stations(ds, (0.6, 0.2, 0.2), extremes_to_train=False, seed=1)
+    at = {name: np.array([int(s[3:]) for s in ids]) for name, ids in split.parts().items()}
+    for a, b in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        assert min(abs(i - j) for i in at[a] for j in at[b]) > 1
+    assert sum(map(len, at.values())) + len(split.in_buffer) == 60
+
+
+def test_positions_that_are_none_on_earth_are_refused():
+    swapped = cube([0, 1_000])
+    swapped = swapped.assign_coords(latitude=("station", [120.0, 10.0]))
+    with pytest.raises(SmgeoError, match="N/s0 has latitude 120 .*swapped"):
+        smgeo.group_stations(swapped)
+    with pytest.raises(SmgeoError, match="needs a station cube"):
+        smgeo.group_stations(xr.Dataset({"a": ("y", [1.0])}))

@@ -80,7 +80,7 @@ def test_headings_of_files_are_those_that_users_know(tables):
         "bias_mean,bias_mean_low,bias_mean_high,bias_median,bias_median_low,bias_median_high,"
         "r_mean,r_median,rmse,rmse_low,rmse_high,ubrmse,ubrmse_low,ubrmse_high,bias,bias_low,bias_high,r,r_low,r_high,n,clusters,"
         "stations_of_few_rows",
-        "distances": "from,number,km_min,km_median,km_max,within_1_km,shared_pixels",
+        "distances": "from,number,km_min,km_median,km_max,within_1_km,within_100_m,shared_pixels",
         "comparisons": "first,second,rmse_first,rmse_second,difference,low,high,stations_first_better,stations_second_better,effect,"
         "p_value,p_adjusted,n,stations,clusters",
         "cross_validation": "model,method,folds,r2_mean_of_folds,r2_pooled,r2_station_means,rmse_pooled,n,stations",
@@ -117,8 +117,8 @@ def test_one_table_gives_page_and_terminal_their_columns_and_rows(tables):
 def test_distances_have_a_row_for_stations_and_one_for_pixels(tables):
     found = tables["distances"]
     assert found.text == [
-        ["test stations", "1", "0.05", "0.05", "0.05", "1", "clay 1, slope 0"],
-        ["pixels of the grid cube", "2,000", "–", "12.35", "1,234.50", "–", "–"],
+        ["test stations", "1", "0.05", "0.05", "0.05", "1", "0", "clay 1, slope 0"],
+        ["pixels of the grid cube", "2,000", "–", "12.35", "1,234.50", "–", "–", "–"],
     ]
     assert [row.marked for row in found.rows] == [True, False]
     assert found.finding == "The test stations lie beside training stations."
@@ -143,7 +143,7 @@ def test_terminal_prints_the_same_cells(results):
         "0.050 to 0.075",
         "1,200",
         "1 : 2",
-        "The test cannot tell: 3 clusters of stations",
+        "The test cannot tell: with 3 clusters of stations",
         "leave-location-out",
         "87.5 %",
         "Distance to the nearest training station (km)",
