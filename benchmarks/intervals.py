@@ -19,28 +19,37 @@ import numpy as np
 from smgeo.evaluation.intervals import Clusters, Interval, draw_clusters
 from smgeo.evaluation.scores import NAMES, Moments, score_intervals, score_stations
 
-CASES = ((32, 1, 0.0), (8, 4, 0.6), (5, 6, 0.6), (12, 1, 0.0), (30, 10, 0.3))
+# Stations of each cluster, and correlation within one. In the last two, one cluster has half of the stations, and sizes double.
+CASES: tuple[tuple[tuple[int, ...], float], ...] = (
+    ((1,) * 32, 0.0),
+    ((4,) * 8, 0.6),
+    ((6,) * 5, 0.6),
+    ((1,) * 12, 0.0),
+    ((10,) * 30, 0.3),
+    ((60, *(5,) * 12), 0.3),
+    (tuple(2**i for i in range(8)), 0.3),
+)
 DAYS = 100
 COLUMNS = (*NAMES, "mean of RMSEs", "median of RMSEs")
 
 
-def draw(random: np.random.Generator, clusters: int, stations: int, correlation: float) -> tuple[np.ndarray, ...]:
-    """Return observations, estimates, and the station of each row."""
+def draw(random: np.random.Generator, of: np.ndarray, correlation: float) -> tuple[np.ndarray, ...]:
+    """Return observations, estimates, and the station of each row; `of` is the cluster of each station."""
 
     def of_stations() -> np.ndarray:
-        common, own = random.standard_normal((clusters, 1)), random.standard_normal((clusters, stations))
+        common, own = random.standard_normal(of.max() + 1)[of], random.standard_normal(of.size)
         mixed: np.ndarray = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
-        return mixed[..., None]
+        return mixed[:, None]
 
-    shape = (clusters, stations, DAYS)
+    shape = (of.size, DAYS)
     observed = 0.25 + 0.05 * of_stations() + 0.06 * random.standard_normal(shape)
     error = 0.05 * of_stations() + 0.05 * random.standard_normal(shape)
-    return observed.ravel(), (observed + error).ravel(), np.repeat(np.arange(clusters * stations), DAYS)
+    return observed.ravel(), (observed + error).ravel(), np.repeat(np.arange(of.size), DAYS)
 
 
 def truth(random: np.random.Generator) -> dict[str, float]:
     observed, error = 0.05**2 + 0.06**2, 2 * 0.05**2
-    each = Moments.of(*draw(random, 20_000, 1, 0.0)).table["rmse"]
+    each = Moments.of(*draw(random, np.arange(20_000), 0.0)).table["rmse"]
     r = observed / np.sqrt(observed * (observed + error))
     values = (np.sqrt(error), np.sqrt(error), 0.0, r, each.mean(), each.median())
     return dict(zip(COLUMNS, map(float, values), strict=True))
@@ -65,8 +74,9 @@ def ours(rows: tuple[np.ndarray, ...], of: np.ndarray, seed: int) -> dict[str, I
 
 
 def contains(intervals: Mapping[str, Interval], values: Mapping[str, float]) -> list[bool]:
-    ends = {name: [-np.inf if v is None else v for v in intervals[name]] for name in COLUMNS}
-    return [ends[name][0] <= values[name] <= ends[name][1] for name in COLUMNS]
+    """Return for each score whether its interval contains the truth; an end that is None is without bound."""
+    low, high = ([np.nan if intervals[name][i] is None else intervals[name][i] for name in COLUMNS] for i in (0, 1))
+    return [not (values[n] < a or values[n] > b) for n, a, b in zip(COLUMNS, low, high, strict=True)]
 
 
 def main() -> None:
@@ -74,18 +84,19 @@ def main() -> None:
     random = np.random.default_rng(0)
     values = truth(random)
     print(f"share of {replicates} nominal 95 % intervals that contain the truth, %")
-    print(f"{'clusters x stations, correlation':<34}{'interval':<20}" + "".join(f"{c:>17}" for c in COLUMNS))
-    for clusters, stations, correlation in CASES:
-        of = np.repeat(np.arange(clusters), stations)
+    print(f"{'clusters (stations), correlation':<34}{'interval':<20}" + "".join(f"{c:>17}" for c in COLUMNS))
+    for sizes, correlation in CASES:
+        of = np.repeat(np.arange(len(sizes)), sizes)
+        about = f"{len(sizes)} ({min(sizes)}-{max(sizes)}), {correlation:g}"
         inside: dict[str, list[list[bool]]] = {"stations, plain": [], "clusters, plain": [], "smgeo": []}
         for seed in range(replicates):
-            rows = draw(random, clusters, stations, correlation)
+            rows = draw(random, of, correlation)
             inside["stations, plain"].append(contains(plain(rows, np.arange(of.size), seed), values))
             inside["clusters, plain"].append(contains(plain(rows, of, seed), values))
             inside["smgeo"].append(contains(ours(rows, of, seed), values))
         for name, found in inside.items():
             shares = "".join(f"{100 * s:17.1f}" for s in np.mean(found, axis=0))
-            print(f"{f'{clusters} x {stations}, {correlation:g}':<34}{name:<20}{shares}", flush=True)
+            print(f"{about:<34}{name:<20}{shares}", flush=True)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ def split_unseen(model: Model, ds: xr.Dataset) -> Split:
     """
     training = model.training_ or {}
     seen = [*training.get("stations", ()), *training.get("validation_stations", ())]
-    away, _ = find_unseen(ds, seen)
+    places = [*training.get("places", ()), *training.get("validation_places", ())]
+    away, _ = find_unseen(ds, seen, places)
     ids = text_of(ds["station"])
     if not away.any():
         raise SmgeoError(

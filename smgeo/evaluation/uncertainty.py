@@ -19,7 +19,7 @@ from smgeo.models.applicability import MOST_ROWS, Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, cv_folds, part_rows, repeat_steps, windows_like
-from smgeo.prepare.places import group_numbers, grouped
+from smgeo.prepare.places import coordinates_of, group_numbers, grouped, places_as_json
 from smgeo.prepare.steps import Preparation
 from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
 from smgeo.recipe.preparation import PrepareSpec
@@ -102,7 +102,7 @@ def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validati
         part=part,
         limits=_limits_of(windows.preparation["target"]),
     )
-    _remember(model, calibration, windows.stations)
+    _remember(model, calibration, windows.stations, windows.places)
     return calibration
 
 
@@ -185,7 +185,7 @@ def cross_calibrate(
         limits=_limits_of(target),
         folds=len(made),
     )
-    _remember(model, calibration, split.validation)
+    _remember(model, calibration, split.validation, coordinates_of(select_stations(ds, split.validation)))
     return calibration
 
 
@@ -202,10 +202,12 @@ def _limits_of(target: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _remember(model: Model, calibration: Calibration, stations: Iterable[str]) -> None:
+def _remember(model: Model, calibration: Calibration, stations: Iterable[str], degrees: np.ndarray) -> None:
     """Store the calibration in the model, which from now on knows these stations: scores at them are none at unseen places."""
     known = model.training_.get("validation_stations", [])
     model.training_["validation_stations"] = sorted({*known, *map(str, stations)})
+    places = [*model.training_.get("validation_places", []), *places_as_json(degrees)]
+    model.training_["validation_places"] = sorted(map(list, {tuple(p) for p in places}))
     model.calibration_, model.digest_ = calibration, None
 
 

@@ -106,7 +106,16 @@ def _open_cogs(files: dict[str, Path]) -> xr.Dataset:
     about = {
         f"smgeo_{k}": v
         for k, v in tags.items()
-        if k in ("model", IDENTITY, "training_stations", "validation_stations", "versions")
+        if k
+        in (
+            "model",
+            IDENTITY,
+            "training_stations",
+            "training_places",
+            "validation_stations",
+            "validation_places",
+            "versions",
+        )
     }
     coords = {"time": pd.DatetimeIndex([*files]), **{n: place[n] for n in ("y", "x", "spatial_ref")}}
     return xr.Dataset(data, coords, about)
@@ -164,7 +173,8 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
         json.loads(made.attrs.get(f"smgeo_{kind}_stations", "[]")) for kind in ("training", "validation")
     )
     ids = text_of(stations["station"])
-    away, beside = find_unseen(stations, [*trained, *validated])
+    places = [p for k in ("training", "validation") for p in json.loads(made.attrs.get(f"smgeo_{k}_places", "[]"))]
+    away, beside = find_unseen(stations, [*trained, *validated], places)
     unseen = stations.isel(station=np.flatnonzero(away))
     left_out = {
         "trained on": int(np.isin(ids, trained).sum()),

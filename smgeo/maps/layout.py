@@ -92,9 +92,9 @@ def _provenance(model: Model, kind: str) -> dict[str, str]:
     out = {"Conventions": "CF-1.11", "title": "map of soil moisture", "smgeo_model": kind}
     if "versions" in training:
         out["smgeo_versions"] = json.dumps(training["versions"], sort_keys=True)
-    for name, stations in (("training_stations", "stations"), ("validation_stations", "validation_stations")):
-        if stations in training:
-            out[f"smgeo_{name}"] = json.dumps(training[stations])
+    for name in ("stations", "places", "validation_stations", "validation_places"):
+        if name in training:
+            out[f"smgeo_{name if name.startswith('validation') else f'training_{name}'}"] = json.dumps(training[name])
     return out
 
 

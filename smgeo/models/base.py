@@ -26,6 +26,7 @@ from smgeo.models.model_file import APPLICABILITY_FILE, Manifest, write_model
 from smgeo.models.parameters import check_types, plain_number
 from smgeo.models.rows import Input, Rows, Validation, WindowSource
 from smgeo.models.team import Team
+from smgeo.prepare.places import places_as_json
 from smgeo.prepare.steps import Preparation
 
 if TYPE_CHECKING:
@@ -163,11 +164,11 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         x, target, preparation = take_training(self, X, y)
         self.__dict__.pop("training_", None)  # not fitted, until the first epoch is done
         self.calibration_ = self.applicability_ = self.digest_ = None
-        stations = {
-            name: [str(s) for s in source.stations]
-            for name, source in (("stations", X), ("validation_stations", validation))
-            if isinstance(source, WindowSource)
-        }
+        stations: JsonObject = {}
+        for prefix, source in (("", X), ("validation_", validation)):
+            if isinstance(source, WindowSource):
+                stations[f"{prefix}stations"] = [str(s) for s in source.stations]
+                stations[f"{prefix}places"] = places_as_json(getattr(source, "places", ()))
         self.params_ = self._file_params()
         self.n_features_in_ = int(x.shape[-1])
         self.input_shape_ = shape_of(x)
@@ -175,7 +176,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         held_out = None if validation is None else take_validation(self, validation)
         return self._record_epochs(x, self._fit(x, target, held_out, checkpoint, team), stations)
 
-    def _record_epochs(self, x: Rows, training: Epochs, stations: dict[str, list[str]]) -> Epochs:
+    def _record_epochs(self, x: Rows, training: Epochs, stations: JsonObject) -> Epochs:
         with closing(training) as epochs:
             for scores in epochs:
                 self.training_ = {"rows": x.count, "versions": _versions(), **self._describe_training(), **stations}

@@ -147,6 +147,10 @@ def _check_manifest(file: Path, manifest: JsonObject) -> Manifest:
             "training: stations are no list of text",
         ),
         (
+            all(_is_list_of_places(training.get(part, [])) for part in ("places", "validation_places")),
+            "training: places are no list of latitude and longitude",
+        ),
+        (
             about["applicability"] is None
             or (prepared is not None and about["applicability"]["features"] == prepared["features"]),
             "applicability: its features are not those of the preparation",
@@ -155,6 +159,13 @@ def _check_manifest(file: Path, manifest: JsonObject) -> Manifest:
         if not fits:
             raise SmgeoError(f"{file} is damaged ({what}); {_AGAIN}")
     return about
+
+
+def _is_list_of_places(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(place, list) and len(place) == 2 and all(type(v) in (int, float) and abs(v) <= 360 for v in place)
+        for place in value
+    )
 
 
 def _is_list_of_text(value: object) -> bool:

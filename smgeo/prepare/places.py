@@ -122,8 +122,16 @@ def place_numbers(ds: xr.Dataset, same_place_m: float | None = None) -> np.ndarr
     return number_places(coordinates_of(ds), float(size))
 
 
-def find_unseen(ds: xr.Dataset, seen: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return which stations a model has not seen, and which it has not but lie in a group with one that it has.
+def places_as_json(degrees: Iterable[Iterable[float]]) -> list[list[float]]:
+    """Return known positions as JSON keeps them: [latitude, longitude] to a tenth of a metre."""
+    rounded = [[round(float(v), 6) for v in position] for position in degrees]
+    return [position for position in rounded if np.isfinite(position).all()]
+
+
+def find_unseen(
+    ds: xr.Dataset, seen: Iterable[str], places: Iterable[Iterable[float]] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which stations a model has not seen, and which it has not but lie at the place, or in the group, of one that it has.
 
     Parameters
     ----------
@@ -131,6 +139,8 @@ def find_unseen(ds: xr.Dataset, seen: Iterable[str]) -> tuple[np.ndarray, np.nda
         Station cube; only its coordinates are read.
     seen : iterable of str
         Station ids.
+    places : iterable of (float, float)
+        Latitude and longitude of stations that the model has seen, in whatever cube: stations within the size of a place are beside them.
 
     Returns
     -------
@@ -139,7 +149,11 @@ def find_unseen(ds: xr.Dataset, seen: Iterable[str]) -> tuple[np.ndarray, np.nda
     """
     known = np.isin(text_of(ds["station"]).astype(str), [str(s) for s in seen])
     number = group_numbers(ds)
-    beside = np.isin(number, number[known]) & ~known
+    there = np.array([*places], dtype="float64").reshape(-1, 2)
+    size = float(grouped(ds)[GROUP].attrs.get("same_place_m", SAME_PLACE_M))
+    near = nearest_m(coordinates_of(ds), there) <= size if len(there) else np.zeros(known.size, dtype=np.bool_)
+    touched = known | near
+    beside = np.isin(number, number[touched]) & ~known
     return ~known & ~beside, beside
 
 

@@ -17,6 +17,7 @@ from smgeo.bounds import check_arguments, checked
 from smgeo.cube.schema import check_daily, is_grid, references_of, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
+from smgeo.prepare.places import coordinates_of
 from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import Preparation, steps_of
 from smgeo.prepare.window_index import WindowIndex, WindowRule, build_index
@@ -124,6 +125,7 @@ class Windows:
         self._buffer = buffer
         self._series = Series(ds, self.features, target, in_memory=in_memory, keep=buffer)
         self._stations = text_of(ds["station"])
+        self._degrees = coordinates_of(ds)
         rule = WindowRule(
             self.length, self.missing, target is not None, mode == "sequence", self.fill is not None, ends
         )
@@ -178,6 +180,12 @@ class Windows:
     def days(self) -> int:
         """Number of days of the cube."""
         return self._series.shape[1]
+
+    @property
+    def places(self) -> np.ndarray:
+        """Latitude and longitude of the stations with windows, degrees, (n, 2); NaN where unknown."""
+        degrees: np.ndarray = self._degrees[self._index.per_station > 0]
+        return degrees
 
     def stations_at(self, positions: np.ndarray) -> np.ndarray:
         """Return the ids of the stations at these positions in the cube."""

@@ -129,3 +129,17 @@ def test_a_model_is_scored_at_places_of_a_foreign_cube_that_it_has_not_seen(cube
     assert " 90 " in told.output
     with pytest.raises(SmgeoError, match="saw all 37 stations"):
         split_unseen(model, cube.isel(station=[2, *range(4, 40)]))
+
+
+def test_a_twin_under_another_name_in_another_cube_is_no_unseen_place(cube, tmp_path):
+    ids = [str(s) for s in cube["station"].values]
+    model = fitted(cube, Split(tuple(ids[4:30]), (), ()))
+    calibrate(model, cube, Split(tuple(ids[4:30]), tuple(ids[30:34]), ()))
+    model = smgeo.load_model(model.save(tmp_path / "model"))
+    # Under new names: a training station, one 11 m from another, a station that calibrated the intervals, and one of no known place.
+    other = cube.isel(station=[5, 6, 31, 39]).assign_coords(station=["B/a", "B/b", "B/c", "B/d"])
+    latitude = other["latitude"].values.copy()
+    latitude[1] += 0.0001
+    other = other.assign_coords(latitude=("station", latitude))
+    assert split_unseen(model, other).test == ("B/d",)
+    assert split_unseen(model, other).left_out == ("B/a", "B/b", "B/c")

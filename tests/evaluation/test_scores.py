@@ -138,9 +138,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say_even_with_few_clusters()
         error, station, cluster = sample(random, 8, 4, 0.6)
         for found, clusters in ((inside, Clusters("place", cluster)), (alone, None)):
             ends = score_intervals(np.zeros(error.size), error, station, clusters, resamples=500)
-            found.append(
-                [contains(ends["rmse"], np.hypot(0.05, 0.05)), contains(ends["bias"], 0)]
-            )
+            found.append([contains(ends["rmse"], np.hypot(0.05, 0.05)), contains(ends["bias"], 0)])
     assert (np.mean(inside, axis=0) >= 0.89).all()
     assert (np.mean(inside, axis=0) <= 0.99).all()
     assert (np.mean(alone, axis=0) < 0.89).all()
@@ -200,9 +198,7 @@ def test_an_interval_holds_where_one_network_is_half_of_the_stations():
         station = np.repeat(np.arange(cluster.size), 20)
         of = Clusters("network", dict(enumerate(cluster.tolist())))
         ends = score_intervals(np.zeros(error.size), error, station, of, resamples=300)
-        inside.append(
-            [contains(ends["rmse"], np.hypot(0.05, 0.05)), contains(ends["bias"], 0)]
-        )
+        inside.append([contains(ends["rmse"], np.hypot(0.05, 0.05)), contains(ends["bias"], 0)])
     assert (np.mean(inside, axis=0) >= 0.9).all()
 
 
