@@ -108,16 +108,15 @@ def _check_pixels(pixels: np.ndarray) -> np.ndarray:
 def _describe_part(ds: xr.Dataset, degrees: np.ndarray, train: np.ndarray, held: np.ndarray) -> JsonObject:
     metres = nearest_m(degrees[held], degrees[train])
     known = metres[np.isfinite(metres)]
-    layers = (
-        [n for n, v in ds.data_vars.items() if v.dims == ("station",) and PIXEL_SIZE in v.attrs] if known.size else []
-    )
+    names = [str(n) for n, v in ds.data_vars.items() if v.dims == ("station",) and PIXEL_SIZE in v.attrs]
+    layers = sorted(names) if known.size else []  # a store lists its variables in any order
     return {
         "stations": int(known.size),
         **_spread_km(known),
         "within_1_km": int((known < _NEAR_M).sum()),
         "within_100_m": int((known < 1000 * BESIDE_KM).sum()),
         "shared_pixels": {
-            str(n): _count_shared(ds[n].values, degrees, train, held, float(ds[n].attrs[PIXEL_SIZE])) for n in layers
+            n: _count_shared(ds[n].values, degrees, train, held, float(ds[n].attrs[PIXEL_SIZE])) for n in layers
         },
     }
 

@@ -674,7 +674,7 @@ def test_data_lie_in_shared_memory_and_cannot_be_written(cube, split):
         ("Ridge", {}, "give its parameters in space"),
         ("ann", {"features": []}, "no feature is named"),
         ("gru", {"length": 99}, "the training stations have no row"),
-        ("rf", {"objective": 9}, "9 folds of 8 stations"),
+        ("rf", {"objective": 9}, "9 folds of 8 groups"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_written(cube, split, tmp_path, kind, options, message):
