@@ -35,6 +35,8 @@ _VALUES_OF_A_TREE = 150_000
 _ROWS_MEASURED, _ROWS_AMONG = 300, 100_000
 _ROWS_AT_ONCE = 8_192
 _BESIDE = "Locations lie so near to each other that leaving one out is close to a random split; use groups or clusters."
+# Periods whose rows are more than so many times as far from training stations as random rows are other places.
+_ELSEWHERE = 2.0
 # Smaller differences of R2 are not reported as a finding.
 _SMALL = 0.05
 _SCORES = {
@@ -99,9 +101,17 @@ class LeakageAudit:
 
     @property
     def meaning(self) -> str:
-        """Interpretation of the differences between the scores, in one sentence; a second one if locations lie beside each other."""
-        lies_beside = self.table["km_median"]["leave-location-out"] < BESIDE_KM
-        return f"{self._difference} {_BESIDE}" if lies_beside else self._difference
+        """Interpretation of the differences between the scores, and what the distances say against it."""
+        km = self.table["km_median"]
+        said = [self._difference]
+        if km["leave-location-out"] < BESIDE_KM:
+            said.append(_BESIDE)
+        if km["temporal"] > max(_ELSEWHERE * km["random"], BESIDE_KM):
+            said.append(
+                f"Periods are other places here, too ({km['temporal']:.1f} km to training, random rows {km['random']:.1f} km): their score is not "
+                "that of another year alone."
+            )
+        return " ".join(said)
 
     @property
     def _difference(self) -> str:

@@ -347,3 +347,28 @@ def test_more_folds_than_stations_are_refused_before_anything_is_written(study):
     with pytest.raises(SmgeoError, match="leakage_audit.folds: 9 folds of 8 groups of stations"):
         smgeo.run({**recipe, "leakage_audit": {"folds": 9}}, out=folder / "run", data=folder)
     assert not (folder / "run").exists()
+
+
+def test_periods_in_which_other_places_were_measured_are_told():
+    """Ten stations of the first month and ten of the second, 100 km apart: what is held out in time is held out in space."""
+    random = np.random.default_rng(0)
+    days, stations = 60, 20
+    sm = random.uniform(0.1, 0.4, (stations, days)).astype("float32")
+    sm[:10, 30:], sm[10:, :30] = np.nan, np.nan
+    coords = {
+        "station": np.array([f"N/s{i}" for i in range(stations)], dtype=object),
+        "time": pd.date_range("2020-01-01", periods=days),
+        "latitude": ("station", 50 + 0.01 * np.arange(stations) + np.where(np.arange(stations) < 10, 0, 1)),
+        "longitude": ("station", np.full(stations, 8.0)),
+    }
+    x = random.uniform(0, 1, (stations, days)).astype("float32")
+    ds = xr.Dataset(
+        {
+            "sm": (("station", "time"), sm, {"units": "m3 m-3", "kind": "target"}),
+            "ndvi": (("station", "time"), x, {"units": "1", "kind": "dynamic"}),
+        },
+        coords,
+    )
+    found = audit_leakage(ds, ["ndvi"], folds=2, gap_days=0)
+    assert found.table.loc["temporal", "km_median"] > 90
+    assert "Periods are other places here" in found.meaning
