@@ -63,7 +63,8 @@ def group_stations(
     km : float, optional
         Size of `clusters` in km.
     buffer_km : float
-        Training stations that are nearer than this to a station that is held out are left out of training.
+        Stations that are nearer than this to one that is held out from them are in no part: of training and validation to a test station,
+        of training to a validation station; in folds, of training to a held-out station.
 
     Returns
     -------
