@@ -92,21 +92,24 @@ def scores_table(
 
 
 def _score_columns(units: str) -> Iterator[Column]:
-    """Yield the columns of scores: those over stations, then the pooled ones."""
+    """Yield the columns of scores: those over stations, then the pooled ones; files have all, a page what fits on it."""
     yield count_column("stations")
     for score in four_scores(units):
         (name,) = score.names
-        shown = EVERYWHERE if name == "rmse" else FILES if name == "bias" else NOT_TERMINAL
-        yield number_column(f"{name}_mean", f"mean {score.heading}", score.unit, shown, optional=True)
-        yield _ends_column(f"{name}_mean", f"mean {score.heading}", score.unit, EVERYWHERE if name == "rmse" else FILES)
-        yield number_column(f"{name}_median", f"median {score.heading}", score.unit, shown)
+        is_rmse = name == "rmse"
+        median = EVERYWHERE if is_rmse else FILES if name == "bias" else NOT_TERMINAL
+        yield number_column(
+            f"{name}_mean", f"mean {score.heading}", score.unit, EVERYWHERE if is_rmse else FILES, optional=True
+        )
+        yield _ends_column(f"{name}_mean", f"mean {score.heading}", score.unit, EVERYWHERE if is_rmse else FILES)
+        yield number_column(f"{name}_median", f"median {score.heading}", score.unit, median)
         yield _ends_column(f"{name}_median", f"median {score.heading}", score.unit, FILES)
     for score in four_scores(units):
         (name,) = score.names
-        shown = EVERYWHERE if name in ("rmse", "r") else NOT_TERMINAL
+        shown = FILES if name == "ubrmse" else NOT_TERMINAL if name == "bias" else EVERYWHERE
         yield number_column(name, f"pooled {score.heading}", score.unit, shown)
         ends, heading = (f"{name}_low", f"{name}_high"), f"pooled {score.heading} 95 % interval"
-        yield interval_column(heading, score.unit, ends, EVERYWHERE if name == "rmse" else FILES)
+        yield interval_column(heading, score.unit, ends, EVERYWHERE - PAGE if name == "rmse" else FILES)
     yield count_column("n", "rows")
     yield count_column("clusters", outputs=FILES, optional=True)
     yield count_column("stations_of_few_rows", "stations without ubRMSE and r", FILES, optional=True)
