@@ -714,7 +714,7 @@ def test_a_recipes_folds_are_prepared_anew_and_its_epochs_are_kept(toy_recipe, t
 def test_more_folds_than_stations_are_refused_before_anything_is_built(toy_recipe, tmp_path):
     recipe = {k: v for k, v in toy_recipe.items() if k not in ("maps", "grid", "report")}
     recipe["search"] = {"rf": {"objective": 21}}
-    with pytest.raises(SmgeoError, match=r"search\.rf\.objective: 21 folds of 20 stations"):
+    with pytest.raises(SmgeoError, match=r"search\.rf\.objective: 21 folds of 20 groups of stations"):
         smgeo.run(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
