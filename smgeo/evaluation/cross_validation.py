@@ -98,7 +98,7 @@ class _Choices(TypedDict, total=False):
 
 
 class CrossValidation(FoldScores, _Choices):
-    """Result of `cross_validate`, as in `results.json`: beside the scores of folds those that a part of a split has."""
+    """Result of `cross_validate`, as in `results.json`: the scores of folds, and the scores that a part of a split has."""
 
     method: str
     folds: int

@@ -1,8 +1,8 @@
 """Scores of estimates against observations: pooled, per station, with intervals over clusters of stations, and between models.
 
 RMSE, ubRMSE, bias and r follow Entekhabi et al. 2010 (J. Hydrometeorol. 11, 832-840): bias = mean(estimate - observation),
-ubRMSE^2 = RMSE^2 - bias^2. They equal those of pytesmo. All are computed from the moments
-of each station, so that intervals cost no pass over rows.
+ubRMSE^2 = RMSE^2 - bias^2. They equal those of pytesmo. All are computed from the moments of each
+station, so that intervals cost no pass over rows.
 """
 
 from __future__ import annotations

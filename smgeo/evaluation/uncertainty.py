@@ -23,9 +23,8 @@ from smgeo.prepare.places import coordinates_of, group_numbers, grouped, places_
 from smgeo.prepare.steps import Preparation
 from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
 from smgeo.recipe.preparation import PrepareSpec
+from smgeo.recipe.validation import INTERVAL_FOLDS
 
-# Models that tell how wide intervals have to be, by default.
-FOLDS_OF_INTERVALS = 5
 # Training rows that new places are compared with. More rows add little and are slower to search.
 REFERENCE_ROWS = 20_000
 
@@ -93,11 +92,11 @@ def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validati
         If the model was trained on one of the stations or fitted on bare arrays, or fewer than two stations have values.
     """
     windows = _windows_of(model, ds, split, part)
-    predicted, spread = predict_spread(model, windows)
+    observed, predicted, spread, group = _rows_of(model, windows, ds)
     calibration = Calibration.learn(
-        _observed(model, windows),
+        observed,
         predicted,
-        _units_of_rows(ds, windows),
+        group,
         spread,
         part=part,
         limits=_limits_of(windows.preparation["target"]),
@@ -113,7 +112,7 @@ def cross_calibrate(
     split: Split,
     prepare: PrepareSpec,
     *,
-    folds: int = FOLDS_OF_INTERVALS,
+    folds: int = INTERVAL_FOLDS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
@@ -161,7 +160,7 @@ def cross_calibrate(
     if learner.make().has_spread != model.has_spread:
         raise SmgeoError("intervals: the learner makes another kind of model than the one that gets them")
     ds = grouped(ds)
-    train = select_stations(ds, split.train)
+    train, validation = (select_stations(ds, ids) for ids in (split.train, split.validation))
     made = cv_folds(train, "group-k-fold", folds, target=target, seed=seed)
     parts = []
     for k in range(len(made)):
@@ -170,7 +169,6 @@ def cross_calibrate(
         if progress:
             progress(k + 1, len(made))
     if split.validation:
-        validation = select_stations(ds, split.validation)
         observed, predicted, spread, unit = _rows_of(model, _windows_of(model, ds, split, "validation"), validation)
         # Groups of the validation stations follow those of the training stations.
         parts.append((observed, predicted, spread, unit + 1 + max(int(p[3].max(initial=-1)) for p in parts)))
@@ -185,7 +183,7 @@ def cross_calibrate(
         limits=_limits_of(target),
         folds=len(made),
     )
-    _remember(model, calibration, split.validation, coordinates_of(select_stations(ds, split.validation)))
+    _remember(model, calibration, split.validation, coordinates_of(validation))
     return calibration
 
 
@@ -246,11 +244,10 @@ def interval_coverage(
             f"the model was calibrated on the {part} part, so its intervals cannot be tested there; use another part"
         )
     windows = _windows_of(model, ds, split, part)
-    predicted, spread = predict_spread(model, windows)
+    observed, predicted, spread, group = _rows_of(model, windows, ds)
     lower, upper = calibration.bounds(predicted, spread, level)
-    observed, station = _observed(model, windows), np.asarray(windows.stations_at(windows.targets[0]), dtype=str)
+    station = np.asarray(windows.stations_at(windows.targets[0]), dtype=str)
     covered = (observed >= lower) & (observed <= upper)
-    group = _units_of_rows(ds, windows)
     table = pd.DataFrame({"station": station, "covered": covered, "width": upper - lower, "group": group})
     by = table.groupby("station", sort=False)
     means = {name: by[name].mean() for name in ("covered", "width")}

@@ -148,10 +148,11 @@ def find_unseen(
     numpy.ndarray, numpy.ndarray
         bool (station,) each: unseen places, and unseen stations at seen places.
     """
+    ds = grouped(ds)
     known = np.isin(text_of(ds["station"]).astype(str), [str(s) for s in seen])
     number = group_numbers(ds)
     there = np.array([*places], dtype="float64").reshape(-1, 2)
-    size = float(grouped(ds)[GROUP].attrs.get("same_place_m", SAME_PLACE_M))
+    size = float(ds[GROUP].attrs.get("same_place_m", SAME_PLACE_M))
     near = nearest_m(coordinates_of(ds), there) <= size if len(there) else np.zeros(known.size, dtype=np.bool_)
     touched = known | near
     beside = np.isin(number, number[touched]) & ~known

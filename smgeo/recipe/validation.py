@@ -10,6 +10,8 @@ from smgeo.recipe.spec import Seed, Spec
 
 # Coverage of prediction intervals, by default.
 INTERVAL_LEVEL = 0.9
+# Models that tell how wide prediction intervals have to be, by default.
+INTERVAL_FOLDS = 5
 
 
 class FoldOptions(TypedDict, total=False):
@@ -96,7 +98,7 @@ class IntervalsSpec(Spec):
     models: tuple[str, ...] | None = None
     level: float = Field(default=INTERVAL_LEVEL, gt=0, lt=1)
     method: Literal["folds", "split"] = "folds"
-    folds: int = Field(default=5, ge=2, le=1_000)
+    folds: int = Field(default=INTERVAL_FOLDS, ge=2, le=1_000)
     seed: Seed | None = None
 
 

@@ -15,9 +15,9 @@ from smgeo.evaluation.parts import compare_models
 from smgeo.report.html import embed, write_page
 from smgeo.report.map_pictures import without_formulas
 from smgeo.report.page import encode_picture
+from smgeo.report.pair_tables import comparisons_table
 from smgeo.report.results import open_evaluations, records_of
 from smgeo.report.schema import Comparison, Provenance, Results, read_provenance, read_results
-from smgeo.report.score_tables import comparisons_table
 from smgeo.report.table import Table, join_tables, text_column
 from smgeo.report.tables import tables_of, write_tables
 

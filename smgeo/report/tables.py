@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from smgeo.files import folder_beside
-from smgeo.report import run_tables, score_tables
+from smgeo.report import pair_tables, run_tables, score_tables
 from smgeo.report.schema import Provenance, Results
 from smgeo.report.table import Table
 
@@ -41,9 +41,9 @@ def tables_of(results: Results, provenance: Provenance | None = None) -> dict[st
         score_tables.scores_table(
             results.models, results.intervals, results.over_stations, units, _about_parts(results)
         ),
-        score_tables.baseline_table(results),
+        pair_tables.baseline_table(results),
         run_tables.distances_table(results),
-        score_tables.comparisons_table(results.comparisons, units),
+        pair_tables.comparisons_table(results.comparisons, units),
         score_tables.groups_table(results),
         *score_tables.groups_by_model(results),
         score_tables.cross_validation_table(results),

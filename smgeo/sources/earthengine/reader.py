@@ -109,9 +109,8 @@ def open_earthengine(
             data[name].attrs["run"] = run
         if geobox is not None:
             data[name].attrs["grid_mapping"] = "spatial_ref"
-        elif (
-            product.static and feature not in TERRAIN
-        ):  # slope and aspect are of the station's own place, and no pixel's
+        elif product.static and feature not in TERRAIN:
+            # Slope and aspect are of the station's own place, and no pixel's.
             data[name].attrs[PIXEL_SIZE] = EARTHENGINE[feature].pixel_m
     if geobox is not None:
         ds = xr.Dataset(data, xr_coords(geobox, dims=("y", "x")))

@@ -105,9 +105,7 @@ class Parameters:
     roughness_log_sd: float = 0.40  # 1; same, over fields
     backscatter_sd_db: float = 1.3  # dB; lasting part of the 2 dB RMSE of Baghdadi et al. 2016
     backscatter_noise_db: float = 0.4  # dB; radiometric accuracy, Sentinel-1 product definition
-    looks: float = (
-        9.0  # 1; 3 x 3 GRD pixels of 10 m are about two resolution cells (20 x 22 m) of 4.4 looks each, not nine
-    )
+    looks: float = 9.0  # 1; 3 x 3 GRD pixels of 10 m are about two resolution cells (20 x 22 m) of 4.4 looks
     reflectance_noise: float = 0.01  # 1; plus 4 % of the value: accuracy target 0.005 + 5 % (Doxani et al. 2018)
     missed_clouds: float = 0.04  # share of observations under thin cloud that a mask misses, Skakun et al. 2022
     tirs_noise_k: float = 0.4  # K; TIRS calibration, Barsi et al. 2014
