@@ -9,6 +9,7 @@ scenes with clouds on half of their days, float32, written by smgeo):
               ParallelPostFit of the same scikit-learn forest, from the same cube (already prepared) into the same Zarr
   gru, lstm   30 days of 300 x 300 pixels against the network's predict on windows in memory
   uncertainty ann and rf with intervals and the area of applicability against without
+  layers      ann with each layer of the area of applicability; fields are random, so that no pixel is like its neighbour
   memory      rf and ann for 10^6, 10^7 and 10^8 pixel-days: peak above imports, and time
   series      the same of gru: 30 days of 128 x 256 pixels, of cubes of 60, 365 and 1,684 days
   writing     the same random blocks by predict_map's writers against plain loops of Zarr and of rasterio's COG driver
@@ -246,6 +247,16 @@ def compare_uncertainty(folder: Path) -> None:
         say(f"{kind}: with intervals and area", both, more=f"   {1 / ratio:.2f} times the time (at most 2 wanted)")
 
 
+def compare_layers(folder: Path) -> None:
+    model, stations = fit("ann", 1, **MODELS["ann"][1])
+    smgeo.find_applicability(model, stations, SPLIT)
+    area = model.applicability_
+    print(f"{len(area.reference):,} rows of {len(np.unique(area.group))} places, {area.reference.shape[1]} features")
+    say("ann: alone", map_rate(model, folder))
+    for layer in ("dissimilarity", "expected_error", "local_point_density"):
+        say(f"ann: with {layer}", map_rate(model, folder, "layer.zarr", layers=[layer]))
+
+
 def measure_memory(folder: Path) -> None:
     for kind in ("rf", "ann"):
         for side in (183, 578, 1826):
@@ -341,7 +352,7 @@ def compare_writing(folder: Path, side: int, days: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "what", choices=["ann", "rf", "gru", "lstm", "uncertainty", "memory", "series", "writing", "one"]
+        "what", choices=["ann", "rf", "gru", "lstm", "uncertainty", "layers", "memory", "series", "writing", "one"]
     )
     parser.add_argument("--side", type=int, default=0)
     parser.add_argument("--days", type=int, default=0)
@@ -363,7 +374,7 @@ def main() -> None:
             return
         make_grid(folder, side, side, 59 if recurrent else days)
         print(f"{side} x {side} pixels, {days} days; {dask.system.CPU_COUNT} CPUs", flush=True)
-        {"ann": compare_ann, "rf": compare_rf, "uncertainty": compare_uncertainty}.get(
+        {"ann": compare_ann, "rf": compare_rf, "uncertainty": compare_uncertainty, "layers": compare_layers}.get(
             asked.what, lambda f: compare_recurrent(asked.what, f)
         )(folder)
 

@@ -63,6 +63,7 @@ class Bound(NamedTuple):
 _BOUNDS = {
     "seed": Bound(0, LARGEST_SEED),
     "folds": Bound(2, 1_000_000),
+    "nearest": Bound(1, 10_000),
     "gap_days": Bound(0, 36_525),
     "block_km": Bound(0, 20_000, whole=False, open_low=True),
     "same_place_m": Bound(0, 1_000_000, whole=False),

@@ -33,6 +33,12 @@ def predict_command(
         bool | None,
         typer.Option(help="Flag the model's area of applicability; by default if the model knows it."),
     ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="More of the area of applicability: dissimilarity, local_point_density or expected_error (repeatable)."
+        ),
+    ] = None,
     overviews: Annotated[bool, typer.Option(help="Add coarser copies for viewers to a Zarr store.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Site profile; Dask workers on SLURM map the blocks.")] = None,
     workers: Workers = None,
@@ -60,6 +66,7 @@ def predict_command(
             intervals=intervals,
             applicability=applicability,
             overviews=overviews,
+            layers=layer or (),
             progress=update,
         )
     console.print(f"maps: {path}", markup=False)

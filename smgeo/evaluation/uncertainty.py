@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -11,19 +11,28 @@ import xarray as xr
 
 from smgeo.bounds import Bound, check_arguments, check_number, checked
 from smgeo.catalog import FEATURES
-from smgeo.cube.schema import select_stations, text_of
+from smgeo.cube.schema import select_stations
 from smgeo.errors import SmgeoError
-from smgeo.evaluation.cross_validation import Learner, fit_fold
+from smgeo.evaluation.held_out import (
+    OF_THE_MODEL,
+    HeldOut,
+    estimate_part,
+    features_at,
+    last_days,
+    observed_of,
+    predict_intervals,
+    predict_spread,
+    preparation_of,
+    units_of_rows,
+    units_of_stations,
+    windows_of_part,
+)
 from smgeo.evaluation.importance import Part, permutation_importance
 from smgeo.models.applicability import MOST_ROWS, Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
-from smgeo.prepare import Split, Windows, cv_folds, part_rows, repeat_steps, windows_like
-from smgeo.prepare.places import coordinates_of, group_numbers, grouped, places_as_json
-from smgeo.prepare.steps import Preparation
-from smgeo.prepare.target import check_target_is_observed, target_scale, target_scaler
-from smgeo.recipe.preparation import PrepareSpec
-from smgeo.recipe.validation import INTERVAL_FOLDS
+from smgeo.prepare import Split
+from smgeo.prepare.places import coordinates_of, places_as_json
 
 # Training rows that new places are compared with. More rows add little and are slower to search.
 REFERENCE_ROWS = 20_000
@@ -36,33 +45,14 @@ class AreaScores(TypedDict):
     share_inside: float | None
     rmse_inside: float | None
     rmse_outside: float | None
+    rmse_expected: float | None
     index_median: float | None
 
 
-def predict_spread(model: Model, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return estimates of the values that `windows.pick` selects, and the model's own spread if it has one, in the target's unit."""
-    preparation = _preparation_of(model)
-    back = target_scaler(preparation)
-    if not getattr(model, "has_spread", False):
-        return back(windows.pick(model.predict(windows))), None
-    predicted, spread = model.predict_spread(windows)
-    found = target_scale(preparation)
-    scale = np.float32(1 if found is None else found[1])
-    return back(windows.pick(predicted)), windows.pick(spread) * scale
-
-
-def last_days(windows: Windows) -> np.ndarray:
-    """Return the features of the day of each value that `windows.pick` selects, (n, features) float32, with gaps filled by the windows' fill."""
-    base, _ = windows.flat_index()
-    station, day = windows.targets
-    rows: np.ndarray = base[station.astype(np.int64) * windows.days + day]
-    if windows.fill is None:
-        return rows
-    return np.where(np.isnan(rows), np.array(windows.fill, dtype="float32"), rows)
-
-
 @checked
-def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validation") -> Calibration:
+def calibrate(
+    model: Model, ds: xr.Dataset, split: Split, part: Part = "validation", *, nearest: int | None = None
+) -> Calibration:
     """Learn prediction intervals from a model's errors at stations that it was not trained on, and store them in the model.
 
     The method is split-conformal with places (or groups of stations) as groups, see `smgeo.models.calibration.Calibration`. A 90 %
@@ -80,6 +70,10 @@ def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validati
         Split of the stations.
     part : {"validation", "test", "train"}
         Stations to learn from. Test stations that are used here can no longer test the intervals.
+    nearest : int, optional
+        Take the width at a row from so many groups of stations, those that are nearest to it in feature space (features are weighted as in
+        the model's area of applicability, if it is known by now). Widths then follow how the error varies with the features; but there is
+        no guarantee for them, and few groups allow low levels only: 9 for 90 %.
 
     Returns
     -------
@@ -91,57 +85,32 @@ def calibrate(model: Model, ds: xr.Dataset, split: Split, part: Part = "validati
     SmgeoError
         If the model was trained on one of the stations or fitted on bare arrays, or fewer than two stations have values.
     """
-    windows = _windows_of(model, ds, split, part)
-    observed, predicted, spread, group = _rows_of(model, windows, ds)
-    calibration = Calibration.learn(
-        observed,
-        predicted,
-        group,
-        spread,
-        part=part,
-        limits=_limits_of(windows.preparation["target"]),
-    )
-    _remember(model, calibration, windows.stations, windows.places)
-    return calibration
+    held = estimate_part(model, ds, split, part)
+    return _calibrate_on(model, held, ds, split, part, nearest)
 
 
 def cross_calibrate(
-    model: Model,
-    learner: Learner,
-    ds: xr.Dataset,
-    split: Split,
-    prepare: PrepareSpec,
-    *,
-    folds: int = INTERVAL_FOLDS,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    model: Model, held: HeldOut, ds: xr.Dataset, split: Split, *, nearest: int | None = None
 ) -> Calibration:
     """Learn prediction intervals from errors at all training stations, each estimated by a model that did not see its place.
 
-    `folds` models are trained, each without the places (or groups of stations) of one fold, and everything that is learned is learned again
-    for each. Their errors at these places, and those of `model` at the validation stations, give the widths around the estimates of `model`
-    (the jackknife with folds in place of single rows, of which Barber et al. 2021, Ann. Stat. 49, 486-507, tell what can be promised: no
-    more than that errors of the fold's models are like those of `model`, which is trained on more stations and errs slightly less). So
-    nine times as many places as in `calibrate` tell how wide an interval has to be.
+    Errors of the folds' models at training stations, and those of `model` at the validation stations, give the widths around the estimates
+    of `model` (the jackknife with folds in place of single rows, of which Barber et al. 2021, Ann. Stat. 49, 486-507, tell what can be
+    promised: no more than that errors of the fold's models are like those of `model`, which is trained on more stations and errs slightly
+    less). So nine times as many places as in `calibrate` tell how wide an interval has to be.
 
     Parameters
     ----------
     model : fitted model
         It gets the attribute `calibration_`, which `save` writes.
-    learner : Learner
-        How the model is made and trained, see `smgeo.evaluation.cross_validation.Learner`.
+    held : HeldOut
+        From `estimate_held_out` with this model and split.
     ds : xarray.Dataset
-        Station cube, not prepared.
+        Station cube.
     split : Split
         Split of the stations.
-    prepare : PrepareSpec
-        Preparation of each fold.
-    folds : int
-        Number of folds, and of trainings.
-    seed : int
-        Seed of the folds.
-    progress : callable, optional
-        Called with (models trained, total models).
+    nearest : int, optional
+        As for `calibrate`.
 
     Returns
     -------
@@ -151,62 +120,43 @@ def cross_calibrate(
     Raises
     ------
     SmgeoError
-        If the split is in time, the model was fitted on bare arrays, or there are fewer groups than folds.
+        If fewer than two groups have values.
     """
-    check_arguments("intervals", folds=folds, seed=seed)
-    preparation = _preparation_of(model)
-    features, target = list(preparation["features"]), preparation["target"]
-    _check_places(split)
-    if learner.make().has_spread != model.has_spread:
-        raise SmgeoError("intervals: the learner makes another kind of model than the one that gets them")
-    ds = grouped(ds)
-    train, validation = (select_stations(ds, ids) for ids in (split.train, split.validation))
-    made = cv_folds(train, "group-k-fold", folds, target=target, seed=seed)
-    parts = []
-    for k in range(len(made)):
-        of_fold, held = fit_fold(learner, train, made, k, prepare, features, target)
-        parts.append(_rows_of(of_fold, windows_like(_preparation_of(of_fold), held), train))
-        if progress:
-            progress(k + 1, len(made))
-    if split.validation:
-        observed, predicted, spread, unit = _rows_of(model, _windows_of(model, ds, split, "validation"), validation)
-        # Groups of the validation stations follow those of the training stations.
-        parts.append((observed, predicted, spread, unit + 1 + max(int(p[3].max(initial=-1)) for p in parts)))
-    observed, predicted, unit = (np.concatenate([p[i] for p in parts]) for i in (0, 1, 3))
-    spreads = [p[2] for p in parts if p[2] is not None]
-    calibration = Calibration.learn(
-        observed,
-        predicted,
-        unit,
-        np.concatenate(spreads) if spreads else None,
-        part="train+validation" if split.validation else "train",
-        limits=_limits_of(target),
-        folds=len(made),
-    )
-    _remember(model, calibration, split.validation, coordinates_of(validation))
-    return calibration
+    return _calibrate_on(model, held, ds, split, "train+validation" if split.validation else "train", nearest)
 
 
-def _rows_of(
-    model: Model, windows: Windows, ds: xr.Dataset
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-    """Return observations, estimates, spread and group of stations (its number in `ds`) of each value, in the target's unit."""
-    predicted, spread = predict_spread(model, windows)
-    return _observed(model, windows), predicted, spread, _units_of_rows(ds, windows)
-
-
-def _limits_of(target: str) -> tuple[float, float]:
+def _calibrate_on(
+    model: Model, held: HeldOut, ds: xr.Dataset, split: Split, part: str, nearest: int | None
+) -> Calibration:
+    """Learn the intervals of a model, which from now on knows the stations it estimated: scores at them are none at unseen places."""
+    target = preparation_of(model)["target"]
+    x = weights = None
+    if nearest is not None:
+        check_arguments("intervals", nearest=nearest)
+        parts = [windows_of_part(model, ds, split, p, trained=True) for p in part.split("+")]
+        x, known = features_at(held, parts, ds)
+        held = held.select(known)
+        weights = None if model.applicability_ is None else model.applicability_.weights
     low, high = FEATURES[target].valid_range if target in FEATURES else (-np.inf, np.inf)
-    return float(low), float(high)
-
-
-def _remember(model: Model, calibration: Calibration, stations: Iterable[str], degrees: np.ndarray) -> None:
-    """Store the calibration in the model, which from now on knows these stations: scores at them are none at unseen places."""
-    known = model.training_.get("validation_stations", [])
-    model.training_["validation_stations"] = sorted({*known, *map(str, stations)})
-    places = [*model.training_.get("validation_places", []), *places_as_json(degrees)]
-    model.training_["validation_places"] = sorted(map(list, {tuple(p) for p in places}))
+    calibration = Calibration.learn(
+        held.observed,
+        held.predicted,
+        held.group,
+        held.spread,
+        part=part,
+        limits=(float(low), float(high)),
+        folds=int(held.fold.max(initial=OF_THE_MODEL)) + 1,
+        nearest=nearest,
+        x=x,
+        weights=weights,
+    )
+    known = np.unique(held.station[held.fold == OF_THE_MODEL].astype(str)).tolist()
+    about = model.training_
+    about["validation_stations"] = sorted({*about.get("validation_stations", []), *known})
+    places = [*about.get("validation_places", []), *places_as_json(coordinates_of(select_stations(ds, known)))]
+    about["validation_places"] = sorted(map(list, {tuple(p) for p in places}))
     model.calibration_, model.digest_ = calibration, None
+    return calibration
 
 
 @checked
@@ -243,12 +193,14 @@ def interval_coverage(
         raise SmgeoError(
             f"the model was calibrated on the {part} part, so its intervals cannot be tested there; use another part"
         )
-    windows = _windows_of(model, ds, split, part)
-    observed, predicted, spread, group = _rows_of(model, windows, ds)
-    lower, upper = calibration.bounds(predicted, spread, level)
+    windows = windows_of_part(model, ds, split, part)
+    _, lower, upper = predict_intervals(model, windows, level)
+    observed = observed_of(model, windows)
     station = np.asarray(windows.stations_at(windows.targets[0]), dtype=str)
     covered = (observed >= lower) & (observed <= upper)
-    table = pd.DataFrame({"station": station, "covered": covered, "width": upper - lower, "group": group})
+    table = pd.DataFrame(
+        {"station": station, "covered": covered, "width": upper - lower, "group": units_of_rows(ds, windows)}
+    )
     by = table.groupby("station", sort=False)
     means = {name: by[name].mean() for name in ("covered", "width")}
     return pd.DataFrame({"rows": by.size(), **means, "group": by["group"].first()})
@@ -264,6 +216,7 @@ def find_applicability(
     folds: int = 10,
     rows: int = REFERENCE_ROWS,
     seed: int = 0,
+    held: HeldOut | None = None,
 ) -> Applicability:
     """Learn the area of applicability of a model from its training data, and store it in the model.
 
@@ -287,11 +240,14 @@ def find_applicability(
         Maximum number of training rows, drawn at random in equal numbers per station.
     seed : int
         Seed of the choice of rows, the folds and the importance.
+    held : HeldOut, optional
+        Estimates from `estimate_held_out`, from whose errors the error at a dissimilarity is learned; by default errors of the model at the
+        validation stations.
 
     Returns
     -------
     Applicability
-        Reference rows and threshold.
+        Reference rows, threshold, and, if there are held-out stations, expected errors.
 
     Raises
     ------
@@ -300,7 +256,7 @@ def find_applicability(
     """
     check_arguments("area of applicability", folds=folds, seed=seed)
     check_number("area of applicability", "rows", rows, Bound(1, MOST_ROWS))
-    features = _preparation_of(model)["features"]
+    features = preparation_of(model)["features"]
     weights = {} if importance is None else dict(importance)
     for name, weight in weights.items():
         check_number("area of applicability", f"importance[{name!r}]", weight, Bound(-1e12, 1e12, whole=False))
@@ -312,10 +268,10 @@ def find_applicability(
         raise SmgeoError(
             f"importance must have exactly one number for each feature of the model; missing or unknown: {', '.join(wrong)}"
         )
-    windows = _windows_of(model, ds, split, "train", trained=True)
+    windows = windows_of_part(model, ds, split, "train", trained=True)
     x, station = last_days(windows), windows.targets[0]
     chosen = _choose_rows(station, rows, seed)
-    unit = _units_of_rows(ds, windows)
+    unit = units_of_rows(ds, windows)
     ids = np.unique(unit)
     fold_of = np.random.default_rng([seed, 1]).permutation(len(ids)) % min(folds, len(ids))
     area = Applicability.learn(
@@ -323,9 +279,19 @@ def find_applicability(
         fold_of[np.searchsorted(ids, unit[chosen])],
         features,
         np.nan_to_num(np.array([weights[f] for f in features], dtype="float64")),
+        group=unit[chosen],
         rows=len(x),
         stations=len(np.unique(station)),
     )
+    if held is None and split.validation:
+        held = estimate_part(model, ds, split, "validation")
+    if held is not None:
+        parts = [windows]
+        if split.validation:
+            parts.append(windows_of_part(model, ds, split, "validation"))
+        at, known = features_at(held, parts, ds)
+        group = units_of_stations(ds, held.station[known])
+        area = area.learn_errors(at, held.errors[known], group, held.fold[known])
     model.applicability_, model.digest_ = area, None
     return area
 
@@ -336,25 +302,26 @@ def score_applicability(model: Model, ds: xr.Dataset, split: Split, part: Part =
     Returns
     -------
     dict
-        `rows`, `share_inside`, `rmse_inside`, `rmse_outside` (target's unit), and `index_median`, the median dissimilarity
-        index. None where there is no row.
+        `rows`, `share_inside`, `rmse_inside`, `rmse_outside` (target's unit), `rmse_expected` (that the area expects inside it, from other
+        stations), and `index_median`, the median dissimilarity index. None where there is no row, or nothing was learned.
     """
     area = model.applicability_
     if area is None:
         raise SmgeoError("the model has no area of applicability; run smgeo.find_applicability on it first")
-    windows = _windows_of(model, ds, split, part)
-    errors = (predict_spread(model, windows)[0] - _observed(model, windows)).astype("float64")
+    windows = windows_of_part(model, ds, split, part)
+    errors = (predict_spread(model, windows)[0] - observed_of(model, windows)).astype("float64")
     index = area.index(last_days(windows))
     inside = index <= np.float32(area.threshold)
 
-    def rmse(rows: np.ndarray) -> float | None:
-        return float(np.sqrt(np.mean(errors[rows] ** 2))) if rows.any() else None
+    def rmse(rows: np.ndarray, values: np.ndarray = errors) -> float | None:
+        return float(np.sqrt(np.mean(values[rows] ** 2))) if rows.any() else None
 
     return {
         "rows": len(errors),
         "share_inside": float(inside.mean()) if len(errors) else None,
         "rmse_inside": rmse(inside),
         "rmse_outside": rmse(~inside),
+        "rmse_expected": rmse(inside, area.expected_error(index).astype("float64")) if area.error.size else None,
         "index_median": float(np.median(index)) if len(errors) else None,
     }
 
@@ -368,46 +335,3 @@ def _choose_rows(station: np.ndarray, most: int, seed: int) -> np.ndarray:
     _, first, counts = np.unique(station[by_station], return_index=True, return_counts=True)
     rank = np.arange(len(station)) - np.repeat(first, counts)
     return np.sort(by_station[np.argsort(rank, kind="stable")[:most]])
-
-
-def _preparation_of(model: Model) -> Preparation:
-    preparation = getattr(model, "preparation_", None)
-    if not preparation:
-        raise SmgeoError("intervals and areas: the model was fitted on bare arrays; fit it on Windows")
-    known: Preparation = preparation
-    return known
-
-
-def _units_of_rows(ds: xr.Dataset, windows: Windows) -> np.ndarray:
-    """Return the group of stations (its number in `ds`) of each value that `windows.pick` selects, int (n,)."""
-    positions, at = np.unique(windows.targets[0], return_inverse=True)
-    groups = dict(zip(text_of(ds["station"]).tolist(), group_numbers(ds).tolist(), strict=True))
-    return np.array([groups[str(s)] for s in windows.stations_at(positions)], dtype=np.intp)[at]
-
-
-def _observed(model: Model, windows: Windows) -> np.ndarray:
-    assert windows.y is not None
-    return target_scaler(_preparation_of(model))(windows.pick(windows.y))
-
-
-def _check_places(split: Split) -> None:
-    if split.periods:
-        raise SmgeoError(
-            "intervals and the area of applicability are for new places, but the parts of this split are periods of the same stations; "
-            "split by station"
-        )
-
-
-def _windows_of(model: Model, ds: xr.Dataset, split: Split, part: str, *, trained: bool = False) -> Windows:
-    """Return windows with a target at the stations of a part; refuse stations that the model was trained on."""
-    preparation = _preparation_of(model)
-    _check_places(split)
-    seen = set((model.training_ or {}).get("stations", ())) & set(map(str, getattr(split, part)))
-    if seen and not trained:
-        raise SmgeoError(
-            f"the model was trained on {len(seen)} of the {part} stations ({', '.join(sorted(seen)[:3])}): use stations that it was not "
-            "trained on"
-        )
-    prepared = repeat_steps(ds, preparation["steps"])
-    check_target_is_observed(prepared, preparation["target"])
-    return windows_like(preparation, part_rows(prepared, split, part, preparation["target"]))

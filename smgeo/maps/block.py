@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from smgeo.evaluation.uncertainty import last_days, predict_spread
+from smgeo.evaluation.held_out import last_days, predict_intervals
+from smgeo.models.applicability import Applicability
 from smgeo.models.protocol import Model
 from smgeo.prepare import Windows, repeat_steps, windows_like
 from smgeo.prepare.steps import Preparation, lasting_steps, with_steps
 from smgeo.prepare.target import target_scaler
+from smgeo.recipe.output import DENSITY, DISSIMILARITY, EXPECTED_ERROR, MapLayer
 
 APPLICABLE = "applicable"
 # Bytes of variables read at once, if one variable is not more.
@@ -37,17 +39,20 @@ class Outputs:
         Coverage of the intervals; None for no intervals.
     applicable : bool
         Add a flag of the pixels inside the model's area of applicability.
+    layers : tuple of str
+        More of the area of applicability.
     """
 
     target: str
     level: float | None = None
     applicable: bool = False
+    layers: tuple[MapLayer, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """The names of the variables, the estimate first."""
         interval = [] if self.level is None else [f"{self.target}_lower", f"{self.target}_upper"]
-        return [self.target, *interval, *([APPLICABLE] if self.applicable else [])]
+        return [self.target, *interval, *([APPLICABLE] if self.applicable else []), *self.layers]
 
 
 def predict_block(
@@ -176,17 +181,28 @@ def _groups(strip: xr.Dataset, features: list[str]) -> list[list[str]]:
 def estimate(model: Model, windows: Windows, outputs: Outputs) -> np.ndarray:
     """Return (outputs, values that `windows.pick` gives), in the target's unit."""
     assert model.preparation_ is not None
-    back = target_scaler(model.preparation_)
     if outputs.level is None:
-        made = [back(windows.pick(model.predict(windows)))]
+        made = [target_scaler(model.preparation_)(windows.pick(model.predict(windows)))]
     else:
-        assert model.calibration_ is not None
-        mean, spread = predict_spread(model, windows)
-        made = [mean, *model.calibration_.bounds(mean, spread, outputs.level)]
-    if outputs.applicable:
-        assert model.applicability_ is not None
-        made.append(model.applicability_.inside(last_days(windows)))
+        made = [*predict_intervals(model, windows, outputs.level)]
+    if outputs.applicable or outputs.layers:
+        made += _look_at_area(model.applicability_, last_days(windows), outputs)
     return np.stack(made).astype("float32", copy=False)
+
+
+def _look_at_area(area: Applicability | None, x: np.ndarray, outputs: Outputs) -> list[np.ndarray]:
+    """Return the flag, if it is asked for, and the layers of the area of applicability at rows (n, features)."""
+    assert area is not None
+    made: dict[str, np.ndarray] = {}
+    if outputs.applicable:
+        made[APPLICABLE] = area.inside(x)
+    if {DISSIMILARITY, EXPECTED_ERROR} & set(outputs.layers):
+        made[DISSIMILARITY] = area.index(x)
+    if DENSITY in outputs.layers:
+        made[DENSITY] = area.local_point_density(x)
+    if EXPECTED_ERROR in outputs.layers:
+        made[EXPECTED_ERROR] = area.expected_error(made[DISSIMILARITY])
+    return [made[name] for name in outputs.names if name in made]
 
 
 def _as_stations(variable: xr.DataArray) -> xr.Variable:

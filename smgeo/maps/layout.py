@@ -17,6 +17,7 @@ from smgeo.files import JsonObject
 from smgeo.maps.block import APPLICABLE
 from smgeo.maps.request import MapRequest
 from smgeo.models.protocol import Model
+from smgeo.recipe.output import DENSITY, DISSIMILARITY, EXPECTED_ERROR
 
 MAP_CHUNK = GRID_CHUNK
 # Tag of a map's GeoTIFFs, and after `smgeo_` attribute of its store: digest of model, place and outputs, the same for all days of a map.
@@ -24,6 +25,11 @@ IDENTITY = "map"
 # Stand for "no value": in numbers of stores and GeoTIFFs, and in flags of stores (a GeoTIFF has one data type, so its flags are numbers too).
 NODATA = np.float32(np.nan)
 NO_FLAG = 255
+_LAYERS: dict[str, JsonObject] = {
+    DISSIMILARITY: {"long_name": "dissimilarity index to the training data", "units": "1", "kind": "layer"},
+    DENSITY: {"long_name": "local point density: training places that are similar", "units": "1", "kind": "layer"},
+    EXPECTED_ERROR: {"long_name": "RMSE expected at the dissimilarity index", "kind": "layer"},
+}
 # The registered names of conventions of Zarr stores: https://github.com/zarr-conventions
 CONVENTIONS = [
     {
@@ -72,6 +78,8 @@ def describe_map_store(model: Model, request: MapRequest, identity: str) -> xr.D
             "flag_meanings": "outside inside",
             "kind": "flag",
         }
+    # The target's unit, unless the layer has another.
+    attrs |= {layer: {**shared, **_LAYERS[layer]} for layer in outputs.layers}
     types = {name: "uint8" if name == APPLICABLE else "float32" for name in outputs.names}
     empty = {n: (("time", "y", "x"), da.zeros(shape, dtype=types[n]), attrs[n]) for n in outputs.names}
     made = xr.Dataset(

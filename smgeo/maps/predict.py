@@ -44,6 +44,7 @@ def predict_map(
     intervals: float | bool | None = None,
     applicability: bool | None = None,
     overviews: bool = False,
+    layers: Sequence[str] = (),
     resume: bool = True,
     progress: Progress | None = None,
 ) -> Path:
@@ -75,6 +76,10 @@ def predict_map(
         knows it.
     overviews : bool
         Add coarser copies of the map to a Zarr store, as groups `2`, `4`, ...; COGs always have overviews.
+    layers : sequence of str, optional
+        More of the area of applicability, for each pixel: `dissimilarity` (index to the training data; the flag is 1 where it is at most the
+        threshold), `local_point_density` (training places that are similar, 0 outside the area), `expected_error` (RMSE that held-out
+        stations had at this dissimilarity, in the target's unit; NaN outside the area, where none is known).
     resume : bool
         Keep what an interrupted or earlier map of the same model, cube and request finished; False starts from scratch.
     progress : callable, optional
@@ -93,10 +98,10 @@ def predict_map(
     ------
     SmgeoError
         If a feature is missing or in another unit, the cube has no CRS, a day is not in the cube, the region contains no pixel, or
-        the model lacks the calibration or the area of applicability that is asked for.
+        the model lacks the calibration, the area of applicability or what a layer needs.
     """
     out = Path(out)
-    request = check_request(model, grid_cube, times, MapOptions(region, intervals, applicability, overviews))
+    request = check_request(model, grid_cube, times, MapOptions(region, intervals, applicability, overviews, layers))
     check_place(out, grid_cube)
     if out.suffix == ".zarr":
         with only_writer(out), kept_model(model, out) as held:
@@ -152,7 +157,7 @@ def predict_map_files(
     cogs : str or Path
         Folder of the COGs and the catalogue.
     options : MapOptions
-        Region, intervals, applicability and overviews, as for `predict_map`.
+        Region, intervals, applicability, overviews and layers, as for `predict_map`.
     title : str
         Title of the STAC collection.
     readers : sequence of StripReader, optional

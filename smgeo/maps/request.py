@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 import odc.geo.xr  # noqa: F401 - registers the accessor `.odc`
@@ -23,10 +23,12 @@ from smgeo.cube.reading import without_dask
 from smgeo.cube.schema import check_daily, check_name, check_references, check_units, is_grid, references_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.maps.block import Outputs
+from smgeo.models.applicability import Applicability
 from smgeo.models.protocol import Model
 from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare import derive_features
 from smgeo.prepare.steps import Preparation
+from smgeo.recipe.output import DENSITY, EXPECTED_ERROR, MapLayer
 from smgeo.recipe.validation import INTERVAL_LEVEL
 
 # (left, bottom, right, top) in the grid's CRS, or a polygon file.
@@ -42,6 +44,7 @@ class MapOptions:
     intervals: float | bool | None = None
     applicability: bool | None = None
     overviews: bool = False
+    layers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,26 @@ def _choose_outputs(model: Model, target: str, options: MapOptions) -> Outputs:
             "applicability: the model does not know its area of applicability; smgeo.find_applicability(model, ds, split) finds it"
         )
     wanted = area is not None if options.applicability is None else bool(options.applicability)
-    return Outputs(target, level, wanted)
+    return Outputs(target, level, wanted, _choose_layers(area, options.layers))
+
+
+def _choose_layers(area: Applicability | None, layers: Sequence[str]) -> tuple[MapLayer, ...]:
+    """Return the layers that are asked for, each once, in one order."""
+    known: tuple[MapLayer, ...] = get_args(MapLayer)
+    if wrong := [layer for layer in layers if layer not in known]:
+        raise SmgeoError(f"layers: a list of some of {', '.join(known)}; got {', '.join(map(repr, wrong))}")
+    if layers and area is None:
+        raise SmgeoError(
+            f"layers: {', '.join(layers)} tell of the area of applicability, which the model does not know; "
+            "smgeo.find_applicability(model, ds, split) finds it"
+        )
+    for layer in layers:
+        assert area is not None
+        if layer == EXPECTED_ERROR:
+            area.check_errors()
+        elif layer == DENSITY:
+            area.check_groups()
+    return tuple(layer for layer in known if layer in layers)
 
 
 def _box_of(cube: xr.Dataset) -> GeoBox:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 from scipy.spatial import KDTree
 from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python 3.11
 
 from smgeo.errors import SmgeoError
 from smgeo.models.arrays import read_arrays, write_arrays
+from smgeo.models.ranges import mean_in_ranges
 from smgeo.threads import compiled
 
 _ARRAYS = ("center", "scale", "weights", "reference")
+# Arrays that older files lack.
+_LATER = ("group", "error_index", "error")
 # Numbers beyond it have no square in float32.
 _LARGEST = 1e15
 # Rows of a reference, at most: searching very many equal ones takes minutes.
 MOST_ROWS = 1_000_000
 # Training rows that were near to previous rows, which are compared first.
 _RECENT = 4
+# An error is learned for so many ranges of the index, if there are so many groups for each.
+_RANGES, _GROUPS_OF_RANGE = 20, 5
 
 
 class ApplicabilityState(TypedDict):
@@ -35,6 +41,10 @@ class ApplicabilityState(TypedDict):
     rows: int
     folds: int
     stations: int
+
+
+def _nothing() -> np.ndarray:
+    return np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +69,10 @@ class Applicability:
         Largest index inside the area.
     rows, folds, stations : int
         Training rows from which the reference is drawn, folds from which the threshold was computed, and stations.
+    group : numpy.ndarray of int
+        (rows,): the group of stations (place) of each row of the reference; empty if it is not known.
+    error_index, error : numpy.ndarray
+        Indices, ascending, and the RMSE that is to be expected at each, in the target's unit; empty before `learn_errors`.
     """
 
     features: tuple[str, ...]
@@ -71,6 +85,9 @@ class Applicability:
     rows: int
     folds: int
     stations: int
+    group: np.ndarray = field(default_factory=_nothing)
+    error_index: np.ndarray = field(default_factory=_nothing)
+    error: np.ndarray = field(default_factory=_nothing)
 
     @classmethod
     def learn(
@@ -80,6 +97,7 @@ class Applicability:
         features: Sequence[str],
         weights: np.ndarray,
         *,
+        group: np.ndarray | None = None,
         rows: int | None = None,
         stations: int = 0,
     ) -> Self:
@@ -94,6 +112,8 @@ class Applicability:
         features : sequence of str
         weights : numpy.ndarray
             (features,); those below 0 count as 0.
+        group : numpy.ndarray of int, optional
+            (rows,): the place of a row; by default each row is a place.
         rows, stations : int, optional
             Number of rows and stations from which `x` was drawn.
 
@@ -128,7 +148,39 @@ class Applicability:
             len(x) if rows is None else rows,
             len(found),
             stations,
+            (np.arange(len(x)) if group is None else group).astype("int32"),
         )
+
+    def learn_errors(self, x: np.ndarray, errors: np.ndarray, group: np.ndarray, fold: np.ndarray) -> Self:
+        """Return the area with the error that is to be expected at an index, learned from errors at rows that a model did not see.
+
+        After Meyer and Pebesma 2021 (and R's CAST), with places that weigh the same in the place of rows: mean squared errors in up to
+        twenty ranges of the index inside the area, five places each at least, that never fall as the index grows (isotonic regression).
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            (rows, features), as in `learn`.
+        errors : numpy.ndarray
+            (rows,), in the target's unit.
+        group, fold : numpy.ndarray of int
+            (rows,): the place of a row, numbered as in `learn`; and the fold that it was left out with, whose places are not compared with
+            it, or a number below 0 if it is no training row.
+        """
+        points, index = self._points(x.astype("float32")), np.empty(len(x))
+        for f in np.unique(fold):
+            rows = fold == f
+            others = ~np.isin(self.group, group[rows]) if f >= 0 else np.ones(len(self.reference), dtype=np.bool_)
+            index[rows] = (
+                _nearest(KDTree(self.reference[others]), points[rows]) / self.mean_distance if others.any() else np.inf
+            )
+        inside = index <= self.threshold
+        if not inside.any():
+            return self
+        _, of, rows_of = np.unique(group[inside], return_inverse=True, return_counts=True)
+        ranges = min(max(len(rows_of) // _GROUPS_OF_RANGE, 1), _RANGES)
+        at, squares, weight = mean_in_ranges(index[inside], errors[inside] ** 2, 1 / rows_of[of], ranges)
+        return replace(self, error_index=at, error=np.sqrt(isotonic_regression(squares, weights=weight).x))
 
     def index(self, x: np.ndarray) -> np.ndarray:
         """Return the dissimilarity index of rows (n, features): (n,) float32."""
@@ -146,6 +198,51 @@ class Applicability:
         _find_near(self._points(x), centers, radius, points, distance, starts, reach, out)
         return out.astype("float32")
 
+    def local_point_density(self, x: np.ndarray) -> np.ndarray:
+        """Return how many training places have a row within the threshold of rows (n, features): (n,) float32; 0 outside the area.
+
+        As the local point density of R's CAST, which counts rows; with one row at each place it is the same. Days of one place are
+        like each other, so that many similar rows may be those of a single place.
+
+        Raises
+        ------
+        SmgeoError
+            If the places of the training rows are not known.
+        """
+        self.check_groups()
+        out = np.empty(len(x), dtype="float32")
+        reach = float(np.float32(self.threshold * self.mean_distance))
+        centers, radius, points, distance, starts = self._places
+        _count_near(self._points(x), centers, radius, points, distance, starts, reach, out)
+        return out
+
+    def expected_error(self, index: np.ndarray) -> np.ndarray:
+        """Return the RMSE that is to be expected at dissimilarity indices: (n,) float32, in the target's unit; NaN outside the area.
+
+        Raises
+        ------
+        SmgeoError
+            If no errors were learned.
+        """
+        self.check_errors()
+        found = np.interp(index, self.error_index, self.error)
+        return np.where(index <= np.float32(self.threshold), found, np.nan).astype("float32")
+
+    def check_groups(self) -> None:
+        """Refuse `local_point_density` of an area whose places are not known."""
+        if not self.group.size:
+            raise SmgeoError(
+                "local_point_density: the model's area of applicability is from an older version; find it again with smgeo.find_applicability"
+            )
+
+    def check_errors(self) -> None:
+        """Refuse `expected_error` of an area that has learned no errors."""
+        if not self.error.size:
+            raise SmgeoError(
+                "expected_error: the model's area of applicability knows no errors at held-out stations; find it again with "
+                "smgeo.find_applicability and a split that has validation stations, or in a recipe with intervals from folds"
+            )
+
     def _points(self, x: np.ndarray) -> np.ndarray:
         used = _used(self.weights)
         factor = (self.weights[used] / self.scale[used]).astype("float32")
@@ -158,11 +255,17 @@ class Applicability:
 
     @cached_property
     def _groups(self) -> tuple[np.ndarray, ...]:
-        return _group(self.reference)
+        return _group_around_some(self.reference)
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, ...]:
+        ids, of = np.unique(self.group, return_inverse=True)
+        centers = np.stack([self.reference[of == k].mean(axis=0) for k in range(len(ids))])
+        return _arrange(self.reference, centers, of)
 
     def save(self, file: Path) -> ApplicabilityState:
         """Write the arrays to `file` (`.npz`, no pickle), and return the rest as JSON types."""
-        write_arrays(file, {name: getattr(self, name) for name in _ARRAYS})
+        write_arrays(file, {name: getattr(self, name) for name in (*_ARRAYS, *_LATER)})
         return {
             "features": list(self.features),
             "mean_distance": float(self.mean_distance),
@@ -183,7 +286,7 @@ class Applicability:
         """
         try:
             arrays = read_arrays(file)
-            if set(arrays) != set(_ARRAYS):
+            if not set(_ARRAYS) <= set(arrays) <= {*_ARRAYS, *_LATER}:
                 raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
             area = cls(
                 tuple(about["features"]),
@@ -196,6 +299,7 @@ class Applicability:
                 about["rows"],
                 about["folds"],
                 about["stations"],
+                *(arrays.get(name, _nothing()) for name in _LATER),
             )
             area._check()
         except (ValueError, KeyError, TypeError) as error:
@@ -228,6 +332,13 @@ class Applicability:
             raise ValueError("its reference is not finite")
         if not self.reference.size or not self.mean_distance > 0 or not self.threshold >= 0:
             raise ValueError("it has no rows to compare with, or no scale")
+        if self.group.size and (self.group.dtype != "int32" or self.group.shape != self.reference.shape[:1]):
+            raise ValueError(f"its groups are {self.group.dtype} of shape {self.group.shape}")
+        for name in ("error_index", "error"):
+            values = getattr(self, name)
+            fits = values.dtype == "float64" and values.shape == (self.error.size,) and values.size <= _RANGES
+            if not fits or not np.isfinite(values).all() or values.min(initial=0) < 0 or (np.diff(values) < 0).any():
+                raise ValueError(f"its {name} is none that is learned")
 
 
 def _used(weights: np.ndarray) -> np.ndarray:
@@ -239,20 +350,25 @@ def _used(weights: np.ndarray) -> np.ndarray:
     return np.argsort(-weights, kind="stable")[: int((weights > 0).sum())]
 
 
-def _group(points: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Group points around some of them.
+def _group_around_some(points: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Group points around some of them, see `_arrange`."""
+    count = max(int(np.sqrt(len(points))), 1)
+    centers = points[np.linspace(0, len(points) - 1, count).astype(int)]
+    return _arrange(points, centers, KDTree(centers).query(points)[1])
+
+
+def _arrange(points: np.ndarray, centers: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Arrange points group by group.
 
     Returns
     -------
     tuple of numpy.ndarray
         Centres, radius of each group, points group by group from its centre outwards, their distances from it, and first point of each group.
     """
-    count = max(int(np.sqrt(len(points))), 1)
-    centers = points[np.linspace(0, len(points) - 1, count).astype(int)]
-    distance, group = KDTree(centers).query(points)
+    distance = np.sqrt(((points - centers[group]).astype("float64") ** 2).sum(axis=1))
     order = np.lexsort((distance, group))
     distance, group = distance[order].astype("float32"), group[order]
-    starts = np.searchsorted(group, np.arange(count + 1))
+    starts = np.searchsorted(group, np.arange(len(centers) + 1))
     # Nothing is near a group without points (its centre is there twice).
     radius = np.array([distance[b - 1] if b > a else -np.inf for a, b in itertools.pairwise(starts)], dtype="float32")
     return centers, radius, np.ascontiguousarray(points[order]), distance, starts
@@ -328,6 +444,43 @@ def _find_near(
             out[i] = True
             recent[oldest] = found
             oldest = (oldest + 1) % _RECENT
+
+
+@compiled()
+def _count_near(
+    rows: np.ndarray,
+    centers: np.ndarray,
+    radius: np.ndarray,
+    points: np.ndarray,
+    distance: np.ndarray,
+    starts: np.ndarray,
+    reach: float,
+    out: np.ndarray,
+) -> None:
+    """Write to `out` how many groups have a point within `reach` of each row; as in `_find_near`, most points are not compared."""
+    recent = starts[:-1].copy()
+    away = np.empty(len(centers), dtype=np.float32)
+    most = reach * reach
+    slack = reach * np.float32(1.0001)  # for rounding
+    for i in range(len(rows)):
+        count = 0
+        _measure_centers(rows[i], centers, away)
+        for g in range(len(centers)):
+            if away[g] - radius[g] > slack:
+                continue
+            if _is_near(rows[i], points[recent[g]], most):
+                count += 1
+                continue
+            for p in range(starts[g], starts[g + 1]):
+                if distance[p] < away[g] - slack:
+                    continue
+                if distance[p] > away[g] + slack:
+                    break
+                if _is_near(rows[i], points[p], most):
+                    count += 1
+                    recent[g] = p
+                    break
+        out[i] = count
 
 
 def _nearest(tree: KDTree, points: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from smgeo.models.applicability import Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.inputs import check_shape, shape_of, take_known, take_training, take_validation
-from smgeo.models.model_file import APPLICABILITY_FILE, Manifest, write_model
+from smgeo.models.model_file import APPLICABILITY_FILE, CALIBRATION_FILE, Manifest, write_model
 from smgeo.models.parameters import check_types, plain_number
 from smgeo.models.rows import Input, Rows, Validation, WindowSource
 from smgeo.models.team import Team
@@ -282,6 +282,8 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
             self._save_weights(folder)
             area = self.applicability_
             about["applicability"] = None if area is None else area.save(folder / APPLICABILITY_FILE)
+            if self.calibration_ is not None and self.calibration_.local is not None:
+                self.calibration_.local.save(folder / CALIBRATION_FILE)
 
         return write_model(path, about, write)
 
@@ -296,8 +298,12 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         self.input_shape_ = tuple(about["input_shape"])
         self.preparation_, self.training_, self.params_ = about["preparation"], about["training"], about["params"]
         if about["calibration"] is not None:
-            self.calibration_ = Calibration.from_dict(about["calibration"])
-            if (self.calibration_.offset is not None) != self.has_spread:
+            self.calibration_ = Calibration.from_dict(about["calibration"], folder / CALIBRATION_FILE)
+            local = self.calibration_.local
+            other = local is not None and (
+                self.preparation_ is None or local.center.size != len(self.preparation_["features"])
+            )
+            if other or (self.calibration_.offset is not None) != self.has_spread:
                 raise SmgeoError(f"{folder}: its intervals are those of another kind of model; calibrate it again")
         if about["applicability"] is not None:
             self.applicability_ = Applicability.load(folder / APPLICABILITY_FILE, about["applicability"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import NotRequired, Self
 
 import numpy as np
 from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python 3.11
 
 from smgeo.errors import SmgeoError
+from smgeo.models.nearest_groups import NearestGroups
+from smgeo.models.ranges import mean_in_ranges
 
 # Intervals are kept for coverages of so many parts: thousandths.
 _STEPS = 1000
@@ -55,6 +58,7 @@ class CalibrationState(TypedDict):
     knots: NotRequired[list[float]]
     spreads: NotRequired[list[float]]
     folds: NotRequired[int]
+    nearest: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,9 @@ class Calibration:
         interpolated. Empty with few groups: the spread is then 1.
     folds : int
         Number of models that were trained so that each group was left out by one; 0 if widths are from stations of another part alone.
+    local : NearestGroups or None
+        Widths depend on the groups that are nearest to a row in feature space, with the same weight each; there is no guarantee for them:
+        that of all groups rests on a new group being like any other, and the nearest are chosen.
     """
 
     widths: tuple[float, ...]
@@ -97,6 +104,7 @@ class Calibration:
     knots: tuple[float, ...] = ()
     spreads: tuple[float, ...] = ()
     folds: int = 0
+    local: NearestGroups | None = field(default=None, compare=False)
 
     @classmethod
     def learn(
@@ -109,19 +117,24 @@ class Calibration:
         part: str = "validation",
         limits: tuple[float, float] = (-math.inf, math.inf),
         folds: int = 0,
+        nearest: int | None = None,
+        x: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> Self:
         """Learn widths from rows of calibration stations: (rows,) each, in the target's unit; `station` is the group of a row.
+
+        With `nearest`, widths depend on so many groups, by the features `x` (rows, features) and their `weights` (equal by default).
 
         Raises
         ------
         SmgeoError
-            If there are fewer than two groups.
+            If there are fewer than two groups, or than `nearest`.
         """
         ids, group = np.unique(station, return_inverse=True)
         if len(ids) < 2:
             raise SmgeoError(f"intervals are learned on two or more {part} stations with values; there are {len(ids)}")
         scores = np.abs(observed.astype("float64") - predicted)
-        weights = 1 / ((len(ids) + 1) * np.bincount(group)[group])
+        shares = 1 / ((len(ids) + 1) * np.bincount(group)[group])
         offset, knots, spreads = None, np.empty(0), np.empty(0)
         if spread is not None:
             # So that rows on which all trees happen to agree do not dominate.
@@ -129,17 +142,21 @@ class Calibration:
             scores /= spread + offset
         else:
             estimates = predicted.astype("float64")
-            knots, spreads = _learn_spread(scores, estimates, weights, len(ids))
+            knots, spreads = _learn_spread(scores, estimates, shares, len(ids))
             if len(knots):
-                scores /= _spread_of_others(scores, estimates, weights, group)
+                scores /= _spread_of_others(scores, estimates, shares, group)
+        local = None
+        if nearest is not None:
+            assert x is not None
+            local = NearestGroups.learn(x, scores, group, np.ones(x.shape[1]) if weights is None else weights, nearest)
         order = np.argsort(scores, kind="stable")
-        reached = np.cumsum(weights[order])
+        reached = np.cumsum(shares[order])
         most = _steps_of(len(ids))
         # Slightly less, for sums that rounding has made too small.
         at = np.searchsorted(reached, np.arange(1, most + 1) / _STEPS - 1e-9)
         widths = scores[order][np.minimum(at, len(scores) - 1)]
         found, knots_found, spreads_found = (tuple(map(float, values)) for values in (widths, knots, spreads))
-        return cls(found, offset, len(ids), len(scores), part, limits, knots_found, spreads_found, folds)
+        return cls(found, offset, len(ids), len(scores), part, limits, knots_found, spreads_found, folds, local)
 
     def check_level(self, level: float) -> None:
         """Refuse a coverage that the stations do not allow.
@@ -149,13 +166,20 @@ class Calibration:
         SmgeoError
             If it is above K / (K + 1).
         """
-        check_stations(level, self.stations, "the model was calibrated on")
+        groups = self.stations if self.local is None else self.local.nearest
+        check_stations(level, groups, "the model was calibrated on")
 
-    def bounds(self, predicted: np.ndarray, spread: np.ndarray | None, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper ends of intervals, float32, in the target's unit."""
+    def bounds(
+        self, predicted: np.ndarray, spread: np.ndarray | None, level: float, x: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return lower and upper ends of intervals, float32, in the target's unit; `local` widths need the features `x`."""
         self.check_level(level)
-        width = self.widths[max(math.ceil(level * _STEPS - 1e-9), 1) - 1]
-        half: np.float32 | np.ndarray = np.float32(width)
+        half: np.float32 | np.ndarray
+        if self.local is not None:
+            assert x is not None
+            half = self.local.widths(x, level)
+        else:
+            half = np.float32(self.widths[max(math.ceil(level * _STEPS - 1e-9), 1) - 1])
         if self.offset is not None:
             assert spread is not None
             half = half * (spread + np.float32(self.offset))
@@ -166,8 +190,8 @@ class Calibration:
         return lower, np.minimum(predicted + half, np.maximum(high, predicted))
 
     def to_dict(self) -> CalibrationState:
-        """Return JSON types; an infinite limit is None."""
-        return {
+        """Return JSON types, without what `local` contains; an infinite limit is None."""
+        state: CalibrationState = {
             "widths": list(self.widths),
             "offset": self.offset,
             "stations": self.stations,
@@ -178,15 +202,18 @@ class Calibration:
             "spreads": list(self.spreads),
             "folds": self.folds,
         }
+        return state if self.local is None else {**state, "nearest": self.local.nearest}
 
     @classmethod
-    def from_dict(cls, state: CalibrationState) -> Self:
-        """Return the calibration of `to_dict`.
+    def from_dict(cls, state: CalibrationState, file: Path | None = None) -> Self:
+        """Return the calibration of `to_dict`; what `local.save` wrote is read from `file`.
 
         Raises
         ------
         ValueError
             If its numbers are none that `learn` gives.
+        SmgeoError
+            If the file is another.
         """
         low, high = state["limits"]
         limits = (-math.inf if low is None else low, math.inf if high is None else high)
@@ -201,6 +228,7 @@ class Calibration:
             knots,
             spreads,
             state.get("folds", 0),
+            NearestGroups.load(file, state["nearest"]) if file is not None and "nearest" in state else None,
         )
         numbers = [*made.widths, made.offset or 0, *spreads]
         fits = (
@@ -225,12 +253,7 @@ def _learn_spread(
     ranges = min(_RANGES, groups // _GROUPS_OF_RANGE)
     if ranges < 2:
         return np.empty(0), np.empty(0)
-    order = np.argsort(predicted, kind="stable")
-    reached = np.cumsum(weights[order]) / weights.sum()
-    of = np.empty(len(order), dtype=np.intp)
-    of[order] = np.minimum((reached * ranges).astype(np.intp), ranges - 1)
-    total = np.bincount(of, weights, ranges)
-    knots, spreads = (np.bincount(of, weights * v, ranges)[total > 0] / total[total > 0] for v in (predicted, errors))
+    knots, spreads, _ = mean_in_ranges(predicted, errors, weights, ranges)
     # Estimates that are equal in several ranges, and ranges without an error, tell of no spread.
     if len(knots) < 2 or not (np.diff(knots) > 0).all() or not (spreads > 0).all():
         return np.empty(0), np.empty(0)

@@ -29,7 +29,7 @@ _LONGEST_JSON = 32 * 2**20  # bytes; as Python's values they take twenty times a
 _DEEPEST, _MOST_FILES = 4, 1000
 _MOST_STEPS = 50
 _LARGEST_INPUT = 2**20  # numbers of a row or window
-APPLICABILITY_FILE = "applicability.npz"
+APPLICABILITY_FILE, CALIBRATION_FILE = "applicability.npz", "calibration.npz"
 
 
 class Manifest(TypedDict):

@@ -237,6 +237,17 @@ def _windows_in_period(recipe: RecipeFields) -> Iterator[str]:
             )
 
 
+def _layers_of_maps(recipe: RecipeFields) -> Iterator[str]:
+    if recipe.maps is None or not recipe.maps.layers:
+        return
+    if recipe.applicability is None:
+        yield f"maps.layers: {', '.join(recipe.maps.layers)} tell of the area of applicability; add applicability: true"
+        return
+    known = recipe.applicability.models
+    if known is not None and (lost := [n for n in recipe.maps.models or recipe.models if n not in known]):
+        yield f"maps.layers: applicability.models leaves out {', '.join(lost)}, which maps.models maps; name the same models in both"
+
+
 def _days_of_maps(recipe: RecipeFields) -> Iterator[str]:
     if recipe.maps is None:
         return
@@ -372,6 +383,7 @@ RULES: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _variables_of_preparation,
     _period_in_order,
     _windows_in_period,
+    _layers_of_maps,
     _days_of_maps,
     _days_of_report,
     _splits_of_days,

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from smgeo.recipe.spec import Spec
 
+# Layers of a map that tell of the area of applicability, besides its flag; see `smgeo.predict_map`.
+DISSIMILARITY, DENSITY, EXPECTED_ERROR = "dissimilarity", "local_point_density", "expected_error"
+MapLayer: TypeAlias = Literal["dissimilarity", "local_point_density", "expected_error"]
+
 
 class MapSpec(Spec):
-    """Days to map, models to map with, and the region: (left, bottom, right, top) in the grid's CRS, or a polygon file."""
+    """Days to map, models to map with, and the region: (left, bottom, right, top) in the grid's CRS, or a polygon file.
+
+    `layers` tell more of the models' area of applicability, which the recipe then has to ask for.
+    """
 
     dates: tuple[dt.date, ...] = Field(min_length=1)
     models: tuple[str, ...] | None = None
     region: tuple[float, float, float, float] | str | None = None
+    layers: tuple[MapLayer, ...] = ()
 
 
 class ReportSpec(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field, model_validator
@@ -93,13 +94,22 @@ class IntervalsSpec(Spec):
 
     `method: folds` learns them at all training and validation stations, from as many more trainings of each model as it has `folds`, see
     `smgeo.evaluation.uncertainty.cross_calibrate`; `split` at the validation stations alone, without a training, see `smgeo.calibrate`.
+    `nearest`: the width at a row is that of so many groups of stations, the nearest in feature space; there is no guarantee for it.
     """
 
     models: tuple[str, ...] | None = None
     level: float = Field(default=INTERVAL_LEVEL, gt=0, lt=1)
     method: Literal["folds", "split"] = "folds"
     folds: int = Field(default=INTERVAL_FOLDS, ge=2, le=1_000)
+    nearest: int | None = Field(default=None, ge=1, le=10_000)
     seed: Seed | None = None
+
+    @model_validator(mode="after")
+    def _enough_groups(self) -> IntervalsSpec:
+        need = math.ceil(self.level / (1 - self.level) - 1e-9)
+        if self.nearest is not None and self.nearest < need:
+            raise ValueError(f"intervals of {100 * self.level:g} % need nearest: {need} or more")
+        return self
 
 
 class ApplicabilitySpec(Spec):

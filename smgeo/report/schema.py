@@ -302,6 +302,7 @@ class Applicability(Entry):
     share_inside: Number
     rmse_inside: Number
     rmse_outside: Number
+    rmse_expected: Number = None
     index_median: Number
 
 

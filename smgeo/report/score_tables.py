@@ -466,6 +466,7 @@ def applicability_table(results: Results) -> Table:
             count_column("rows"),
             percent_column("share_inside", "test rows inside"),
             number_column("rmse_inside", "RMSE inside", units),
+            number_column("rmse_expected", "RMSE expected there", units),
             number_column("rmse_outside", "RMSE outside", units),
             number_column("index_median", "median index", outputs=FILES),
             text_column("weights", "weights above a tenth of the largest", PAGE, _main_weights),
@@ -474,6 +475,6 @@ def applicability_table(results: Results) -> Table:
         notes=(
             "A row is inside if it is as close to a training row as training rows of different groups of stations are to each other (dissimilarity "
             "index of Meyer and Pebesma 2021, with features weighted by their importance; features of weight 0 do not count). Maps have a flag for "
-            "every pixel.",
+            "every pixel. The RMSE expected is that of held-out training and validation stations at the same dissimilarity.",
         ),
     )

@@ -40,6 +40,7 @@ def _map(run: Context, name: str, progress: Update) -> JsonObject:
     options = MapOptions(
         region=run.root / spec.region if isinstance(spec.region, str) else spec.region,
         intervals=intervals.level if intervals is not None and run.asks(intervals, name) else None,
+        layers=spec.layers,
     )
     shown = Thinned(_SLIDER_DAYS)
     with run.machine.cubes():

@@ -17,6 +17,7 @@ from smgeo.cube.writing import write_cube
 from smgeo.errors import DivergedError, SmgeoError, SmgeoWarning
 from smgeo.evaluation.clusters import clusters_of
 from smgeo.evaluation.cross_validation import Learner
+from smgeo.evaluation.held_out import estimate_held_out
 from smgeo.evaluation.parts import evaluate
 from smgeo.evaluation.uncertainty import calibrate, cross_calibrate, find_applicability
 from smgeo.files import JsonObject, digest
@@ -49,6 +50,8 @@ def choose_split(run: Context, found: Found) -> Found:
         ids = split.validation if intervals.method == "split" else (*split.train, *split.validation)
         groups = np.unique(group_numbers(select_stations(run.open_stations(), ids))).size
         check_stations(intervals.level, groups, "of such groups of stations the split has")
+        if intervals.nearest is not None and intervals.nearest > groups:
+            raise SmgeoError(f"intervals.nearest: {intervals.nearest} of {groups} groups of stations; use fewer")
         learned = np.unique(group_numbers(select_stations(run.open_stations(), split.train))).size
         if intervals.method == "folds" and learned < intervals.folds:
             raise SmgeoError(
@@ -255,6 +258,8 @@ def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
         out["calibrated"] = {"method": intervals.method}
         if intervals.method == "folds":
             out["calibrated"] |= {"folds": intervals.folds, "seed": run.seed_of(intervals)}
+        if intervals.nearest is not None:
+            out["calibrated"]["nearest"] = intervals.nearest
     if area is not None and run.asks(area, name):
         out["applicability"] = {**area.model_dump(mode="json", exclude={"models"}), "seed": run.seed_of(area)}
     return out
@@ -263,25 +268,27 @@ def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
 def _learn_uncertainty(
     run: Context, found: Found, name: str, model: Model, prepared: xr.Dataset, progress: Update
 ) -> None:
-    intervals, area, split = run.recipe.intervals, run.recipe.applicability, found.split
+    intervals, area, split, held = run.recipe.intervals, run.recipe.applicability, found.split, None
     assert split is not None
-    if intervals is not None and run.asks(intervals, name):
-        if intervals.method == "split":
-            calibrate(model, prepared, split).check_level(intervals.level)
-        else:
-            run.reporter.say(
-                f"intervals of {name}: {intervals.folds} more trainings, each without a part of the stations"
-            )
-            cross_calibrate(
-                model,
-                Learner.of(lambda: run.new_model(found, name), run.days_seen(found, name)),
-                run.rows_with_target(),
-                split,
-                run.prepare_of(found, name),
-                folds=intervals.folds,
-                seed=run.seed_of(intervals),
-                progress=progress,
-            ).check_level(intervals.level)
+    if intervals is not None and intervals.method == "folds" and run.asks(intervals, name):
+        run.reporter.say(f"intervals of {name}: {intervals.folds} more trainings, each without a part of the stations")
+        held = estimate_held_out(
+            model,
+            Learner.of(lambda: run.new_model(found, name), run.days_seen(found, name)),
+            run.rows_with_target(),
+            split,
+            run.prepare_of(found, name),
+            folds=intervals.folds,
+            seed=run.seed_of(intervals),
+            progress=progress,
+        )
     if area is not None and run.asks(area, name):
         weights = dict.fromkeys(run.recipe.features, 1.0) if area.weights == "equal" else None
-        find_applicability(model, prepared, split, weights, folds=area.folds, rows=area.rows, seed=run.seed_of(area))
+        seed = run.seed_of(area)
+        find_applicability(model, prepared, split, weights, folds=area.folds, rows=area.rows, seed=seed, held=held)
+    if intervals is not None and run.asks(intervals, name):
+        if held is None:
+            made = calibrate(model, prepared, split, nearest=intervals.nearest)
+        else:
+            made = cross_calibrate(model, held, prepared, split, nearest=intervals.nearest)
+        made.check_level(intervals.level)

@@ -11,8 +11,9 @@ import smgeo
 from smgeo import cli
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.cross_validation import Learner
+from smgeo.evaluation.held_out import estimate_held_out
 from smgeo.evaluation.parts import split_unseen
-from smgeo.evaluation.uncertainty import calibrate, cross_calibrate, interval_coverage
+from smgeo.evaluation.uncertainty import calibrate, cross_calibrate, find_applicability, interval_coverage
 from smgeo.models.calibration import Calibration
 from smgeo.prepare import Split, Windows, cv_folds
 from smgeo.recipe.preparation import PrepareSpec
@@ -54,7 +55,8 @@ def fitted(cube, split):
 def test_errors_are_those_of_models_without_the_place(cube, split):
     """Three folds by hand: a linear model does not care how features are scaled."""
     model = fitted(cube, split)
-    found = cross_calibrate(model, learner(), cube, split, PLAIN, folds=3, seed=5)
+    held = estimate_held_out(model, learner(), cube, split, PLAIN, folds=3, seed=5)
+    found = cross_calibrate(model, held, cube, split)
     train = cube.sel(station=list(split.train))
 
     def table(ds):
@@ -91,7 +93,7 @@ def test_more_places_make_intervals_tighter_than_a_few_do(cube, split):
     few = Split(split.train, (*split.validation, *split.test[:5]), split.test[5:])
     model = fitted(cube, few)
     wide = calibrate(model, cube, few)
-    tight = cross_calibrate(model, learner(), cube, few, PLAIN, folds=5)
+    tight = cross_calibrate(model, estimate_held_out(model, learner(), cube, few, PLAIN, folds=5), cube, few)
     at = np.array([0.25])
     width = [float(np.ptp(c.bounds(at, None, 0.9))) for c in (wide, tight)]
     assert tight.stations == 29 + 9
@@ -101,12 +103,12 @@ def test_more_places_make_intervals_tighter_than_a_few_do(cube, split):
 def test_what_cannot_be_is_refused(cube, split):
     model = fitted(cube, split)
     with pytest.raises(SmgeoError, match="30 folds of 29 groups"):
-        cross_calibrate(model, learner(), cube, split, PLAIN, folds=30)
+        estimate_held_out(model, learner(), cube, split, PLAIN, folds=30)
     with pytest.raises(SmgeoError, match="folds must be a whole number from 2"):
-        cross_calibrate(model, learner(), cube, split, PLAIN, folds=1)
+        estimate_held_out(model, learner(), cube, split, PLAIN, folds=1)
     days = Split(split.train, (), split.train, periods={"train": ("2020-01-01", "2020-01-10"), "test": ("2020-01-11", "2020-01-30")})  # fmt: skip
     with pytest.raises(SmgeoError, match="periods of the same stations"):
-        cross_calibrate(model, learner(), cube, days, PLAIN)
+        estimate_held_out(model, learner(), cube, days, PLAIN)
 
 
 def test_a_model_is_scored_at_places_of_a_foreign_cube_that_it_has_not_seen(cube, tmp_path):
@@ -143,3 +145,85 @@ def test_a_twin_under_another_name_in_another_cube_is_no_unseen_place(cube, tmp_
     other = other.assign_coords(latitude=("station", latitude))
     assert split_unseen(model, other).test == ("B/d",)
     assert split_unseen(model, other).left_out == ("B/a", "B/b", "B/c")
+
+
+def test_the_area_learns_its_errors_at_held_out_places(cube, split):
+    """Against the same rows by hand: index to the training rows of other folds, squared errors, the same weight for each place."""
+    model = fitted(cube, split)
+    held = estimate_held_out(model, learner(), cube, split, PLAIN, folds=3, seed=5)
+    weights = {"s1_vv": 1.0, "clay": 2.0}
+    area = find_applicability(model, cube, split, weights, folds=4, held=held)
+    x = np.stack([np.broadcast_to(cube[n].values.reshape(40, -1), (40, 30)) for n in NAMES], -1).astype("float64")
+    number = {str(s): i for i, s in enumerate(cube["station"].values)}
+    at = np.array([number[str(s)] for s in held.station])
+    day = np.searchsorted(cube["time"].values, held.time)
+    points = (x - x[:30].reshape(-1, 2).mean(axis=0)) / x[:30].reshape(-1, 2).std(axis=0, ddof=1) * [1.0, 2.0]
+    fold = {int(s): int(f) for s, f in zip(at, held.fold, strict=True)}
+    index = np.empty(len(at))
+    for i, (s, d) in enumerate(zip(at, day, strict=True)):
+        others = [k for k in range(30) if held.fold[i] < 0 or fold[k] != held.fold[i]]
+        index[i] = np.sqrt(((points[others].reshape(-1, 2) - points[s, d]) ** 2).sum(axis=1)).min() / area.mean_distance
+    inside = index <= area.threshold
+    place = np.where(at == 1, 0, at)  # two stations at one place
+    weight = 1 / np.bincount(place[inside], minlength=40)[place[inside]]
+    assert np.sum(~inside) > 0
+    low = index[inside] <= area.error_index[0]
+    assert low.any()
+    ranges = len(np.unique(place[inside])) // 5
+    order = np.argsort(index[inside], kind="stable")
+    first = order[np.cumsum(weight[order]) < weight.sum() / ranges * (1 - 1e-9)]
+    mean = np.sqrt(np.average(held.errors[inside][first] ** 2, weights=weight[first]))
+    assert area.error_index[0] == pytest.approx(np.average(index[inside][first], weights=weight[first]), rel=0.05)
+    assert area.error[0] <= mean * 1.05  # at most: what falls later is joined with it
+    pooled = np.sqrt(np.average(held.errors[inside] ** 2, weights=weight))
+    assert area.error[0] <= pooled <= area.error[-1]
+
+
+def test_widths_of_the_nearest_groups_follow_the_error(make_station_cube):
+    """Errors are five times as large where clay is high."""
+    ds = make_station_cube(stations=90, days=20, seed=3)
+    random = np.random.default_rng(1)
+    clay = np.where(np.arange(90) % 2, 10.0, 40.0) + random.normal(size=90)
+    noise = np.where(clay > 25, 0.10, 0.02)[:, None] * random.standard_normal((90, 20))
+    wet = (0.3 + noise).astype("float32")
+    ds = ds.assign(sm=ds["sm"].copy(data=wet), clay=ds["clay"].copy(data=clay.astype("float32")))
+    ids = [str(s) for s in ds["station"].values]
+    split = Split(tuple(ids[:6]), tuple(ids[6:66]), tuple(ids[66:]))
+    model = fitted(ds, split)
+    find_applicability(model, ds, split, {"s1_vv": 0.0, "clay": 1.0})
+    local = calibrate(model, ds, split, nearest=20)
+    apart = interval_coverage(model, ds, split)
+    assert (local.stations, local.local.nearest) == (60, 20)
+    wide = clay[66:] > 25
+    assert apart["width"][wide].mean() > 3 * apart["width"][~wide].mean()
+    assert apart["covered"][~wide].mean() == pytest.approx(0.95, abs=0.05)
+    assert apart["covered"][wide].mean() == pytest.approx(0.95, abs=0.05)
+    # One row by hand: 90 % of 21 groups, of which one has errors without bound.
+    near = np.argsort(np.abs(clay[6:66] - clay[66]))[:20]
+    errors = np.abs(model_errors(model, ds, ids[6:66]))[near]
+    width = next(w for w in np.sort(errors.ravel()) if (errors <= w).mean() * 20 / 21 >= 0.9)
+    assert apart["width"].iloc[0] / 2 == pytest.approx(width, rel=0.05)
+
+
+def model_errors(model, ds, ids):
+    """Return estimates less observations, (station, day)."""
+    part = ds.sel(station=ids)
+    windows = Windows(part, NAMES, length=1)
+    return (model.predict(windows) - windows.y).reshape(len(ids), -1)
+
+
+def test_intervals_of_the_nearest_groups_are_saved_and_refused(cube, split, tmp_path):
+    model = fitted(cube, split)
+    held = estimate_held_out(model, learner(), cube, split, PLAIN, folds=3)
+    cross_calibrate(model, held, cube, split, nearest=12)
+    before = interval_coverage(model, cube, split)
+    again = smgeo.load_model(model.save(tmp_path / "m"))
+    after = interval_coverage(again, cube, split)
+    np.testing.assert_array_equal(after["width"], before["width"])
+    assert after["width"].std() > 0
+    with pytest.raises(SmgeoError, match="95 % need 19 stations to learn from; the model was calibrated on 12"):
+        interval_coverage(again, cube, split, level=0.95)
+    with pytest.raises(SmgeoError, match="200 of 33 groups of stations; use fewer"):
+        cross_calibrate(model, held, cube, split, nearest=200)
+    with pytest.raises(SmgeoError, match="nearest must be a whole number"):
+        cross_calibrate(model, held, cube, split, nearest=0)

@@ -255,3 +255,47 @@ def test_the_store_says_where_it_lies(model, grid, tmp_path):
     with xr.open_zarr(path, consolidated=False, decode_coords="all") as ds:
         assert ds.rio.crs.to_epsg() == 32632
         assert ds["sm"].rio.transform().to_gdal() == (500_000, 100, 0, 5_000_000, 0, -100)
+
+
+def test_layers_of_the_area_of_applicability(model, cube, grid, tmp_path):
+    asked = ["expected_error", "dissimilarity", "local_point_density"]
+    clay = grid["clay"].where((grid["y"] != grid["y"][0]) | (grid["x"] != grid["x"][2]), 90.0)
+    grid = grid.assign(clay=clay.assign_attrs(grid["clay"].attrs))  # a place like no station
+    path = smgeo.predict_map(model, grid, tmp_path / "m.zarr", DAYS, layers=asked)
+    got = open_cube(path).load()
+    known = np.isfinite(got["sm"].values)
+    area, inside = model.applicability_, got["applicable"].values == 1
+    index, density, error = (got[n].values for n in ("dissimilarity", "local_point_density", "expected_error"))
+    assert (np.isfinite(index) == known).all()
+    assert (np.isfinite(density) == known).all()
+    assert ((index <= np.float32(area.threshold)) == inside)[known].all()
+    assert ((density > 0) == inside)[known].all()
+    assert density[known].max() <= 8
+    assert (np.isfinite(error) == inside).all()
+    assert 0 < inside.sum() < known.sum()
+    np.testing.assert_allclose(error[inside], np.interp(index[inside], area.error_index, area.error), rtol=1e-5)
+    assert got["expected_error"].attrs["units"] == got["sm"].attrs["units"]
+    # In one order, whatever order they are asked for, and in GeoTIFFs too.
+    folder = smgeo.predict_map(model, grid, tmp_path / "cogs", DAYS[:1], layers=asked, intervals=False)
+    with rasterio.open(folder / f"sm_{DAYS[0]}.tif") as src:
+        assert src.descriptions == ("sm", "applicable", "dissimilarity", "local_point_density", "expected_error")
+        north_up = got["dissimilarity"].sel(time=DAYS[0]).sortby("y", ascending=False).values
+        np.testing.assert_array_equal(src.read(3), north_up)
+
+
+def test_layers_that_cannot_be_made_are_refused(model, cube, grid, tmp_path):
+    out = tmp_path / "m.zarr"
+    with pytest.raises(SmgeoError, match="layers: a list of some of dissimilarity, .*; got 'density', 3"):
+        smgeo.predict_map(model, grid, out, layers=["density", 3])
+    with pytest.raises(SmgeoError, match="layers must be a list of names; got 'dissimilarity'"):
+        smgeo.predict_map(model, grid, out, layers="dissimilarity")
+    plain = _fit(cube, trees=3)
+    with pytest.raises(
+        SmgeoError, match="layers: dissimilarity tell of the area of applicability, which the model does not know"
+    ):
+        smgeo.predict_map(plain, grid, out, layers=["dissimilarity"])
+    parts = Split((*SPLIT.train, *SPLIT.validation), (), SPLIT.test)
+    smgeo.find_applicability(plain, cube, parts, dict.fromkeys(FEATURES, 1.0), folds=4)
+    with pytest.raises(SmgeoError, match="expected_error: the model's area of applicability knows no errors"):
+        smgeo.predict_map(plain, grid, out, layers=["expected_error"])
+    assert not out.exists()

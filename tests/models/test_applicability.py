@@ -66,6 +66,57 @@ def test_the_flag_is_the_index_below_the_threshold(seed, size):
     np.testing.assert_array_equal(area.inside(query[::-1]), inside[::-1])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_density_counts_places_with_a_row_within_the_threshold(seed):
+    """Sixty rows at twelve places, against loops over all pairs; each query near to the one before."""
+    rng = np.random.default_rng(seed)
+    group = rng.permutation(np.arange(60) % 12) * 7
+    x = rng.normal(size=(60, 3)) + rng.normal(size=(90, 3))[group]
+    area = Applicability.learn(x, group % 5, list("abc"), np.array([1.0, 2.0, 0.5]), group=group)
+    query = np.cumsum(rng.normal(size=(300, 3)) * 0.3, axis=0)
+    center, scale = x.mean(axis=0), x.std(axis=0, ddof=1) / np.array([1.0, 2.0, 0.5])
+    points, asked = (x - center) / scale, (query - center) / scale
+    near = np.sqrt(((asked[:, None] - points) ** 2).sum(axis=2)) / area.mean_distance <= area.threshold
+    expected = [len(set(group[row])) for row in near]
+    assert area.local_point_density(query.astype("float32")).tolist() == expected
+    assert (area.inside(query.astype("float32")) == (np.array(expected) > 0)).all()
+    assert len(set(expected)) > 4
+
+
+def test_expected_errors_are_those_of_held_out_places_and_never_fall():
+    """Ten places in two ranges of the index, by hand; a place's rows share its weight, and training places do not see their own fold."""
+    x = np.arange(10.0)[:, None]
+    area = Applicability.learn(x, np.arange(10) % 2, ["a"], np.ones(1))
+    width = 1 / x.std(ddof=1) / area.mean_distance
+    assert area.threshold == pytest.approx(width)  # each row is one away from those of the other fold
+    at = np.array([0.1, 0.1, 1.2, 2.1, 3.1, 4.2, 5.4, 6.4, 7.6, 8.6, 5.5, 200.0])[:, None]
+    place = np.array([10, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
+    errors = np.array([3.0, 1.0, 2.0, 2.0, 2.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 99.0])
+    learned = area.learn_errors(at, errors, place, np.full(12, -1))
+    # The lowest five: indices 0.1 (place 10), 0.1, 0.1, 0.2, 0.2, mean squares 5, 4, 4, 4, 4; the place far away is not inside.
+    np.testing.assert_allclose(learned.error, [np.sqrt(21 / 5), 4])
+    np.testing.assert_allclose(learned.error_index, np.array([0.14, 0.42]) * width, rtol=1e-5)
+    index = np.array([0, 0.14, 0.28, 0.42, 0.99, 1.01]) * width
+    found = learned.expected_error(index.astype("float32"))
+    np.testing.assert_allclose(found[:5], [np.sqrt(4.2), np.sqrt(4.2), (np.sqrt(4.2) + 4) / 2, 4, 4], rtol=1e-5)
+    assert np.isnan(found[5])
+    # Errors that fall with the index say the same at all of them: the root of the mean square.
+    flat = area.learn_errors(at, errors[::-1], place[::-1], np.full(12, -1))
+    assert flat.error[0] == pytest.approx(flat.error[-1])
+    with pytest.raises(SmgeoError, match="knows no errors at held-out stations"):
+        area.expected_error(index)
+
+
+def test_held_out_training_places_are_compared_with_other_folds():
+    """A place that was left out with its neighbour has the third as the nearest, two away, which is outside the area."""
+    x = np.arange(10.0)[:, None]
+    area = Applicability.learn(x, np.arange(10) % 2, ["a"], np.ones(1))
+    fold = np.array([0, 0, 1, 1, 1, 2, 2, 2, 3, 3])
+    # 0, 3, 6 and 9 are two away from other folds; the others one.
+    found = area.learn_errors(x, np.array([9.0, 1, 1, 9, 1, 1, 9, 1, 1, 9]), np.arange(10), fold)
+    np.testing.assert_allclose(found.error, 1)
+
+
 def test_saved_and_read_it_says_the_same(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 3)).astype("float32")
@@ -73,6 +124,7 @@ def test_saved_and_read_it_says_the_same(tmp_path):
     again = Applicability.load(tmp_path / "a.npz", area.save(tmp_path / "a.npz"))
     query = rng.normal(size=(50, 3)).astype("float32")
     np.testing.assert_array_equal(again.index(query), area.index(query))
+    np.testing.assert_array_equal(again.local_point_density(query), area.local_point_density(query))
     assert (again.threshold, again.rows, again.stations, again.folds) == (area.threshold, 900, 7, 5)
     assert again.features == ("a", "b", "c")
 
@@ -90,6 +142,12 @@ def test_a_file_whose_arrays_do_not_belong_together_is_refused(tmp_path):
         {"weights": np.array([1.0, 2, 3])},
         {"center": good["center"][:2]},
         {"more": np.zeros(1)},
+        {"group": good["group"][:3]},
+        {"group": good["group"].astype("float64")},
+        {"error": np.array([0.1])},
+        {"error_index": np.array([0.2, 0.1]), "error": np.array([0.1, 0.2])},
+        {"error_index": np.array([0.1, 0.2]), "error": np.array([0.1, np.nan])},
+        {"error_index": np.arange(30.0), "error": np.arange(30.0)},
     ):
         np.savez(tmp_path / "bad.npz", **{**good, **changes})
         with pytest.raises(SmgeoError, match="contains no area of applicability"):
@@ -136,4 +194,7 @@ def test_cook_farm_gives_the_figures_that_cast_publishes():
     assert round(area.threshold, 5) == 0.52872
     assert int(area.inside(pixels).sum()) == 3377
     said = [index.min(), *np.quantile(index, [0.25, 0.5]), index.mean(), np.quantile(index, 0.75), index.max()]
+    # trainLPD of the same file: of each logger, how many others are similar.
+    expected = [7, 9, 12, 1, 12, 12, 4, 2, 8, 10, 6, 1, 3, 4, 11, 9, 9, 7, 5, 5, 6, 5, 0, 5, 9, 8, 4, 11, 3, 2]
+    assert (area.local_point_density(x) - 1).tolist() == expected
     np.testing.assert_allclose(said, [0, 0.1759, 0.2642, 0.3109, 0.4051, 2.6631], atol=5.1e-5)

@@ -166,3 +166,20 @@ def test_a_window_longer_than_the_period_is_refused_before_any_work():
         "models.gru: sees windows of 32 days, and period has 31",
         "give a longer period, or a shorter prepare.window.length",
     ]
+
+
+def test_layers_of_maps_and_nearest_groups_need_what_they_are_made_from():
+    maps = {"dates": ["2020-01-15"], "layers": ["expected_error"]}
+    assert problems_of(maps=maps) == [
+        "maps.layers: expected_error tell of the area of applicability",
+        "add applicability: true",
+    ]
+    assert problems_of(maps=maps, applicability={"models": ["rf"]}) == [
+        "maps.layers: applicability.models leaves out small, which maps.models maps",
+        "name the same models in both",
+    ]
+    parse_recipe({**copy.deepcopy(VALID), "maps": maps, "applicability": True})
+    assert "intervals of 90 % need nearest: 9 or more" in "; ".join(problems_of(intervals={"nearest": 8}))
+    found = "; ".join(problems_of(maps={**maps, "layers": ["density"]}))
+    assert "maps.layers" in found
+    assert "'density'" in found

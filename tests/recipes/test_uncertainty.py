@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pandas as pd
 import pystac
 import pytest
@@ -98,6 +99,23 @@ def test_a_second_run_has_nothing_to_do(run, recipe):
 def test_a_region_beside_the_grid_is_refused(run, recipe):
     with pytest.raises(SmgeoError, match="contains no pixel of the grid"):
         smgeo.run({**recipe, "maps": {**recipe["maps"], "region": [0, 0, 1, 1]}}, out=run.folder)
+
+
+def test_a_recipe_asks_for_layers_and_nearest_groups(recipe, tmp_path):
+    values = copy.deepcopy(recipe)
+    del values["models"]["ann"], values["maps"]["region"]
+    values["intervals"]["nearest"] = 6
+    values["maps"]["layers"] = ["local_point_density", "expected_error"]
+    run = smgeo.run(values, out=tmp_path / "run")
+    with rasterio.open(run.folder / "maps" / "rf" / "sm_2016-02-10.tif") as src:
+        assert src.descriptions[3:] == ("applicable", "local_point_density", "expected_error")
+        inside, density, error = (src.read(band) for band in (4, 5, 6))
+        assert src.units[5] == "m3 m-3"
+    assert ((density > 0) == (inside == 1)).all()
+    assert (np.isfinite(error) == (inside == 1)).all()
+    area = run.results["applicability"]["rf"]
+    assert 0 < area["rmse_expected"] < 0.2
+    assert smgeo.load_model(run.folder / "models" / "rf").calibration_.local.nearest == 6
 
 
 @pytest.mark.parametrize("key", ["intervals", "applicability"])
