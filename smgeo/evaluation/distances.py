@@ -16,7 +16,6 @@ from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.prepare import Split
 from smgeo.prepare.places import coordinates_of, nearest_m
-from smgeo.sources.pixels.warp import apply_affine, crs_text, transformer
 
 # Nearer than this, a held-out station has the weather, and most pixels, of a training station.
 _NEAR_M = 1_000.0
@@ -44,7 +43,8 @@ def describe_distances(ds: xr.Dataset, split: Split, pixels: np.ndarray | None =
     split : Split
         By stations; in a split in time distances are not defined.
     pixels : numpy.ndarray, optional
-        Latitude and longitude of pixels of a map, degrees, (n, 2), a sample of them (`sample_pixels`). Not finite ones are left out.
+        Latitude and longitude of pixels of a map, degrees, (n, 2), such as `smgeo.prepare.prediction_points.sample_pixels` draws. Not finite ones
+        are left out.
 
     Returns
     -------
@@ -75,27 +75,6 @@ def describe_distances(ds: xr.Dataset, split: Split, pixels: np.ndarray | None =
         found = _describe_map(_check_pixels(pixels), degrees[train])
         out |= {"map": found} if found["pixels"] else {}
     return {**out, "warning": _warn(out)} if out else {}
-
-
-def sample_pixels(grid: xr.Dataset, most: int = 2_000, seed: int = 0) -> np.ndarray:
-    """Return latitude and longitude of the centres of at most `most` pixels of a grid cube, degrees, float64 (n, 2).
-
-    They are drawn without repetition by the seed, from all pixels, whatever value they have. No variable is read.
-
-    Raises
-    ------
-    SmgeoError
-        If the grid has no CRS.
-    """
-    box = grid.odc.geobox
-    if box is None or box.crs is None:
-        raise SmgeoError("distances: the grid has no CRS; set one with grid.rio.write_crs('EPSG:...')")
-    height, width = box.shape.yx
-    drawn = np.random.default_rng(seed).choice(height * width, min(most, height * width), replace=False)
-    rows, columns = np.divmod(np.sort(drawn), width)
-    x, y = apply_affine(box.affine, columns + 0.5, rows + 0.5)
-    longitude, latitude = transformer(crs_text(box), "EPSG:4326").transform(x, y)
-    return np.stack([latitude, longitude], axis=1)
 
 
 def _check_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -16,10 +16,9 @@ import xarray as xr
 from smgeo.assemble.extraction import extract
 from smgeo.cube.ledger import is_store
 from smgeo.cube.reading import open_cube
-from smgeo.cube.schema import check_known_units, text_of, units_of
+from smgeo.cube.schema import check_known_units, select_stations, text_of, units_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.clusters import clusters_of
-from smgeo.evaluation.intervals import Clusters
 from smgeo.evaluation.scores import compute_scores, finite_or_none, score_intervals, score_stations
 from smgeo.files import JsonObject
 from smgeo.maps.block import APPLICABLE
@@ -194,11 +193,9 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
     seen = np.isfinite(observed) & np.isfinite(predicted)
     if not seen.any():
         raise SmgeoError("no station that the model never saw has a value on a day and a place of the map")
-    place = np.nonzero(seen)[0]
-    rows = observed[seen], predicted[seen], place
-    of_places = unseen.sel(station=at["station"]).isel(station=np.unique(place))
-    of_ids = clusters_of(of_places)
-    clusters = Clusters(of_ids.by, dict(zip(np.unique(place).tolist(), of_ids.of.values(), strict=True)))
+    station = text_of(at["station"])[np.nonzero(seen)[0]]
+    rows = observed[seen], predicted[seen], station
+    clusters = clusters_of(select_stations(unseen, dict.fromkeys(station.tolist())))
     out: JsonObject = {
         "scores": compute_scores(*rows),
         "intervals": score_intervals(*rows, clusters),
@@ -211,7 +208,7 @@ def evaluate_map(path: str | Path, stations: xr.Dataset | str | Path, *, target:
     if f"{target}_lower" in known:
         lower, upper = known[f"{target}_lower"][seen], known[f"{target}_upper"][seen]
         covered = (rows[0] >= lower) & (rows[0] <= upper)
-        each = pd.Series(covered).groupby(place).mean()
+        each = pd.Series(covered).groupby(station).mean()
         level = made[f"{target}_lower"].attrs.get("coverage")
         out["coverage"] = {
             "level": None if level is None else float(level),

@@ -16,7 +16,7 @@ leave most blocks empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ from smgeo.prepare.places import (
     group_numbers,
     middles,
     near_stations,
+    number_keys,
     on_sphere,
     place_numbers,
 )
@@ -286,15 +287,9 @@ class _Asked:
         return degrees
 
 
-def _number(keys: Iterable[Hashable]) -> np.ndarray:
-    """Number the distinct keys in order of appearance, from 0."""
-    seen: dict[Hashable, int] = {}
-    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.intp)
-
-
-def _deal(asked: _Asked, keys: Iterable[Hashable], word: str, folds: int) -> Parts:
+def _deal(asked: _Asked, keys: np.ndarray, word: str, folds: int) -> Parts:
     """Assign units to folds in random order; stations with the same key are one unit."""
-    number = _number(keys)
+    number = number_keys(keys)
     units = int(number.max()) + 1
     if folds > units:
         raise SmgeoError(f"cross-validation: {folds} folds of {units} {word}; folds must be from 2 to {units}")
@@ -306,12 +301,12 @@ def _deal(asked: _Asked, keys: Iterable[Hashable], word: str, folds: int) -> Par
 
 
 def _by_group(asked: _Asked) -> Parts:
-    return _deal(asked, group_numbers(asked.ds)[asked.with_rows].tolist(), "groups with a target", asked.folds)
+    return _deal(asked, group_numbers(asked.ds)[asked.with_rows], "groups with a target", asked.folds)
 
 
 def _by_place(asked: _Asked) -> Parts:
     keys = _whole_places(asked)
-    return _deal(asked, keys.tolist(), "places with a target", asked.folds or max(np.unique(keys).size, 2))
+    return _deal(asked, keys, "places with a target", asked.folds or max(np.unique(keys).size, 2))
 
 
 def _whole_places(asked: _Asked) -> np.ndarray:
@@ -339,24 +334,25 @@ def _by_block(asked: _Asked) -> Parts:
         )
     else:
         blocks, word = _clusters(places[first], asked.folds, asked.seed), "clusters"
-    return _deal(asked, [blocks[i] for i in location], word, asked.folds)
+    return _deal(asked, blocks[location], word, asked.folds)
 
 
-def _squares(places: np.ndarray, block_km: float) -> list[Hashable]:
-    """Return column and row of each place's square, counted from the westernmost and southernmost place."""
+def _squares(places: np.ndarray, block_km: float) -> np.ndarray:
+    """Return the number of each place's square; squares begin at the westernmost and southernmost place."""
     x, y, z = on_sphere(places).mean(axis=0)
     latitude, longitude = np.rad2deg([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)])
     flat = CRS.from_proj4(f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m")
     metres = Transformer.from_crs("EPSG:4326", flat).transform(places[:, 0], places[:, 1])
-    return list(zip(*(np.floor((m - m.min()) / (1000 * block_km)).tolist() for m in metres), strict=True))
+    at = np.stack([np.floor((m - m.min()) / (1000 * block_km)) for m in metres], axis=1)
+    return np.asarray(np.unique(at, axis=0, return_inverse=True)[1]).reshape(-1)
 
 
-def _clusters(places: np.ndarray, count: int, seed: int) -> list[Hashable]:
+def _clusters(places: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the number of each place's cluster, by k-means on the sphere."""
     from sklearn.cluster import KMeans
 
     found: np.ndarray = KMeans(count, n_init=10, random_state=seed).fit_predict(on_sphere(places))
-    return [int(number) for number in found]
+    return found
 
 
 def _by_period(asked: _Asked) -> Parts:
@@ -397,7 +393,7 @@ def _by_distance(asked: _Asked) -> Parts:
         )
     match = match_folds(places, points, asked.folds, space=asked.space, group=group[first], seed=asked.seed)
     unit, fold = (np.full((asked.rows.shape[0], 1), -1, dtype=np.intp) for _ in range(2))
-    unit[stations, 0], fold[stations, 0] = _number(group.tolist()), match.fold[place]
+    unit[stations, 0], fold[stations, 0] = number_keys(group), match.fold[place]
     return Parts(unit, fold, replace(match, features=names))
 
 

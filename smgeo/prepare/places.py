@@ -106,7 +106,7 @@ def group_numbers(ds: xr.Dataset) -> np.ndarray:
 
     A cube that `group_stations` has not seen is grouped by its defaults.
     """
-    return _number(text_of(grouped(ds)[GROUP]))
+    return number_keys(text_of(grouped(ds)[GROUP]))
 
 
 def grouped(ds: xr.Dataset) -> xr.Dataset:
@@ -263,7 +263,7 @@ def number_places(degrees: np.ndarray, size_m: float) -> np.ndarray:
         found = fcluster(linkage(pdist(points[members]), method="complete"), chord, criterion="distance")
         label[members] = members[_first(found)]
     place[known] = len(degrees) + label[at.ravel()]
-    return _number(place)
+    return number_keys(place)
 
 
 def _chained(points: np.ndarray, chord: float, size_m: float) -> Iterator[np.ndarray]:
@@ -296,7 +296,7 @@ def arc_m(chord: np.ndarray) -> np.ndarray:
     return np.asarray(2 * EARTH_M * np.arcsin(np.minimum(chord / 2, 1.0)))
 
 
-def _number(keys: np.ndarray) -> np.ndarray:
+def number_keys(keys: np.ndarray) -> np.ndarray:
     """Number the distinct keys in order of appearance, from 0."""
     return np.asarray(pd.factorize(keys)[0], dtype=np.intp)
 

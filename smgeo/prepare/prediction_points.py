@@ -1,4 +1,4 @@
-"""Points for which a map is made, and the features of places, as kNNDM compares them.
+"""Points for which a map is made, and the features of places, as kNNDM and the report compare them.
 
 Of a grid cube some thousand pixels are drawn. A feature that varies in time counts by its mean over the days with a value.
 """
@@ -12,7 +12,7 @@ import odc.geo.xr  # noqa: F401  (the accessor `odc`)
 import xarray as xr
 from pyproj import Transformer
 
-from smgeo.cube.schema import is_grid
+from smgeo.cube.schema import check_known_units, is_grid, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare.knndm import scale_features, vary
 
@@ -44,12 +44,23 @@ def prediction_degrees(prediction: object, seed: int) -> np.ndarray:
         )
     if not isinstance(prediction, xr.Dataset):
         return np.asarray(prediction, dtype="float64") if _are_numbers(prediction) else _refuse(prediction)
-    grid = _as_grid(prediction)
+    return sample_pixels(_as_grid(prediction), seed)
+
+
+def sample_pixels(grid: xr.Dataset, seed: int = 0) -> np.ndarray:
+    """Return latitude and longitude of the centres of at most 5,000 pixels of a grid cube, degrees, float64 (n, 2).
+
+    They are drawn without repetition by the seed, from all pixels, whatever value they have. No variable is read. A pixel that has no
+    place on the Earth, as at the rim of a projection, is NaN.
+
+    Raises
+    ------
+    SmgeoError
+        If the grid has no CRS.
+    """
     box = grid.odc.geobox
     if box is None or box.crs is None:
-        raise SmgeoError(
-            f"{_WHERE}: the grid cube has no CRS; open it with smgeo.open_cube, or set one with rio.write_crs"
-        )
+        raise SmgeoError("the grid cube has no CRS; open it with smgeo.open_cube, or set one with rio.write_crs")
     row, column = _drawn(grid, seed)
     to_degrees = Transformer.from_crs(box.crs.to_wkt(), "EPSG:4326", always_xy=True)
     longitude, latitude = to_degrees.transform(grid["x"].values[column], grid["y"].values[row])
@@ -93,7 +104,8 @@ def features_of_places(
     Raises
     ------
     SmgeoError
-        If the cubes share no such feature, one that is named is missing or constant over the places, or a value is infinite.
+        If the cubes share no such feature, one that is named is missing or constant over the places, one has another unit, or a value is
+        infinite.
     """
     if not isinstance(prediction, xr.Dataset):
         raise SmgeoError(
@@ -109,6 +121,7 @@ def features_of_places(
             )
     if not names:
         raise SmgeoError(f"{_WHERE}: the stations and the prediction points have no feature in common")
+    check_known_units(units_of(grid, names), units_of(ds, names), f"{_WHERE}: the prediction points")
     of_stations = _means(ds[names].isel(station=station), names)
     count = int(place.max()) + 1
     of_places = np.stack([_mean_by(place, values, count) for values in of_stations.T], axis=1)

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import observed
-from smgeo.evaluation.distances import describe_distances, sample_pixels
+from smgeo.evaluation.distances import describe_distances
 from smgeo.files import write_json
 from smgeo.prepare import OutlierRows, clean_cube
+from smgeo.prepare.prediction_points import sample_pixels
 from smgeo.report import write_report
 from smgeo.report.results import (
     broken_stations,

@@ -16,8 +16,9 @@ from pyproj import Transformer
 
 import smgeo
 from smgeo.errors import SmgeoError
-from smgeo.evaluation.distances import describe_distances, sample_pixels
+from smgeo.evaluation.distances import describe_distances
 from smgeo.prepare import Split
+from smgeo.prepare.prediction_points import sample_pixels
 
 RADIUS_KM = 6371.0088
 DEGREE_KM = 111.195  # of a great circle
@@ -180,19 +181,19 @@ def test_a_sample_of_pixels():
     small = sample_pixels(grid("EPSG:4326", RASTERS["EPSG:4326"], 2, 3))
     expected = [[60.02 - 0.01 * (r + 0.5), 9 + 0.02 * (c + 0.5)] for r in range(2) for c in range(3)]
     np.testing.assert_allclose(small, expected, atol=1e-9)
-    large = grid("EPSG:32632", RASTERS["EPSG:32632"], 60, 50)
+    large = grid("EPSG:32632", RASTERS["EPSG:32632"], 110, 50)
     found = sample_pixels(large)
-    assert found.shape == (2000, 2)
+    assert found.shape == (5000, 2)
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:32632", always_xy=True).transform(found[:, 1], found[:, 0])
     columns, rows = (x - 500_000) / 1000 - 0.5, (6_653_000 - y) / 1000 - 0.5
     np.testing.assert_allclose(columns, np.round(columns), atol=1e-4)
     np.testing.assert_allclose(rows, np.round(rows), atol=1e-4)
-    assert len({*zip(np.round(rows), np.round(columns), strict=True)}) == 2000
+    assert len({*zip(np.round(rows), np.round(columns), strict=True)}) == 5000
     assert rows.min() >= -1e-4
-    assert rows.max() < 59.1
+    assert rows.max() < 109.1
     assert columns.max() < 49.1
     np.testing.assert_array_equal(found, sample_pixels(large))
-    with pytest.raises(SmgeoError, match="the grid has no CRS"):
+    with pytest.raises(SmgeoError, match="the grid cube has no CRS"):
         sample_pixels(xr.Dataset(coords={"y": [0.0, 1], "x": [0.0, 1]}))
 
 

@@ -516,3 +516,13 @@ def test_a_cube_without_prediction_points_or_coordinates_is_told_what_to_give():
     with pytest.raises(SmgeoError, match="13 folds of 12 groups"):
         cv_folds(ds, "knndm", 13, prediction=points)
     assert len(cv_folds(ds, "knndm", prediction=points)) == 10
+
+
+def test_feature_space_needs_the_same_units():
+    """Degrees of stations and kelvins of pixels would be 273 apart; a unit that one of the two does not state passes."""
+    ds, grid = feature_cubes(np.random.default_rng(0))
+    degrees = ds.assign(soil=ds["soil"].assign_attrs(units="degC"))
+    cv_folds(degrees, "knndm", 2, prediction=grid, space="feature")
+    kelvins = grid.assign(soil=(grid["soil"] + 273.15).assign_attrs(units="K"))
+    with pytest.raises(SmgeoError, match="units in .*prediction points do not match: soil is in 'K', needed in 'degC'"):
+        cv_folds(degrees, "knndm", 2, prediction=kelvins, space="feature")
