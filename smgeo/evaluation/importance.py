@@ -11,9 +11,10 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.bounds import check_arguments, check_each, checked, weigh_memory
-from smgeo.cube.schema import select_stations
+from smgeo.cube.schema import select_stations, text_of
 from smgeo.errors import SmgeoError, nearest
-from smgeo.evaluation.intervals import Clusters, interval_of_sums
+from smgeo.evaluation.clusters import clusters_of
+from smgeo.evaluation.intervals import interval_of_sums
 from smgeo.evaluation.parts import predict_stations
 from smgeo.evaluation.scores import difference_of_rmse, score_intervals
 from smgeo.models.protocol import Model
@@ -48,6 +49,7 @@ def permutation_importance(
     groups: Mapping[str, Sequence[str]] | None = None,
     repeats: int = 5,
     seed: int = 0,
+    cluster: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Measure how much the error of a model grows when a feature no longer belongs to the place.
@@ -74,6 +76,8 @@ def permutation_importance(
         Exchanges of each group; their squared errors are averaged.
     seed : int
         Seed of the exchanges.
+    cluster : str, optional
+        What the interval takes for independent, see `smgeo.evaluation.parts.Evaluation.cluster`.
     progress : callable, optional
         Called with (groups done, total groups).
 
@@ -81,7 +85,7 @@ def permutation_importance(
     -------
     pandas.DataFrame
         One row per group, the most important first: `increase` of the RMSE (target's unit), the ends of its 95 % interval
-        over places or groups (`low`, `high`), `stations_worse` (share of stations with a larger error), and `rows`. A row
+        over clusters of stations (`low`, `high`), `stations_worse` (share of stations with a larger error), and `rows`. A row
         that an exchange leaves without enough values does not count in that exchange, neither before nor after it.
 
     Raises
@@ -111,13 +115,15 @@ def permutation_importance(
             f"permutation importance exchanges series between places and needs {part} stations at two or more; found {unit.size} "
             f"station(s) in {len(np.unique(unit))} group(s)"
         )
+    clusters = clusters_of(prepared, cluster).of
+    of_station = np.array([clusters[i] for i in text_of(prepared["station"]).tolist()])
     before = _squared_errors(model, prepared)
     weigh_memory(f"permutation importance with {repeats} repeats", 2 * repeats * np.asarray(before).nbytes)
     rows = {}
     for done, (name, members) in enumerate(named.items()):
         random = np.random.default_rng([seed, done])
         after = [_squared_errors(model, _exchange(prepared, members, unit, random)) for _ in range(repeats)]
-        rows[name] = _increase(before, after, unit, seed)
+        rows[name] = _increase(before, after, of_station, seed)
         if progress:
             progress(done + 1, len(named))
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -167,7 +173,7 @@ def _is_shared(variable: xr.DataArray) -> bool:
     return bool((variable.count("station") > 1).any() and not (spread > 0).any())
 
 
-def _increase(before: np.ndarray, after: Sequence[np.ndarray], unit: np.ndarray, seed: int) -> _Increase:
+def _increase(before: np.ndarray, after: Sequence[np.ndarray], cluster: np.ndarray, seed: int) -> _Increase:
     both = [np.isfinite(before) & np.isfinite(a) for a in after]
     n = np.sum([b.sum(axis=1) for b in both], axis=0).astype("float64")
     sums = [
@@ -178,11 +184,11 @@ def _increase(before: np.ndarray, after: Sequence[np.ndarray], unit: np.ndarray,
     n, (old, new) = n[seen], (s[seen] for s in sums)
     if not n.size:
         return {"increase": np.nan, "low": np.nan, "high": np.nan, "stations_worse": np.nan, "rows": 0}
-    _, at = np.unique(unit[seen], return_inverse=True)
-    of_groups = np.stack([np.bincount(at, weights=v) for v in (n, new, old)], axis=1)
-    low, high = interval_of_sums(of_groups, difference_of_rmse, seed=seed)
+    _, at = np.unique(cluster[seen], return_inverse=True)
+    of_clusters = np.stack([np.bincount(at, weights=v) for v in (n, new, old)], axis=1)
+    low, high = interval_of_sums(of_clusters, difference_of_rmse, seed=seed)
     return {
-        "increase": float(difference_of_rmse(of_groups.sum(axis=0))),
+        "increase": float(difference_of_rmse(of_clusters.sum(axis=0))),
         "low": low,
         "high": high,
         "stations_worse": float(np.mean(new > old)),
@@ -202,6 +208,7 @@ def learning_curve(
     length: int = 1,
     fractions: Sequence[float] = (0.1, 0.2, 0.4, 0.7, 1.0),
     seed: int = 0,
+    cluster: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Score models that are trained on more and more training stations, at the test stations.
@@ -227,6 +234,8 @@ def learning_curve(
         Shares of the training places (or groups), each above 0 and at most 1; a share is at least one of them.
     seed : int
         Seed of the order in which places are added.
+    cluster : str, optional
+        What the interval takes for independent, see `smgeo.evaluation.parts.Evaluation.cluster`.
     progress : callable, optional
         Called with (models trained, total models).
 
@@ -252,7 +261,7 @@ def learning_curve(
     unit = group_numbers(select_stations(ds, split.train))
     order = np.random.default_rng(seed).permutation(unit.max() + 1)
     test = select_stations(ds, split.test)
-    clusters = Clusters("group", dict(enumerate(group_numbers(test).tolist())))
+    clusters = clusters_of(test, cluster)
     rows = []
     for done, fraction in enumerate(sorted(fractions)):
         some = order[: max(round(fraction * len(order)), 1)]
@@ -272,7 +281,7 @@ def learning_curve(
         scores = {}
         for part, stations in (("train", learn), ("test", test)):
             observed, predicted, windows = predict_stations(model, repeat_steps(stations, steps))
-            scores[part] = observed, predicted, windows.targets[0]
+            scores[part] = observed, predicted, windows.stations_at(windows.targets[0])
         rmse = {p: float(np.sqrt(np.mean((e.astype("float64") - o) ** 2))) for p, (o, e, _) in scores.items()}
         low, high = score_intervals(*scores["test"], clusters, seed=seed)["rmse"]
         rows.append(

@@ -169,11 +169,12 @@ def measure_importance(run: Context, found: Found) -> Found:
             groups=spec.groups,
             repeats=spec.repeats,
             seed=seed,
+            cluster=run.recipe.cluster,
             progress=progress,
         )
         return {"rows": records_of(table, "feature")}
 
-    asked = {"spec": spec.model_dump(mode="json", exclude={"models"}), "seed": seed}
+    asked = {"spec": spec.model_dump(mode="json", exclude={"models"}), "seed": seed, "cluster": run.recipe.cluster}
     for name in run.asked(found, spec):
         inputs = {**asked, **found.keys(f"model {name}")}
         found, about = run.do(found, f"importance {name}", partial(work, name), inputs)
@@ -193,6 +194,7 @@ def trace_learning_curves(run: Context, found: Found) -> Found:
             "params": run.params_of(found, name),
             "spec": spec.model_dump(mode="json", exclude={"models"}),
             "seed": run.seed_of(spec),
+            "cluster": run.recipe.cluster,
             "prepare": run.prepare_of(found, name).model_dump(mode="json"),
             **found.keys("stations", "split"),
         }
@@ -213,6 +215,7 @@ def _trace(run: Context, found: Found, name: str, spec: LearningCurveSpec, progr
         length=run.days_seen(found, name),
         fractions=spec.fractions,
         seed=run.seed_of(spec),
+        cluster=run.recipe.cluster,
         progress=progress,
     )
     return {"rows": records_of(table, "fraction")}

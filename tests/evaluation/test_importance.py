@@ -154,3 +154,26 @@ def test_test_stations_change_nothing_that_a_curve_learns(cube, split):
 def test_fractions_of_a_curve_are_checked(cube, split):
     with pytest.raises(SmgeoError, match="fractions must be a number above 0 and at most 1; got 0"):
         learning_curve(lambda: make_model("Ridge"), cube, split, PLAIN, NAMES, fractions=(0, 1))
+
+
+def test_intervals_are_over_the_clusters_that_are_asked_for(make_station_cube):
+    """Twenty test stations of four networks: over stations there is an interval; four clusters are too few for one."""
+    ds = make_station_cube(stations=26, days=20, seed=2)
+    wet = 0.25 + 0.02 * (ds["s1_vv"].values + 12)
+    ds = ds.assign(sm=ds["sm"].copy(data=wet.astype("float32")))
+    ds = ds.assign_coords(network=("station", np.array([f"N{i % 4}" for i in range(26)], dtype=object)))
+    ids = [str(s) for s in ds["station"].values]
+    split = Split(tuple(ids[:6]), (), tuple(ids[6:]))
+    names = ["s1_vv", "clay"]
+    model = make_model("LinearRegression").fit(Windows(ds.sel(station=ids[:6]), names, length=1))
+    over_places = permutation_importance(model, ds, split, repeats=1).loc["s1_vv"]
+    assert 0 < over_places["low"] < over_places["increase"] < over_places["high"]
+    over_networks = permutation_importance(model, ds, split, repeats=1, cluster="network").loc["s1_vv"]
+    assert over_networks["increase"] == over_places["increase"]
+    assert pd.isna(over_networks[["low", "high"]]).all()
+    make = lambda: make_model("LinearRegression")  # noqa: E731
+    noisy = ds.assign(sm=ds["sm"] + 0.01 * np.random.default_rng(0).normal(size=(26, 20)).astype("float32"))
+    noisy["sm"].attrs = ds["sm"].attrs
+    for cluster, known in ((None, True), ("network", False)):
+        curve = learning_curve(make, noisy, split, PLAIN, names, fractions=[1.0], cluster=cluster)
+        assert curve[["low", "high"]].notna().all(axis=None) == known
