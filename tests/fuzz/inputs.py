@@ -257,8 +257,8 @@ def _write_prepared(folder: Path) -> None:
     cube, names = _stations(), ["s1_vv", "temperature"]
     scaled = smgeo.Scaler("standard").fit_transform(smgeo.fill_gaps(cube, 3).sel(station=["N/s0", "N/s1"]))
     model = smgeo.make_model("rf", trees=3, threads=1).fit(smgeo.Windows(scaled, names, length=2))
-    smgeo.calibrate(model, cube, _split())
     smgeo.find_applicability(model, cube, _split(), dict.fromkeys(names, 1.0))
+    smgeo.calibrate(model, cube, _split(), nearest=2)
     model.save(folder / "model")
 
 
@@ -277,7 +277,8 @@ def _read_prepared(folder: Path) -> dict[str, np.ndarray]:
     )
     for variable in grid.data_vars.values():
         variable.attrs["grid_mapping"] = "spatial_ref"
-    smgeo.predict_map(model, grid, folder / "map.zarr", intervals=0.5)
+    layers = ["dissimilarity", "local_point_density", "expected_error"]
+    smgeo.predict_map(model, grid, folder / "map.zarr", intervals=0.5, layers=layers)
     with xr.open_zarr(folder / "map.zarr") as ds:
         return {"rmse": np.array([scores["rmse"]]), **_arrays(ds)}
 

@@ -307,12 +307,13 @@ def test_smap_learns_one_year_and_scores_every_row_of_the_next(data, tmp_path):
 
 
 @pytest.mark.soak
-def test_smap_tuning_at_toy_size(data):
-    command = [sys.executable, RECIPES / "smap_tuning.py", data, "100"]
+@pytest.mark.parametrize(("script", "count"), [("smap_tuning.py", 4), ("smap_inputs.py", 6)])
+def test_scripts_of_smap_at_toy_size(data, script, count):
+    command = [sys.executable, RECIPES / script, data, "100"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if "ubRMSE" in line]
-    assert len(lines) == 4
-    assert all(0.01 < float(line.split(" RMSE ")[1].split()[0]) < 0.3 for line in lines)
+    assert len(lines) == count
+    assert all(0.01 < float(line.split("RMSE ")[1].split()[0]) < 0.3 for line in lines)
 
 
 @pytest.mark.soak
