@@ -14,6 +14,10 @@ are scored on the rows whose windows have enough values, so that numbers of rows
 all folds: pooled RMSE, mean over stations with its 95 % interval over clusters, and medians over stations of RMSE, ubRMSE and r.
 
 `scan` is scored again on the days with radar, with and without radar and Landsat: what they add. `transfer` trains on SCAN and tests on USCRN.
+
+`scan intervals` and `uscrn intervals`: coverage at the test stations of intervals of 90 %, learned from five folds of the training stations and at
+the validation stations, of all places and of the 30 that are nearest in feature space; and the RMSE inside the area of applicability, beside the one
+that is expected there. Means over random splits of the stations, with the standard deviation of the coverage over splits.
 """
 
 from __future__ import annotations
@@ -31,13 +35,18 @@ import smgeo
 from smgeo.cube.schema import observed, select_stations, text_of
 from smgeo.evaluation.clusters import clusters_of
 from smgeo.evaluation.cross_validation import Learner, cross_validate
+from smgeo.evaluation.held_out import estimate_held_out
 from smgeo.evaluation.scores import compute_scores, score_intervals, score_stations
-from smgeo.prepare import cv_folds, group_stations
+from smgeo.evaluation.uncertainty import cross_calibrate, find_applicability, interval_coverage, score_applicability
+from smgeo.prepare import cv_folds, group_stations, split_stations, training_windows
 from smgeo.prepare.quick_forest import fit_repeatably, table_of
 from smgeo.recipe.study import read_recipe
 from smgeo.recipe.validation import CrossValidationSpec
 
-STUDIES = ("scan", "scan radar", "uscrn", "poland", "ismn", "transfer")
+STUDIES = ("scan", "scan radar", "uscrn", "poland", "ismn", "transfer", "scan intervals", "uscrn intervals")
+# Splits by which intervals of each model are judged.
+SPLITS = {"boosting": 10, "lstm": 3}
+NEAREST = 30
 FOLDS, SEED = 10, 0
 RADAR = ("s1_vv", "l8_b4", "l8_b5", "l8_b6", "l8_b7")
 # What `scan` and `uscrn` both have, in the same units.
@@ -152,6 +161,43 @@ def transfer(scan: xr.Dataset, uscrn: xr.Dataset) -> None:
         say(name, rows, uscrn, {}, time.monotonic() - begin)
 
 
+def judge_intervals(title: str, ds: xr.Dataset, recipe: smgeo.recipe.Recipe) -> None:
+    """Print coverage and width of intervals, and expected errors, of a boosting and of an LSTM."""
+    print(f"\n{title}\n  coverage of 90 % intervals at test stations, mean over places; width in m3 m-3")
+    print(
+        f"  {'':<12}{'splits':>7}{'covered':>9}{'sd':>6}{'width':>8}{'nearest':>9}{'sd':>6}{'width':>8}{'inside':>8}{'RMSE':>8}{'expected':>9}"
+    )
+    for name, count in SPLITS.items():
+        rows = [judge_split(ds, recipe, name, seed) for seed in range(count)]
+        means, sd = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
+        covered = f"{means[0]:9.1%}{100 * sd[0]:6.1f}{means[1]:8.3f}{means[2]:9.1%}{100 * sd[2]:6.1f}{means[3]:8.3f}"
+        print(f"  {name:<12}{count:7}{covered}{means[4]:8.1%}{means[5]:8.4f}{means[6]:9.4f}", flush=True)
+
+
+def judge_split(ds: xr.Dataset, recipe: smgeo.recipe.Recipe, name: str, seed: int) -> list[float]:
+    """Return coverage and width of both kinds of intervals; share inside the area, RMSE there, and the one expected."""
+    features, prepare = list(recipe.features), recipe.prepare
+    kind, params = ("lstm", LSTM) if name == "lstm" else (recipe.models[name].kind, recipe.models[name].params)
+    length = prepare.window.length if name == "lstm" else 1
+    learner = Learner.of(lambda: smgeo.make_model(kind, **{"seed": SEED, **params}), length)
+    split = split_stations(ds[[*features, "sm"]], prepare.split.fractions, False, seed)
+    train, validation = (select_stations(ds, ids) for ids in (split.train, split.validation))
+    _, windows, stops = training_windows(train, validation, prepare, features, "sm", length=length, mode=learner.mode)
+    model = learner.make().fit(windows, validation=stops if learner.needs_validation else None)
+    held = estimate_held_out(model, learner, ds, split, prepare, seed=seed)
+    find_applicability(model, ds, split, seed=seed, held=held)
+    found = []
+    for nearest in (None, NEAREST):
+        cross_calibrate(model, held, ds, split, nearest=nearest)
+        table = interval_coverage(model, ds, split)
+        found += [float(table.groupby("group")["covered"].mean().mean()), float(table["width"].mean())]
+    area = score_applicability(model, ds, split)
+    return [
+        *found,
+        *(float("nan") if area[k] is None else area[k] for k in ("share_inside", "rmse_inside", "rmse_expected")),
+    ]
+
+
 def main() -> None:
     if len(sys.argv) < 2:
         sys.exit(__doc__)
@@ -171,6 +217,9 @@ def main() -> None:
         for name in names:
             if name == "transfer":
                 transfer(cube_of("scan"), cube_of("uscrn"))
+            elif name.endswith(" intervals"):
+                of = name.removesuffix(" intervals")
+                judge_intervals(name, cube_of(of), read_recipe(of))
             elif name == "scan radar":
                 ds, recipe = cube_of("scan"), read_recipe("scan")
                 ds = ds.assign(sm=ds["sm"].where(observed(ds["s1_vv"])).assign_attrs(ds["sm"].attrs))
