@@ -40,6 +40,8 @@ _CHOICES = {
     "schedule": ("constant", "cosine"),
 }
 _COUNTS = ("layers", "units", "filters", "kernel", "batch_size", "epochs", "patience", "crop_days")
+# Keras itself begins at 0.001 to 1; beyond this, nothing is learned.
+_LARGEST_RATE = 100
 # Rows or windows, and days of series, that are estimated at once. All batches have one shape, the last one padded, so that
 # prediction is compiled once.
 _PREDICT_BATCH = {False: 8192, True: 4096}
@@ -132,8 +134,10 @@ class KerasModel(SoilMoistureModel):
             value = getattr(self, name, None)
             if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise SmgeoError(f"{self.kind}: {name} must be a whole number, 1 or more; got {value!r}")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise SmgeoError(f"{self.kind}: learning_rate must be positive; got {self.learning_rate}")
+        if self.learning_rate is not None and not 0 < self.learning_rate <= _LARGEST_RATE:
+            raise SmgeoError(
+                f"{self.kind}: learning_rate must be above 0 and at most {_LARGEST_RATE}; got {self.learning_rate}"
+            )
 
     # ---- training
 

@@ -72,7 +72,8 @@ def test_networks_are_the_kinds_that_keras_trains():
     [
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
         ({"layers": 0}, "layers must be a whole number, 1 or more; got 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and at most 100; got 0.0"),
+        ({"learning_rate": 1e30}, "learning_rate must be above 0 and at most 100; got 1e"),
         ({"optimizer": "adamm"}, "unknown optimizer 'adamm'; did you mean 'adam'"),
     ],
 )
