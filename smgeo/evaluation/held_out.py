@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ from smgeo.recipe.validation import INTERVAL_FOLDS
 
 # The fold of rows that no fold's model estimated, but the model itself.
 OF_THE_MODEL = -1
+# Share of the held-out rows that a cube has, at least; folds can drop other outliers than the model.
+_LEAST_FOUND = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,8 @@ class HeldOut:
         Number of the group of stations (place).
     fold : numpy.ndarray of int
         The fold whose model made the estimate, without this group; `OF_THE_MODEL` if the model itself made it.
+    trained : tuple of numpy.ndarray of str
+        The stations that the model of each fold was trained on.
     """
 
     station: np.ndarray
@@ -50,10 +55,11 @@ class HeldOut:
     spread: np.ndarray | None
     group: np.ndarray
     fold: np.ndarray
+    trained: tuple[np.ndarray, ...] = ()
 
     def select(self, rows: np.ndarray) -> HeldOut:
         """Return some rows."""
-        return replace(self, **{n: v[rows] for n, v in vars(self).items() if v is not None})
+        return replace(self, **{n: getattr(self, n)[rows] for n in _arrays_of(self)})
 
     @property
     def errors(self) -> np.ndarray:
@@ -127,15 +133,16 @@ def estimate_held_out(
     ds = select_stations(grouped(ds), (*split.train, *split.validation))
     train = select_stations(ds, split.train)
     made = cv_folds(train, "group-k-fold", folds, target=target, seed=seed)
-    parts = []
+    parts, trained = [], []
     for k in range(len(made)):
         of_fold, held = fit_fold(learner, train, made, k, prepare, features, target)
         parts.append(_estimate(of_fold, windows_like(preparation_of(of_fold), held), ds, k))
+        trained.append(np.array(of_fold.training_["stations"], dtype=object))
         if progress:
             progress(k + 1, len(made))
     if split.validation:
         parts.append(estimate_part(model, ds, split, "validation"))
-    return _join(parts)
+    return replace(_join(parts), trained=tuple(trained))
 
 
 def _estimate(model: Model, windows: Windows, ds: xr.Dataset, fold: int) -> HeldOut:
@@ -157,8 +164,12 @@ def _rows_of(windows: Windows, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _join(parts: list[HeldOut]) -> HeldOut:
-    names = [name for name, values in vars(parts[0]).items() if values is not None]
-    return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    joined: dict[str, Any] = {n: np.concatenate([getattr(part, n) for part in parts]) for n in _arrays_of(parts[0])}
+    return replace(parts[0], **joined)
+
+
+def _arrays_of(held: HeldOut) -> list[str]:
+    return [name for name, values in vars(held).items() if isinstance(values, np.ndarray)]
 
 
 def predict_spread(model: Model, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
@@ -214,6 +225,11 @@ def features_at(held: HeldOut, parts: Sequence[Windows], ds: xr.Dataset) -> tupl
         (rows found, features) float32.
     known : numpy.ndarray of bool
         (rows of `held`,): the row is found. Another preparation, as of a fold's model, can have kept others.
+
+    Raises
+    ------
+    SmgeoError
+        If most rows are not found.
     """
     x = np.concatenate([last_days(windows) for windows in parts])
     station, time = (np.concatenate(v) for v in zip(*(_rows_of(w, ds) for w in parts), strict=True))
@@ -221,6 +237,11 @@ def features_at(held: HeldOut, parts: Sequence[Windows], ds: xr.Dataset) -> tupl
     asked = pd.DataFrame({"station": held.station.astype(str), "time": held.time})
     at = asked.merge(rows, "left", ["station", "time"])["row"]
     known = at.notna().to_numpy()
+    if not known.mean() > _LEAST_FOUND:
+        raise SmgeoError(
+            f"held-out estimates: {int((~known).sum())} of {len(known)} rows are not in the cube, so they are of another one; "
+            "make them from the same cube and split"
+        )
     return x[at[known].to_numpy(dtype=np.intp)], known
 
 

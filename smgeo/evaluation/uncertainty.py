@@ -11,7 +11,7 @@ import xarray as xr
 
 from smgeo.bounds import Bound, check_arguments, check_number, checked
 from smgeo.catalog import FEATURES
-from smgeo.cube.schema import select_stations
+from smgeo.cube.schema import select_stations, text_of
 from smgeo.errors import SmgeoError
 from smgeo.evaluation.held_out import (
     OF_THE_MODEL,
@@ -31,8 +31,8 @@ from smgeo.evaluation.importance import Part, permutation_importance
 from smgeo.models.applicability import MOST_ROWS, Applicability
 from smgeo.models.calibration import Calibration
 from smgeo.models.protocol import Model
-from smgeo.prepare import Split
-from smgeo.prepare.places import coordinates_of, places_as_json
+from smgeo.prepare import Split, Windows
+from smgeo.prepare.places import buffer_of, coordinates_of, near_stations, places_as_json
 
 # Training rows that new places are compared with. More rows add little and are slower to search.
 REFERENCE_ROWS = 20_000
@@ -120,7 +120,7 @@ def cross_calibrate(
     Raises
     ------
     SmgeoError
-        If fewer than two groups have values.
+        If fewer than two groups have values, or the estimates are of other stations or another kind of model.
     """
     return _calibrate_on(model, held, ds, split, "train+validation" if split.validation else "train", nearest)
 
@@ -130,6 +130,7 @@ def _calibrate_on(
 ) -> Calibration:
     """Learn the intervals of a model, which from now on knows the stations it estimated: scores at them are none at unseen places."""
     target = preparation_of(model)["target"]
+    _check_held(model, held, split, part)
     x = weights = None
     if nearest is not None:
         check_arguments("intervals", nearest=nearest)
@@ -280,20 +281,51 @@ def find_applicability(
         features,
         np.nan_to_num(np.array([weights[f] for f in features], dtype="float64")),
         group=unit[chosen],
+        compared=_outside_buffer(ds, windows, fold_of[np.searchsorted(ids, unit)], chosen),
         rows=len(x),
         stations=len(np.unique(station)),
     )
-    if held is None and split.validation:
+    # A model that was trained on the validation stations has no errors there to learn from.
+    unseen = split.validation and not {*model.training_["stations"]} & {*map(str, split.validation)}
+    if held is None and unseen:
         held = estimate_part(model, ds, split, "validation")
-    if held is not None:
-        parts = [windows]
-        if split.validation:
-            parts.append(windows_of_part(model, ds, split, "validation"))
+    if held is not None and held.station.size:
+        _check_held(model, held, split, "train+validation")
+        parts = [windows, *([windows_of_part(model, ds, split, "validation")] if unseen else [])]
         at, known = features_at(held, parts, ds)
         group = units_of_stations(ds, held.station[known])
-        area = area.learn_errors(at, held.errors[known], group, held.fold[known])
+        trained = [units_of_stations(ds, ids) for ids in held.trained]
+        area = area.learn_errors(at, held.errors[known], group, held.fold[known], trained)
     model.applicability_, model.digest_ = area, None
     return area
+
+
+def _outside_buffer(
+    ds: xr.Dataset, windows: Windows, fold: np.ndarray, chosen: np.ndarray
+) -> dict[int, np.ndarray] | None:
+    """Return for each fold which of the chosen rows its rows are compared with: none within the buffer of the cube's groups."""
+    km = buffer_of(ds)
+    if not km:
+        return None
+    ids = text_of(ds["station"]).tolist()
+    position = {station: i for i, station in enumerate(ids)}
+    at = np.array([position[str(s)] for s in windows.stations_at(windows.targets[0][chosen])])
+    degrees, of_fold, out = coordinates_of(ds), fold[chosen], {}
+    for f in np.unique(of_fold):
+        held = np.isin(np.arange(len(ids)), at[of_fold == f])
+        out[int(f)] = (of_fold != f) & ~near_stations(degrees, held, km)[at]
+    return out
+
+
+def _check_held(model: Model, held: HeldOut, split: Split, part: str) -> None:
+    """Refuse estimates of other stations than a part has, or of another kind of model."""
+    known = {str(s) for name in part.split("+") for s in getattr(split, name)}
+    if other := sorted({*held.station.astype(str)} - known):
+        raise SmgeoError(
+            f"held-out estimates: {len(other)} of their stations are not in the {part} part ({', '.join(other[:3])}); make them with this split"
+        )
+    if (held.spread is not None) != bool(getattr(model, "has_spread", False)):
+        raise SmgeoError("held-out estimates: they are those of another kind of model; make them with this one")
 
 
 def score_applicability(model: Model, ds: xr.Dataset, split: Split, part: Part = "test") -> AreaScores:
@@ -311,7 +343,7 @@ def score_applicability(model: Model, ds: xr.Dataset, split: Split, part: Part =
     windows = windows_of_part(model, ds, split, part)
     errors = (predict_spread(model, windows)[0] - observed_of(model, windows)).astype("float64")
     index = area.index(last_days(windows))
-    inside = index <= np.float32(area.threshold)
+    inside = area.contains(index)
 
     def rmse(rows: np.ndarray, values: np.ndarray = errors) -> float | None:
         return float(np.sqrt(np.mean(values[rows] ** 2))) if rows.any() else None

@@ -194,10 +194,11 @@ def _look_at_area(area: Applicability | None, x: np.ndarray, outputs: Outputs) -
     """Return the flag, if it is asked for, and the layers of the area of applicability at rows (n, features)."""
     assert area is not None
     made: dict[str, np.ndarray] = {}
-    if outputs.applicable:
-        made[APPLICABLE] = area.inside(x)
     if {DISSIMILARITY, EXPECTED_ERROR} & set(outputs.layers):
         made[DISSIMILARITY] = area.index(x)
+        made[APPLICABLE] = area.contains(made[DISSIMILARITY])
+    elif outputs.applicable:
+        made[APPLICABLE] = area.inside(x)
     if DENSITY in outputs.layers:
         made[DENSITY] = area.local_point_density(x)
     if EXPECTED_ERROR in outputs.layers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,11 @@ MOST_ROWS = 1_000_000
 _RECENT = 4
 # An error is learned for so many ranges of the index, if there are so many groups for each.
 _RANGES, _GROUPS_OF_RANGE = 20, 5
+# Indices that differ by less are one: they differ by rounding.
+_SAME_INDEX = 1e-6
+# A row is inside up to so much more than the threshold, which is often the index of a row itself: distances are rounded in several ways.
+_SLACK = 1 + 1e-5
+_MOST_GROUPS = 20_000
 
 
 class ApplicabilityState(TypedDict):
@@ -98,6 +103,7 @@ class Applicability:
         weights: np.ndarray,
         *,
         group: np.ndarray | None = None,
+        compared: Mapping[int, np.ndarray] | None = None,
         rows: int | None = None,
         stations: int = 0,
     ) -> Self:
@@ -114,6 +120,8 @@ class Applicability:
             (features,); those below 0 count as 0.
         group : numpy.ndarray of int, optional
             (rows,): the place of a row; by default each row is a place.
+        compared : mapping of int to numpy.ndarray of bool, optional
+            Fold -> (rows,): the rows with which those of the fold are compared; by default all of other folds.
         rows, stations : int, optional
             Number of rows and stations from which `x` was drawn.
 
@@ -132,15 +140,23 @@ class Applicability:
         weights = np.where(scale > 0, np.maximum(weights, 0), 0.0)
         if not weights.any():
             raise SmgeoError("the area of applicability needs a feature that varies and has a weight above 0")
-        points = ((x - center) / np.where(scale > 0, scale, 1) * weights)[:, _used(weights)].astype("float32")
+        scale = np.where(scale > 0, scale, 1)
+        points = _scaled(x.astype("float32"), center, scale, weights)
         mean = _mean_distance(points)
-        nearest = np.empty(len(points))
+        nearest = np.full(len(points), np.inf)
         for f in found:
-            nearest[fold == f] = _nearest(KDTree(points[fold != f]), points[fold == f])
+            others = fold != f if compared is None else compared[int(f)]
+            if others.any():
+                nearest[fold == f] = _nearest(KDTree(points[others]), points[fold == f])
+        nearest = nearest[np.isfinite(nearest)]
+        if not nearest.size:
+            raise SmgeoError(
+                "the area of applicability: no training row is far enough from another to be compared; use a smaller buffer"
+            )
         return cls(
             tuple(features),
             center,
-            np.where(scale > 0, scale, 1),
+            scale,
             weights,
             points,
             mean,
@@ -151,11 +167,19 @@ class Applicability:
             (np.arange(len(x)) if group is None else group).astype("int32"),
         )
 
-    def learn_errors(self, x: np.ndarray, errors: np.ndarray, group: np.ndarray, fold: np.ndarray) -> Self:
+    @property
+    def _rounding(self) -> float:
+        """Return how far a distance to a centre may be wrong: it decides what is compared at all."""
+        return float(np.float32(1e-5 * np.abs(self.reference).max(initial=0)))
+
+    def learn_errors(
+        self, x: np.ndarray, errors: np.ndarray, group: np.ndarray, fold: np.ndarray, trained: Sequence[np.ndarray] = ()
+    ) -> Self:
         """Return the area with the error that is to be expected at an index, learned from errors at rows that a model did not see.
 
         After Meyer and Pebesma 2021 (and R's CAST), with places that weigh the same in the place of rows: mean squared errors in up to
-        twenty ranges of the index inside the area, five places each at least, that never fall as the index grows (isotonic regression).
+        twenty ranges of the index inside the area, five places each at least, that never fall as the index grows (isotonic regression). Rows with
+        the same index are in one range. With fewer than five places inside, nothing is learned.
 
         Parameters
         ----------
@@ -164,27 +188,44 @@ class Applicability:
         errors : numpy.ndarray
             (rows,), in the target's unit.
         group, fold : numpy.ndarray of int
-            (rows,): the place of a row, numbered as in `learn`; and the fold that it was left out with, whose places are not compared with
-            it, or a number below 0 if it is no training row.
+            (rows,): the place of a row, numbered as in `learn`; and the fold that it was left out with, or a number below 0 if it is no
+            training row, which is compared with all of them.
+        trained : sequence of numpy.ndarray of int
+            The places that the model of each fold was trained on: with these its rows are compared.
         """
-        points, index = self._points(x.astype("float32")), np.empty(len(x))
+        points, index = self._points(x.astype("float32")), np.full(len(x), np.inf)
         for f in np.unique(fold):
             rows = fold == f
-            others = ~np.isin(self.group, group[rows]) if f >= 0 else np.ones(len(self.reference), dtype=np.bool_)
-            index[rows] = (
-                _nearest(KDTree(self.reference[others]), points[rows]) / self.mean_distance if others.any() else np.inf
-            )
-        inside = index <= self.threshold
-        if not inside.any():
-            return self
+            others = np.isin(self.group, trained[f]) if f >= 0 else np.ones(len(self.reference), dtype=np.bool_)
+            if others.any():
+                index[rows] = _nearest(KDTree(self.reference[others]), points[rows]) / self.mean_distance
+        inside = self.contains(index)
         _, of, rows_of = np.unique(group[inside], return_inverse=True, return_counts=True)
-        ranges = min(max(len(rows_of) // _GROUPS_OF_RANGE, 1), _RANGES)
-        at, squares, weight = mean_in_ranges(index[inside], errors[inside] ** 2, 1 / rows_of[of], ranges)
+        if len(rows_of) < _GROUPS_OF_RANGE:
+            return self
+        weights = 1 / rows_of[of]
+        distinct, which = np.unique(np.round(index[inside] / _SAME_INDEX), return_inverse=True)
+        total = np.bincount(which, weights)
+        squares = np.bincount(which, weights * errors[inside] ** 2) / total
+        ranges = min(len(rows_of) // _GROUPS_OF_RANGE, _RANGES)
+        at, squares, weight = mean_in_ranges(distinct * _SAME_INDEX, squares, total, ranges)
         return replace(self, error_index=at, error=np.sqrt(isotonic_regression(squares, weights=weight).x))
 
     def index(self, x: np.ndarray) -> np.ndarray:
-        """Return the dissimilarity index of rows (n, features): (n,) float32."""
-        return (_nearest(self._tree, self._points(x)) / self.mean_distance).astype("float32")
+        """Return the dissimilarity index of rows (n, features): (n,) float32; infinite for numbers too large to be compared."""
+        points = self._points(x)
+        index, known = np.full(len(x), np.inf, dtype="float32"), np.isfinite(points).all(axis=1)
+        index[known] = _nearest(self._tree, points[known]) / self.mean_distance
+        return index
+
+    def contains(self, index: np.ndarray) -> np.ndarray:
+        """Return which rows, of these dissimilarity indices, are inside the area: bool (n,)."""
+        inside: np.ndarray = index <= self.threshold * _SLACK
+        return inside
+
+    @property
+    def _reach(self) -> float:
+        return float(np.float32(self.threshold * _SLACK * self.mean_distance))
 
     def inside(self, x: np.ndarray) -> np.ndarray:
         """Return 1 for rows (n, features) in the area of applicability, else 0: (n,) float32.
@@ -194,8 +235,7 @@ class Applicability:
         """
         out = np.empty(len(x), dtype=np.bool_)
         centers, radius, points, distance, starts = self._groups
-        reach = float(np.float32(self.threshold * self.mean_distance))
-        _find_near(self._points(x), centers, radius, points, distance, starts, reach, out)
+        _find_near(self._points(x), centers, radius, points, distance, starts, self._reach, self._rounding, out)
         return out.astype("float32")
 
     def local_point_density(self, x: np.ndarray) -> np.ndarray:
@@ -211,9 +251,8 @@ class Applicability:
         """
         self.check_groups()
         out = np.empty(len(x), dtype="float32")
-        reach = float(np.float32(self.threshold * self.mean_distance))
         centers, radius, points, distance, starts = self._places
-        _count_near(self._points(x), centers, radius, points, distance, starts, reach, out)
+        _count_near(self._points(x), centers, radius, points, distance, starts, self._reach, self._rounding, out)
         return out
 
     def expected_error(self, index: np.ndarray) -> np.ndarray:
@@ -226,7 +265,7 @@ class Applicability:
         """
         self.check_errors()
         found = np.interp(index, self.error_index, self.error)
-        return np.where(index <= np.float32(self.threshold), found, np.nan).astype("float32")
+        return np.where(self.contains(index), found, np.nan).astype("float32")
 
     def check_groups(self) -> None:
         """Refuse `local_point_density` of an area whose places are not known."""
@@ -239,15 +278,12 @@ class Applicability:
         """Refuse `expected_error` of an area that has learned no errors."""
         if not self.error.size:
             raise SmgeoError(
-                "expected_error: the model's area of applicability knows no errors at held-out stations; find it again with "
+                "expected_error: the model's area of applicability knows no errors at five held-out places or more; find it again with "
                 "smgeo.find_applicability and a split that has validation stations, or in a recipe with intervals from folds"
             )
 
     def _points(self, x: np.ndarray) -> np.ndarray:
-        used = _used(self.weights)
-        factor = (self.weights[used] / self.scale[used]).astype("float32")
-        points: np.ndarray = (x[:, used] - self.center[used].astype("float32")) * factor
-        return points
+        return _scaled(x, self.center, self.scale, self.weights)
 
     @cached_property
     def _tree(self) -> KDTree:
@@ -259,8 +295,9 @@ class Applicability:
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, ...]:
-        ids, of = np.unique(self.group, return_inverse=True)
-        centers = np.stack([self.reference[of == k].mean(axis=0) for k in range(len(ids))])
+        _ids, of = np.unique(self.group, return_inverse=True)
+        rows = np.bincount(of)
+        centers = np.stack([np.bincount(of, column) / rows for column in self.reference.T], axis=1).astype("float32")
         return _arrange(self.reference, centers, of)
 
     def save(self, file: Path) -> ApplicabilityState:
@@ -334,11 +371,23 @@ class Applicability:
             raise ValueError("it has no rows to compare with, or no scale")
         if self.group.size and (self.group.dtype != "int32" or self.group.shape != self.reference.shape[:1]):
             raise ValueError(f"its groups are {self.group.dtype} of shape {self.group.shape}")
+        if len(np.unique(self.group)) > _MOST_GROUPS:
+            raise ValueError(f"its rows are of more than {_MOST_GROUPS} groups")
         for name in ("error_index", "error"):
             values = getattr(self, name)
             fits = values.dtype == "float64" and values.shape == (self.error.size,) and values.size <= _RANGES
-            if not fits or not np.isfinite(values).all() or values.min(initial=0) < 0 or (np.diff(values) < 0).any():
+            rising = (np.diff(values) >= 0).all() and values.min(initial=0) >= 0 and values.max(initial=0) < _LARGEST
+            if not fits or not rising:
                 raise ValueError(f"its {name} is none that is learned")
+
+
+def _scaled(x: np.ndarray, center: np.ndarray, scale: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return rows (n, features) float32 in units of their spread, weighted, features with a weight alone; too large ones are infinite."""
+    used = _used(weights)
+    factor = (weights[used] / scale[used]).astype("float32")
+    with np.errstate(over="ignore"):
+        points: np.ndarray = (x[:, used] - center[used].astype("float32")) * factor
+    return points
 
 
 def _used(weights: np.ndarray) -> np.ndarray:
@@ -408,14 +457,15 @@ def _find_near(
     distance: np.ndarray,
     starts: np.ndarray,
     reach: float,
+    rounding: float,
     out: np.ndarray,
 ) -> None:
-    """Write to `out` if each row has a point within `reach`; the triangle inequality excludes groups and points from comparison."""
+    """Write to `out` if each row has a point within `reach`; the triangle inequality excludes most from comparison."""
     recent = np.zeros(_RECENT, dtype=np.int64)
     oldest = 0
     away = np.empty(len(centers), dtype=np.float32)
     most = reach * reach
-    slack = reach * np.float32(1.0001)  # for rounding
+    slack = reach * np.float32(1.0001) + rounding
     for i in range(len(rows)):
         found = -1
         for k in range(_RECENT):
@@ -455,13 +505,14 @@ def _count_near(
     distance: np.ndarray,
     starts: np.ndarray,
     reach: float,
+    rounding: float,
     out: np.ndarray,
 ) -> None:
     """Write to `out` how many groups have a point within `reach` of each row; as in `_find_near`, most points are not compared."""
     recent = starts[:-1].copy()
     away = np.empty(len(centers), dtype=np.float32)
     most = reach * reach
-    slack = reach * np.float32(1.0001)  # for rounding
+    slack = reach * np.float32(1.0001) + rounding
     for i in range(len(rows)):
         count = 0
         _measure_centers(rows[i], centers, away)

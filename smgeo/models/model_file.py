@@ -155,6 +155,14 @@ def _check_manifest(file: Path, manifest: JsonObject) -> Manifest:
             or (prepared is not None and about["applicability"]["features"] == prepared["features"]),
             "applicability: its features are not those of the preparation",
         ),
+        (
+            (APPLICABILITY_FILE in about["files"]) == (about["applicability"] is not None),
+            f"{APPLICABILITY_FILE} and what is said of it do not fit",
+        ),
+        (
+            (CALIBRATION_FILE in about["files"]) == ("nearest" in (about["calibration"] or {})),
+            f"{CALIBRATION_FILE} and what is said of it do not fit",
+        ),
     ):
         if not fits:
             raise SmgeoError(f"{file} is damaged ({what}); {_AGAIN}")

@@ -13,10 +13,12 @@ from smgeo.errors import SmgeoError
 from smgeo.models.arrays import read_arrays, write_arrays
 
 _ARRAYS = ("center", "factor", "positions", "scores", "shares")
-# Scores at which the share of a group's rows is kept.
-_SCORES = 256
-# Rows whose neighbours are looked up at once: 100 MB.
-_AT_ONCE = 65_536
+# Scores at which the share of a group's rows is kept: so many of all scores, of the highest of each group, and of the very highest.
+_SCORES, _HIGH, _HIGHEST = 256, 512, 256
+_LEVELS = (0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
+# Bytes of the neighbours that are looked up at once: a position, a distance and a share each.
+_AT_ONCE, _NEIGHBOUR = 100e6, 24
+MOST_GROUPS = 10_000
 # Numbers beyond it have no square in float32.
 _LARGEST = 1e15
 
@@ -61,14 +63,13 @@ class NearestGroups:
         x = x.astype("float64")
         center, scale = x.mean(axis=0), x.std(axis=0)
         factor = np.divide(weights, scale, out=np.zeros(x.shape[1]), where=scale > 0)
+        if not factor.any():
+            raise SmgeoError(
+                "intervals.nearest: no feature varies and has a weight, so no group is nearer than another"
+            )
         scaled = (x - center) * factor
         positions = np.stack([np.bincount(of, column) / rows for column in scaled.T], axis=1)
-        # Of all scores, each group weighing the same; rounded up, so that no width is too small.
-        order = np.argsort(scores, kind="stable")
-        reached = np.cumsum(1 / rows[of][order]) / len(ids)
-        at = np.searchsorted(reached, np.arange(1, _SCORES + 1) / _SCORES - 1e-9)
-        kept = np.unique(scores[order][np.minimum(at, len(scores) - 1)].astype("float32"))
-        kept = np.append(kept[:-1], np.nextafter(np.float32(scores.max()), np.float32(np.inf)))
+        kept = _choose_scores(scores, of, rows)
         first = np.searchsorted(kept, scores)
         counts = np.zeros((len(ids), len(kept)))
         np.add.at(counts, (of, first), 1)
@@ -78,14 +79,15 @@ class NearestGroups:
     def widths(self, x: np.ndarray, level: float) -> np.ndarray:
         """Return the score that contains `level` of the rows of the groups nearest to each row (n, features): (n,) float32.
 
-        Each of the groups weighs 1 / (nearest + 1); the rest is an error without bound.
+        Each of the groups weighs 1 / (nearest + 1); the rest is an error without bound. Of groups that are equally near, any are taken.
         """
         wanted = level * (self.nearest + 1) / self.nearest - 1e-6
         tree = KDTree(self.positions)
         out = np.empty(len(x), dtype="float32")
-        for start in range(0, len(x), _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            place = (x[rows].astype("float64") - self.center) * self.factor
+        at_once = max(int(_AT_ONCE // (_NEIGHBOUR * self.nearest)), 1)
+        for start in range(0, len(x), at_once):
+            rows = slice(start, start + at_once)
+            place = np.clip((x[rows].astype("float64") - self.center) * self.factor, -_LARGEST, _LARGEST)
             near = tree.query(place, k=[*range(1, self.nearest + 1)])[1]
             low, high = np.zeros(len(near), dtype=np.intp), np.full(len(near), len(self.scores) - 1)
             while (low < high).any():
@@ -114,7 +116,7 @@ class NearestGroups:
                 raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
             made = cls(**arrays, nearest=nearest)
             made._check()
-        except ValueError as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise SmgeoError(f"{file} contains no intervals ({error}); calibrate the model again") from None
         return made
 
@@ -136,5 +138,26 @@ class NearestGroups:
         fits = self.scores.size and self.scores[0] >= 0 and self.shares.min(initial=0) >= 0 and (self.factor >= 0).all()
         if not (rising and fits and np.allclose(self.shares[:, -1], 1)):
             raise ValueError("its numbers are none that are learned")
-        if not 1 <= self.nearest <= len(self.positions):
+        if not 1 <= self.nearest <= min(len(self.positions), MOST_GROUPS):
             raise ValueError(f"{self.nearest} of {len(self.positions)} groups")
+
+
+def _choose_scores(scores: np.ndarray, of: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the scores at which shares are kept, float32, ascending; between them a width is rounded up.
+
+    Some are of all scores, each group weighing the same. More are of the highest of each group: with few neighbours the width is close to the
+    highest score of one of them.
+    """
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(1 / rows[of][order]) / len(rows)
+    everywhere = scores[order][
+        np.minimum(np.searchsorted(reached, np.arange(1, _SCORES + 1) / _SCORES - 1e-9), len(scores) - 1)
+    ]
+    by_group = np.lexsort((scores, of))
+    first = np.cumsum(rows) - rows
+    high = [scores[by_group[first + np.ceil(level * rows).astype(np.intp) - 1]] for level in _LEVELS]
+    tail = np.sort(np.concatenate(high))
+    some = tail[np.linspace(0, len(tail) - 1, min(_HIGH, len(tail))).astype(np.intp)]
+    kept = np.concatenate([everywhere, some, tail[-_HIGHEST:]]).astype("float32")
+    # So that none is below the score that it stands for.
+    return np.unique(np.nextafter(kept, np.float32(np.inf)))

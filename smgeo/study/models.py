@@ -261,7 +261,12 @@ def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
         if intervals.nearest is not None:
             out["calibrated"]["nearest"] = intervals.nearest
     if area is not None and run.asks(area, name):
-        out["applicability"] = {**area.model_dump(mode="json", exclude={"models"}), "seed": run.seed_of(area)}
+        # The version grows with what is learned of an area, so that an older run learns it again.
+        out["applicability"] = {
+            "version": 2,
+            **area.model_dump(mode="json", exclude={"models"}),
+            "seed": run.seed_of(area),
+        }
     return out
 
 

@@ -15,6 +15,7 @@ from smgeo.evaluation.held_out import estimate_held_out
 from smgeo.evaluation.parts import split_unseen
 from smgeo.evaluation.uncertainty import calibrate, cross_calibrate, find_applicability, interval_coverage
 from smgeo.models.calibration import Calibration
+from smgeo.models.nearest_groups import NearestGroups
 from smgeo.prepare import Split, Windows, cv_folds
 from smgeo.recipe.preparation import PrepareSpec
 
@@ -227,3 +228,65 @@ def test_intervals_of_the_nearest_groups_are_saved_and_refused(cube, split, tmp_
         cross_calibrate(model, held, cube, split, nearest=200)
     with pytest.raises(SmgeoError, match="nearest must be a whole number"):
         cross_calibrate(model, held, cube, split, nearest=0)
+
+
+def test_widths_of_few_neighbours_are_not_those_of_one_bad_row():
+    """Nine neighbours have to hold all: a row of a group far away, with an error six times as large as any other, does not reach them."""
+    random = np.random.default_rng(0)
+    group, x = np.repeat(np.arange(300), 100), np.repeat(np.arange(300.0), 100)[:, None]
+    scores = 0.1 * random.random(30_000)
+    scores[29_999] = 0.6
+    learned = NearestGroups.learn(x, scores, group, np.ones(1), 9)
+    found = learned.widths(np.array([[4.0], [100.0], [298.0]]), 0.9)
+    exact = [scores[np.isin(group, range(a, a + 9))].max() for a in (0, 96)]
+    np.testing.assert_allclose(found[:2], exact, rtol=0.01)
+    assert found[2] == pytest.approx(0.6)
+    assert (found[:2] >= exact).all()
+    with pytest.raises(SmgeoError, match="no feature varies"):
+        NearestGroups.learn(np.ones((30_000, 1)), scores, group, np.ones(1), 9)
+
+
+def test_a_fold_is_compared_with_what_its_model_was_trained_on(make_station_cube):
+    """Pairs a km apart, of one kind of soil each, and a buffer of 5 km: the other of a pair is in no training of its fold."""
+    ds = make_station_cube(stations=60, days=10, seed=4)
+    pair = np.arange(60) // 2
+    soil = (10 + pair + 0.01 * (np.arange(60) % 2)).astype("float32")
+    ds = ds.assign(clay=ds["clay"].copy(data=soil))
+    ds = ds.assign_coords(
+        latitude=("station", 45 + 0.2 * pair + 0.009 * (np.arange(60) % 2)), longitude=("station", np.full(60, 9.0))
+    )
+    ds = smgeo.group_stations(ds, "place", buffer_km=5)
+    ids = [str(s) for s in ds["station"].values]
+    split = Split(tuple(ids), (), ())
+    model = fitted(ds, split)
+    held = estimate_held_out(model, learner(), ds, split, PLAIN, folds=5)
+    assert len(held.trained) == 5
+    for k, ids_of_fold in enumerate(held.trained):
+        pairs = {pair[ids.index(str(s))] for s in held.station[held.fold == k]}
+        assert not pairs & {pair[ids.index(str(s))] for s in ids_of_fold}
+    area = find_applicability(model, ds, split, {"s1_vv": 0.0, "clay": 1.0}, held=held)
+    step = 1 / soil.std(ddof=1) / area.mean_distance  # from a pair to the next, nearly
+    assert area.threshold > 0.9 * step
+    assert area.error_index[0] == pytest.approx(step, rel=0.05)
+
+
+def test_estimates_of_something_else_are_refused(cube, split):
+    model = fitted(cube, split)
+    held = estimate_held_out(model, learner(), cube, split, PLAIN, folds=3)
+    other = Split(split.test, split.validation, split.train)
+    with pytest.raises(SmgeoError, match="30 of their stations are not in the train.validation part"):
+        cross_calibrate(model, held, cube, other)
+    forest = smgeo.make_model("rf", trees=3).fit(Windows(cube.sel(station=list(split.train)), NAMES, length=1))
+    with pytest.raises(SmgeoError, match="another kind of model"):
+        cross_calibrate(forest, held, cube, split)
+    at_noon = cube.assign_coords(time=cube["time"] + np.timedelta64(12, "h"))
+    with pytest.raises(SmgeoError, match="1020 of 1020 rows are not in the cube"):
+        find_applicability(model, at_noon, split, dict.fromkeys(NAMES, 1.0), held=held)
+
+
+def test_a_model_of_all_stations_has_an_area_without_errors(cube, split):
+    both = Split((*split.train, *split.validation), (), split.test)
+    model = fitted(cube, both)
+    area = find_applicability(model, cube, split, dict.fromkeys(NAMES, 1.0))
+    assert not area.error.size
+    assert area.threshold > 0

@@ -236,18 +236,18 @@ def _named(dims: tuple[str, ...], shape: tuple[int, ...], coords: dict[str, obje
 
 def _stations() -> xr.Dataset:
     coords = {
-        "station": np.array([f"N/s{i}" for i in range(6)], dtype=object),
+        "station": np.array([f"N/s{i}" for i in range(10)], dtype=object),
         "time": pd.date_range("2020-01-01", periods=20),
-        "latitude": ("station", LAT + LAT[:2]),
-        "longitude": ("station", LON + LON[:2]),
+        "latitude": ("station", 48.0 + 0.1 * np.arange(10)),
+        "longitude": ("station", 9.0 + 0.1 * np.arange(10)),
     }
-    return _named(("station", "time"), (6, 20), coords, ["s1_vv", "temperature", "sm"])
+    return _named(("station", "time"), (10, 20), coords, ["s1_vv", "temperature", "sm"])
 
 
 def _split() -> object:
     from smgeo.prepare import Split
 
-    return Split(("N/s0", "N/s1"), ("N/s2", "N/s3"), ("N/s4", "N/s5"))
+    return Split(("N/s0", "N/s1"), tuple(f"N/s{i}" for i in range(2, 8)), ("N/s8", "N/s9"))
 
 
 def _write_prepared(folder: Path) -> None:

@@ -103,8 +103,75 @@ def test_expected_errors_are_those_of_held_out_places_and_never_fall():
     # Errors that fall with the index say the same at all of them: the root of the mean square.
     flat = area.learn_errors(at, errors[::-1], place[::-1], np.full(12, -1))
     assert flat.error[0] == pytest.approx(flat.error[-1])
-    with pytest.raises(SmgeoError, match="knows no errors at held-out stations"):
+    with pytest.raises(SmgeoError, match="knows no errors at five held-out places or more"):
         area.expected_error(index)
+
+
+def test_rows_with_one_index_have_one_expected_error(tmp_path):
+    """Most places are like a training row, with errors in any order: their pooled error, whatever comes first; and the file is read."""
+    x = np.repeat(np.arange(10.0), 4)[:, None]
+    area = Applicability.learn(x, np.arange(40) % 8, ["a"], np.ones(1))
+    at = np.concatenate([x, [[0.3], [1.4], [2.3], [3.4], [4.3]]])
+    errors = np.concatenate([np.linspace(1, 4, 40), np.full(5, 9.0)])
+    for order in (np.arange(45), np.arange(45)[::-1], np.random.default_rng(0).permutation(45)):
+        learned = area.learn_errors(at[order], errors[order], order, np.full(45, -1))
+        pooled = np.sqrt(np.mean(np.linspace(1, 4, 40) ** 2))
+        assert learned.expected_error(np.zeros(1, dtype="float32"))[0] == pytest.approx(pooled, rel=1e-6)
+        Applicability.load(tmp_path / "a.npz", learned.save(tmp_path / "a.npz"))
+    # A transect at equal steps: indices that differ by rounding alone.
+    steps = 0.1 * np.arange(120)[:, None]
+    area = Applicability.learn(steps, np.arange(120) % 5, ["a"], np.ones(1))
+    trained = [np.flatnonzero(np.arange(120) % 5 != k) for k in range(5)]
+    learned = area.learn_errors(steps, np.ones(120), np.arange(120), np.arange(120) % 5, trained)
+    np.testing.assert_allclose(learned.error, 1)
+    Applicability.load(tmp_path / "b.npz", learned.save(tmp_path / "b.npz"))
+
+
+def test_few_places_tell_of_no_error():
+    area = Applicability.learn(np.arange(10.0)[:, None], np.arange(10) % 2, ["a"], np.ones(1))
+    learned = area.learn_errors(np.arange(4.0)[:, None], np.ones(4), np.arange(4), np.full(4, -1))
+    with pytest.raises(SmgeoError, match="five held-out places"):
+        learned.expected_error(np.zeros(1))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 0.7, 0.3)])
+def test_classes_that_training_rows_share_are_inside_at_a_threshold_of_nothing(weights):
+    """Features of a few classes: training rows have others of the same classes, and the threshold is 0 or one of few distances."""
+    rng = np.random.default_rng(3)
+    x = np.round(rng.integers(0, 3, size=(200, 3)) * [0.1, 7.3, 1000.7], 3)
+    fold = np.arange(200) % 5
+    area = Applicability.learn(x, fold, list("abc"), np.array(weights))
+    query = np.concatenate([x, np.round(rng.integers(0, 5, size=(2000, 3)) * [0.1, 7.3, 1000.7], 3)]).astype("float32")
+    inside = area.contains(area.index(query))
+    assert inside[:200].all()
+    assert (area.inside(query) == inside).all()
+    assert ((area.local_point_density(query) > 0) == inside).all()
+    points = (x - x.mean(axis=0)) / x.std(axis=0, ddof=1) * weights
+    asked = (query.astype("float64") - x.mean(axis=0)) / x.std(axis=0, ddof=1) * weights
+    apart = np.sqrt(((asked[:, None] - points) ** 2).sum(axis=2)) / area.mean_distance
+    assert (area.local_point_density(query) == (apart <= area.threshold + 1e-5).sum(axis=1)).all()
+
+
+def test_a_number_too_large_to_be_compared_is_outside():
+    """An undeclared nodata value, with a feature in fractions: its square has no float32."""
+    x = np.random.default_rng(0).random((30, 2))
+    area = Applicability.learn(x, np.arange(30), ["a", "b"], np.ones(2))
+    query = np.array([[0.5, 0.5], [-3.4028235e38, 0.5]], dtype="float32")
+    assert area.index(query)[1] == np.inf
+    assert area.inside(query)[1] == area.local_point_density(query)[1] == 0
+    assert area.index(query)[0] < 1
+
+
+def test_rows_are_compared_with_those_they_may_be_compared_with():
+    """Pairs of near rows: without the other of each pair, all are as far as the pairs are from each other."""
+    x = np.sort(np.concatenate([np.arange(8.0), np.arange(8.0) + 0.01]))[:, None]
+    fold = np.arange(16) % 4
+    plain = Applicability.learn(x, fold, ["a"], np.ones(1))
+    apart = {f: (fold != f) & ~np.isin(np.arange(16) // 2, np.flatnonzero(fold == f) // 2) for f in range(4)}
+    farther = Applicability.learn(x, fold, ["a"], np.ones(1), compared=apart)
+    assert farther.threshold == pytest.approx(plain.threshold * 99, rel=0.02)
+    with pytest.raises(SmgeoError, match="no training row is far enough from another"):
+        Applicability.learn(x, fold, ["a"], np.ones(1), compared=dict.fromkeys(range(4), np.zeros(16, dtype=bool)))
 
 
 def test_held_out_training_places_are_compared_with_other_folds():
@@ -112,8 +179,9 @@ def test_held_out_training_places_are_compared_with_other_folds():
     x = np.arange(10.0)[:, None]
     area = Applicability.learn(x, np.arange(10) % 2, ["a"], np.ones(1))
     fold = np.array([0, 0, 1, 1, 1, 2, 2, 2, 3, 3])
+    trained = [np.flatnonzero(fold != k) for k in range(4)]
     # 0, 3, 6 and 9 are two away from other folds; the others one.
-    found = area.learn_errors(x, np.array([9.0, 1, 1, 9, 1, 1, 9, 1, 1, 9]), np.arange(10), fold)
+    found = area.learn_errors(x, np.array([9.0, 1, 1, 9, 1, 1, 9, 1, 1, 9]), np.arange(10), fold, trained)
     np.testing.assert_allclose(found.error, 1)
 
 
@@ -148,6 +216,7 @@ def test_a_file_whose_arrays_do_not_belong_together_is_refused(tmp_path):
         {"error_index": np.array([0.2, 0.1]), "error": np.array([0.1, 0.2])},
         {"error_index": np.array([0.1, 0.2]), "error": np.array([0.1, np.nan])},
         {"error_index": np.arange(30.0), "error": np.arange(30.0)},
+        {"error_index": np.array([0.1]), "error": np.array([1e300])},
     ):
         np.savez(tmp_path / "bad.npz", **{**good, **changes})
         with pytest.raises(SmgeoError, match="contains no area of applicability"):

@@ -893,6 +893,45 @@ def _rescale(manifest, **changes):
     return {"preparation": manifest["preparation"] | {"steps": steps}}
 
 
+def test_forged_widths_of_the_nearest_groups_are_refused(make_station_cube, tmp_path):
+    cube = make_station_cube()
+    ids = [str(s) for s in cube["station"].values]
+    split = Split(tuple(ids[:2]), tuple(ids[2:-1]), tuple(ids[-1:]))
+    model = make_model("Ridge").fit(Windows(cube.sel(station=list(split.train)), FEATURES, length=1))
+    smgeo.calibrate(model, cube, split, nearest=2)
+    folder = model.save(tmp_path / "m")
+    assert load_model(folder).calibration_.local.nearest == 2
+    manifest = json.loads((folder / "model.json").read_text())
+    with np.load(folder / "calibration.npz") as kept:
+        good = dict(kept)
+    calibration = {k: v for k, v in manifest["calibration"].items() if k != "nearest"}
+    for changes, message in (
+        ({"calibration": calibration}, "calibration.npz and what is said of it do not fit"),
+        ({"calibration": calibration | {"nearest": 10**6}}, "contains no intervals"),
+        ({"calibration": calibration | {"nearest": 0}}, "contains no intervals"),
+    ):
+        with pytest.raises(SmgeoError, match=message):
+            load_model(_seal(folder, **changes))
+    _seal(folder, calibration=manifest["calibration"])
+    for name, value in (
+        ("shares", np.float32(1)),
+        ("shares", good["shares"][:, ::-1]),
+        ("scores", -good["scores"]),
+        ("scores", good["scores"].astype("float64")),
+        ("positions", good["positions"][:1]),
+        ("factor", good["factor"] * np.nan),
+        ("center", np.zeros((2, 2))),
+        ("more", np.zeros(1)),
+    ):
+        np.savez(folder / "calibration.npz", **{**good, name: value})
+        with pytest.raises(SmgeoError, match="contains no intervals"):
+            load_model(_seal_files(folder))
+    short = {n: good[n][:-1] if n in ("center", "factor") else good[n] for n in good}
+    np.savez(folder / "calibration.npz", **{**short, "positions": good["positions"][:, :-1]})
+    with pytest.raises(SmgeoError, match="of another kind of model"):
+        load_model(_seal_files(folder))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -904,6 +943,8 @@ def _rescale(manifest, **changes):
         (_change("calibration", offset=None), "of another kind of model"),
         (_change("calibration", widths="x"), "calibration.widths"),
         (_change("calibration", rows=True), "calibration.rows"),
+        (_change("calibration", nearest=2), "calibration.npz and what is said of it do not fit"),
+        (lambda manifest: {"applicability": None}, "applicability.npz and what is said of it do not fit"),
         (_change("applicability", features=["clay", "s1_vv"]), "not those of the preparation"),
         (_change("applicability", features=["s1_vv"]), "not those of the preparation"),
         (_change("applicability", threshold="x"), "applicability.threshold"),
