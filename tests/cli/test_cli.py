@@ -340,3 +340,19 @@ def test_control_characters_of_data_do_not_reach_the_terminal(capsys, monkeypatc
     out, err = capsys.readouterr()
     assert "a\\x1b]52;c;aWQ=b\\x9b31m" in out  # Rich itself leaves out the bell
     assert not {"\x1b", "\x07", "\x9b"} & set(out + err)
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_a_sentence():
+    """The import takes a second, in which no handler of ours is there yet."""
+    code = """
+import runpy, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "smgeo.cli.hpc":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("smgeo", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "smgeo: interrupted before it began; nothing was done\n"
