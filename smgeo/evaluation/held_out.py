@@ -127,7 +127,7 @@ def estimate_held_out(
     check_arguments("intervals", folds=folds, seed=seed)
     preparation = preparation_of(model)
     features, target = list(preparation["features"]), preparation["target"]
-    check_places(split)
+    _check_places(split)
     if learner.make().has_spread != model.has_spread:
         raise SmgeoError("intervals: the learner makes another kind of model than the one that gets them")
     ds = select_stations(grouped(ds), (*split.train, *split.validation))
@@ -260,7 +260,7 @@ def units_of_stations(ds: xr.Dataset, stations: np.ndarray) -> np.ndarray:
 def windows_of_part(model: Model, ds: xr.Dataset, split: Split, part: str, *, trained: bool = False) -> Windows:
     """Return windows with a target at the stations of a part; refuse stations that the model was trained on, unless `trained`."""
     preparation = preparation_of(model)
-    check_places(split)
+    _check_places(split)
     seen = set((model.training_ or {}).get("stations", ())) & set(map(str, getattr(split, part)))
     if seen and not trained:
         raise SmgeoError(
@@ -281,7 +281,7 @@ def preparation_of(model: Model) -> Preparation:
     return known
 
 
-def check_places(split: Split) -> None:
+def _check_places(split: Split) -> None:
     """Refuse a split in time."""
     if split.periods:
         raise SmgeoError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,8 +15,8 @@ from typing_extensions import TypedDict  # pydantic reads no TypedDict of Python
 
 from smgeo.errors import SmgeoError
 from smgeo.models.arrays import read_arrays, write_arrays
+from smgeo.models.near_points import arrange, count_near, find_near, group_around_some
 from smgeo.models.ranges import mean_in_ranges
-from smgeo.threads import compiled
 
 _ARRAYS = ("center", "scale", "weights", "reference")
 # Arrays that older files lack.
@@ -26,8 +25,6 @@ _LATER = ("group", "error_index", "error")
 _LARGEST = 1e15
 # Rows of a reference, at most: searching very many equal ones takes minutes.
 MOST_ROWS = 1_000_000
-# Training rows that were near to previous rows, which are compared first.
-_RECENT = 4
 # An error is learned for so many ranges of the index, if there are so many groups for each.
 _RANGES, _GROUPS_OF_RANGE = 20, 5
 # Indices that differ by less are one: they differ by rounding.
@@ -167,11 +164,6 @@ class Applicability:
             (np.arange(len(x)) if group is None else group).astype("int32"),
         )
 
-    @property
-    def _rounding(self) -> float:
-        """Return how far a distance to a centre may be wrong: it decides what is compared at all."""
-        return float(np.float32(1e-5 * np.abs(self.reference).max(initial=0)))
-
     def learn_errors(
         self, x: np.ndarray, errors: np.ndarray, group: np.ndarray, fold: np.ndarray, trained: Sequence[np.ndarray] = ()
     ) -> Self:
@@ -235,7 +227,7 @@ class Applicability:
         """
         out = np.empty(len(x), dtype=np.bool_)
         centers, radius, points, distance, starts = self._groups
-        _find_near(self._points(x), centers, radius, points, distance, starts, self._reach, self._rounding, out)
+        find_near(self._points(x), centers, radius, points, distance, starts, self._reach, self._rounding, out)
         return out.astype("float32")
 
     def local_point_density(self, x: np.ndarray) -> np.ndarray:
@@ -252,7 +244,7 @@ class Applicability:
         self.check_groups()
         out = np.empty(len(x), dtype="float32")
         centers, radius, points, distance, starts = self._places
-        _count_near(self._points(x), centers, radius, points, distance, starts, self._reach, self._rounding, out)
+        count_near(self._points(x), centers, radius, points, distance, starts, self._reach, self._rounding, out)
         return out
 
     def expected_error(self, index: np.ndarray) -> np.ndarray:
@@ -282,6 +274,11 @@ class Applicability:
                 "smgeo.find_applicability and a split that has validation stations, or in a recipe with intervals from folds"
             )
 
+    @cached_property
+    def _rounding(self) -> float:
+        """Return how far a distance to a centre may be wrong: it decides what is compared at all."""
+        return float(np.float32(1e-5 * np.abs(self.reference).max(initial=0)))
+
     def _points(self, x: np.ndarray) -> np.ndarray:
         return _scaled(x, self.center, self.scale, self.weights)
 
@@ -291,14 +288,14 @@ class Applicability:
 
     @cached_property
     def _groups(self) -> tuple[np.ndarray, ...]:
-        return _group_around_some(self.reference)
+        return group_around_some(self.reference)
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, ...]:
         _ids, of = np.unique(self.group, return_inverse=True)
         rows = np.bincount(of)
         centers = np.stack([np.bincount(of, column) / rows for column in self.reference.T], axis=1).astype("float32")
-        return _arrange(self.reference, centers, of)
+        return arrange(self.reference, centers, of)
 
     def save(self, file: Path) -> ApplicabilityState:
         """Write the arrays to `file` (`.npz`, no pickle), and return the rest as JSON types."""
@@ -397,141 +394,6 @@ def _used(weights: np.ndarray) -> np.ndarray:
     [2, 0]
     """
     return np.argsort(-weights, kind="stable")[: int((weights > 0).sum())]
-
-
-def _group_around_some(points: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Group points around some of them, see `_arrange`."""
-    count = max(int(np.sqrt(len(points))), 1)
-    centers = points[np.linspace(0, len(points) - 1, count).astype(int)]
-    return _arrange(points, centers, KDTree(centers).query(points)[1])
-
-
-def _arrange(points: np.ndarray, centers: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Arrange points group by group.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Centres, radius of each group, points group by group from its centre outwards, their distances from it, and first point of each group.
-    """
-    distance = np.sqrt(((points - centers[group]).astype("float64") ** 2).sum(axis=1))
-    order = np.lexsort((distance, group))
-    distance, group = distance[order].astype("float32"), group[order]
-    starts = np.searchsorted(group, np.arange(len(centers) + 1))
-    # Nothing is near a group without points (its centre is there twice).
-    radius = np.array([distance[b - 1] if b > a else -np.inf for a, b in itertools.pairwise(starts)], dtype="float32")
-    return centers, radius, np.ascontiguousarray(points[order]), distance, starts
-
-
-@compiled()
-def _is_near(a: np.ndarray, b: np.ndarray, most: float) -> bool:
-    """Return True if the squared distance is at most `most`."""
-    total = np.float32(0)
-    for j in range(a.size):
-        total += (a[j] - b[j]) ** 2
-        if j % 8 == 7 and total > most:
-            return False
-    return bool(total <= most)
-
-
-@compiled()
-def _measure_centers(row: np.ndarray, centers: np.ndarray, away: np.ndarray) -> int:
-    """Write the distance of each centre to `away`, and return the nearest."""
-    nearest = 0
-    for g in range(len(centers)):
-        total = np.float32(0)
-        for j in range(row.size):
-            total += (row[j] - centers[g, j]) ** 2
-        away[g] = np.sqrt(total)
-        if away[g] < away[nearest]:
-            nearest = g
-    return nearest
-
-
-@compiled()
-def _find_near(
-    rows: np.ndarray,
-    centers: np.ndarray,
-    radius: np.ndarray,
-    points: np.ndarray,
-    distance: np.ndarray,
-    starts: np.ndarray,
-    reach: float,
-    rounding: float,
-    out: np.ndarray,
-) -> None:
-    """Write to `out` if each row has a point within `reach`; the triangle inequality excludes most from comparison."""
-    recent = np.zeros(_RECENT, dtype=np.int64)
-    oldest = 0
-    away = np.empty(len(centers), dtype=np.float32)
-    most = reach * reach
-    slack = reach * np.float32(1.0001) + rounding
-    for i in range(len(rows)):
-        found = -1
-        for k in range(_RECENT):
-            if _is_near(rows[i], points[recent[k]], most):
-                found = recent[k]
-                break
-        out[i] = found >= 0
-        if found >= 0:
-            continue
-        nearest = _measure_centers(rows[i], centers, away)
-        for turn in range(-1, len(centers)):
-            g = nearest if turn < 0 else turn
-            if turn == nearest or away[g] - radius[g] > slack:
-                continue
-            for p in range(starts[g], starts[g + 1]):
-                if distance[p] < away[g] - slack:
-                    continue
-                if distance[p] > away[g] + slack:
-                    break
-                if _is_near(rows[i], points[p], most):
-                    found = p
-                    break
-            if found >= 0:
-                break
-        if found >= 0:
-            out[i] = True
-            recent[oldest] = found
-            oldest = (oldest + 1) % _RECENT
-
-
-@compiled()
-def _count_near(
-    rows: np.ndarray,
-    centers: np.ndarray,
-    radius: np.ndarray,
-    points: np.ndarray,
-    distance: np.ndarray,
-    starts: np.ndarray,
-    reach: float,
-    rounding: float,
-    out: np.ndarray,
-) -> None:
-    """Write to `out` how many groups have a point within `reach` of each row; as in `_find_near`, most points are not compared."""
-    recent = starts[:-1].copy()
-    away = np.empty(len(centers), dtype=np.float32)
-    most = reach * reach
-    slack = reach * np.float32(1.0001) + rounding
-    for i in range(len(rows)):
-        count = 0
-        _measure_centers(rows[i], centers, away)
-        for g in range(len(centers)):
-            if away[g] - radius[g] > slack:
-                continue
-            if _is_near(rows[i], points[recent[g]], most):
-                count += 1
-                continue
-            for p in range(starts[g], starts[g + 1]):
-                if distance[p] < away[g] - slack:
-                    continue
-                if distance[p] > away[g] + slack:
-                    break
-                if _is_near(rows[i], points[p], most):
-                    count += 1
-                    recent[g] = p
-                    break
-        out[i] = count
 
 
 def _nearest(tree: KDTree, points: np.ndarray) -> np.ndarray:
