@@ -253,7 +253,7 @@ class KerasModel(SoilMoistureModel):
                 kept.save(best_weights)
                 yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in history.items()}}
             if not all(np.isfinite(w).all() for w in model.get_weights()):
-                self._refuse_diverged("its weights are not all finite", done)
+                self._refuse_diverged("its weights are not all finite", len(history["rmse"]))
         finally:
             if best_weights is not None:
                 model.set_weights(best_weights)
