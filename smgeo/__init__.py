@@ -4,9 +4,18 @@ The names below are all there is to know for scripts; each is imported when firs
 is quick and loads neither TensorFlow nor ydf. The accessor `ds.smgeo` is registered at once.
 """
 
+import sys as _sys
+
 import lazy_loader as _lazy
 
-from smgeo import accessor as _accessor  # noqa: F401 - registers `ds.smgeo`
+try:
+    from smgeo import accessor as _accessor  # noqa: F401 - registers `ds.smgeo`
+except KeyboardInterrupt:  # this import takes most of a second
+    if _sys.argv[0] == "-m" or _sys.argv[0].endswith("/smgeo"):
+        from smgeo.errors import end_before_start as _end
+
+        _end()
+    raise
 
 __version__ = "0.1.0"
 

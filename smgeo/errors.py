@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
+from typing import NoReturn
 
 from smgeo.addresses import hide
 
@@ -85,3 +87,9 @@ def missing_extra(feature: str, extra: str) -> SmgeoError:
     return SmgeoError(
         f"{feature} needs an optional dependency that is not installed. Install it with: pip install 'smgeo[{extra}]'"
     )
+
+
+def end_before_start() -> NoReturn:
+    """End the command line that Ctrl-C reached while it was being imported."""
+    print("smgeo: interrupted before it began; nothing was done", file=sys.stderr)
+    raise SystemExit(130) from None

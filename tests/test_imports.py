@@ -16,7 +16,7 @@ ROOT = Path(smgeo.__file__).parent
 # From the ground up. Names on one line are strangers to each other.
 LAYERS = """
 addresses
-errors catalog threads
+errors catalog threads processes
 bounds
 files polygons terrain recipe
 cube hpc

@@ -21,10 +21,11 @@ from typing import NoReturn
 
 import psutil
 
+from smgeo.processes import end_processes, note, start_watcher
+
 _SENTENCE = "interrupted; the same command again continues where this one stopped"
-# Seconds that the ordinary way may take, and those that child processes have to end after SIGTERM. A busy machine needs the rest of the 10 s.
+# Seconds that the ordinary way may take. A busy machine needs the rest of the 10 s.
 _ORDERLY_S = 6.0
-_CHILDREN_S = 1.0
 
 
 class Stop:
@@ -95,22 +96,25 @@ class Stop:
                     deadline = time.monotonic() + _ORDERLY_S
 
     def end(self) -> NoReturn:
-        """Say how to go on, and end this process and its children, without the interpreter's clean-up."""
+        """Say how to go on, and end this process and then its children, without the interpreter's clean-up."""
         self._say()
-        _end_children()
+        _end_children_later()
         os._exit(self.code or 128 + signal.SIGINT)
 
 
-def _end_children() -> None:
-    """End all processes that this one has started, and theirs: SIGTERM, and SIGKILL a second later."""
+def _end_children_later() -> None:
+    """Let all processes that this one has started, and theirs, end once it is gone.
+
+    Not before: Ray ends a process with an exit code of its own when the daemons that it talks to are gone.
+    """
+    children = []
     with suppress(psutil.Error):
-        children = psutil.Process().children(recursive=True)
-        for child in children:
-            with suppress(psutil.Error):  # it has ended
-                child.terminate()
-        for child in psutil.wait_procs(children, _CHILDREN_S)[1]:
-            with suppress(psutil.Error):
-                child.kill()
+        children = note(psutil.Process().children(recursive=True))
+    try:
+        if children:
+            start_watcher(children)
+    except OSError:  # no process or no memory left
+        end_processes(children)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pandas as pd
 from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 
+from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.tuning.objective import METRIC, THREADS
 from smgeo.tuning.plan import SearchPlan
@@ -105,6 +106,9 @@ class Recorder(_NotSaved, tune.Callback):
         row.seconds, row.node, row.pid = float(result["time_total_s"]), result["node"], int(result["pid"])
         if "failed" in result:
             row.status, row.error = "failed", result["failed"]
+        elif "hindered" in result:
+            row.status, row.error = "lost", result["hindered"]
+            self._errors.append(SmgeoError(f"trial {row.number} on {row.node}: {result['hindered']}"))
         elif METRIC in result:
             row.validation_rmse.append(float(result[METRIC]))
             if "rmse" in result:
@@ -119,6 +123,12 @@ class Recorder(_NotSaved, tune.Callback):
         if row.status == "running":
             row.status = "finished" if len(row.validation_rmse) >= self._epochs else "stopped"
             self._report(written=True)
+
+    def on_trial_recover(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
+        """Forget the epochs of a process that died: the trial begins again, and tells those that were kept anew."""
+        row = self._booked[trial.trial_id]
+        row.rmse.clear()
+        row.validation_rmse.clear()
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         """Record that the process died."""

@@ -12,8 +12,9 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
+import psutil
 import ray
 from dask.system import CPU_COUNT
 from ray.exceptions import RayError
@@ -23,8 +24,8 @@ from smgeo.files import JsonObject
 from smgeo.hpc.workers.allocation import Allocation
 from smgeo.hpc.workers.local_processes import thread_variables
 from smgeo.models.backend import keras_backend
+from smgeo.processes import Noted, ending_with_this_process, folder_of_this_process, note
 from smgeo.tuning.objective import THREADS
-from smgeo.tuning.ray_agents import ending_with_this_process, find_agents, folder_of_this_process
 from smgeo.tuning.trials import one_line
 
 # Else the first of several trials on a GPU would take all of its memory.
@@ -37,6 +38,8 @@ _ANSWER_S = 10
 # Seconds in which Ray must give a process to a trial while no other runs, and after which it is said what is waited for: on a busy machine or a
 # slow file system a process takes a minute to import what it needs.
 START_S, _SAY_S = 600, 180
+# Ray's agents would live on for a minute. They are known by their script, and by the title that they take a moment later.
+_AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 # Characters of a folder in which Ray's folders of sockets, whose paths have at most 107, still have room.
 _LONGEST_TEMP = 16
 # Ray counts GPUs in ten-thousandths.
@@ -147,7 +150,7 @@ def _connect(concurrent: int | None) -> Iterator[None]:
             else:  # not one that Ray may find on this machine: it could be another search's, and end with it
                 folder = stack.enter_context(folder_of_this_process("smgeo-ray-", _place_of_sockets()))
                 _start_locally(concurrent, options, folder)
-                guard = ending_with_this_process(find_agents())
+                guard = ending_with_this_process(_find_agents())
         with _keeping_sigterm():
             try:
                 with guard:
@@ -183,6 +186,16 @@ def _start_locally(concurrent: int | None, options: JsonObject, folder: str) -> 
             f"Ray does not start on this machine ({one_line(str(error))}); if RAY_AUTH_MODE=token is set, set RAY_AUTH_TOKEN too, "
             "or unset it"
         ) from None
+
+
+def _find_agents() -> list[Noted]:
+    """Return the agents of the Ray that this process started."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            if any(word.endswith(_AGENTS) for word in child.cmdline()):
+                found.append(child)
+    return note(found)
 
 
 def _resources(concurrent: int | None) -> JsonObject:

@@ -22,18 +22,20 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from smgeo.errors import SmgeoError
-from smgeo.files import JsonObject
+from smgeo.files import FullDiskError, JsonObject
 from smgeo.models import load_model, make_model
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.registry import Kind
+from smgeo.processes import folder_of_this_process
 from smgeo.tuning.objective import METRIC, Objective, Pair, fit_epochs
 from smgeo.tuning.plan import SearchPlan
-from smgeo.tuning.ray_agents import folder_of_this_process
 from smgeo.tuning.ray_records import Recorder, Suggestions
 from smgeo.tuning.ray_session import Patience, gpu_share, worker_environment
 from smgeo.tuning.searchers import Searcher
 from smgeo.tuning.trials import Trial, TrialTable, one_line
 
+# A trial whose process dies begins again so often: a node that was lost says nothing of the trial, one that runs out of memory dies again.
+_LOSSES = 1
 # Seconds between two looks at a process that has not started.
 _LOOK_S = 2
 
@@ -55,16 +57,18 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> JsonObject:
-        """Return the scores of one epoch; `done` after the last one, with `failed`, a line, if it failed.
+        """Return the scores of one epoch; `done` after the last one, with `failed` or `hindered`, a line, if there are none.
 
-        Errors are returned, not raised, because Ray would end the process and start another. `node` is SLURM's name if there is one:
-        two of its nodes may be one machine.
+        Errors are returned, not raised, because Ray would end the process and start another. A trial fails by itself; what hinders it is
+        the machine's (a full disk), and would hinder others too. `node` is SLURM's name if there is one: two of its nodes may be one machine.
         """
         return {"node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(), **self._step()}
 
     def _step(self) -> JsonObject:
         try:
             scores = next(self._epochs, None)
+        except (OSError, FullDiskError) as error:
+            return {"done": True, "hindered": one_line(str(error))}
         except Exception as error:
             return {"done": True, "failed": one_line(f"{type(error).__name__}: {error}")}
         if scores is None:
@@ -132,6 +136,7 @@ def _run_config(folder: str, recorder: Recorder) -> tune.RunConfig:
         callbacks=[recorder],
         log_to_file=False,
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        failure_config=tune.FailureConfig(max_failures=_LOSSES),
     )
 
 

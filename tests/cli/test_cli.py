@@ -20,6 +20,7 @@ from rasterio.transform import from_origin
 from smgeo import cli
 
 STATIONS = 10
+ROOT = Path(cli.__file__).parents[2]
 
 
 @pytest.fixture
@@ -342,17 +343,30 @@ def test_control_characters_of_data_do_not_reach_the_terminal(capsys, monkeypatc
     assert not {"\x1b", "\x07", "\x9b"} & set(out + err)
 
 
-def test_ctrl_c_while_the_command_line_is_imported_is_a_sentence():
-    """The import takes a second, in which no handler of ours is there yet."""
-    code = """
-import runpy, sys
+INTERRUPTING = """
+import sys
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == "smgeo.cli.hpc":
+        if name == "{}":
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupting())
-runpy.run_module("smgeo", run_name="__main__")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("module", ["xarray", "smgeo.cli.hpc"])
+@pytest.mark.parametrize("command", [["-m", "smgeo"], [str(Path(sys.executable).with_name("smgeo"))]])
+def test_ctrl_c_while_the_command_line_is_imported_is_a_sentence(module, command, tmp_path):
+    """The import takes a second, in which no handler of ours is there yet."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING.format(module))
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True, env=env)
     assert done.returncode == 130
     assert done.stderr == "smgeo: interrupted before it began; nothing was done\n"
+
+
+def test_a_script_that_is_interrupted_sees_it(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING.format("xarray"))
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", "import smgeo"], capture_output=True, text=True, env=env)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.endswith("\nKeyboardInterrupt\n")

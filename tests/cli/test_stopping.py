@@ -67,7 +67,10 @@ def on_terminal(folder: Path, recipe: dict, until: str, delay: float = 0.0, keys
         if time.monotonic() > limit:
             os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return Ended(code, text.decode(errors="replace"), _of_session(pid))
+    end = time.monotonic() + 10
+    while (left := _of_session(pid)) and time.monotonic() < end:  # children end when the command has ended
+        time.sleep(0.1)
+    return Ended(code, text.decode(errors="replace"), left)
 
 
 def _of_session(session: int) -> list[list[str]]:

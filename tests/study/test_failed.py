@@ -29,7 +29,8 @@ def diverging(toy_recipe):
 def test_the_other_models_go_on_and_the_run_ends_with_an_error(diverging, tmp_path):
     diverging["cross_validation"] = {"method": "group-k-fold", "folds": 2}
     with pytest.raises(
-        DivergedError, match=r"1 of the models failed \(wild: ann diverged: after epoch 3 its weights are not all finite"
+        DivergedError,
+        match=r"1 of the models failed \(wild: ann diverged: after epoch 3 its weights are not all finite",
     ):
         smgeo.run(diverging, out=tmp_path / "run")
     text = (tmp_path / "run" / "results.json").read_text()

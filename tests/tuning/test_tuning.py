@@ -59,6 +59,10 @@ class Constant(RegressorMixin, BaseEstimator):
             raise RuntimeError(f"no model\nof {self.value:.1f}")
         if self.how == "dies":
             os._exit(1)
+        if self.how == "dies once" and len(Path(self.log).read_text().splitlines()) == 1:
+            os._exit(1)
+        if self.how == "finds a full disk" and len(Path(self.log).read_text().splitlines()) <= 2:
+            Path("/dev/full").write_text("x")
         return self
 
     def predict(self, X):
@@ -166,10 +170,11 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(cube, split, tmp_p
         assert row["status"] == statuses.get(how, "failed")
         assert errors.get(how, "") in row["error"]
         assert "\n" not in row["error"]
-    assert len(log.read_text().splitlines()) == 5
+    dying = asked.count("dies")  # each is given a second process at once
+    assert len(log.read_text().splitlines()) == 5 + dying
     # Those whose process died may do better another time.
     again = smgeo.tune(Constant(), cube, split, trials=5, space=space, params=fixed, seed=23, out=tmp_path / "out")
-    assert len(log.read_text().splitlines()) == 5 + asked.count("dies")
+    assert len(log.read_text().splitlines()) == 5 + 3 * dying
     ended = found.table["status"] != "lost"
     assert again.table["started"][ended].equals(found.table["started"][ended])
     # If none has a score, the next search starts from scratch.
@@ -201,6 +206,39 @@ def test_an_error_beside_the_trials_ends_the_search_and_keeps_its_table(cube, sp
     after = read_trials(tmp_path)
     assert sorted(after) == list(range(6))
     assert all(after[n] == t for n, t in before.items() if t.status == "finished")
+
+
+def test_a_trial_whose_process_dies_once_is_run_again_at_once(cube, split, tmp_path):
+    log = tmp_path / "log"
+    found = smgeo.tune(
+        Constant(),
+        cube,
+        split,
+        trials=3,
+        space={"value": [0.2]},
+        params={"how": "dies once", "log": str(log)},
+        concurrent=1,
+        out=tmp_path,
+    )
+    assert found.table["status"].tolist() == ["finished"] * 3
+    assert found.table["epochs"].tolist() == [1] * 3
+    assert len(log.read_text().splitlines()) == 4
+
+
+def test_a_trial_that_finds_a_full_disk_has_not_failed(cube, split, tmp_path):
+    log = tmp_path / "log"
+    options = {
+        "space": {"value": [0.2]},
+        "params": {"how": "finds a full disk", "log": str(log)},
+        "out": tmp_path,
+        "concurrent": 2,
+    }
+    with pytest.raises(SmgeoError, match=r"trial \d on .*: \[Errno 28\] No space left on device"):
+        smgeo.tune(Constant(), cube, split, trials=5, **options)
+    assert {t.status for t in read_trials(tmp_path).values()} == {"lost"}
+    found = smgeo.tune(Constant(), cube, split, trials=5, **options)
+    assert found.table["status"].tolist() == ["finished"] * 5
+    assert found.table["error"].tolist() == [""] * 5
 
 
 @pytest.mark.soak

@@ -10,13 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from smgeo.tuning.ray_agents import (
-    Noted,
-    ending_with_this_process,
-    find_agents,
-    folder_of_this_process,
-    kill_processes,
-)
+from smgeo.processes import Noted, end_processes, ending_with_this_process, folder_of_this_process
 
 
 @pytest.fixture
@@ -32,12 +26,12 @@ def runs(process):
 
 
 def test_a_process_is_killed(sleeper):
-    kill_processes([Noted(sleeper.pid, sleeper.create_time())])
+    end_processes([Noted(sleeper.pid, sleeper.create_time())])
     assert psutil.wait_procs([sleeper], timeout=10)[1] == []
 
 
 def test_another_process_with_the_number_of_one_that_has_ended_is_left_alone(sleeper):
-    kill_processes([Noted(sleeper.pid, sleeper.create_time() - 60)])
+    end_processes([Noted(sleeper.pid, sleeper.create_time() - 60)])
     time.sleep(0.2)
     assert runs(sleeper)
 
@@ -46,7 +40,7 @@ def test_a_process_that_has_ended_is_no_error():
     process = subprocess.Popen(["true"])
     created = psutil.Process(process.pid).create_time()
     process.wait()
-    kill_processes([Noted(process.pid, created)])
+    end_processes([Noted(process.pid, created)])
 
 
 def test_processes_live_on_when_the_context_is_left(sleeper):
@@ -57,7 +51,7 @@ def test_processes_live_on_when_the_context_is_left(sleeper):
 
 SCRIPT = """
 import os, sys, time
-from smgeo.tuning.ray_agents import Noted, ending_with_this_process
+from smgeo.processes import Noted, ending_with_this_process
 
 with ending_with_this_process([Noted(int(sys.argv[1]), float(sys.argv[2])), Noted(int(sys.argv[3]), 1.0)]):
     print("ready", flush=True)
@@ -81,7 +75,7 @@ def test_a_killed_process_takes_those_with_it_that_it_noted(sleeper):
 FOLDER = """
 import sys, time
 from pathlib import Path
-from smgeo.tuning.ray_agents import folder_of_this_process
+from smgeo.processes import folder_of_this_process
 
 with folder_of_this_process("kept-", sys.argv[1]) as folder:
     Path(folder, "file").touch()
@@ -107,12 +101,8 @@ def test_a_folder_is_removed_at_the_end_and_when_its_process_is_killed(tmp_path,
             for child in psutil.Process(parent.pid).children(recursive=True):
                 child.kill()
         parent.send_signal(signal.SIGKILL)
-    assert daemon.wait(30) == -signal.SIGKILL
+    assert daemon.wait(30) == -signal.SIGTERM
     end = time.monotonic() + 30
     while list(tmp_path.iterdir()) and time.monotonic() < end:
         time.sleep(0.1)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_processes_that_are_not_of_ray_are_no_agents(sleeper):
-    assert find_agents() == []

@@ -1,7 +1,6 @@
-"""Ray's agents and folders end with the process that started them, should it be killed.
+"""Processes and folders that end with the process that started them, however it ends.
 
-Without this the agents would run for another minute, and the folders would stay for ever. Run as a script, this module is the process
-that waits for that. It needs psutil, but not smgeo, which takes seconds to import.
+Run as a script, this module is the process that waits for that end. It needs psutil, but not smgeo, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import NamedTuple
 
 import psutil
 
-# Agents are known by their script, and by the title that they take a moment later.
-_MARKS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 # Seconds by which two processes may read another creation time: it counts from the boot time, which Linux rounds.
 _CLOCK_S = 1.0
+# Seconds between the request to end and the end: a step of SLURM ends on all its nodes when its srun is asked.
+_GRACE_S = 1.0
 # The watching process ends within so many seconds of the line.
 _END_S = 10
 # A daemon that was just being started makes the folder again within seconds.
@@ -35,14 +34,27 @@ class Noted(NamedTuple):
     created: float
 
 
-@contextmanager
-def ending_with_this_process(processes: Iterable[Noted] = (), folder: str = "") -> Iterator[None]:
-    """Kill processes and remove a folder when this process ends without leaving the context."""
+def note(processes: Iterable[psutil.Process]) -> list[Noted]:
+    """Return these processes, less those that have ended."""
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            found.append(Noted(process.pid, process.create_time()))
+    return found
+
+
+def start_watcher(processes: Iterable[Noted] = (), folder: str = "") -> subprocess.Popen[bytes]:
+    """Start the process that ends processes and removes a folder when this process ends without a line to it."""
     noted = [word for process in processes for word in (str(process.pid), repr(process.created))]
     # -P: the modules beside this one must not replace modules of the standard library.
     command = [sys.executable, "-P", __file__, folder, *noted]
-    # It gets a line at the end; the end of input without one means that this process is gone.
-    with subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, start_new_session=True) as watcher:  # noqa: S603 - no user's text
+    return subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - no user's text
+
+
+@contextmanager
+def ending_with_this_process(processes: Iterable[Noted] = (), folder: str = "") -> Iterator[None]:
+    """End processes and remove a folder when this process ends without leaving the context."""
+    with start_watcher(processes, folder) as watcher:
         assert watcher.stdin is not None
         try:
             yield
@@ -64,23 +76,18 @@ def folder_of_this_process(prefix: str, where: str | None = None) -> Iterator[st
         yield folder
 
 
-def find_agents() -> list[Noted]:
-    """Return the agents of the Ray that this process started."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has ended
-            if any(word.endswith(_MARKS) for word in child.cmdline()):
-                found.append(Noted(child.pid, child.create_time()))
-    return found
-
-
-def kill_processes(processes: Iterable[Noted]) -> None:
-    """Kill processes that still run; not those that have the number of one that has ended."""
+def end_processes(processes: Iterable[Noted]) -> None:
+    """End processes that still run: ask first, then kill; not those that have the number of one that has ended."""
+    running = []
     for pid, created in processes:
         with suppress(psutil.Error):  # it has ended
             process = psutil.Process(pid)
             if abs(process.create_time() - created) <= _CLOCK_S:
-                process.kill()
+                process.terminate()
+                running.append(process)
+    for process in psutil.wait_procs(running, _GRACE_S)[1]:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _watch(words: list[str]) -> None:
@@ -89,9 +96,9 @@ def _watch(words: list[str]) -> None:
     noted = [Noted(int(pid), float(created)) for pid, created in zip(numbers[::2], numbers[1::2], strict=True)]
     if sys.stdin.buffer.readline():
         return
-    kill_processes(noted)
+    end_processes(noted)
     for _ in range(_REMOVALS if folder else 0):
-        kill_processes(_users_of(folder))
+        end_processes(_users_of(folder))
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(_STARTING_S)
         if not os.path.exists(folder):
@@ -99,13 +106,13 @@ def _watch(words: list[str]) -> None:
 
 
 def _users_of(folder: str) -> list[Noted]:
-    """Return the processes that were started with a folder: Ray's daemons would make it again."""
+    """Return the processes that were started with a folder: daemons of Ray would make it again."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # it has ended, or is another user's
             if process.pid != os.getpid() and any(folder in word for word in process.cmdline()):
-                found.append(Noted(process.pid, process.create_time()))
-    return found
+                found.append(process)
+    return note(found)
 
 
 if __name__ == "__main__":
