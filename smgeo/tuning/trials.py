@@ -53,8 +53,8 @@ class Trial:
     started : pandas.Timestamp
         UTC.
     status : {"running", "finished", "stopped", "failed", "lost"}
-        `stopped` by the scheduler; `lost` if the process that ran it died, or its machine kept it from writing or reading. A table that is read back may have `running` ones: they
-        were cut off.
+        `stopped` by the scheduler; `lost` if the process that ran it died, or its machine kept it from writing or reading. A table that is
+        read back may have `running` ones: they were cut off.
     rmse, validation_rmse : list of float
         Scores after each epoch, in the target's unit; empty if the model has none.
     seconds : float
