@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
-from tests.kills.small_study import START, Process
+from tests.kills.small_study import FIRST, START, Process
 
 SENTENCE = "smgeo: interrupted; the same command again continues where this one stopped"
 PROMISED_S = 10
@@ -124,6 +124,7 @@ def end_by_full_disk(process: Process, disk: Disk, random: Random) -> str | None
 
 def end_beside_second_run(process: Process, disk: Disk, random: Random) -> str | None:
     """A second run in the same folder is refused, even while the first stands still; then the first is killed."""
+    process.until(FIRST)  # before it says anything it does not hold the folder
     process.send(signal.SIGSTOP)  # so that it is still in this stage
     second = process.again()
     code = second.wait()

@@ -64,10 +64,10 @@ WHOLE = {
     "learning_curve": {"models": ["rf"], "fractions": [0.5, 1.0]},
 }
 # Stages in their order, as a run's log names them; the first one is the time before it says anything.
-START = "start"
+START, FIRST = "start", "world"
 STAGES = (
     START,
-    "world",
+    FIRST,
     "stations",
     "leakage audit",
     "grid",

@@ -32,6 +32,7 @@ pytest.importorskip("ydf")
 pytest.importorskip("ismn")
 
 Plan = Sequence[tuple[str, str]]
+KEPT = ROOT / "runs" / "kills"
 
 
 class Trial:
@@ -43,6 +44,7 @@ class Trial:
         self._temp.mkdir()
         whole = Process(self._recipe, folder / "whole", self._temp)
         assert whole.wait() == 0, whole.text
+        self._whole = whole.out
         self._expected = contents(whole.out)
         self._seconds = seconds_of(whole.out)
 
@@ -68,10 +70,10 @@ class Trial:
             wrong += [f"process: {p}" for p in psutil.wait_procs(family, 30)[1]]
             wrong += [f"left over: {p}" for p in self._left_over()]
             tally.add("finished", "compared", name, "; ".join(wrong) or None)
-            if wrong:
-                kept = ROOT / "runs" / "kills" / name
-                shutil.rmtree(kept, ignore_errors=True)
-                shutil.copytree(process.out, kept)
+            if wrong:  # both, so that what differs can be read
+                for kept, run in ((f"{name}-ended", process.out), (f"{name}-whole", self._whole)):
+                    shutil.rmtree(KEPT / kept, ignore_errors=True)
+                    shutil.copytree(run, KEPT / kept)
 
     def _left_over(self, seconds: float = 30) -> list[Path]:
         """Return what is in the temporary folder; what is removed after a kill, by another process, is given time."""
