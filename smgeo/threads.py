@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import numba
@@ -48,3 +49,26 @@ def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: 
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))
+
+
+def within(seconds: float, work: Callable[[], Result]) -> Result:
+    """Return what a call returns, if it does so in time.
+
+    Libraries limit the wait for the next bytes of an answer, not the whole: a server that sends one now and then keeps them for ever.
+    A call that is given up goes on in its thread, which ends with the process at the latest.
+
+    Raises
+    ------
+    TimeoutError
+        If it takes longer.
+    """
+    result: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True, name="smgeo-within").start()
+    return result.result(seconds)

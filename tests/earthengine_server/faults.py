@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 # What a request may get instead of its answer.
-KINDS = ("429", "500", "503", "hang", "cut", "short", "html", "shape", "dtype")
+KINDS = ("429", "500", "503", "hang", "cut", "short", "html", "shape", "dtype", "drip")
 
 
 class Faults:
@@ -23,13 +23,14 @@ class Faults:
     kinds : sequence of str
         `429`, `500`, `503` (Google's error form); `hang` (no answer until the client has gone, or for `hang_s`); `cut`
         (the connection closes in the middle of the body); `short` (a whole answer with half of the body); `html` (a
-        page with status 200); `shape` and `dtype` (pixels of another shape or type; other answers get a 503 instead).
+        page with status 200); `shape` and `dtype` (pixels of another shape or type; other answers get a 503 instead); `drip` (a byte
+        of the answer now and then, for `hang_s`).
     hang_s : float
-        The longest hang, in seconds.
+        The longest hang or drip, in seconds.
     """
 
     def __init__(
-        self, share: float = 0.0, seed: int = 0, kinds: Sequence[str] = KINDS[:-1], hang_s: float = 30.0
+        self, share: float = 0.0, seed: int = 0, kinds: Sequence[str] = KINDS[:-2], hang_s: float = 30.0
     ) -> None:
         if unknown := set(kinds) - set(KINDS):
             raise ValueError(f"unknown kinds of fault: {unknown}; known: {KINDS}")

@@ -404,6 +404,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, answer[: len(answer) // 2], content)
         elif fault == "cut":
             self._send(200, answer, content, upto=len(answer) // 2)
+        elif fault == "drip":
+            self._send(200, answer, content, upto=1)
+            self._drip(answer[1:])
         else:
             self._send(200, answer, content)
 
@@ -415,6 +418,16 @@ class _Handler(BaseHTTPRequestHandler):
             readable, _, _ = select.select([self.connection], [], [], 0)
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
                 return
+
+    def _drip(self, answer: bytes) -> None:
+        """Sends a byte five times a second until the answer, the longest hang or the server ends; then closes."""
+        self.close_connection = True
+        ends = time.monotonic() + self.owner.faults.hang_s
+        for byte in answer:
+            if time.monotonic() > ends or self.owner.stopping.wait(0.2):
+                return
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
 
     def _guarded(self, make: Any) -> None:
         try:

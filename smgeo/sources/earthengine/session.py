@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 from smgeo.errors import SmgeoError, missing_extra
 from smgeo.recipe.rasters import EarthEngineSource
 from smgeo.sources.retry import Backoff
+from smgeo.threads import within
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -297,13 +299,14 @@ class _Transport:
             slots, timeout_s = PASSAGE.get() or (nullcontext(), _LONGEST_S)
             patience = (min(timeout_s, _LONGEST_CONNECT_S), timeout_s)
             with slots:
-                answer = self._session.request(method, uri, data=body, headers=headers, timeout=patience)
+                send = partial(self._session.request, method, uri, data=body, headers=headers, timeout=patience)
+                answer = within(sum(patience), send)
         except requests.ConnectionError as error:
             if not isinstance(error.args[0] if error.args else None, MaxRetryError):  # it broke later
                 raise Again(f"no complete answer ({type(error).__name__})") from None
             host = urlsplit(uri).netloc.rpartition("@")[2]
             raise NoConnection(f"no connection to {host} ({type(error).__name__}; is this machine online?)") from None
-        except requests.RequestException as error:
+        except (requests.RequestException, TimeoutError) as error:
             raise Again(f"no complete answer ({type(error).__name__})") from None
         status, content = answer.status_code, answer.content
         if status == 429 or status >= 500:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,16 @@ from smgeo.errors import SmgeoError, nearest
 from smgeo.files import JsonObject
 from smgeo.sources.pixels.warp import crs_text, transformer
 from smgeo.sources.retry import Backoff
+from smgeo.threads import within
 
 hide_in_logs("urllib3.connectionpool", "pystac_client", "pystac_client.stac_api_io")
 _PATIENCE = Backoff(tries=8, first_s=0.2, longest_s=12.8)
-_TRIES_UNREACHED = 3  # if the server does not exist, which seldom changes
+_TRIES_UNREACHED = 3  # if the server does not exist, or is too slow, which seldom changes
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _THREADS = 4
 _PAGE = 100
-_TIMEOUT_S = (20.0, 60.0)
+# Seconds for a connection, for the next bytes of an answer, and for a whole one.
+_TIMEOUT_S, _WHOLE_S = (20.0, 60.0), 300.0
 
 Area = tuple[float, float, float, float]  # west, south, east, north, degrees
 
@@ -43,7 +46,7 @@ Area = tuple[float, float, float, float]  # west, south, east, north, degrees
 class PatientIO(StacApiIO):
     """JSON over HTTP: requests that fail, are cut short or return no JSON are retried with exponential backoff.
 
-    A server that refuses the connection or whose name is not found is tried three times, any other eight times.
+    A server that refuses the connection, whose name is not found or that takes minutes is tried three times, any other eight times.
     """
 
     def __init__(self, address: str = "") -> None:
@@ -70,9 +73,8 @@ class PatientIO(StacApiIO):
         for number in _PATIENCE.attempts():
             try:
                 # Only the address that the user gave has secrets: another, from the catalogue, could carry them to any server.
-                text = super().request(
-                    with_secrets(href) if href == self._address else href, method, headers, parameters
-                )
+                address = with_secrets(href) if href == self._address else href
+                text = within(_WHOLE_S, partial(super().request, address, method, headers, parameters))
                 json.loads(text)
                 return text
             except APIError as error:
@@ -85,6 +87,10 @@ class PatientIO(StacApiIO):
                     problem = "cannot be reached (connection refused, or name not found)"
                     if number >= _TRIES_UNREACHED:
                         break
+            except TimeoutError:
+                problem = f"sent no complete answer within {_WHOLE_S:g} s"
+                if number >= _TRIES_UNREACHED:
+                    break
             except json.JSONDecodeError:
                 problem = "did not answer with JSON"
             except MissingSecretError as error:

@@ -183,8 +183,8 @@ def test_a_cube_built_through_faults_is_the_same_to_the_bit(server, faultless, q
     write_cube(at_stations(server, timeout_s=2.0, requests_in_flight=6), tmp_path / "stations.zarr")
     for store in ("long.zarr", "stations.zarr"):
         assert shards(tmp_path / store) == shards(faultless / store)
-    # Shapes and types of arrays go wrong in pixels alone, so their turn may not come.
-    assert set(server.faults.done) >= set(KINDS) - {"shape", "dtype"}
+    # Shapes and types of arrays go wrong in pixels alone, and a drip is the last in turn, so theirs may not come.
+    assert set(server.faults.done) >= set(KINDS) - {"shape", "dtype", "drip"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

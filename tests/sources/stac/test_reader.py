@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
 import socket
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import dask
@@ -790,6 +792,34 @@ def test_connection_that_breaks_is_tried_as_often_as_any_failure(quick, monkeypa
         with pytest.raises(SmgeoError, match="did not answer; tried 8 times"):
             open_stac({"url": f"http://127.0.0.1:{listener.getsockname()[1]}/", **S2}, geobox=RADAR_BOX)
     assert len(accepted) == 8
+
+
+def test_answer_that_drips_is_given_up(quick, monkeypatch):
+    """A byte now and then keeps every read of the socket within its limit."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(stac_search, "_WHOLE_S", 0.8)
+    asked, over = [], threading.Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.1):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *args):
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        with pytest.raises(SmgeoError, match=r"sent no complete answer within 0\.8 s; tried 3 times"):
+            open_stac({"url": f"http://127.0.0.1:{http.server_address[1]}/", **S2}, geobox=RADAR_BOX)
+        over.set()
+        http.shutdown()
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
