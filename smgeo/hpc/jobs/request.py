@@ -29,6 +29,8 @@ from smgeo.recipe.spec import Spec
 _RANK_A_GPU = ("horovod", "deepspeed")
 _ONE_TASK = ("pytorch-ddp", "tensorflow")
 _HOUR, _RESTARTS, _STOP_BEFORE_S = 3600, 10, 300
+# SLURM counts CPUs and tasks of a node in 16 bits; no machine has so many nodes.
+_MOST_OF_NODE, _MOST = 65_533, 1_000_000
 # Only ASCII: \d means the digits of all scripts, which SLURM does not read.
 _MEMORY = re.compile(r"(\d{1,9})([KMGT])", re.IGNORECASE | re.ASCII)
 _ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?", re.ASCII)
@@ -99,10 +101,10 @@ class JobRequest(Spec):
     """
 
     partition: Annotated[str, matching(_PARTITIONS, "partitions must look like cpu or cpu,long")] | None = None
-    nodes: int = Field(1, ge=1)
-    tasks: int | None = Field(None, ge=1)
-    cpus: int | None = Field(None, ge=1)
-    gpus: int | None = Field(None, ge=0)
+    nodes: int = Field(1, ge=1, le=_MOST)
+    tasks: int | None = Field(None, ge=1, le=_MOST_OF_NODE)
+    cpus: int | None = Field(None, ge=1, le=_MOST_OF_NODE)
+    gpus: int | None = Field(None, ge=0, le=_MOST_OF_NODE)
     memory: Annotated[str, AfterValidator(_memory)] | None = None
     time: WallTime | None = None
     account: Plain | None = None
@@ -120,7 +122,7 @@ class JobRequest(Spec):
     container: WholePath | None = None
     launcher: Literal["srun", "pytorch-ddp", "horovod", "deepspeed", "tensorflow"] = "srun"
     stop_before_s: int | None = Field(None, ge=1, le=65_535)
-    restarts: int | None = Field(None, ge=0)
+    restarts: int | None = Field(None, ge=0, le=_MOST)
 
     @field_validator("mail_type")
     @classmethod

@@ -130,7 +130,9 @@ def check_new(name: str, path: Path) -> None:
         If the name is invalid, or the file exists.
     """
     if not PLAIN.fullmatch(name):
-        raise SmgeoError(f"{name!r} cannot be the name of a system: letters, digits and _ . + @ - are allowed")
+        raise SmgeoError(
+            f"{name!r} cannot be the name of a system: letters, digits and _ . + @ - are allowed, at most 200"
+        )
     _check_free(path)
 
 

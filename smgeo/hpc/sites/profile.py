@@ -18,7 +18,9 @@ from smgeo.recipe.spec import Spec, parse_spec
 from smgeo.recipe.yaml_format import load_yaml
 
 # Names in `#SBATCH` lines, where nothing is quoted.
-PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*")
+# A job's log has its name, and names of files have at most 255 bytes.
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,199}")
+_LONGEST = 1000
 # [0-9], because \d means the digits of all scripts, which SLURM does not read.
 _TIME = re.compile(r"(?:(?P<days>[0-9]{1,4})-)?(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2})")
 _HOST_SUFFIX = re.compile(r"[A-Za-z0-9.-]*")
@@ -89,6 +91,8 @@ def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
     """Return the check that a whole text has a form. pydantic's own `pattern` is searched for, so that any text may follow it."""
 
     def check(value: str) -> str:
+        if len(value) > _LONGEST:
+            raise ValueError(f"has {len(value)} characters, and at most {_LONGEST} are allowed")
         if not pattern.fullmatch(value):
             raise ValueError(f"{form}; got {value!r}")
         return value
@@ -96,7 +100,9 @@ def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Plain = Annotated[str, matching(PLAIN, "letters, digits and _ . + @ - are allowed, a letter or a digit first")]
+Plain = Annotated[
+    str, matching(PLAIN, "letters, digits and _ . + @ - are allowed, at most 200, a letter or a digit first")
+]
 Constraint = Annotated[
     str,
     matching(
@@ -238,7 +244,7 @@ class Site(Spec):
         name = name or self.default_partition
         names = name.split(",") if name else []
         if not all(map(PLAIN.fullmatch, names)):
-            raise SmgeoError(f"--partition {name!r}: letters, digits and _ . + @ - are allowed")
+            raise SmgeoError(f"--partition {name!r}: letters, digits and _ . + @ - are allowed, at most 200")
         if not self.partitions:
             return name, PartitionSpec()
         for one in names:

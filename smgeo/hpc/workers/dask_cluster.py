@@ -182,7 +182,7 @@ def job_options(
     if site.account_required and not account:
         raise SmgeoError(f"--account is missing: {site.name} requires a project account; give --account NAME")
     if account and not PLAIN.fullmatch(account):
-        raise SmgeoError(f"--account {account!r}: letters, digits and _ . + @ - are allowed")
+        raise SmgeoError(f"--account {account!r}: letters, digits and _ . + @ - are allowed, at most 200")
     seconds = parse_time(spec.time)
     if limits.time_limit is not None:
         seconds = min(seconds, parse_time(limits.time_limit))

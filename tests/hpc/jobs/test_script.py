@@ -182,6 +182,17 @@ WRONG = [
     ("testbed", "run", {"launcher": "horovod"}, "--launcher horovod applies only to `any`"),
     ("testbed", "any", {"launcher": "mpirun"}, "launcher"),
     ("testbed", "run", {"nodes": 0}, "nodes"),
+    ("generic", "run", {"nodes": 10**19}, "nodes: needs a number not above 1000000"),
+    (
+        "generic",
+        "run",
+        {"cpus": 10**9, "gpus": 10**9},
+        "cpus: needs a number not above 65533.*gpus: needs a number not above",
+    ),
+    ("generic", "any", {"tasks": 65_534}, "tasks: needs a number not above 65533"),
+    ("generic", "run", {"restarts": 10**9}, "restarts: needs a number not above 1000000"),
+    ("generic", "run", {"account": "a" * 5000}, "account: has 5000 characters, and at most 1000"),
+    ("generic", "run", {"job_name": "a" * 201}, "job_name: .* at most 200, a letter"),
     ("testbed", "run", {"venv": "/a", "conda": "b"}, "give only one of them"),
     ("testbed", "run", {"venv": "/a\nid"}, "one line"),
     (
