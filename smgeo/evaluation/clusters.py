@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import xarray as xr
 
 from smgeo.cube.schema import text_of
@@ -28,14 +31,28 @@ def clusters_of(stations: xr.Dataset, by: str | None = None) -> Clusters:
     ids = text_of(stations["station"]).tolist()
     known = grouped(stations)
     declared = str(known[GROUP].attrs["by"])
-    if by is None and declared in ("place", "station") and _is_named(stations, "network"):
-        networks = text_of(group_stations(known, "network")[GROUP])
-        by = "network" if len(set(networks)) >= FEW_CLUSTERS else None
+    networks = text_of(group_stations(known, "network")[GROUP]).tolist() if _is_named(stations, "network") else []
+    if by is None and declared in ("place", "station") and len(set(networks)) >= FEW_CLUSTERS:
+        by = "network"
     if by == "place":
-        return Clusters(by, dict(zip(ids, place_numbers(stations).tolist(), strict=True)))
-    if by not in (None, GROUP):
-        known, declared = group_stations(stations, by), str(by)
-    return Clusters(declared, dict(zip(ids, text_of(known[GROUP]).tolist(), strict=True)))
+        declared, of = by, place_numbers(stations).tolist()
+    else:
+        if by not in (None, GROUP):
+            known, declared = group_stations(stations, by), str(by)
+        of = text_of(known[GROUP]).tolist()
+    return Clusters(declared, dict(zip(ids, of, strict=True)), _count_several(networks, of))
+
+
+def _count_several(networks: Sequence[object], clusters: Sequence[object]) -> int | None:
+    """Return how many networks have more than one cluster; None without networks.
+
+    >>> _count_several(["DWD", "DWD", "SCAN"], [0, 1, 2])
+    1
+    """
+    if not networks:
+        return None
+    of_network = Counter(network for network, _ in set(zip(networks, clusters, strict=True)))
+    return sum(count > 1 for count in of_network.values())
 
 
 def _is_named(stations: xr.Dataset, name: str) -> bool:

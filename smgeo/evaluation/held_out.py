@@ -61,6 +61,10 @@ class HeldOut:
         """Return some rows."""
         return replace(self, **{n: getattr(self, n)[rows] for n in _arrays_of(self)})
 
+    def of_folds(self) -> HeldOut:
+        """Return the rows that the folds' models estimated: at training stations."""
+        return self.select(self.fold != OF_THE_MODEL)
+
     @property
     def errors(self) -> np.ndarray:
         """Estimate less observation, float64, in the target's unit."""

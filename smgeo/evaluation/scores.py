@@ -295,6 +295,7 @@ class StationScores(TypedDict):
     clusters: int
     clusters_equal: float | None
     clusters_by: str
+    networks_of_several: int | None
     rmse: StationScore
     ubrmse: StationScore
     bias: StationScore
@@ -320,7 +321,8 @@ def score_stations(
     -------
     dict
         `stations`; `stations_of_few_rows`, whose ubRMSE and r do not count because they have fewer than `least_rows` rows; `clusters`, their
-        number, `clusters_equal`, how many of equal size they count as, and `clusters_by`; and for `rmse`, `ubrmse`, `bias` and `r`
+        number, `clusters_equal`, how many of equal size they count as, and `clusters_by`; `networks_of_several`, how many networks have several
+        clusters (None if there are no networks); and for `rmse`, `ubrmse`, `bias` and `r`
         `mean`, `mean_interval`, `median`, `median_interval`. A station of a constant series has no r either.
     """
     moments = Moments.of(observed, predicted, station)
@@ -350,6 +352,7 @@ def score_stations(
         "clusters": int(at.max()) + 1 if at.size else 0,
         "clusters_equal": count_equal(np.bincount(at, weights=moments.n)) if at.size else None,
         "clusters_by": "station" if clusters is None else clusters.by,
+        "networks_of_several": None if clusters is None else clusters.networks,
         "rmse": over_stations("rmse"),
         "ubrmse": over_stations("ubrmse"),
         "bias": over_stations("bias"),

@@ -104,7 +104,7 @@ def cross_calibrate(
     model : fitted model
         It gets the attribute `calibration_`, which `save` writes.
     held : HeldOut
-        From `estimate_held_out` with this model and split.
+        From `estimate_held_out` with this model and split; without its validation stations (`held.of_folds()`) if parameters were chosen there.
     ds : xarray.Dataset
         Station cube.
     split : Split
@@ -122,7 +122,8 @@ def cross_calibrate(
     SmgeoError
         If fewer than two groups have values, or the estimates are of other stations or another kind of model.
     """
-    return _calibrate_on(model, held, ds, split, "train+validation" if split.validation else "train", nearest)
+    by_the_model = bool((held.fold == OF_THE_MODEL).any())
+    return _calibrate_on(model, held, ds, split, "train+validation" if by_the_model else "train", nearest)
 
 
 def _calibrate_on(

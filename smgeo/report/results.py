@@ -11,7 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from smgeo.cube.reading import open_cube
-from smgeo.cube.schema import observed, station_positions, text_of
+from smgeo.cube.schema import observed, select_stations, station_positions, text_of
+from smgeo.evaluation.clusters import clusters_of
+from smgeo.evaluation.intervals import interval_of_mean
 from smgeo.evaluation.parts import Evaluation, compare_models
 from smgeo.evaluation.scores import Scores, compute_scores
 from smgeo.files import JsonObject, versions_of
@@ -108,7 +110,7 @@ def describe_baseline(
     }
 
 
-def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> JsonObject:
+def describe_coverage(table: pd.DataFrame, cube: xr.Dataset, cluster: str | None = None) -> JsonObject:
     """Return the share of observations inside intervals: over all rows, as the mean over stations, and both by groups of stations.
 
     Parameters
@@ -117,7 +119,11 @@ def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> JsonObject:
         From `smgeo.interval_coverage`.
     cube : xarray.Dataset
         Station cube, for the groups.
+    cluster : str, optional
+        What the interval of the share over places takes for independent, see `smgeo.evaluation.clusters.clusters_of`.
     """
+    clusters = clusters_of(select_stations(cube, table.index.tolist()), cluster)
+    table = table.assign(cluster=clusters.number(table.index))
     groups = {}
     for label, of_station in _station_groups(cube).items():
         named = table.groupby(table.index.map(of_station))
@@ -128,10 +134,16 @@ def describe_coverage(table: pd.DataFrame, cube: xr.Dataset) -> JsonObject:
 def _coverage_of(table: pd.DataFrame) -> JsonObject:
     rows, inside = int(table["rows"].sum()), table["covered"] * table["rows"]
     of_group = table["rows"].groupby(table["group"]).sum()
+    over_groups = (inside.groupby(table["group"]).sum() / of_group).to_numpy()
+    _, at = np.unique(table["cluster"].groupby(table["group"]).first().to_numpy(), return_inverse=True)
     return {
         "covered": float(inside.sum() / rows) if rows else None,
         "covered_stations": float(table["covered"].mean()) if rows else None,
-        "covered_groups": float((inside.groupby(table["group"]).sum() / of_group).mean()) if rows else None,
+        "covered_groups": float(over_groups.mean()) if rows else None,
+        "covered_groups_interval": [
+            None if v is None else min(max(v, 0.0), 1.0) for v in interval_of_mean(over_groups, at)
+        ],
+        "places": len(over_groups),
         "width": float((table["width"] * table["rows"]).sum() / rows) if rows else None,
         "stations": len(table),
         "rows": rows,

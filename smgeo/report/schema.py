@@ -96,6 +96,7 @@ class StationScores(Entry):
 
     `stations_of_few_rows` have fewer than `least_rows` rows, and neither ubRMSE nor r. `clusters` is the number of what is taken for independent,
     `clusters_equal` how many of equal size they count as by their rows, and `clusters_by` what that is: `place`, `network`, ...
+    `networks_of_several` is the number of networks with several clusters, `null` if no station has a network.
     """
 
     stations: int
@@ -104,6 +105,7 @@ class StationScores(Entry):
     clusters: int
     clusters_equal: Number
     clusters_by: str
+    networks_of_several: int | None = None
     rmse: StationScore
     ubrmse: StationScore
     bias: StationScore
@@ -260,11 +262,16 @@ class LearningCurvePoint(Entry):
 
 
 class Coverage(Entry):
-    """Share of observations inside the prediction intervals, over rows, as the mean over stations and over groups of them, and the mean width."""
+    """Share of observations inside the prediction intervals, over rows, as the mean over stations and over places (or groups), and the mean width.
+
+    `covered_groups_interval` is the 95 % interval of that over places, over clusters; `places` is the number of places or groups.
+    """
 
     covered: Number
     covered_stations: Number
     covered_groups: Number = None
+    covered_groups_interval: Interval | None = None
+    places: int | None = None
     width: Number
     stations: int
     rows: int

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from smgeo.evaluation.intervals import FEW_CLUSTERS, LEAST_CLUSTERS
 from smgeo.report.schema import (
+    Coverage,
     CrossValidation,
     GroupScores,
     NearestDistances,
@@ -29,6 +30,7 @@ from smgeo.report.table import (
     Output,
     Record,
     Table,
+    as_percent_interval,
     as_value,
     count_column,
     interval_column,
@@ -135,6 +137,12 @@ def _about_clusters(found: Sequence[StationScores]) -> str:
     if equal < least / 2:
         words.append(
             f"Their sizes differ: in a part they count as {equal:.1f} of equal size. One cluster makes most of the pooled scores there."
+        )
+    networks = max(each.networks_of_several or 0 for each in found)
+    if networks:
+        words.append(
+            f"Stations of one network are taken for independent of each other, in {networks} of the networks of a part: where their errors are "
+            "alike, intervals are too narrow and p-values too small. `cluster: network` takes networks."
         )
     if few:
         words.append(
@@ -407,10 +415,15 @@ def learning_curve_table(results: Results) -> Table:
 
 
 def _coverage_records(model: str, found: PredictionIntervals) -> Iterator[Record]:
-    yield {"by": "all", "group": "all", "model": model, **dict(found)}
+    yield {"by": "all", "group": "all", "model": model, **_coverage_record(found)}
     for label, groups in found.groups.items():
         for group in groups:
-            yield {"by": label, "model": model, "level": found.level, **dict(group)}
+            yield {"by": label, "model": model, "level": found.level, **_coverage_record(group)}
+
+
+def _coverage_record(found: Coverage) -> Record:
+    low, high = found.covered_groups_interval or (None, None)
+    return {**dict(found), "covered_groups_low": low, "covered_groups_high": high}
 
 
 def _group_label(value: object) -> str:
@@ -430,6 +443,10 @@ def prediction_intervals_table(results: Results) -> Table:
             percent_column("covered", "rows covered"),
             percent_column("covered_stations", "mean of stations"),
             percent_column("covered_groups", "mean of groups", optional=True),
+            Column(
+                ("covered_groups_low", "covered_groups_high"), "its 95 % interval", as_percent_interval, optional=True
+            ),
+            count_column("places", optional=True),
             number_column("width", "mean width", results.units),
             count_column("stations"),
             count_column("rows"),
@@ -438,9 +455,9 @@ def prediction_intervals_table(results: Results) -> Table:
         detail=lambda record: record["by"] != "all",
         notes=(
             "Share of test observations inside intervals that were learned at places that the model was not trained on. The level is promised for "
-            "the mean over places (or groups of stations), if test places are like these. Stations with extreme values are never test stations, so "
-            "that intervals that were learned with them hold slightly more. With a handful of test stations the share varies widely. Width in "
-            f"{results.units}.",
+            "the mean over places (or groups of stations), if test places are like these; its interval is over clusters, none with fewer than "
+            f"{LEAST_CLUSTERS}. Stations that a split forces into training by their extreme values are never test stations, so that intervals that "
+            f"were learned with them hold slightly more. Width in {results.units}.",
         ),
     )
 

@@ -70,6 +70,13 @@ def as_interval(value: object) -> str:
     return f"{low} to {high}"
 
 
+def as_percent_interval(value: object) -> str:
+    """Return the pair of shares (low, high) as `86.1 % to 94.0 %`; a dash if one end is missing."""
+    if not isinstance(value, tuple) or any(map(_is_missing, value)):
+        return DASH
+    return " to ".join(map(as_percent(1), value))
+
+
 def as_pair(value: object) -> str:
     """Return a pair of counts as `4 : 8`."""
     return " : ".join(map(as_count, value)) if isinstance(value, tuple) else DASH

@@ -295,5 +295,10 @@ def _learn_uncertainty(
         if held is None:
             made = calibrate(model, prepared, split, nearest=intervals.nearest)
         else:
-            made = cross_calibrate(model, held, prepared, split, nearest=intervals.nearest)
+            # Errors at stations on which parameters or a threshold were chosen are too small.
+            outliers = run.recipe.prepare_of(name).outliers
+            chosen = name in found.searched or (outliers is not None and outliers.z == "choose")
+            made = cross_calibrate(
+                model, held.of_folds() if chosen else held, prepared, split, nearest=intervals.nearest
+            )
         made.check_level(intervals.level)

@@ -276,12 +276,12 @@ def measure_coverage(run: Context, found: Found) -> Found:
         return {
             "level": spec.level,
             "calibrated_on": {"stations": model.calibration_.stations, "rows": model.calibration_.rows},
-            **describe_coverage(table, cube),
+            **describe_coverage(table, cube, run.recipe.cluster),
         }
 
     tables = {}
     for name in run.asked(found, spec):
-        inputs = {"level": spec.level, **found.keys(f"model {name}")}
+        inputs = {"level": spec.level, "cluster": run.recipe.cluster, **found.keys(f"model {name}")}
         found, tables[name] = run.do(found, f"intervals {name}", partial(work, name), inputs)
     return found.add(prediction_intervals=tables)
 

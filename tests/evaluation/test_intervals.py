@@ -290,3 +290,14 @@ def test_a_model_of_all_stations_has_an_area_without_errors(cube, split):
     area = find_applicability(model, cube, split, dict.fromkeys(NAMES, 1.0))
     assert not area.error.size
     assert area.threshold > 0
+
+
+def test_estimates_of_folds_alone_leave_the_validation_stations_out(cube, split):
+    """Where parameters were chosen at the validation stations, their errors are too small to learn from."""
+    model = fitted(cube, split)
+    held = estimate_held_out(model, learner(), cube, split, PLAIN, folds=3)
+    assert set(held.station) == {*split.train, *split.validation}
+    assert set(held.of_folds().station) == set(split.train)
+    found = cross_calibrate(model, held.of_folds(), cube, split)
+    assert (found.part, found.stations) == ("train", 29)  # two stations are one place
+    assert len(interval_coverage(model, cube, split, "validation")) == 4
