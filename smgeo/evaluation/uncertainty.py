@@ -56,9 +56,10 @@ def calibrate(
     """Learn prediction intervals from a model's errors at stations that it was not trained on, and store them in the model.
 
     The method is split-conformal with places (or groups of stations) as groups, see `smgeo.models.calibration.Calibration`. A 90 %
-    interval contains the truth at nine of ten rows of a place that is as similar to the calibration places as they are to each other.
-    There is no guarantee for places that differ from them. Stations that were put into training for their extreme values are missing among
-    them. If a model stopped early on the same stations, its errors there are slightly too small.
+    interval contains at least nine of ten observations, counted over many new places drawn as the calibration places were, and over many
+    such calibrations: one place may have far less, and one calibration some points less. There is no guarantee for places that differ from
+    them, such as those of a network that training did not see. Stations that were put into training for their extreme values are missing
+    among them. If a model stopped early on the same stations, or its parameters were chosen there, its errors there are too small.
 
     Parameters
     ----------
@@ -165,7 +166,7 @@ def _calibrate_on(
 def interval_coverage(
     model: Model, ds: xr.Dataset, split: Split, part: Part = "test", level: float = 0.9
 ) -> pd.DataFrame:
-    """Measure how often the intervals of a calibrated model contain the truth at stations not used in training or calibration.
+    """Measure how often the intervals of a calibrated model contain the observations at stations not used in training or calibration.
 
     Parameters
     ----------
