@@ -7,6 +7,9 @@ cluster) and of days (sd .05), so that the true RMSE is .071, ubRMSE .071 and bi
 ways to a nominal 95 % interval are compared: the middle 95 % of resampled stations (a plain bootstrap, which takes stations for
 independent), the same of resampled clusters, and smgeo's. The last columns are the mean of station RMSEs and their median, whose truth is
 that of 20,000 stations.
+
+Then two models whose errors are drawn alike are compared: how often the paired test rejects at 5 %, and how often the interval of the difference
+of pooled RMSEs contains 0, if stations are taken for independent (as places of fewer than ten networks are), and over clusters.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from smgeo.evaluation.intervals import Clusters, Interval, draw_clusters
-from smgeo.evaluation.scores import NAMES, Moments, score_intervals, score_stations
+from smgeo.evaluation.scores import NAMES, Moments, compare_pair, score_intervals, score_stations
 
 # Stations of each cluster, and correlation within one. In the last two, one cluster has half of the stations, and sizes double.
 CASES: tuple[tuple[tuple[int, ...], float], ...] = (
@@ -28,6 +31,14 @@ CASES: tuple[tuple[tuple[int, ...], float], ...] = (
     ((10,) * 30, 0.3),
     ((60, *(5,) * 12), 0.3),
     (tuple(2**i for i in range(8)), 0.3),
+)
+# Of pairs of models.
+PAIRED: tuple[tuple[tuple[int, ...], float], ...] = (
+    ((1,) * 32, 0.0),
+    ((4,) * 9, 0.3),
+    ((4,) * 9, 0.6),
+    ((10,) * 9, 0.6),
+    ((10,) * 20, 0.6),
 )
 DAYS = 100
 COLUMNS = (*NAMES, "mean of RMSEs", "median of RMSEs")
@@ -79,6 +90,32 @@ def contains(intervals: Mapping[str, Interval], values: Mapping[str, float]) -> 
     return [not (values[n] < a or values[n] > b) for n, a, b in zip(COLUMNS, low, high, strict=True)]
 
 
+def compare_pairs(random: np.random.Generator, replicates: int) -> None:
+    """Print how often a test of two models that are equally good finds a difference."""
+    print(
+        f"\nshare of {replicates} pairs of equally good models, %: test rejects at 5 %, interval of the difference contains 0"
+    )
+    print(
+        f"{'clusters (stations), correlation':<34}{'stations: rejects':>18}{'contains':>10}{'clusters: rejects':>19}{'contains':>10}"
+    )
+    for sizes, correlation in PAIRED:
+        of = np.repeat(np.arange(len(sizes)), sizes)
+        found = []
+        for seed in range(replicates):
+            observed, first, station = draw(random, of, correlation)
+            other, second, _ = draw(random, of, correlation)
+            both = observed, first, observed + (second - other), station
+            line = []
+            for clusters in (None, Clusters("network", dict(enumerate(of.tolist())))):
+                pair = compare_pair(*both, clusters, seed=seed)
+                low, high = (np.nan if v is None else v for v in pair["interval"])
+                line += [pair["p_value"] is not None and pair["p_value"] < 0.05, not (low > 0 or high < 0)]
+            found.append(line)
+        a, b, c, d = 100 * np.mean(found, axis=0)
+        about = f"{len(sizes)} ({min(sizes)}-{max(sizes)}), {correlation:g}"
+        print(f"{about:<34}{a:18.1f}{b:10.1f}{c:19.1f}{d:10.1f}", flush=True)
+
+
 def main() -> None:
     replicates = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     random = np.random.default_rng(0)
@@ -97,6 +134,7 @@ def main() -> None:
         for name, found in inside.items():
             shares = "".join(f"{100 * s:17.1f}" for s in np.mean(found, axis=0))
             print(f"{about:<34}{name:<20}{shares}", flush=True)
+    compare_pairs(np.random.default_rng(0), replicates)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ folds two plain tools and smgeo's models are trained, each once, with one seed:
   smgeo NAME       the models of the recipe, and for data with series an LSTM along them
 
 Plain tools get the features of the cube as they are, missing values included (zero for the forest), on every row with a target; smgeo's models
-are scored on the rows whose windows have enough values, so that numbers of rows differ, and are printed. Scores are over the held-out rows of
-all folds: pooled RMSE, mean over stations with its 95 % interval over clusters, and medians over stations of RMSE, ubRMSE and r.
+need rows whose windows have enough values. All are scored on the held-out rows that all of them estimated, of all folds: pooled RMSE, mean over
+stations with its 95 % interval over clusters, medians over stations of RMSE, ubRMSE and r; and against the plain forest: how much less the pooled
+RMSE is, its interval, and p of the paired test over clusters, adjusted for the tools of the table (Holm).
 
-`scan` is scored again on the days with radar, with and without radar and Landsat: what they add. `transfer` trains on SCAN and tests on USCRN.
+`scan` and `uscrn` are one network each, so they are also scored in blocks of 500 km (without the LSTM). `scan` is scored again on the days with
+radar, with and without radar and Landsat: what they add. `transfer` trains on SCAN and tests on USCRN.
 
 `scan intervals` and `uscrn intervals`: coverage at the test stations of intervals of 90 %, learned from five folds of the training stations and at
 the validation stations, of all places and of the 30 that are nearest in feature space; and the RMSE inside the area of applicability, beside the one
@@ -26,24 +28,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 import smgeo
 from smgeo.cube.schema import observed, select_stations, text_of
 from smgeo.evaluation.clusters import clusters_of
-from smgeo.evaluation.cross_validation import Learner, cross_validate
+from smgeo.evaluation.cross_validation import Learner, fit_fold
 from smgeo.evaluation.held_out import estimate_held_out
-from smgeo.evaluation.scores import compute_scores, score_intervals, score_stations
+from smgeo.evaluation.parts import predict_stations
+from smgeo.evaluation.scores import adjust_holm, compare_pair, compute_scores, score_stations
 from smgeo.evaluation.uncertainty import cross_calibrate, find_applicability, interval_coverage, score_applicability
 from smgeo.prepare import cv_folds, group_stations, split_stations, training_windows
 from smgeo.prepare.quick_forest import fit_repeatably, table_of
+from smgeo.recipe import PrepareSpec
 from smgeo.recipe.study import read_recipe
-from smgeo.recipe.validation import CrossValidationSpec
 
-STUDIES = ("scan", "scan radar", "uscrn", "poland", "ismn", "transfer", "scan intervals", "uscrn intervals")
+STUDIES = (
+    "scan",
+    "scan radar",
+    "scan blocks",
+    "uscrn",
+    "uscrn blocks",
+    "poland",
+    "ismn",
+    "transfer",
+    "scan intervals",
+    "uscrn intervals",
+)
+FOREST = "plain forest"
+# Options of the methods that hold out places, and blocks of so many km.
+BLOCKS: dict[str, dict[str, float]] = {"group-k-fold": {}, "spatial-blocks": {"block_km": 500.0}}
 # Splits by which intervals of each model are judged.
 SPLITS = {"boosting": 10, "lstm": 3}
 NEAREST = 30
@@ -56,12 +75,11 @@ LSTM = {"mode": "sequence", "units": 64, "epochs": 30, "patience": 6, "batch_siz
 # Published, with another protocol or other data; the numbers lie side by side, and do not compare.
 PUBLISHED = {
     "scan": "Huang et al. 2020 (Front. Water 2, 578367), Sentinel-1, SMAP, soil, terrain, quantile forest: RMSE .07, between networks .08-.10",
-    "uscrn": "Han et al. 2023 (Geosci. Model Dev. 16, 5825), the best of several models on each test set: RMSE .0786 on unseen stations, .0379 on random rows",
+    "uscrn": "Han et al. 2023 (Geosci. Model Dev. 16, 5825), the best model on each test set: RMSE .0786 on unseen stations, .0379 on random rows",
     "poland": "none by field",
     "ismn": "Batchu et al. 2023 (J. Hydrometeorol. D-22-0118): ubRMSE of each sensor .055 (the column ubRMSE)",
 }
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 Fit = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 
@@ -82,83 +100,116 @@ def plain_boosting(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.nd
     return lambda rows: np.asarray(fitted.predict(rows))
 
 
-PLAIN: dict[str, Fit] = {"plain forest": plain_forest, "plain boosting": plain_boosting}
+PLAIN: dict[str, Fit] = {FOREST: plain_forest, "plain boosting": plain_boosting}
 
 
-def held_out(ds: xr.Dataset, features: Sequence[str], fit: Fit) -> Rows:
-    """Return observations, estimates and stations of the held-out rows of all folds, of a plain tool."""
-    x, y, station = table_of(ds, features, "sm")
-    estimates = np.full(len(y), np.nan)
+def held_out(ds: xr.Dataset, features: Sequence[str], fit: Fit, method: str) -> np.ndarray:
+    """Return the estimates (station, time) of a plain tool at the held-out rows of all folds; NaN where no target was observed."""
+    x, y, _ = table_of(ds, features, "sm")
     rows = observed(ds["sm"]).transpose("station", "time").values
-    for train, held in cv_folds(ds, "group-k-fold", FOLDS, seed=SEED):
-        estimates[held[rows]] = fit(x[train[rows]], y[train[rows]])(x[held[rows]])
-    return y, estimates, text_of(ds["station"])[station]
+    estimates, found = np.full(rows.shape, np.nan), np.full(len(y), np.nan)
+    for train, held in cv_folds(ds, method, FOLDS, seed=SEED, **BLOCKS[method]):
+        found[held[rows]] = fit(x[train[rows]], y[train[rows]])(x[held[rows]])
+    estimates[rows] = found
+    return estimates
 
 
-def say(name: str, rows: Rows | None, ds: xr.Dataset, found: dict, seconds: float) -> None:
-    """Print one line of the table, from rows or from the scores of `cross_validate`."""
-    if rows is not None:
-        clusters = clusters_of(select_stations(ds, dict.fromkeys(rows[2].tolist())))
-        found = {
-            "scores": compute_scores(*rows),
-            "intervals": score_intervals(*rows, clusters),
-            "over_stations": score_stations(*rows, clusters),
-        }
-    pooled, each = found["scores"], found["over_stations"]
-    low, high = (np.nan if v is None else v for v in each["rmse"]["mean_interval"])
-    ubrmse, r = (np.nan if each[score]["median"] is None else each[score]["median"] for score in ("ubrmse", "r"))
+def held_out_by_smgeo(
+    ds: xr.Dataset, features: Sequence[str], learner: Learner, prepare: PrepareSpec, method: str
+) -> np.ndarray:
+    """Return the same of a model of smgeo, prepared anew in each fold; NaN also where its window has too few values."""
+    estimates = np.full((ds.sizes["station"], ds.sizes["time"]), np.nan)
+    station, day = pd.Index(text_of(ds["station"])), pd.Index(ds["time"].values)
+    folds = cv_folds(ds, method, FOLDS, seed=SEED, **BLOCKS[method])
+    for k in range(len(folds)):
+        model, held = fit_fold(learner, ds, folds, k, prepare, features, "sm")
+        _, found, windows = predict_stations(model, held)
+        at, when = windows.targets
+        estimates[station.get_indexer(text_of(held["station"])[at]), day.get_indexer(held["time"].values[when])] = found
+    return estimates
+
+
+def report(estimates: dict[str, np.ndarray], seconds: dict[str, float], ds: xr.Dataset) -> None:
+    """Print the scores of all tools on the rows that all of them estimated, and each against the plain forest."""
+    truth, ids = ds["sm"].transpose("station", "time").values, text_of(ds["station"])
+    common = np.isfinite([truth, *estimates.values()]).all(axis=0)
+    station = ids[np.nonzero(common)[0]]
+    clusters = clusters_of(select_stations(ds, dict.fromkeys(station.tolist())))
     print(
-        f"  {name:<28}{pooled['rmse']:8.4f}{each['rmse']['mean']:9.4f} ({low:.4f}-{high:.4f}){each['rmse']['median']:9.4f}"
-        f"{ubrmse:9.4f}{r:8.3f}{pooled['n']:10,}{each['stations']:6}{seconds:8.0f}",
-        flush=True,
+        f"  {int(common.sum()):,} rows at {len(set(station))} stations that all estimated; intervals over {clusters.by}"
     )
-
-
-def header(title: str, note: str) -> None:
-    print(f"\n{title}\n  {note}")
-    print(
-        f"  {'':<28}{'pooled':>8}{'mean RMSE of stations':>27}{'median':>9}{'ubRMSE':>9}{'r':>8}{'rows':>10}{'stat.':>6}{'s':>8}"
-    )
+    print(f"  {'':<20}{'pooled':>8}{'mean RMSE of stations':>27}{'median':>9}{'ubRMSE':>9}{'r':>8}"
+          f"{'less than forest':>27}{'p':>8}{'own rows':>10}{'s':>7}")  # fmt: skip
+    tested = [name for name in estimates if name != FOREST]
+    pairs = [
+        compare_pair(truth[common], estimates[FOREST][common], estimates[n][common], station, clusters) for n in tested
+    ]
+    adjusted = dict(zip(tested, adjust_holm([pair["p_value"] for pair in pairs]), strict=True))
+    against = dict(zip(tested, pairs, strict=True))
+    for name, values in estimates.items():
+        rows = truth[common], values[common], station
+        each = score_stations(*rows, clusters)
+        low, high = (np.nan if v is None else v for v in each["rmse"]["mean_interval"])
+        ubrmse, r = (np.nan if each[n]["median"] is None else each[n]["median"] for n in ("ubrmse", "r"))
+        better = f"{'':27}{'':8}"
+        if name in against:
+            ends = (np.nan if v is None else v for v in against[name]["interval"])
+            better = (
+                f"{against[name]['difference']:9.4f} ({next(ends):.4f}, {next(ends):.4f})".rjust(27)
+                + f"{adjusted[name]:8.3f}"
+            )
+        print(
+            f"  {name:<20}{compute_scores(*rows)['rmse']:8.4f}{each['rmse']['mean']:9.4f} ({low:.4f}-{high:.4f}){each['rmse']['median']:9.4f}"
+            f"{ubrmse:9.4f}{r:8.3f}{better}{int(np.isfinite(values).sum()):10,}{seconds[name]:7.0f}",
+            flush=True,
+        )
 
 
 def compare(
-    title: str, ds: xr.Dataset, features: Sequence[str], recipe: smgeo.recipe.Recipe, note: str, networks: bool
+    title: str,
+    ds: xr.Dataset,
+    features: Sequence[str],
+    recipe: smgeo.recipe.Recipe,
+    note: str,
+    series: bool,
+    method: str = "group-k-fold",
 ) -> None:
     """Print the table of one study."""
-    header(title, note)
-    for name, fit in PLAIN.items():
+    print(f"\n{title}\n  {note}", flush=True)
+    estimates, seconds = {}, {}
+
+    def add(name: str, make: Callable[[], np.ndarray]) -> None:
         begin = time.monotonic()
-        say(name, held_out(ds, features, fit), ds, {}, time.monotonic() - begin)
-    spec = CrossValidationSpec(method="group-k-fold", folds=FOLDS, seed=SEED)
+        estimates[name] = make()
+        seconds[name] = time.monotonic() - begin
+
+    for name, fit in PLAIN.items():
+        add(name, partial(held_out, ds, features, fit, method))
     models = {
         name: (m.kind, {"seed": SEED, **m.params}, 1) for name, m in recipe.models.items() if name in ("rf", "boosting")
     }
-    if networks:
+    if series:
         models["lstm"] = ("lstm", {"seed": SEED, **LSTM}, recipe.prepare.window.length)
     for name, (kind, params, length) in models.items():
-        begin = time.monotonic()
-        learner = Learner.of(lambda kind=kind, params=params: smgeo.make_model(kind, **params), length)
-        found = cross_validate(
-            learner,
-            ds,
-            spec,
-            recipe.prepare_of(name) if name in recipe.models else recipe.prepare,
-            features,
-            "sm",
-            seed=SEED,
-        )
-        say(f"smgeo {name}", None, ds, dict(found), time.monotonic() - begin)
+        learner = Learner.of(partial(smgeo.make_model, kind, **params), length)
+        prepare = recipe.prepare_of(name) if name in recipe.models else recipe.prepare
+        add(f"smgeo {name}", partial(held_out_by_smgeo, ds, features, learner, prepare, method))
+    report(estimates, seconds, ds)
 
 
 def transfer(scan: xr.Dataset, uscrn: xr.Dataset) -> None:
     """Train on all SCAN stations, test on all USCRN stations."""
-    header("transfer: trained on SCAN, tested on USCRN", "weather, place and season alone, which both have")
+    print("\ntransfer: trained on SCAN, tested on USCRN\n  weather, place and season only, which both have", flush=True)
     x, y, _ = table_of(scan, SHARED, "sm")
-    x_test, y_test, station = table_of(uscrn, SHARED, "sm")
+    x_test, _, _ = table_of(uscrn, SHARED, "sm")
+    rows = observed(uscrn["sm"]).transpose("station", "time").values
+    estimates, seconds = {}, {}
     for name, fit in PLAIN.items():
         begin = time.monotonic()
-        rows = y_test, fit(x, y)(x_test), text_of(uscrn["station"])[station]
-        say(name, rows, uscrn, {}, time.monotonic() - begin)
+        estimates[name] = np.full(rows.shape, np.nan)
+        estimates[name][rows] = fit(x, y)(x_test)
+        seconds[name] = time.monotonic() - begin
+    report(estimates, seconds, uscrn)
 
 
 def judge_intervals(title: str, ds: xr.Dataset, recipe: smgeo.recipe.Recipe) -> None:
@@ -232,12 +283,24 @@ def main() -> None:
                         list(features),
                         recipe,
                         "rows on which radar looked",
-                        networks=False,
+                        series=False,
                     )
+            elif name.endswith(" blocks"):
+                of = name.removesuffix(" blocks")
+                recipe = read_recipe(of)
+                compare(
+                    name,
+                    cube_of(of),
+                    list(recipe.features),
+                    recipe,
+                    "folds of blocks of 500 km",
+                    False,
+                    "spatial-blocks",
+                )
             else:
                 recipe, ds = read_recipe(name), cube_of(name)
                 compare(
-                    name, ds, list(recipe.features), recipe, f"published: {PUBLISHED[name]}", networks=name != "poland"
+                    name, ds, list(recipe.features), recipe, f"published: {PUBLISHED[name]}", series=name != "poland"
                 )
 
 
