@@ -24,7 +24,7 @@ _GRACE_S = 1.0
 # The watching process ends within so many seconds of the line.
 _END_S = 10
 # A daemon that was just being started makes the folder again within seconds.
-_STARTING_S, _REMOVALS = 2.0, 10
+_STARTING_S, _REMOVALS = 3.0, 10
 
 
 class Noted(NamedTuple):
@@ -106,11 +106,17 @@ def _watch(words: list[str]) -> None:
 
 
 def _users_of(folder: str) -> list[Noted]:
-    """Return the processes that were started with a folder: daemons of Ray would make it again."""
+    """Return the processes that were started with a folder, or have a file in it open: those of Ray would make it again.
+
+    Ray's workers hide their command line behind a title.
+    """
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # it has ended, or is another user's
-            if process.pid != os.getpid() and any(folder in word for word in process.cmdline()):
+            if process.pid != os.getpid() and (
+                any(folder in word for word in process.cmdline())
+                or any(file.path.startswith(f"{folder}/") for file in process.open_files())
+            ):
                 found.append(process)
     return note(found)
 

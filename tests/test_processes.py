@@ -85,7 +85,9 @@ with folder_of_this_process("kept-", sys.argv[1]) as folder:
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_folder_is_removed_at_the_end_and_when_its_process_is_killed(tmp_path, stopped):
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_folder_is_removed_at_the_end_and_when_its_process_is_killed(tmp_path, stopped, hidden):
+    """So are daemons that would make it again: those that name it on their command line, and those with a file open in it."""
     with folder_of_this_process("kept-", str(tmp_path)) as folder:
         Path(folder, "file").touch()
     assert list(tmp_path.iterdir()) == []
@@ -94,7 +96,13 @@ def test_a_folder_is_removed_at_the_end_and_when_its_process_is_killed(tmp_path,
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
         assert parent.stdout.readline() == "ready\n"
         (file,) = tmp_path.glob("kept-*/file")
-        daemon = subprocess.Popen(["sh", "-c", f"sleep 3; mkdir -p {file.parent}; sleep 600"])
+        words = "$F" if hidden else file.parent
+        daemon = subprocess.Popen(
+            ["sh", "-c", f"exec 3> {words}/log; sleep 4; mkdir -p {words}; sleep 600"],
+            env={**os.environ, **({"F": str(file.parent)} if hidden else {})},
+        )
+        while not (file.parent / "log").exists():
+            time.sleep(0.02)
         if stopped:  # such a process ends its children first
             while any(runs(child) for child in psutil.Process(parent.pid).children()):
                 time.sleep(0.05)

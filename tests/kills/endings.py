@@ -16,6 +16,7 @@ from random import Random
 from tests.kills.small_study import FIRST, START, Process
 
 SENTENCE = "smgeo: interrupted; the same command again continues where this one stopped"
+BEFORE_START = "smgeo: interrupted before it began; nothing was done"
 PROMISED_S = 10
 _PAGE = 4096
 _WHOLE_SIZE = 256 * 2**20
@@ -98,8 +99,9 @@ def _stop(process: Process, send: Callable[[int], None], number: int) -> str | N
     # Before the command listens, while Python starts, the system ends it; a shell reports the same code.
     codes = (128 + number, -number) if early else (128 + number,)
     wrong = _judge(process, code, *codes)
-    if wrong is None and code == 128 + number and process.text.count(SENTENCE) != 1:
-        wrong = f"the sentence is there {process.text.count(SENTENCE)} times"
+    said = process.text.count(SENTENCE) + (process.text.count(BEFORE_START) if early else 0)
+    if wrong is None and code == 128 + number and said != 1:
+        wrong = f"the sentence is there {said} times"
     if wrong is None and took > PROMISED_S:
         wrong = f"took {took:.1f} s to end"
     return wrong

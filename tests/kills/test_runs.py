@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -61,14 +62,17 @@ class Trial:
                 reached, begun = process.stage, process.family()
                 wrong = ENDINGS[ending](process, disk, random)
                 tally.add(reached, ending, name, wrong and f"{wrong}\n{process.text[-1500:]}")
-                if left := psutil.wait_procs(family, 30)[1]:
+                if left := _wait_for(family):
                     tally.add("all processes end", "compared", name, str(left))
                 family = begun
             process = Process(self._recipe, disk.path / "run", self._temp)
             code = process.wait()
             wrong = differences(contents(process.out), self._expected) if code == 0 else [process.text[-2000:]]
-            wrong += [f"process: {p}" for p in psutil.wait_procs(family, 30)[1]]
-            wrong += [f"left over: {p}" for p in self._left_over()]
+            wrong += [f"process: {p}" for p in _wait_for(family)]
+            left_over = self._left_over()
+            wrong += [f"left over: {p}" for p in left_over]
+            for path in left_over:  # it is this round's
+                shutil.rmtree(path, ignore_errors=True)
             tally.add("finished", "compared", name, "; ".join(wrong) or None)
             if wrong:  # both, so that what differs can be read
                 for kept, run in ((f"{name}-ended", process.out), (f"{name}-whole", self._whole)):
@@ -81,6 +85,16 @@ class Trial:
         while (found := [p for p in self._temp.iterdir() if not _of_library(p)]) and time.monotonic() < end:
             time.sleep(0.5)
         return found
+
+
+def _wait_for(family: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that run after 30 s; one that has ended may wait for ever to be noticed by its parent (a zombie)."""
+    left = []
+    for process in psutil.wait_procs(family, 30)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+    return left
 
 
 def _of_library(path: Path) -> bool:
