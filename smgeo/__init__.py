@@ -11,7 +11,7 @@ import lazy_loader as _lazy
 try:
     from smgeo import accessor as _accessor  # noqa: F401 - registers `ds.smgeo`
 except KeyboardInterrupt:  # this import takes most of a second
-    if _sys.argv[0] == "-m" or _sys.argv[0].endswith("/smgeo"):
+    if _sys.argv[0].endswith("/smgeo") or "-m smgeo" in " ".join(_sys.orig_argv[:4]):
         from smgeo.errors import end_before_start as _end
 
         _end()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -48,7 +49,15 @@ def start_watcher(processes: Iterable[Noted] = (), folder: str = "") -> subproce
     noted = [word for process in processes for word in (str(process.pid), repr(process.created))]
     # -P: the modules beside this one must not replace modules of the standard library.
     command = [sys.executable, "-P", __file__, folder, *noted]
-    return subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - no user's text
+    # This process may have found psutil where the other would not look for it.
+    paths = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(psutil.__file__).parents[1])]
+    return subprocess.Popen(  # noqa: S603 - no user's text
+        command,
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
 
 
 @contextmanager

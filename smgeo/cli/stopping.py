@@ -97,12 +97,14 @@ class Stop:
 
     def end(self) -> NoReturn:
         """Say how to go on, and end this process and then its children, without the interpreter's clean-up."""
-        self._say()
-        _end_children_later()
-        os._exit(self.code or 128 + signal.SIGINT)
+        try:
+            self._say()
+            _watcher = _end_children_later()  # its pipe must be open until this process is gone
+        finally:
+            os._exit(self.code or 128 + signal.SIGINT)
 
 
-def _end_children_later() -> None:
+def _end_children_later() -> object:
     """Let all processes that this one has started, and theirs, end once it is gone.
 
     Not before: Ray ends a process with an exit code of its own when the daemons that it talks to are gone.
@@ -111,10 +113,10 @@ def _end_children_later() -> None:
     with suppress(psutil.Error):
         children = note(psutil.Process().children(recursive=True))
     try:
-        if children:
-            start_watcher(children)
-    except OSError:  # no process or no memory left
+        return start_watcher(children) if children else None
+    except Exception:  # no process or no memory left, or no Python to start
         end_processes(children)
+        return None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import xarray as xr
 from smgeo.cube.reading import open_cube
 from smgeo.cube.schema import observed, select_stations, station_positions, text_of
 from smgeo.evaluation.clusters import clusters_of
-from smgeo.evaluation.intervals import interval_of_mean
+from smgeo.evaluation.intervals import FEW_CLUSTERS, Interval, interval_of_mean
 from smgeo.evaluation.parts import Evaluation, compare_models
 from smgeo.evaluation.scores import Scores, compute_scores
 from smgeo.files import JsonObject, versions_of
@@ -140,14 +140,19 @@ def _coverage_of(table: pd.DataFrame) -> JsonObject:
         "covered": float(inside.sum() / rows) if rows else None,
         "covered_stations": float(table["covered"].mean()) if rows else None,
         "covered_groups": float(over_groups.mean()) if rows else None,
-        "covered_groups_interval": [
-            None if v is None else min(max(v, 0.0), 1.0) for v in interval_of_mean(over_groups, at)
-        ],
+        "covered_groups_interval": _interval_of_shares(over_groups, at),
         "places": len(over_groups),
         "width": float((table["width"] * table["rows"]).sum() / rows) if rows else None,
         "stations": len(table),
         "rows": rows,
     }
+
+
+def _interval_of_shares(shares: np.ndarray, cluster: np.ndarray) -> Interval:
+    """Return the interval of the mean of shares: none of few clusters, or of equal ones, where most shares are 1 and say little of the rest."""
+    if len(set(cluster.tolist())) < FEW_CLUSTERS or np.ptp(shares) == 0:
+        return [None, None]
+    return [None if end is None else min(max(end, 0.0), 1.0) for end in interval_of_mean(shares, cluster)]
 
 
 def open_evaluations(

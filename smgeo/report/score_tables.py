@@ -456,7 +456,7 @@ def prediction_intervals_table(results: Results) -> Table:
         notes=(
             "Share of test observations inside intervals that were learned at places that the model was not trained on. The level is promised for "
             "the mean over places (or groups of stations), if test places are like these; its interval is over clusters, none with fewer than "
-            f"{LEAST_CLUSTERS}. Stations that a split forces into training by their extreme values are never test stations, so that intervals that "
+            f"{FEW_CLUSTERS}. Stations that a split forces into training by their extreme values are never test stations, so that intervals that "
             f"were learned with them hold slightly more. Width in {results.units}.",
         ),
     )

@@ -258,6 +258,7 @@ def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
         out["calibrated"] = {"method": intervals.method}
         if intervals.method == "folds":
             out["calibrated"] |= {"folds": intervals.folds, "seed": run.seed_of(intervals)}
+            out["calibrated"] |= {"part": "train"} if _chose_at_validation(run, name) else {}
         if intervals.nearest is not None:
             out["calibrated"]["nearest"] = intervals.nearest
     if area is not None and run.asks(area, name):
@@ -268,6 +269,14 @@ def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
             "seed": run.seed_of(area),
         }
     return out
+
+
+def _chose_at_validation(run: Context, name: str) -> bool:
+    """Return True if a model's parameters or threshold are the best at the validation stations, so that errors there are too small."""
+    search, outliers = run.recipe.search.get(name), run.recipe.prepare_of(name).outliers
+    return (search is not None and search.objective == "validation") or (
+        outliers is not None and outliers.z == "choose"
+    )
 
 
 def _learn_uncertainty(
@@ -287,6 +296,7 @@ def _learn_uncertainty(
             seed=run.seed_of(intervals),
             progress=progress,
         )
+        held = held.of_folds() if _chose_at_validation(run, name) else held
     if area is not None and run.asks(area, name):
         weights = dict.fromkeys(run.recipe.features, 1.0) if area.weights == "equal" else None
         seed = run.seed_of(area)
@@ -295,10 +305,5 @@ def _learn_uncertainty(
         if held is None:
             made = calibrate(model, prepared, split, nearest=intervals.nearest)
         else:
-            # Errors at stations on which parameters or a threshold were chosen are too small.
-            outliers = run.recipe.prepare_of(name).outliers
-            chosen = name in found.searched or (outliers is not None and outliers.z == "choose")
-            made = cross_calibrate(
-                model, held.of_folds() if chosen else held, prepared, split, nearest=intervals.nearest
-            )
+            made = cross_calibrate(model, held, prepared, split, nearest=intervals.nearest)
         made.check_level(intervals.level)

@@ -133,9 +133,10 @@ class Recorder(_NotSaved, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
         """Record that the process died."""
         row = self._booked[trial.trial_id]
-        # Ray's file names the failure in its first line; details follow.
-        lines = Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1:] if trial.error_file else []
-        row.status, row.error = "lost", one_line("the process that ran it ended: " + " ".join(lines))
+        # Ray's file names each failure in a line; details follow. The last one ended the trial.
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        _, _, last = text.rpartition("Failure # ")
+        row.status, row.error = "lost", one_line("the process that ran it ended: " + " ".join(last.splitlines()[1:]))
         self._report(written=True)
 
     def _report(self, *, written: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -36,6 +37,18 @@ from smgeo.tuning.trials import Trial, TrialTable, one_line
 
 # A trial whose process dies begins again so often: a node that was lost says nothing of the trial, one that runs out of memory dies again.
 _LOSSES = 1
+# Errors of the machine: a full or failing disk, one that is read-only now, no more files or memory.
+_OF_MACHINE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
 # Seconds between two looks at a process that has not started.
 _LOOK_S = 2
 
@@ -67,10 +80,9 @@ class TrialActor(tune.Trainable):
     def _step(self) -> JsonObject:
         try:
             scores = next(self._epochs, None)
-        except (OSError, FullDiskError) as error:
-            return {"done": True, "hindered": one_line(str(error))}
         except Exception as error:
-            return {"done": True, "failed": one_line(f"{type(error).__name__}: {error}")}
+            hindered = isinstance(error, FullDiskError) or (isinstance(error, OSError) and error.errno in _OF_MACHINE)
+            return {"done": True, "hindered" if hindered else "failed": one_line(f"{type(error).__name__}: {error}")}
         if scores is None:
             return {"done": True}
         if not np.isfinite(scores[METRIC]):

@@ -367,6 +367,10 @@ def test_ctrl_c_while_the_command_line_is_imported_is_a_sentence(module, command
 def test_a_script_that_is_interrupted_sees_it(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING.format("xarray"))
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", "import smgeo"], capture_output=True, text=True, env=env)
-    assert done.returncode == -signal.SIGINT
-    assert done.stderr.endswith("\nKeyboardInterrupt\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("import smgeo")
+    (tmp_path / "other" / "__main__.py").touch()
+    for command in (["-c", "import smgeo"], ["-m", "other", "smgeo"]):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env)
+        assert done.returncode == -signal.SIGINT
+        assert done.stderr.endswith("\nKeyboardInterrupt\n")

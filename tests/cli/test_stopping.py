@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -143,6 +144,32 @@ def test_a_forest_in_training_ends_at_sigterm(tmp_path):
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     check(on_terminal(tmp_path, FOREST, "world", keys=2))
+
+
+ENDING = """
+import subprocess, sys
+from smgeo.cli.stopping import Stop
+
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+sys.executable = {executable}
+stop = Stop()
+stop.code = 143
+stop.end()
+"""
+
+
+@pytest.mark.parametrize("executable", ["sys.executable", "None", "'/nowhere/python'"])
+def test_children_end_with_the_command_though_nothing_can_be_started(executable):
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING.format(executable=executable)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (143, f"{SENTENCE}\n")
+    end = time.monotonic() + 20
+    while psutil.pid_exists(int(done.stdout)) and time.monotonic() < end:
+        if psutil.Process(int(done.stdout)).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.1)
+    assert not psutil.pid_exists(int(done.stdout))
 
 
 def test_a_command_that_ends_leaves_no_thread_behind():

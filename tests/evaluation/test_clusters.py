@@ -55,21 +55,23 @@ def test_the_report_says_that_stations_of_a_network_are_taken_for_independent(by
 
 
 def test_coverage_over_places_has_an_interval_over_clusters():
-    """Six places of one station each; the interval of a mean of independent values is Student's, or wider."""
-    ds = stations_of(["A"] * 6)
-    covered = [1.0, 0.8, 0.9, 1.0, 0.7, 1.0]
+    """Twelve places of one station each; the interval of a mean of independent values is Student's, or wider."""
+    ds = stations_of(["A"] * 12)
+    covered = [1.0, 0.8, 0.9, 1.0, 0.7, 1.0] * 2
     table = pd.DataFrame(
-        {"rows": [10, 20, 30, 40, 50, 60], "covered": covered, "width": 0.2, "group": range(6)},
+        {"rows": range(10, 130, 10), "covered": covered, "width": 0.2, "group": range(12)},
         index=ds["station"].values,
     )
     found = describe_coverage(table, ds)
     assert found["covered_groups"] == pytest.approx(0.9)
-    assert found["places"] == 6
+    assert found["places"] == 12
     low, high = found["covered_groups_interval"]
-    half = 2.5706 * np.std(covered, ddof=1) / np.sqrt(6)  # Student's t of 5 degrees of freedom
+    half = 2.201 * np.std(covered, ddof=1) / np.sqrt(12)  # Student's t of 11 degrees of freedom
     assert low <= 0.9 - half + 1e-4
-    assert high == 1.0  # a share
+    assert 0.9 + half - 1e-4 <= high <= 1.0
     (network,) = found["groups"]["network"]
     assert network["covered_groups_interval"] == [low, high]
-    # Four clusters have none.
-    assert describe_coverage(table[:4], ds)["covered_groups_interval"] == [None, None]
+    # Nine clusters have none, nor have shares that are all 1: another place may have less.
+    assert describe_coverage(table[:9], ds)["covered_groups_interval"] == [None, None]
+    assert describe_coverage(table.assign(covered=1.0), ds)["covered_groups_interval"] == [None, None]
+    assert describe_coverage(table[:0], ds)["covered_groups"] is None

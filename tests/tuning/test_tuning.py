@@ -61,6 +61,8 @@ class Constant(RegressorMixin, BaseEstimator):
             os._exit(1)
         if self.how == "dies once" and len(Path(self.log).read_text().splitlines()) == 1:
             os._exit(1)
+        if self.how == "lacks a file" and self.value > 0.1:
+            Path("/nowhere/data").read_text()
         if self.how == "finds a full disk" and len(Path(self.log).read_text().splitlines()) <= 2:
             Path("/dev/full").write_text("x")
         return self
@@ -225,6 +227,16 @@ def test_a_trial_whose_process_dies_once_is_run_again_at_once(cube, split, tmp_p
     assert len(log.read_text().splitlines()) == 4
 
 
+def test_a_trial_that_lacks_a_file_fails_by_itself(cube, split, tmp_path):
+    """Not every error of reading is the machine's: the search goes on."""
+    options = {"space": {"value": [0.05, 0.2]}, "params": {"how": "lacks a file"}, "out": tmp_path, "seed": 1}
+    found = smgeo.tune(Constant(), cube, split, trials=6, **options).table
+    failed = np.array([json.loads(p)["value"] > 0.1 for p in found["params"]])
+    assert 0 < failed.sum() < 6
+    assert found["status"].tolist() == np.where(failed, "failed", "finished").tolist()
+    assert found["error"][failed].str.contains("FileNotFoundError: .*nowhere").all()
+
+
 def test_a_trial_that_finds_a_full_disk_has_not_failed(cube, split, tmp_path):
     log = tmp_path / "log"
     options = {
@@ -233,9 +245,10 @@ def test_a_trial_that_finds_a_full_disk_has_not_failed(cube, split, tmp_path):
         "out": tmp_path,
         "concurrent": 2,
     }
-    with pytest.raises(SmgeoError, match=r"trial \d on .*: \[Errno 28\] No space left on device"):
+    with pytest.raises(SmgeoError, match=r"trial \d on .*: OSError: \[Errno 28\] No space left on device"):
         smgeo.tune(Constant(), cube, split, trials=5, **options)
     assert {t.status for t in read_trials(tmp_path).values()} == {"lost"}
+    assert all("Errno 28" in t.error for t in read_trials(tmp_path).values())
     found = smgeo.tune(Constant(), cube, split, trials=5, **options)
     assert found.table["status"].tolist() == ["finished"] * 5
     assert found.table["error"].tolist() == [""] * 5

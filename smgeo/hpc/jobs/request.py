@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from smgeo.errors import SmgeoError, nearest
 from smgeo.hpc.sites.profile import (
+    LONGEST_LIST,
     PLAIN,
     UNIT_MB,
     Constraint,
@@ -111,9 +112,10 @@ class JobRequest(Spec):
     qos: Plain | None = None
     constraint: Constraint | None = None
     job_name: Plain | None = None
-    array: Annotated[str, matching(_ARRAY, "an array must look like 0-9, 1,3,5 or 0-99%4")] | None = None
+    array: Annotated[str, matching(_ARRAY, "an array must look like 0-9, 1,3,5 or 0-99%4", LONGEST_LIST)] | None = None
     dependency: (
-        Annotated[str, matching(_DEPENDENCY, "a dependency must look like afterok:123 or afterany:1:2")] | None
+        Annotated[str, matching(_DEPENDENCY, "a dependency must look like afterok:123 or afterany:1:2", LONGEST_LIST)]
+        | None
     ) = None
     mail: Annotated[str, matching(_MAIL, "a mail address must look like name@example.org")] | None = None
     mail_type: tuple[str, ...] = ("END", "FAIL", "REQUEUE")

@@ -20,7 +20,8 @@ from smgeo.recipe.yaml_format import load_yaml
 # Names in `#SBATCH` lines, where nothing is quoted.
 # A job's log has its name, and names of files have at most 255 bytes.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,199}")
-_LONGEST = 1000
+# Lists of jobs, tasks and nodes can be long.
+LONGEST_LIST = 65_536
 # [0-9], because \d means the digits of all scripts, which SLURM does not read.
 _TIME = re.compile(r"(?:(?P<days>[0-9]{1,4})-)?(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9]{2}):(?P<seconds>[0-9]{2})")
 _HOST_SUFFIX = re.compile(r"[A-Za-z0-9.-]*")
@@ -87,12 +88,12 @@ def _whole_path(value: str) -> str:
     return _one_line(value)
 
 
-def matching(pattern: re.Pattern[str], form: str) -> AfterValidator:
+def matching(pattern: re.Pattern[str], form: str, longest: int = 1000) -> AfterValidator:
     """Return the check that a whole text has a form. pydantic's own `pattern` is searched for, so that any text may follow it."""
 
     def check(value: str) -> str:
-        if len(value) > _LONGEST:
-            raise ValueError(f"has {len(value)} characters, and at most {_LONGEST} are allowed")
+        if len(value) > longest:
+            raise ValueError(f"has {len(value)} characters, and at most {longest} are allowed")
         if not pattern.fullmatch(value):
             raise ValueError(f"{form}; got {value!r}")
         return value
@@ -205,7 +206,7 @@ class Site(Spec):
     scratch: WholePath | None = None
     workers: WorkersSpec = WorkersSpec()
     directives: tuple[
-        Annotated[Line, matching(_DIRECTIVE, "must begin with - or --, as options of sbatch do")], ...
+        Annotated[Line, matching(_DIRECTIVE, "must begin with - or --, as options of sbatch do", LONGEST_LIST)], ...
     ] = ()
 
     @model_validator(mode="after")

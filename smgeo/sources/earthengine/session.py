@@ -298,8 +298,9 @@ class _Transport:
         try:
             slots, timeout_s = PASSAGE.get() or (nullcontext(), _LONGEST_S)
             patience = (min(timeout_s, _LONGEST_CONNECT_S), timeout_s)
+            send = partial(self._session.request, method, uri, data=body, headers=headers, timeout=patience)
+            # A request that is given up leaves its place to others, though it may go on: all places could be taken for ever.
             with slots:
-                send = partial(self._session.request, method, uri, data=body, headers=headers, timeout=patience)
                 answer = within(sum(patience), send)
         except requests.ConnectionError as error:
             if not isinstance(error.args[0] if error.args else None, MaxRetryError):  # it broke later

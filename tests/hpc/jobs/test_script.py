@@ -222,6 +222,14 @@ def test_a_wrong_request_names_its_limit(system, workload, options, message):
         smgeo.jobscript(system, workload, *words, **options)
 
 
+def test_long_lists_are_no_fault():
+    jobs = ":".join(str(number) for number in range(12_345_678, 12_345_978))
+    tasks = ",".join(map(str, range(0, 900, 3)))
+    text = smgeo.jobscript("generic", "any", "hostname", dependency=f"afterok:{jobs}", array=tasks)
+    assert f"--dependency=afterok:{jobs}" in text
+    assert f"--array={tasks}" in text
+
+
 @pytest.mark.parametrize(
     ("workload", "words", "options", "message"),
     [
