@@ -303,6 +303,14 @@ def _learn_uncertainty(
         find_applicability(model, prepared, split, weights, folds=area.folds, rows=area.rows, seed=seed, held=held)
     if intervals is not None and run.asks(intervals, name):
         if held is None:
+            if _chose_at_validation(run, name):
+                warnings.warn(
+                    SmgeoWarning(
+                        f"intervals of {name} are learned at the validation stations, on which its parameters or its threshold of outliers "
+                        "were chosen: they are too narrow. Use intervals: {method: folds}"
+                    ),
+                    stacklevel=2,
+                )
             made = calibrate(model, prepared, split, nearest=intervals.nearest)
         else:
             made = cross_calibrate(model, held, prepared, split, nearest=intervals.nearest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 import rasterio
 
 import smgeo
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +139,22 @@ def test_too_few_stations_for_the_level_are_told(recipe, tmp_path):
     values["intervals"] = {"level": 0.9, "method": "split"}
     with pytest.raises(SmgeoError, match="intervals of 90 % need 9 stations"):
         smgeo.run(values, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", ["folds", "split"])
+def test_errors_at_stations_that_chose_a_threshold_are_too_small(recipe, tmp_path, method):
+    """Folds learn without them; where there are no others, it is said."""
+    values = copy.deepcopy(recipe)
+    del values["maps"], values["applicability"]
+    values["models"] = {"rf": {"trees": 5}}
+    values["prepare"]["outliers"] = {"z": "choose", "variables": ["sm"]}
+    values["intervals"] = {"level": 0.6, "method": method}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SmgeoWarning)
+        run = smgeo.run(values, out=tmp_path / "run")
+    said = [
+        str(w.message) for w in caught if "intervals of rf are learned at the validation stations" in str(w.message)
+    ]
+    learned = run.results["prediction_intervals"]["rf"]["calibrated_on"]["stations"]
+    parts = run.results["split"]
+    assert (len(said), learned) == ((0, len(parts["train"])) if method == "folds" else (1, len(parts["validation"])))
