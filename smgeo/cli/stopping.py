@@ -25,7 +25,7 @@ from smgeo.processes import end_processes, note, start_watcher
 
 _SENTENCE = "interrupted; the same command again continues where this one stopped"
 # Seconds that the ordinary way may take. A busy machine needs the rest of the 10 s.
-_ORDERLY_S = 6.0
+_ORDERLY_S = 5.0
 
 
 class Stop:
