@@ -107,11 +107,17 @@ def held_out(ds: xr.Dataset, features: Sequence[str], fit: Fit, method: str) -> 
     """Return the estimates (station, time) of a plain tool at the held-out rows of all folds; NaN where no target was observed."""
     x, y, _ = table_of(ds, features, "sm")
     rows = observed(ds["sm"]).transpose("station", "time").values
-    estimates, found = np.full(rows.shape, np.nan), np.full(len(y), np.nan)
+    estimates = np.full(len(y), np.nan)
     for train, held in cv_folds(ds, method, FOLDS, seed=SEED, **BLOCKS[method]):
-        found[held[rows]] = fit(x[train[rows]], y[train[rows]])(x[held[rows]])
-    estimates[rows] = found
-    return estimates
+        estimates[held[rows]] = fit(x[train[rows]], y[train[rows]])(x[held[rows]])
+    return laid_out(estimates, rows)
+
+
+def laid_out(estimates: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return estimates of the rows of a mask (station, time) in its shape, NaN elsewhere."""
+    out = np.full(rows.shape, np.nan)
+    out[rows] = estimates
+    return out
 
 
 def held_out_by_smgeo(
@@ -206,8 +212,7 @@ def transfer(scan: xr.Dataset, uscrn: xr.Dataset) -> None:
     estimates, seconds = {}, {}
     for name, fit in PLAIN.items():
         begin = time.monotonic()
-        estimates[name] = np.full(rows.shape, np.nan)
-        estimates[name][rows] = fit(x, y)(x_test)
+        estimates[name] = laid_out(fit(x, y)(x_test), rows)
         seconds[name] = time.monotonic() - begin
     report(estimates, seconds, uscrn)
 

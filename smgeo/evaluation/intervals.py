@@ -37,12 +37,12 @@ _STEP = 1e-20
 class Clusters(NamedTuple):
     """The cluster of each station, and what a cluster is: `place`, `network`, ...
 
-    `networks` is the number of networks that have several clusters, which are taken for independent all the same; None if there are no networks.
+    `networks_of_several` is the number of networks that have several clusters, which are taken for independent all the same; None without networks.
     """
 
     by: str
     of: Mapping[object, object]
-    networks: int | None = None
+    networks_of_several: int | None = None
 
     def number(self, stations: Iterable[object]) -> np.ndarray:
         """Return the number of the cluster of each station, from 0 in order of appearance."""

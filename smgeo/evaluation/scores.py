@@ -352,7 +352,7 @@ def score_stations(
         "clusters": int(at.max()) + 1 if at.size else 0,
         "clusters_equal": count_equal(np.bincount(at, weights=moments.n)) if at.size else None,
         "clusters_by": "station" if clusters is None else clusters.by,
-        "networks_of_several": None if clusters is None else clusters.networks,
+        "networks_of_several": None if clusters is None else clusters.networks_of_several,
         "rmse": over_stations("rmse"),
         "ubrmse": over_stations("ubrmse"),
         "bias": over_stations("bias"),

@@ -135,12 +135,12 @@ def _coverage_of(table: pd.DataFrame) -> JsonObject:
     rows, inside = int(table["rows"].sum()), table["covered"] * table["rows"]
     of_group = table["rows"].groupby(table["group"]).sum()
     over_groups = (inside.groupby(table["group"]).sum() / of_group).to_numpy()
-    _, at = np.unique(table["cluster"].groupby(table["group"]).first().to_numpy(), return_inverse=True)
+    cluster = table["cluster"].groupby(table["group"]).first().to_numpy()
     return {
         "covered": float(inside.sum() / rows) if rows else None,
         "covered_stations": float(table["covered"].mean()) if rows else None,
         "covered_groups": float(over_groups.mean()) if rows else None,
-        "covered_groups_interval": _interval_of_shares(over_groups, at),
+        "covered_groups_interval": _interval_of_shares(over_groups, cluster),
         "places": len(over_groups),
         "width": float((table["width"] * table["rows"]).sum() / rows) if rows else None,
         "stations": len(table),

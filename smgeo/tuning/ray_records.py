@@ -125,7 +125,7 @@ class Recorder(_NotSaved, tune.Callback):
             self._report(written=True)
 
     def on_trial_recover(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: object) -> None:
-        """Forget the epochs of a process that died: the trial begins again, and tells those that were kept anew."""
+        """Forget the epochs of a process that died: the trial begins again, and reports those that were kept."""
         row = self._booked[trial.trial_id]
         row.rmse.clear()
         row.validation_rmse.clear()

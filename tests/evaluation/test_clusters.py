@@ -35,11 +35,11 @@ def stations_of(networks: list[str]) -> xr.Dataset:
 )
 def test_networks_whose_stations_count_as_independent_are_counted(networks, by, expected):
     found = clusters_of(stations_of(networks), by)
-    assert (found.by, found.networks) == expected
+    assert (found.by, found.networks_of_several) == expected
 
 
 def test_without_networks_nothing_is_said_of_them():
-    assert clusters_of(stations_of(["A", "A"]).drop_vars("network")).networks is None
+    assert clusters_of(stations_of(["A", "A"]).drop_vars("network")).networks_of_several is None
 
 
 @pytest.mark.parametrize(("by", "said"), [(None, True), ("network", False)])

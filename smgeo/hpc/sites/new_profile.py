@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from smgeo.errors import SmgeoError
 from smgeo.files import written_beside
-from smgeo.hpc.sites.profile import PLAIN, parse_site, parse_time, read_mapping
+from smgeo.hpc.sites.profile import PLAIN, PLAIN_FORM, parse_site, parse_time, read_mapping
 from smgeo.hpc.sites.slurm import run_slurm
 from smgeo.recipe.yaml_format import dump_yaml
 
@@ -130,9 +130,7 @@ def check_new(name: str, path: Path) -> None:
         If the name is invalid, or the file exists.
     """
     if not PLAIN.fullmatch(name):
-        raise SmgeoError(
-            f"{name!r} cannot be the name of a system: letters, digits and _ . + @ - are allowed, at most 200"
-        )
+        raise SmgeoError(f"{name!r} cannot be the name of a system: {PLAIN_FORM}")
     _check_free(path)
 
 

@@ -20,6 +20,7 @@ from smgeo.recipe.yaml_format import load_yaml
 # Names in `#SBATCH` lines, where nothing is quoted.
 # A job's log has its name, and names of files have at most 255 bytes.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,199}")
+PLAIN_FORM = "letters, digits and _ . + @ - are allowed, at most 200"
 # Lists of jobs, tasks and nodes can be long.
 LONGEST_LIST = 65_536
 # [0-9], because \d means the digits of all scripts, which SLURM does not read.
@@ -101,9 +102,7 @@ def matching(pattern: re.Pattern[str], form: str, longest: int = 1000) -> AfterV
     return AfterValidator(check)
 
 
-Plain = Annotated[
-    str, matching(PLAIN, "letters, digits and _ . + @ - are allowed, at most 200, a letter or a digit first")
-]
+Plain = Annotated[str, matching(PLAIN, f"{PLAIN_FORM}, a letter or a digit first")]
 Constraint = Annotated[
     str,
     matching(
@@ -245,7 +244,7 @@ class Site(Spec):
         name = name or self.default_partition
         names = name.split(",") if name else []
         if not all(map(PLAIN.fullmatch, names)):
-            raise SmgeoError(f"--partition {name!r}: letters, digits and _ . + @ - are allowed, at most 200")
+            raise SmgeoError(f"--partition {name!r}: {PLAIN_FORM}")
         if not self.partitions:
             return name, PartitionSpec()
         for one in names:

@@ -24,7 +24,7 @@ from smgeo.files import JsonObject
 from smgeo.hpc.jobs.request import ask_memory
 from smgeo.hpc.jobs.script import check_script
 from smgeo.hpc.sites.network import find_address
-from smgeo.hpc.sites.profile import PLAIN, NetworkSpec, Site, format_time, parse_time
+from smgeo.hpc.sites.profile import PLAIN, PLAIN_FORM, NetworkSpec, Site, format_time, parse_time
 from smgeo.hpc.workers.allocation import Allocation, Step
 from smgeo.hpc.workers.worker_jobs import WorkerJobs
 
@@ -182,7 +182,7 @@ def job_options(
     if site.account_required and not account:
         raise SmgeoError(f"--account is missing: {site.name} requires a project account; give --account NAME")
     if account and not PLAIN.fullmatch(account):
-        raise SmgeoError(f"--account {account!r}: letters, digits and _ . + @ - are allowed, at most 200")
+        raise SmgeoError(f"--account {account!r}: {PLAIN_FORM}")
     seconds = parse_time(spec.time)
     if limits.time_limit is not None:
         seconds = min(seconds, parse_time(limits.time_limit))
