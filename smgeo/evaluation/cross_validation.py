@@ -233,7 +233,7 @@ def cross_validate(
         if progress:
             progress(k + 1, len(folds))
     observed, predicted, station = zip(*estimates, strict=True)
-    more: _Choices = {"gap_days": folds.gap_days} if spec.method == "temporal" else {}
+    more: _Choices = {"gap_days": folds.gap_days} if folds.held_out_days(0) else {}
     if folds.match is not None:
         more["knndm"] = _describe_match(folds.match)
     if selected:
@@ -268,7 +268,7 @@ def fit_fold(
             f"cross-validation ({folds.method}): fold {k + 1} of {len(folds)} has no row left to train on after rows were set "
             "apart for early stopping; use more folds"
         )
-    seen = _hide_held_out_days(ds, folds, held)
+    seen = _hide_held_out_days(ds, folds, k)
     # Rows set apart come last, also if they are trained on: a forest draws rows by position.
     train_ds = _rows_of(seen, target, folds, train & ~apart, *(() if stops else (apart,)))
     held_ds = _rows_of(seen, target, folds, apart) if stops else None
@@ -339,7 +339,7 @@ def _folds_of(
     prediction: np.ndarray | xr.Dataset | None,
     gap_days: int = 0,
 ) -> Folds:
-    gap: FoldOptions = {"gap_days": gap_days} if spec.method == "temporal" else {}
+    gap: FoldOptions = {"gap_days": gap_days}
     options: FoldOptions = {**gap, **spec.options}
     if spec.space == "feature" and isinstance(prediction, xr.Dataset):
         prediction = prediction.drop_vars([n for n in prediction.data_vars if n not in features])
@@ -385,11 +385,12 @@ def _rows_of(ds: xr.Dataset, target: str, folds: Folds, *rows: np.ndarray) -> xr
     return select_stations(ds, text_of(ds["station"])[stations])
 
 
-def _hide_held_out_days(ds: xr.Dataset, folds: Folds, held: np.ndarray) -> xr.Dataset:
-    """Return the cube without values computed from days of a held-out period, or from any later day in forward folds."""
-    if folds.method != "temporal":
+def _hide_held_out_days(ds: xr.Dataset, folds: Folds, k: int) -> xr.Dataset:
+    """Return the cube without values computed from days of the period that fold `k` holds out, or from any later day in forward folds."""
+    days = folds.held_out_days(k)
+    if days is None:
         return ds
-    first, last = np.flatnonzero(held.any(axis=0))[[0, -1]]
-    day = xr.DataArray(np.arange(held.shape[1]), dims="time")
+    first, last = days
+    day = xr.DataArray(np.arange(ds.sizes["time"]), dims="time")
     end = {n: day.size if folds.forward_only else last + _looks_back(n) for n in ds.data_vars}
     return ds.assign(hide_days(ds, {n: (day >= first) & (day <= end[n]) for n in ds.data_vars}))

@@ -45,7 +45,8 @@ from smgeo.prepare.prediction_points import features_of_places, prediction_degre
 FOLDS = 10
 GAP_DAYS = 30
 # Methods that hold out whole stations.
-OF_STATIONS = ("group-k-fold", "leave-location-out", "spatial-blocks", "knndm")
+BOTH = "leave-location-and-time-out"
+OF_STATIONS = ("group-k-fold", "leave-location-out", BOTH, "spatial-blocks", "knndm")
 _SHARE_SET_APART = 0.1
 
 
@@ -80,6 +81,8 @@ class Folds:
         Training stations nearer than this to one that a fold holds out are in neither part of the fold; positions of stations, (station, 2).
     match : smgeo.prepare.knndm.Match or None
         Of `knndm`: the statistic W, and the distances from prediction points, and from held-out places, to training places.
+    periods : Folds or None
+        Of `leave-location-and-time-out`: the periods. A fold holds out the rows of its places in its period.
     """
 
     method: str
@@ -93,6 +96,7 @@ class Folds:
     buffer_km: float = 0.0
     degrees: np.ndarray | None = None
     match: Match | None = None
+    periods: Folds | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -104,13 +108,25 @@ class Folds:
         """Return training and held-out rows of fold `k`: bool (station, time) each."""
         if not 0 <= k < self.count:
             raise IndexError(f"fold {k} of {self.count}")
-        train = self.rows & (self.fold != k)
+        train, held = self.rows & (self.fold != k), self.rows & (self.fold == k)
         if self.degrees is not None:
-            held = self.fold[:, 0] == k
-            train &= ~near_stations(self.degrees, held, self.buffer_km)[:, None] | held[:, None]
+            there = self.fold[:, 0] == k
+            train &= ~near_stations(self.degrees, there, self.buffer_km)[:, None] | there[:, None]
         if self.method == "temporal":
             train &= self._far_from(k)
-        return train, self.rows & (self.fold == k)
+        if self.periods is not None:
+            then_trained, then_held = self.periods[k]
+            train, held = train & then_trained, held & then_held
+        return train, held
+
+    def held_out_days(self, k: int) -> tuple[int, int] | None:
+        """Return the first and last day with a row, by position in time, of the period that fold `k` holds out; None without periods."""
+        if self.periods is not None:
+            return self.periods.held_out_days(k)
+        if self.method != "temporal":
+            return None
+        first, last = np.flatnonzero(self.fold[0] == k)[[0, -1]]
+        return int(first), int(last)
 
     def set_apart(self, k: int) -> np.ndarray:
         """Return a tenth of the training units of fold `k` for early stopping: bool (station, time), among its training rows.
@@ -156,6 +172,7 @@ def cv_folds(
     |---|---|
     | `group-k-fold` | groups of stations: places, or what `group_stations` or a table's column `group` says |
     | `leave-location-out` | places: stations that are no farther apart than 30 m; groups, where the cube has larger ones |
+    | `leave-location-and-time-out` | places in a period: fold k trains on no row of its places, and on no day of its period |
     | `spatial-blocks` | all places (or groups, at their first station) of a block |
     | `knndm` | groups, so that held-out places are as far from training places as `prediction` is |
     | `temporal` | all rows of a period |
@@ -163,7 +180,9 @@ def cv_folds(
 
     Every row is held out once and is never in both parts of a fold. `temporal` has two exceptions: rows within `gap_days` of
     the held-out period are in neither part of that fold, and with `forward_only` the first period is never held out. Stations within the
-    buffer of `group_stations` around those that are held out are in neither part of that fold.
+    buffer of `group_stations` around those that are held out are in neither part of that fold. `leave-location-and-time-out` (Meyer et al.
+    2018, Environ. Model. Softw. 101, 1-9) divides places into folds as `leave-location-out` and days as `temporal`, and pairs them: of each
+    place, the rows of one period are held out, about one in `folds`, and rows of the places or of the period alone are in neither part.
 
     Parameters
     ----------
@@ -185,13 +204,14 @@ def cv_folds(
         found by k-means on the sphere, which needs no such distance and suits a farm as well as a continent (Brenning
         2012, IGARSS, 5372-5375).
     gap_days : int
-        For `temporal`: minimum number of days between training and held-out days. Training rows use no held-out day if this
+        For `temporal` and `leave-location-and-time-out`: minimum number of days between training and held-out days. Training
+        rows use no held-out day if this
         is at least (days of a window - 1) + (days that sums look back, 29 for `precipitation_30d`). The default of 30
         suffices for rows of single days, but 30-day windows of 30-day sums need 58. Two-way gap filling joins observations
         that are further apart. So fill each fold separately, without the held-out period, as
         `smgeo.evaluation.cross_validation.cross_validate` does.
     forward_only : bool
-        For `temporal`: train only on days before the held-out period. There are then `folds` + 1 periods.
+        For the same two: train only on days before the held-out period. There are then `folds` + 1 periods.
     prediction : numpy.ndarray or xarray.Dataset, optional
         For `knndm`: the points that a map is made for, latitude and longitude in degrees, (n, 2), or a grid cube, of which at most 5,000
         pixels are drawn by the seed. See `smgeo.prepare.knndm.match_folds` (Linnenbrink et al. 2024, Geosci. Model Dev. 17, 5897-5912).
@@ -240,19 +260,22 @@ def cv_folds(
     made = Folds(method, rows, unit, fold, folds or int(fold.max()) + 1, seed, gap_days, forward_only, match=match)
     if method in OF_STATIONS and (km := buffer_of(ds)):
         made = replace(made, buffer_km=km, degrees=coordinates_of(ds))
+    if method == BOTH:
+        periods = Folds("temporal", rows, *_by_period(asked)[:2], made.count, seed, gap_days, forward_only)
+        made = replace(made, periods=periods)
     _check_parts(made)
     return made
 
 
 def _check_parts(folds: Folds) -> None:
     """Raise an error if a fold would train on or hold out no row."""
-    # Whole stations or days are in a part or not, so one row represents all of them.
-    alike = tuple(axis for axis, size in enumerate(folds.unit.shape) if size == 1)
+    # Whole stations or days are in a part or not, so one row represents all of them; but not where both are crossed.
+    alike = () if folds.periods else tuple(axis for axis, size in enumerate(folds.unit.shape) if size == 1)
     some = replace(folds, rows=np.logical_or.reduce(folds.rows, axis=alike, keepdims=True))
     for k, (train, held) in enumerate(some):
         if not (train.any() and held.any()):
             lacks = "trains on" if held.any() else "holds out"
-            other = f" or a gap_days below {folds.gap_days}" if folds.method == "temporal" else ""
+            other = f" or a gap_days below {folds.gap_days}" if folds.held_out_days(k) else ""
             other = other if folds.degrees is None else " or a smaller buffer_km"
             raise SmgeoError(
                 f"cross-validation ({folds.method}): fold {k + 1} of {len(folds)} {lacks} none of the {folds.rows.sum():,} rows; use "
@@ -400,6 +423,7 @@ def _by_distance(asked: _Asked) -> Parts:
 METHODS: dict[str, Callable[[_Asked], Parts]] = {
     "group-k-fold": _by_group,
     "leave-location-out": _by_place,
+    BOTH: _by_place,
     "spatial-blocks": _by_block,
     "temporal": _by_period,
     "random": _by_row,

@@ -31,9 +31,15 @@ class CrossValidationSpec(Spec):
     `select_features`: features are chosen again on each fold's training stations, see `smgeo.select_features`.
     """
 
-    method: Literal["leave-location-out", "group-k-fold", "spatial-blocks", "knndm", "temporal", "random"] = (
-        "leave-location-out"
-    )
+    method: Literal[
+        "leave-location-out",
+        "leave-location-and-time-out",
+        "group-k-fold",
+        "spatial-blocks",
+        "knndm",
+        "temporal",
+        "random",
+    ] = "leave-location-out"
     folds: int | None = Field(default=None, ge=2)
     seed: Seed | None = None
     models: tuple[str, ...] | None = None
@@ -45,11 +51,12 @@ class CrossValidationSpec(Spec):
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> CrossValidationSpec:
-        needs = {"block_km": "spatial-blocks", "gap_days": "temporal", "forward_only": "temporal", "space": "knndm"}
+        periods = ("temporal", "leave-location-and-time-out")
+        needs = {"block_km": ("spatial-blocks",), "gap_days": periods, "forward_only": periods, "space": ("knndm",)}
         given = {key: getattr(self, key) not in (None, False) for key in needs}
         for key, there in given.items():
-            if there and self.method != needs[key]:
-                raise ValueError(f"{key} belongs to method {needs[key]}; this one is {self.method}")
+            if there and self.method not in needs[key]:
+                raise ValueError(f"{key} belongs to method {' and '.join(needs[key])}; this one is {self.method}")
         if self.select_features and self.method in ("random", "temporal"):
             raise ValueError(
                 f"select_features holds locations out, and method {self.method} trains on all of them; drop it"

@@ -163,7 +163,7 @@ class NearestDistances(Entry):
 class CrossValidation(ThreeR2):
     """Scores of one cross-validation.
 
-    `knndm` exists for folds of that method, and `gap_days` for temporal folds. `selected` has the features of each fold if features were
+    `knndm` exists for folds of that method, and `gap_days` for those that hold out periods. `selected` has the features of each fold if features were
     selected in the folds. `scores`, `intervals` and `over_stations` are those that a part of a split has, over the held-out rows of all folds.
     """
 

@@ -332,14 +332,15 @@ def test_locations_are_their_own_folds_where_no_number_is_said(make_station_cube
     assert scores["folds"] == len(made) == len(scores["r2_of_folds"]) == 8
 
 
+@pytest.mark.parametrize("method", ["temporal", "leave-location-and-time-out"])
 @pytest.mark.parametrize("forward_only", [False, True])
-def test_days_of_a_held_out_period_change_nothing_that_is_learned(make_station_cube, forward_only):
+def test_days_of_a_held_out_period_change_nothing_that_is_learned(make_station_cube, forward_only, method):
     """Values of a period, and in forward folds of the days after it, change no number of the fold that holds it out."""
     spec = PrepareSpec.model_validate({"fill": {"limit": 3}, "outliers": {"z": 3}, "scale": "standard"})
 
     def fold_of_changed_days(ds, fold):
         options = {"gap_days": 2, "forward_only": forward_only, "prepare": spec, "needs_validation": True}
-        return _cross_validate(ds, "temporal", 3, **options)[1][fold]
+        return _cross_validate(ds, method, 3, **options)[1][fold]
 
     ds = make_station_cube(stations=5, days=40, seed=2, gaps=0.3)
     # Days of the second fold: thirds of 40 days, and quarters of them from the second on.
@@ -370,7 +371,7 @@ class Shown:
 SUMS = ["precipitation_3d", "precipitation_30d"]
 
 
-def _temporal(ds, length, folds, needs_validation=True, fill=None, **options):
+def _temporal(ds, length, folds, needs_validation=True, fill=None, method="temporal", **options):
     """Scores, and the model of each fold, of a cube whose sums of rain are derived here."""
     made = []
 
@@ -379,7 +380,7 @@ def _temporal(ds, length, folds, needs_validation=True, fill=None, **options):
         return made[-1]
 
     features = ["s1_vv", "precipitation", *SUMS, "clay"]
-    spec = CrossValidationSpec(method="temporal", folds=folds, **options)
+    spec = CrossValidationSpec(method=method, folds=folds, **options)
     prepare = PrepareSpec.model_validate(
         {"fill": fill or {}, "outliers": {"z": 3}, "window": {"length": length, "missing": 0.5}}
     )
@@ -396,6 +397,26 @@ def _changes(draw, days):
     return name, draw(st.integers(0, 2)), draw(st.sampled_from(days)), value
 
 
+def test_held_out_places_change_nothing_that_places_and_periods_learn(make_station_cube):
+    """Neither their values in the period, nor those of any other day."""
+    ds = make_station_cube(stations=6, days=330, seed=3, gaps=0.4)
+    ds["precipitation"] = ds["precipitation"].fillna(0.0).assign_attrs(ds["precipitation"].attrs)
+    options = {"folds": 3, "method": "leave-location-and-time-out", "fill": {"limit": 9}, "gap_days": 5}
+    folds = cv_folds(ds, "leave-location-and-time-out", 3, gap_days=5)
+    scores, made = _temporal(ds, 1, **options)
+    assert scores["gap_days"] == 5
+    assert scores["n"] <= sum(int(held.sum()) for _, held in folds)
+    for k, (_, held) in enumerate(folds):
+        changed = ds.copy(deep=True)
+        for name in ("s1_vv", "sm", "clay"):
+            changed[name][held.any(axis=1)] = changed[name][held.any(axis=1)] * 0.5 + 1
+        again = _temporal(changed, 1, **options)[1][k]
+        assert made[k].preparation_ == again.preparation_
+        for (x, y), (x_2, y_2) in zip(made[k].shown, again.shown, strict=True):
+            np.testing.assert_array_equal(x, x_2)
+            np.testing.assert_array_equal(y, y_2)
+
+
 @given(
     seed=st.integers(0, 10**6),
     length=st.sampled_from([1, 30]),
@@ -405,15 +426,18 @@ def _changes(draw, days):
     gaps=st.sampled_from([0.4, 0.95]),
     data=st.data(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("method", ["temporal", "leave-location-and-time-out"])
 @pytest.mark.parametrize("forward_only", [False, True])
 def test_no_value_of_a_held_out_period_is_in_anything_learned(
-    make_station_cube, forward_only, seed, length, gap, fold, limit, gaps, data
+    make_station_cube, forward_only, method, seed, length, gap, fold, limit, gaps, data
 ):
     """Changed before sums are derived from it, whatever the window, the gap and how far filling reaches both ways."""
     ds = make_station_cube(stations=3, days=330, seed=seed, gaps=gaps)
     ds["precipitation"] = ds["precipitation"].fillna(0.0).assign_attrs(ds["precipitation"].attrs)
-    options = {"folds": 2, "forward_only": forward_only, "gap_days": gap, "fill": {"limit": limit}}
+    needs_validation = method == "temporal"  # of three places a fold has two or one to train on
+    options = {"folds": 2, "method": method, "forward_only": forward_only, "gap_days": gap, "fill": {"limit": limit}}
+    options["needs_validation"] = needs_validation
     held = cv_folds(ds, "temporal", 2, forward_only=forward_only)[fold][1]
     changed = ds.copy(deep=True)
     for name, station, day, value in data.draw(

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smgeo.errors import SmgeoError
-from smgeo.prepare import cv_folds
+from smgeo.prepare import cv_folds, group_stations
 from smgeo.prepare.folds import METHODS
 
 BY_STATION = ("group-k-fold", "leave-location-out", "spatial-blocks", "knndm")
+BOTH = "leave-location-and-time-out"
 # Points all over the globe, for which a map would be made.
 GLOBE = np.stack([a.ravel() for a in np.meshgrid(np.linspace(-60, 60, 7), np.linspace(-180, 150, 12))], axis=1)
 
@@ -52,7 +53,7 @@ def trained_days(folds):
     return [np.flatnonzero(train.any(axis=0)).tolist() for train, _ in folds]
 
 
-@given(st.integers(0, 10**6), st.sampled_from(sorted(METHODS)), st.integers(2, 5))
+@given(st.integers(0, 10**6), st.sampled_from(sorted({*METHODS} - {BOTH})), st.integers(2, 5))
 @settings(max_examples=60, deadline=None)
 def test_every_row_is_held_out_once_and_never_in_both_parts(seed, method, count):
     ds = drawn(seed, 12, 40)
@@ -122,7 +123,7 @@ def test_rows_set_apart_are_whole_units_of_training_rows(seed, method, count):
         assert apart.any()
         assert rest.any()
         np.testing.assert_array_equal(apart, folds.set_apart(k))
-        if method in BY_STATION:
+        if method in (*BY_STATION, BOTH):
             assert not (apart.any(axis=1) & rest.any(axis=1)).any()
         if method == "temporal":
             assert np.flatnonzero(apart.any(axis=0)).min() > np.flatnonzero(rest.any(axis=0)).max()
@@ -141,7 +142,7 @@ def test_folds_are_refused_exactly_where_a_part_of_one_is_empty(seed, method, co
     ds = drawn(seed, 8, 20, missing=0.8)
     ds["sm"][1:, 0] = np.nan
     rows = ds["sm"].notnull().values
-    options = {"gap_days": gap, "forward_only": forward and method == "temporal", **of(method)}
+    options = {"gap_days": gap, "forward_only": forward and method in ("temporal", BOTH), **of(method)}
     refused = False
     try:
         folds = cv_folds(ds, method, count, seed=seed, **options)
@@ -160,8 +161,85 @@ def test_folds_are_refused_exactly_where_a_part_of_one_is_empty(seed, method, co
             not ((day < period[0] - gap) | ((day > period[-1] + gap) & (not forward))).any()
             for period in np.array_split(day, count + first)[first:]
         )
+    elif method == BOTH:
+        of_places = cv_folds(ds, "leave-location-out", count, seed=seed)
+        try:
+            of_periods = cv_folds(ds, "temporal", count, **options)
+        except SmgeoError:
+            assert refused
+            return
+        pairs = zip(of_places, of_periods, strict=True)
+        parts = [(train & then, held & then_held) for (train, held), (then, then_held) in pairs]
+        assert refused == any(not train.any() or not held.any() for train, held in parts)
     else:
         assert not refused  # as many units as folds at least, each with a row
+
+
+@given(st.integers(0, 10**6), st.integers(2, 4), st.integers(0, 5), st.booleans(), st.sampled_from([0.0, 800.0]))
+@settings(max_examples=60, deadline=None)
+def test_places_and_periods_held_out_at_once_share_nothing_with_training(seed, count, gap, forward, buffer_km):
+    """Each fold trains on rows of other places, outside the gap around its period; one period of each place is held out."""
+    ds = drawn(seed, 16, 60, missing=0.2)
+    if buffer_km:
+        ds = group_stations(ds, "place", buffer_km=buffer_km)
+    rows = ds["sm"].notnull().values
+    try:
+        folds = cv_folds(ds, BOTH, count, seed=seed, gap_days=gap, forward_only=forward)
+    except SmgeoError as error:
+        assert buffer_km, error
+        return
+    day = np.arange(60)
+    held_of = np.zeros(rows.shape, dtype=int)
+    for k, (train, held) in enumerate(folds):
+        held_of += held
+        first, last = folds.held_out_days(k)
+        there = held.any(axis=1)
+        assert not train[there].any()
+        within = (day >= first) & (day <= last)
+        np.testing.assert_array_equal(held, rows & there[:, None] & within)
+        far = (day < first - gap) | ((day > last + gap) & (not forward))
+        assert not train[:, ~far].any()
+        away = kilometres_between(ds, there) > buffer_km if buffer_km else np.ones(16, dtype=bool)
+        np.testing.assert_array_equal(train, rows & (~there & away)[:, None] & far)
+    assert held_of.max() == 1
+    assert (held_of.any(axis=1)).all()  # each place is tested in one period
+
+
+def kilometres_between(ds, there):
+    """Haversine from each station to the nearest of the mask, km."""
+    lat, lon = np.deg2rad(ds["latitude"].values), np.deg2rad(ds["longitude"].values)
+    d = np.sin((lat[:, None] - lat[there]) / 2) ** 2
+    d += np.cos(lat)[:, None] * np.cos(lat[there]) * np.sin((lon[:, None] - lon[there]) / 2) ** 2
+    return (2 * 6371.0088 * np.arcsin(np.sqrt(d))).min(axis=1)
+
+
+def test_places_and_periods_by_hand():
+    """Two places, six days: each fold holds out one place in one half, and trains on the other place in the other half."""
+    folds = cv_folds(cube(np.full((2, 6), 0.2)), BOTH, 2, gap_days=0)
+    first, second = folds
+    a = int(first[1].any(axis=1).argmax())
+    for (train, held), place, days in ((first, a, range(3)), (second, 1 - a, range(3, 6))):
+        assert {(int(i), int(t)) for i, t in np.argwhere(held)} == {(place, t) for t in days}
+        assert {(int(i), int(t)) for i, t in np.argwhere(train)} == {(1 - place, t) for t in range(6) if t not in days}
+    assert [folds.held_out_days(k) for k in range(2)] == [(0, 2), (3, 5)]
+
+
+def test_a_place_without_a_row_in_its_period_is_refused():
+    """Two places that take turns, in whose folds a seed pairs each place with its own half, or with the other's."""
+    sm = np.full((2, 6), np.nan)
+    sm[0, :3], sm[1, 3:] = 0.2, 0.3
+    refused = []
+    for seed in range(8):
+        try:
+            first, second = cv_folds(cube(sm), BOTH, 2, gap_days=0, seed=seed)
+        except SmgeoError as error:
+            assert "fold 1 of 2 holds out none of the 6 rows; use fewer folds" in str(error)
+            refused.append(True)
+        else:
+            assert np.argwhere(first[1]).tolist() == [[0, 0], [0, 1], [0, 2]]
+            assert np.argwhere(second[1]).tolist() == [[1, 3], [1, 4], [1, 5]]
+            refused.append(False)
+    assert set(refused) == {True, False}
 
 
 def test_periods_by_hand():

@@ -525,6 +525,7 @@ def test_report_needs_a_grid():
         {"method": "group-k-fold", "folds": 4},
         {"method": "spatial-blocks", "block_km": 50},
         {"method": "temporal", "gap_days": 0, "forward_only": True},
+        {"method": "leave-location-and-time-out", "folds": 3, "gap_days": 0, "forward_only": True},
         {"method": "leave-location-out"},
         {"method": "random", "seed": 3},
         {"method": "knndm"},
