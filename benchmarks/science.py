@@ -14,8 +14,9 @@ need rows whose windows have enough values. All are scored on the held-out rows 
 stations with its 95 % interval over clusters, medians over stations of RMSE, ubRMSE and r; and against the plain forest: how much less the pooled
 RMSE is, its interval, and p of the paired test over clusters, adjusted for the tools of the table (Holm).
 
-`scan` and `uscrn` are one network each, so they are also scored in blocks of 500 km (without the LSTM). `scan` is scored again on the days with
-radar, with and without radar and Landsat: what they add. `transfer` trains on SCAN and tests on USCRN.
+`scan` and `uscrn` are one network each, so they are also scored in blocks of 500 km, and `scan` at places and in periods that are both held out
+(each place in one of ten periods of five months; without the LSTM). `scan` is scored again on the days with radar, with and without radar and
+Landsat: what they add. `transfer` trains on SCAN and tests on USCRN, with what both have.
 
 `scan intervals` and `uscrn intervals`: coverage at the test stations of intervals of 90 %, learned from five folds of the training stations and at
 the validation stations, of all places and of the 30 that are nearest in feature space; and the RMSE inside the area of applicability, beside the one
@@ -43,7 +44,8 @@ from smgeo.evaluation.held_out import estimate_held_out
 from smgeo.evaluation.parts import predict_stations
 from smgeo.evaluation.scores import adjust_holm, compare_pair, compute_scores, score_stations
 from smgeo.evaluation.uncertainty import cross_calibrate, find_applicability, interval_coverage, score_applicability
-from smgeo.prepare import cv_folds, group_stations, split_stations, training_windows
+from smgeo.models.protocol import Model
+from smgeo.prepare import Folds, cv_folds, group_stations, repeat_steps, split_stations, training_windows
 from smgeo.prepare.quick_forest import fit_repeatably, table_of
 from smgeo.recipe import PrepareSpec
 from smgeo.recipe.study import read_recipe
@@ -52,6 +54,7 @@ STUDIES = (
     "scan",
     "scan radar",
     "scan blocks",
+    "scan places and periods",
     "uscrn",
     "uscrn blocks",
     "poland",
@@ -61,8 +64,16 @@ STUDIES = (
     "uscrn intervals",
 )
 FOREST = "plain forest"
-# Options of the methods that hold out places, and blocks of so many km.
-BLOCKS: dict[str, dict[str, float]] = {"group-k-fold": {}, "spatial-blocks": {"block_km": 500.0}}
+# Methods that hold out places, with their options.
+FOLDS_OF: dict[str, tuple[str, dict[str, float], str]] = {
+    "blocks": ("spatial-blocks", {"block_km": 500.0}, "folds of blocks of 500 km"),
+    "places and periods": (
+        "leave-location-and-time-out",
+        {},
+        "each place scored in one period, of which no day was trained on",
+    ),
+}
+PLACES: tuple[str, dict[str, float], str] = ("group-k-fold", {}, "")
 # Splits by which intervals of each model are judged.
 SPLITS = {"boosting": 10, "lstm": 3}
 NEAREST = 30
@@ -103,12 +114,12 @@ def plain_boosting(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.nd
 PLAIN: dict[str, Fit] = {FOREST: plain_forest, "plain boosting": plain_boosting}
 
 
-def held_out(ds: xr.Dataset, features: Sequence[str], fit: Fit, method: str) -> np.ndarray:
+def held_out(ds: xr.Dataset, features: Sequence[str], fit: Fit, folds: Folds) -> np.ndarray:
     """Return the estimates (station, time) of a plain tool at the held-out rows of all folds; NaN where no target was observed."""
     x, y, _ = table_of(ds, features, "sm")
     rows = observed(ds["sm"]).transpose("station", "time").values
     estimates = np.full(len(y), np.nan)
-    for train, held in cv_folds(ds, method, FOLDS, seed=SEED, **BLOCKS[method]):
+    for train, held in folds:
         estimates[held[rows]] = fit(x[train[rows]], y[train[rows]])(x[held[rows]])
     return laid_out(estimates, rows)
 
@@ -121,18 +132,36 @@ def laid_out(estimates: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def held_out_by_smgeo(
-    ds: xr.Dataset, features: Sequence[str], learner: Learner, prepare: PrepareSpec, method: str
+    ds: xr.Dataset, features: Sequence[str], learner: Learner, prepare: PrepareSpec, folds: Folds
 ) -> np.ndarray:
     """Return the same of a model of smgeo, prepared anew in each fold; NaN also where its window has too few values."""
     estimates = np.full((ds.sizes["station"], ds.sizes["time"]), np.nan)
-    station, day = pd.Index(text_of(ds["station"])), pd.Index(ds["time"].values)
-    folds = cv_folds(ds, method, FOLDS, seed=SEED, **BLOCKS[method])
     for k in range(len(folds)):
-        model, held = fit_fold(learner, ds, folds, k, prepare, features, "sm")
-        _, found, windows = predict_stations(model, held)
-        at, when = windows.targets
-        estimates[station.get_indexer(text_of(held["station"])[at]), day.get_indexer(held["time"].values[when])] = found
+        estimate_into(estimates, ds, *fit_fold(learner, ds, folds, k, prepare, features, "sm"))
     return estimates
+
+
+def estimate_into(estimates: np.ndarray, ds: xr.Dataset, model: Model, prepared: xr.Dataset) -> None:
+    """Write the estimates of a model for some rows of `ds`, prepared as its training data were, into an array (station, time)."""
+    _, found, windows = predict_stations(model, prepared)
+    at, when = windows.targets
+    station, day = pd.Index(text_of(ds["station"])), pd.Index(ds["time"].values)
+    estimates[station.get_indexer(text_of(prepared["station"])[at]), day.get_indexer(prepared["time"].values[when])] = (
+        found
+    )
+
+
+def learners_of(recipe: smgeo.recipe.Recipe, series: bool) -> dict[str, tuple[Learner, PrepareSpec]]:
+    """Return the trees of a recipe and, for data with series, an LSTM; and how their data are prepared."""
+    made = {
+        name: (Learner.of(partial(smgeo.make_model, m.kind, **{"seed": SEED, **m.params}), 1), recipe.prepare_of(name))
+        for name, m in recipe.models.items()
+        if name in ("rf", "boosting")
+    }
+    if series:
+        lstm = partial(smgeo.make_model, "lstm", seed=SEED, **LSTM)
+        made["lstm"] = (Learner.of(lstm, recipe.prepare.window.length), recipe.prepare)
+    return made
 
 
 def report(estimates: dict[str, np.ndarray], seconds: dict[str, float], ds: xr.Dataset) -> None:
@@ -171,6 +200,19 @@ def report(estimates: dict[str, np.ndarray], seconds: dict[str, float], ds: xr.D
         )
 
 
+class Tools:
+    """Estimates of each tool (station, time), and the seconds that they took."""
+
+    def __init__(self) -> None:
+        self.estimates: dict[str, np.ndarray] = {}
+        self.seconds: dict[str, float] = {}
+
+    def add(self, name: str, make: Callable[[], np.ndarray]) -> None:
+        begin = time.monotonic()
+        self.estimates[name] = make()
+        self.seconds[name] = time.monotonic() - begin
+
+
 def compare(
     title: str,
     ds: xr.Dataset,
@@ -178,43 +220,43 @@ def compare(
     recipe: smgeo.recipe.Recipe,
     note: str,
     series: bool,
-    method: str = "group-k-fold",
+    method: tuple[str, dict[str, float], str] = PLACES,
 ) -> None:
     """Print the table of one study."""
     print(f"\n{title}\n  {note}", flush=True)
-    estimates, seconds = {}, {}
-
-    def add(name: str, make: Callable[[], np.ndarray]) -> None:
-        begin = time.monotonic()
-        estimates[name] = make()
-        seconds[name] = time.monotonic() - begin
-
+    tools, folds = Tools(), cv_folds(ds, method[0], FOLDS, seed=SEED, **method[1])
     for name, fit in PLAIN.items():
-        add(name, partial(held_out, ds, features, fit, method))
-    models = {
-        name: (m.kind, {"seed": SEED, **m.params}, 1) for name, m in recipe.models.items() if name in ("rf", "boosting")
-    }
-    if series:
-        models["lstm"] = ("lstm", {"seed": SEED, **LSTM}, recipe.prepare.window.length)
-    for name, (kind, params, length) in models.items():
-        learner = Learner.of(partial(smgeo.make_model, kind, **params), length)
-        prepare = recipe.prepare_of(name) if name in recipe.models else recipe.prepare
-        add(f"smgeo {name}", partial(held_out_by_smgeo, ds, features, learner, prepare, method))
-    report(estimates, seconds, ds)
+        tools.add(name, partial(held_out, ds, features, fit, folds))
+    for name, (learner, prepare) in learners_of(recipe, series).items():
+        tools.add(f"smgeo {name}", partial(held_out_by_smgeo, ds, features, learner, prepare, folds))
+    report(tools.estimates, tools.seconds, ds)
 
 
 def transfer(scan: xr.Dataset, uscrn: xr.Dataset) -> None:
-    """Train on all SCAN stations, test on all USCRN stations."""
+    """Train on all SCAN stations (an LSTM stops early on a tenth of them), test on all USCRN stations."""
     print("\ntransfer: trained on SCAN, tested on USCRN\n  weather, place and season only, which both have", flush=True)
     x, y, _ = table_of(scan, SHARED, "sm")
     x_test, _, _ = table_of(uscrn, SHARED, "sm")
     rows = observed(uscrn["sm"]).transpose("station", "time").values
-    estimates, seconds = {}, {}
+    tools, recipe = Tools(), read_recipe("scan")
     for name, fit in PLAIN.items():
-        begin = time.monotonic()
-        estimates[name] = laid_out(fit(x, y)(x_test), rows)
-        seconds[name] = time.monotonic() - begin
-    report(estimates, seconds, uscrn)
+        tools.add(name, lambda fit=fit: laid_out(fit(x, y)(x_test), rows))
+    split = split_stations(scan[[*SHARED, "sm"]], (0.9, 0.1, 0.0), False, SEED)
+
+    def transferred(learner: Learner, prepare: PrepareSpec) -> np.ndarray:
+        ids = (split.train, split.validation) if learner.needs_validation else (text_of(scan["station"]), None)
+        train, validation = (None if some is None else select_stations(scan, some) for some in ids)
+        _, windows, stops = training_windows(
+            train, validation, prepare, SHARED, "sm", length=learner.length, mode=learner.mode
+        )
+        model = learner.make().fit(windows, validation=stops)
+        estimates = np.full(rows.shape, np.nan)
+        estimate_into(estimates, uscrn, model, repeat_steps(uscrn, windows.preparation["steps"]))
+        return estimates
+
+    for name, (learner, prepare) in learners_of(recipe, True).items():
+        tools.add(f"smgeo {name}", partial(transferred, learner, prepare))
+    report(tools.estimates, tools.seconds, uscrn)
 
 
 def judge_intervals(title: str, ds: xr.Dataset, recipe: smgeo.recipe.Recipe) -> None:
@@ -290,18 +332,10 @@ def main() -> None:
                         "rows on which radar looked",
                         series=False,
                     )
-            elif name.endswith(" blocks"):
-                of = name.removesuffix(" blocks")
-                recipe = read_recipe(of)
-                compare(
-                    name,
-                    cube_of(of),
-                    list(recipe.features),
-                    recipe,
-                    "folds of blocks of 500 km",
-                    False,
-                    "spatial-blocks",
-                )
+            elif name.partition(" ")[2] in FOLDS_OF:
+                of, _, kind = name.partition(" ")
+                recipe, method = read_recipe(of), FOLDS_OF[kind]
+                compare(name, cube_of(of), list(recipe.features), recipe, method[2], False, method)
             else:
                 recipe, ds = read_recipe(name), cube_of(name)
                 compare(
