@@ -73,8 +73,6 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
 
     kind: ClassVar[str]
     uses_window: ClassVar[bool] = False
-    uses_validation: ClassVar[bool] = False
-    has_spread: ClassVar[bool] = False
 
     preparation_: Preparation | None
     input_shape_: tuple[int | None, ...]
@@ -83,6 +81,16 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
     calibration_: Calibration | None = None
     applicability_: Applicability | None = None
     digest_: str | None = None
+
+    @property
+    def uses_validation(self) -> bool:
+        """True if `fit` stops early on validation data."""
+        return False
+
+    @property
+    def has_spread(self) -> bool:
+        """True if `predict_spread` is available."""
+        return False
 
     @property
     def uses_series(self) -> bool:
@@ -161,6 +169,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         """
         self.check_types()
         self.check_params()
+        self.check_installed()
         x, target, preparation = take_training(self, X, y)
         self.__dict__.pop("training_", None)  # not fitted, until the first epoch is done
         self.calibration_ = self.applicability_ = self.digest_ = None
@@ -317,6 +326,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
     def check_params(self) -> None:
         """Refuse parameters that make no model; called before every `fit`."""
         raise NotImplementedError
+
+    def check_installed(self) -> None:
+        """Refuse a model whose library is not installed; called before every `fit`."""
 
     def _fit(
         self,

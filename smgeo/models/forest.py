@@ -25,6 +25,8 @@ _TEMPLATES = {"better_default": "better_defaultv1", "none": None}
 # Arrays of a node, see `smgeo.models.trees.Trees`.
 _NODE_BYTES = 16
 _FILE = "trees.npz"
+# Trees that are grown at a time: neither library tells how far it is.
+_STEP = 50
 
 
 class Forest(SoilMoistureModel):
@@ -48,7 +50,6 @@ class Forest(SoilMoistureModel):
     """
 
     kind: ClassVar[str] = "rf"
-    has_spread: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -69,14 +70,23 @@ class Forest(SoilMoistureModel):
         self.threads = threads
         self.seed = seed
 
+    @property
+    def has_spread(self) -> bool:
+        """True: the trees' spread."""
+        return True
+
     def check_params(self) -> None:
         """Refuse values that the library would refuse later."""
         for name, known in (("engine", _ENGINES), ("template", tuple(_TEMPLATES))):
             value = getattr(self, name)
             if value not in known:
                 raise SmgeoError(f"rf: unknown {name} {value!r}; {nearest(value, known)}")
-        if min(self.trees, self.max_depth, self.min_examples, self.threads or 1) < 1:
+        counts = (self.trees, self.max_depth, self.min_examples, self.threads)
+        if min(n for n in counts if n is not None) < 1:
             raise SmgeoError("rf: trees, max_depth, min_examples and threads must be 1 or more")
+
+    def check_installed(self) -> None:
+        """Refuse ydf where it is not installed."""
         if self.engine == "ydf" and find_spec("ydf") is None:
             raise missing_extra("the random forest by ydf (engine='sklearn' needs nothing more)", "forest")
 
@@ -89,8 +99,14 @@ class Forest(SoilMoistureModel):
         team: Team | None,
     ) -> Epochs:
         self._weigh(len(y))
-        self._trees = self._train_ydf(x.all(), y) if self.engine == "ydf" else self._train_sklearn(x.all(), y)
-        yield {"epoch": 1, "epochs": 1}
+        rows = x.all()
+        grow = self._grow_by_ydf if self.engine == "ydf" else self._grow_by_sklearn
+        parts: list[Trees] = []
+        for first in range(0, self.trees, _STEP):
+            done = min(first + _STEP, self.trees)
+            parts.append(grow(rows, y, done - first, first))
+            self._trees = Trees.join(parts)
+            yield {"epoch": done, "epochs": self.trees}
 
     def _weigh(self, rows: int) -> None:
         """Refuse a forest that would not fit in memory: a tree has two nodes a leaf, and a leaf about twice `min_examples` rows."""
@@ -99,22 +115,18 @@ class Forest(SoilMoistureModel):
             f"a forest of {self.trees:,} trees on {rows:,} rows (about {nodes:,.0f} nodes)", nodes * _NODE_BYTES
         )
 
-    def _train_ydf(self, x: np.ndarray, y: np.ndarray) -> Trees:
+    def _grow_by_ydf(self, x: np.ndarray, y: np.ndarray, trees: int, first: int) -> Trees:
         import ydf
 
         ydf.verbose(0)
-        params: JsonObject = {
-            "num_trees": self.trees,
-            "max_depth": self.max_depth,
-            "min_examples": self.min_examples,
-        }
+        params: JsonObject = {"num_trees": trees, "max_depth": self.max_depth, "min_examples": self.min_examples}
         template = _TEMPLATES[self.template]
         if template is not None:
             params = {**ydf.RandomForestLearner.hyperparameter_templates()[template], **params}
         learner = ydf.RandomForestLearner(
             label="y",
             task=ydf.Task.REGRESSION,
-            random_seed=self.seed,
+            random_seed=_seed_of(self.seed, first),
             num_threads=self.threads,
             compute_oob_performances=False,
             pure_serving_model=True,
@@ -126,19 +138,19 @@ class Forest(SoilMoistureModel):
             if "interrupted by user" not in str(error):
                 raise
             raise KeyboardInterrupt from None  # ydf handles Ctrl-C itself, and calls it an invalid argument
-        if forest.num_trees() < self.trees:  # or, in older versions, returns the trees that it has
+        if forest.num_trees() < trees:  # or, in older versions, returns the trees that it has
             raise KeyboardInterrupt
         return trees_of_ydf(forest)
 
-    def _train_sklearn(self, x: np.ndarray, y: np.ndarray) -> Trees:
+    def _grow_by_sklearn(self, x: np.ndarray, y: np.ndarray, trees: int, first: int) -> Trees:
         from sklearn.ensemble import RandomForestRegressor
 
         forest = RandomForestRegressor(
-            self.trees,
+            trees,
             max_depth=self.max_depth,
             min_samples_leaf=self.min_examples,
             n_jobs=self.threads or -1,
-            random_state=self.seed,
+            random_state=_seed_of(self.seed, first),
         ).fit(x, y)
         return trees_of_sklearn(forest)
 
@@ -164,3 +176,12 @@ class Forest(SoilMoistureModel):
                 "its parameters describe; train the model again"
             )
         self._trees = trees
+
+
+def _seed_of(seed: int, first: int) -> int:
+    """Return a seed for the trees from number `first` on; the forest's own for the first ones.
+
+    >>> _seed_of(7, 0), _seed_of(7, 50) != _seed_of(8, 50)
+    (7, True)
+    """
+    return seed if first == 0 else int(np.random.SeedSequence([seed, first]).generate_state(1)[0] >> 1)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -89,8 +89,6 @@ class KerasModel(SoilMoistureModel):
         `rmse` of each epoch, as trained (with dropout), and with validation data `val_rmse`; in the units of y.
     """
 
-    uses_validation: ClassVar[bool] = True
-
     layers: int = 2
     dropout: float = 0.1
     optimizer: str = "adam"
@@ -101,6 +99,11 @@ class KerasModel(SoilMoistureModel):
     patience: int = 5
     standardize: bool = True
     seed: int = 0
+
+    @property
+    def uses_validation(self) -> bool:
+        """True: it stops early on validation data."""
+        return True
 
     def _hidden(self, keras: ModuleType) -> list[Layer]:
         """Return the layers between input and output."""

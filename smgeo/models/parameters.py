@@ -17,6 +17,7 @@ _MOST = {
     "seed": LARGEST_SEED,
     "trees": 100_000,
     "max_depth": 10_000,
+    "max_leaves": 2**20,
     "min_examples": 2**31,
     "threads": 4_096,
     "layers": 32,

@@ -48,14 +48,22 @@ class Model(Protocol):
 
     kind: ClassVar[str]
     uses_window: ClassVar[bool]
-    uses_validation: ClassVar[bool]
-    has_spread: ClassVar[bool]
     preparation_: Preparation | None
     input_shape_: tuple[int | None, ...]
     training_: JsonObject
     calibration_: Calibration | None
     applicability_: Applicability | None
     digest_: str | None
+
+    @property
+    def uses_validation(self) -> bool:
+        """True if `fit` stops early on validation data."""
+        ...
+
+    @property
+    def has_spread(self) -> bool:
+        """True if `predict_spread` is available."""
+        ...
 
     @property
     def uses_series(self) -> bool:

@@ -25,6 +25,7 @@ Kind: TypeAlias = str | BaseEstimator
 # kind -> module and class; imported only when needed, so that a forest needs no Keras.
 _KINDS = {
     "rf": ("smgeo.models.forest", "Forest"),
+    "boosting": ("smgeo.models.boosting", "Boosting"),
     **{kind: ("smgeo.models.networks", kind.capitalize()) for kind in NETWORKS},
 }
 # Class of the kind under which the file of a scikit-learn regressor is saved.
@@ -36,9 +37,9 @@ def make_model(kind: Kind, **params: object) -> SoilMoistureModel:
 
     Parameters
     ----------
-    kind : {"rf", "ann", "cnn", "gru", "lstm"}, str or scikit-learn regressor
-        Random forest, dense network, 1-D convolution, recurrent networks; the name of a regressor of scikit-learn, such as
-        `"HistGradientBoostingRegressor"`; or a regressor or pipeline of your own, which is copied.
+    kind : {"rf", "boosting", "ann", "cnn", "gru", "lstm"}, str or scikit-learn regressor
+        Random forest, boosted trees, dense network, 1-D convolution, recurrent networks; the name of a regressor of scikit-learn, such as
+        `"ExtraTreesRegressor"`; or a regressor or pipeline of your own, which is copied.
     **params
         The model's own parameters (see its class), `seed` among them; for a regressor or pipeline those that its `set_params` takes.
 
@@ -54,11 +55,17 @@ def make_model(kind: Kind, **params: object) -> SoilMoistureModel:
     >>> model, make_model("Ridge").estimator
     (Regressor(estimator=Ridge(alpha=2.0), seed=1), Ridge())
     """
+    model = _make(kind, params)
+    model.check_installed()
+    return model
+
+
+def _make(kind: Kind, params: Mapping[str, object]) -> SoilMoistureModel:
     params = {k: plain_number(v) for k, v in params.items()}
     if isinstance(kind, str) and kind in _KINDS:
         found = _import(*_KINDS[kind])
         _check_names(kind, params, list(inspect.signature(found).parameters))
-        model = found(**params)
+        model: SoilMoistureModel = found(**params)
     else:
         model = _make_regressor(_regressor_named(kind) if isinstance(kind, str) else kind, params)
     model.check_types()
@@ -97,7 +104,7 @@ def _unfitted(path: str | Path, kind: str, params: JsonObject) -> SoilMoistureMo
         _check_names(f"{path}/model.json: {kind}", params, ["seed"])
         return _import(*_OF_SKLEARN)(**params)
     if kind in _KINDS:
-        return make_model(kind, **params)
+        return _make(kind, params)  # trees need nothing of the library that grew them
     raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(kind, list(_KINDS))}")
 
 
@@ -127,7 +134,7 @@ def _regressor_named(name: str) -> BaseEstimator:
     if name not in regressors:
         hint = nearest(name, [*_KINDS, *regressors])
         if hint.startswith("known"):
-            hint = f"known: {', '.join(_KINDS)}, and scikit-learn's regressors, such as HistGradientBoostingRegressor"
+            hint = f"known: {', '.join(_KINDS)}, and scikit-learn's regressors, such as ExtraTreesRegressor"
         raise SmgeoError(f"unknown model {name!r}; {hint}")
     return regressors[name]()
 

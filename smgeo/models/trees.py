@@ -5,11 +5,13 @@ The code is our own because it predicts at 3.4 times the rate of scikit-learn's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from struct import Struct
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -34,6 +36,8 @@ _TYPES = {
 # Rows whose features stay in a core's cache while all trees are evaluated, and rows that go down a tree together, so that the
 # processor does not wait for one node after the other.
 _BLOCK, _ABREAST = 8192, 16
+# What ydf's files of nodes begin with: a sequence of blobs, version 1, not compressed.
+_BLOBS = b"BS\x01\x00\x00\x00\x00\x00"
 # Levels of a tree in a file, at most: a row goes down all of them.
 _DEEPEST = 1000
 
@@ -74,8 +78,26 @@ class Trees:
         depths = np.array([depth for _, depth in parts], dtype=np.int64)
         return cls(feature, threshold, child, value, starts, depths)
 
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Return all trees of several."""
+        starts = np.cumsum([0, *(part.starts[-1] for part in parts)])
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _TYPES if name != "starts"}
+        return cls(
+            **arrays, starts=np.concatenate([[0], *(p.starts[1:] + s for p, s in zip(parts, starts, strict=False))])
+        )
+
     def predict(self, x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation over the trees for rows (n, features) float32: (n,) float32 each, for any number of threads."""
+        mean, square = self._add_up(x, threads) / len(self.depths)
+        return mean.astype("float32"), np.sqrt(np.maximum(square - mean**2, 0)).astype("float32")
+
+    def total(self, x: np.ndarray, threads: int) -> np.ndarray:
+        """Return the sum of all trees for rows (n, features) float32: (n,) float64, for any number of threads."""
+        return np.asarray(self._add_up(x, threads)[0])
+
+    def _add_up(self, x: np.ndarray, threads: int) -> np.ndarray:
+        """Return sums of the trees' estimates and of their squares, (2, n) float64."""
         x = np.ascontiguousarray(x, dtype="float32")
         if x.shape[1] < self._width:
             raise ValueError(f"the trees compare more than {x.shape[1]} features")
@@ -88,8 +110,7 @@ class Trees:
             _walk(*part, self.feature, self.threshold, self.child, self.value, self.starts, self.depths)
 
         map_threads(work, pairwise(bounds.tolist()), len(bounds) - 1)
-        mean, square = sums / len(self.depths)
-        return mean.astype("float32"), np.sqrt(np.maximum(square - mean**2, 0)).astype("float32")
+        return sums
 
     @cached_property
     def _width(self) -> int:
@@ -226,17 +247,80 @@ def trees_of_sklearn(forest: RandomForestRegressor) -> Trees:
     trees = []
     for estimator in forest.estimators_:
         tree = estimator.tree_
-        # scikit-learn compares float32 features with float64 thresholds: the largest float32 that is not above gives the same.
-        single = tree.threshold.astype("float32")
-        single = np.where(single > tree.threshold, np.nextafter(single, np.float32(-np.inf)), single)
-        trees.append((tree.children_left, tree.children_right, tree.feature, single, tree.value[:, 0, 0]))
+        above = float32_below(tree.threshold)
+        trees.append((tree.children_left, tree.children_right, tree.feature, above, tree.value[:, 0, 0]))
     return Trees.of(trees)
 
 
+def float32_below(threshold: np.ndarray) -> np.ndarray:
+    """Return the largest float32 that is not above each float64: comparing float32 features with it gives the same.
+
+    >>> float32_below(np.array([0.5, 0.1])) <= np.array([0.5, 0.1])
+    array([ True,  True])
+    """
+    single = threshold.astype("float32")
+    return np.where(single > threshold, np.nextafter(single, np.float32(-np.inf)), single)
+
+
 def trees_of_ydf(model: RandomForestModel) -> Trees:
-    """Return the trees of a ydf model whose conditions are all of the kind `feature >= threshold`."""
+    """Return the trees of a ydf model whose conditions are all of the kind `feature >= threshold`.
+
+    They are read from the file that ydf writes, some seven times as fast as node by node; node by node if the file has another form.
+    """
     columns = {column: i for i, column in enumerate(model.input_features_col_idxs())}
+    with TemporaryDirectory() as folder:
+        model.save(str(Path(folder) / "model"))
+        files = sorted((Path(folder) / "model").glob("nodes-*"))
+        contents = [file.read_bytes() for file in files]
+    if all(content.startswith(_BLOBS) for content in contents):
+        trees = list(_trees_of_blobs(contents, columns))
+        if len(trees) == model.num_trees():
+            return Trees.of(trees)
     return Trees.of([_tree_of_ydf(tree.root, columns) for tree in model.iter_trees()])
+
+
+def _trees_of_blobs(contents: Sequence[bytes], columns: dict[int, int]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the trees of ydf's files: a protocol buffer a node, after its length; a node, all below its negative child, all below the other."""
+    from yggdrasil_decision_forests.model.decision_tree.decision_tree_pb2 import Node
+
+    length, parse = Struct("<I").unpack_from, Node.FromString
+    left: list[int] = []
+    right: list[int] = []
+    feature: list[int] = []
+    number: list[float] = []
+    waiting: list[int] = []  # inner nodes whose positive child is to come
+    for content in contents:
+        at = len(_BLOBS)
+        while at < len(content):
+            (size,) = length(content, at)
+            node = parse(content[at + 4 : at + 4 + size])
+            at += 4 + size
+            here = len(left)
+            if node.HasField("condition"):
+                left.append(here + 1)
+                right.append(-1)
+                condition = node.condition.condition
+                if not condition.HasField("higher_condition"):
+                    raise ValueError("a condition that is no threshold")
+                feature.append(columns[node.condition.attribute])
+                number.append(condition.higher_condition.threshold)
+                waiting.append(here)
+                continue
+            left.append(-1)
+            right.append(-1)
+            feature.append(0)
+            number.append(node.regressor.top_value)
+            if waiting:
+                right[waiting.pop()] = here + 1
+                continue
+            leaf, numbers = np.array(left) < 0, np.array(number, dtype="float32")
+            yield np.array(left), np.array(right), np.array(feature), _below(numbers), np.where(leaf, numbers, 0)
+            left, right, feature, number = [], [], [], []
+
+
+def _below(threshold: np.ndarray) -> np.ndarray:
+    """Return the largest float32 below each: `>= threshold` is `>` that."""
+    return np.asarray(np.nextafter(threshold, np.float32(-np.inf)))
 
 
 def _tree_of_ydf(root: AbstractNode, columns: dict[int, int]) -> tuple[np.ndarray, ...]:
@@ -262,6 +346,5 @@ def _tree_of_ydf(root: AbstractNode, columns: dict[int, int]) -> tuple[np.ndarra
         feature[number] = columns[node.condition.attribute]
         threshold[number] = node.condition.threshold
         waiting += [(node.pos_child, number, right), (node.neg_child, number, left)]
-    # `>= threshold` is `> ` the largest number below it.
-    below = np.nextafter(np.array(threshold, dtype="float32"), np.float32(-np.inf))
+    below = _below(np.array(threshold, dtype="float32"))
     return np.array(left), np.array(right), np.array(feature), below, np.array(value, dtype="float32")

@@ -63,7 +63,9 @@ class Objective:
         files = [
             None if checkpoint is None else Checkpoint(f"{checkpoint}-{n}.npz", _KEPT_S) for n in range(len(self.pairs))
         ]
-        folds = [_Fold(self.make(given), *pair, file) for pair, file in zip(self.pairs, files, strict=True)]
+        folds = [
+            _Fold(self.make(given), *pair, file, self.is_network) for pair, file in zip(self.pairs, files, strict=True)
+        ]
         while sum(fold.advance() for fold in folds):
             parts = [(f.held_rmse if len(folds) == 1 else f.best_rmse, f.held_rows) for f in folds]
             scores = {METRIC: _pool(parts)}
@@ -84,10 +86,10 @@ class Objective:
 
 
 def fit_epochs(model: SoilMoistureModel, pair: Pair, epochs: int) -> SoilMoistureModel:
-    """Return the model after at most so many epochs, with the weights of the best of them."""
+    """Return the model after at most so many epochs, if it is a network, with the weights of the best of them."""
     training = model.fit_by_epoch(pair[0], validation=pair[1])
     for scores in training:
-        if scores["epoch"] >= epochs:
+        if is_network(model.kind) and scores["epoch"] >= epochs:
             break
     training.close()
     return model
@@ -107,9 +109,14 @@ class _Fold:
     """
 
     def __init__(
-        self, model: SoilMoistureModel, train: Windows, validation: Windows, checkpoint: Checkpoint | None
+        self,
+        model: SoilMoistureModel,
+        train: Windows,
+        validation: Windows,
+        checkpoint: Checkpoint | None,
+        by_epoch: bool,
     ) -> None:
-        self._model, self._validation = model, validation
+        self._model, self._validation, self._by_epoch = model, validation, by_epoch
         # Target units in one unit of the prepared target.
         self._scale = float((target_scale(train.preparation) or (0.0, 1.0))[1])
         self._epochs = model.fit_by_epoch(train, validation=validation, checkpoint=checkpoint)
@@ -118,10 +125,14 @@ class _Fold:
         self.held_rmse = self.best_rmse = np.inf
 
     def advance(self) -> bool:
-        """Train one more epoch; return False if there was none."""
+        """Train one more epoch, or a model that is no network to its end; return False if there was none."""
         scores = next(self._epochs, None)
         if scores is None:
             return False
+        if not self._by_epoch:
+            for _ in self._epochs:
+                pass
+            scores = {}
         self.rmse = scores["rmse"] * self._scale if "rmse" in scores else None
         self.held_rmse = scores["val_rmse"] * self._scale if "val_rmse" in scores else self._score()
         self.best_rmse = float(np.minimum(self.best_rmse, self.held_rmse))

@@ -48,6 +48,14 @@ _SPACES: dict[str, dict[str, Choices]] = {
         "max_depth": Range(integer=(4, 24)),
         "min_examples": Range(integer=(2, 100)),
     },
+    # Likewise, and what slows learning down: a low rate needs more trees than a search waits for.
+    "boosting": {
+        "learning_rate": Range(log=(0.01, 0.2)),
+        "max_leaves": Range(integer=(4, 63)),
+        "min_examples": Range(integer=(5, 200)),
+        "feature_share": Range(uniform=(0.1, 1.0)),
+        "l2": Range(log=(0.01, 100.0)),
+    },
 }
 
 
@@ -56,7 +64,7 @@ def default_space(kind: Kind) -> dict[str, Choices]:
 
     Parameters
     ----------
-    kind : {"ann", "gru", "lstm", "cnn", "rf"}
+    kind : {"ann", "gru", "lstm", "cnn", "rf", "boosting"}
         The space of `ann` is the study's.
 
     Returns

@@ -223,6 +223,7 @@ def test_parameters_from_numpy_can_be_saved(tmp_path):
         ("ann", {"unit": 3}, "did you mean 'units'"),
         ("rf", {"template": "better"}, "better_default"),
         ("rf", {"trees": 0}, "1 or more"),
+        ("rf", {"threads": 0}, "1 or more"),
         ("rf", {"engine": "sklern"}, "did you mean 'sklearn'"),
         ("rf", {"trees": 2.5}, "trees must be a whole number"),
         ("rf", {"trees": True}, "trees must be a whole number"),
