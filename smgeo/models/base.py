@@ -164,8 +164,9 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         Yields
         ------
         dict
-            `epoch` from 1, `epochs` (maximum), and for networks `rmse` and, with validation data, `val_rmse`, in the units of y. A model
-            without epochs yields once. If iteration stops early, the model keeps the epochs done (with validation data, the best of them).
+            `epoch` from 1, `epochs` (maximum), and for networks `rmse` and, with validation data, `val_rmse`, in the units of y. Of trees, which
+            are grown some at a time, both are numbers of trees; a model of scikit-learn yields once. If iteration stops early, the model keeps
+            the epochs done (with validation data, the best of them).
         """
         self.check_types()
         self.check_params()

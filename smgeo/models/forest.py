@@ -1,4 +1,7 @@
-"""Random forest: trained by ydf with the hyperparameter template of the study, or by scikit-learn; evaluated by compiled code."""
+"""Forests: random ones by ydf, with the hyperparameter template of the study, or by scikit-learn; and extremely randomised trees.
+
+Whichever library grew the trees, compiled code evaluates them.
+"""
 
 from __future__ import annotations
 
@@ -29,46 +32,19 @@ _FILE = "trees.npz"
 _STEP = 50
 
 
-class Forest(SoilMoistureModel):
-    """Random forest (Breiman 2001).
+class _Forest(SoilMoistureModel):
+    """Trees that are grown independently of each other, some at a time, and whose mean is the estimate.
 
-    Parameters
-    ----------
-    engine : {"ydf", "sklearn"}
-        Library that trains the trees. scikit-learn tries every feature at each split, ydf some of them.
-    trees : int
-        Number of trees.
-    max_depth : int
-        Maximum depth of a tree.
-    min_examples : int
-        Minimum number of rows in a leaf.
-    template : {"better_default", "none"}
-        ydf's hyperparameter template; the study used `better_default`. scikit-learn has none.
-    threads : int or None
-        Number of threads; all cores by default. The result does not depend on it.
-    seed : int
+    Those who inherit it have parameters `trees`, `max_depth`, `min_examples`, `feature_share`, `sample_rows`, `threads` and `seed`.
     """
 
-    kind: ClassVar[str] = "rf"
-
-    def __init__(
-        self,
-        *,
-        engine: str = "ydf",
-        trees: int = 300,
-        max_depth: int = 16,
-        min_examples: int = 5,
-        template: str = "better_default",
-        threads: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.engine = engine
-        self.trees = trees
-        self.max_depth = max_depth
-        self.min_examples = min_examples
-        self.template = template
-        self.threads = threads
-        self.seed = seed
+    trees: int
+    max_depth: int | None
+    min_examples: int
+    feature_share: float
+    sample_rows: int | None
+    threads: int | None
+    seed: int
 
     @property
     def has_spread(self) -> bool:
@@ -77,18 +53,11 @@ class Forest(SoilMoistureModel):
 
     def check_params(self) -> None:
         """Refuse values that the library would refuse later."""
-        for name, known in (("engine", _ENGINES), ("template", tuple(_TEMPLATES))):
-            value = getattr(self, name)
-            if value not in known:
-                raise SmgeoError(f"rf: unknown {name} {value!r}; {nearest(value, known)}")
-        counts = (self.trees, self.max_depth, self.min_examples, self.threads)
+        counts = (self.trees, self.max_depth, self.min_examples, self.sample_rows, self.threads)
         if min(n for n in counts if n is not None) < 1:
-            raise SmgeoError("rf: trees, max_depth, min_examples and threads must be 1 or more")
-
-    def check_installed(self) -> None:
-        """Refuse ydf where it is not installed."""
-        if self.engine == "ydf" and find_spec("ydf") is None:
-            raise missing_extra("the random forest by ydf (engine='sklearn' needs nothing more)", "forest")
+            raise SmgeoError(f"{self.kind}: trees, max_depth, min_examples, sample_rows and threads must be 1 or more")
+        if not 0 < self.feature_share <= 1:
+            raise SmgeoError(f"{self.kind}: feature_share must be above 0 and at most 1; got {self.feature_share:g}")
 
     def _fit(
         self,
@@ -100,59 +69,40 @@ class Forest(SoilMoistureModel):
     ) -> Epochs:
         self._weigh(len(y))
         rows = x.all()
-        grow = self._grow_by_ydf if self.engine == "ydf" else self._grow_by_sklearn
         parts: list[Trees] = []
         for first in range(0, self.trees, _STEP):
             done = min(first + _STEP, self.trees)
-            parts.append(grow(rows, y, done - first, first))
+            parts.append(self._grow(rows, y, done - first, _seed_of(self.seed, first)))
             self._trees = Trees.join(parts)
             yield {"epoch": done, "epochs": self.trees}
 
-    def _weigh(self, rows: int) -> None:
-        """Refuse a forest that would not fit in memory: a tree has two nodes a leaf, and a leaf about twice `min_examples` rows."""
-        nodes = self.trees * min(max(rows / self.min_examples, 1), 2.0 ** min(self.max_depth + 1, 60))
-        weigh_memory(
-            f"a forest of {self.trees:,} trees on {rows:,} rows (about {nodes:,.0f} nodes)", nodes * _NODE_BYTES
-        )
+    def _grow(self, x: np.ndarray, y: np.ndarray, trees: int, seed: int) -> Trees:
+        raise NotImplementedError
 
-    def _grow_by_ydf(self, x: np.ndarray, y: np.ndarray, trees: int, first: int) -> Trees:
-        import ydf
-
-        ydf.verbose(0)
-        params: JsonObject = {"num_trees": trees, "max_depth": self.max_depth, "min_examples": self.min_examples}
-        template = _TEMPLATES[self.template]
-        if template is not None:
-            params = {**ydf.RandomForestLearner.hyperparameter_templates()[template], **params}
-        learner = ydf.RandomForestLearner(
-            label="y",
-            task=ydf.Task.REGRESSION,
-            random_seed=_seed_of(self.seed, first),
-            num_threads=self.threads,
-            compute_oob_performances=False,
-            pure_serving_model=True,
-            **params,
-        )
-        try:
-            forest = learner.train({"x": x, "y": y})
-        except ValueError as error:
-            if "interrupted by user" not in str(error):
-                raise
-            raise KeyboardInterrupt from None  # ydf handles Ctrl-C itself, and calls it an invalid argument
-        if forest.num_trees() < trees:  # or, in older versions, returns the trees that it has
-            raise KeyboardInterrupt
-        return trees_of_ydf(forest)
-
-    def _grow_by_sklearn(self, x: np.ndarray, y: np.ndarray, trees: int, first: int) -> Trees:
-        from sklearn.ensemble import RandomForestRegressor
-
-        forest = RandomForestRegressor(
+    def _grow_by_sklearn(self, kind: type, x: np.ndarray, y: np.ndarray, trees: int, seed: int) -> Trees:
+        forest = kind(
             trees,
             max_depth=self.max_depth,
             min_samples_leaf=self.min_examples,
+            max_features=self.feature_share,
+            bootstrap=True,
+            max_samples=self._drawn(len(y)),
             n_jobs=self.threads or -1,
-            random_state=_seed_of(self.seed, first),
-        ).fit(x, y)
-        return trees_of_sklearn(forest)
+            random_state=seed,
+        )
+        return trees_of_sklearn(forest.fit(x, y))
+
+    def _drawn(self, rows: int) -> int:
+        """Return the number of rows that are drawn for each tree."""
+        return rows if self.sample_rows is None else min(self.sample_rows, rows)
+
+    def _weigh(self, rows: int) -> None:
+        """Refuse a forest that would not fit in memory: a tree has two nodes a leaf, and a leaf about twice `min_examples` rows."""
+        deepest = 60 if self.max_depth is None else min(self.max_depth + 1, 60)
+        nodes = self.trees * min(max(self._drawn(rows) / self.min_examples, 1), 2.0**deepest)
+        weigh_memory(
+            f"a forest of {self.trees:,} trees on {rows:,} rows (about {nodes:,.0f} nodes)", nodes * _NODE_BYTES
+        )
 
     def _predict(self, x: Rows) -> np.ndarray:
         return self._predict_spread(x)[0]
@@ -170,12 +120,167 @@ class Forest(SoilMoistureModel):
         if not (folder / _FILE).is_file():
             raise SmgeoError(f"{folder} was saved by an older smgeo (no {_FILE} in it); train the model again")
         trees = Trees.load(folder / _FILE, self.n_features_in_)
-        if len(trees.depths) != self.trees or trees.depths.max() > self.max_depth:
+        deepest = int(trees.depths.max())
+        if len(trees.depths) != self.trees or (self.max_depth is not None and deepest > self.max_depth):
+            levels = "any number of" if self.max_depth is None else f"up to {self.max_depth}"
             raise SmgeoError(
-                f"{folder}: {len(trees.depths)} trees of up to {trees.depths.max()} levels are not the {self.trees} of up to {self.max_depth} that "
+                f"{folder}: {len(trees.depths)} trees of up to {deepest} levels are not the {self.trees} of {levels} that "
                 "its parameters describe; train the model again"
             )
         self._trees = trees
+
+
+class Forest(_Forest):
+    """Random forest (Breiman 2001).
+
+    Parameters
+    ----------
+    engine : {"ydf", "sklearn"}
+        Library that trains the trees.
+    trees : int
+        Number of trees.
+    max_depth : int
+        Maximum depth of a tree.
+    min_examples : int
+        Minimum number of rows in a leaf.
+    feature_share : float
+        Share of the features that are tried at each split, above 0 and at most 1.
+    sample_rows : int or None
+        Number of rows that are drawn for each tree, with replacement, if there are more; None for as many as there are.
+    template : {"better_default", "none"}
+        ydf's hyperparameter template; the study used `better_default`. scikit-learn has none.
+    threads : int or None
+        Number of threads; all cores by default. The result does not depend on it.
+    seed : int
+    """
+
+    kind: ClassVar[str] = "rf"
+
+    def __init__(
+        self,
+        *,
+        engine: str = "ydf",
+        trees: int = 300,
+        max_depth: int = 16,
+        min_examples: int = 5,
+        feature_share: float = 1 / 3,
+        sample_rows: int | None = 100_000,
+        template: str = "better_default",
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.engine = engine
+        self.trees = trees
+        self.max_depth = max_depth
+        self.min_examples = min_examples
+        self.feature_share = feature_share
+        self.sample_rows = sample_rows
+        self.template = template
+        self.threads = threads
+        self.seed = seed
+
+    def check_params(self) -> None:
+        """Refuse values that the library would refuse later."""
+        for name, known in (("engine", _ENGINES), ("template", tuple(_TEMPLATES))):
+            value = getattr(self, name)
+            if value not in known:
+                raise SmgeoError(f"rf: unknown {name} {value!r}; {nearest(value, known)}")
+        super().check_params()
+
+    def check_installed(self) -> None:
+        """Refuse ydf where it is not installed."""
+        if self.engine == "ydf" and find_spec("ydf") is None:
+            raise missing_extra("the random forest by ydf (engine='sklearn' needs nothing more)", "forest")
+
+    def _grow(self, x: np.ndarray, y: np.ndarray, trees: int, seed: int) -> Trees:
+        if self.engine == "ydf":
+            return self._grow_by_ydf(x, y, trees, seed)
+        from sklearn.ensemble import RandomForestRegressor
+
+        return self._grow_by_sklearn(RandomForestRegressor, x, y, trees, seed)
+
+    def _grow_by_ydf(self, x: np.ndarray, y: np.ndarray, trees: int, seed: int) -> Trees:
+        import ydf
+
+        ydf.verbose(0)
+        params: JsonObject = {
+            "num_trees": trees,
+            "max_depth": self.max_depth,
+            "min_examples": self.min_examples,
+            "num_candidate_attributes_ratio": self.feature_share,
+            "bootstrap_size_ratio": self._drawn(len(y)) / len(y),
+        }
+        template = _TEMPLATES[self.template]
+        if template is not None:
+            params = {**ydf.RandomForestLearner.hyperparameter_templates()[template], **params}
+        learner = ydf.RandomForestLearner(
+            label="y",
+            task=ydf.Task.REGRESSION,
+            random_seed=seed,
+            num_threads=self.threads,
+            compute_oob_performances=False,
+            pure_serving_model=True,
+            **params,
+        )
+        try:
+            forest = learner.train({"x": x, "y": y})
+        except ValueError as error:
+            if "interrupted by user" not in str(error):
+                raise
+            raise KeyboardInterrupt from None  # ydf handles Ctrl-C itself, and calls it an invalid argument
+        if forest.num_trees() < trees:  # or, in older versions, returns the trees that it has
+            raise KeyboardInterrupt
+        return trees_of_ydf(forest)
+
+
+class ExtraTrees(_Forest):
+    """Extremely randomised trees (Geurts, Ernst and Wehenkel 2006, Mach. Learn. 63, 3-42), by scikit-learn.
+
+    Of each feature one threshold is drawn at random at each split, and the best of these is taken. Trees learn a station by heart less easily
+    than those of a random forest do, and estimate unseen places better for it.
+
+    Parameters
+    ----------
+    trees : int
+        Number of trees.
+    max_depth : int, optional
+        Maximum depth of a tree; none by default.
+    min_examples : int
+        Minimum number of rows in a leaf.
+    feature_share : float
+        Share of the features that are tried at each split, above 0 and at most 1.
+    sample_rows : int or None
+        Number of rows that are drawn for each tree, with replacement, if there are more; None for as many as there are.
+    threads : int or None
+        Number of threads; all cores by default. The result does not depend on it.
+    seed : int
+    """
+
+    kind: ClassVar[str] = "extra_trees"
+
+    def __init__(
+        self,
+        *,
+        trees: int = 300,
+        max_depth: int | None = None,
+        min_examples: int = 5,
+        feature_share: float = 1.0,
+        sample_rows: int | None = 10_000,
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.trees = trees
+        self.max_depth = max_depth
+        self.min_examples = min_examples
+        self.feature_share = feature_share
+        self.sample_rows = sample_rows
+        self.threads = threads
+        self.seed = seed
+
+    def _grow(self, x: np.ndarray, y: np.ndarray, trees: int, seed: int) -> Trees:
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        return self._grow_by_sklearn(ExtraTreesRegressor, x, y, trees, seed)
 
 
 def _seed_of(seed: int, first: int) -> int:

@@ -19,6 +19,7 @@ _MOST = {
     "max_depth": 10_000,
     "max_leaves": 2**20,
     "min_examples": 2**31,
+    "sample_rows": 2**31,
     "threads": 4_096,
     "layers": 32,
     "units": 65_536,

@@ -25,6 +25,7 @@ Kind: TypeAlias = str | BaseEstimator
 # kind -> module and class; imported only when needed, so that a forest needs no Keras.
 _KINDS = {
     "rf": ("smgeo.models.forest", "Forest"),
+    "extra_trees": ("smgeo.models.forest", "ExtraTrees"),
     "boosting": ("smgeo.models.boosting", "Boosting"),
     **{kind: ("smgeo.models.networks", kind.capitalize()) for kind in NETWORKS},
 }
@@ -37,9 +38,9 @@ def make_model(kind: Kind, **params: object) -> SoilMoistureModel:
 
     Parameters
     ----------
-    kind : {"rf", "boosting", "ann", "cnn", "gru", "lstm"}, str or scikit-learn regressor
-        Random forest, boosted trees, dense network, 1-D convolution, recurrent networks; the name of a regressor of scikit-learn, such as
-        `"ExtraTreesRegressor"`; or a regressor or pipeline of your own, which is copied.
+    kind : {"rf", "extra_trees", "boosting", "ann", "cnn", "gru", "lstm"}, str or scikit-learn regressor
+        Random forest, extremely randomised trees, boosted trees, dense network, 1-D convolution, recurrent networks; the name of a
+        regressor of scikit-learn, such as `"Ridge"`; or a regressor or pipeline of your own, which is copied.
     **params
         The model's own parameters (see its class), `seed` among them; for a regressor or pipeline those that its `set_params` takes.
 
@@ -134,7 +135,7 @@ def _regressor_named(name: str) -> BaseEstimator:
     if name not in regressors:
         hint = nearest(name, [*_KINDS, *regressors])
         if hint.startswith("known"):
-            hint = f"known: {', '.join(_KINDS)}, and scikit-learn's regressors, such as ExtraTreesRegressor"
+            hint = f"known: {', '.join(_KINDS)}, and scikit-learn's regressors, such as Ridge"
         raise SmgeoError(f"unknown model {name!r}; {hint}")
     return regressors[name]()
 

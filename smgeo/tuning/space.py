@@ -47,6 +47,11 @@ _SPACES: dict[str, dict[str, Choices]] = {
     "rf": {
         "max_depth": Range(integer=(4, 24)),
         "min_examples": Range(integer=(2, 100)),
+        "feature_share": Range(uniform=(0.05, 1.0)),
+    },
+    "extra_trees": {
+        "min_examples": Range(integer=(2, 50)),
+        "feature_share": Range(uniform=(0.2, 1.0)),
     },
     # Likewise, and what slows learning down: a low rate needs more trees than a search waits for.
     "boosting": {
@@ -64,7 +69,7 @@ def default_space(kind: Kind) -> dict[str, Choices]:
 
     Parameters
     ----------
-    kind : {"ann", "gru", "lstm", "cnn", "rf", "boosting"}
+    kind : {"ann", "gru", "lstm", "cnn", "rf", "extra_trees", "boosting"}
         The space of `ann` is the study's.
 
     Returns

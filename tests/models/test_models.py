@@ -21,14 +21,16 @@ NETWORK = {"epochs": 3, "batch_size": 16, "learning_rate": 0.02, "dropout": 0.0}
 PARAMS = {
     "rf": {"trees": 20, "threads": 2},
     "rf by scikit-learn": {"engine": "sklearn", "trees": 20, "threads": 2},
-    "boosting": {"max_iter": 40, "max_features": 0.6},
+    "extra_trees": {"trees": 20, "threads": 2, "sample_rows": 400},
+    "boosting": {"trees": 40, "feature_share": 0.6},
+    "scikit-learn": {"max_iter": 40, "max_features": 0.6},
     "ann": {"layers": 1, "units": 24, **NETWORK},
     "cnn": {"layers": 1, "filters": 8, "kernel": 3, **NETWORK},
     "gru": {"units": 8, **NETWORK},
     "lstm": {"units": 16, **NETWORK, "learning_rate": 0.03},
 }
 # Name here -> kind, where they differ.
-KIND = {"rf by scikit-learn": "rf", "boosting": "HistGradientBoostingRegressor"}
+KIND = {"rf by scikit-learn": "rf", "scikit-learn": "HistGradientBoostingRegressor"}
 NAMES = list(PARAMS)
 
 
@@ -75,7 +77,7 @@ def test_the_same_seed_gives_the_same_bits(name, fitted):
     x, y = _smooth(name)
     again = clone(fitted).fit(x[:500], y[:500])
     assert np.array_equal(again.predict(x), fitted.predict(x))
-    if name in ("rf", "rf by scikit-learn", "boosting", "ann"):
+    if name in ("rf", "rf by scikit-learn", "extra_trees", "boosting", "scikit-learn", "ann"):
         other = clone(fitted).set_params(seed=2).fit(x[:500], y[:500])
         assert not np.array_equal(other.predict(x), fitted.predict(x))
 
@@ -93,7 +95,7 @@ def test_the_contract_of_scikit_learn(name, fitted):
     params = fitted.get_params()
     assert params["seed"] == 1
     for param, value in PARAMS[name].items():
-        assert params[f"estimator__{param}" if name == "boosting" else param] == value
+        assert params[f"estimator__{param}" if name == "scikit-learn" else param] == value
     copy = clone(fitted)
     assert type(copy) is type(fitted)
     assert repr(copy.get_params()) == repr(params)
@@ -124,7 +126,9 @@ for kind in sys.argv[2:]:
     assert done.stdout.splitlines() == [
         "rf Forest True",
         "rf by scikit-learn Forest True",
-        "boosting Regressor True",
+        "extra_trees ExtraTrees True",
+        "boosting Boosting True",
+        "scikit-learn Regressor True",
         "ann Ann True",
         "cnn Cnn True",
         "gru Gru True",
@@ -224,11 +228,17 @@ def test_parameters_from_numpy_can_be_saved(tmp_path):
         ("rf", {"template": "better"}, "better_default"),
         ("rf", {"trees": 0}, "1 or more"),
         ("rf", {"threads": 0}, "1 or more"),
+        ("rf", {"feature_share": 0.0}, "feature_share must be above 0 and at most 1"),
+        (
+            "extra_trees",
+            {"sample_rows": 0},
+            "trees, max_depth, min_examples, sample_rows and threads must be 1 or more",
+        ),
         ("rf", {"engine": "sklern"}, "did you mean 'sklearn'"),
         ("rf", {"trees": 2.5}, "trees must be a whole number"),
         ("rf", {"trees": True}, "trees must be a whole number"),
         ("rf", {"seed": -1}, "seed must be from 0 to 4294967295"),
-        ("forrest", {}, "known: rf, ann, cnn, gru, lstm, and scikit-learn's regressors"),
+        ("forrest", {}, "known: rf, extra_trees, boosting, ann, cnn, gru, lstm, and scikit-learn's regressors"),
         ("HistGradientBostingRegressor", {}, "did you mean 'HistGradientBoostingRegressor'"),
         ("HistGradientBoostingClassifier", {}, "unknown model"),
         ("VotingRegressor", {}, "unknown model"),
@@ -339,12 +349,43 @@ def test_who_stops_asking_has_the_best_epoch_so_far():
     assert model.training_["epochs"] == len(scores)
 
 
+@pytest.mark.parametrize("kind", ["rf", "extra_trees", "boosting"])
+def test_trees_are_told_fifty_at_a_time_and_are_usable_between(kind):
+    x, y = _smooth(kind)
+    told = []
+    model = make_model(kind, trees=120, threads=1)
+    for scores in model.fit_by_epoch(x, y):
+        told.append((scores["epoch"], scores["epochs"]))
+        assert np.isfinite(model.predict(x[:5])).all()
+    assert told == [(50, 120), (100, 120), (120, 120)]
+
+
+def test_a_forest_of_several_steps_has_the_trees_of_each(tmp_path):
+    """Trees of later steps have seeds of their own; the file holds all of them, and their mean and spread are as in memory."""
+    x, y = _smooth("rf")
+    few, many = (make_model("rf", trees=n, threads=1).fit(x, y) for n in (50, 110))
+    mean, spread = many.predict_spread(x)
+    first = few.predict_spread(x)[0]
+    rest = (110 * mean - 50 * first) / 60
+    assert np.abs(rest - first).max() > 1e-3  # not the same trees again
+    many.save(tmp_path / "m")
+    np.testing.assert_array_equal(load_model(tmp_path / "m").predict_spread(x), (mean, spread))
+
+
+@pytest.mark.parametrize("kind", ["rf", "rf by scikit-learn", "extra_trees"])
+def test_fewer_rows_a_tree_make_smaller_trees(kind):
+    x, y = _smooth(kind)
+    whole, some = (_make(kind, sample_rows=n).fit(x, y) for n in (None, 70))
+    assert some._trees.starts[-1] < 0.3 * whole._trees.starts[-1]
+
+
 def test_epochs_one_by_one_are_the_epochs_of_one_fit(name, fitted):
     x, y = _smooth(name)
     model = _make(name, seed=1)
     told = list(model.fit_by_epoch(x[:500], y[:500]))
-    assert [t["epoch"] for t in told] == list(range(1, len(told) + 1))
-    assert {t["epochs"] for t in told} == {len(told)}
+    trees = PARAMS[name].get("trees")  # of these, fifty at a time
+    assert [t["epoch"] for t in told] == ([trees] if trees else list(range(1, len(told) + 1)))
+    assert {t["epochs"] for t in told} == {trees or len(told)}
     np.testing.assert_array_equal(model.predict(x[500:]), fitted.predict(x[500:]))
 
 

@@ -27,7 +27,9 @@ MODELS = {
     "rf": lambda: make_model("rf", trees=10, threads=1),
     "rf by scikit-learn": lambda: make_model("rf", engine="sklearn", trees=10, threads=1),
     "ann": lambda: make_model("ann", **SMALL_NETWORK),
-    "boosting": lambda: make_model(HistGradientBoostingRegressor(max_iter=20, min_samples_leaf=3)),
+    "extra_trees": lambda: make_model("extra_trees", trees=10, threads=1),
+    "boosting": lambda: make_model("boosting", trees=20, min_examples=3, threads=1),
+    "scikit-learn": lambda: make_model(HistGradientBoostingRegressor(max_iter=20, min_samples_leaf=3)),
     "pipeline": lambda: make_model(make_pipeline(StandardScaler(), Ridge())),
 }
 # Check that a model does not pass -> why.
@@ -53,7 +55,7 @@ def table():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.soak if n in ("ann", "boosting") else ()) for n in MODELS
+        pytest.param(n, marks=pytest.mark.soak if n in ("ann", "boosting", "scikit-learn") else ()) for n in MODELS
     ],  # a network takes minutes
 )
 def test_the_checks_of_scikit_learn(name):
@@ -93,7 +95,7 @@ def test_a_pipeline_scales_before_the_model(model, table):
         ("rf", {"trees": [1, 30]}),
         ("rf by scikit-learn", {"trees": [1, 30]}),
         pytest.param("ann", {"epochs": [1, 15]}, marks=pytest.mark.soak),
-        pytest.param("boosting", {"estimator__max_iter": [1, 40]}, marks=pytest.mark.soak),
+        pytest.param("scikit-learn", {"estimator__max_iter": [1, 40]}, marks=pytest.mark.soak),
     ],
 )
 def test_a_grid_search_finds_the_better_parameters(name, grid, table):
@@ -119,7 +121,7 @@ def test_set_params_is_checked_before_training(table):
     with pytest.raises(SmgeoError, match="trees must be a whole number; got '3'"):
         MODELS["rf"]().set_params(trees="3").fit(x, y)
     with pytest.raises(SmgeoError, match="'max_iter' parameter"):
-        MODELS["boosting"]().set_params(estimator__max_iter=-1).fit(x, y)
+        MODELS["scikit-learn"]().set_params(estimator__max_iter=-1).fit(x, y)
 
 
 def test_a_model_that_is_not_fitted(model, tmp_path):
