@@ -74,8 +74,9 @@ FOLDS_OF: dict[str, tuple[str, dict[str, float], str]] = {
     ),
 }
 PLACES: tuple[str, dict[str, float], str] = ("group-k-fold", {}, "")
+TREES = ("rf", "extra_trees", "boosting")
 # Splits by which intervals of each model are judged.
-SPLITS = {"boosting": 10, "lstm": 3}
+SPLITS = {"extra_trees": 10, "boosting": 10, "lstm": 3}
 NEAREST = 30
 FOLDS, SEED = 10, 0
 RADAR = ("s1_vv", "l8_b4", "l8_b5", "l8_b6", "l8_b7")
@@ -156,7 +157,7 @@ def learners_of(recipe: smgeo.recipe.Recipe, series: bool) -> dict[str, tuple[Le
     made = {
         name: (Learner.of(partial(smgeo.make_model, m.kind, **{"seed": SEED, **m.params}), 1), recipe.prepare_of(name))
         for name, m in recipe.models.items()
-        if name in ("rf", "boosting")
+        if name in TREES
     }
     if series:
         lstm = partial(smgeo.make_model, "lstm", seed=SEED, **LSTM)
@@ -260,7 +261,7 @@ def transfer(scan: xr.Dataset, uscrn: xr.Dataset) -> None:
 
 
 def judge_intervals(title: str, ds: xr.Dataset, recipe: smgeo.recipe.Recipe) -> None:
-    """Print coverage and width of intervals, and expected errors, of a boosting and of an LSTM."""
+    """Print coverage and width of intervals, and expected errors, of trees and of an LSTM."""
     print(f"\n{title}\n  coverage of 90 % intervals at test stations, mean over places; width in m3 m-3")
     print(
         f"  {'':<12}{'splits':>7}{'covered':>9}{'sd':>6}{'width':>8}{'nearest':>9}{'sd':>6}{'width':>8}{'inside':>8}{'RMSE':>8}{'expected':>9}"

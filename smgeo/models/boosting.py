@@ -44,6 +44,9 @@ _LEAF: Nodes = (np.array([-1]), np.array([-1]), np.array([0]), np.array([0.0]), 
 class Boosting(SoilMoistureModel):
     """Gradient-boosted trees on histograms (Friedman 2001, Ann. Stat. 29, 1189-1232).
 
+    The defaults are for places without a station: a low rate, few features at each split and a penalty keep trees from learning stations by
+    heart. A library's own defaults err more there (`docs/models.md` has the table).
+
     Parameters
     ----------
     engine : {"sklearn", "lightgbm", "xgboost"}
@@ -61,7 +64,7 @@ class Boosting(SoilMoistureModel):
     feature_share : float
         Share of the features that are tried at each split, above 0 and at most 1.
     l2 : float
-        Penalty of large leaf values.
+        Penalty of large leaf values: a leaf's estimate is divided by its rows and so many more.
     patience : int, optional
         Stop after so many trees without a better RMSE at the validation rows, and keep the best number of trees. By default, and without
         validation data, all trees are grown.
@@ -82,12 +85,12 @@ class Boosting(SoilMoistureModel):
         *,
         engine: str = "sklearn",
         trees: int = 300,
-        learning_rate: float = 0.1,
+        learning_rate: float = 0.03,
         max_leaves: int = 31,
         max_depth: int | None = None,
         min_examples: int = 20,
-        feature_share: float = 1.0,
-        l2: float = 0.0,
+        feature_share: float = 0.15,
+        l2: float = 30.0,
         patience: int | None = None,
         monotone: dict[str, int] | None = None,
         spread: bool = False,

@@ -13,7 +13,8 @@ from smgeo.errors import SmgeoError
 from smgeo.models import load_model, make_model
 from smgeo.prepare import Windows
 
-GROWTH = {"trees": 60, "learning_rate": 0.2, "max_leaves": 15, "min_examples": 7, "seed": 3}
+PLAIN = {"learning_rate": 0.1, "feature_share": 1.0, "l2": 0.0}
+GROWTH = {**PLAIN, "trees": 60, "learning_rate": 0.2, "max_leaves": 15, "min_examples": 7, "seed": 3}
 
 
 @pytest.fixture(params=["sklearn", "lightgbm", "xgboost"])
@@ -63,11 +64,13 @@ def test_one_split_by_hand(engine):
     """Two groups of ten rows; one tree of two leaves with the whole step estimates their means, half a step goes half way."""
     x = np.repeat([[0.0], [1.0]], 10, axis=0).astype("float32")
     y = np.repeat([1.0, 4.0], 10).astype("float32")
-    growth = {"engine": engine, "trees": 1, "max_leaves": 2, "min_examples": 5}
-    whole = make_model("boosting", learning_rate=1.0, **growth).fit(x, y)
-    half = make_model("boosting", learning_rate=0.5, **growth).fit(x, y)
+    growth = {**PLAIN, "engine": engine, "trees": 1, "max_leaves": 2, "min_examples": 5}
+    whole = make_model("boosting", **{**growth, "learning_rate": 1.0}).fit(x, y)
+    half = make_model("boosting", **{**growth, "learning_rate": 0.5}).fit(x, y)
+    shrunk = make_model("boosting", **{**growth, "learning_rate": 1.0, "l2": 5.0}).fit(x, y)
     assert whole.predict(x[[0, -1]]).tolist() == pytest.approx([1.0, 4.0], abs=1e-6)
     assert half.predict(x[[0, -1]]).tolist() == pytest.approx([1.75, 3.25], abs=1e-6)
+    assert shrunk.predict(x[[0, -1]]).tolist() == pytest.approx([1.5, 3.5], abs=1e-6)  # 10 rows of 10 + 5
 
 
 def test_nothing_to_split_is_the_mean(engine):
@@ -149,7 +152,7 @@ def test_monotone_needs_names():
 
 def test_the_spread_is_wide_where_errors_are(engine):
     (x, y), (query, truth) = data(12_000), data(10_000, seed=1)
-    model = make_model("boosting", engine=engine, spread=True, trees=100, seed=0).fit(x, y)
+    model = make_model("boosting", engine=engine, spread=True, trees=100, seed=0, **PLAIN).fit(x, y)
     mean, spread = model.predict_spread(query)
     np.testing.assert_array_equal(mean, model.predict(query))
     noisy = query[:, -1] > 0
