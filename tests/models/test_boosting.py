@@ -233,7 +233,7 @@ def test_a_recipe_by_name_and_its_intervals(make_station_cube, tmp_path):
     """The kind works where others do: evaluation, intervals from its spread, and the file."""
     ds = make_station_cube(stations=40, days=40, seed=0, gaps=0.1)
     split = smgeo.split_stations(ds, (0.6, 0.3, 0.1), False)
-    train = Windows(ds.sel(station=list(split.train)), ["s1_vv", "clay"], "sm")
+    train = Windows(ds.sel(station=list(split.train)), ["s1_vv", "clay"], "sm", length=1)
     model = make_model("boosting", trees=30, spread=True, min_examples=5).fit(train)
     smgeo.calibrate(model, ds, split)
     assert model.calibration_.offset is not None
