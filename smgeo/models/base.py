@@ -72,7 +72,6 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
     """
 
     kind: ClassVar[str]
-    uses_window: ClassVar[bool] = False
 
     preparation_: Preparation | None
     input_shape_: tuple[int | None, ...]
@@ -81,6 +80,11 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
     calibration_: Calibration | None = None
     applicability_: Applicability | None = None
     digest_: str | None = None
+
+    @property
+    def uses_window(self) -> bool:
+        """True if X is several days, (n, length, channels), rather than one, (n, features)."""
+        return False
 
     @property
     def uses_validation(self) -> bool:

@@ -85,13 +85,17 @@ class Recurrent(KerasModel):
         Units in each layer.
     """
 
-    uses_window: ClassVar[bool] = True
     _layer: ClassVar[str]
 
     mode: str = "window"
     crop_days: int = 180
     layers: int = 1
     units: int = 64
+
+    @property
+    def uses_window(self) -> bool:
+        """True: it sees several days."""
+        return True
 
     @property
     def uses_series(self) -> bool:
@@ -147,11 +151,15 @@ class Cnn(KerasModel):
     """
 
     kind: ClassVar[str] = "cnn"
-    uses_window: ClassVar[bool] = True
 
     filters: int = 64
     kernel: int = 5
     activation: str = "relu"
+
+    @property
+    def uses_window(self) -> bool:
+        """True: it sees several days."""
+        return True
 
     @property
     def _batch_limits(self) -> tuple[int, int]:

@@ -47,13 +47,17 @@ class Model(Protocol):
     """
 
     kind: ClassVar[str]
-    uses_window: ClassVar[bool]
     preparation_: Preparation | None
     input_shape_: tuple[int | None, ...]
     training_: JsonObject
     calibration_: Calibration | None
     applicability_: Applicability | None
     digest_: str | None
+
+    @property
+    def uses_window(self) -> bool:
+        """True if X is several days rather than one."""
+        ...
 
     @property
     def uses_validation(self) -> bool:

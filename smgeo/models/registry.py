@@ -27,6 +27,7 @@ _KINDS = {
     "rf": ("smgeo.models.forest", "Forest"),
     "extra_trees": ("smgeo.models.forest", "ExtraTrees"),
     "boosting": ("smgeo.models.boosting", "Boosting"),
+    "ensemble": ("smgeo.models.ensemble", "Ensemble"),
     **{kind: ("smgeo.models.networks", kind.capitalize()) for kind in NETWORKS},
 }
 # Class of the kind under which the file of a scikit-learn regressor is saved.
@@ -38,9 +39,9 @@ def make_model(kind: Kind, **params: object) -> SoilMoistureModel:
 
     Parameters
     ----------
-    kind : {"rf", "extra_trees", "boosting", "ann", "cnn", "gru", "lstm"}, str or scikit-learn regressor
-        Random forest, extremely randomised trees, boosted trees, dense network, 1-D convolution, recurrent networks; the name of a
-        regressor of scikit-learn, such as `"Ridge"`; or a regressor or pipeline of your own, which is copied.
+    kind : {"rf", "extra_trees", "boosting", "ann", "cnn", "gru", "lstm", "ensemble"}, str or scikit-learn regressor
+        Random forest, extremely randomised trees, boosted trees, dense network, 1-D convolution, recurrent networks, the mean of several
+        models; the name of a regressor of scikit-learn, such as `"Ridge"`; or a regressor or pipeline of your own, which is copied.
     **params
         The model's own parameters (see its class), `seed` among them; for a regressor or pipeline those that its `set_params` takes.
 
@@ -56,12 +57,13 @@ def make_model(kind: Kind, **params: object) -> SoilMoistureModel:
     >>> model, make_model("Ridge").estimator
     (Regressor(estimator=Ridge(alpha=2.0), seed=1), Ridge())
     """
-    model = _make(kind, params)
+    model = unfitted_model(kind, params)
     model.check_installed()
     return model
 
 
-def _make(kind: Kind, params: Mapping[str, object]) -> SoilMoistureModel:
+def unfitted_model(kind: Kind, params: Mapping[str, object]) -> SoilMoistureModel:
+    """Return what `make_model` returns, without asking whether the library that trains it is installed: trees estimate without it."""
     params = {k: plain_number(v) for k, v in params.items()}
     if isinstance(kind, str) and kind in _KINDS:
         found = _import(*_KINDS[kind])
@@ -105,7 +107,7 @@ def _unfitted(path: str | Path, kind: str, params: JsonObject) -> SoilMoistureMo
         _check_names(f"{path}/model.json: {kind}", params, ["seed"])
         return _import(*_OF_SKLEARN)(**params)
     if kind in _KINDS:
-        return _make(kind, params)  # trees need nothing of the library that grew them
+        return unfitted_model(kind, params)
     raise SmgeoError(f"{path}/model.json: unknown model {kind!r}; {nearest(kind, list(_KINDS))}")
 
 

@@ -17,7 +17,7 @@ from smgeo.addresses import find_address_faults
 from smgeo.catalog import COORDINATES, TARGET_MEAN
 from smgeo.errors import nearest
 from smgeo.recipe.fields import RecipeFields, TargetSpec
-from smgeo.recipe.models import OF_WINDOWS
+from smgeo.recipe.models import OF_WINDOWS, ModelSpec, parts_of
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.rasters import RasterSource, other_units
 from smgeo.recipe.spec import describe_errors
@@ -229,12 +229,35 @@ def _windows_in_period(recipe: RecipeFields) -> Iterator[str]:
     days = (recipe.period[1] - recipe.period[0]).days + 1
     for name, model in recipe.models.items():
         prepare, _ = _prepare_of(recipe, name)
-        windows = model.kind in OF_WINDOWS and model.params.get("mode") != "sequence"
+        windows = any(
+            part.get("kind") in OF_WINDOWS and part.get("mode") != "sequence" for part in _parts_of(recipe, name, model)
+        )
         if windows and prepare is not None and 0 < days < prepare.window.length:
             yield (
                 f"models.{name}: sees windows of {prepare.window.length} days, and period has {days}; give a longer period, or a shorter "
                 "prepare.window.length"
             )
+
+
+def _parts_of(recipe: RecipeFields, name: str, model: ModelSpec) -> list[Mapping[str, object]]:
+    """Return kind and parameters of a model, or of each member of an ensemble."""
+    params = parts_of(recipe.models, name)
+    if model.kind != "ensemble":
+        return [{"kind": model.kind, **params}]
+    members = params.get("members", ())
+    return [m if isinstance(m, Mapping) else {"kind": m} for m in members if isinstance(m, str | Mapping)]
+
+
+def _members_prepared_alike(recipe: RecipeFields) -> Iterator[str]:
+    """Members of an ensemble learn from the ensemble's rows, so that a preparation of their own would be ignored."""
+    for name, model in recipe.models.items():
+        members = model.params.get("members", ())
+        for member in members if model.kind == "ensemble" and isinstance(members, list | tuple) else ():
+            if isinstance(member, str) and member in recipe.models and recipe.models[member].prepare:
+                yield (
+                    f"models.{name}.members: {member} has a prepare of its own, and an ensemble's members are prepared alike; give prepare to "
+                    f"{name}, or leave {member} out"
+                )
 
 
 def _layers_of_maps(recipe: RecipeFields) -> Iterator[str]:
@@ -383,6 +406,7 @@ RULES: tuple[Callable[[RecipeFields], Iterator[str]], ...] = (
     _variables_of_preparation,
     _period_in_order,
     _windows_in_period,
+    _members_prepared_alike,
     _layers_of_maps,
     _days_of_maps,
     _days_of_report,

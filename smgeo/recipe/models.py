@@ -37,6 +37,29 @@ class ModelSpec(Spec):
     prepare: dict[str, YamlValue] = Field({})
 
 
+def parts_of(
+    models: Mapping[str, ModelSpec], name: str, found: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return a model's parameters, `found` by a search over its own; of an ensemble, members that are models of the recipe with theirs.
+
+    >>> models = {"lstm": ModelSpec(kind="lstm", params={"units": 8}), "mean": ModelSpec(kind="ensemble", params={"members": ["rf", "lstm"]})}
+    >>> parts_of(models, "mean", {"lstm": {"units": 32}})
+    {'members': ['rf', {'kind': 'lstm', 'units': 32}]}
+    """
+    over = (found or {}).get(name, {})
+    params: dict[str, Any] = {**models[name].params, **over}
+    members = params.get("members")
+    if models[name].kind != "ensemble" or not isinstance(members, list | tuple):
+        return params
+
+    def resolve(member: object) -> object:
+        if not isinstance(member, str) or member not in models or models[member].kind == "ensemble":
+            return member
+        return {"kind": models[member].kind, **parts_of(models, member, found)}
+
+    return {**params, "members": [resolve(member) for member in members]}
+
+
 def name_kinds(value: object) -> object:
     """Return a recipe's `models` with every kind: `ann: {units: 64}` means kind ann; `small: {kind: ann, units: 64}` names it.
 

@@ -21,6 +21,7 @@ from smgeo.models import make_model
 from smgeo.models.base import SoilMoistureModel
 from smgeo.models.model_file import read_model
 from smgeo.prepare import Split, group_stations
+from smgeo.recipe.models import parts_of
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.study import Recipe
 from smgeo.study.ledger import Done, Ledger
@@ -231,8 +232,8 @@ class Context:
         return self.recipe.prepare_of(name, found.prepare)
 
     def params_of(self, found: Found, name: str) -> JsonObject:
-        """Return a model's parameters: the recipe's, and over them what a search found."""
-        return {"seed": self.recipe.seed, **self.recipe.models[name].params, **found.searched.get(name, {})}
+        """Return a model's parameters, and those of an ensemble's members: the recipe's, and over them what a search found."""
+        return {"seed": self.recipe.seed, **parts_of(self.recipe.models, name, found.searched)}
 
     def new_model(self, found: Found, name: str, **changed: object) -> SoilMoistureModel:
         """Make an unfitted model with these parameters, some of them changed."""

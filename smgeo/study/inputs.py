@@ -24,6 +24,7 @@ from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare import group_stations
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.prepare.places import group_numbers
+from smgeo.recipe.models import parts_of
 from smgeo.recipe.station_source import files_of
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_station_source, raster_files
@@ -146,7 +147,7 @@ class _Faults:
 def _check_models(recipe: Recipe, folder: Path, faults: _Faults) -> None:
     for name, model in recipe.models.items():
         with faults.collect(f"models.{name}"):
-            make_model(model.kind, **model.params)
+            make_model(model.kind, **parts_of(recipe.models, name))
         if name not in recipe.search:
             continue
         with faults.collect(f"search.{name}"):
@@ -228,7 +229,7 @@ def _map_date_faults(recipe: Recipe, first: Day, last: Day) -> Iterator[str]:
     for name in recipe.maps.models or recipe.models:
         length = recipe.prepare_of(name).window.length
         early = [str(d) for d in recipe.maps.dates if start <= pd.Timestamp(d) < start + pd.Timedelta(days=length - 1)]
-        if early and make_model(recipe.models[name].kind).uses_window:
+        if early and make_model(recipe.models[name].kind, **parts_of(recipe.models, name)).uses_window:
             yield (
                 f"maps.dates: {', '.join(early)} leave no room for the window of {length} days that {name} needs in the grid "
                 f"cube, which starts on {start.date()}; map later days, start grid.period earlier, or name other maps.models"

@@ -141,7 +141,7 @@ def _cross_validate(
         return {**scores}
 
     inputs = {
-        "model": recipe.models[name].model_dump(mode="json"),
+        "model": {**recipe.models[name].model_dump(mode="json"), "params": run.params_of(found, name)},
         "seed": recipe.seed,
         "groups": run.groups,
         "cluster": recipe.cluster,

@@ -1,0 +1,230 @@
+"""An ensemble: the mean of several models that are trained on the same rows, windows or series."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from smgeo.errors import SmgeoError
+from smgeo.files import JsonObject
+from smgeo.models.base import Epochs, SoilMoistureModel
+from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.rows import Rows
+from smgeo.models.team import Team
+
+# Numbers of windows or series that are held at once while members estimate.
+_NUMBERS = 2**25
+_MOST_MEMBERS = 32
+
+
+class Ensemble(SoilMoistureModel):
+    """Mean of several models (a simple average; Dietterich 2000, MCS 2000, LNCS 1857).
+
+    All members learn from the same rows. If one of them sees windows, those that see one day get the last day of each window; if one runs
+    along whole series (`mode: sequence`), they get each day that counts. Members are trained one after the other.
+
+    Parameters
+    ----------
+    members : sequence of str or dict
+        Kinds, or kinds with their parameters: `["extra_trees", {"kind": "lstm", "mode": "sequence"}]`. In a recipe, names of its models.
+    seeds : sequence of int, optional
+        Each member once for each of these seeds. By default once, with its own seed, or `seed`.
+    seed : int
+        Seed of members that have none.
+
+    Attributes
+    ----------
+    members_ : list of fitted models
+        In order; with `seeds`, the first seed of all members first.
+    """
+
+    kind: ClassVar[str] = "ensemble"
+
+    def __init__(
+        self,
+        *,
+        members: Sequence[str | Mapping[str, object]] = ("extra_trees", "boosting"),
+        seeds: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.members = members
+        self.seeds = seeds
+        self.seed = seed
+
+    @property
+    def uses_window(self) -> bool:
+        """True if a member sees several days."""
+        return any(m.uses_window for m in self._unfitted())
+
+    @property
+    def uses_validation(self) -> bool:
+        """True if a member stops early on validation data."""
+        return any(m.uses_validation for m in self._unfitted())
+
+    @property
+    def uses_series(self) -> bool:
+        """True if a member runs along whole series."""
+        return any(m.uses_series for m in self._unfitted())
+
+    @property
+    def has_spread(self) -> bool:
+        """True: the spread of the members."""
+        return True
+
+    def check_params(self) -> None:
+        """Refuse members that cannot be trained together."""
+        if isinstance(self.members, str) or not isinstance(self.members, Sequence) or not self.members:
+            raise SmgeoError(
+                f"ensemble: members must be a list of kinds, or of kinds with parameters, such as [extra_trees, {{kind: lstm, units: 32}}]; got "
+                f"{self.members!r}"
+            )
+        seeds = self.seeds
+        if seeds is not None and (
+            not isinstance(seeds, Sequence) or not seeds or not all(type(s) is int and s >= 0 for s in seeds)
+        ):
+            raise SmgeoError(
+                f"ensemble: seeds must be a list of whole numbers from 0, such as [0, 1, 2]; got {seeds!r}"
+            )
+        made = self._unfitted()
+        if not 2 <= len(made) <= _MOST_MEMBERS:
+            raise SmgeoError(
+                f"ensemble: {len(made)} members (each once for each seed); there must be 2 to {_MOST_MEMBERS}"
+            )
+        if any(m.uses_series for m in made) and any(m.uses_window and not m.uses_series for m in made):
+            raise SmgeoError(
+                "ensemble: a member runs along whole series (mode: sequence) and another sees windows; give both the same mode, or make two "
+                "ensembles"
+            )
+
+    def check_installed(self) -> None:
+        """Refuse members whose library is not installed."""
+        for member in self._unfitted():
+            member.check_installed()
+
+    def _unfitted(self) -> list[SoilMoistureModel]:
+        """Return new members; with `seeds`, all members of the first seed first."""
+        from smgeo.models.registry import unfitted_model
+
+        out = []
+        for seed in (None,) if self.seeds is None else self.seeds:
+            for member in self.members:
+                params = (
+                    {"kind": member} if isinstance(member, str) else dict(member) if isinstance(member, Mapping) else {}
+                )
+                kind = params.pop("kind", None)
+                if not isinstance(kind, str) or kind == self.kind:
+                    raise SmgeoError(
+                        f"ensemble: a member must be a kind of model, or a mapping with kind and parameters, and no ensemble; got {member!r}"
+                    )
+                own = {"seed": self.seed, **params} if seed is None else {**params, "seed": seed}
+                out.append(unfitted_model(kind, own))
+        return out
+
+    # ---- training
+
+    def _fit(
+        self,
+        x: Rows,
+        y: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        checkpoint: Checkpoint | None,
+        team: Team | None,
+    ) -> Epochs:
+        if team is not None:
+            raise SmgeoError("ensemble: members are trained in one process; leave workers out")
+        made = self._unfitted()
+        days = _Days(x, y), None if validation is None else _Days(*validation)
+        self.members_: list[SoilMoistureModel] = []
+        for number, member in enumerate(made):
+            seen, held = (x, y), validation
+            if not member.uses_window and self.uses_window:
+                seen, held = days[0].pair, None if days[1] is None else days[1].pair
+            self._tell(member, seen[0])
+            begun = False
+            for scores in member._fit(*seen, held if member.uses_validation else None, None, None):
+                member.training_ = member._describe_training()
+                if not begun:
+                    self.members_.append(member)
+                    begun = True
+                share = min(scores["epoch"] / scores["epochs"], 1.0)
+                yield {"epoch": round(100 * (number + share)), "epochs": 100 * len(made)}
+
+    def _tell(self, member: SoilMoistureModel, x: Rows) -> None:
+        """Give a member what `fit` learns before training."""
+        member.params_ = member._file_params()
+        member.n_features_in_ = int(x.shape[-1])
+        series = x.mask is not None
+        member.input_shape_ = (None, int(x.shape[-1])) if series else tuple(int(n) for n in x.shape[1:])
+        member.preparation_ = self.preparation_
+
+    # ---- estimates
+
+    def _predict(self, x: Rows) -> np.ndarray:
+        return self._predict_spread(x)[0]
+
+    def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation over the members."""
+        shape = x.shape[:2] if self.uses_series else x.shape[:1]
+        mean, spread = (np.empty(shape, dtype="float32") for _ in range(2))
+        for block, values in x.blocks(max(_NUMBERS // int(np.prod(x.shape[1:])), 1)):
+            each = np.stack([self._estimate(member, values) for member in self.members_])
+            mean[block], spread[block] = each.mean(axis=0), each.std(axis=0)
+        return mean, spread
+
+    def _estimate(self, member: SoilMoistureModel, x: np.ndarray) -> np.ndarray:
+        """Return a member's estimates of rows, windows or series: float64, (n,) or (n, days)."""
+        if member.uses_window or not self.uses_window:
+            return member._predict(Rows(x)).astype("float64")
+        days = x if self.uses_series else x[:, -1]
+        rows = np.ascontiguousarray(days.reshape(-1, days.shape[-1]))
+        return member._predict(Rows(rows)).astype("float64").reshape(days.shape[:-1])
+
+    # ---- the file
+
+    def _file_params(self) -> JsonObject:
+        members = [m if isinstance(m, str) else dict(m) for m in self.members]
+        return {"members": members, "seeds": None if self.seeds is None else list(self.seeds), "seed": self.seed}
+
+    def _describe_training(self) -> JsonObject:
+        return {"members": [{"kind": m.kind, **m.training_} for m in self.members_]}
+
+    def _save_weights(self, folder: Path) -> None:
+        for number, member in enumerate(self.members_):
+            part = folder / str(number)
+            part.mkdir()
+            member._save_weights(part)
+
+    def _load_weights(self, folder: Path, trusted: Collection[str]) -> None:
+        made, told = self._unfitted(), self.training_.get("members")
+        if not isinstance(told, list) or len(told) != len(made) or not all(isinstance(t, dict) for t in told):
+            raise SmgeoError(f"{folder}: its members are not those that its parameters describe; train the model again")
+        one_day = (self.n_features_in_,)
+        for number, (member, training) in enumerate(zip(made, told, strict=True)):
+            member.n_features_in_, member.preparation_ = self.n_features_in_, self.preparation_
+            member.input_shape_ = self.input_shape_ if member.uses_window else one_day
+            member.training_, member.params_ = training, member._file_params()
+            member._load_weights(folder / str(number), trusted)
+        self.members_ = made
+
+
+class _Days:
+    """The days of windows or series as rows for members that see one day, gathered when the first of them needs them."""
+
+    def __init__(self, x: Rows, y: np.ndarray) -> None:
+        self._x, self._y = x, y
+        self._made: tuple[Rows, np.ndarray] | None = None
+
+    @property
+    def pair(self) -> tuple[Rows, np.ndarray]:
+        """Rows and their target: the last day of each window, or each day of a series that counts."""
+        if self._made is None:
+            mask = self._x.mask
+            parts = [values[:, -1] if mask is None else values[mask[block]] for block, values in self._blocks()]
+            self._made = Rows(np.concatenate(parts)), self._y if mask is None else self._y[mask]
+        return self._made
+
+    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        return self._x.blocks(max(_NUMBERS // int(np.prod(self._x.shape[1:])), 1))

@@ -1,0 +1,189 @@
+"""Ensembles: the mean of members that were trained apart on the same rows, by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+import smgeo
+from smgeo.errors import SmgeoError
+from smgeo.models import load_model, make_model
+from smgeo.models.rows import Rows
+from smgeo.prepare import Windows
+
+NETWORK = {"units": 8, "layers": 1, "epochs": 3, "batch_size": 16, "learning_rate": 0.02}
+FEATURES = ["s1_vv", "precipitation", "clay"]
+
+
+@pytest.fixture
+def ds(make_station_cube):
+    return make_station_cube(stations=8, days=60, seed=1, gaps=0.1)
+
+
+def _windows(ds, **options):
+    fill = [float(ds[name].mean()) for name in FEATURES]
+    return Windows(ds, FEATURES, "sm", missing=0.5, fill=fill, **options)
+
+
+def test_the_mean_of_models_of_rows_trained_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((300, 4), dtype="float32"), rng.random(300, dtype="float32")
+    members = ["extra_trees", {"kind": "boosting", "trees": 20}, {"kind": "Ridge", "alpha": 0.5}]
+    model = make_model("ensemble", members=members, seed=3).fit(x, y)
+    apart = [
+        make_model("extra_trees", seed=3).fit(x, y).predict(x),
+        make_model("boosting", trees=20, seed=3).fit(x, y).predict(x),
+        make_model("Ridge", alpha=0.5, seed=3).fit(x, y).predict(x),
+    ]
+    np.testing.assert_allclose(model.predict(x), np.mean(apart, axis=0), rtol=1e-6)
+    mean, spread = model.predict_spread(x)
+    np.testing.assert_array_equal(mean, model.predict(x))
+    np.testing.assert_allclose(spread, np.std(apart, axis=0), rtol=1e-4, atol=1e-7)
+    model.save(tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_spread(x), (mean, spread))
+    loaded.save(tmp_path / "again")
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["0", "1", "2", "model.json"]
+
+
+def test_each_member_once_for_each_seed():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((200, 3), dtype="float32"), rng.random(200, dtype="float32")
+    small = [{"kind": "extra_trees", "trees": 5}, {"kind": "rf", "engine": "sklearn", "trees": 5}]
+    model = make_model("ensemble", members=small, seeds=[4, 5]).fit(x, y)
+    apart = [make_model(seed=s, **m).fit(x, y).predict(x) for s in (4, 5) for m in small]
+    np.testing.assert_allclose(model.predict(x), np.mean(apart, axis=0), rtol=1e-6)
+    assert [m.seed for m in model.members_] == [4, 4, 5, 5]
+
+
+def test_members_that_see_one_day_get_the_last_of_each_window(ds, tmp_path):
+    pytest.importorskip("keras")
+    windows, held = _windows(ds.isel(station=slice(6)), length=5), _windows(ds.isel(station=slice(6, 8)), length=5)
+    members = [{"kind": "extra_trees", "trees": 9}, {"kind": "gru", **NETWORK}, {"kind": "ann", **NETWORK}]
+    model = make_model("ensemble", members=members, seed=2).fit(windows, validation=held)
+    last, last_held = windows.gather(np.arange(len(windows)))[:, -1], held.gather(np.arange(len(held)))[:, -1]
+    apart = [
+        make_model("extra_trees", trees=9, seed=2).fit(last, windows.y).predict(last_held),
+        make_model("gru", seed=2, **NETWORK).fit(windows, validation=held).predict(held),
+        make_model("ann", seed=2, **NETWORK).fit(last, windows.y, validation=(last_held, held.y)).predict(last_held),
+    ]
+    np.testing.assert_allclose(model.predict(held), np.mean(apart, axis=0), rtol=2e-5)
+    assert (model.uses_window, model.uses_series, model.uses_validation) == (True, False, True)
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(load_model(tmp_path / "m").predict(held), model.predict(held))
+
+
+def test_members_that_see_one_day_get_each_day_of_a_series_that_counts(ds, tmp_path):
+    pytest.importorskip("keras")
+    lstm = {**NETWORK, "mode": "sequence", "crop_days": 30, "batch_size": 2}
+    windows = _windows(ds, length=5, mode="sequence")
+    members = [{"kind": "extra_trees", "trees": 9}, {"kind": "lstm", **lstm}]
+    model = make_model("ensemble", members=members, seed=2).fit(windows)
+    x = windows.gather(np.arange(len(windows)))
+    trees = make_model("extra_trees", trees=9, seed=2).fit(x[windows.mask], windows.y[windows.mask])
+    series = make_model("lstm", seed=2, **lstm).fit(windows).predict(windows)
+    found = model.predict(windows)
+    assert found.shape == windows.y.shape
+    np.testing.assert_allclose(
+        windows.pick(found), (trees.predict(x[windows.mask]) + windows.pick(series)) / 2, rtol=2e-5
+    )
+    assert model.window_mode == "sequence"
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(load_model(tmp_path / "m").predict(windows), found)
+
+
+def test_intervals_scores_and_a_map_of_an_ensemble(make_station_cube, make_grid_cube, tmp_path):
+    ds = make_station_cube(stations=40, days=20, seed=0)
+    split = smgeo.split_stations(ds, (0.6, 0.3, 0.1), False)
+    members = [{"kind": "extra_trees", "trees": 9}, {"kind": "boosting", "trees": 9}]
+    model = make_model("ensemble", members=members).fit(
+        Windows(ds.sel(station=list(split.train)), FEATURES, "sm", length=1)
+    )
+    smgeo.calibrate(model, ds, split)
+    assert set(smgeo.evaluate(model, ds, split).scores) == {"train", "validation", "test"}
+    model.save(tmp_path / "m")
+    grid = make_grid_cube(days=3)
+    smgeo.predict_map(load_model(tmp_path / "m"), grid, tmp_path / "map.zarr", ["2020-01-02"], intervals=0.8)
+    made = smgeo.open_cube(tmp_path / "map.zarr")
+    day = grid.isel(time=1)
+    x = np.stack([day[n].values.ravel() for n in FEATURES], axis=1).astype("float32")
+    np.testing.assert_allclose(made["sm"].values.ravel(), model.predict(x), rtol=1e-5)
+    assert (made["sm_lower"] < made["sm_upper"]).all()
+
+
+def test_a_map_of_an_ensemble_along_series(ds, make_grid_cube, tmp_path):
+    """Each pixel is a series, whose last day the row member sees alone and the network with all days before it."""
+    pytest.importorskip("keras")
+    lstm = {**NETWORK, "mode": "sequence", "crop_days": 30, "batch_size": 2}
+    members = [{"kind": "extra_trees", "trees": 9}, {"kind": "lstm", **lstm}]
+    windows = _windows(ds, length=5, mode="sequence")
+    model = make_model("ensemble", members=members).fit(windows)
+    grid = make_grid_cube(days=12)
+    smgeo.predict_map(model, grid, tmp_path / "map.zarr", ["2020-01-12"])
+    x = np.stack(
+        [np.broadcast_to(grid[n].transpose(..., "y", "x").values, (12, 4, 5)).reshape(12, 20) for n in FEATURES],
+        axis=-1,
+    )
+    x = np.concatenate([x, np.ones_like(x)], axis=-1).transpose(1, 0, 2).astype("float32")  # every value was observed
+    trees, network = model.members_
+    each = trees.predict(x[:, -1]), network._predict(Rows(x))[:, -1]
+    np.testing.assert_allclose(
+        smgeo.open_cube(tmp_path / "map.zarr")["sm"].values.ravel(), np.mean(each, axis=0), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"members": "rf"}, "members must be a list of kinds"),
+        ({"members": []}, "members must be a list of kinds"),
+        ({"members": ["rf"]}, "1 members .*there must be 2 to 32"),
+        ({"members": ["rf", "boosting"], "seeds": list(range(17))}, "34 members"),
+        ({"members": ["rf", "forrest"]}, "unknown model 'forrest'"),
+        ({"members": ["rf", {"trees": 5}]}, "a member must be a kind of model"),
+        ({"members": ["rf", 3]}, "a member must be a kind of model"),
+        ({"members": ["rf", "ensemble"]}, "and no ensemble"),
+        (
+            {"members": ["rf", {"kind": "boosting", "tres": 5}]},
+            "boosting has no parameter 'tres'; did you mean 'trees'",
+        ),
+        ({"members": ["lstm", {"kind": "gru", "mode": "sequence"}]}, "give both the same mode"),
+        ({"seeds": 3}, "seeds must be a list of whole numbers"),
+        ({"seeds": [-1]}, "seeds must be a list of whole numbers"),
+    ],
+)
+def test_members_that_make_no_ensemble_are_refused(params, message):
+    with pytest.raises(SmgeoError, match=message):
+        make_model("ensemble", **params)
+
+
+def _forge(folder, change):
+    from smgeo.models.model_file import _checksum
+
+    about = json.loads((folder / "model.json").read_text())
+    about.pop("sha256")
+    change(about)
+    about["sha256"] = _checksum(about)
+    (folder / "model.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a["params"]["members"].pop(), "1 members"),
+        (lambda a: a["training"]["members"].pop(), "its members are not those"),
+        (lambda a: a["training"].update(members=[1, 2]), "its members are not those"),
+        (lambda a: a["training"]["members"][1].update(bases={}), "before its first tree are damaged"),
+        (lambda a: a["params"]["members"].reverse(), "m/0"),
+        (lambda a: a["params"]["members"].append("extra_trees"), "its members are not those"),
+        (lambda a: a["params"].update(members=["extra_trees", {"kind": "os.system"}]), "unknown model"),
+    ],
+)
+def test_a_forged_file_is_refused(tmp_path, change, message):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((100, 3), dtype="float32"), rng.random(100, dtype="float32")
+    members = [{"kind": "extra_trees", "trees": 4}, {"kind": "boosting", "trees": 4}]
+    make_model("ensemble", members=members).fit(x, y).save(tmp_path / "m")
+    _forge(tmp_path / "m", change)
+    with pytest.raises(SmgeoError, match=message):
+        load_model(tmp_path / "m")
