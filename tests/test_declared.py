@@ -23,7 +23,9 @@ DISTRIBUTIONS = {
     "google-oauth2": "google-auth",
     "googleapiclient": "google-api-python-client",
     "sklearn": "scikit-learn",
+    "xgboost": "xgboost-cpu",
     "yaml": "pyyaml",
+    "yggdrasil_decision_forests": "ydf",
 }
 # Packages that share their first name with others: the second name decides.
 NAMESPACES = ("google", "odc")

@@ -53,9 +53,10 @@ def parts_of(
         return params
 
     def resolve(member: object) -> object:
-        if not isinstance(member, str) or member not in models or models[member].kind == "ensemble":
+        if not isinstance(member, str) or member not in models:
             return member
-        return {"kind": models[member].kind, **parts_of(models, member, found)}
+        kind = models[member].kind
+        return {"kind": kind} if kind == "ensemble" else {"kind": kind, **parts_of(models, member, found)}
 
     return {**params, "members": [resolve(member) for member in members]}
 
