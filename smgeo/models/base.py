@@ -372,4 +372,6 @@ def _no_estimates(x: Rows) -> np.ndarray:
 
 @cache
 def _versions() -> dict[str, str]:
-    return versions_of(("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "numpy"))
+    return versions_of(
+        ("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "lightgbm", "xgboost-cpu", "numpy")
+    )

@@ -34,6 +34,8 @@ _PACKAGES = (
     "scikit-learn",
     "keras",
     "ydf",
+    "lightgbm",
+    "xgboost-cpu",
     "ismn",
 )
 

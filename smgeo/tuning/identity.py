@@ -28,7 +28,20 @@ from smgeo.tuning.plan import SearchPlan
 # A value as JSON knows it.
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | None"
 # Libraries that change a trial's score, or which trial is suggested.
-LIBRARIES = ("smgeo", "numpy", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "ray", "ax-platform", "optuna")
+LIBRARIES = (
+    "smgeo",
+    "numpy",
+    "keras",
+    "tensorflow",
+    "jax",
+    "ydf",
+    "scikit-learn",
+    "lightgbm",
+    "xgboost-cpu",
+    "ray",
+    "ax-platform",
+    "optuna",
+)
 # Windows read at once for the digest of the data.
 _DIGEST_ROWS = 4096
 

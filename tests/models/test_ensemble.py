@@ -1,7 +1,5 @@
 """Ensembles: the mean of members that were trained apart on the same rows, by hand."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -157,16 +155,6 @@ def test_members_that_make_no_ensemble_are_refused(params, message):
         make_model("ensemble", **params)
 
 
-def _forge(folder, change):
-    from smgeo.models.model_file import _checksum
-
-    about = json.loads((folder / "model.json").read_text())
-    about.pop("sha256")
-    change(about)
-    about["sha256"] = _checksum(about)
-    (folder / "model.json").write_text(json.dumps(about))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -179,11 +167,11 @@ def _forge(folder, change):
         (lambda a: a["params"].update(members=["extra_trees", {"kind": "os.system"}]), "unknown model"),
     ],
 )
-def test_a_forged_file_is_refused(tmp_path, change, message):
+def test_a_forged_file_is_refused(tmp_path, forge, change, message):
     rng = np.random.default_rng(0)
     x, y = rng.random((100, 3), dtype="float32"), rng.random(100, dtype="float32")
     members = [{"kind": "extra_trees", "trees": 4}, {"kind": "boosting", "trees": 4}]
     make_model("ensemble", members=members).fit(x, y).save(tmp_path / "m")
-    _forge(tmp_path / "m", change)
+    forge(tmp_path / "m", change)
     with pytest.raises(SmgeoError, match=message):
         load_model(tmp_path / "m")

@@ -127,7 +127,10 @@ def test_a_space_that_was_changed_by_its_user_is_not_changed_for_others():
 
 
 def test_a_regressor_has_no_space_of_its_own():
-    with pytest.raises(SmgeoError, match=r"^Ridge has no search space .* ann, gru, lstm, cnn, rf, extra_trees, boosting\); give .* in space"):
+    with pytest.raises(
+        SmgeoError,
+        match=r"^Ridge has no search space .* ann, gru, lstm, cnn, rf, extra_trees, boosting\); give .* in space",
+    ):
         default_space("Ridge")
 
 
