@@ -357,6 +357,15 @@ KINDS: dict[str, Kind] = {
     "cube": Kind(_write_cube, "cube.zarr/**/*", _read_cube),
     "rf": Kind(_write_model("rf", trees=3, threads=1), "model/*", _read_model),
     "boosting": Kind(_write_model("HistGradientBoostingRegressor", max_iter=3), "model/*", _read_model),
+    "extra_trees": Kind(_write_model("extra_trees", trees=3, threads=1), "model/*", _read_model),
+    "boosted": Kind(_write_model("boosting", trees=3, min_examples=3, spread=True), "model/*", _read_model),
+    "ensemble": Kind(
+        _write_model(
+            "ensemble", members=[{"kind": "extra_trees", "trees": 3}, "Ridge", {"kind": "ann", "units": 4, "epochs": 1}]
+        ),
+        "model/**/*",
+        _read_model,
+    ),
     "neighbours": Kind(_write_model("KNeighborsRegressor"), "model/*", _read_model),
     "svr": Kind(_write_model("SVR"), "model/*", _read_model),
     "pipeline": Kind(_write_pipeline, "model/*", _read_model),

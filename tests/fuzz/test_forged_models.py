@@ -14,7 +14,21 @@ import pytest
 
 from tests.fuzz.examples import try_examples
 
-FORGED = ("rf", "ridge", "boosting", "neighbours", "svr", "pipeline", "forest", "kernels", "ann", "prepared")
+FORGED = (
+    "rf",
+    "extra_trees",
+    "boosted",
+    "ensemble",
+    "ridge",
+    "boosting",
+    "neighbours",
+    "svr",
+    "pipeline",
+    "forest",
+    "kernels",
+    "ann",
+    "prepared",
+)
 HOSTILE = [
     None, True, False, -1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 1e308, -0.0, float("nan"), float("inf"), "", "nan", "\x00", "../../x", "/etc/passwd",
     "os.system", "builtins.eval", "__class__", "__reduce__", "a" * 10_000, [], {}, [[]], [None], [1, "a"], {"a": 1}, ["dict", []], ["array", "x"],
@@ -135,7 +149,7 @@ def seal(folder: Path) -> None:
 @pytest.mark.parametrize("kind", FORGED)
 def test_forged_models_are_refused_or_estimate(kind, reader, tmp_path):
     def harm(folder: Path, rng: random.Random) -> str:
-        file = rng.choice(sorted(f for f in (folder / "model").iterdir() if f.suffix in (".json", ".npz", ".h5")))
+        file = rng.choice(sorted(f for f in (folder / "model").rglob("*") if f.suffix in (".json", ".npz", ".h5")))
         forged = (forge_json if file.suffix == ".json" else forge_arrays)(file, rng)
         seal(folder / "model")
         return forged
