@@ -177,11 +177,11 @@ def cross_validate(
     ds : xarray.Dataset
         Station cube, not prepared.
     spec : CrossValidationSpec
-        Method and folds, see `smgeo.cv_folds`. `gap_days` of `temporal` defaults to the days that a window of
+        Method and folds, see `smgeo.cv_folds`. `gap_days`, where periods are held out, defaults to the days that a window of
         `prepare.window.length` days of these features looks back (sums over days included), whatever the model sees, and to
         at least 30 days; 58 for 30-day windows of `precipitation_30d`.
     prepare : PrepareSpec
-        Preparation of each fold, with statistics of its training stations and days. In `temporal`, nothing that is learned
+        Preparation of each fold, with statistics of its training stations and days. Where periods are held out, nothing that is learned
         and no training or validation window uses a value of the held-out period (or, with `forward_only`, of later days).
         These values are hidden before gaps are filled. The catalogue's sums over days are hidden for as many days after the
         period as they look back; a user's own variable that is such a sum is not recognised. A revisit given per station is
@@ -206,7 +206,7 @@ def cross_validate(
     -------
     dict
         `method`, `folds`, the scores of `score_folds`, and over the held-out rows of all folds `scores`, `intervals` and `over_stations`, as
-        of a part of a split. In `temporal` also `gap_days`; in `knndm` also `knndm`, see `Distances`; with `select_features`
+        of a part of a split. Where periods are held out also `gap_days`; in `knndm` also `knndm`, see `Distances`; with `select_features`
         also `selected`, the features of each fold.
 
     Raises
@@ -304,7 +304,7 @@ def select_in_folds(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[str]]:
-    """Select features on the training stations of each fold, see `smgeo.select_features`. Held-out stations are not used.
+    """Select features on the training stations of each fold, see `smgeo.select_features`. Held-out stations and days are not used.
 
     Parameters
     ----------
@@ -320,10 +320,11 @@ def select_in_folds(
     """
     names = list(features)
     seed = spec.seed if spec.seed is not None else seed
-    folds = _folds_of(ds, spec, names, target, seed, prediction)
+    folds = _folds_of(ds, spec, names, target, seed, prediction, _default_gap(names, 1))
     out = []
     for k, (train, _) in enumerate(folds):
-        found = select_features(_rows_of(ds, target, folds, train), names, target, seed=seed).features
+        seen = _hide_held_out_days(ds, folds, k)
+        found = select_features(_rows_of(seen, target, folds, train), names, target, seed=seed).features
         out.append([f for f in names if f in found])
         if progress:
             progress(k + 1, len(folds))
@@ -337,7 +338,7 @@ def _folds_of(
     target: str,
     seed: int,
     prediction: np.ndarray | xr.Dataset | None,
-    gap_days: int = 0,
+    gap_days: int,
 ) -> Folds:
     gap: FoldOptions = {"gap_days": gap_days}
     options: FoldOptions = {**gap, **spec.options}

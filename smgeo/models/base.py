@@ -133,7 +133,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         y : numpy.ndarray, optional
             (n,), in the units of the prepared target.
         validation : (X, y) or Windows, optional
-            Data to stop early on, for networks.
+            Data to stop early on, for networks, and for `boosting` with `patience`.
         checkpoint : Checkpoint, optional
             File in which the training of a network is kept after epochs, and from which it continues to the same numbers as an
             uninterrupted training.
@@ -373,5 +373,5 @@ def _no_estimates(x: Rows) -> np.ndarray:
 @cache
 def _versions() -> dict[str, str]:
     return versions_of(
-        ("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "lightgbm", "xgboost-cpu", "numpy")
+        ("smgeo", "keras", "tensorflow", "jax", "ydf", "scikit-learn", "lightgbm", "xgboost", "xgboost-cpu", "numpy")
     )

@@ -28,7 +28,7 @@ from smgeo.models.boosting_engines import (
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
-from smgeo.models.trees import Trees
+from smgeo.models.trees import Trees, check_width
 
 _ENGINES: dict[str, Engine] = {"sklearn": grow_by_sklearn, "lightgbm": grow_by_lightgbm, "xgboost": grow_by_xgboost}
 # scikit-learn bins all rows again each time that it continues.
@@ -37,8 +37,6 @@ _STEP = 50
 _NODE_BYTES, _VALUE_BYTES = 16, 8
 # One standard deviation of a normal distribution on each side of its median.
 _QUANTILES = {"low": 0.1587, "high": 0.8413}
-# A tree that adds nothing.
-_LEAF: Nodes = (np.array([-1]), np.array([-1]), np.array([0]), np.array([0.0]), np.array([0.0]))
 
 
 class Boosting(SoilMoistureModel):
@@ -66,10 +64,11 @@ class Boosting(SoilMoistureModel):
     l2 : float
         Penalty of large leaf values: a leaf's estimate is divided by its rows and so many more.
     patience : int, optional
-        Stop after so many trees without a better RMSE at the validation rows, and keep the best number of trees. By default, and without
+        Keep the best number of trees at the validation rows, and stop after so many trees without a better one. By default, and without
         validation data, all trees are grown.
     monotone : dict of str to int, optional
-        Features with which the estimate may only rise (1) or only fall (-1), such as `{precipitation_7d: 1}`.
+        Features with which the estimate may only rise (1) or only fall (-1), such as `{precipitation_7d: 1}`. The quantiles of `spread` are
+        free.
     spread : bool
         Estimate two quantiles besides (16 % and 84 %), from as many trees each: prediction intervals are then wide where errors are. Half of
         the distance between the two is `predict_spread`'s second answer. Takes three times as long.
@@ -150,6 +149,7 @@ class Boosting(SoilMoistureModel):
         checkpoint: Checkpoint | None,
         team: Team | None,
     ) -> Epochs:
+        check_width(self.kind, x.shape[-1])
         self._weigh(len(y), x.shape[-1])
         rows = x.all()
         heads = self._heads(rows, y)
@@ -160,12 +160,10 @@ class Boosting(SoilMoistureModel):
         self._bases = {head: growing.base for head, growing in heads.items()}
         while True:
             steps = {head: next(growing.steps, []) for head, growing in heads.items()}
-            if not any(steps.values()) and grown["mean"]:
+            if not any(steps.values()):
                 return
             for head, step in steps.items():
                 grown[head] += step
-                if not grown[head]:  # there was nothing to split
-                    grown[head].append(_LEAF)
             best = None if stopping is None else stopping.add(steps["mean"])
             self._trees = {head: Trees.of(trees[:best]) for head, trees in grown.items()}
             scores: dict[str, float] = {"epoch": len(grown["mean"]), "epochs": self.trees}
@@ -190,7 +188,9 @@ class Boosting(SoilMoistureModel):
             seed=self.seed,
         )
         grow = _ENGINES[self.engine]
-        return {head: grow(replace(how, quantile=q), rows, y, _STEP) for head, q in quantiles.items()}
+        free = (0,) * len(how.monotone)  # no library keeps a quantile monotone
+        grown = {h: how if q is None else replace(how, quantile=q, monotone=free) for h, q in quantiles.items()}
+        return {head: grow(each, rows, y, _STEP) for head, each in grown.items()}
 
     def _weigh(self, rows: int, features: int) -> None:
         """Refuse trees, and a copy of the rows, that would not fit in memory."""
@@ -262,8 +262,10 @@ class _Stopping:
         self.rmse: list[float] = []
 
     def add(self, trees: Sequence[Nodes]) -> int:
-        """Score more trees one by one; return how many of all are best."""
+        """Score more trees one by one, until it is over; return how many of all are best."""
         for tree in trees:
+            if self.rmse and self.is_over:
+                break
             self._estimate += Trees.of([tree]).total(self._x, self._threads)
             self.rmse.append(float(np.sqrt(np.mean((self._estimate - self._y) ** 2))))
         return self._best

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # (left, right, feature, threshold, value) of each node of a tree, the root first; leaves have left -1.
 Nodes: TypeAlias = tuple[np.ndarray, ...]
+# A tree that adds nothing.
+_LEAF: Nodes = (np.array([-1]), np.array([-1]), np.array([0]), np.array([0.0]), np.array([0.0]))
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,12 @@ def grow_by_lightgbm(how: Growth, x: np.ndarray, y: np.ndarray, step: int) -> Gr
     booster = lightgbm.Booster(params, data)
 
     def trees() -> Iterator[Nodes]:
-        for done in range(how.trees):
-            if booster.update():  # there is nothing more to split
-                return
-            (tree,) = booster.dump_model(num_iteration=1, start_iteration=done)["tree_info"]
+        for _ in range(how.trees):
+            if booster.update():  # the features that were drawn split nothing; others may
+                yield _LEAF
+                continue
+            last = booster.current_iteration() - 1
+            (tree,) = booster.dump_model(num_iteration=1, start_iteration=last)["tree_info"]
             yield _nodes_of_lightgbm(tree["tree_structure"])
 
     return Growing(base, _some_at_a_time(trees(), step))

@@ -6,6 +6,7 @@ import json
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ class Checkpoint:
     def __init__(self, path: str | Path, every_s: float = 0, key: str = "") -> None:
         self.path, self._every_s, self.key = Path(path), every_s, key
         self._written = time.monotonic()
+
+    def part(self, name: str) -> Checkpoint:
+        """Return the checkpoint of a part of this training, in a file beside it."""
+        return Checkpoint(self.path.with_name(f"{self.path.stem}.{name}{self.path.suffix}"), self._every_s, self.key)
 
     @property
     def due(self) -> bool:
@@ -70,8 +75,9 @@ class Checkpoint:
         return {"key": self.key, **training}
 
     def remove(self) -> None:
-        """Remove the file: the training is finished."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, and those of its parts: the training is finished."""
+        for file in (self.path, *self.path.parent.glob(f"{escape(self.path.stem)}.*{self.path.suffix}")):
+            file.unlink(missing_ok=True)
 
 
 def _text(value: object) -> str:

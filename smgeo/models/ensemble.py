@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from smgeo.bounds import LARGEST_SEED
 from smgeo.errors import SmgeoError
 from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.parameters import plain_number
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
 
 # Numbers of windows or series that are held at once while members estimate.
 _NUMBERS = 2**25
 _MOST_MEMBERS = 32
+# Seeds of members lie so far apart for neighbouring seeds of the ensemble.
+_SEEDS = 1009
 
 
 class Ensemble(SoilMoistureModel):
@@ -31,7 +36,7 @@ class Ensemble(SoilMoistureModel):
     members : sequence of str or dict
         Kinds, or kinds with their parameters: `["extra_trees", {"kind": "lstm", "mode": "sequence"}]`. In a recipe, names of its models.
     seeds : sequence of int, optional
-        Each member once for each of these seeds. By default once, with its own seed, or `seed`.
+        Each member once for each of these seeds, counted from `seed`. By default once, with its own seed, or `seed`.
     seed : int
         Seed of members that have none.
 
@@ -78,7 +83,7 @@ class Ensemble(SoilMoistureModel):
         """Refuse members that cannot be trained together."""
         if isinstance(self.members, str) or not isinstance(self.members, Sequence) or not self.members:
             raise SmgeoError(
-                f"ensemble: members must be a list of kinds, or of kinds with parameters, such as [extra_trees, {{kind: lstm, units: 32}}]; got "
+                "ensemble: members must be a list of kinds, or of kinds with parameters, such as [extra_trees, {kind: lstm, units: 32}]; got "
                 f"{self.members!r}"
             )
         seeds = self.seeds
@@ -88,11 +93,17 @@ class Ensemble(SoilMoistureModel):
             raise SmgeoError(
                 f"ensemble: seeds must be a list of whole numbers from 0, such as [0, 1, 2]; got {seeds!r}"
             )
-        made = self._unfitted()
-        if not 2 <= len(made) <= _MOST_MEMBERS:
+        count = len(self.members) * (1 if seeds is None else len(seeds))
+        if not 2 <= count <= _MOST_MEMBERS:
             raise SmgeoError(
-                f"ensemble: {len(made)} members (each once for each seed); there must be 2 to {_MOST_MEMBERS}"
+                f"ensemble: {count:,} members (each once for each seed); there must be 2 to {_MOST_MEMBERS}"
             )
+        told = [json.dumps(part, sort_keys=True, default=repr) for part in self._described()]
+        if twice := next((part for part in told if told.count(part) > 1), None):
+            raise SmgeoError(
+                f"ensemble: two members are the same model, {twice}; give them other seeds or parameters, or drop one"
+            )
+        made = self._unfitted()
         if any(m.uses_series for m in made) and any(m.uses_window and not m.uses_series for m in made):
             raise SmgeoError(
                 "ensemble: a member runs along whole series (mode: sequence) and another sees windows; give both the same mode, or make two "
@@ -104,24 +115,30 @@ class Ensemble(SoilMoistureModel):
         for member in self._unfitted():
             member.check_installed()
 
-    def _unfitted(self) -> list[SoilMoistureModel]:
-        """Return new members; with `seeds`, all members of the first seed first."""
-        from smgeo.models.registry import unfitted_model
-
-        out = []
-        for seed in (None,) if self.seeds is None else self.seeds:
+    def _described(self) -> list[dict[str, object]]:
+        """Return kind and parameters of each member; with `seeds`, all members of the first seed first."""
+        out: list[dict[str, object]] = []
+        for extra in (None,) if self.seeds is None else self.seeds:
             for member in self.members:
-                params = (
-                    {"kind": member} if isinstance(member, str) else dict(member) if isinstance(member, Mapping) else {}
-                )
-                kind = params.pop("kind", None)
-                if not isinstance(kind, str) or kind == self.kind:
+                known = {"kind": member} if isinstance(member, str) else member if isinstance(member, Mapping) else {}
+                params = {str(k): plain_number(v) for k, v in known.items()}
+                if not isinstance(params.get("kind"), str) or params["kind"] == self.kind:
                     raise SmgeoError(
                         f"ensemble: a member must be a kind of model, or a mapping with kind and parameters, and no ensemble; got {member!r}"
                     )
-                own = {"seed": self.seed, **params} if seed is None else {**params, "seed": seed}
-                out.append(unfitted_model(kind, own))
+                # Other seeds of the ensemble are other seeds of all members.
+                seed = self.seed if extra is None else (_SEEDS * self.seed + extra) % (LARGEST_SEED + 1)
+                out.append({"seed": seed, **params} if extra is None else {**params, "seed": seed})
         return out
+
+    def _unfitted(self) -> list[SoilMoistureModel]:
+        """Return new members."""
+        from smgeo.models.registry import unfitted_model
+
+        return [
+            unfitted_model(str(told["kind"]), {k: v for k, v in told.items() if k != "kind"})
+            for told in self._described()
+        ]
 
     # ---- training
 
@@ -144,7 +161,9 @@ class Ensemble(SoilMoistureModel):
                 seen, held = days[0].pair, None if days[1] is None else days[1].pair
             self._tell(member, seen[0])
             begun = False
-            for scores in member._fit(*seen, held if member.uses_validation else None, None, None):
+            # A checkpoint of its own: members that were done are read from theirs.
+            kept = None if checkpoint is None else checkpoint.part(str(number))
+            for scores in member._fit(*seen, held if member.uses_validation else None, kept, None):
                 member.training_ = member._describe_training()
                 if not begun:
                     self.members_.append(member)
@@ -159,6 +178,8 @@ class Ensemble(SoilMoistureModel):
         series = x.mask is not None
         member.input_shape_ = (None, int(x.shape[-1])) if series else tuple(int(n) for n in x.shape[1:])
         member.preparation_ = self.preparation_
+        if hasattr(self, "feature_names_in_"):
+            member.feature_names_in_ = self.feature_names_in_
 
     # ---- estimates
 
@@ -185,13 +206,17 @@ class Ensemble(SoilMoistureModel):
     # ---- the file
 
     def _file_params(self) -> JsonObject:
-        members = [m if isinstance(m, str) else dict(m) for m in self.members]
+        members = [m if isinstance(m, str) else {k: plain_number(v) for k, v in m.items()} for m in self.members]
         return {"members": members, "seeds": None if self.seeds is None else list(self.seeds), "seed": self.seed}
 
     def _describe_training(self) -> JsonObject:
         return {"members": [{"kind": m.kind, **m.training_} for m in self.members_]}
 
     def _save_weights(self, folder: Path) -> None:
+        if len(self.members_) < (count := len(self._described())):
+            raise SmgeoError(
+                f"ensemble: training was stopped after {len(self.members_)} of {count} members; fit it to the end before it is saved"
+            )
         for number, member in enumerate(self.members_):
             part = folder / str(number)
             part.mkdir()

@@ -20,7 +20,7 @@ from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
-from smgeo.models.trees import Trees, trees_of_sklearn, trees_of_ydf
+from smgeo.models.trees import Trees, check_width, trees_of_sklearn, trees_of_ydf
 
 _ENGINES = ("ydf", "sklearn")
 # TF Decision Forests' `better_default`, which lives on in ydf under this name.
@@ -67,6 +67,7 @@ class _Forest(SoilMoistureModel):
         checkpoint: Checkpoint | None,
         team: Team | None,
     ) -> Epochs:
+        check_width(self.kind, x.shape[-1])
         self._weigh(len(y))
         rows = x.all()
         parts: list[Trees] = []

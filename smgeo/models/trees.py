@@ -42,6 +42,16 @@ _BLOBS = b"BS\x01\x00\x00\x00\x00\x00"
 _DEEPEST = 1000
 
 
+# Features that a node can name.
+_MOST_FEATURES = 2**16
+
+
+def check_width(kind: str, features: int) -> None:
+    """Refuse rows of more features than a node can name."""
+    if features > _MOST_FEATURES:
+        raise SmgeoError(f"{kind}: rows of {features:,} features; trees compare at most {_MOST_FEATURES:,}")
+
+
 @dataclass(frozen=True, eq=False)
 class Trees:
     """Binary trees whose nodes are stored level by level; a row goes right if its feature is above the threshold.

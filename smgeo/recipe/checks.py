@@ -17,7 +17,7 @@ from smgeo.addresses import find_address_faults
 from smgeo.catalog import COORDINATES, TARGET_MEAN
 from smgeo.errors import nearest
 from smgeo.recipe.fields import RecipeFields, TargetSpec
-from smgeo.recipe.models import OF_WINDOWS, ModelSpec, parts_of
+from smgeo.recipe.models import OF_WINDOWS, ModelSpec, names_within, parts_of
 from smgeo.recipe.preparation import PrepareSpec
 from smgeo.recipe.rasters import RasterSource, other_units
 from smgeo.recipe.spec import describe_errors
@@ -244,16 +244,16 @@ def _parts_of(recipe: RecipeFields, name: str, model: ModelSpec) -> list[Mapping
     params = parts_of(recipe.models, name)
     if model.kind != "ensemble":
         return [{"kind": model.kind, **params}]
-    members = params.get("members", ())
-    return [m if isinstance(m, Mapping) else {"kind": m} for m in members if isinstance(m, str | Mapping)]
+    members = params.get("members")
+    known = members if isinstance(members, list | tuple) else ()  # the model itself says what is wrong with others
+    return [m if isinstance(m, Mapping) else {"kind": m} for m in known if isinstance(m, str | Mapping)]
 
 
 def _members_prepared_alike(recipe: RecipeFields) -> Iterator[str]:
     """Members of an ensemble learn from the ensemble's rows, so that a preparation of their own would be ignored."""
-    for name, model in recipe.models.items():
-        members = model.params.get("members", ())
-        for member in members if model.kind == "ensemble" and isinstance(members, list | tuple) else ():
-            if isinstance(member, str) and member in recipe.models and recipe.models[member].prepare:
+    for name in recipe.models:
+        for member in names_within(recipe.models, name)[1:]:
+            if recipe.models[member].prepare:
                 yield (
                     f"models.{name}.members: {member} has a prepare of its own, and an ensemble's members are prepared alike; give prepare to "
                     f"{name}, or leave {member} out"
@@ -321,12 +321,19 @@ def _own_mean(recipe: RecipeFields) -> Iterator[str]:
         yield f"maps, report: no pixel has the feature {TARGET_MEAN!r}; drop it, or the maps"
 
 
+def _names_within(recipe: RecipeFields, name: str) -> list[str]:
+    """Return the model and the recipe's models in it; the name alone where it is none of the recipe's."""
+    return names_within(recipe.models, name) if name in recipe.models else [name]
+
+
 def _cross_validation(recipe: RecipeFields) -> Iterator[str]:
     folds = recipe.cross_validation
     if len(recipe.features) < 2 and any(c.select_features for c in folds):
         yield "cross_validation: select_features needs two or more features to choose from"
     for fold in folds:
-        if searched := [n for n in fold.models or recipe.models if n in recipe.search]:
+        if searched := [
+            n for n in fold.models or recipe.models if not recipe.search.keys().isdisjoint(_names_within(recipe, n))
+        ]:
             yield (
                 f"cross_validation: {', '.join(searched)} is searched on the split's validation stations, which a fold would "
                 "hold out; name the other models in cross_validation.models"
@@ -363,7 +370,8 @@ def _repeats_of_splits(recipe: RecipeFields) -> Iterator[str]:
             f"repeats: {chosen} chooses at the validation stations of one split, which other splits test; give fixed parameters, or drop repeats"
         )
     for name, model in recipe.models.items():
-        if recipe.seeds and "seed" in model.params:
+        own = any("seed" in part for part in _parts_of(recipe, name, model))
+        if recipe.seeds and (own or "seed" in model.params):
             yield f"seeds: models.{name} has a seed of its own, so that all seeds would be that; drop models.{name}.seed"
 
 

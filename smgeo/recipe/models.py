@@ -37,6 +37,13 @@ class ModelSpec(Spec):
     prepare: dict[str, YamlValue] = Field({})
 
 
+def names_within(models: Mapping[str, ModelSpec], name: str) -> list[str]:
+    """Return a model's name, and of an ensemble those of its members that are models of the recipe."""
+    members = models[name].params.get("members") if models[name].kind == "ensemble" else None
+    named = members if isinstance(members, list | tuple) else ()
+    return [name, *(m for m in named if isinstance(m, str) and m in models and m != name)]
+
+
 def parts_of(
     models: Mapping[str, ModelSpec], name: str, found: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:

@@ -35,6 +35,7 @@ _PACKAGES = (
     "keras",
     "ydf",
     "lightgbm",
+    "xgboost",
     "xgboost-cpu",
     "ismn",
 )

@@ -27,6 +27,7 @@ from smgeo.models.data_parallel import fit_parallel
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, choose_outliers, split_periods, split_stations, windows_of_parts
 from smgeo.prepare.places import group_numbers
+from smgeo.recipe.models import names_within
 from smgeo.recipe.search import SearchSpec
 from smgeo.study.context import Context, Found
 from smgeo.study.prepared import PreparedStations, prepared_stations, write_prepared
@@ -88,7 +89,8 @@ def choose_threshold(run: Context, found: Found) -> Found:
 def search_models(run: Context, found: Found) -> Found:
     """Search the parameters of each model that the recipe asks for; training uses those of the best trial, with the epochs of trials."""
     tables: dict[str, JsonObject] = {}
-    for name in [n for n in run.recipe.search if n in run.models]:
+    asked = {part for name in run.models for part in names_within(run.recipe.models, name)}
+    for name in [n for n in run.recipe.search if n in asked]:
         found, tables[name] = _search(run, found, name)
         spec, best = run.recipe.search[name], tables[name]["best"]
         epochs = {} if spec.epochs is None else {"epochs": spec.epochs}
@@ -272,9 +274,10 @@ def _uncertainty_inputs(run: Context, name: str) -> JsonObject:
 
 
 def _chose_at_validation(run: Context, name: str) -> bool:
-    """Return True if a model's parameters or threshold are the best at the validation stations, so that errors there are too small."""
-    search, outliers = run.recipe.search.get(name), run.recipe.prepare_of(name).outliers
-    return (search is not None and search.objective == "validation") or (
+    """Return True if parameters of a model or a member, or its threshold, are the best at the validation stations: errors there are too small."""
+    searches = [run.recipe.search.get(part) for part in names_within(run.recipe.models, name)]
+    outliers = run.recipe.prepare_of(name).outliers
+    return any(search is not None and search.objective == "validation" for search in searches) or (
         outliers is not None and outliers.z == "choose"
     )
 

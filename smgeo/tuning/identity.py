@@ -37,6 +37,7 @@ LIBRARIES = (
     "ydf",
     "scikit-learn",
     "lightgbm",
+    "xgboost",
     "xgboost-cpu",
     "ray",
     "ax-platform",

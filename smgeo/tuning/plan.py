@@ -55,6 +55,10 @@ def check_search(kind: Kind, spec: SearchSpec, params: Mapping[str, object]) -> 
     SmgeoError
         If a parameter or the space is not as the model needs it.
     """
+    if kind == "ensemble":
+        raise SmgeoError(
+            "search: an ensemble is not searched; search its members, which it then takes as they were found"
+        )
     space = _as_json(default_space(kind) if spec.space is None else spec.space)
     fixed: JsonObject = {"seed": spec.seed or 0, **{n: plain_number(v) for n, v in params.items()}}
     model = make_model(kind, **fixed)

@@ -74,8 +74,39 @@ def test_one_split_by_hand(engine):
 
 def test_nothing_to_split_is_the_mean(engine):
     x, y = np.zeros((50, 2), "float32"), np.arange(50, dtype="float32")
-    model = make_model("boosting", engine=engine, trees=5).fit(x, y)
-    assert model.predict(x[:2]).tolist() == pytest.approx([24.5, 24.5], abs=1e-5)
+    for more in ({}, {"patience": 3}):
+        model = make_model("boosting", engine=engine, trees=5, **more).fit(x, y, validation=(x, y))
+        assert model.predict(x[:2]).tolist() == pytest.approx([24.5, 24.5], abs=1e-5)
+    one = make_model("boosting", engine=engine, trees=5).fit(x[:1], y[7:8])
+    assert one.predict(x[:1]).tolist() == pytest.approx([7.0], abs=1e-5)
+
+
+def test_features_that_split_nothing_do_not_end_growth(engine):
+    """One of seven features is tried at a split: most of the time one that tells nothing."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.random((2000, 7)).astype("float32"), columns=list("abcdefg"))
+    y = (table["a"] - 2 * table["b"]).to_numpy()
+    model = make_model("boosting", engine=engine, monotone={"b": 1}, learning_rate=0.1, l2=0.0).fit(table, y)
+    assert model.training_["trees"] == 300
+    line = pd.DataFrame(dict.fromkeys("bcdefg", 0.5) | {"a": np.linspace(0.1, 0.9, 9)})[list("abcdefg")].astype(
+        "float32"
+    )
+    assert np.ptp(model.predict(line)) == pytest.approx(0.8, abs=0.25)  # the slope of the feature that is not held back
+
+
+def test_more_features_than_a_node_can_name_are_refused():
+    x = np.zeros((3, 65_537), "float32")
+    for kind in ("boosting", "extra_trees"):
+        with pytest.raises(SmgeoError, match="rows of 65,537 features; trees compare at most 65,536"):
+            make_model(kind).fit(x, np.arange(3.0))
+
+
+@pytest.mark.soak
+def test_threads_change_nothing_with_many_rows(engine):
+    x, y = data(200_000)
+    growth = {"engine": engine, "trees": 30, "learning_rate": 0.3}
+    one, two = (make_model("boosting", threads=n, **growth).fit(x, y).predict(x) for n in (1, 2))
+    np.testing.assert_array_equal(one, two)
 
 
 def test_threads_change_nothing(engine):
@@ -104,12 +135,25 @@ def test_trees_stop_at_the_best_of_the_validation_rows(engine):
         for n in range(1, model.training_["trees"] + 32)
     ]
     best = int(np.argmin(rmse)) + 1
-    assert model.training_["trees"] == best < 400
+    assert model.training_["trees"] == best < 370
     np.testing.assert_allclose(np.sqrt(np.mean((model.predict(held[0]) - held[1]) ** 2)), min(rmse), rtol=1e-5)
     assert scores[-1][0] <= best + 30 + 50  # trees come fifty at a time
     assert all(total == 400 for _, total, _ in scores)
     assert model.uses_validation
     assert not make_model("boosting").uses_validation
+
+
+def test_trees_after_patience_ran_out_do_not_count(engine):
+    """They come fifty at a time: with a patience of 1 the first tree that is no better ends it, whatever those after it would do."""
+    (x, y), held = data(400), data(300, seed=1)
+    growth = {**GROWTH, "engine": engine, "trees": 50, "min_examples": 2, "learning_rate": 0.5}
+    rmse = [
+        np.sqrt(np.mean((make_model("boosting", **{**growth, "trees": n}).fit(x, y).predict(held[0]) - held[1]) ** 2))
+        for n in range(1, 51)
+    ]
+    first_worse = next(n for n in range(1, 50) if rmse[n] >= rmse[n - 1])
+    model = make_model("boosting", patience=1, **growth).fit(x, y, validation=held)
+    assert model.training_["trees"] == first_worse
 
 
 def test_without_validation_rows_all_trees_are_grown(engine):
@@ -130,6 +174,9 @@ def test_estimates_rise_with_a_monotone_feature(engine):
     assert (np.diff(rising) >= 0).all()
     assert rising[-1] > rising[0] + 0.1
     assert (np.diff(falling) <= 0).all()
+    wide = make_model("boosting", engine=engine, monotone={"rain": 1}, spread=True, **GROWTH).fit(table, y)
+    np.testing.assert_array_equal(wide.predict(line), rising)  # its quantiles are free
+    assert (wide.predict_spread(line)[1] >= 0).all()
 
 
 def test_monotone_features_of_windows_are_found_on_every_day(make_station_cube):

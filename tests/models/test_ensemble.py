@@ -1,11 +1,13 @@
 """Ensembles: the mean of members that were trained apart on the same rows, by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.models import load_model, make_model
+from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
 from smgeo.prepare import Windows
 
@@ -52,6 +54,56 @@ def test_each_member_once_for_each_seed():
     apart = [make_model(seed=s, **m).fit(x, y).predict(x) for s in (4, 5) for m in small]
     np.testing.assert_allclose(model.predict(x), np.mean(apart, axis=0), rtol=1e-6)
     assert [m.seed for m in model.members_] == [4, 4, 5, 5]
+    other = make_model("ensemble", members=small, seeds=[4, 5], seed=1).fit(x, y)
+    assert not {m.seed for m in other.members_} & {4, 5}
+    assert not np.array_equal(other.predict(x), model.predict(x))
+
+
+def test_a_table_names_the_features_of_members():
+    rng = np.random.default_rng(0)
+    table, y = pd.DataFrame(rng.random((200, 2)), columns=["rain", "clay"]), rng.random(200)
+    members = ["extra_trees", {"kind": "boosting", "trees": np.int64(5), "monotone": {"rain": 1}}]
+    model = make_model("ensemble", members=members).fit(table, y)
+    line = pd.DataFrame({"rain": np.linspace(0, 1, 50), "clay": 0.5})
+    assert (np.diff(model.members_[1].predict(line.to_numpy("float32"))) >= 0).all()
+
+
+def test_numbers_of_numpy_are_saved(tmp_path):
+    x, y = np.random.default_rng(0).random((50, 2), dtype="float32"), np.arange(50.0)
+    members = [{"kind": "boosting", "trees": np.int64(5)}, "Ridge"]
+    model = make_model("ensemble", members=members).fit(x, y)
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(load_model(tmp_path / "m").predict(x), model.predict(x))
+
+
+def test_training_that_was_stopped_before_the_last_member_is_not_saved(tmp_path):
+    x, y = np.random.default_rng(0).random((50, 2), dtype="float32"), np.arange(50.0)
+    model = make_model("ensemble", members=["Ridge", "extra_trees"])
+    training = model.fit_by_epoch(x, y)
+    next(training)
+    training.close()
+    with pytest.raises(SmgeoError, match="stopped after 1 of 2 members; fit it to the end"):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_members_continue_from_checkpoints_of_their_own(tmp_path):
+    pytest.importorskip("keras")
+    x, y = np.random.default_rng(0).random((60, 2), dtype="float32"), np.arange(60.0)
+    members = [{"kind": "ann", **NETWORK}, {"kind": "ann", **NETWORK, "seed": 5}]
+    whole = make_model("ensemble", members=members).fit(x, y)
+    kept = Checkpoint(tmp_path / "mean.npz")
+    other = Checkpoint(tmp_path / "mean-2.npz")  # of another model
+    other.save({}, {}, {})
+    training = make_model("ensemble", members=members).fit_by_epoch(x, y, checkpoint=kept)
+    for _ in range(NETWORK["epochs"] + 1):  # the first member, and one epoch of the second
+        next(training)
+    training.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"mean.0.npz", "mean.1.npz", "mean-2.npz"}
+    again = make_model("ensemble", members=members).fit(x, y, checkpoint=kept)
+    np.testing.assert_array_equal(again.predict(x), whole.predict(x))
+    kept.remove()
+    assert {p.name for p in tmp_path.iterdir()} == {"mean-2.npz"}
 
 
 def test_members_that_see_one_day_get_the_last_of_each_window(ds, tmp_path):
@@ -137,6 +189,9 @@ def test_a_map_of_an_ensemble_along_series(ds, make_grid_cube, tmp_path):
         ({"members": []}, "members must be a list of kinds"),
         ({"members": ["rf"]}, "1 members .*there must be 2 to 32"),
         ({"members": ["rf", "boosting"], "seeds": list(range(17))}, "34 members"),
+        ({"members": ["rf"] * 10_000, "seeds": list(range(10_000))}, "100,000,000 members"),
+        ({"members": ["rf", "rf"]}, "two members are the same model"),
+        ({"members": ["rf"], "seeds": [1, 1]}, "two members are the same model"),
         ({"members": ["rf", "forrest"]}, "unknown model 'forrest'"),
         ({"members": ["rf", {"trees": 5}]}, "a member must be a kind of model"),
         ({"members": ["rf", 3]}, "a member must be a kind of model"),

@@ -238,7 +238,11 @@ def test_parameters_from_numpy_can_be_saved(tmp_path):
         ("rf", {"trees": 2.5}, "trees must be a whole number"),
         ("rf", {"trees": True}, "trees must be a whole number"),
         ("rf", {"seed": -1}, "seed must be from 0 to 4294967295"),
-        ("forrest", {}, "known: rf, extra_trees, boosting, ann, cnn, gru, lstm, and scikit-learn's regressors"),
+        (
+            "forrest",
+            {},
+            "known: rf, extra_trees, boosting, ensemble, ann, cnn, gru, lstm, and scikit-learn's regressors",
+        ),
         ("HistGradientBostingRegressor", {}, "did you mean 'HistGradientBoostingRegressor'"),
         ("HistGradientBoostingClassifier", {}, "unknown model"),
         ("VotingRegressor", {}, "unknown model"),

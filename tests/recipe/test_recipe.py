@@ -728,3 +728,30 @@ def test_an_own_variable_has_a_valid_range_and_missing_numbers(tmp_path, key):
     )
     both = {**own, "valid": [0, 1], "valid_range": [0, 2]}
     assert "unknown key 'valid_range'" in refusal(changed(variables={"swc": both}))
+
+
+ENSEMBLE = {"kind": "ensemble", "members": ["rf", "extra_trees"]}
+
+
+@pytest.mark.parametrize("members", [3, None, "rf"])
+def test_members_that_are_no_list_are_no_traceback(members):
+    """The model says what is wrong with them, when models are checked."""
+    recipe = changed(models={"rf": {}, "mean": {"kind": "ensemble", "members": members}}, maps=None)
+    parse_recipe({**recipe, "period": ["2020-01-01", "2020-12-31"]})
+
+
+def test_an_ensemble_of_a_searched_model_is_held_to_the_rules_of_one():
+    with_search = changed(models={"rf": {}, "mean": ENSEMBLE}, search={"rf": {"trials": 2}}, maps=None)
+    said = refusal({**with_search, "cross_validation": {"models": ["mean"]}})
+    assert "mean is searched on the split's validation stations" in said
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        {"rf": {"seed": 3}, "mean": ENSEMBLE},
+        {"mean": {"kind": "ensemble", "members": [{"kind": "rf", "seed": 3}, "extra_trees"]}},
+    ],
+)
+def test_seeds_of_a_run_and_of_members_are_refused_together(models):
+    assert "seeds: models.mean has a seed of its own" in refusal(changed(models=models, seeds=[0, 1], maps=None))
