@@ -1,5 +1,7 @@
 """Scores by hand and against pytesmo; folds that never see what they are scored on."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -415,6 +417,31 @@ def test_held_out_places_change_nothing_that_places_and_periods_learn(make_stati
         for (x, y), (x_2, y_2) in zip(made[k].shown, again.shown, strict=True):
             np.testing.assert_array_equal(x, x_2)
             np.testing.assert_array_equal(y, y_2)
+
+
+def test_features_are_selected_without_the_period_that_is_held_out(make_station_cube, monkeypatch):
+    """Of places and periods held out at once: no value of the period, no sum that reaches into it, no row within 30 days of it."""
+    from smgeo.evaluation import cross_validation as module
+
+    ds = derive_features(make_station_cube(stations=6, days=330, seed=3).fillna(0.0), SUMS)
+    spec = CrossValidationSpec(method="leave-location-and-time-out", folds=3, select_features=True)
+    shown = []
+
+    def select(seen, names, target, seed):
+        shown.append(seen.load())
+        return SimpleNamespace(features=names)
+
+    monkeypatch.setattr(module, "select_features", select)
+    module.select_in_folds(ds, spec, ["s1_vv", *SUMS], "sm")
+    folds = cv_folds(ds, spec.method, 3)
+    for k, seen in enumerate(shown):
+        first, last = folds.held_out_days(k)
+        assert seen["s1_vv"][:, first : last + 1].isnull().all()
+        assert seen["precipitation_30d"][:, first : min(last + 30, 330)].isnull().all()
+        rows = seen["sm"].notnull().any("station").values
+        near = np.abs(np.arange(330) - np.clip(np.arange(330), first, last)) <= 30
+        assert not rows[near].any()
+        assert rows[~near].any()
 
 
 @given(
