@@ -22,7 +22,7 @@ PARAMS = {
     "rf": {"trees": 20, "threads": 2},
     "rf by scikit-learn": {"engine": "sklearn", "trees": 20, "threads": 2},
     "extra_trees": {"trees": 20, "threads": 2, "sample_rows": 400},
-    "boosting": {"trees": 40, "feature_share": 0.6},
+    "boosting": {"trees": 40, "feature_share": 0.6, "learning_rate": 0.2, "l2": 0.0},
     "scikit-learn": {"max_iter": 40, "max_features": 0.6},
     "ann": {"layers": 1, "units": 24, **NETWORK},
     "cnn": {"layers": 1, "filters": 8, "kernel": 3, **NETWORK},
