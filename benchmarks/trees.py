@@ -33,12 +33,12 @@ FOLDS, SEED = 8, 12345
 OWN = {"learning_rate": 0.1, "feature_share": 1.0, "l2": 0.0}
 SLOW = {"learning_rate": 0.03, "l2": 0.0}
 TRIED: dict[str, tuple[str, dict[str, object]]] = {
-    "forest, a third of the features": ("rf", {"engine": "sklearn", "sample_rows": None}),
+    "forest, a third of the features": ("rf", {"engine": "sklearn", "sample_rows": None, "feature_share": 1 / 3}),
     "forest, 0.15 of the features": ("rf", {"engine": "sklearn", "sample_rows": None, "feature_share": 0.15}),
     "forest, all features": ("rf", {"engine": "sklearn", "sample_rows": None, "feature_share": 1.0}),
-    "ydf, a third": ("rf", {"sample_rows": None}),
+    "ydf, a third": ("rf", {"sample_rows": None, "feature_share": 1 / 3}),
     "ydf, 0.15": ("rf", {"sample_rows": None, "feature_share": 0.15}),
-    "ydf, a third, 5,000 rows a tree": ("rf", {"sample_rows": 5_000}),
+    "ydf, a third, 5,000 rows a tree": ("rf", {"sample_rows": 5_000, "feature_share": 1 / 3}),
     "extra trees, all rows": ("extra_trees", {"sample_rows": None}),
     "extra trees, 10,000 rows a tree": ("extra_trees", {}),
     "extra trees, 2,000 rows a tree": ("extra_trees", {"sample_rows": 2_000}),

@@ -25,7 +25,7 @@ pytest.importorskip("tensorflow")
 SMALL_NETWORK = {"layers": 1, "units": 16, "epochs": 15, "batch_size": 16, "learning_rate": 0.03, "dropout": 0.0}
 MODELS = {
     "rf": lambda: make_model("rf", trees=10, threads=1),
-    "rf by scikit-learn": lambda: make_model("rf", engine="sklearn", trees=10, threads=1),
+    "rf by scikit-learn": lambda: make_model("rf", engine="sklearn", trees=10, feature_share=0.5, threads=1),
     "ann": lambda: make_model("ann", **SMALL_NETWORK),
     "extra_trees": lambda: make_model("extra_trees", trees=10, threads=1),
     "boosting": lambda: make_model("boosting", trees=20, min_examples=3, threads=1),
