@@ -340,8 +340,7 @@ def _folds_of(
     prediction: np.ndarray | xr.Dataset | None,
     gap_days: int,
 ) -> Folds:
-    gap: FoldOptions = {"gap_days": gap_days}
-    options: FoldOptions = {**gap, **spec.options}
+    options: FoldOptions = {"gap_days": gap_days, **spec.options}
     if spec.space == "feature" and isinstance(prediction, xr.Dataset):
         prediction = prediction.drop_vars([n for n in prediction.data_vars if n not in features])
     return cv_folds(ds, spec.method, spec.folds, target=target, seed=seed, prediction=prediction, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -28,17 +28,18 @@ from smgeo.models.boosting_engines import (
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
-from smgeo.models.trees import Trees, check_width
+from smgeo.models.trees import NODE_BYTES, Trees, check_width
 
 _ENGINES: dict[str, Engine] = {"sklearn": grow_by_sklearn, "lightgbm": grow_by_lightgbm, "xgboost": grow_by_xgboost}
 # scikit-learn bins all rows again each time that it continues.
 _STEP = 50
-# Arrays of a node, and the numbers of a row that engines copy.
-_NODE_BYTES, _VALUE_BYTES = 16, 8
+# A number of the rows that engines copy.
+_VALUE_BYTES = 8
 # One standard deviation of a normal distribution on each side of its median.
 _QUANTILES = {"low": 0.1587, "high": 0.8413}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Boosting(SoilMoistureModel):
     """Gradient-boosted trees on histograms (Friedman 2001, Ann. Stat. 29, 1189-1232).
 
@@ -79,36 +80,19 @@ class Boosting(SoilMoistureModel):
 
     kind: ClassVar[str] = "boosting"
 
-    def __init__(
-        self,
-        *,
-        engine: str = "sklearn",
-        trees: int = 300,
-        learning_rate: float = 0.03,
-        max_leaves: int = 31,
-        max_depth: int | None = None,
-        min_examples: int = 20,
-        feature_share: float = 0.15,
-        l2: float = 30.0,
-        patience: int | None = None,
-        monotone: dict[str, int] | None = None,
-        spread: bool = False,
-        threads: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.engine = engine
-        self.trees = trees
-        self.learning_rate = learning_rate
-        self.max_leaves = max_leaves
-        self.max_depth = max_depth
-        self.min_examples = min_examples
-        self.feature_share = feature_share
-        self.l2 = l2
-        self.patience = patience
-        self.monotone = monotone
-        self.spread = spread
-        self.threads = threads
-        self.seed = seed
+    engine: str = "sklearn"
+    trees: int = 300
+    learning_rate: float = 0.03
+    max_leaves: int = 31
+    max_depth: int | None = None
+    min_examples: int = 20
+    feature_share: float = 0.15
+    l2: float = 30.0
+    patience: int | None = None
+    monotone: dict[str, int] | None = None
+    spread: bool = False
+    threads: int | None = None
+    seed: int = 0
 
     @property
     def uses_validation(self) -> bool:
@@ -197,7 +181,7 @@ class Boosting(SoilMoistureModel):
         leaves = min(self.max_leaves, max(rows // self.min_examples, 1))
         nodes = 2 * leaves * self.trees * (3 if self.spread else 1)
         what = f"boosting of {self.trees:,} trees on {rows:,} rows of {features:,} features"
-        weigh_memory(what, nodes * _NODE_BYTES + rows * features * _VALUE_BYTES)
+        weigh_memory(what, nodes * NODE_BYTES + rows * features * _VALUE_BYTES)
 
     def _constraints(self) -> tuple[int, ...]:
         """Return -1, 0 or 1 for each column of X, by the features' names."""

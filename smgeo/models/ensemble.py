@@ -152,12 +152,12 @@ class Ensemble(SoilMoistureModel):
     ) -> Epochs:
         if team is not None:
             raise SmgeoError("ensemble: members are trained in one process; leave workers out")
-        made = self._unfitted()
+        made, several = self._unfitted(), len(x.shape) > 2
         days = _Days(x, y), None if validation is None else _Days(*validation)
         self.members_: list[SoilMoistureModel] = []
         for number, member in enumerate(made):
             seen, held = (x, y), validation
-            if not member.uses_window and self.uses_window:
+            if several and not member.uses_window:
                 seen, held = days[0].pair, None if days[1] is None else days[1].pair
             self._tell(member, seen[0])
             begun = False
@@ -188,18 +188,18 @@ class Ensemble(SoilMoistureModel):
 
     def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation over the members."""
-        shape = x.shape[:2] if self.uses_series else x.shape[:1]
-        mean, spread = (np.empty(shape, dtype="float32") for _ in range(2))
-        for block, values in x.blocks(max(_NUMBERS // int(np.prod(x.shape[1:])), 1)):
+        series = self.input_shape_[0] is None
+        mean, spread = (np.empty(x.shape[:2] if series else x.shape[:1], dtype="float32") for _ in range(2))
+        for block, values in _blocks(x):
             each = np.stack([self._estimate(member, values) for member in self.members_])
             mean[block], spread[block] = each.mean(axis=0), each.std(axis=0)
         return mean, spread
 
     def _estimate(self, member: SoilMoistureModel, x: np.ndarray) -> np.ndarray:
         """Return a member's estimates of rows, windows or series: float64, (n,) or (n, days)."""
-        if member.uses_window or not self.uses_window:
+        if member.uses_window or x.ndim == 2:
             return member._predict(Rows(x)).astype("float64")
-        days = x if self.uses_series else x[:, -1]
+        days = x if self.input_shape_[0] is None else x[:, -1]
         rows = np.ascontiguousarray(days.reshape(-1, days.shape[-1]))
         return member._predict(Rows(rows)).astype("float64").reshape(days.shape[:-1])
 
@@ -247,9 +247,11 @@ class _Days:
         """Rows and their target: the last day of each window, or each day of a series that counts."""
         if self._made is None:
             mask = self._x.mask
-            parts = [values[:, -1] if mask is None else values[mask[block]] for block, values in self._blocks()]
+            parts = [values[:, -1] if mask is None else values[mask[block]] for block, values in _blocks(self._x)]
             self._made = Rows(np.concatenate(parts)), self._y if mask is None else self._y[mask]
         return self._made
 
-    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        return self._x.blocks(max(_NUMBERS // int(np.prod(self._x.shape[1:])), 1))
+
+def _blocks(x: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+    """Iterate over windows or series, so many at a time that they fit in memory."""
+    return x.blocks(max(_NUMBERS // int(np.prod(x.shape[1:])), 1))

@@ -6,6 +6,7 @@ Whichever library grew the trees, compiled code evaluates them.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -20,31 +21,30 @@ from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
-from smgeo.models.trees import Trees, check_width, trees_of_sklearn, trees_of_ydf
+from smgeo.models.trees import NODE_BYTES, Trees, check_width, trees_of_sklearn, trees_of_ydf
 
 _ENGINES = ("ydf", "sklearn")
 # TF Decision Forests' `better_default`, which lives on in ydf under this name.
 _TEMPLATES = {"better_default": "better_defaultv1", "none": None}
-# Arrays of a node, see `smgeo.models.trees.Trees`.
-_NODE_BYTES = 16
 _FILE = "trees.npz"
 # Trees that are grown at a time: neither library tells how far it is.
 _STEP = 50
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _Forest(SoilMoistureModel):
     """Trees that are grown independently of each other, some at a time, and whose mean is the estimate.
 
-    Those who inherit it have parameters `trees`, `max_depth`, `min_examples`, `feature_share`, `sample_rows`, `threads` and `seed`.
+    A dataclass, as networks are: each kind changes the defaults of these parameters, and adds its own.
     """
 
-    trees: int
-    max_depth: int | None
-    min_examples: int
-    feature_share: float
-    sample_rows: int | None
-    threads: int | None
-    seed: int
+    trees: int = 300
+    max_depth: int | None = None
+    min_examples: int = 5
+    feature_share: float = 1.0
+    sample_rows: int | None = None
+    threads: int | None = None
+    seed: int = 0
 
     @property
     def has_spread(self) -> bool:
@@ -102,7 +102,7 @@ class _Forest(SoilMoistureModel):
         deepest = 60 if self.max_depth is None else min(self.max_depth + 1, 60)
         nodes = self.trees * min(max(self._drawn(rows) / self.min_examples, 1), 2.0**deepest)
         weigh_memory(
-            f"a forest of {self.trees:,} trees on {rows:,} rows (about {nodes:,.0f} nodes)", nodes * _NODE_BYTES
+            f"a forest of {self.trees:,} trees on {rows:,} rows (about {nodes:,.0f} nodes)", nodes * NODE_BYTES
         )
 
     def _predict(self, x: Rows) -> np.ndarray:
@@ -131,6 +131,7 @@ class _Forest(SoilMoistureModel):
         self._trees = trees
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Forest(_Forest):
     """Random forest (Breiman 2001).
 
@@ -160,28 +161,11 @@ class Forest(_Forest):
 
     kind: ClassVar[str] = "rf"
 
-    def __init__(
-        self,
-        *,
-        engine: str = "ydf",
-        trees: int = 300,
-        max_depth: int = 16,
-        min_examples: int = 5,
-        feature_share: float = 0.15,
-        sample_rows: int | None = 100_000,
-        template: str = "better_default",
-        threads: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.engine = engine
-        self.trees = trees
-        self.max_depth = max_depth
-        self.min_examples = min_examples
-        self.feature_share = feature_share
-        self.sample_rows = sample_rows
-        self.template = template
-        self.threads = threads
-        self.seed = seed
+    engine: str = "ydf"
+    max_depth: int = 16
+    feature_share: float = 0.15
+    sample_rows: int | None = 100_000
+    template: str = "better_default"
 
     def check_params(self) -> None:
         """Refuse values that the library would refuse later."""
@@ -237,6 +221,7 @@ class Forest(_Forest):
         return trees_of_ydf(forest)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ExtraTrees(_Forest):
     """Extremely randomised trees (Geurts, Ernst and Wehenkel 2006, Mach. Learn. 63, 3-42), by scikit-learn.
 
@@ -262,24 +247,7 @@ class ExtraTrees(_Forest):
 
     kind: ClassVar[str] = "extra_trees"
 
-    def __init__(
-        self,
-        *,
-        trees: int = 300,
-        max_depth: int | None = None,
-        min_examples: int = 5,
-        feature_share: float = 1.0,
-        sample_rows: int | None = 10_000,
-        threads: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.trees = trees
-        self.max_depth = max_depth
-        self.min_examples = min_examples
-        self.feature_share = feature_share
-        self.sample_rows = sample_rows
-        self.threads = threads
-        self.seed = seed
+    sample_rows: int | None = 10_000
 
     def _grow(self, x: np.ndarray, y: np.ndarray, trees: int, seed: int) -> Trees:
         from sklearn.ensemble import ExtraTreesRegressor

@@ -42,6 +42,8 @@ _BLOBS = b"BS\x01\x00\x00\x00\x00\x00"
 _DEEPEST = 1000
 
 
+# Arrays of a node.
+NODE_BYTES = 16
 # Features that a node can name.
 _MOST_FEATURES = 2**16
 
