@@ -1,14 +1,15 @@
-"""Training one network, against Keras' own `fit` with its default batch of 32.
+"""Training one network, against Keras' own `fit` with its default batch of 32 and with smgeo's.
 
 Run: python benchmarks/networks.py [ann|gru|lstm|sequence]     (KERAS_BACKEND=jax for JAX)
 A complete array of the study's size (see study_array.moisture_cube): 254 training stations, 32 that none was trained on.
 `ann` has the study's best: 2 layers of 254, sigmoid, Adam, dropout 0.1; on all 427,736 training rows, 5 epochs. `gru` and `lstm` have one
 layer of 64 units, on about 100,000 windows of 30 days, 2 epochs. The peer is the loop that a Keras user writes: the array in memory,
-`model.fit(x, y)`; for the ann with the study's learning rate (0.0156) and once more with Keras' default. `sequence` is the gru on whole series
-(mode="sequence") of the same 60 stations as the windows, 10 epochs, and the peer is smgeo's gru on these windows, 2 epochs. All are scored on the same
-rows after every epoch. Printed are, of each epoch, rows (or days with a target) a second in training, and validation RMSE (m3 m-3); then the ratio
-of the median rates, when smgeo's model was first as good as the peer's last epoch, as a share of the peer's whole time (compiling included in
-both), and peak memory: smgeo's above what was there before it, and with the peer's arrays.
+`model.fit(x, y)`; for the ann with the study's learning rate (0.0156) and once more with Keras' default; and each with smgeo's batch and learning rate.
+`sequence` is the gru on whole series (mode="sequence") of the same 60 stations as the windows, 10 epochs; its peers are smgeo's gru on these
+windows, 2 epochs, and Keras' `fit` on the same pieces of series, with weights of 0 for days that do not count. All are scored on the same rows
+after every epoch. Printed are, of each epoch, rows (or days with a target) a second in training, and validation RMSE (m3 m-3); then the ratio of
+the median rates, when smgeo's model was first as good as the peer's last epoch, as a share of the peer's whole time (compiling included in both),
+and peak memory: smgeo's above what was there before it, and with the peer's arrays.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Curve:
     at: list[float] = field(default_factory=list)
     training: list[float] = field(default_factory=list)
     rmse: list[float] = field(default_factory=list)
+    batch: int = 32
+    rate_used: float | None = None
 
     @property
     def rate(self) -> float:
@@ -55,24 +58,35 @@ class Curve:
         )
 
 
-def plain(make: Callable[[], Any], rate: float | None, train: Windows, held: Windows, epochs: int) -> Curve:
-    """Keras' own way with its defaults; learning rate as given."""
-    flat = train.shape[1] == 1
-    (x, y), (hx, hy) = (w.to_arrays(flatten=flat) for w in (train, held))
+def plain(
+    make: Callable[[], Any], rate: float | None, train: Windows, held: Windows, epochs: int, batch: int = 32
+) -> Curve:
+    """Keras' own way with its defaults; batch and learning rate as given."""
+    x, y, weights = arrays_of(train)
+    hx, hy, counts = arrays_of(held)
     start = time.perf_counter()
     keras.utils.set_random_seed(0)
     model = make()
     options = {} if rate is None else {"learning_rate": rate}
-    model.compile(keras.optimizers.Adam(**options), "mse", metrics=[keras.metrics.RootMeanSquaredError()])
-    curve = Curve(len(train))
+    model.compile(keras.optimizers.Adam(**options), "mse", weighted_metrics=[keras.metrics.RootMeanSquaredError()])
+    curve = Curve(int(weights.sum()))
     for _ in range(epochs):
         began = time.perf_counter()
-        model.fit(x, y, verbose=0)
+        model.fit(x, y, batch_size=batch, sample_weight=weights, verbose=0)
         curve.training.append(time.perf_counter() - began)
-        error = model.predict(hx, batch_size=4096, verbose=0)[:, 0] - hy
+        error = (model.predict(hx, batch_size=4096 if y.ndim == 2 else 32, verbose=0) - hy)[counts > 0]
         curve.rmse.append(float(np.sqrt(np.mean(error.astype("float64") ** 2))))
         curve.at.append(time.perf_counter() - start)
     return curve
+
+
+def arrays_of(windows: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y with a last axis, and weights; series as pieces in which 180 days count, as smgeo trains on them."""
+    if windows.mask is None:
+        x, y = windows.to_arrays(flatten=windows.shape[1] == 1)
+        return x, y[:, None], np.ones(len(y), dtype="float32")
+    pieces = windows.crop(180)
+    return pieces.gather(np.arange(len(pieces))), pieces.y[..., None], pieces.mask.astype("float32")
 
 
 def ours(kind: str, params: dict[str, Any], train: Windows, held: Windows, epochs: int) -> Curve:
@@ -89,7 +103,8 @@ def ours(kind: str, params: dict[str, Any], train: Windows, held: Windows, epoch
         curve.training.append(done - began - scoring)
         start += scoring
         began = time.perf_counter()
-    print(f"smgeo chose batches of {model.batch_size_}, learning rate {model.learning_rate_:g}")
+    curve.batch, curve.rate_used = model.batch_size_, model.learning_rate_
+    print(f"smgeo chose batches of {curve.batch}, learning rate {curve.rate_used:g}")
     return curve
 
 
@@ -105,9 +120,10 @@ def dense() -> Any:
     return keras.Sequential([keras.Input((27,)), *hidden, layers.Dense(1)])
 
 
-def recurrent(kind: str) -> Any:
-    layer = getattr(keras.layers, kind.upper())
-    return keras.Sequential([keras.Input((30, 27)), layer(64), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+def recurrent(kind: str, series: bool = False) -> Any:
+    layer = getattr(keras.layers, kind.upper())(64, return_sequences=series)
+    days = None if series else 30
+    return keras.Sequential([keras.Input((days, 27)), layer, keras.layers.Dropout(0.1), keras.layers.Dense(1)])
 
 
 def report(found: Curve, name: str, peer: Curve) -> None:
@@ -141,13 +157,17 @@ def compare(what: str) -> None:
         f"{what}: keras {version('keras')} on {keras.backend.backend()}; {found.rows:,} rows; peak {mine:.0f} MB more"
     )
     found.show("smgeo")
+    same = f"Keras fit, batches of {found.batch}, rate {found.rate_used:g}", found.rate_used
     if what == "ann":
         report(found, "Keras fit, batches of 32, rate 0.0156", plain(dense, 0.0156, train, test, 5))
         report(found, "Keras fit, batches of 32, its own rate", plain(dense, None, train, test, 5))
+        report(found, same[0], plain(dense, same[1], train, test, 5, found.batch))
     elif what == "sequence":
         report(found, "smgeo, windows", ours("gru", {"units": 64}, train, test, 2))
+        report(found, same[0], plain(lambda: recurrent("gru", series=True), same[1], *series, 10, found.batch))
     else:
         report(found, "Keras fit, batches of 32", plain(lambda: recurrent(what), None, train, test, 2))
+        report(found, same[0], plain(lambda: recurrent(what), same[1], train, test, 2, found.batch))
     print(f"peak {peak_mb() - before:.0f} MB more with the peer")
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,13 @@ from smgeo.files import read_json
 
 if TYPE_CHECKING:
     from keras import Model
+    from tensorflow import Tensor
+
+    from smgeo.models.team import Team
+    from smgeo.prepare.feeds import KerasBatches
+
+    # Trains on x, y and weights; returns the sum of the weights and of weighted squared errors.
+    TrainStep = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # Alignment in bytes of the memory that TensorFlow's and XLA's kernels read.
 _ALIGNED = 64
@@ -81,6 +89,62 @@ def compiles_whole(keras: ModuleType) -> bool:
     return bool(keras.backend.backend() == "jax")
 
 
+def make_step(
+    model: Model, add: Callable[[list[Tensor]], list[Tensor]] = lambda parts: parts, *, any_size: bool = False
+) -> TrainStep:
+    """Return TensorFlow's step of training on the mean squared error; Keras' `fit` takes longer for what it does around each step.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled, for its optimiser.
+    add : callable, optional
+        Adds up tensors over the processes that train together.
+    any_size : bool
+        One compilation serves batches of any number of rows.
+    """
+    import tensorflow as tf
+
+    variables = model.trainable_variables
+    model.optimizer.build(variables)
+
+    def step(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        weights = weights[..., None]
+        with tf.GradientTape() as tape:
+            squares = tf.reduce_sum(weights * tf.square(model(x, training=True) - y))
+        gradients = tape.gradient(squares, variables)
+        # Weights are added up with the gradients, so that parts of any size give a mean over the whole batch.
+        count, total, *gradients = add([tf.reduce_sum(weights), squares, *gradients])
+        model.optimizer.apply([g / count for g in gradients], variables)
+        return tf.cast(tf.stack([count, total]), tf.float64)
+
+    compiled: TrainStep = tf.function(step, reduce_retracing=any_size, autograph=False)
+    return compiled
+
+
+def make_epoch(keras: ModuleType, model: Model, batches: KerasBatches, team: Team | None) -> Callable[[], float]:
+    """Return a function that trains one pass over the batches, and returns the RMSE of all rows as they were trained, in the units of y."""
+    if keras.backend.backend() != "tensorflow":
+        # The batches are shuffled already, in an order in which windows are quick to read.
+        return lambda: float(model.fit(batches, epochs=1, shuffle=False, verbose=0).history["rmse"][0])
+    step = make_step(model) if team is None else team.make_step(model)
+
+    def epoch() -> float:
+        # The next batch is gathered while the network learns from one.
+        with ThreadPoolExecutor(1) as ahead:
+            coming, total = ahead.submit(batches.__getitem__, 0), 0.0
+            for number in range(1, len(batches) + 1):
+                batch = coming.result()
+                if number < len(batches):
+                    coming = ahead.submit(batches.__getitem__, number)
+                total += step(*batch)
+        batches.on_epoch_end()
+        count, squares = np.asarray(total)
+        return float(np.sqrt(squares / count))
+
+    return epoch
+
+
 def make_predictor(keras: ModuleType, model: Model, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that estimates batches of one shape (float32), compiled once; several threads may call it at once.
 
@@ -100,7 +164,7 @@ def make_predictor(keras: ModuleType, model: Model, shape: tuple[int, ...]) -> C
     import tensorflow as tf
 
     whole = len(shape) > 2 and not tf.config.list_physical_devices("GPU")
-    call = tf.function(lambda x: model(x, training=False), jit_compile=whole)
+    call = tf.function(lambda x: model(x, training=False), jit_compile=whole, autograph=False)
     graph = call.get_concrete_function(tf.TensorSpec(shape, tf.float32))
 
     def by_tensorflow(x: np.ndarray) -> np.ndarray:

@@ -19,18 +19,24 @@ import numpy as np
 
 from smgeo.errors import DivergedError, SmgeoError, missing_extra, nearest
 from smgeo.files import JsonObject
-from smgeo.models.backend import aligned_zeros, be_deterministic, compiles_whole, import_keras, make_predictor
+from smgeo.models.backend import (
+    aligned_zeros,
+    be_deterministic,
+    compiles_whole,
+    import_keras,
+    make_epoch,
+    make_predictor,
+)
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.network_file import load_network, save_network
 from smgeo.models.rates import choose_batch, choose_rate, rate_at
-from smgeo.models.rows import Labelled, Rows
+from smgeo.models.rows import Filled, Labelled, Rows
 from smgeo.models.team import Team
-from smgeo.prepare.feeds import keras_batches
+from smgeo.prepare.feeds import KerasBatches, keras_batches
 
 if TYPE_CHECKING:
     from keras import Layer, Model, Variable
-    from keras.utils import PyDataset
 
 # Parameters with a list of values, and those that are counts from 1; a network has some of them.
 _CHOICES = {
@@ -199,7 +205,8 @@ class KerasModel(SoilMoistureModel):
         names = ["rmse"] if validation is None else ["rmse", "val_rmse"]
         self.history_: dict[str, list[float]] = {name: [] for name in names}
         source = Labelled(x, y)
-        batches = keras_batches(source if team is None else team.share(source), self.batch_size_, self.seed)
+        shared = Filled(source, self.batch_size_) if team is None else team.share(source)
+        batches = keras_batches(shared, self.batch_size_, self.seed)
         training = {} if checkpoint is None else self._name_training(keras, x, y, validation)
         kept = _Kept(checkpoint, training, self._model, batches, self.history_)
         kept.writes = team is None or team.rank == 0
@@ -221,7 +228,7 @@ class KerasModel(SoilMoistureModel):
         }
 
     def _train(
-        self, batches: PyDataset, validation: tuple[Rows, np.ndarray] | None, kept: _Kept, team: Team | None
+        self, batches: KerasBatches, validation: tuple[Rows, np.ndarray] | None, kept: _Kept, team: Team | None
     ) -> Epochs:
         """Train epochs until the validation RMSE has not fallen for `patience` of them, and keep the weights of the best one."""
         model, history = self._model, self.history_  # of this fit, even if another begins before it is closed
@@ -229,6 +236,7 @@ class KerasModel(SoilMoistureModel):
         if team is not None:
             team.check_start(len(history["rmse"]))
             team.spread_seeds(model)
+        train = make_epoch(import_keras(), model, batches, team)
         scores = history.get("val_rmse", [])
         done = len(history["rmse"])
         best, since = (min(scores), done - 1 - int(np.argmin(scores))) if scores else (np.inf, 0)
@@ -240,12 +248,7 @@ class KerasModel(SoilMoistureModel):
                     break
                 if self.schedule == "cosine":
                     model.optimizer.learning_rate = rate_at(self.learning_rate_, epoch, self.epochs)
-                # The batches are shuffled already, in an order in which windows are quick to read.
-                if team is None:
-                    logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
-                    history["rmse"].append(float(logs["rmse"][0]))
-                else:
-                    history["rmse"].append(team.train_epoch(model, batches))
+                history["rmse"].append(train())
                 self._check_finite("training", history["rmse"])
                 if validation is not None:
                     history["val_rmse"].append(self._rmse(*validation, team))
@@ -362,7 +365,7 @@ class _Kept:
         file: Checkpoint | None,
         training: JsonObject,
         model: Model,
-        batches: PyDataset,
+        batches: KerasBatches,
         history: dict[str, list[float]],
     ) -> None:
         self._file, self._training, self._model, self._batches, self._history = file, training, model, batches, history

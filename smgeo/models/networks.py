@@ -15,6 +15,7 @@ import numpy as np
 from smgeo.bounds import weigh_memory
 from smgeo.models.backend import import_keras, most_windows
 from smgeo.models.keras_model import KerasModel
+from smgeo.models.recurrence import recurrent_layer
 from smgeo.models.rows import Rows
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Recurrent(KerasModel):
     def _hidden(self, keras: ModuleType) -> list[Layer]:
         # A unit has weights of its inputs and of its own last output.
         _weigh(self.kind, self.layers * _GATES[self._layer] * 2 * self.units**2)
-        layer = getattr(keras.layers, self._layer)
+        layer = recurrent_layer(keras, self._layer)
         every = [self.uses_series or i < self.layers - 1 for i in range(self.layers)]
         return [*(layer(self.units, return_sequences=e) for e in every), keras.layers.Dropout(self.dropout)]
 

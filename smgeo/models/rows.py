@@ -151,3 +151,24 @@ class Labelled:
         """Return X and y, and for whole series the mask, at positions `rows`."""
         mask = () if self.x.mask is None else (self.x.mask[rows],)
         return (self.x.take(rows), self.y[rows], *mask)
+
+
+class Filled:
+    """A source of batches that all have the same number of rows, so that training is compiled once: the last is filled with rows of no weight."""
+
+    def __init__(self, source: Labelled, size: int) -> None:
+        self._source, self._size = source, min(size, len(source))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def order(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return positions of all rows, shuffled by `rng`."""
+        return self._source.order(rng)
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return X, y and weights, at positions `rows` and at some of these again."""
+        x, y, *mask = self._source.batch(np.resize(rows, self._size))
+        weights = mask[0] if mask else np.ones(y.shape, dtype=bool)
+        weights[len(rows) :] = False
+        return x, y, weights

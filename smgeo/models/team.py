@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from smgeo.errors import SmgeoError
-from smgeo.models.backend import import_keras
+from smgeo.models.backend import import_keras, make_step
 from smgeo.prepare.feeds import BatchSource
 
 if TYPE_CHECKING:
     from keras import Model
-    from keras.utils import PyDataset
     from tensorflow import Tensor
 
-    Tensors: TypeAlias = Tensor | list[Tensor]
-    TrainStep: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+    from smgeo.models.backend import TrainStep
 
 
 class Share:
@@ -82,7 +80,6 @@ class Team:
         if gpus := tf.config.list_physical_devices("GPU"):
             tf.config.set_visible_devices(gpus[int(os.environ.get("SLURM_LOCALID", rank)) % len(gpus)], "GPU")
         self._tf, self._strategy = tf, tf.distribute.MultiWorkerMirroredStrategy()
-        self._step: tuple[Model, TrainStep] | None = None
 
     def share(self, source: BatchSource) -> Share:
         """Return this process's share of each batch."""
@@ -111,46 +108,24 @@ class Team:
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return the sum over all processes, the same in each."""
-        return np.asarray(self._add(self._tf.constant(values)))
+        return np.asarray(self._add([self._tf.constant(values)])[0])
 
-    def _add(self, values: Tensors) -> Tensors:
-        """Add up one tensor or a list of them; every process must call it."""
+    def _add(self, values: list[Tensor]) -> list[Tensor]:
+        """Add up tensors; every process must call it."""
         tf = self._tf
 
-        def add(given: Tensors) -> Tensors:
+        def add(given: list[Tensor]) -> list[Tensor]:
             # TensorFlow reduces only tensors that are on a device.
-            here = tf.nest.map_structure(tf.identity, given)
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+            here = [tf.identity(part) for part in given]
+            added: list[Tensor] = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+            return added
 
-        return self._strategy.run(add, args=(values,))
+        total: list[Tensor] = self._strategy.run(add, args=(values,))
+        return total
 
-    def train_epoch(self, model: Model, batches: PyDataset) -> float:
-        """Train one pass over the batches; return the RMSE over all rows as they were trained, in the units of y."""
-        if self._step is None or self._step[0] is not model:
-            self._step = model, self._make_step(model)
-        sums = np.zeros(2)
-        for i in range(len(batches)):
-            sums += np.asarray(self._step[1](*batches[i]))
-        batches.on_epoch_end()
-        return float(np.sqrt(sums[1] / sums[0]))
-
-    def _make_step(self, model: Model) -> TrainStep:
-        tf = self._tf
-        variables = model.trainable_variables
-        model.optimizer.build(variables)
-
-        def step(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-            weights = weights[..., None]
-            with tf.GradientTape() as tape:
-                squares = tf.reduce_sum(weights * tf.square(model(x, training=True) - y))
-            gradients = tape.gradient(squares, variables)
-            # Weights are added up with the gradients, so that parts of any size give a mean over the whole batch.
-            count, total, *gradients = self._add([tf.reduce_sum(weights), squares, *gradients])
-            model.optimizer.apply([g / count for g in gradients], variables)
-            return tf.cast(tf.stack([count, total]), tf.float64)
-
-        compiled: TrainStep = tf.function(step, reduce_retracing=True)
-        return compiled
+    def make_step(self, model: Model) -> TrainStep:
+        """Return the step of training on this process's share of a batch; every process must call it for each batch."""
+        return make_step(model, self._add, any_size=True)
 
 
 def check_backend(name: str) -> None:
