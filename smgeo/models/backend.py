@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from keras import Model
     from tensorflow import Tensor
 
-    from smgeo.models.team import Team
     from smgeo.prepare.feeds import KerasBatches
 
     # Trains on x, y and weights; returns the sum of the weights and of weighted squared errors.
@@ -122,12 +121,17 @@ def make_step(
     return compiled
 
 
-def make_epoch(keras: ModuleType, model: Model, batches: KerasBatches, team: Team | None) -> Callable[[], float]:
-    """Return a function that trains one pass over the batches, and returns the RMSE of all rows as they were trained, in the units of y."""
+def make_epoch(
+    keras: ModuleType, model: Model, batches: KerasBatches, make: Callable[[Model], TrainStep] = make_step
+) -> Callable[[], float]:
+    """Return a function that trains one pass over the batches, and returns the RMSE of all rows as they were trained, in the units of y.
+
+    `make` returns TensorFlow's step.
+    """
     if keras.backend.backend() != "tensorflow":
         # The batches are shuffled already, in an order in which windows are quick to read.
         return lambda: float(model.fit(batches, epochs=1, shuffle=False, verbose=0).history["rmse"][0])
-    step = make_step(model) if team is None else team.make_step(model)
+    step = make(model)
 
     def epoch() -> float:
         # The next batch is gathered while the network learns from one.

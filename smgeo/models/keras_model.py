@@ -26,6 +26,7 @@ from smgeo.models.backend import (
     import_keras,
     make_epoch,
     make_predictor,
+    make_step,
 )
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
@@ -236,7 +237,7 @@ class KerasModel(SoilMoistureModel):
         if team is not None:
             team.check_start(len(history["rmse"]))
             team.spread_seeds(model)
-        train = make_epoch(import_keras(), model, batches, team)
+        train = make_epoch(import_keras(), model, batches, make_step if team is None else team.make_step)
         scores = history.get("val_rmse", [])
         done = len(history["rmse"])
         best, since = (min(scores), done - 1 - int(np.argmin(scores))) if scores else (np.inf, 0)
