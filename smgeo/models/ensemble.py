@@ -1,8 +1,9 @@
-"""An ensemble: the mean of several models that are trained on the same rows, windows or series."""
+"""An ensemble: the mean, weighted or not, of several models that are trained on the same rows, windows or series."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from smgeo.bounds import LARGEST_SEED
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, nearest
 from smgeo.files import JsonObject
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
@@ -23,10 +24,12 @@ _NUMBERS = 2**25
 _MOST_MEMBERS = 32
 # Seeds of members lie so far apart for neighbouring seeds of the ensemble.
 _SEEDS = 1009
+# Parts of the places, each left out once, from whose estimates weights are learned.
+_FOLDS = 5
 
 
 class Ensemble(SoilMoistureModel):
-    """Mean of several models (a simple average; Dietterich 2000, MCS 2000, LNCS 1857).
+    """Mean of several models (Dietterich 2000, MCS 2000, LNCS 1857), or stacked ones (Breiman 1996, Machine Learning 24, 49-64).
 
     All members learn from the same rows. If one of them sees windows, those that see one day get the last day of each window; if one runs
     along whole series (`mode: sequence`), they get each day that counts. Members are trained one after the other.
@@ -37,6 +40,10 @@ class Ensemble(SoilMoistureModel):
         Kinds, or kinds with their parameters: `["extra_trees", {"kind": "lstm", "mode": "sequence"}]`. In a recipe, names of its models.
     seeds : sequence of int, optional
         Each member once for each of these seeds, counted from `seed`. By default once, with its own seed, or `seed`.
+    combine : {"mean", "stacked"}
+        Weights of the members: equal; or those, not negative and 1 in sum, with which their mean errs least at places that they did not
+        see. For these each member is trained five times more, each time without a fifth of the places (or groups of stations). Scaling of
+        features is learned from all training stations. Needs `Windows`, which know places.
     seed : int
         Seed of members that have none.
 
@@ -44,6 +51,8 @@ class Ensemble(SoilMoistureModel):
     ----------
     members_ : list of fitted models
         In order; with `seeds`, the first seed of all members first.
+    weights_ : numpy.ndarray
+        Of each member, float64.
     """
 
     kind: ClassVar[str] = "ensemble"
@@ -53,10 +62,12 @@ class Ensemble(SoilMoistureModel):
         *,
         members: Sequence[str | Mapping[str, object]] = ("extra_trees", "boosting"),
         seeds: Sequence[int] | None = None,
+        combine: str = "mean",
         seed: int = 0,
     ) -> None:
         self.members = members
         self.seeds = seeds
+        self.combine = combine
         self.seed = seed
 
     @property
@@ -85,6 +96,10 @@ class Ensemble(SoilMoistureModel):
             raise SmgeoError(
                 "ensemble: members must be a list of kinds, or of kinds with parameters, such as [extra_trees, {kind: lstm, units: 32}]; got "
                 f"{self.members!r}"
+            )
+        if self.combine not in ("mean", "stacked"):
+            raise SmgeoError(
+                f"ensemble: unknown combine {self.combine!r}; {nearest(str(self.combine), ['mean', 'stacked'])}"
             )
         seeds = self.seeds
         if seeds is not None and (
@@ -152,24 +167,66 @@ class Ensemble(SoilMoistureModel):
     ) -> Epochs:
         if team is not None:
             raise SmgeoError("ensemble: members are trained in one process; leave workers out")
-        made, several = self._unfitted(), len(x.shape) > 2
-        days = _Days(x, y), None if validation is None else _Days(*validation)
+        folds = self._folds(x) if self.combine == "stacked" else []
+        held = None if validation is None else _Data(*validation)
+        count = len(self._described())
+        total, done = 100 * count * (len(folds) + 1), 0
         self.members_: list[SoilMoistureModel] = []
-        for number, member in enumerate(made):
-            seen, held = (x, y), validation
-            if several and not member.uses_window:
-                seen, held = days[0].pair, None if days[1] is None else days[1].pair
-            self._tell(member, seen[0])
-            begun = False
-            # A checkpoint of its own: members that were done are read from theirs.
-            kept = None if checkpoint is None else checkpoint.part(str(number))
-            for scores in member._fit(*seen, held if member.uses_validation else None, kept, None):
-                member.training_ = member._describe_training()
-                if not begun:
-                    self.members_.append(member)
-                    begun = True
-                share = min(scores["epoch"] / scores["epochs"], 1.0)
-                yield {"epoch": round(100 * (number + share)), "epochs": 100 * len(made)}
+        self.weights_ = np.full(count, 1 / count)
+        # (values that count, members) of each fold: estimate less target.
+        errors: list[np.ndarray] = []
+        for fold, kept in enumerate([*folds, None]):
+            if fold == len(folds) and errors:
+                self.weights_ = least_weights(np.concatenate(errors))
+            part = _Data(x, y) if kept is None else _Data(x.only(kept), y[kept])
+            made = self._unfitted()
+            for number, member in enumerate(made):
+                # A checkpoint of its own: members that were done are read from theirs.
+                name = str(number) if kept is None else f"{number}-without-{fold}"
+                file = None if checkpoint is None else checkpoint.part(name)
+                for share in self._train(member, part, held, file):
+                    if kept is None and len(self.members_) == number:
+                        self.members_.append(member)
+                    yield {"epoch": round(100 * (done + share)), "epochs": total}
+                done += 1
+            if kept is not None:
+                errors.append(self._errors(made, x.only(~kept), y[~kept]))
+
+    def _folds(self, x: Rows) -> list[np.ndarray]:
+        """Return which rows each fold trains on, bool (n,): without a fifth of the places, dealt out by the seed."""
+        groups = x.groups
+        if groups is None:
+            raise SmgeoError(
+                "ensemble: combine='stacked' leaves places out, and an array does not say which place a row is of; give Windows, or "
+                "combine='mean'"
+            )
+        units, unit = np.unique(groups, return_inverse=True)
+        if len(units) < _FOLDS:
+            raise SmgeoError(
+                f"ensemble: combine='stacked' leaves out a fifth of the places at a time, and there are {len(units)} places (or groups); "
+                "give more stations, or combine='mean'"
+            )
+        fold = np.random.default_rng(self.seed).permutation(len(units)) % _FOLDS
+        return [fold[unit] != k for k in range(_FOLDS)]
+
+    def _train(
+        self, member: SoilMoistureModel, data: _Data, held: _Data | None, checkpoint: Checkpoint | None
+    ) -> Iterator[float]:
+        """Train a member; yield the share that is done."""
+        x, y = data.of(member)
+        self._tell(member, x)
+        stops = None if held is None or not member.uses_validation else held.of(member)
+        for scores in member._fit(x, y, stops, checkpoint, None):
+            member.training_ = member._describe_training()
+            yield min(scores["epoch"] / scores["epochs"], 1.0)
+
+    def _errors(self, members: Sequence[SoilMoistureModel], x: Rows, y: np.ndarray) -> np.ndarray:
+        """Return estimate less target of each value that counts, (values, members)."""
+        parts = []
+        for block, values in _blocks(x):
+            error = np.stack([self._estimate(member, values) - y[block] for member in members], axis=-1)
+            parts.append(error if x.mask is None else error[x.mask[block]])
+        return np.concatenate(parts)
 
     def _tell(self, member: SoilMoistureModel, x: Rows) -> None:
         """Give a member what `fit` learns before training."""
@@ -187,12 +244,14 @@ class Ensemble(SoilMoistureModel):
         return self._predict_spread(x)[0]
 
     def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation over the members."""
+        """Return mean and standard deviation over the members, weighted."""
         series = self.input_shape_[0] is None
         mean, spread = (np.empty(x.shape[:2] if series else x.shape[:1], dtype="float32") for _ in range(2))
         for block, values in _blocks(x):
             each = np.stack([self._estimate(member, values) for member in self.members_])
-            mean[block], spread[block] = each.mean(axis=0), each.std(axis=0)
+            middle = np.tensordot(self.weights_, each, axes=1)
+            mean[block] = middle
+            spread[block] = np.sqrt(np.tensordot(self.weights_, (each - middle) ** 2, axes=1))
         return mean, spread
 
     def _estimate(self, member: SoilMoistureModel, x: np.ndarray) -> np.ndarray:
@@ -207,10 +266,14 @@ class Ensemble(SoilMoistureModel):
 
     def _file_params(self) -> JsonObject:
         members = [m if isinstance(m, str) else {k: plain_number(v) for k, v in m.items()} for m in self.members]
-        return {"members": members, "seeds": None if self.seeds is None else list(self.seeds), "seed": self.seed}
+        # Without `combine` where it is the default, so that other models' files stay as they are.
+        combine = {} if self.combine == "mean" else {"combine": self.combine}
+        seeds = None if self.seeds is None else list(self.seeds)
+        return {"members": members, "seeds": seeds, **combine, "seed": self.seed}
 
     def _describe_training(self) -> JsonObject:
-        return {"members": [{"kind": m.kind, **m.training_} for m in self.members_]}
+        members = [{"kind": m.kind, **m.training_} for m in self.members_]
+        return {"members": members, "weights": self.weights_.tolist()}
 
     def _save_weights(self, folder: Path) -> None:
         if len(self.members_) < (count := len(self._described())):
@@ -226,6 +289,16 @@ class Ensemble(SoilMoistureModel):
         made, told = self._unfitted(), self.training_.get("members")
         if not isinstance(told, list) or len(told) != len(made) or not all(isinstance(t, dict) for t in told):
             raise SmgeoError(f"{folder}: its members are not those that its parameters describe; train the model again")
+        # A file without weights is of an equal mean.
+        weights = self.training_.get("weights", [1 / len(made)] * len(made))
+        if (
+            not isinstance(weights, list)
+            or len(weights) != len(made)
+            or not all(isinstance(w, int | float) and w >= 0 for w in weights)
+            or not math.isclose(sum(weights), 1, rel_tol=1e-6)
+        ):
+            raise SmgeoError(f"{folder}: the weights of its members are not shares of 1; train the model again")
+        self.weights_ = np.array(weights, dtype="float64")
         one_day = (self.n_features_in_,)
         for number, (member, training) in enumerate(zip(made, told, strict=True)):
             member.n_features_in_, member.preparation_ = self.n_features_in_, self.preparation_
@@ -235,21 +308,38 @@ class Ensemble(SoilMoistureModel):
         self.members_ = made
 
 
-class _Days:
-    """The days of windows or series as rows for members that see one day, gathered when the first of them needs them."""
+class _Data:
+    """Rows, windows or series, and their days for members that see one, gathered when the first of them needs them."""
 
     def __init__(self, x: Rows, y: np.ndarray) -> None:
         self._x, self._y = x, y
-        self._made: tuple[Rows, np.ndarray] | None = None
+        self._days: tuple[Rows, np.ndarray] | None = None
 
-    @property
-    def pair(self) -> tuple[Rows, np.ndarray]:
-        """Rows and their target: the last day of each window, or each day of a series that counts."""
-        if self._made is None:
+    def of(self, member: SoilMoistureModel) -> tuple[Rows, np.ndarray]:
+        """Return what a member sees: all days, or the last of each window, or each one of a series that counts."""
+        if member.uses_window or len(self._x.shape) == 2:
+            return self._x, self._y
+        if self._days is None:
             mask = self._x.mask
             parts = [values[:, -1] if mask is None else values[mask[block]] for block, values in _blocks(self._x)]
-            self._made = Rows(np.concatenate(parts)), self._y if mask is None else self._y[mask]
-        return self._made
+            self._days = Rows(np.concatenate(parts)), self._y if mask is None else self._y[mask]
+        return self._days
+
+
+def least_weights(errors: np.ndarray) -> np.ndarray:
+    """Return weights, not negative and 1 in sum, with which the weighted mean of errors (values, members) has the least square.
+
+    >>> least_weights(np.array([[1.0, -1.0], [-1.0, 3.0]])).tolist()
+    [0.75, 0.25]
+    """
+    from scipy.optimize import nnls
+
+    # A triangle whose product with weights is as long as that of all errors.
+    triangle = np.asarray(np.linalg.qr(np.asarray(errors, dtype="float64") / np.sqrt(len(errors)), mode="r"))
+    # The weights that keep the sum near 1 at the least cost have the proportions of those that keep it there.
+    found = nnls(np.vstack([triangle, np.ones((1, errors.shape[1]))]), np.append(np.zeros(len(triangle)), 1.0))[0]
+    weights: np.ndarray = found / found.sum()
+    return weights
 
 
 def _blocks(x: Rows) -> Iterator[tuple[slice, np.ndarray]]:

@@ -51,6 +51,15 @@ class WindowSource(Protocol):
         """Return whole series cut into pieces in which `days` days count."""
         ...
 
+    def only(self, rows: np.ndarray) -> Self:
+        """Return the windows at `rows`, bool (n,)."""
+        ...
+
+    @property
+    def group_index(self) -> np.ndarray:
+        """Number of the group of stations (place) of each window."""
+        ...
+
     def pick(self, values: np.ndarray) -> np.ndarray:
         """Return those of the values, in the shape of `y`, that count."""
         ...
@@ -116,6 +125,18 @@ class Rows:
         for start in range(0, len(self), size):
             block = slice(start, min(start + size, len(self)))
             yield block, self.take(np.arange(block.start, block.stop))
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Number of the group of stations (place) of each row; None for arrays, which do not say."""
+        return None if isinstance(self._source, np.ndarray) else self._source.group_index
+
+    def only(self, rows: np.ndarray) -> Rows:
+        """Return the rows at `rows`, bool (n,)."""
+        assert self._positions is None
+        if isinstance(self._source, np.ndarray):
+            return Rows(self._source[rows], self._flat)
+        return Rows(self._source.only(rows), self._flat)
 
     def every(self, first: int, step: int) -> Rows:
         """Return every `step`-th row from `first` on."""

@@ -104,6 +104,17 @@ class WindowIndex:
             mask=None if self.mask is None else self.mask[first:last],
         )
 
+    def only(self, rows: np.ndarray) -> WindowIndex:
+        """Return the index of the windows at `rows`, bool (windows,)."""
+        counts = np.bincount(self.stations[rows], minlength=len(self.offsets) - 1)
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
+            last_days=self.last_days[rows],
+            y=None if self.y is None else self.y[rows],
+            mask=None if self.mask is None else self.mask[rows],
+        )
+
     def crop(self, days: int, back: int) -> WindowIndex:
         """Cut whole series into pieces in which at most `days` days count, after `back` days that do not count."""
         assert self.mask is not None

@@ -17,7 +17,7 @@ from smgeo.bounds import check_arguments, checked
 from smgeo.cube.schema import check_daily, is_grid, references_of, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
-from smgeo.prepare.places import coordinates_of
+from smgeo.prepare.places import coordinates_of, group_numbers
 from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import Preparation, steps_of
 from smgeo.prepare.window_index import WindowIndex, WindowRule, build_index
@@ -126,6 +126,7 @@ class Windows:
         self._series = Series(ds, self.features, target, in_memory=in_memory, keep=buffer)
         self._stations = text_of(ds["station"])
         self._degrees = coordinates_of(ds)
+        self._coordinates = ds.drop_vars(list(ds.data_vars))
         rule = WindowRule(
             self.length, self.missing, target is not None, mode == "sequence", self.fill is not None, ends
         )
@@ -198,6 +199,12 @@ class Windows:
         return self.stations_at(self.station_index)
 
     @property
+    def group_index(self) -> np.ndarray:
+        """Number of the group of stations (`group_stations`, by default places) of each window, for folds."""
+        numbers: np.ndarray = group_numbers(self._coordinates)[self.station_index]
+        return numbers
+
+    @property
     def channels(self) -> list[str]:
         """Names along the last axis of `x`."""
         return self.features + ([f"{f} observed" for f in self.features] if self.missing > 0 else [])
@@ -245,6 +252,13 @@ class Windows:
             raise SmgeoError(f"shard: rank must be from 0 to world_size - 1; got rank={rank}, world_size={world_size}")
         n = len(self) - (len(self) % world_size if equal else 0)
         return self._with(self._index.part(n * rank // world_size, n * (rank + 1) // world_size))
+
+    def only(self, rows: np.ndarray) -> Windows:
+        """Return the windows at `rows`, bool (windows,); they share the features with these."""
+        chosen = np.asarray(rows)
+        if chosen.dtype != bool or chosen.shape != (len(self),):
+            raise SmgeoError(f"only: rows must be True or False for each of the {len(self)} windows")
+        return self._with(self._index.only(chosen))
 
     def crop(self, days: int) -> Windows:
         """Cut whole series into pieces in which at most `days` days count, to train along them.

@@ -8,8 +8,10 @@ import smgeo
 from smgeo.errors import SmgeoError
 from smgeo.models import load_model, make_model
 from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.ensemble import least_weights
 from smgeo.models.rows import Rows
 from smgeo.prepare import Windows
+from smgeo.prepare.places import group_numbers
 
 NETWORK = {"units": 8, "layers": 1, "epochs": 3, "batch_size": 16, "learning_rate": 0.02}
 FEATURES = ["s1_vv", "precipitation", "clay"]
@@ -229,4 +231,108 @@ def test_a_forged_file_is_refused(tmp_path, forge, change, message):
     make_model("ensemble", members=members).fit(x, y).save(tmp_path / "m")
     forge(tmp_path / "m", change)
     with pytest.raises(SmgeoError, match=message):
+        load_model(tmp_path / "m")
+
+
+# ---- stacked
+
+TREES = [{"kind": "extra_trees", "trees": 9}, {"kind": "Ridge", "alpha": 5.0}, {"kind": "DummyRegressor"}]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_have_the_least_error_of_all_shares(seed):
+    """By a search over a grid of all shares of three."""
+    rng = np.random.default_rng(seed)
+    errors = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + rng.normal(size=3)
+    weights = least_weights(errors)
+    steps = np.linspace(0, 1, 101)
+    grid = np.array([(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1 + 1e-9])
+    squares = np.mean((errors @ grid.T) ** 2, axis=0)
+    assert (weights >= 0).all()
+    assert weights.sum() == pytest.approx(1)
+    assert np.mean((errors @ weights) ** 2) <= squares.min() + 1e-12
+    np.testing.assert_allclose(weights, grid[squares.argmin()], atol=0.02)
+
+
+def test_weights_of_equal_members_are_shares():
+    weights = least_weights(np.ones((4, 2)))
+    assert weights.sum() == pytest.approx(1)
+    assert (weights >= 0).all()
+
+
+def test_stacked_members_are_weighted_by_their_errors_at_places_left_out(ds, tmp_path):
+    """Each member is trained apart without each fifth of the places, on windows of the other stations only."""
+    lat, lon = (ds[name].values.copy() for name in ("latitude", "longitude"))
+    lat[[1, 3]], lon[[1, 3]] = lat[[0, 2]], lon[[0, 2]]
+    ds = ds.assign_coords(latitude=("station", lat), longitude=("station", lon))
+    windows = _windows(ds, length=1)
+    assert len(np.unique(windows.group_index)) == 6  # of eight stations
+    model = make_model("ensemble", members=TREES, combine="stacked", seed=1).fit(windows)
+    place = group_numbers(ds)
+    fold = np.random.default_rng(1).permutation(6) % 5
+    errors = []
+    for k in range(5):
+        held = fold[place] == k
+        train, rest = (_windows(ds.isel(station=np.flatnonzero(part)), length=1) for part in (~held, held))
+        rest.fill = train.fill = windows.fill
+        x, x_rest = train.to_arrays()[0], rest.to_arrays()[0]
+        fitted = [make_model(**{"seed": 1, **TREES[0]}), *(make_model(**member) for member in TREES[1:])]
+        errors.append(np.stack([m.fit(x, train.y).predict(x_rest) - rest.y for m in fitted], axis=1))
+    expected = least_weights(np.concatenate(errors))
+    np.testing.assert_allclose(model.weights_, expected, atol=1e-4)
+    assert model.training_["weights"] == model.weights_.tolist()
+    each = np.stack([m.predict(windows.to_arrays()[0]) for m in model.members_])
+    mean, spread = model.predict_spread(windows)
+    np.testing.assert_allclose(mean, model.weights_ @ each, rtol=1e-5)
+    np.testing.assert_allclose(spread**2, model.weights_ @ (each - mean) ** 2, rtol=1e-3, atol=1e-9)
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(load_model(tmp_path / "m").predict_spread(windows), (mean, spread))
+
+
+def test_stacked_networks_along_series_leave_whole_series_out(ds, tmp_path):
+    pytest.importorskip("keras")
+    series, held = (_windows(ds.isel(station=part), length=5, mode="sequence") for part in (slice(6), slice(6, 8)))
+    members = [{"kind": "extra_trees", "trees": 9}, {"kind": "gru", "mode": "sequence", **NETWORK}]
+    kept = Checkpoint(tmp_path / "stack.npz")
+    model = make_model("ensemble", members=members, combine="stacked").fit(series, validation=held, checkpoint=kept)
+    assert {p.name for p in tmp_path.iterdir()} == {"stack.1.npz", *(f"stack.1-without-{k}.npz" for k in range(5))}
+    x = series.only(series.group_index != series.group_index[0])
+    assert len(x) == 5
+    assert series.group_index[0] not in x.group_index
+    np.testing.assert_array_equal(x.y, series.y[1:])
+    again = make_model("ensemble", members=members, combine="stacked").fit(series, validation=held, checkpoint=kept)
+    np.testing.assert_array_equal(again.predict(held), model.predict(held))
+    assert again.weights_.tolist() == model.weights_.tolist()
+    assert model.weights_.sum() == pytest.approx(1)
+
+
+def test_stacking_that_was_stopped_is_not_saved(ds, tmp_path):
+    model = make_model("ensemble", members=TREES, combine="stacked")
+    training = model.fit_by_epoch(_windows(ds, length=1))
+    next(training)
+    training.close()
+    with pytest.raises(SmgeoError, match="stopped after 0 of 3 members"):
+        model.save(tmp_path / "m")
+
+
+def test_what_cannot_be_stacked(ds):
+    x, y = np.zeros((20, 2), dtype="float32"), np.arange(20.0)
+    with pytest.raises(SmgeoError, match="an array does not say which place a row is of; give Windows"):
+        make_model("ensemble", combine="stacked").fit(x, y)
+    with pytest.raises(SmgeoError, match="there are 4 places"):
+        make_model("ensemble", combine="stacked").fit(_windows(ds.isel(station=slice(4)), length=1))
+    with pytest.raises(SmgeoError, match="unknown combine 'median'"):
+        make_model("ensemble", combine="median").fit(x, y)
+
+
+@pytest.mark.parametrize("weights", [[0.5], [0.5, 0.6], [1.5, -0.5], "x", [None, 1.0]])
+def test_weights_of_a_file_that_are_no_shares(weights, tmp_path, forge):
+    x, y = np.random.default_rng(0).random((50, 2), dtype="float32"), np.arange(50.0)
+    make_model("ensemble", members=["Ridge", "extra_trees"]).fit(x, y).save(tmp_path / "m")
+
+    def change(about):
+        about["training"]["weights"] = weights
+
+    forge(tmp_path / "m", change)
+    with pytest.raises(SmgeoError, match="weights of its members are not shares of 1"):
         load_model(tmp_path / "m")
