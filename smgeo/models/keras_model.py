@@ -6,6 +6,7 @@ Backends are named only in `smgeo.models.backend`.
 from __future__ import annotations
 
 import threading
+import warnings
 import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from smgeo.errors import DivergedError, SmgeoError, missing_extra, nearest
+from smgeo.errors import DivergedError, SmgeoError, SmgeoWarning, missing_extra, nearest
 from smgeo.files import JsonObject
 from smgeo.models.backend import (
     aligned_zeros,
@@ -160,7 +161,8 @@ class KerasModel(SoilMoistureModel):
         """Set first weights from which learning is quick: inputs of mean 0 and spread 1, and an output that is the mean of y."""
         known = y if x.mask is None else y[x.mask]
         output = self._model.get_layer("output")
-        output.bias.assign(np.full(1, known.mean(dtype="float64"), dtype="float32"))
+        self._mean = known.mean(dtype="float64")
+        output.bias.assign(np.full(1, self._mean, dtype="float32"))
         if self.standardize:
             values = x.take(_some(len(x), max(_STANDARDIZE_DAYS // int(np.prod(x.shape[1:-1])), 1), self.seed))
             axes = tuple(range(values.ndim - 1))
@@ -261,9 +263,24 @@ class KerasModel(SoilMoistureModel):
                 yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in history.items()}}
             if not all(np.isfinite(w).all() for w in model.get_weights()):
                 self._refuse_diverged("its weights are not all finite", len(history["rmse"]))
+            if scores and validation is not None:
+                self._warn_of_nothing_learned(scores, validation)
         finally:
             if best_weights is not None:
                 model.set_weights(best_weights)
+
+    def _warn_of_nothing_learned(self, scores: list[float], validation: tuple[Rows, np.ndarray]) -> None:
+        """Warn where training ended before it began. The words have no scores, so that folds and trials say it once."""
+        known = validation[1] if validation[0].mask is None else validation[1][validation[0].mask]
+        what = find_nothing_learned(scores, float(np.sqrt(np.mean((known - self._mean) ** 2))), self.patience)
+        if what is not None:
+            warnings.warn(
+                SmgeoWarning(
+                    f"{self.kind}: training ended before it began: {what}. Validation stations may be too few, or unlike the training "
+                    "stations; give more, lower learning_rate, or use a model that needs fewer stations (extra_trees)"
+                ),
+                stacklevel=2,
+            )
 
     def _check_finite(self, part: str, scores: list[float]) -> None:
         if not np.isfinite(scores[-1]):
@@ -400,6 +417,23 @@ class _Kept:
 def _some(n: int, most: int, seed: int) -> np.ndarray:
     """Return at most `most` positions of `n`, in ascending order."""
     return np.sort(np.random.default_rng(seed).choice(n, min(n, most), replace=False))
+
+
+def find_nothing_learned(scores: list[float], of_mean: float, patience: int) -> str | None:
+    """Return why the validation RMSE of each epoch shows that nothing was learned, beside that of a constant; None if something was.
+
+    >>> find_nothing_learned([0.11, 0.12, 0.13], 0.1, 2)
+    'at no epoch it was better at the validation rows than the mean of the training rows'
+    >>> find_nothing_learned([0.08, 0.09, 0.085], 0.1, 2)
+    'its first epoch was its best, and it stopped after 2 more'
+    >>> find_nothing_learned([0.08, 0.07, 0.085], 0.1, 2), find_nothing_learned([0.08], 0.1, 2)
+    (None, None)
+    """
+    if min(scores) >= of_mean:
+        return "at no epoch it was better at the validation rows than the mean of the training rows"
+    if len(scores) > patience and scores[0] == min(scores):
+        return f"its first epoch was its best, and it stopped after {patience} more"
+    return None
 
 
 def _series_at_once(series: int, days: int) -> int:

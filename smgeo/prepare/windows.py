@@ -126,7 +126,7 @@ class Windows:
         self._series = Series(ds, self.features, target, in_memory=in_memory, keep=buffer)
         self._stations = text_of(ds["station"])
         self._degrees = coordinates_of(ds)
-        self._coordinates = ds.drop_vars(list(ds.data_vars))
+        self._groups = group_numbers(ds)
         rule = WindowRule(
             self.length, self.missing, target is not None, mode == "sequence", self.fill is not None, ends
         )
@@ -201,7 +201,7 @@ class Windows:
     @property
     def group_index(self) -> np.ndarray:
         """Number of the group of stations (`group_stations`, by default places) of each window, for folds."""
-        numbers: np.ndarray = group_numbers(self._coordinates)[self.station_index]
+        numbers: np.ndarray = self._groups[self.station_index]
         return numbers
 
     @property

@@ -1,12 +1,13 @@
 """Parameters of networks: shared ones in one place, and still scikit-learn's contract of a constructor."""
 
 import inspect
+import warnings
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 
-from smgeo.errors import SmgeoError
+from smgeo.errors import SmgeoError, SmgeoWarning
 from smgeo.models import make_model
 from smgeo.models.keras_model import KerasModel
 from smgeo.models.networks import Ann, Cnn, Gru, Lstm
@@ -97,3 +98,23 @@ def test_a_network_larger_than_memory_is_refused_before_it_is_built(kind, option
         SmgeoError, match=f"{kind}: a network of about {weights} weights needs about .*SMGEO_ANY_SIZE=1"
     ):
         make_model(kind, epochs=1, **options).fit(x, np.zeros(4, "float32"))
+
+
+def test_a_training_that_ended_before_it_began_says_so():
+    """At the validation rows the rule is the opposite one: all that is learned is worse than the mean."""
+    x = np.random.default_rng(0).random((400, 3), dtype="float32")
+    model = make_model("ann", units=16, epochs=9, patience=3, batch_size=16)
+    with pytest.warns(
+        SmgeoWarning, match="ann: training ended before it began: at no epoch it was better .* than the mean"
+    ):
+        model.fit(x, x[:, 0], validation=(x, 1 - x[:, 0]))
+
+
+def test_a_training_that_learned_says_nothing():
+    x = np.random.default_rng(0).random((400, 3), dtype="float32")
+    y = x @ np.array([1, 2, 3], dtype="float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_model("ann", units=16, epochs=5, patience=5, batch_size=16).fit(
+            x[:300], y[:300], validation=(x[300:], y[300:])
+        )
