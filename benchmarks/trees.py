@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 import smgeo
 from smgeo.cube.schema import observed, select_stations, text_of
@@ -54,8 +55,8 @@ TRIED: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def rows_of(name: str, data: Path, folder: Path) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """Return features, target and the folds' rows of a recipe's station cube."""
+def cube_of(name: str, data: Path, folder: Path) -> xr.Dataset:
+    """Return the station cube of a recipe, grouped, with half of the places of those that have many."""
     recipe = read_recipe(name)
     ds = smgeo.open_cube(smgeo.build_cubes(name, folder / name, data) / "stations.zarr")
     by = {"by": "place"} if name == "ismn" else {"by": recipe.groups.by}  # of two networks there are no eight folds
@@ -65,6 +66,12 @@ def rows_of(name: str, data: Path, folder: Path) -> tuple[np.ndarray, np.ndarray
         groups = np.unique(ds["group"].values)
         half = np.random.default_rng(SEED).permutation(groups)[: groups.size // 2]
         ds = select_stations(ds, text_of(ds["station"])[np.isin(ds["group"].values, half)])
+    return ds
+
+
+def rows_of(name: str, data: Path, folder: Path) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """Return features, target and the folds' rows of a recipe's station cube."""
+    recipe, ds = read_recipe(name), cube_of(name, data, folder)
     x, y, _ = table_of(ds, list(recipe.features), recipe.target.variable)
     folds = cv_folds(ds, "group-k-fold", FOLDS, target=recipe.target.variable)
     return np.nan_to_num(x).astype("float32"), y.astype("float32"), [(t[folds.rows], h[folds.rows]) for t, h in folds]

@@ -31,6 +31,7 @@ from smgeo.models.backend import (
 )
 from smgeo.models.base import Epochs, SoilMoistureModel
 from smgeo.models.checkpoint import Checkpoint
+from smgeo.models.model_file import Manifest
 from smgeo.models.network_file import load_network, save_network
 from smgeo.models.rates import choose_batch, choose_rate, rate_at
 from smgeo.models.rows import Filled, Labelled, Rows
@@ -75,6 +76,9 @@ class KerasModel(SoilMoistureModel):
         Hidden layers.
     dropout : float
         Share of neurons left out in training.
+    input_dropout : float
+        Share of channels left out in training, of a window or series on all of its days: a network then relies less on the few that tell
+        one station from another, and errs less at others.
     optimizer : {"adam", "rmsprop", "sgd"}
     learning_rate : float, optional
         By default Keras' own for a batch of 32, scaled with the batch: by its root for Adam and RMSprop, in proportion for SGD.
@@ -84,8 +88,11 @@ class KerasModel(SoilMoistureModel):
     batch_size : int, optional
         Rows a step (windows, or pieces of series). By default as many as leave 100 steps an epoch, within the limits of the kind: small
         batches leave a processor idle.
-    epochs, patience : int
-        Maximum number of epochs, and epochs without a better validation RMSE before training stops.
+    epochs : int
+        Number of epochs; with `patience` at most.
+    patience : int or None
+        Epochs without a better validation RMSE before training stops; the weights of the best epoch are then kept. With None all epochs are
+        trained and the last weights are kept: validation rows are scored, and decide nothing.
     standardize : bool
         Add a first layer that brings each channel to mean 0 and standard deviation 1 over the training rows: networks learn faster
         than on values between 0 and 1, and the earlier scaling of features no longer matters.
@@ -99,19 +106,20 @@ class KerasModel(SoilMoistureModel):
 
     layers: int = 2
     dropout: float = 0.1
+    input_dropout: float = 0.0
     optimizer: str = "adam"
     learning_rate: float | None = None
     schedule: str = "constant"
     batch_size: int | None = None
     epochs: int = 30
-    patience: int = 5
+    patience: int | None = 5
     standardize: bool = True
     seed: int = 0
 
     @property
     def uses_validation(self) -> bool:
-        """True: it stops early on validation data."""
-        return True
+        """True if it stops early on validation data."""
+        return self.patience is not None
 
     def _hidden(self, keras: ModuleType) -> list[Layer]:
         """Return the layers between input and output."""
@@ -139,8 +147,10 @@ class KerasModel(SoilMoistureModel):
             value = getattr(self, name, known[0])
             if value not in known:
                 raise SmgeoError(f"{self.kind}: unknown {name} {value!r}; {nearest(str(value), known)}")
-        if not 0 <= self.dropout < 1:
-            raise SmgeoError(f"{self.kind}: dropout must be in [0, 1); got {self.dropout}")
+        for name in ("dropout", "input_dropout"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise SmgeoError(f"{self.kind}: {name} must be in [0, 1); got {value}")
         for name in _COUNTS:
             value = getattr(self, name, None)
             if value is not None and (not isinstance(value, Integral) or value < 1):
@@ -154,6 +164,10 @@ class KerasModel(SoilMoistureModel):
 
     def _build(self, keras: ModuleType) -> Model:
         first = [keras.layers.Normalization(name="standardize")] if self.standardize else []
+        if self.input_dropout:
+            # The same channels on all days.
+            shape = (None, *(1 for _ in self.input_shape_[:-1]), None)
+            first.append(keras.layers.Dropout(self.input_dropout, noise_shape=shape, name="input_dropout"))
         last = keras.layers.Dense(1, name="output")
         return keras.Sequential([keras.Input(self.input_shape_), *first, *self._hidden(keras), last])
 
@@ -233,7 +247,7 @@ class KerasModel(SoilMoistureModel):
     def _train(
         self, batches: KerasBatches, validation: tuple[Rows, np.ndarray] | None, kept: _Kept, team: Team | None
     ) -> Epochs:
-        """Train epochs until the validation RMSE has not fallen for `patience` of them, and keep the weights of the best one."""
+        """Train all epochs; or until the validation RMSE has not fallen for `patience` of them, and keep the weights of the best one."""
         model, history = self._model, self.history_  # of this fit, even if another begins before it is closed
         best_weights = kept.restore()
         if team is not None:
@@ -247,7 +261,7 @@ class KerasModel(SoilMoistureModel):
             for epoch in range(1, done + 1):
                 yield {"epoch": epoch, "epochs": self.epochs, **{k: v[epoch - 1] for k, v in history.items()}}
             for epoch in range(done + 1, self.epochs + 1):
-                if since >= self.patience:
+                if self.patience is not None and since >= self.patience:
                     break
                 if self.schedule == "cosine":
                     model.optimizer.learning_rate = rate_at(self.learning_rate_, epoch, self.epochs)
@@ -258,7 +272,8 @@ class KerasModel(SoilMoistureModel):
                     self._check_finite("validation", history["val_rmse"])
                     since = 0 if history["val_rmse"][-1] < best else since + 1
                     if since == 0:
-                        best, best_weights = history["val_rmse"][-1], model.get_weights()
+                        best = history["val_rmse"][-1]
+                        best_weights = None if self.patience is None else model.get_weights()
                 kept.save(best_weights)
                 yield {"epoch": epoch, "epochs": self.epochs, **{k: v[-1] for k, v in history.items()}}
             if not all(np.isfinite(w).all() for w in model.get_weights()):
@@ -359,6 +374,12 @@ class KerasModel(SoilMoistureModel):
         if max(least, getattr(self, "kernel", 0)) > numbers:
             raise ValueError(f"its {numbers} numbers are not those of a network with these parameters")
 
+    def restore(self, about: Manifest, folder: Path, trusted: Collection[str] = ()) -> None:
+        """Become the fitted model of a folder, also of one from before there was `input_dropout`."""
+        if "input_dropout" not in about["params"]:
+            self.input_dropout = 0.0
+        super().restore(about, folder, trusted)
+
     def _save_weights(self, folder: Path) -> None:
         save_network(self._model, folder)
 
@@ -419,19 +440,19 @@ def _some(n: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, min(n, most), replace=False))
 
 
-def find_nothing_learned(scores: list[float], of_mean: float, patience: int) -> str | None:
+def find_nothing_learned(scores: list[float], of_mean: float, patience: int | None) -> str | None:
     """Return why the validation RMSE of each epoch shows that nothing was learned, beside that of a constant; None if something was.
 
     >>> find_nothing_learned([0.11, 0.12, 0.13], 0.1, 2)
     'at no epoch it was better at the validation rows than the mean of the training rows'
     >>> find_nothing_learned([0.08, 0.09, 0.085], 0.1, 2)
     'its first epoch was its best, and it stopped after 2 more'
-    >>> find_nothing_learned([0.08, 0.07, 0.085], 0.1, 2), find_nothing_learned([0.08], 0.1, 2)
+    >>> find_nothing_learned([0.08, 0.07, 0.085], 0.1, 2), find_nothing_learned([0.08, 0.09, 0.09], 0.1, None)
     (None, None)
     """
     if min(scores) >= of_mean:
         return "at no epoch it was better at the validation rows than the mean of the training rows"
-    if len(scores) > patience and scores[0] == min(scores):
+    if patience is not None and len(scores) > patience and scores[0] == min(scores):
         return f"its first epoch was its best, and it stopped after {patience} more"
     return None
 

@@ -72,7 +72,8 @@ class Recurrent(KerasModel):
     """Recurrent network on windows of days or whole series; `smgeo.models.keras_model.KerasModel` describes shared parameters.
 
     `batch_size` is 32 to 512 windows by default (64 with JAX on a CPU), or 8 to 32 pieces of series. A piece counts as 64 rows where the
-    learning rate is chosen by the batch size. `dropout` is applied to the last layer's outputs.
+    learning rate is chosen by the batch size. `dropout` is applied to the last layer's outputs. By default all of few epochs are trained, along a
+    falling rate: an epoch that is the best at a handful of validation stations is seldom the best elsewhere (`benchmarks/recurrent.py`).
 
     Parameters
     ----------
@@ -92,6 +93,11 @@ class Recurrent(KerasModel):
     crop_days: int = 180
     layers: int = 1
     units: int = 64
+    dropout: float = 0.4
+    input_dropout: float = 0.3
+    schedule: str = "cosine"
+    epochs: int = 8
+    patience: int | None = None
 
     @property
     def uses_window(self) -> bool:

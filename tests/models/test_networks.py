@@ -8,7 +8,7 @@ import pytest
 from sklearn.base import clone
 
 from smgeo.errors import SmgeoError, SmgeoWarning
-from smgeo.models import make_model
+from smgeo.models import load_model, make_model
 from smgeo.models.keras_model import KerasModel
 from smgeo.models.networks import Ann, Cnn, Gru, Lstm
 from smgeo.recipe.models import NETWORKS, is_network
@@ -17,6 +17,7 @@ pytest.importorskip("keras")
 
 SHARED = {
     "dropout": 0.1,
+    "input_dropout": 0.0,
     "optimizer": "adam",
     "learning_rate": None,
     "schedule": "constant",
@@ -24,7 +25,18 @@ SHARED = {
     "standardize": True,
     "seed": 0,
 }
-RECURRENT = {"mode": "window", "crop_days": 180, "layers": 1, "units": 64, "epochs": 30, "patience": 5, **SHARED}
+RECURRENT = {
+    **SHARED,
+    "mode": "window",
+    "crop_days": 180,
+    "layers": 1,
+    "units": 64,
+    "epochs": 8,
+    "patience": None,
+    "dropout": 0.4,
+    "input_dropout": 0.3,
+    "schedule": "cosine",
+}
 DEFAULTS = {
     Ann: {"layers": 2, "units": 254, "activation": "relu", "epochs": 60, "patience": 8, **SHARED},
     Gru: RECURRENT,
@@ -72,6 +84,7 @@ def test_networks_are_the_kinds_that_keras_trains():
     ("params", "message"),
     [
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
+        ({"input_dropout": -0.1}, r"input_dropout must be in \[0, 1\); got -0.1"),
         ({"layers": 0}, "layers must be a whole number, 1 or more; got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and at most 100; got 0.0"),
         ({"learning_rate": 1e30}, "learning_rate must be above 0 and at most 100; got 1e"),
@@ -118,3 +131,30 @@ def test_a_training_that_learned_says_nothing():
         make_model("ann", units=16, epochs=5, patience=5, batch_size=16).fit(
             x[:300], y[:300], validation=(x[300:], y[300:])
         )
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("ann", (500, 4)), ("gru", (500, 6, 4)), ("cnn", (500, 6, 4))])
+def test_channels_are_left_out_on_all_days(kind, shape):
+    """Of ones that are not standardised, a channel that is kept is 2 on all days, and one that is left out 0."""
+    model = (
+        make_model(kind, units=2, input_dropout=0.5, standardize=False, epochs=1)
+        if kind != "cnn"
+        else make_model(kind, input_dropout=0.5, standardize=False, epochs=1, kernel=2)
+    )
+    x = np.ones(shape, dtype="float32")
+    model.fit(x, np.zeros(len(x), dtype="float32"))
+    left = np.asarray(model._model.get_layer("input_dropout")(x, training=True))
+    assert set(np.unique(left)) == {0, 2}
+    assert (left == left.reshape(len(x), -1, 4)[:, :1].reshape(len(x), *[1] * (x.ndim - 2), 4)).all()
+    assert np.mean(left == 0) == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_array_equal(model.predict(x), np.full(len(x), model.predict(x)[0]))
+
+
+@pytest.mark.parametrize("kind", ["ann", "lstm"])
+def test_a_file_from_before_input_dropout_is_read(kind, tmp_path, forge):
+    """Such a file does not name the parameter, and its network has no such layer."""
+    x = np.random.default_rng(0).random((60, 3) if kind == "ann" else (60, 5, 3), dtype="float32")
+    model = make_model(kind, units=4, input_dropout=0.0, epochs=1).fit(x, x.reshape(60, -1)[:, 0])
+    model.save(tmp_path / "m")
+    forge(tmp_path / "m", lambda about: about["params"].pop("input_dropout"))
+    np.testing.assert_array_equal(load_model(tmp_path / "m").predict(x), model.predict(x))
