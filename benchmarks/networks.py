@@ -33,6 +33,8 @@ import smgeo
 from smgeo.prepare import Windows
 
 TRAIN, HELD = 254, 32
+# Those of the peer.
+RECURRENT = {"units": 64, "dropout": 0.1, "input_dropout": 0.0, "schedule": "constant"}
 
 
 @dataclass
@@ -149,9 +151,9 @@ def compare(what: str) -> None:
         found = ours("ann", {"layers": 2, "units": 254, "activation": "sigmoid", "dropout": 0.1}, train, test, 5)
     elif what == "sequence":
         series = [windows_of(cube, s, length, "sequence") for s in (stations, held)]
-        found = ours("gru", {"units": 64, "mode": "sequence"}, *series, 10)
+        found = ours("gru", {**RECURRENT, "mode": "sequence"}, *series, 10)
     else:
-        found = ours(what, {"units": 64}, train, test, 2)
+        found = ours(what, RECURRENT, train, test, 2)
     mine = peak_mb() - before
     print(
         f"{what}: keras {version('keras')} on {keras.backend.backend()}; {found.rows:,} rows; peak {mine:.0f} MB more"
@@ -163,7 +165,7 @@ def compare(what: str) -> None:
         report(found, "Keras fit, batches of 32, its own rate", plain(dense, None, train, test, 5))
         report(found, same[0], plain(dense, same[1], train, test, 5, found.batch))
     elif what == "sequence":
-        report(found, "smgeo, windows", ours("gru", {"units": 64}, train, test, 2))
+        report(found, "smgeo, windows", ours("gru", RECURRENT, train, test, 2))
         report(found, same[0], plain(lambda: recurrent("gru", series=True), same[1], *series, 10, found.batch))
     else:
         report(found, "Keras fit, batches of 32", plain(lambda: recurrent(what), None, train, test, 2))

@@ -51,7 +51,9 @@ def task(kind: str) -> tuple[str, dict[str, Any], Any, Split, int]:
     if name == "ann":
         return name, {"space": None, "params": {}}, cube, split, 5
     space = {**ONE_LAYER, "learning_rate": RATES}
-    return name, {"space": space, "params": {"mode": mode} if mode else {}}, cube, split, 3
+    # As Keras' users train; dropout is in the space.
+    params = {"input_dropout": 0.0, "schedule": "constant", **({"mode": mode} if mode else {})}
+    return name, {"space": space, "params": params}, cube, split, 3
 
 
 def search(kind: str, asked: argparse.Namespace, out: str) -> None:

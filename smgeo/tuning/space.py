@@ -18,7 +18,8 @@ Choices: TypeAlias = Sequence[object] | Range
 _RECURRENT: dict[str, Choices] = {
     "layers": Range(integer=(1, 2)),
     "units": Range(integer=(16, 128)),
-    "dropout": Range(uniform=(0.0, 0.3)),
+    "dropout": Range(uniform=(0.0, 0.5)),
+    "input_dropout": Range(uniform=(0.0, 0.5)),
     "learning_rate": Range(log=(0.0005, 0.02)),
     "optimizer": ("adam", "rmsprop"),
 }
