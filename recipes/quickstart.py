@@ -47,8 +47,8 @@ def windows(part, length):
 models = {
     "rf": {"trees": 100},
     "ann": {"units": 64, "epochs": 40},
-    "gru": {"units": 32, "epochs": 12, "patience": 4},
-    "lstm": {"units": 32, "epochs": 12, "patience": 4},
+    "gru": {"units": 32},
+    "lstm": {"units": 32},
 }
 for name, params in models.items():
     model = smgeo.make_model(name, **params)

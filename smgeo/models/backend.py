@@ -135,13 +135,17 @@ def make_epoch(
 
     def epoch() -> float:
         # The next batch is gathered while the network learns from one.
-        with ThreadPoolExecutor(1) as ahead:
+        ahead = ThreadPoolExecutor(1)
+        try:
             coming, total = ahead.submit(batches.__getitem__, 0), 0.0
             for number in range(1, len(batches) + 1):
                 batch = coming.result()
                 if number < len(batches):
                     coming = ahead.submit(batches.__getitem__, number)
                 total += step(*batch)
+        finally:
+            # Whoever stops the training does not wait for a batch that is being read.
+            ahead.shutdown(wait=False, cancel_futures=True)
         batches.on_epoch_end()
         count, squares = np.asarray(total)
         return float(np.sqrt(squares / count))

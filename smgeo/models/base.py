@@ -133,7 +133,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         y : numpy.ndarray, optional
             (n,), in the units of the prepared target.
         validation : (X, y) or Windows, optional
-            Data to stop early on, for networks, and for `boosting` with `patience`.
+            Data to score each epoch on, and to stop early on with `patience`.
         checkpoint : Checkpoint, optional
             File in which the training of a network is kept after epochs, and from which it continues to the same numbers as an
             uninterrupted training.
@@ -170,7 +170,7 @@ class SoilMoistureModel(RegressorMixin, BaseEstimator):  # type: ignore[misc] # 
         dict
             `epoch` from 1, `epochs` (maximum), and for networks `rmse` and, with validation data, `val_rmse`, in the units of y. Of trees, which
             are grown some at a time, both are numbers of trees; a model of scikit-learn yields once. If iteration stops early, the model keeps
-            the epochs done (with validation data, the best of them).
+            the epochs done (with validation data and `patience`, the best of them).
         """
         self.check_types()
         self.check_params()

@@ -18,14 +18,13 @@ from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.parameters import plain_number
 from smgeo.models.rows import Rows
 from smgeo.models.team import Team
+from smgeo.recipe.models import STACK_FOLDS
 
 # Numbers of windows or series that are held at once while members estimate.
 _NUMBERS = 2**25
 _MOST_MEMBERS = 32
 # Seeds of members lie so far apart for neighbouring seeds of the ensemble.
 _SEEDS = 1009
-# Parts of the places, each left out once, from whose estimates weights are learned.
-_FOLDS = 5
 
 
 class Ensemble(SoilMoistureModel):
@@ -175,39 +174,32 @@ class Ensemble(SoilMoistureModel):
         self.weights_ = np.full(count, 1 / count)
         # (values that count, members) of each fold: estimate less target.
         errors: list[np.ndarray] = []
-        for fold, kept in enumerate([*folds, None]):
-            if fold == len(folds) and errors:
+        for fold, rows in enumerate([*folds, None]):
+            if rows is None and errors:
                 self.weights_ = least_weights(np.concatenate(errors))
-            part = _Data(x, y) if kept is None else _Data(x.only(kept), y[kept])
+            part = _Data(x, y) if rows is None else _Data(x.only(rows[0]), y[rows[0]])
             made = self._unfitted()
             for number, member in enumerate(made):
                 # A checkpoint of its own: members that were done are read from theirs.
-                name = str(number) if kept is None else f"{number}-without-{fold}"
+                name = str(number) if rows is None else f"{number}-without-{fold}"
                 file = None if checkpoint is None else checkpoint.part(name)
                 for share in self._train(member, part, held, file):
-                    if kept is None and len(self.members_) == number:
+                    if rows is None and len(self.members_) == number:
                         self.members_.append(member)
                     yield {"epoch": round(100 * (done + share)), "epochs": total}
                 done += 1
-            if kept is not None:
-                errors.append(self._errors(made, x.only(~kept), y[~kept]))
+            if rows is not None:
+                errors.append(self._errors(made, x.only(rows[1]), y[rows[1]]))
 
-    def _folds(self, x: Rows) -> list[np.ndarray]:
-        """Return which rows each fold trains on, bool (n,): without a fifth of the places, dealt out by the seed."""
-        groups = x.groups
-        if groups is None:
+    def _folds(self, x: Rows) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return rows to train on and rows held out, bool (n,), of each fold of places."""
+        folds = x.place_folds(STACK_FOLDS, self.seed)
+        if folds is None:
             raise SmgeoError(
                 "ensemble: combine='stacked' leaves places out, and an array does not say which place a row is of; give Windows, or "
                 "combine='mean'"
             )
-        units, unit = np.unique(groups, return_inverse=True)
-        if len(units) < _FOLDS:
-            raise SmgeoError(
-                f"ensemble: combine='stacked' leaves out a fifth of the places at a time, and there are {len(units)} places (or groups); "
-                "give more stations, or combine='mean'"
-            )
-        fold = np.random.default_rng(self.seed).permutation(len(units)) % _FOLDS
-        return [fold[unit] != k for k in range(_FOLDS)]
+        return folds
 
     def _train(
         self, member: SoilMoistureModel, data: _Data, held: _Data | None, checkpoint: Checkpoint | None
@@ -244,14 +236,19 @@ class Ensemble(SoilMoistureModel):
         return self._predict_spread(x)[0]
 
     def _predict_spread(self, x: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation over the members, weighted."""
+        """Return the weighted mean over the members, and their standard deviation, in which each counts alike.
+
+        Weights differ from fold to fold where intervals are learned, and the spread must mean the same in all of them.
+        """
+        if not self.members_:
+            raise SmgeoError("ensemble: training was stopped before the first member; fit it again")
+        weights = self.weights_[: len(self.members_)]  # of those done, where training was stopped
+        weights = weights / weights.sum() if weights.any() else np.full(len(weights), 1 / len(weights))
         series = self.input_shape_[0] is None
         mean, spread = (np.empty(x.shape[:2] if series else x.shape[:1], dtype="float32") for _ in range(2))
         for block, values in _blocks(x):
             each = np.stack([self._estimate(member, values) for member in self.members_])
-            middle = np.tensordot(self.weights_, each, axes=1)
-            mean[block] = middle
-            spread[block] = np.sqrt(np.tensordot(self.weights_, (each - middle) ** 2, axes=1))
+            mean[block], spread[block] = np.tensordot(weights, each, axes=1), each.std(axis=0)
         return mean, spread
 
     def _estimate(self, member: SoilMoistureModel, x: np.ndarray) -> np.ndarray:
@@ -296,6 +293,7 @@ class Ensemble(SoilMoistureModel):
             or len(weights) != len(made)
             or not all(isinstance(w, int | float) and w >= 0 for w in weights)
             or not math.isclose(sum(weights), 1, rel_tol=1e-6)
+            or (self.combine == "mean" and len(set(weights)) > 1)
         ):
             raise SmgeoError(f"{folder}: the weights of its members are not shares of 1; train the model again")
         self.weights_ = np.array(weights, dtype="float64")

@@ -59,6 +59,8 @@ _PREDICT_DAYS = 131_072
 _PREDICT_NUMBERS = 2**27
 # Days of training rows, windows or series from which the mean and spread of inputs are computed: enough for three digits.
 _STANDARDIZE_DAYS = 524_288
+# A network whose first epoch was its best has learned something if its error is below this share of that of the mean.
+_HARDLY = 0.95
 # One thread compiles, and others wait for the result.
 _COMPILING = threading.Lock()
 
@@ -287,7 +289,7 @@ class KerasModel(SoilMoistureModel):
     def _warn_of_nothing_learned(self, scores: list[float], validation: tuple[Rows, np.ndarray]) -> None:
         """Warn where training ended before it began. The words have no scores, so that folds and trials say it once."""
         known = validation[1] if validation[0].mask is None else validation[1][validation[0].mask]
-        what = find_nothing_learned(scores, float(np.sqrt(np.mean((known - self._mean) ** 2))), self.patience)
+        what = find_nothing_learned(scores, float(np.sqrt(np.mean((known - self._mean) ** 2))))
         if what is not None:
             warnings.warn(
                 SmgeoWarning(
@@ -440,20 +442,22 @@ def _some(n: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, min(n, most), replace=False))
 
 
-def find_nothing_learned(scores: list[float], of_mean: float, patience: int | None) -> str | None:
-    """Return why the validation RMSE of each epoch shows that nothing was learned, beside that of a constant; None if something was.
+def find_nothing_learned(scores: list[float], of_mean: float) -> str | None:
+    """Return why the validation RMSE of each epoch, and that of the mean of the target, show that nothing was learned; None otherwise.
 
-    >>> find_nothing_learned([0.11, 0.12, 0.13], 0.1, 2)
+    >>> find_nothing_learned([0.11, 0.12, 0.13], 0.1)
     'at no epoch it was better at the validation rows than the mean of the training rows'
-    >>> find_nothing_learned([0.08, 0.09, 0.085], 0.1, 2)
-    'its first epoch was its best, and it stopped after 2 more'
-    >>> find_nothing_learned([0.08, 0.07, 0.085], 0.1, 2), find_nothing_learned([0.08, 0.09, 0.09], 0.1, None)
+    >>> find_nothing_learned([0.098, 0.12, 0.11], 0.1)
+    'its first epoch was its best, and hardly better at the validation rows than the mean of the training rows'
+    >>> find_nothing_learned([0.06, 0.07], 0.1), find_nothing_learned([0.12, 0.07], 0.1)
     (None, None)
     """
     if min(scores) >= of_mean:
         return "at no epoch it was better at the validation rows than the mean of the training rows"
-    if patience is not None and len(scores) > patience and scores[0] == min(scores):
-        return f"its first epoch was its best, and it stopped after {patience} more"
+    if scores[0] == min(scores) and scores[0] > _HARDLY * of_mean:
+        return (
+            "its first epoch was its best, and hardly better at the validation rows than the mean of the training rows"
+        )
     return None
 
 

@@ -51,7 +51,7 @@ class Ann(KerasModel):
     units: int = 254
     activation: str = "relu"
     epochs: int = 60
-    patience: int = 8
+    patience: int | None = 8
 
     @property
     def _batch_limits(self) -> tuple[int, int]:

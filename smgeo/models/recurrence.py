@@ -7,6 +7,7 @@ product at the end. Weights, their names and results are those of Keras' layers,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import ModuleType
@@ -44,7 +45,7 @@ def recurrent_layer(keras: ModuleType, name: str) -> type[Layer]:
         cell = self.cell
         weights = [tf.convert_to_tensor(w) for w in (cell.kernel, cell.recurrent_kernel, cell.bias)]
         rows = [sequences, *initial_state]
-        # Estimates are compiled as a whole (`make_predictor`); the number of rows of training in a team is not known here.
+        # Estimates are compiled as a whole (`make_predictor`); the number of rows of a process in a team changes.
         whole = not training or sequences.shape[0] is None
         *states, outputs = run(*rows, *weights) if whole else _in_parts(run, rows, weights)
         return states[0], outputs, states
@@ -56,12 +57,20 @@ def _in_parts(run: Run, rows: Sequence[Tensor], weights: Sequence[Tensor]) -> li
     """Return what `run` returns, of parts of the rows that are compiled by XLA and run side by side."""
     import tensorflow as tf
 
-    count, threads = rows[0].shape[0], tf.config.threading.get_intra_op_parallelism_threads() or CPU_COUNT
+    count, threads = rows[0].shape[0], _threads()
     parts = max(min(threads, count // _LEAST_ROWS), count // _PART_ROWS, 1)
     edges = [count * k // parts for k in range(parts + 1)]
     compiled = tf.function(run, jit_compile=True, autograph=False)
     each = [compiled(*(r[a:b] for r in rows), *weights) for a, b in pairwise(edges)]
     return [tf.concat(same, 0) for same in zip(*each, strict=True)]
+
+
+def _threads() -> int:
+    """Return the number of threads that TensorFlow uses for one operation."""
+    import tensorflow as tf
+
+    asked = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return tf.config.threading.get_intra_op_parallelism_threads() or (int(asked) if asked.isdigit() else 0) or CPU_COUNT
 
 
 def _along_days(sequences: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:

@@ -51,17 +51,21 @@ class WindowSource(Protocol):
         """Return whole series cut into pieces in which `days` days count."""
         ...
 
+    def pick(self, values: np.ndarray) -> np.ndarray:
+        """Return those of the values, in the shape of `y`, that count."""
+        ...
+
+
+@runtime_checkable
+class PlaceSource(WindowSource, Protocol):
+    """Windows that know which place they are of."""
+
     def only(self, rows: np.ndarray) -> Self:
         """Return the windows at `rows`, bool (n,)."""
         ...
 
-    @property
-    def group_index(self) -> np.ndarray:
-        """Number of the group of stations (place) of each window."""
-        ...
-
-    def pick(self, values: np.ndarray) -> np.ndarray:
-        """Return those of the values, in the shape of `y`, that count."""
+    def place_folds(self, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return which windows each fold trains on, and which it holds out: whole places."""
         ...
 
 
@@ -126,16 +130,14 @@ class Rows:
             block = slice(start, min(start + size, len(self)))
             yield block, self.take(np.arange(block.start, block.stop))
 
-    @property
-    def groups(self) -> np.ndarray | None:
-        """Number of the group of stations (place) of each row; None for arrays, which do not say."""
-        return None if isinstance(self._source, np.ndarray) else self._source.group_index
+    def place_folds(self, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """Return which rows each fold trains on, and which it holds out: whole places; None if the source does not know places."""
+        return self._source.place_folds(folds, seed) if isinstance(self._source, PlaceSource) else None
 
     def only(self, rows: np.ndarray) -> Rows:
-        """Return the rows at `rows`, bool (n,)."""
+        """Return the rows at `rows`, bool (n,), of a source that knows places."""
         assert self._positions is None
-        if isinstance(self._source, np.ndarray):
-            return Rows(self._source[rows], self._flat)
+        assert isinstance(self._source, PlaceSource)
         return Rows(self._source.only(rows), self._flat)
 
     def every(self, first: int, step: int) -> Rows:

@@ -17,7 +17,7 @@ from smgeo.bounds import check_arguments, checked
 from smgeo.cube.schema import check_daily, is_grid, references_of, text_of, units_of
 from smgeo.errors import SmgeoError, nearest
 from smgeo.prepare import feeds
-from smgeo.prepare.places import coordinates_of, group_numbers
+from smgeo.prepare.places import buffer_of, coordinates_of, group_numbers, near_stations
 from smgeo.prepare.series import Series, shuffle_blocks
 from smgeo.prepare.steps import Preparation, steps_of
 from smgeo.prepare.window_index import WindowIndex, WindowRule, build_index
@@ -126,7 +126,7 @@ class Windows:
         self._series = Series(ds, self.features, target, in_memory=in_memory, keep=buffer)
         self._stations = text_of(ds["station"])
         self._degrees = coordinates_of(ds)
-        self._groups = group_numbers(ds)
+        self._coordinates = ds.drop_vars(list(ds.data_vars))
         rule = WindowRule(
             self.length, self.missing, target is not None, mode == "sequence", self.fill is not None, ends
         )
@@ -199,12 +199,6 @@ class Windows:
         return self.stations_at(self.station_index)
 
     @property
-    def group_index(self) -> np.ndarray:
-        """Number of the group of stations (`group_stations`, by default places) of each window, for folds."""
-        numbers: np.ndarray = self._groups[self.station_index]
-        return numbers
-
-    @property
     def channels(self) -> list[str]:
         """Names along the last axis of `x`."""
         return self.features + ([f"{f} observed" for f in self.features] if self.missing > 0 else [])
@@ -259,6 +253,33 @@ class Windows:
         if chosen.dtype != bool or chosen.shape != (len(self),):
             raise SmgeoError(f"only: rows must be True or False for each of the {len(self)} windows")
         return self._with(self._index.only(chosen))
+
+    def place_folds(self, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return which windows each fold trains on, and which it holds out, bool (windows,).
+
+        Held out are whole places, or groups of `group_stations`, dealt out by the seed; stations within its buffer around them are in neither.
+
+        Raises
+        ------
+        SmgeoError
+            If there are fewer places with windows than folds.
+        """
+        station = self.station_index
+        group = group_numbers(self._coordinates)
+        known = np.unique(group[station])
+        if len(known) < folds:
+            raise SmgeoError(
+                f"{folds} folds of places, and there are windows of {len(known)} places (or groups of stations); give more stations, or use "
+                "fewer folds"
+            )
+        fold = np.full(group.max() + 1, -1)
+        fold[known] = np.random.default_rng(seed).permutation(len(known)) % folds
+        made = []
+        for k in range(folds):
+            held = fold[group] == k
+            near = near_stations(self._degrees, held, buffer_of(self._coordinates))
+            made.append(((~held & ~near)[station], held[station]))
+        return made
 
     def crop(self, days: int) -> Windows:
         """Cut whole series into pieces in which at most `days` days count, to train along them.

@@ -16,6 +16,8 @@ from smgeo.recipe.yaml_format import YamlValue
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 # Kinds of model that are trained in epochs, and could use a GPU.
 NETWORKS = ("ann", "cnn", "gru", "lstm")
+# Folds of places from whose held-out estimates the weights of a stacked ensemble are learned.
+STACK_FOLDS = 5
 # Those that see a window of days.
 OF_WINDOWS = ("cnn", "gru", "lstm")
 
@@ -35,6 +37,11 @@ class ModelSpec(Spec):
     kind: str
     params: dict[str, YamlValue] = Field({})
     prepare: dict[str, YamlValue] = Field({})
+
+
+def is_stacked(model: ModelSpec) -> bool:
+    """Return True for an ensemble whose weights are learned at places left out."""
+    return model.kind == "ensemble" and model.params.get("combine") == "stacked"
 
 
 def names_within(models: Mapping[str, ModelSpec], name: str) -> list[str]:

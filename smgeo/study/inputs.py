@@ -24,7 +24,7 @@ from smgeo.polygons import pixels_inside, read_outline
 from smgeo.prepare import group_stations
 from smgeo.prepare.folds import FOLDS, OF_STATIONS
 from smgeo.prepare.places import group_numbers
-from smgeo.recipe.models import parts_of
+from smgeo.recipe.models import STACK_FOLDS, is_stacked, parts_of
 from smgeo.recipe.station_source import files_of
 from smgeo.recipe.study import Recipe
 from smgeo.sources import open_source, open_station_source, raster_files
@@ -200,6 +200,7 @@ def _fold_faults(recipe: Recipe, groups: int) -> Iterator[str]:
         for name, spec in recipe.search.items()
         if isinstance(spec.objective, int)
     ]
+    asked += [(f"models.{name}.combine", STACK_FOLDS) for name, m in recipe.models.items() if is_stacked(m)]
     for where, folds in asked:
         if folds > groups:
             yield f"{where}: {folds} folds of {groups} groups of stations (places, or those of `groups`); use {groups} or fewer"

@@ -27,11 +27,12 @@ from smgeo.models.data_parallel import fit_parallel
 from smgeo.models.protocol import Model
 from smgeo.prepare import Split, Windows, choose_outliers, split_periods, split_stations, windows_of_parts
 from smgeo.prepare.places import group_numbers
-from smgeo.recipe.models import names_within
+from smgeo.recipe.models import STACK_FOLDS, is_stacked, names_within
 from smgeo.recipe.search import SearchSpec
 from smgeo.study.context import Context, Found
 from smgeo.study.prepared import PreparedStations, prepared_stations, write_prepared
 from smgeo.study.progress import Update
+from smgeo.tuning.plan import check_search
 from smgeo.tuning.search import Search, choose_stations, describe_search, search_windows
 from smgeo.tuning.trials import OtherSearchError
 
@@ -46,6 +47,12 @@ def choose_split(run: Context, found: Found) -> Found:
     inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, "groups": run.groups, **found.keys("stations")}
     found, parts = run.do(found, "split", partial(_choose_split, run), inputs)
     split = Split.from_dict(parts)
+    learned = np.unique(group_numbers(select_stations(run.open_stations(), split.train))).size
+    if (stacked := [name for name in run.models if is_stacked(run.recipe.models[name])]) and learned < STACK_FOLDS:
+        raise SmgeoError(
+            f"models.{stacked[0]}.combine: stacked leaves out a fifth of the groups of training stations, and the split has {learned}; use "
+            "mean, or more training stations"
+        )
     intervals = run.recipe.intervals
     if intervals is not None and not split.periods:
         ids = split.validation if intervals.method == "split" else (*split.train, *split.validation)
@@ -53,7 +60,6 @@ def choose_split(run: Context, found: Found) -> Found:
         check_stations(intervals.level, groups, "of such groups of stations the split has")
         if intervals.nearest is not None and intervals.nearest > groups:
             raise SmgeoError(f"intervals.nearest: {intervals.nearest} of {groups} groups of stations; use fewer")
-        learned = np.unique(group_numbers(select_stations(run.open_stations(), split.train))).size
         if intervals.method == "folds" and learned < intervals.folds:
             raise SmgeoError(
                 f"intervals.folds: {intervals.folds} folds of {learned} groups of training stations; use fewer"
@@ -92,9 +98,10 @@ def search_models(run: Context, found: Found) -> Found:
     asked = {part for name in run.models for part in names_within(run.recipe.models, name)}
     for name in [n for n in run.recipe.search if n in asked]:
         found, tables[name] = _search(run, found, name)
-        spec, best = run.recipe.search[name], tables[name]["best"]
-        epochs = {} if spec.epochs is None else {"epochs": spec.epochs}
-        params = {**epochs, **next(t["params"] for t in tables[name]["trials"] if t["trial"] == best)}
+        best = tables[name]["best"]
+        fixed = check_search(run.recipe.models[name].kind, run.recipe.search[name], run.params_of(found, name)).fixed
+        kept = {key: fixed[key] for key in ("epochs", "patience") if key in fixed}
+        params = {**kept, **next(t["params"] for t in tables[name]["trials"] if t["trial"] == best)}
         found = replace(found, searched={**found.searched, name: params})
     return found.add(search=tables) if tables else found
 

@@ -74,18 +74,10 @@ class Objective:
             yield scores
 
     def make(self, params: Mapping[str, object]) -> SoilMoistureModel:
-        """Return the model of a trial.
-
-        With one thread if its number of threads is not set, as trials run side by side. A network without `patience` keeps its best epoch:
-        trials are compared by it, at the same validation rows.
-        """
-        given = make_model(self.kind, **params).get_params(deep=False)
-        unset: dict[str, object] = {}
-        if given.get("threads", THREADS) is None:
-            unset["threads"] = THREADS
-        if self.is_network and given["patience"] is None:
-            unset["patience"] = given["epochs"]
-        return make_model(self.kind, **{**params, **unset})
+        """Return the model, with one thread if its number of threads is not set, as trials run side by side."""
+        model = make_model(self.kind, **params)
+        unset = model.get_params(deep=False).get("threads", THREADS) is None
+        return make_model(self.kind, **{**params, "threads": THREADS}) if unset else model
 
     @property
     def is_network(self) -> bool:

@@ -69,6 +69,9 @@ def check_search(kind: Kind, spec: SearchSpec, params: Mapping[str, object]) -> 
         if own is None:
             raise SmgeoError(f"search: {kind} is not trained in epochs; leave epochs out")
         fixed["epochs"] = spec.epochs
+    if own is not None and model.get_params()["patience"] is None and "patience" not in space:
+        # Trials are compared by their best epochs, so a network keeps its own, in its trial and wherever it is trained again.
+        fixed["patience"] = fixed.get("epochs", own)
     check_space(kind, space, fixed)
     check_searcher(spec.search, space)
     return SearchPlan(kind, spec, space, fixed, int(fixed.get("epochs", own or 1)))

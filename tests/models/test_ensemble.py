@@ -10,7 +10,7 @@ from smgeo.models import load_model, make_model
 from smgeo.models.checkpoint import Checkpoint
 from smgeo.models.ensemble import least_weights
 from smgeo.models.rows import Rows
-from smgeo.prepare import Windows
+from smgeo.prepare import Windows, group_stations
 from smgeo.prepare.places import group_numbers
 
 NETWORK = {"units": 8, "layers": 1, "epochs": 3, "batch_size": 16, "learning_rate": 0.02}
@@ -87,6 +87,8 @@ def test_training_that_was_stopped_before_the_last_member_is_not_saved(tmp_path)
     with pytest.raises(SmgeoError, match="stopped after 1 of 2 members; fit it to the end"):
         model.save(tmp_path / "m")
     assert not (tmp_path / "m").exists()
+    # The mean of the members done.
+    np.testing.assert_allclose(model.predict(x), make_model("Ridge").fit(x, y).predict(x), rtol=1e-5)
 
 
 def test_members_continue_from_checkpoints_of_their_own(tmp_path):
@@ -266,7 +268,7 @@ def test_stacked_members_are_weighted_by_their_errors_at_places_left_out(ds, tmp
     lat[[1, 3]], lon[[1, 3]] = lat[[0, 2]], lon[[0, 2]]
     ds = ds.assign_coords(latitude=("station", lat), longitude=("station", lon))
     windows = _windows(ds, length=1)
-    assert len(np.unique(windows.group_index)) == 6  # of eight stations
+    assert len(np.unique(group_numbers(ds))) == 6  # of eight stations
     model = make_model("ensemble", members=TREES, combine="stacked", seed=1).fit(windows)
     place = group_numbers(ds)
     fold = np.random.default_rng(1).permutation(6) % 5
@@ -284,7 +286,7 @@ def test_stacked_members_are_weighted_by_their_errors_at_places_left_out(ds, tmp
     each = np.stack([m.predict(windows.to_arrays()[0]) for m in model.members_])
     mean, spread = model.predict_spread(windows)
     np.testing.assert_allclose(mean, model.weights_ @ each, rtol=1e-5)
-    np.testing.assert_allclose(spread**2, model.weights_ @ (each - mean) ** 2, rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(spread, each.std(axis=0), rtol=1e-3, atol=1e-7)  # each member counts alike
     model.save(tmp_path / "m")
     np.testing.assert_array_equal(load_model(tmp_path / "m").predict_spread(windows), (mean, spread))
 
@@ -296,10 +298,15 @@ def test_stacked_networks_along_series_leave_whole_series_out(ds, tmp_path):
     kept = Checkpoint(tmp_path / "stack.npz")
     model = make_model("ensemble", members=members, combine="stacked").fit(series, validation=held, checkpoint=kept)
     assert {p.name for p in tmp_path.iterdir()} == {"stack.1.npz", *(f"stack.1-without-{k}.npz" for k in range(5))}
-    x = series.only(series.group_index != series.group_index[0])
-    assert len(x) == 5
-    assert series.group_index[0] not in x.group_index
-    np.testing.assert_array_equal(x.y, series.y[1:])
+    folds = series.place_folds(5, 0)
+    assert sum(held.astype(int) for _, held in folds).tolist() == [1] * 6
+    train, rest = folds[0]
+    assert (train ^ rest).all()
+    part = series.only(train)
+    assert part.stations.tolist() == series.stations[train].tolist()
+    np.testing.assert_array_equal(part.y, series.y[train])
+    np.testing.assert_array_equal(part.gather(np.arange(len(part))), series.gather(np.flatnonzero(train)))
+    np.testing.assert_array_equal(part.crop(20).y.sum(), part.y.sum())
     again = make_model("ensemble", members=members, combine="stacked").fit(series, validation=held, checkpoint=kept)
     np.testing.assert_array_equal(again.predict(held), model.predict(held))
     assert again.weights_.tolist() == model.weights_.tolist()
@@ -313,19 +320,21 @@ def test_stacking_that_was_stopped_is_not_saved(ds, tmp_path):
     training.close()
     with pytest.raises(SmgeoError, match="stopped after 0 of 3 members"):
         model.save(tmp_path / "m")
+    with pytest.raises(SmgeoError, match="stopped before the first member"):
+        model.predict(_windows(ds, length=1))
 
 
 def test_what_cannot_be_stacked(ds):
     x, y = np.zeros((20, 2), dtype="float32"), np.arange(20.0)
     with pytest.raises(SmgeoError, match="an array does not say which place a row is of; give Windows"):
         make_model("ensemble", combine="stacked").fit(x, y)
-    with pytest.raises(SmgeoError, match="there are 4 places"):
+    with pytest.raises(SmgeoError, match="5 folds of places, and there are windows of 4 places"):
         make_model("ensemble", combine="stacked").fit(_windows(ds.isel(station=slice(4)), length=1))
     with pytest.raises(SmgeoError, match="unknown combine 'median'"):
         make_model("ensemble", combine="median").fit(x, y)
 
 
-@pytest.mark.parametrize("weights", [[0.5], [0.5, 0.6], [1.5, -0.5], "x", [None, 1.0]])
+@pytest.mark.parametrize("weights", [[0.5], [0.5, 0.6], [1.5, -0.5], [0.3, 0.7], "x", [None, 1.0]])
 def test_weights_of_a_file_that_are_no_shares(weights, tmp_path, forge):
     x, y = np.random.default_rng(0).random((50, 2), dtype="float32"), np.arange(50.0)
     make_model("ensemble", members=["Ridge", "extra_trees"]).fit(x, y).save(tmp_path / "m")
@@ -336,3 +345,18 @@ def test_weights_of_a_file_that_are_no_shares(weights, tmp_path, forge):
     forge(tmp_path / "m", change)
     with pytest.raises(SmgeoError, match="weights of its members are not shares of 1"):
         load_model(tmp_path / "m")
+
+
+def test_stations_within_the_buffer_are_trained_on_in_no_fold_of_places(ds):
+    lat = np.array([40.0, 40.5, 42, 44, 46, 48, 50, 52])  # the first two are 56 km apart
+    ds = ds.assign_coords(latitude=("station", lat), longitude=("station", np.zeros(8)))
+    windows = _windows(group_stations(ds, "place", buffer_km=100), length=1)
+    at = {station: windows.groups == station for station in windows.stations}
+    near = windows.stations[:2]
+    for train, held in windows.place_folds(5, 0):
+        assert not (train & held).any()
+        for one, other in (near, near[::-1]):
+            if held[at[one]].all() and not held[at[other]].any():
+                assert not train[at[other]].any()
+        far = [s for s in windows.stations[2:] if not held[at[s]].any()]
+        assert all(train[at[s]].all() for s in far)

@@ -158,3 +158,17 @@ def test_a_file_from_before_input_dropout_is_read(kind, tmp_path, forge):
     model.save(tmp_path / "m")
     forge(tmp_path / "m", lambda about: about["params"].pop("input_dropout"))
     np.testing.assert_array_equal(load_model(tmp_path / "m").predict(x), model.predict(x))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_without_patience_all_epochs_are_trained_and_the_last_weights_kept(kind):
+    """Validation rows of the opposite rule are worse with each epoch, and decide nothing."""
+    x = np.random.default_rng(0).random((200, 3) if kind == "ann" else (200, 4, 3), dtype="float32")
+    y = x.reshape(200, -1)[:, -1]
+    size = {"filters": 4, "kernel": 2} if kind == "cnn" else {"units": 8}
+    fixed = {**size, "epochs": 4, "batch_size": 16, "patience": None}
+    alone = make_model(kind, **fixed).fit(x, y)
+    held = make_model(kind, **fixed).fit(x, y, validation=(x, 1 - y))
+    np.testing.assert_array_equal(held.predict(x), alone.predict(x))
+    assert not held.uses_validation
+    assert len(held.history_["val_rmse"]) == 4

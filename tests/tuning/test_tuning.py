@@ -384,6 +384,29 @@ def test_asha_stops_bad_trials_and_a_row_is_trained_again_to_its_score(cube, spl
         assert model.preparation_["features"] == FEATURES
 
 
+def test_a_recurrent_trial_is_trained_again_to_the_score_of_its_best_epoch(cube, split, tmp_path):
+    """Networks that keep their last epoch elsewhere keep the best one in a search, and wherever its parameters are used."""
+    pytest.importorskip("keras")
+    found = smgeo.tune(
+        "gru",
+        cube,
+        split,
+        trials=1,
+        length=5,
+        space={"learning_rate": [0.1], "units": [32]},
+        params={"schedule": "constant", "dropout": 0.0, "input_dropout": 0.0, "batch_size": 16},
+        epochs=12,
+        out=tmp_path,
+        concurrent=1,
+    )
+    row = found.best
+    assert row["best_epoch"] < row["epochs"]  # of a rate that is far too high
+    assert found.params["patience"] == found.params["epochs"] == 12
+    windows = Windows(cube.sel(station=list(split.validation)), FEATURES, "sm", 5)
+    error = found.retrain().predict(windows).astype("float64") - windows.y
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(row["validation_rmse"], rel=1e-5)
+
+
 def test_asha_compares_with_the_trials_of_an_earlier_run():
     from smgeo.tuning import ray_trials
 
