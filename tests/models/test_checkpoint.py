@@ -123,7 +123,14 @@ def test_training_by_two_processes_equals_training_by_one(mode, make_station_cub
     scaled = smgeo.Scaler("standard").fit(cube[[*features, "sm"]]).transform(cube[[*features, "sm"]])
     fill = [0.0, 0.0] if mode == "sequence" else None
     train, held = (Windows(scaled.isel(station=s), features, fill=fill, **length) for s in (slice(0, 6), slice(6, 8)))
-    params = {"units": 4, "epochs": 2, "dropout": 0.0, "mode": mode, "batch_size": 30 if mode == "window" else 4}
+    params = {
+        "units": 4,
+        "epochs": 2,
+        "dropout": 0.0,
+        "input_dropout": 0.0,
+        "mode": mode,
+        "batch_size": 30 if mode == "window" else 4,
+    }
     if mode == "sequence":
         params["crop_days"] = 20
     one = smgeo.make_model("gru", **params).fit(train, validation=held)
