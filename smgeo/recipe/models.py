@@ -16,10 +16,10 @@ from smgeo.recipe.yaml_format import YamlValue
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 # Kinds of model that are trained in epochs, and could use a GPU.
 NETWORKS = ("ann", "cnn", "gru", "lstm")
-# Folds of places from whose held-out estimates the weights of a stacked ensemble are learned.
-STACK_FOLDS = 5
 # Those that see a window of days.
 OF_WINDOWS = ("cnn", "gru", "lstm")
+# Folds of places from whose held-out estimates the weights of a stacked ensemble are learned.
+STACK_FOLDS = 5
 
 
 def is_network(kind: object) -> bool:

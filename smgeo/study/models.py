@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
@@ -47,8 +47,8 @@ def choose_split(run: Context, found: Found) -> Found:
     inputs = {"spec": spec.model_dump(mode="json"), "seed": seed, "groups": run.groups, **found.keys("stations")}
     found, parts = run.do(found, "split", partial(_choose_split, run), inputs)
     split = Split.from_dict(parts)
-    learned = np.unique(group_numbers(select_stations(run.open_stations(), split.train))).size
-    if (stacked := [name for name in run.models if is_stacked(run.recipe.models[name])]) and learned < STACK_FOLDS:
+    stacked = [name for name in run.models if is_stacked(run.recipe.models[name])]
+    if stacked and (learned := _count_groups(run, split.train)) < STACK_FOLDS:
         raise SmgeoError(
             f"models.{stacked[0]}.combine: stacked leaves out a fifth of the groups of training stations, and the split has {learned}; use "
             "mean, or more training stations"
@@ -56,15 +56,20 @@ def choose_split(run: Context, found: Found) -> Found:
     intervals = run.recipe.intervals
     if intervals is not None and not split.periods:
         ids = split.validation if intervals.method == "split" else (*split.train, *split.validation)
-        groups = np.unique(group_numbers(select_stations(run.open_stations(), ids))).size
+        groups = _count_groups(run, ids)
         check_stations(intervals.level, groups, "of such groups of stations the split has")
         if intervals.nearest is not None and intervals.nearest > groups:
             raise SmgeoError(f"intervals.nearest: {intervals.nearest} of {groups} groups of stations; use fewer")
-        if intervals.method == "folds" and learned < intervals.folds:
+        if intervals.method == "folds" and (learned := _count_groups(run, split.train)) < intervals.folds:
             raise SmgeoError(
                 f"intervals.folds: {intervals.folds} folds of {learned} groups of training stations; use fewer"
             )
     return replace(found, split=split)
+
+
+def _count_groups(run: Context, stations: Sequence[str]) -> int:
+    """Return the number of groups that the stations are of."""
+    return int(np.unique(group_numbers(select_stations(run.open_stations(), stations))).size)
 
 
 def _choose_split(run: Context, progress: Update) -> JsonObject:
